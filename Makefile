@@ -1,0 +1,42 @@
+# The one entry point for people and CI. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PROFILE_DIR := target/release
+# Tests make file systems on loop devices and run daemons: two at a time fit two cores.
+TEST_THREADS ?= 2
+DEMO_SOURCE ?= /usr/share
+
+.PHONY: help build demo test check lint unit scenarios memory packages
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+packages: ## Install what the demo and the tests need (Debian)
+	@deploy/packages
+
+build: ## Build the release binaries
+	$(CARGO) build --release --locked --bins
+
+demo: packages build ## Replicate a real tree between two file systems on this box, and compare
+	@DEMO_SOURCE="$(DEMO_SOURCE)" BIN_DIR="$(PROFILE_DIR)" deploy/demo
+
+test: packages lint unit scenarios ## Run every check and test; needs root
+
+lint: ## Formatting and clippy
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit: ## Tests beside the code
+	$(CARGO) test --workspace --exclude sendshot-tests --locked
+
+scenarios: ## Tests on real btrfs
+	$(CARGO) build --workspace --bins --locked
+	$(CARGO) test -p sendshot-tests --locked -- --test-threads=$(TEST_THREADS)
+
+memory: packages build ## Peak memory of both daemons for a push of 2 GiB
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory
+
+include deploy/install.mk

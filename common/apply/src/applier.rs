@@ -1,0 +1,259 @@
+//! One command after the other, applied to a staging subvolume and to nothing else.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use sendshot_stream::Command;
+use sendshot_sys::encoded::Encoding;
+use uuid::Uuid;
+
+use crate::clone::{self, ClonePolicy, CloneSources, Foreign};
+use crate::data;
+use crate::dirs::Dirs;
+use crate::encoded::{Checked, EncodedPolicy, EncodedWriter};
+use crate::error::{ApplyError, Cause};
+use crate::files::Files;
+use crate::metadata::{self, Inode};
+use crate::nodes::Nodes;
+
+/// What a stream calls a state of a subvolume, whichever file system it lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The sender's UUID of it, or the UUID that the sender received it as.
+    pub uuid: Uuid,
+    /// The sender's transaction number of its last change.
+    pub ctransid: u64,
+}
+
+/// How commands are carried out. Tests use it to take the ways that real systems take rarely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policies {
+    /// What to do with encoded writes.
+    pub encoded: EncodedPolicy,
+    /// What to do with clones.
+    pub clone: ClonePolicy,
+}
+
+/// What the staging subvolume holds at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing.
+    Empty,
+    /// The parent's content, or that of an earlier part of the stream.
+    Some,
+}
+
+/// Applies commands to one staging subvolume, which nobody else may change meanwhile.
+#[derive(Debug)]
+pub struct Applier {
+    dirs: Dirs,
+    files: Files,
+    foreign: Foreign,
+    encoded: EncodedWriter,
+    clone_policy: ClonePolicy,
+    identity: Identity,
+}
+
+impl Applier {
+    /// An applier for the subvolume whose root directory is `root`, opened for reading (not
+    /// with O_PATH). It becomes the subvolume that the stream calls `identity`.
+    ///
+    /// # Errors
+    /// The kernel's, from looking at the root.
+    pub fn new(
+        root: OwnedFd,
+        content: Content,
+        identity: Identity,
+        policies: Policies,
+    ) -> Result<Self, Cause> {
+        let mut dirs = Dirs::new(Arc::new(root));
+        if content == Content::Empty {
+            dirs.has_only_root()?;
+        }
+        Ok(Self {
+            dirs,
+            files: Files::default(),
+            foreign: Foreign::default(),
+            encoded: EncodedWriter::new(policies.encoded),
+            clone_policy: policies.clone,
+            identity,
+        })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &OwnedFd {
+        self.dirs.root()
+    }
+
+    /// The subvolume that is being made.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Closes all files but the root directory, and returns that.
+    pub fn into_root(self) -> Arc<OwnedFd> {
+        self.dirs.root().clone()
+    }
+
+    /// Applies a command that begins at byte `offset` of the stream.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the subvolume is then of no further use, since the command may have been
+    /// carried out in part.
+    pub fn apply(
+        &mut self,
+        command: &Command<'_>,
+        offset: u64,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), ApplyError> {
+        self.execute(command, sources).map_err(|cause| ApplyError {
+            command: command.name(),
+            path: command.path().to_vec(),
+            offset,
+            cause,
+        })
+    }
+
+    fn execute(
+        &mut self,
+        command: &Command<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), Cause> {
+        match *command {
+            Command::Mkfile { path } => self.nodes().file(path),
+            Command::Mkdir { path } => self.nodes().dir(path),
+            Command::Mknod { path, mode, rdev } => self.nodes().node(path, mode, rdev),
+            Command::Mkfifo { path } => self.nodes().pipe(path),
+            Command::Mksock { path } => self.nodes().socket(path),
+            Command::Symlink { path, target } => self.nodes().symlink(path, target),
+            Command::Rename { path, to } => self.nodes().rename(path, to),
+            Command::Link { path, existing } => self.nodes().link(path, existing),
+            Command::Unlink { path } => self.nodes().unlink(path),
+            Command::Rmdir { path } => self.nodes().rmdir(path),
+            Command::SetXattr { path, name, data } => {
+                self.inode(path)?.set_xattr(name, data)?;
+                self.attribute_changed(name);
+                Ok(())
+            }
+            Command::RemoveXattr { path, name } => {
+                self.inode(path)?.remove_xattr(name)?;
+                self.attribute_changed(name);
+                Ok(())
+            }
+            Command::Write { path, offset, data } => data::write(self.file(path)?, offset, data),
+            Command::Clone { .. } => self.clone_range(command, sources),
+            Command::Truncate { path, size } => data::truncate(self.file(path)?, size),
+            Command::Chmod { path, mode } => self.inode(path)?.chmod(mode),
+            Command::Chown { path, uid, gid } => self.inode(path)?.chown(uid, gid),
+            Command::Utimes {
+                path, atime, mtime, ..
+            } => self.inode(path)?.utimes(atime, mtime),
+            Command::Fallocate {
+                path,
+                mode,
+                offset,
+                len,
+            } => data::fallocate(self.file(path)?, mode, offset, len),
+            Command::EncodedWrite { .. } => self.encoded_write(command),
+            // Inode flags come only for inodes that the parent has, so that applying them would
+            // make a copy depend on how it came about; `btrfs receive` leaves them out too.
+            Command::Fileattr { .. } => Ok(()),
+            Command::UpdateExtent { .. } => Err(Cause::NoData),
+            Command::Subvol { .. } | Command::Snapshot { .. } | Command::End => {
+                Err(Cause::Misplaced)
+            }
+        }
+    }
+
+    fn nodes(&mut self) -> Nodes<'_> {
+        Nodes {
+            dirs: &mut self.dirs,
+            files: &mut self.files,
+        }
+    }
+
+    fn inode<'p>(&mut self, path: &'p [u8]) -> Result<Inode<'p>, Cause> {
+        Inode::find(path, &mut self.dirs, &mut self.files)
+    }
+
+    fn file(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
+        self.files.open(path, &mut self.dirs)
+    }
+
+    fn attribute_changed(&mut self, name: &[u8]) {
+        if metadata::is_inherited(name) {
+            self.dirs.inheritable_changed();
+        }
+    }
+
+    fn clone_range(
+        &mut self,
+        command: &Command<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), Cause> {
+        let Command::Clone {
+            path,
+            offset,
+            len,
+            clone_uuid,
+            clone_ctransid,
+            clone_path,
+            clone_offset,
+        } = *command
+        else {
+            return Err(Cause::Misplaced);
+        };
+        let source = if clone_uuid == self.identity.uuid {
+            self.file(clone_path)
+        } else {
+            self.foreign
+                .file(clone_uuid, clone_ctransid, clone_path, sources)
+        }
+        .map_err(|cause| clone_file(clone_uuid, clone_path, cause))?;
+        let target = self.file(path)?;
+        let range = clone::Range {
+            from: clone_offset,
+            to: offset,
+            len,
+        };
+        clone::range(self.clone_policy, source, target, range)
+    }
+
+    fn encoded_write(&mut self, command: &Command<'_>) -> Result<(), Cause> {
+        let Command::EncodedWrite {
+            path,
+            offset,
+            unencoded_file_len,
+            unencoded_len,
+            unencoded_offset,
+            compression,
+            encryption,
+            data,
+        } = *command
+        else {
+            return Err(Cause::Misplaced);
+        };
+        let encoding = Encoding {
+            file_offset: offset,
+            unencoded_file_len,
+            unencoded_len,
+            unencoded_offset,
+            compression,
+        };
+        let write = Checked::new(encoding, encryption, data.len())?;
+        let file = self.file(path)?;
+        self.encoded.write(file, &write, data)
+    }
+}
+
+/// Says which file could not be opened, unless it is the subvolume that is at fault.
+fn clone_file(uuid: Uuid, path: &[u8], cause: Cause) -> Cause {
+    match cause {
+        Cause::CloneSource { .. } => cause,
+        other => Cause::CloneFile {
+            uuid,
+            path: path.to_vec(),
+            source: Box::new(other),
+        },
+    }
+}

@@ -1,0 +1,184 @@
+//! Sharing a range of another file, or copying it where sharing is not possible.
+
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use crate::data;
+use crate::error::Cause;
+use crate::files;
+
+/// Bytes copied at a time when a range cannot be shared.
+const CHUNK: usize = 256 * 1024;
+
+/// How many subvolumes and files to clone from stay open.
+const KEPT: usize = 8;
+
+/// Subvolumes that a stream may clone from besides the one that it makes.
+pub trait CloneSources {
+    /// Opens the root directory of the read-only subvolume that was received as `uuid`, or is
+    /// `uuid`, in the state of `ctransid`. What is returned may be read by the stream's sender:
+    /// it must be the sender's own.
+    ///
+    /// # Errors
+    /// Why it may not be used, or that it is not there.
+    fn open(&mut self, uuid: Uuid, ctransid: u64) -> Result<OwnedFd, Box<dyn Error + Send + Sync>>;
+}
+
+/// Whether to ask the kernel to share ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClonePolicy {
+    /// Share, and copy where the kernel refuses.
+    #[default]
+    Share,
+    /// Always copy.
+    Copy,
+}
+
+/// A range to clone; all in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) len: u64,
+}
+
+/// Subvolumes and files of theirs that were cloned from. They are read-only, so an open file
+/// stays the file of its path.
+#[derive(Debug, Default)]
+pub(crate) struct Foreign {
+    roots: Vec<Kept<(Uuid, u64)>>,
+    files: Vec<Kept<(Uuid, u64, Vec<u8>)>>,
+}
+
+/// What stays open, and what it is found by.
+type Kept<K> = (K, Arc<OwnedFd>);
+
+impl Foreign {
+    /// Opens a file to clone from.
+    pub(crate) fn file(
+        &mut self,
+        uuid: Uuid,
+        ctransid: u64,
+        path: &[u8],
+        sources: &mut dyn CloneSources,
+    ) -> Result<Arc<OwnedFd>, Cause> {
+        let known = |((u, c, p), _): &&Kept<(Uuid, u64, Vec<u8>)>| {
+            (*u, *c) == (uuid, ctransid) && p == path
+        };
+        if let Some((_, fd)) = self.files.iter().find(known) {
+            return Ok(fd.clone());
+        }
+        let root = self.root(uuid, ctransid, sources)?;
+        let fd = files::open_foreign(&root, path)?;
+        Ok(keep(&mut self.files, (uuid, ctransid, path.to_vec()), fd))
+    }
+
+    fn root(
+        &mut self,
+        uuid: Uuid,
+        ctransid: u64,
+        sources: &mut dyn CloneSources,
+    ) -> Result<Arc<OwnedFd>, Cause> {
+        let key = (uuid, ctransid);
+        if let Some((_, fd)) = self.roots.iter().find(|(known, _)| *known == key) {
+            return Ok(fd.clone());
+        }
+        let fd = sources
+            .open(uuid, ctransid)
+            .map_err(|source| Cause::CloneSource { uuid, source })?;
+        Ok(keep(&mut self.roots, key, fd))
+    }
+}
+
+fn keep<K>(kept: &mut Vec<Kept<K>>, key: K, fd: OwnedFd) -> Arc<OwnedFd> {
+    if kept.len() == KEPT {
+        kept.remove(0);
+    }
+    let fd = Arc::new(fd);
+    kept.push((key, fd.clone()));
+    fd
+}
+
+/// Makes a range of `target` hold what a range of `source` holds.
+pub(crate) fn range(
+    policy: ClonePolicy,
+    source: impl AsFd,
+    target: impl AsFd,
+    range: Range,
+) -> Result<(), Cause> {
+    data::check_range(range.to, range.len)?;
+    let end = data::check_range(range.from, range.len)?;
+    // To the kernel no length means "to the end"; no sender says that.
+    if range.len == 0 {
+        return Err(Cause::Range {
+            offset: range.from,
+            len: 0,
+        });
+    }
+    match policy {
+        ClonePolicy::Share => match share(&source, &target, range) {
+            Err(e) if can_copy_instead(e) => copy(source, target, range, end),
+            other => Ok(other?),
+        },
+        ClonePolicy::Copy => copy(source, target, range, end),
+    }
+}
+
+fn share(source: impl AsFd, target: impl AsFd, range: Range) -> Result<(), Errno> {
+    sendshot_sys::clone::clone_range(target, source, range.from, range.len, range.to)
+        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+}
+
+/// Refusals that are about sharing, not about the file system: one side without checksums,
+/// unaligned ranges, different file systems or mounts, an active swap file.
+fn can_copy_instead(e: Errno) -> bool {
+    [
+        Errno::INVAL,
+        Errno::XDEV,
+        Errno::OPNOTSUPP,
+        Errno::TXTBSY,
+        Errno::NOTTY,
+        Errno::PERM,
+    ]
+    .contains(&e)
+}
+
+fn copy(source: impl AsFd, target: impl AsFd, range: Range, end: u64) -> Result<(), Cause> {
+    let (from, to) = (rustix::fs::fstat(&source)?, rustix::fs::fstat(&target)?);
+    let size = from.st_size as u64;
+    if end > size {
+        return Err(Cause::ClonePastEnd { end, size });
+    }
+    let same = (from.st_dev, from.st_ino) == (to.st_dev, to.st_ino);
+    if same && range.from.abs_diff(range.to) < range.len {
+        return Err(Cause::CloneOverlap);
+    }
+    let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
+    while done < range.len {
+        let wanted = (range.len - done).min(CHUNK as u64) as usize;
+        let chunk = &mut buffer[..wanted];
+        read_exact(&source, range.from + done, chunk)?;
+        data::write(&target, range.to + done, chunk)?;
+        done += wanted as u64;
+    }
+    Ok(())
+}
+
+fn read_exact(file: impl AsFd, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(&file, &mut buffer[done..], offset + done as u64) {
+            // The size was checked, and nobody else writes here.
+            Ok(0) => return Err(Errno::IO.into()),
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Directories of the staging subvolume, resolved without ever leaving it, the last few kept
+//! open.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::Cause;
+use crate::paths::{self, Place};
+
+/// How many directories stay open. Streams work in one directory for a while, but go back
+/// and forth between it, the root and where things are renamed to.
+const KEPT: usize = 8;
+
+/// Attributes of a directory that the kernel gives to what is made in it. A stream sets all
+/// attributes itself, so what comes by inheritance is too much.
+pub(crate) const INHERITED: [&str; 2] = ["system.posix_acl_default", "btrfs.compression"];
+
+/// What resolution may never do: leave the subvolume or follow a link.
+const CONFINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+/// Whether new entries of a directory inherit attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heirs {
+    /// They do.
+    Inherit,
+    /// They do not.
+    Plain,
+}
+
+/// An open directory. Only the root is open for more than resolution.
+#[derive(Debug)]
+struct Dir {
+    path: Vec<u8>,
+    fd: Arc<OwnedFd>,
+    /// `None` if not looked at since it was opened or such attributes were set anywhere.
+    heirs: Option<Heirs>,
+}
+
+/// The root, and the directories last used.
+#[derive(Debug)]
+pub(crate) struct Dirs {
+    root: Dir,
+    /// The one last used comes last.
+    kept: Vec<Dir>,
+    /// False as long as no directory can have attributes to inherit.
+    any_inheritable: bool,
+}
+
+impl Dirs {
+    /// The directories of the subvolume with this root, of which nothing is known yet.
+    pub(crate) fn new(root: Arc<OwnedFd>) -> Self {
+        Self {
+            root: Dir {
+                path: Vec::new(),
+                fd: root,
+                heirs: None,
+            },
+            kept: Vec::with_capacity(KEPT),
+            any_inheritable: true,
+        }
+    }
+
+    /// Says that the subvolume has no directory but its root.
+    pub(crate) fn has_only_root(&mut self) -> Result<(), Cause> {
+        self.any_inheritable = self.heirs(b"")? == Heirs::Inherit;
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Arc<OwnedFd> {
+        &self.root.fd
+    }
+
+    /// Checks a path and opens its directory.
+    pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<Named<'p>, Cause> {
+        let place = paths::split(path)?;
+        Ok(Named {
+            fd: self.open(place.dir)?,
+            place,
+        })
+    }
+
+    /// The directory with this checked path, for resolution only.
+    fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
+        Ok(self.dir(path)?.fd.clone())
+    }
+
+    fn dir(&mut self, path: &[u8]) -> Result<&mut Dir, Cause> {
+        if path.is_empty() {
+            return Ok(&mut self.root);
+        }
+        let last = match self.kept.iter().rposition(|dir| dir.path == path) {
+            Some(at) => {
+                self.kept[at..].rotate_left(1);
+                self.kept.len() - 1
+            }
+            None => self.keep(path)?,
+        };
+        Ok(&mut self.kept[last])
+    }
+
+    fn keep(&mut self, path: &[u8]) -> Result<usize, Cause> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&self.root.fd, path, flags, Mode::empty(), CONFINED)?;
+        if self.kept.len() == KEPT {
+            self.kept.remove(0);
+        }
+        self.kept.push(Dir {
+            path: path.to_vec(),
+            fd: Arc::new(fd),
+            heirs: None,
+        });
+        Ok(self.kept.len() - 1)
+    }
+
+    /// Forgets a directory that goes or moves, and all beneath it.
+    pub(crate) fn forget(&mut self, path: &[u8]) {
+        self.kept
+            .retain(|dir| !paths::is_at_or_beneath(&dir.path, path));
+    }
+
+    /// Says that one of the [`INHERITED`] attributes was set or removed somewhere.
+    pub(crate) fn inheritable_changed(&mut self) {
+        self.any_inheritable = true;
+        self.root.heirs = None;
+        for dir in &mut self.kept {
+            dir.heirs = None;
+        }
+    }
+
+    /// Whether entries of a directory inherit. Costs no call as long as no directory can
+    /// have such attributes, and two for each directory that is opened afterwards.
+    pub(crate) fn heirs(&mut self, path: &[u8]) -> Result<Heirs, Cause> {
+        if !self.any_inheritable {
+            return Ok(Heirs::Plain);
+        }
+        let dir = self.dir(path)?;
+        if let Some(heirs) = dir.heirs {
+            return Ok(heirs);
+        }
+        let heirs = look_for_inherited(&dir.fd)?;
+        dir.heirs = Some(heirs);
+        Ok(heirs)
+    }
+}
+
+/// A name in an open directory.
+#[derive(Debug)]
+pub(crate) struct Named<'p> {
+    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) place: Place<'p>,
+}
+
+impl<'p> Named<'p> {
+    pub(crate) fn name(&self) -> &'p [u8] {
+        self.place.name
+    }
+
+    /// A path for calls that know no directory descriptors; it stays in this directory.
+    pub(crate) fn proc_path(&self) -> Vec<u8> {
+        let mut path = proc_path(&self.fd).into_bytes();
+        path.push(b'/');
+        path.extend_from_slice(self.place.name);
+        path
+    }
+}
+
+/// The magic link to what a descriptor has open, for calls that do not take descriptors
+/// opened with O_PATH.
+pub(crate) fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// Resolves a checked path beneath `root` to a file, by the same rules.
+pub(crate) fn open_beneath(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(root, path, flags, Mode::empty(), CONFINED)
+}
+
+fn look_for_inherited(dir: &OwnedFd) -> Result<Heirs, Cause> {
+    let path = proc_path(dir);
+    for name in INHERITED {
+        match rustix::fs::getxattr(&path, name, &mut [0_u8; 0][..]) {
+            Ok(_) => return Ok(Heirs::Inherit),
+            // Not set, or ACLs are switched off on this mount.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(Heirs::Plain)
+}

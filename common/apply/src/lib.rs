@@ -1,0 +1,91 @@
+//! Makes copies of subvolumes from btrfs send streams.
+//!
+//! A stream is untrusted. An [`Applier`] carries out its commands beneath the root directory
+//! of one staging subvolume and cannot be made to touch anything else: every path is checked
+//! and resolved by the kernel with symbolic links forbidden, what is opened is a regular file,
+//! and clones come only from subvolumes that the caller allows. A [`Session`] takes a stream in
+//! slices and asks a [`Host`] for staging; [`staging`] and [`commit()`] make that crash-safe;
+//! [`receive()`] is all of it together for a stream that comes from a pipe.
+//!
+//! Everything here blocks. The process's umask must leave a file's owner his rights, and
+//! its file size limit (RLIMIT_FSIZE) must be off: exceeding it kills by a signal.
+//!
+//! A daemon decides itself where staging is and who may use which parent:
+//!
+//! ```no_run
+//! use std::error::Error;
+//! use std::os::fd::OwnedFd;
+//! use std::sync::Arc;
+//!
+//! use sendshot_apply::commit::{CommitError, Committed, Taken, commit};
+//! use sendshot_apply::staging::{Area, Staged, StagingError};
+//! use sendshot_apply::{Announced, CloneSources, Host, Identity, Policies, Session, Subvolumes};
+//!
+//! struct Transfer {
+//!     area: Area,
+//!     staged: Option<Staged>,
+//! }
+//!
+//! impl CloneSources for Transfer {
+//!     fn open(&mut self, uuid: uuid::Uuid, _ctransid: u64)
+//!         -> Result<OwnedFd, Box<dyn Error + Send + Sync>> {
+//!         Err(format!("this sender has no copy {uuid}").into())
+//!     }
+//! }
+//!
+//! impl Host for Transfer {
+//!     type Error = StagingError;
+//!
+//!     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, StagingError> {
+//!         // Here: is `subvolume.identity` what was negotiated, is `subvolume.parent` allowed?
+//!         let staged = self.area.stage("transfer-1".as_ref(), None)?;
+//!         let root = staged.root_for_applier().map_err(StagingError::Area)?;
+//!         self.staged = Some(staged);
+//!         Ok(root)
+//!     }
+//!
+//!     fn complete(&mut self, _: &Announced, _: Arc<OwnedFd>) -> Result<(), StagingError> {
+//!         Ok(()) // committed below, when the whole stream is known to be good
+//!     }
+//! }
+//!
+//! fn transfer(dir: &OwnedFd, identity: Identity, segments: &[Vec<u8>])
+//!     -> Result<Committed, Box<dyn Error>> {
+//!     let host = Transfer { area: Area::new(dir)?, staged: None };
+//!     let mut session = Session::new(host, Subvolumes::One, Policies::default());
+//!     for segment in segments {
+//!         session.feed(segment)?;
+//!     }
+//!     let staged = session.finish()?.staged.ok_or("no subvolume in the stream")?;
+//!     Ok(commit(staged, dir, "20261122T030000Z".as_ref(), identity, Taken::Number)?)
+//! }
+//! ```
+
+mod applier;
+mod clone;
+pub mod commit;
+mod data;
+mod decompress;
+mod dirs;
+mod encoded;
+mod error;
+mod files;
+mod lzo;
+mod metadata;
+mod nodes;
+pub mod parent;
+mod paths;
+pub mod receive;
+mod session;
+pub mod staging;
+
+pub use applier::{Applier, Content, Identity, Policies};
+pub use clone::{ClonePolicy, CloneSources};
+pub use commit::commit;
+pub use decompress::DataError;
+pub use encoded::EncodedPolicy;
+pub use error::{ApplyError, Cause};
+pub use lzo::Broken as BrokenLzo;
+pub use paths::PathError;
+pub use receive::receive;
+pub use session::{Announced, Host, Position, SequenceError, Session, SessionError, Subvolumes};

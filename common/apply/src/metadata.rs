@@ -1,0 +1,158 @@
+//! Owner, mode, times and extended attributes, of any inode and never through a link.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use sendshot_stream::Timespec;
+
+use crate::dirs::{Dirs, INHERITED, Named, proc_path};
+use crate::error::Cause;
+use crate::files::Files;
+
+/// The bits of a mode that chmod sets.
+const PERMISSIONS: u64 = 0o7777;
+/// Nanoseconds of a second. Beyond lie UTIME_NOW and UTIME_OMIT, which mean something else.
+const SECOND: u32 = 1_000_000_000;
+
+/// An inode to work on.
+pub(crate) enum Inode<'p> {
+    /// Open for more than resolution: the root, or a regular file.
+    Open(Arc<OwnedFd>),
+    /// To be reached by its name.
+    Named(Named<'p>),
+}
+
+impl<'p> Inode<'p> {
+    /// The inode with this path; the empty path is the root.
+    pub(crate) fn find(path: &'p [u8], dirs: &mut Dirs, files: &mut Files) -> Result<Self, Cause> {
+        if path.is_empty() {
+            return Ok(Self::Open(dirs.root().clone()));
+        }
+        match files.kept(path) {
+            Some(fd) => Ok(Self::Open(fd)),
+            None => dirs.place(path).map(Self::Named),
+        }
+    }
+
+    pub(crate) fn chmod(&self, mode: u64) -> Result<(), Cause> {
+        let mode = Mode::from_raw_mode((mode & PERMISSIONS) as u32);
+        match self {
+            Self::Open(fd) => rustix::fs::fchmod(fd, mode)?,
+            Self::Named(named) => chmod_unfollowed(named, mode)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn chown(&self, uid: u64, gid: u64) -> Result<(), Cause> {
+        let owner = Some(Uid::from_raw(owner_id(uid)?));
+        let group = Some(Gid::from_raw(owner_id(gid)?));
+        match self {
+            Self::Open(fd) => rustix::fs::fchown(fd, owner, group)?,
+            Self::Named(named) => {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::chownat(&named.fd, named.name(), owner, group, flags)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn utimes(&self, atime: Timespec, mtime: Timespec) -> Result<(), Cause> {
+        let times = Timestamps {
+            last_access: timespec(atime)?,
+            last_modification: timespec(mtime)?,
+        };
+        match self {
+            Self::Open(fd) => rustix::fs::futimens(fd, &times)?,
+            Self::Named(named) => {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::utimensat(&named.fd, named.name(), &times, flags)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_xattr(&self, name: &[u8], data: &[u8]) -> Result<(), Cause> {
+        let name = xattr_name(name)?;
+        let flags = XattrFlags::empty();
+        match self {
+            Self::Open(fd) => rustix::fs::fsetxattr(fd, name, data, flags)?,
+            Self::Named(named) => rustix::fs::lsetxattr(named.proc_path(), name, data, flags)?,
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute. It may be gone already: writing to a file or changing its owner
+    /// drops `security.capability`.
+    pub(crate) fn remove_xattr(&self, name: &[u8]) -> Result<(), Cause> {
+        let name = xattr_name(name)?;
+        let result = match self {
+            Self::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            Self::Named(named) => rustix::fs::lremovexattr(named.proc_path(), name),
+        };
+        match result {
+            Err(Errno::NODATA) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Whether new entries of a directory inherit the attribute with this name.
+pub(crate) fn is_inherited(xattr: &[u8]) -> bool {
+    INHERITED.iter().any(|name| name.as_bytes() == xattr)
+}
+
+/// chmod has no variant that does not follow links on all kernels; a descriptor that was
+/// opened for resolution only cannot be one to a link's target.
+fn chmod_unfollowed(named: &Named<'_>, mode: Mode) -> Result<(), Cause> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&named.fd, named.name(), flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err(Cause::ModeOfSymlink);
+    }
+    Ok(rustix::fs::chmod(proc_path(&fd), mode)?)
+}
+
+/// The highest id means "leave as it is" in system calls.
+fn owner_id(id: u64) -> Result<u32, Cause> {
+    match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(Cause::OwnerId(id)),
+    }
+}
+
+fn timespec(time: Timespec) -> Result<rustix::fs::Timespec, Cause> {
+    if time.nsec >= SECOND {
+        return Err(Cause::Nanoseconds(time.nsec));
+    }
+    Ok(rustix::fs::Timespec {
+        tv_sec: time.sec,
+        tv_nsec: time.nsec.into(),
+    })
+}
+
+fn xattr_name(name: &[u8]) -> Result<&[u8], Cause> {
+    if name.contains(&0) {
+        return Err(Cause::Nul("attribute's name"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_times_with_other_meanings_are_refused() {
+        assert_eq!(owner_id(0xffff_fffe).ok(), Some(0xffff_fffe));
+        assert!(owner_id(0xffff_ffff).is_err());
+        assert!(owner_id(1 << 32).is_err());
+        let time = |nsec| timespec(Timespec { sec: -1, nsec });
+        assert!(time(999_999_999).is_ok());
+        assert!(time(1_000_000_000).is_err());
+        assert!(time(0x3fff_ffff).is_err(), "UTIME_NOW");
+        assert!(time(0x3fff_fffe).is_err(), "UTIME_OMIT");
+    }
+}

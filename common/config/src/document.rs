@@ -1,0 +1,245 @@
+//! Reading a TOML file table by table, knowing where each value stands.
+//!
+//! The tables are walked rather than deserialised: an own walk knows the place of every key and
+//! value, also for what only a second look finds wrong (a relative path, a name twice).
+
+use std::fmt::Display;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::ConfigError;
+use crate::error::Problem;
+
+/// How alike (0 to 1) two keys must be for one to be suggested for the other.
+const SUGGEST_FROM: f64 = 0.8;
+
+/// Reads a file's text with `read`, which is given the whole document.
+pub(crate) fn parse<T>(
+    file: &Path,
+    text: &str,
+    read: impl FnOnce(&Section<'_>) -> Result<T, Problem>,
+) -> Result<T, ConfigError> {
+    let at = |problem: Problem| problem.locate(file, text);
+    let table = DeTable::parse(text).map_err(|e| at(Problem::new(e.span(), e.message())))?;
+    let root = Section {
+        name: String::new(),
+        table: table.get_ref(),
+        span: None,
+    };
+    read(&root).map_err(at)
+}
+
+/// The text of a file; `remedy` says how to make one that does not exist.
+pub(crate) fn load(file: &Path, remedy: &'static str) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ConfigError::Absent {
+            file: file.to_owned(),
+            remedy,
+        },
+        _ => ConfigError::Read {
+            file: file.to_owned(),
+            source,
+        },
+    })
+}
+
+/// A table.
+pub(crate) struct Section<'a> {
+    name: String,
+    table: &'a DeTable<'a>,
+    /// The key that names it; the document itself has none.
+    span: Option<Range<usize>>,
+}
+
+/// A key and its value.
+pub(crate) struct Entry<'a> {
+    /// The key alone.
+    pub(crate) key: &'a str,
+    /// The key with the tables it is in.
+    name: String,
+    key_span: Range<usize>,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Section<'a> {
+    /// Refuses every key but these.
+    pub(crate) fn accept(&self, keys: &[&str]) -> Result<(), Problem> {
+        let unknown = self
+            .entries()
+            .into_iter()
+            .find(|entry| !keys.contains(&entry.key));
+        match unknown {
+            None => Ok(()),
+            Some(entry) => Err(entry
+                .key_problem(format!("unknown key `{}`", entry.key))
+                .help(self.accepted(entry.key, keys))),
+        }
+    }
+
+    fn accepted(&self, given: &str, keys: &[&str]) -> String {
+        let list: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+        let place = match self.name.as_str() {
+            "" => "at the top".to_owned(),
+            name => format!("in [{name}]"),
+        };
+        let accepted = format!("accepted {place}: {}", list.join(", "));
+        match similar(given, keys) {
+            Some(key) => format!("did you mean `{key}`? {accepted}"),
+            None => accepted,
+        }
+    }
+
+    /// All entries in the order of the file.
+    pub(crate) fn entries(&self) -> Vec<Entry<'a>> {
+        let mut entries: Vec<_> = self.table.iter().map(|(k, v)| self.entry(k, v)).collect();
+        entries.sort_by_key(|entry| entry.key_span.start);
+        entries
+    }
+
+    fn entry(
+        &self,
+        key: &'a Spanned<toml::de::DeString<'a>>,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Entry<'a> {
+        let name = match self.name.as_str() {
+            "" => key.get_ref().to_string(),
+            section => format!("{section}.{}", key.get_ref()),
+        };
+        Entry {
+            key: key.get_ref(),
+            name,
+            key_span: key.span(),
+            value,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Entry<'a>> {
+        self.table
+            .get_key_value(key)
+            .map(|(key, value)| self.entry(key, value))
+    }
+
+    /// The entry of a key that must be there; `example` is a line that would do.
+    pub(crate) fn require(&self, key: &str, example: &str) -> Result<Entry<'a>, Problem> {
+        self.get(key).ok_or_else(|| {
+            let message = match self.name.as_str() {
+                "" => format!("the key `{key}` is missing"),
+                name => format!("[{name}] lacks the key `{key}`"),
+            };
+            Problem::new(self.span.clone(), message).help(format!("add a line like `{example}`"))
+        })
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// A problem with the key.
+    pub(crate) fn key_problem(&self, message: impl Into<String>) -> Problem {
+        Problem::new(Some(self.key_span.clone()), message)
+    }
+
+    /// A problem with the value.
+    pub(crate) fn problem(&self, message: impl Display) -> Problem {
+        Problem::new(
+            Some(self.value.span()),
+            format!("`{}`: {message}", self.name),
+        )
+    }
+
+    fn wrong_type(&self, expected: &str) -> Problem {
+        let found = match self.value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a number with a point",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.problem(format!("expected {expected}, found {found}"))
+    }
+
+    /// The value as a table.
+    pub(crate) fn section(&self) -> Result<Section<'a>, Problem> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Ok(Section {
+                name: self.name.clone(),
+                table,
+                span: Some(self.key_span.clone()),
+            }),
+            _ => Err(self.wrong_type("a table")),
+        }
+    }
+
+    /// The value as a text.
+    pub(crate) fn text(&self) -> Result<&'a str, Problem> {
+        self.value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.wrong_type("a string"))
+    }
+
+    /// The key as one of our types.
+    pub(crate) fn parse_key<T: FromStr<Err: Display>>(&self) -> Result<T, Problem> {
+        self.key
+            .parse()
+            .map_err(|e: T::Err| self.key_problem(e.to_string()))
+    }
+
+    /// The text as one of our types.
+    pub(crate) fn parse<T: FromStr<Err: Display>>(&self) -> Result<T, Problem> {
+        self.text()?.parse().map_err(|e| self.problem(e))
+    }
+
+    /// The text as an absolute path.
+    pub(crate) fn path(&self) -> Result<PathBuf, Problem> {
+        let path = PathBuf::from(self.text()?);
+        if !path.is_absolute() {
+            return Err(self.problem("the path must be absolute, that is start with `/`"));
+        }
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(self.problem("the path must not contain `..`"));
+        }
+        if path.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(self.problem("a path cannot contain a NUL character"));
+        }
+        Ok(path)
+    }
+
+    /// The value as a whole number from 1.
+    pub(crate) fn count(&self) -> Result<std::num::NonZeroU32, Problem> {
+        let Some(integer) = self.value.get_ref().as_integer() else {
+            return Err(self.wrong_type("a whole number"));
+        };
+        u32::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .and_then(std::num::NonZeroU32::new)
+            .ok_or_else(|| self.problem("expected a whole number from 1 to 4294967295"))
+    }
+
+    /// The values of a list.
+    pub(crate) fn list(&self) -> Result<Vec<Entry<'a>>, Problem> {
+        let DeValue::Array(items) = self.value.get_ref() else {
+            return Err(self.wrong_type("a list"));
+        };
+        let item = |value: &'a Spanned<DeValue<'a>>| Entry {
+            key: self.key,
+            name: self.name.clone(),
+            key_span: self.key_span.clone(),
+            value,
+        };
+        Ok(items.iter().map(item).collect())
+    }
+}
+
+fn similar<'k>(given: &str, keys: &[&'k str]) -> Option<&'k str> {
+    let score = |key: &str| strsim::jaro_winkler(given, key);
+    let best = keys
+        .iter()
+        .copied()
+        .max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    (score(best) >= SUGGEST_FROM).then_some(best)
+}

@@ -1,0 +1,165 @@
+//! What is wrong with a configuration, where, and what would be right.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use sendshot_model::PeerNameError;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file does not exist.
+    #[error("{}: there is no such file; {remedy}", file.display())]
+    Absent {
+        /// The file.
+        file: PathBuf,
+        /// How to make one.
+        remedy: &'static str,
+    },
+    /// The file or directory cannot be read.
+    #[error("{}: cannot be read: {source}", file.display())]
+    Read {
+        /// The file or directory.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says something that is not accepted.
+    #[error(transparent)]
+    Invalid(Box<Fault>),
+    /// A file among the receivers' has a name that no receiver can have.
+    #[error("{}: the file must be called after its receiver: {source}", file.display())]
+    FileName {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with the name.
+        source: PeerNameError,
+    },
+    /// What pairing learned cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The file or directory.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A place in a file and what is wrong there; its `Display` shows the line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file.
+    pub file: PathBuf,
+    /// Where it is, unless something is missing that has no place.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+/// A stretch of one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: usize,
+    /// Character in the line, from 1.
+    pub column: usize,
+    /// Characters.
+    pub width: usize,
+    /// The whole line.
+    pub source: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(place) = &self.place {
+            write!(f, "{}:{}:", place.line, place.column)?;
+        }
+        write!(f, " {}", self.message)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n{place}")?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n  = {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        // Tabs stay tabs, so that the mark stands under its text.
+        let before = self.source.chars().take(self.column - 1);
+        let indent: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
+        writeln!(f, "{gutter} |")?;
+        writeln!(f, "{number} | {}", self.source)?;
+        write!(f, "{gutter} | {indent}{}", "^".repeat(self.width))
+    }
+}
+
+/// A fault as the readers find it: by its bytes, not knowing file or line.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) span: Option<Range<usize>>,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
+    }
+
+    pub(crate) fn locate(self, file: &Path, text: &str) -> ConfigError {
+        ConfigError::Invalid(Box::new(Fault {
+            file: file.to_owned(),
+            place: self.span.map(|span| place(text, span)),
+            message: self.message,
+            help: self.help,
+        }))
+    }
+}
+
+fn place(text: &str, span: Range<usize>) -> Place {
+    let start = boundary(text, span.start);
+    let end = boundary(text, span.end).max(start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+    Place {
+        line: text[..line_start].matches('\n').count() + 1,
+        column: text[line_start..start].chars().count() + 1,
+        width: text[start..end.min(line_end)]
+            .trim_end()
+            .chars()
+            .count()
+            .max(1),
+        source: text[line_start..line_end].trim_end().to_owned(),
+    }
+}
+
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}

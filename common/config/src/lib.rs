@@ -1,0 +1,21 @@
+//! The configuration files of both daemons.
+//!
+//! - [`SenderConfig`]: `/etc/sendshot/sender.toml`, written by the administrator.
+//! - [`ReceiverConfig`]: `/etc/sendshot/receiver.toml`, written by the administrator.
+//! - [`ReceiverEntry`]: `/etc/sendshot/receivers.d/NAME.toml`, written by pairing and by nobody else.
+//!
+//! What a file does not say right is refused with its line and what is accepted instead, so
+//! that a typing error never becomes a silent default.
+
+mod address;
+mod document;
+mod error;
+mod receiver;
+mod receivers_d;
+mod sender;
+
+pub use address::{Address, AddressError, DEFAULT_PORT};
+pub use error::{ConfigError, Fault, Place};
+pub use receiver::{Keep, ReceiverConfig, SenderPolicy};
+pub use receivers_d::{ReceiverEntry, load_dir, remove, store};
+pub use sender::{SenderConfig, VolumeConfig};

@@ -1,0 +1,195 @@
+//! `/etc/sendshot/receiver.toml`: where copies are held, and what is kept.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use sendshot_model::PeerName;
+
+use crate::ConfigError;
+use crate::address::DEFAULT_PORT;
+use crate::document::{self, Entry, Section};
+use crate::error::Problem;
+
+/// What the receiver is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiverConfig {
+    /// Where it listens; `[::]:7117` by default, which on Linux takes IPv4 as well.
+    pub listen: SocketAddr,
+    /// The directory, on btrfs, that holds each sender's directory; absolute.
+    pub root: PathBuf,
+    /// What is kept of each sender's copies. A sender that is not listed has the defaults.
+    pub senders: BTreeMap<PeerName, SenderPolicy>,
+}
+
+/// One table `[senders.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SenderPolicy {
+    /// Which copies are kept.
+    pub keep: Keep,
+}
+
+/// Which copies of a sender are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// Every one.
+    #[default]
+    All,
+}
+
+impl ReceiverConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If there is no such file, it cannot be read, or it says something that is not accepted.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        const REMEDY: &str = "make one with a line like `root = \"/srv/backup\"`, \
+            a directory on btrfs for the copies";
+        Self::parse(file, &document::load(file, REMEDY)?)
+    }
+
+    /// Reads a file's text; `file` is only for messages.
+    ///
+    /// # Errors
+    /// If it says something that is not accepted.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        document::parse(file, text, read)
+    }
+
+    /// What is kept of this sender's copies.
+    #[must_use]
+    pub fn policy(&self, sender: &PeerName) -> SenderPolicy {
+        self.senders.get(sender).cloned().unwrap_or_default()
+    }
+}
+
+fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
+    root.accept(&["listen", "root", "senders"])?;
+    Ok(ReceiverConfig {
+        listen: root
+            .get("listen")
+            .map_or(Ok(default_listen()), |entry| listen(&entry))?,
+        root: root.require("root", "root = \"/srv/backup\"")?.path()?,
+        senders: root
+            .get("senders")
+            .map_or(Ok(BTreeMap::new()), |entry| senders(&entry))?,
+    })
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT)
+}
+
+fn listen(entry: &Entry<'_>) -> Result<SocketAddr, Problem> {
+    let text = entry.text()?;
+    text.parse().map_err(|_| {
+        entry
+            .problem(format!("`{text}` is not an IP address with a port"))
+            .help("for example \"[::]:7117\" for everyone, or \"192.0.2.7:7117\"")
+    })
+}
+
+fn senders(entry: &Entry<'_>) -> Result<BTreeMap<PeerName, SenderPolicy>, Problem> {
+    let mut senders = BTreeMap::new();
+    for entry in entry.section()?.entries() {
+        senders.insert(entry.parse_key()?, policy(&entry.section()?)?);
+    }
+    Ok(senders)
+}
+
+fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
+    section.accept(&["keep"])?;
+    let keep = section
+        .get("keep")
+        .map_or(Ok(Keep::All), |entry| keep(&entry))?;
+    Ok(SenderPolicy { keep })
+}
+
+fn keep(entry: &Entry<'_>) -> Result<Keep, Problem> {
+    match entry.text()? {
+        "all" => Ok(Keep::All),
+        other => Err(entry
+            .problem(format!("`{other}` is not accepted"))
+            .help("this version keeps every copy: write \"all\" or leave the line out")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ReceiverConfig, ConfigError> {
+        ReceiverConfig::parse(Path::new("receiver.toml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_shipped_example_is_accepted() {
+        let config = parse(include_str!("../../../deploy/receiver.toml")).unwrap();
+        assert_eq!(config.root, Path::new("/srv/backup"));
+    }
+
+    #[test]
+    fn the_root_is_enough() {
+        let config = parse("root = '/srv/backup'\n").unwrap();
+        assert_eq!(config.listen.to_string(), "[::]:7117");
+        assert_eq!(config.policy(&"nas1".parse().unwrap()).keep, Keep::All);
+    }
+
+    #[test]
+    fn a_missing_root_is_asked_for() {
+        assert_eq!(
+            error("listen = '[::1]:7117'\n"),
+            "receiver.toml: the key `root` is missing\n  = add a line like `root = \"/srv/backup\"`"
+        );
+    }
+
+    #[test]
+    fn an_address_without_port_is_shown() {
+        assert_eq!(
+            error("root = '/a'\nlisten = 'localhost'\n"),
+            "receiver.toml:2:10: `listen`: `localhost` is not an IP address with a port\n  \
+             |\n\
+             2 | listen = 'localhost'\n  \
+             |          ^^^^^^^^^^^\n  \
+             = for example \"[::]:7117\" for everyone, or \"192.0.2.7:7117\""
+        );
+    }
+
+    #[test]
+    fn another_retention_is_refused() {
+        assert_eq!(
+            error("root = '/a'\n[senders.nas1]\nkeep = '7d'\n"),
+            "receiver.toml:3:8: `senders.nas1.keep`: `7d` is not accepted\n  \
+             |\n\
+             3 | keep = '7d'\n  \
+             |        ^^^^\n  \
+             = this version keeps every copy: write \"all\" or leave the line out"
+        );
+    }
+
+    #[test]
+    fn wrong_shapes_are_shown() {
+        for (text, message) in [
+            (
+                "root = '/a'\nsenders = 1",
+                "`senders`: expected a table, found an integer",
+            ),
+            (
+                "root = '/a'\n[senders]\nkeep = 'all'",
+                "`senders.keep`: expected a table, found a string",
+            ),
+            (
+                "root = '/a'\n[senders.nas1]\nkepp = 'all'",
+                "unknown key `kepp`",
+            ),
+            ("root = ['/a']", "`root`: expected a string, found a list"),
+        ] {
+            let error = error(text);
+            assert!(error.lines().next().unwrap().ends_with(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `/etc/sendshot/receivers.d/NAME.toml`: what pairing learned about receiver NAME.
+//!
+//! The files are the program's own: `sendshotctl pair` writes and replaces them whole, and an
+//! administrator's files are never written. They hold no secret (the key is in the sender's
+//! state directory) but say who is backed up where, hence mode 0600.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use sendshot_model::{PeerName, ReceiverId};
+use sendshot_sys::durable;
+use serde::Serialize;
+
+use crate::document::{self, Entry, Section};
+use crate::error::Problem;
+use crate::{Address, ConfigError};
+
+const HEADER: &str = "# Written by `sendshotctl pair`, which replaces the whole file.\n";
+const EXTENSION: &str = "toml";
+
+/// A receiver this box is paired with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiverEntry {
+    /// Where it is dialled.
+    pub address: Address,
+    /// Which instance it is.
+    pub receiver_id: ReceiverId,
+    /// The certificate of the receiver's authority, PEM.
+    pub ca_certificate: String,
+    /// The certificate by which the receiver knows this sender, PEM.
+    pub client_certificate: String,
+}
+
+/// The file as it is written.
+#[derive(Serialize)]
+struct File<'a> {
+    address: String,
+    receiver_id: ReceiverId,
+    ca_certificate: &'a str,
+    client_certificate: &'a str,
+}
+
+impl ReceiverEntry {
+    /// Reads a file's text; `file` is only for messages.
+    ///
+    /// # Errors
+    /// If it says something that is not accepted.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        document::parse(file, text, read)
+    }
+
+    fn render(&self) -> Result<String, toml::ser::Error> {
+        let file = File {
+            address: self.address.to_string(),
+            receiver_id: self.receiver_id,
+            ca_certificate: &self.ca_certificate,
+            client_certificate: &self.client_certificate,
+        };
+        Ok(format!("{HEADER}{}", toml::to_string_pretty(&file)?))
+    }
+}
+
+fn read(root: &Section<'_>) -> Result<ReceiverEntry, Problem> {
+    root.accept(&[
+        "address",
+        "receiver_id",
+        "ca_certificate",
+        "client_certificate",
+    ])?;
+    let require = |key| {
+        root.require(key, "…")
+            .map_err(|p| p.help("pair with the receiver again"))
+    };
+    Ok(ReceiverEntry {
+        address: require("address")?.parse()?,
+        receiver_id: require("receiver_id")?.parse()?,
+        ca_certificate: certificate(&require("ca_certificate")?)?,
+        client_certificate: certificate(&require("client_certificate")?)?,
+    })
+}
+
+fn certificate(entry: &Entry<'_>) -> Result<String, Problem> {
+    let text = entry.text()?;
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(entry.problem("expected a certificate in PEM form"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads every `NAME.toml` of the directory; one that does not exist holds none.
+///
+/// # Errors
+/// If the directory or a file cannot be read, or a file is not what pairing writes.
+pub fn load_dir(dir: &Path) -> Result<BTreeMap<PeerName, ReceiverEntry>, ConfigError> {
+    files(dir)?.into_iter().map(|file| load(&file)).collect()
+}
+
+fn load(file: &Path) -> Result<(PeerName, ReceiverEntry), ConfigError> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let name = PeerName::parse(&stem).map_err(|source| ConfigError::FileName {
+        file: file.to_owned(),
+        source,
+    })?;
+    let text = document::load(file, "pair with the receiver again")?;
+    Ok((name, ReceiverEntry::parse(file, &text)?))
+}
+
+/// The `.toml` files; hidden ones are those of an interrupted write.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        file: dir.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(failed)?.path();
+        let hidden = file
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden
+            && file
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+        {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// Writes `NAME.toml`, replacing one that exists; a crash leaves the old or the new.
+///
+/// # Errors
+/// If the directory cannot be made or the file cannot be written.
+pub fn store(dir: &Path, name: &PeerName, entry: &ReceiverEntry) -> Result<(), ConfigError> {
+    let file = file_of(dir, name);
+    let failed = |source| ConfigError::Write {
+        file: file.clone(),
+        source,
+    };
+    let text = entry
+        .render()
+        .map_err(|e| failed(std::io::Error::other(e)))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(durable::PRIVATE_DIR)
+        .create(dir)
+        .map_err(|source| ConfigError::Write {
+            file: dir.to_owned(),
+            source,
+        })?;
+    durable::write(&file, text.as_bytes(), durable::PRIVATE).map_err(failed)
+}
+
+/// Removes `NAME.toml`; it is no error if there is none.
+///
+/// # Errors
+/// If the file exists and cannot be removed.
+pub fn remove(dir: &Path, name: &PeerName) -> Result<(), ConfigError> {
+    let file = file_of(dir, name);
+    match durable::remove(&file) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(ConfigError::Write { file, source: e }),
+        _ => Ok(()),
+    }
+}
+
+fn file_of(dir: &Path, name: &PeerName) -> PathBuf {
+    dir.join(format!("{name}.{EXTENSION}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n";
+
+    fn entry() -> ReceiverEntry {
+        ReceiverEntry {
+            address: "nas2.lan:99".parse().unwrap(),
+            receiver_id: ReceiverId::from_bytes([7; 16]),
+            ca_certificate: PEM.to_owned(),
+            client_certificate: PEM.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("receivers.d");
+        let name: PeerName = "nas2.old".parse().unwrap();
+        store(&dir, &name, &entry()).unwrap();
+        store(&dir, &name, &entry()).unwrap();
+        std::fs::write(dir.join(".nas3.toml.tmp"), "half").unwrap();
+        std::fs::write(dir.join("README"), "x").unwrap();
+        assert_eq!(
+            load_dir(&dir).unwrap(),
+            BTreeMap::from([(name.clone(), entry())])
+        );
+        let mode = std::fs::metadata(dir.join("nas2.old.toml"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        remove(&dir, &name).unwrap();
+        remove(&dir, &name).unwrap();
+        assert!(load_dir(&dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_directory_holds_none() {
+        assert!(
+            load_dir(Path::new("/nonexistent/receivers.d"))
+                .unwrap()
+                .is_empty()
+        );
+        remove(
+            Path::new("/nonexistent/receivers.d"),
+            &"nas2".parse().unwrap(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn the_file_is_readable() {
+        assert_eq!(
+            entry().render().unwrap(),
+            "# Written by `sendshotctl pair`, which replaces the whole file.\n\
+             address = \"nas2.lan:99\"\n\
+             receiver_id = \"07070707-0707-0707-0707-070707070707\"\n\
+             ca_certificate = \"\"\"\n-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n\"\"\"\n\
+             client_certificate = \"\"\"\n-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n\"\"\"\n"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_says_to_pair_again() {
+        let error = ReceiverEntry::parse(Path::new("nas2.toml"), "address = 'nas2'\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "nas2.toml: the key `receiver_id` is missing\n  = pair with the receiver again"
+        );
+    }
+
+    #[test]
+    fn a_file_called_wrongly_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("-.toml");
+        std::fs::write(&file, "").unwrap();
+        let error = load_dir(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{}: the file must be", file.display())),
+            "{error}"
+        );
+    }
+}

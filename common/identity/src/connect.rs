@@ -1,0 +1,238 @@
+//! Dialling a receiver, and what it means when that fails.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError, ClientConfig};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::peer::PeerIdentityError;
+use crate::stream::{self, PeerStream};
+use crate::tls::receiver_name;
+
+/// Why there is no connection to a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers: unknown host, refused, timed out, cut.
+    #[error("the receiver at {address} cannot be reached: {reason}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// Somebody answers who is no Sendshot receiver.
+    #[error("{address} answers, but not as a Sendshot receiver ({reason}): is the port right?")]
+    NotAReceiver {
+        /// Where.
+        address: String,
+        /// What TLS says.
+        reason: String,
+    },
+    /// The certificate is from another authority than that of the receiver we paired with.
+    #[error(
+        "{address} is another receiver than the one paired ({reason}): was it re-installed, or does \
+         the address lead elsewhere? If it is the right one, pair again"
+    )]
+    WrongReceiver {
+        /// Where.
+        address: String,
+        /// What TLS says.
+        reason: String,
+    },
+    /// The receiver does not accept our certificate.
+    #[error("the receiver at {address} does not accept this sender ({reason}): pair again")]
+    Refused {
+        /// Where.
+        address: String,
+        /// What TLS says.
+        reason: String,
+    },
+    /// A certificate is not valid at this time.
+    #[error("{address}: {fault} ({reason}); a clock may be wrong on this box or the receiver")]
+    Clock {
+        /// Where.
+        address: String,
+        /// Which certificate, and how.
+        fault: ClockFault,
+        /// What TLS says.
+        reason: String,
+    },
+}
+
+/// A certificate outside its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockFault {
+    /// By our clock, the receiver's is over; the receiver renews it when its daemon starts.
+    #[error("the receiver's certificate has expired; restarting the receiver renews it")]
+    Expired,
+    /// By our clock, the receiver's has not begun.
+    #[error("the receiver's certificate is not valid yet")]
+    NotYetValid,
+    /// By the receiver's clock, ours is over or has not begun.
+    #[error(
+        "the receiver finds this sender's certificate expired or not valid yet; pairing again renews it"
+    )]
+    OwnCertificate,
+}
+
+/// When an error came: bytes that are no TLS are another service's at first, and damage later.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Handshake,
+    Established,
+}
+
+/// Dials a receiver by host (a name, or an IP address without brackets) and port.
+///
+/// # Errors
+/// Who is not there, or not who they should be. In TLS 1.3 a receiver refuses our certificate
+/// only after this has returned; see [`ConnectError::find_in`].
+pub async fn connect(
+    host: &str,
+    port: u16,
+    config: Arc<ClientConfig>,
+    limit: Duration,
+) -> Result<PeerStream, ConnectError> {
+    let address = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    let attempt = async {
+        let (tcp, addr) = dial(host, port, limit).await?;
+        stream::prepare(&tcp)?;
+        let name = receiver_name().map_err(io::Error::other)?;
+        let tls = TlsConnector::from(config).connect(name, tcp).await?;
+        PeerStream::new(tokio_rustls::TlsStream::from(tls), addr).map_err(io::Error::other)
+    };
+    match timeout(limit, attempt).await {
+        Ok(result) => result.map_err(|e| ConnectError::classify(&address, &e, Phase::Handshake)),
+        Err(_) => Err(ConnectError::unreachable(
+            &address,
+            format!("no answer within {} s", limit.as_secs_f32()),
+        )),
+    }
+}
+
+/// Tries the host's addresses in turn. Each gets its share of the time, so that a dead IPv6 route
+/// does not use it all up.
+async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let deadline = Instant::now() + limit;
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok((tcp, *address)),
+            Ok(Err(e)) => last = e,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        }
+    }
+    Err(last)
+}
+
+impl ConnectError {
+    /// What the error of an established connection means.
+    #[must_use]
+    pub fn from_io(address: &str, error: &io::Error) -> Self {
+        Self::classify(address, error, Phase::Established)
+    }
+
+    fn classify(address: &str, error: &io::Error, phase: Phase) -> Self {
+        let inner = error.get_ref();
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Self::from_tls(address, tls, phase)
+        } else if inner.is_some_and(|inner| inner.is::<PeerIdentityError>()) {
+            Self::NotAReceiver {
+                address: address.to_owned(),
+                reason: error.to_string(),
+            }
+        } else {
+            Self::unreachable(address, error.to_string())
+        }
+    }
+
+    /// Looks for a connection's error among the causes of another, such as a transport's.
+    #[must_use]
+    pub fn find_in(address: &str, error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found.clone());
+            }
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                // An I/O error skips the error it wraps when asked for its source.
+                let inner = io.get_ref().and_then(|inner| Self::find_in(address, inner));
+                return Some(inner.unwrap_or_else(|| Self::from_io(address, io)));
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    fn unreachable(address: &str, reason: String) -> Self {
+        Self::Unreachable {
+            address: address.to_owned(),
+            reason,
+        }
+    }
+
+    fn from_tls(address: &str, error: &rustls::Error, phase: Phase) -> Self {
+        let (address, reason) = (address.to_owned(), error.to_string());
+        match error {
+            rustls::Error::InvalidCertificate(certificate) => match clock_fault(certificate) {
+                Some(fault) => Self::Clock {
+                    address,
+                    fault,
+                    reason,
+                },
+                None => Self::WrongReceiver { address, reason },
+            },
+            rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => Self::Clock {
+                address,
+                fault: ClockFault::OwnCertificate,
+                reason,
+            },
+            rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+                Self::Refused { address, reason }
+            }
+            _ => match phase {
+                Phase::Handshake => Self::NotAReceiver { address, reason },
+                Phase::Established => Self::Unreachable { address, reason },
+            },
+        }
+    }
+}
+
+fn clock_fault(error: &CertificateError) -> Option<ClockFault> {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some(ClockFault::Expired)
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Some(ClockFault::NotYetValid)
+        }
+        _ => None,
+    }
+}
+
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateRequired
+    )
+}

@@ -1,0 +1,143 @@
+//! An invitation as the receiver keeps it, and what a secret that claims it is worth.
+
+use jiff::{SignedDuration, Timestamp};
+use sendshot_model::{PeerName, SenderId};
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::equal;
+use crate::peer::SpkiPin;
+use crate::token::{Secret, SecretHash, Selector};
+
+/// Long enough to walk to the other box, short enough for a token in a scrollback to be worthless.
+const LIFE: SignedDuration = SignedDuration::from_mins(15);
+
+/// A person mistypes less often (the token's checksum sees that first); more is somebody guessing.
+const MAX_WRONG: u8 = 5;
+
+/// What an invitation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairing {
+    /// A sender that this receiver has not seen.
+    New,
+    /// A sender that takes over the name, directory and copies of one that is gone.
+    Replace,
+}
+
+/// An open invitation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// What the sender will be called.
+    pub name: PeerName,
+    /// What it is for.
+    pub pairing: Pairing,
+    /// Until when.
+    pub expires_at: Timestamp,
+}
+
+/// The file of an invitation. The secret itself is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) selector: Selector,
+    hash: SecretHash,
+    pub(crate) pairing: Pairing,
+    pub(crate) expires_at: Timestamp,
+    wrong_attempts: u8,
+    /// Kept until it expires, so that a sender that did not get the answer can ask again.
+    pub(crate) used: Option<Use>,
+}
+
+/// Who redeemed an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Use {
+    pub(crate) sender_id: SenderId,
+    pub(crate) pin: SpkiPin,
+    /// The instance that had the name before.
+    pub(crate) replaced: Option<SenderId>,
+}
+
+/// What a secret is worth that has an invitation's selector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Valid,
+    /// It has been counted.
+    Wrong,
+    Void,
+    Expired,
+}
+
+impl Stored {
+    pub(crate) fn new(secret: &Secret, pairing: Pairing, now: Timestamp) -> Self {
+        Self {
+            selector: secret.selector(),
+            hash: secret.hash(),
+            pairing,
+            expires_at: now.checked_add(LIFE).unwrap_or(Timestamp::MAX),
+            wrong_attempts: 0,
+            used: None,
+        }
+    }
+
+    /// Judges a secret; a wrong one counts, and the caller writes the count before it answers.
+    pub(crate) fn claim(&mut self, secret: &Secret, now: Timestamp) -> Claim {
+        if self.wrong_attempts >= MAX_WRONG {
+            Claim::Void
+        } else if !equal(&self.hash.0, &secret.hash().0) {
+            self.wrong_attempts += 1;
+            Claim::Wrong
+        } else if now >= self.expires_at {
+            Claim::Expired
+        } else {
+            Claim::Valid
+        }
+    }
+
+    /// Whether somebody can still redeem it.
+    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
+        self.used.is_none() && self.wrong_attempts < MAX_WRONG && now < self.expires_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn secret(last: u8) -> Secret {
+        let mut bytes = [1; 16];
+        bytes[15] = last;
+        Secret::from_bytes(bytes)
+    }
+
+    fn minutes(n: i64) -> Timestamp {
+        NOW + SignedDuration::from_mins(n)
+    }
+
+    #[test]
+    fn it_holds_for_fifteen_minutes() {
+        let mut stored = Stored::new(&secret(1), Pairing::New, NOW);
+        assert_eq!(stored.claim(&secret(1), minutes(14)), Claim::Valid);
+        assert!(stored.is_open(minutes(14)));
+        assert_eq!(stored.claim(&secret(1), minutes(15)), Claim::Expired);
+        assert!(!stored.is_open(minutes(15)));
+    }
+
+    #[test]
+    fn five_wrong_secrets_void_it() {
+        let mut stored = Stored::new(&secret(1), Pairing::New, NOW);
+        for _ in 0..5 {
+            assert_eq!(stored.claim(&secret(2), NOW), Claim::Wrong);
+        }
+        assert_eq!(stored.claim(&secret(1), NOW), Claim::Void);
+        assert!(!stored.is_open(NOW));
+    }
+
+    #[test]
+    fn the_file_does_not_hold_the_secret() {
+        let stored = Stored::new(&secret(1), Pairing::New, NOW);
+        let file = serde_json::to_string(&stored).unwrap();
+        assert!(!file.contains("01010101010101"), "{file}");
+        assert_eq!(serde_json::from_str::<Stored>(&file).unwrap(), stored);
+    }
+}

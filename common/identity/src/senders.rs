@@ -1,0 +1,415 @@
+//! The receiver's registry: who is invited, who is paired, who may come in.
+//!
+//! One JSON file for each sender (`senders/NAME.json`) and invitation (`invitations/NAME.json`) in
+//! the receiver's state directory. The daemon is their only writer; what it answers is in memory,
+//! and a change is there only once it is on disk.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use jiff::{SignedDuration, Timestamp};
+use sendshot_model::{PeerName, SenderId};
+use sendshot_sys::durable;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::authority::{Authority, SenderCertificate};
+use crate::crypto::RandomError;
+use crate::invitation::{Claim, Invitation, Pairing, Stored, Use};
+use crate::peer::{PeerId, PeerIdentity, SpkiPin};
+use crate::refusal::{InviteError, RedeemError, Refusal, RegistryError, RevokeError};
+use crate::token::{Secret, Token};
+
+const SENDERS: &str = "senders";
+const INVITATIONS: &str = "invitations";
+
+/// How long an invitation that nobody can redeem is kept, to say why to who tries.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+
+/// What the receiver keeps of a sender.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderRecord {
+    /// The instance that has the name now.
+    pub sender_id: SenderId,
+    /// Its key.
+    pub pin: SpkiPin,
+    /// When its certificate ends.
+    pub certificate_expires_at: Timestamp,
+    /// When it was paired.
+    pub paired_at: Timestamp,
+    /// When an administrator revoked it.
+    pub revoked_at: Option<Timestamp>,
+    /// Instances that had the name before, oldest first.
+    pub former_ids: Vec<SenderId>,
+}
+
+/// What a redeemed token gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeemed {
+    /// What the sender is called here.
+    pub name: PeerName,
+    /// Its certificate.
+    pub certificate: SenderCertificate,
+    /// The instance whose volumes it takes over.
+    pub replaced: Option<SenderId>,
+}
+
+/// The registry. Changes block on the disk; [`Senders::authorize`] and the lists do not.
+#[derive(Debug)]
+pub struct Senders {
+    dir: PathBuf,
+    authority: Arc<Authority>,
+    records: RwLock<BTreeMap<PeerName, SenderRecord>>,
+    /// Also held over every change of `records`, so that there is one writer at a time.
+    invitations: Mutex<BTreeMap<PeerName, Stored>>,
+}
+
+impl Senders {
+    /// Loads the registry from the receiver's state directory.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is damaged: a registry in part would let a revoked sender in
+    /// or shut out a good one.
+    pub fn open(state_dir: &Path, authority: Arc<Authority>) -> Result<Self, RegistryError> {
+        let records = load(&state_dir.join(SENDERS))?;
+        let invitations = load(&state_dir.join(INVITATIONS))?;
+        Ok(Self {
+            dir: state_dir.to_owned(),
+            authority,
+            records: RwLock::new(records),
+            invitations: Mutex::new(invitations),
+        })
+    }
+
+    /// Invites a sender to pair under a name; an earlier invitation of that name is void.
+    ///
+    /// # Errors
+    /// If the name is paired and this is not to replace it, or the disk fails.
+    pub fn invite(
+        &self,
+        name: &PeerName,
+        pairing: Pairing,
+        now: Timestamp,
+    ) -> Result<Token, InviteError> {
+        let mut invitations = self.lock();
+        if pairing == Pairing::New && self.record(name).is_some() {
+            return Err(InviteError::AlreadyPaired { name: name.clone() });
+        }
+        self.forget_old(&mut invitations, now)?;
+        let token = self.new_token(&invitations)?;
+        let stored = Stored::new(token.secret(), pairing, now);
+        self.keep_invitation(&mut invitations, name, stored)?;
+        Ok(token)
+    }
+
+    /// Redeems a token: gives the key of the request a certificate and the sender a name.
+    ///
+    /// A token works once, but for the same key again until it expires: its sender may not have
+    /// got the answer. Steps: 1. the invitation is marked as used; 2. the sender is recorded.
+    /// A crash after 1 leaves a token that works for this key only, which then does step 2.
+    ///
+    /// # Errors
+    /// If the token is unknown, expired, used or void, the sender has another name, the request
+    /// is not in order, or the disk fails.
+    pub fn redeem(
+        &self,
+        secret: &Secret,
+        csr: &[u8],
+        sender: SenderId,
+        now: Timestamp,
+    ) -> Result<Redeemed, RedeemError> {
+        let mut invitations = self.lock();
+        let (name, mut invitation) = self.claim(&mut invitations, secret, now)?;
+        self.check_other_names(&name, sender)?;
+        let certificate = self.authority.sign_sender(csr, sender, now)?;
+        let used = self.use_of(&name, &invitation, sender, certificate.pin)?;
+        let replaced = used.replaced;
+        invitation.used = Some(used);
+        self.keep_invitation(&mut invitations, &name, invitation)?;
+        self.keep_record(
+            &name,
+            successor(self.record(&name), sender, &certificate, now),
+        )?;
+        Ok(Redeemed {
+            name,
+            certificate,
+            replaced,
+        })
+    }
+
+    /// Shuts a sender out, from its next call on, and voids an open invitation of the name.
+    /// Its directory and copies stay.
+    ///
+    /// # Errors
+    /// If nobody has the name, or the disk fails.
+    pub fn revoke(&self, name: &PeerName, now: Timestamp) -> Result<(), RevokeError> {
+        let mut invitations = self.lock();
+        let record = self.record(name);
+        if record.is_none() && !invitations.contains_key(name) {
+            return Err(RevokeError::Unknown { name: name.clone() });
+        }
+        if let Some(record) = record {
+            let revoked_at = record.revoked_at.or(Some(now));
+            self.keep_record(
+                name,
+                SenderRecord {
+                    revoked_at,
+                    ..record
+                },
+            )?;
+        }
+        Ok(self.drop_invitation(&mut invitations, name)?)
+    }
+
+    /// Which sender a peer is, if it may come in now. To be asked at every call: connections
+    /// outlive a revocation.
+    ///
+    /// # Errors
+    /// Why it may not, and what to do.
+    pub fn authorize(&self, peer: Option<&PeerIdentity>) -> Result<PeerName, Refusal> {
+        let Some(PeerIdentity {
+            id: PeerId::Sender(sender),
+            pin,
+            ..
+        }) = peer
+        else {
+            return Err(Refusal::NoCertificate);
+        };
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let named = records.iter().find(|(_, record)| record.has_been(*sender));
+        let Some((name, record)) = named else {
+            return Err(Refusal::Unknown { sender: *sender });
+        };
+        let name = name.clone();
+        if record.revoked_at.is_some() {
+            Err(Refusal::Revoked { name })
+        } else if record.sender_id != *sender || record.pin != *pin {
+            Err(Refusal::KeyChanged { name })
+        } else {
+            Ok(name)
+        }
+    }
+
+    /// All senders, revoked ones included, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<(PeerName, SenderRecord)> {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        records
+            .iter()
+            .map(|(name, record)| (name.clone(), record.clone()))
+            .collect()
+    }
+
+    /// The invitations that can still be redeemed, by name.
+    #[must_use]
+    pub fn invitations(&self, now: Timestamp) -> Vec<Invitation> {
+        let open = |(name, stored): (&PeerName, &Stored)| {
+            stored.is_open(now).then(|| Invitation {
+                name: name.clone(),
+                pairing: stored.pairing,
+                expires_at: stored.expires_at,
+            })
+        };
+        self.lock().iter().filter_map(open).collect()
+    }
+
+    /// What is kept of the sender with this name.
+    #[must_use]
+    pub fn record(&self, name: &PeerName) -> Option<SenderRecord> {
+        self.records
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+
+    /// Memory changes only after the disk, so what a panicking thread left is whole.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerName, Stored>> {
+        self.invitations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_token(&self, invitations: &BTreeMap<PeerName, Stored>) -> Result<Token, RandomError> {
+        loop {
+            let token = Token::generate(self.authority.fingerprint())?;
+            let selector = token.secret().selector();
+            if invitations
+                .values()
+                .all(|invitation| invitation.selector != selector)
+            {
+                return Ok(token);
+            }
+        }
+    }
+
+    /// The invitation a secret is for, if it is still worth something.
+    fn claim(
+        &self,
+        invitations: &mut BTreeMap<PeerName, Stored>,
+        secret: &Secret,
+        now: Timestamp,
+    ) -> Result<(PeerName, Stored), RedeemError> {
+        let selector = secret.selector();
+        let found = invitations
+            .iter()
+            .find(|(_, invitation)| invitation.selector == selector);
+        let (name, mut invitation) = found
+            .map(|(name, i)| (name.clone(), i.clone()))
+            .ok_or(RedeemError::Unknown)?;
+        match invitation.claim(secret, now) {
+            Claim::Valid => Ok((name, invitation)),
+            Claim::Expired => Err(RedeemError::Expired {
+                name,
+                expires_at: invitation.expires_at,
+            }),
+            Claim::Void => Err(RedeemError::Void { name }),
+            Claim::Wrong => {
+                self.keep_invitation(invitations, &name, invitation)?;
+                Err(RedeemError::Unknown)
+            }
+        }
+    }
+
+    /// An id means one name only, else a sender could pass for another.
+    fn check_other_names(&self, name: &PeerName, sender: SenderId) -> Result<(), RedeemError> {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let other = records
+            .iter()
+            .find(|(other, record)| *other != name && record.has_been(sender));
+        match other {
+            Some((other, _)) => Err(RedeemError::OtherName {
+                name: other.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn use_of(
+        &self,
+        name: &PeerName,
+        invitation: &Stored,
+        sender_id: SenderId,
+        pin: SpkiPin,
+    ) -> Result<Use, RedeemError> {
+        let used = || RedeemError::Used { name: name.clone() };
+        match (&invitation.used, self.record(name)) {
+            (Some(before), _) if before.sender_id == sender_id && before.pin == pin => {
+                Ok(before.clone())
+            }
+            (Some(_), _) => Err(used()),
+            (None, Some(_)) if invitation.pairing == Pairing::New => Err(used()),
+            (None, record) => {
+                let replaced = record.map(|r| r.sender_id).filter(|old| *old != sender_id);
+                Ok(Use {
+                    sender_id,
+                    pin,
+                    replaced,
+                })
+            }
+        }
+    }
+
+    fn keep_record(&self, name: &PeerName, record: SenderRecord) -> Result<(), RegistryError> {
+        durable::write_json(&self.file(SENDERS, name), &record)?;
+        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+        records.insert(name.clone(), record);
+        Ok(())
+    }
+
+    fn keep_invitation(
+        &self,
+        invitations: &mut BTreeMap<PeerName, Stored>,
+        name: &PeerName,
+        invitation: Stored,
+    ) -> Result<(), RegistryError> {
+        durable::write_json(&self.file(INVITATIONS, name), &invitation)?;
+        invitations.insert(name.clone(), invitation);
+        Ok(())
+    }
+
+    fn drop_invitation(
+        &self,
+        invitations: &mut BTreeMap<PeerName, Stored>,
+        name: &PeerName,
+    ) -> Result<(), RegistryError> {
+        durable::remove(&self.file(INVITATIONS, name))?;
+        invitations.remove(name);
+        Ok(())
+    }
+
+    fn forget_old(
+        &self,
+        invitations: &mut BTreeMap<PeerName, Stored>,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let old = |stored: &Stored| now.duration_since(stored.expires_at) > REMEMBERED;
+        let names: Vec<_> = invitations
+            .iter()
+            .filter(|(_, s)| old(s))
+            .map(|(name, _)| name.clone())
+            .collect();
+        names
+            .iter()
+            .try_for_each(|name| self.drop_invitation(invitations, name))
+    }
+
+    fn file(&self, kind: &str, name: &PeerName) -> PathBuf {
+        self.dir.join(kind).join(format!("{name}.json"))
+    }
+}
+
+impl SenderRecord {
+    fn has_been(&self, sender: SenderId) -> bool {
+        self.sender_id == sender || self.former_ids.contains(&sender)
+    }
+}
+
+/// The record of a name after `sender` redeemed a token for it.
+fn successor(
+    old: Option<SenderRecord>,
+    sender: SenderId,
+    certificate: &SenderCertificate,
+    now: Timestamp,
+) -> SenderRecord {
+    let mut former_ids = Vec::new();
+    if let Some(old) = old {
+        former_ids = old.former_ids;
+        former_ids.push(old.sender_id);
+        former_ids.retain(|former| *former != sender);
+    }
+    SenderRecord {
+        sender_id: sender,
+        pin: certificate.pin,
+        certificate_expires_at: certificate.not_after,
+        paired_at: now,
+        revoked_at: None,
+        former_ids,
+    }
+}
+
+/// Every `NAME.json` of a directory, which is made if it is missing.
+fn load<T: DeserializeOwned>(dir: &Path) -> Result<BTreeMap<PeerName, T>, RegistryError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(durable::PRIVATE_DIR)
+        .create(dir)?;
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        // `.NAME.json.tmp` is an interrupted write.
+        let Some(stem) = file.strip_suffix(".json") else {
+            continue;
+        };
+        let name = PeerName::parse(stem).map_err(io::Error::other)?;
+        if let Some(value) = durable::read_json(&path)? {
+            all.insert(name, value);
+        }
+    }
+    Ok(all)
+}

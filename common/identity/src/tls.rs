@@ -1,0 +1,193 @@
+//! TLS configurations: 1.3 only, h2 only, no resumption.
+//!
+//! No resumption because a resumed session takes over the verification of the first one: a
+//! certificate that expired or was revoked since would still be good.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::authority::Authority;
+use crate::certificate;
+use crate::crypto::provider;
+use crate::peer::{CaFingerprint, RECEIVER_DNS_NAME};
+use crate::sender_key::SenderKey;
+
+const ALPN: &[u8] = b"h2";
+
+/// A configuration that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate's text is none.
+    #[error("the {which} certificate is damaged; pair with the receiver again")]
+    Damaged {
+        /// Whose: `receiver's` or `sender's`.
+        which: &'static str,
+    },
+    /// The library refuses, for instance a key that is not the certificate's.
+    #[error("cannot set up TLS: {0}; if a key was replaced, pair with the receiver again")]
+    Tls(#[from] rustls::Error),
+    /// The authority cannot be used to verify.
+    #[error("cannot set up verification: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+/// What the receiver's port speaks.
+///
+/// A peer may come without a certificate, since pairing happens on the same port; one that shows
+/// a certificate must have it from this authority.
+///
+/// # Errors
+/// If the authority's certificates and keys cannot be used.
+pub fn server_config(authority: &Authority) -> Result<Arc<ServerConfig>, TlsError> {
+    let roots = Arc::new(roots(authority.ca())?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(authority.chain(), authority.server_key())?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// How a paired sender dials: it trusts the receiver's authority only, and shows its certificate.
+///
+/// # Errors
+/// If a certificate is damaged, or the sender's is not that of its key.
+pub fn client_config(
+    ca_pem: &str,
+    certificate_pem: &str,
+    key: &SenderKey,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let ca = certificate::from_pem(ca_pem).ok_or(TlsError::Damaged {
+        which: "receiver's",
+    })?;
+    let own =
+        certificate::from_pem(certificate_pem).ok_or(TlsError::Damaged { which: "sender's" })?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_webpki_verifier(server_verifier(&ca)?)
+        .with_client_auth_cert(vec![own], key.to_der())?;
+    Ok(finish(config))
+}
+
+/// How a sender dials to pair: it trusts the authority of the token only, and shows nothing.
+///
+/// # Errors
+/// If the library refuses; it has no reason to.
+pub fn pairing_client_config(fingerprint: CaFingerprint) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PairingVerifier { fingerprint }))
+        .with_no_client_auth();
+    Ok(finish(config))
+}
+
+/// The authority's certificate out of the chain a receiver presented, PEM: what a sender keeps
+/// after pairing.
+#[must_use]
+pub fn ca_pem(chain: &[CertificateDer<'_>], fingerprint: CaFingerprint) -> Option<String> {
+    let ca = find(chain, fingerprint)?;
+    let text = data_encoding::BASE64.encode(ca);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line))
+        .collect();
+    Some(format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    ))
+}
+
+fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone())?;
+    Ok(roots)
+}
+
+fn server_verifier(ca: &CertificateDer<'static>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let roots = Arc::new(roots(ca)?);
+    Ok(WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?)
+}
+
+fn find<'c, 'd>(
+    chain: &'c [CertificateDer<'d>],
+    fingerprint: CaFingerprint,
+) -> Option<&'c CertificateDer<'d>> {
+    chain
+        .iter()
+        .find(|certificate| CaFingerprint::of(certificate) == fingerprint)
+}
+
+/// Finds the token's authority in the presented chain and leaves every check to webpki, with that
+/// authority as the only root. A fingerprint is public, so nothing here depends on time.
+#[derive(Debug)]
+struct PairingVerifier {
+    fingerprint: CaFingerprint,
+}
+
+impl ServerCertVerifier for PairingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = find(intermediates, self.fingerprint).ok_or(CertificateError::UnknownIssuer)?;
+        let verifier = server_verifier(&ca.clone().into_owned())
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// The name every receiver's certificate has, whatever host it is reached by.
+pub(crate) fn receiver_name() -> Result<ServerName<'static>, rustls::Error> {
+    ServerName::try_from(RECEIVER_DNS_NAME).map_err(|e| rustls::Error::General(e.to_string()))
+}

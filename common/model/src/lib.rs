@@ -1,0 +1,27 @@
+//! The words of the domain: ids, names, copies and what a user's arguments mean.
+//!
+//! Everything here is a value. A text becomes one of these types where it enters the program
+//! (a configuration file, an argument, a message of a peer), and nothing further in has to ask
+//! again whether a name may be a directory or an id is sixteen bytes.
+//!
+//! ```
+//! use sendshot_model::{Target, VolumeRef};
+//!
+//! let target = Target::parse("nas2:photos").unwrap();
+//! assert_eq!(target.receiver.as_str(), "nas2");
+//! assert!(matches!(target.volume, VolumeRef::Name(name) if name.as_str() == "photos"));
+//! ```
+
+mod copy_name;
+pub mod human;
+mod id;
+mod peer_name;
+mod target;
+mod text;
+mod volume_name;
+
+pub use copy_name::{CopyName, CopyNameError};
+pub use id::{IdError, PushId, ReceiverId, SenderId, TransferId, VolumeId};
+pub use peer_name::{PeerName, PeerNameError};
+pub use target::{Target, TargetError, VolumeRef};
+pub use volume_name::{VolumeName, VolumeNameError};

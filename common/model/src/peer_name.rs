@@ -1,0 +1,113 @@
+//! What people call a sender or a receiver.
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::checked_text;
+
+/// Longest name, so that it fits a file name with any ending and a line of a table.
+const MAX_LEN: usize = 64;
+
+/// The name of a sender or receiver, as the other end knows it.
+///
+/// It is a directory on the receiver and a file name on both, so it allows no more than any
+/// file system and shell takes unquoted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PeerName(String);
+
+/// A text that cannot name a sender or receiver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{}` cannot be a name: {reason}; a name has 1 to 64 of A-Z a-z 0-9 . _ -, \
+     starts with a letter or digit and has no `..`",
+    .text.escape_debug()
+)]
+pub struct PeerNameError {
+    /// What was given.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl PeerName {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// What is wrong with the text and what is allowed.
+    pub fn parse(text: &str) -> Result<Self, PeerNameError> {
+        match fault(text) {
+            None => Ok(Self(text.to_owned())),
+            Some(reason) => Err(PeerNameError {
+                text: text.to_owned(),
+                reason,
+            }),
+        }
+    }
+}
+
+fn fault(text: &str) -> Option<&'static str> {
+    let first = match text.bytes().next() {
+        None => return Some("it is empty"),
+        Some(first) => first,
+    };
+    if text.len() > MAX_LEN {
+        Some("it is too long")
+    } else if !text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    {
+        Some("it has another character")
+    } else if !first.is_ascii_alphanumeric() {
+        Some("it starts with a sign")
+    } else if text.contains("..") {
+        Some("it has `..`")
+    } else {
+        None
+    }
+}
+
+checked_text!(PeerName, PeerNameError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_pass() {
+        for text in [
+            "nas2",
+            "a",
+            "0",
+            "box.lan",
+            "my_old-box.example.org",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(PeerName::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_reason() {
+        for (text, reason) in [
+            ("", "it is empty"),
+            (&"x".repeat(65), "it is too long"),
+            ("a/b", "it has another character"),
+            ("münchen", "it has another character"),
+            ("nas 2", "it has another character"),
+            ("-nas", "it starts with a sign"),
+            (".", "it starts with a sign"),
+            ("a..b", "it has `..`"),
+        ] {
+            assert_eq!(PeerName::parse(text).unwrap_err().reason, reason, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_error_says_what_is_allowed() {
+        assert_eq!(
+            PeerName::parse("a\n/b").unwrap_err().to_string(),
+            "`a\\n/b` cannot be a name: it has another character; a name has 1 to 64 of \
+             A-Z a-z 0-9 . _ -, starts with a letter or digit and has no `..`"
+        );
+    }
+}

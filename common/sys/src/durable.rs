@@ -1,0 +1,206 @@
+//! Small files that are whole or absent, whatever the moment of a crash.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Mode of files that only their owner may read.
+pub const PRIVATE: u32 = 0o600;
+/// Mode of directories that only their owner may enter.
+pub const PRIVATE_DIR: u32 = 0o700;
+
+/// Largest state file that is read: a damaged one must not fill the memory.
+const MAX_LEN: u64 = 16 * 1024 * 1024;
+
+/// Writes `name` in `dir` so that after a crash it holds either what it held or `bytes`.
+///
+/// Steps: 1. write `.name.tmp`; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
+/// A crash before 3 leaves a `.tmp` file, which the next write replaces and no reader reads.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_at(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let tmp = temporary(name);
+    let flags =
+        OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, &tmp, flags, Mode::from_raw_mode(mode))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    let mut file = File::from(file);
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    rustix::fs::renameat(&dir, &tmp, &dir, name)?;
+    rustix::fs::fsync(reopen_dir(&dir)?)?;
+    Ok(())
+}
+
+/// The bytes of `name` in `dir`, or `None` if there is no such file.
+///
+/// # Errors
+/// The kernel's, and `InvalidData` for a file beyond 16 MiB.
+pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "state file is too large",
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+/// Removes `name` in `dir`, durably; it is no error if it is not there.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+        Ok(()) => Ok(rustix::fs::fsync(reopen_dir(&dir)?)?),
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// [`write_at`] with a path.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let (dir, name) = split(path)?;
+    write_at(dir, name, bytes, mode).map_err(|e| at(path, e))
+}
+
+/// [`remove_at`] with a path.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let (dir, name) = split(path)?;
+    remove_at(dir, name).map_err(|e| at(path, e))
+}
+
+/// Writes a value as JSON with [`write`], readable by its owner only.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write(path, &to_json(value)?, PRIVATE)
+}
+
+/// Reads what [`write_json`] wrote; `None` if there is no such file.
+///
+/// # Errors
+/// The kernel's or `InvalidData`, with the path.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let (dir, name) = match split(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    read_json_at(dir, name).map_err(|e| at(path, e))
+}
+
+/// Writes a value as JSON with [`write_at`], readable by its owner only.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_json_at(dir: impl AsFd, name: &OsStr, value: &impl Serialize) -> io::Result<()> {
+    write_at(dir, name, &to_json(value)?, PRIVATE)
+}
+
+/// Reads what [`write_json_at`] wrote; `None` if there is no such file.
+///
+/// # Errors
+/// The kernel's, or `InvalidData`.
+pub fn read_json_at<T: DeserializeOwned>(dir: impl AsFd, name: &OsStr) -> io::Result<Option<T>> {
+    let Some(bytes) = read_at(dir, name)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Opens directory `name` in `dir`, made with mode 0700 if it is missing.
+///
+/// # Errors
+/// The kernel's; `ELOOP` or `ENOTDIR` if something else has the name.
+pub fn private_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(PRIVATE_DIR)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    open_dir(dir, name)
+}
+
+/// Opens directory `name` in `dir` without following a symbolic link.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Names in a directory, without `.` and `..`, sorted.
+///
+/// # Errors
+/// The kernel's.
+pub fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(reopen_dir(dir)?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A descriptor of its own for a directory, whatever the given one was opened for.
+fn reopen_dir(dir: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, ".", flags, Mode::empty())?)
+}
+
+fn to_json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn temporary(name: &OsStr) -> OsString {
+    let mut tmp = OsString::from(".");
+    tmp.push(name);
+    tmp.push(".tmp");
+    tmp
+}
+
+fn split(path: &Path) -> io::Result<(File, &OsStr)> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| at(path, io::ErrorKind::InvalidInput.into()))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok((File::open(parent).map_err(|e| at(parent, e))?, name))
+}
+
+fn at(path: &Path, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+}

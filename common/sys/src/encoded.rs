@@ -1,0 +1,38 @@
+//! Writing an extent in its compressed form.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::raw::{self, Args};
+
+/// How the bytes of an encoded write become bytes of the file; all lengths in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoding {
+    /// Where in the file the data begins.
+    pub file_offset: u64,
+    /// How many bytes of the file it makes.
+    pub unencoded_file_len: u64,
+    /// How many bytes the decoded extent has.
+    pub unencoded_len: u64,
+    /// Where in the decoded extent the file's bytes begin.
+    pub unencoded_offset: u64,
+    /// BTRFS_ENCODED_IO_COMPRESSION_*: 1 zlib, 2 zstd, 3 to 7 lzo with 4 to 64 KiB sectors.
+    pub compression: u32,
+}
+
+/// Stores `data` as it is, to be decoded when read. Needs CAP_SYS_ADMIN.
+///
+/// The kernel does not look whether `data` really decodes.
+///
+/// # Errors
+/// The kernel's: `EPERM`, `ENOTTY` before Linux 5.18, `EINVAL` for sizes it does not take or
+/// a file that cannot hold compressed extents, `ENOSPC`.
+pub fn encoded_write(file: impl AsFd, encoding: &Encoding, data: &[u8]) -> io::Result<()> {
+    let mut args = Args::<128>::new();
+    args.put_u64(16, encoding.file_offset);
+    args.put_u64(32, encoding.unencoded_file_len);
+    args.put_u64(40, encoding.unencoded_len);
+    args.put_u64(48, encoding.unencoded_offset);
+    args.put_u32(56, encoding.compression);
+    raw::encoded_write(file, data, &mut args)
+}

@@ -1,0 +1,107 @@
+//! The file system as a whole: what it is, where its devices are, committing it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::raw::{self, Args};
+
+/// `f_type` of btrfs (BTRFS_SUPER_MAGIC).
+const BTRFS_MAGIC: i64 = 0x9123_683e;
+
+/// Where the kernel tells the newest send stream version it speaks.
+const SEND_STREAM_VERSION: &str = "/sys/fs/btrfs/features/send_stream_version";
+
+/// Whether `fd` lies on btrfs.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_btrfs(fd: impl AsFd) -> io::Result<bool> {
+    // `f_type` has a different width on some architectures.
+    #[allow(clippy::unnecessary_cast)]
+    let kind = rustix::fs::fstatfs(fd)?.f_type as i64;
+    Ok(kind & 0xffff_ffff == BTRFS_MAGIC)
+}
+
+/// Whether the file system, or the mount that `fd` was opened through, is read-only.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatvfs(fd)?
+        .f_flag
+        .contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// The id of the file system (`btrfs filesystem show`).
+///
+/// # Errors
+/// The kernel's; `ENOTTY` when it is not btrfs.
+pub fn fsid(fd: impl AsFd) -> io::Result<Uuid> {
+    let mut args = Args::<1024>::new();
+    raw::fs_info(fd, &mut args)?;
+    Ok(Uuid::from_bytes(args.bytes(16)))
+}
+
+/// The paths of its devices, as the kernel knows them.
+///
+/// # Errors
+/// The kernel's.
+pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
+    let mut info = Args::<1024>::new();
+    raw::fs_info(&fd, &mut info)?;
+    let (max_id, wanted) = (info.u64(0), info.u64(8));
+    let mut paths = Vec::new();
+    for device_id in 0..=max_id {
+        let mut args = Args::<4096>::new();
+        args.put_u64(0, device_id);
+        match raw::dev_info(&fd, &mut args) {
+            Ok(()) => paths.push(PathBuf::from(OsStr::from_bytes(args.c_str(3072, 4096)))),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
+            Err(e) => return Err(e),
+        }
+        if paths.len() as u64 == wanted {
+            break;
+        }
+    }
+    Ok(paths)
+}
+
+/// Commits the running transaction and wakes the cleaner, so that the space of deleted
+/// subvolumes comes back in a moment instead of in half a minute.
+///
+/// # Errors
+/// The kernel's.
+pub fn sync(fd: impl AsFd) -> io::Result<()> {
+    raw::sync(fd)
+}
+
+/// The newest version of the send stream that this kernel can make; 1 on kernels before 6.0.
+pub fn send_stream_version() -> u32 {
+    std::fs::read_to_string(SEND_STREAM_VERSION)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1)
+}
+
+/// Clears the inode flags that new entries of a directory would inherit (NOCOW, compression).
+///
+/// # Errors
+/// The kernel's.
+pub fn clear_inherited_flags(dir: impl AsFd) -> io::Result<()> {
+    /// FS_NOCOW_FL, FS_COMPR_FL and FS_NOCOMP_FL of linux/fs.h.
+    const INHERITED: u32 = 0x0080_0000 | 0x4 | 0x400;
+    let mut args = Args::<8>::new();
+    raw::get_inode_flags(&dir, &mut args)?;
+    let flags = args.u32(0);
+    if flags & INHERITED == 0 {
+        return Ok(());
+    }
+    let mut args = Args::<8>::new();
+    args.put_u32(0, flags & !INHERITED);
+    raw::set_inode_flags(&dir, &mut args)
+}

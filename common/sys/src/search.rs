@@ -1,0 +1,209 @@
+//! Tree search: reading items of a btrfs tree in key order (BTRFS_IOC_TREE_SEARCH_V2).
+//! Needs CAP_SYS_ADMIN.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::raw;
+
+/// Tree that lists all trees.
+pub const ROOT_TREE: u64 = 1;
+/// Tree that maps UUIDs to subvolumes.
+pub const UUID_TREE: u64 = 9;
+/// Key type of a subvolume's place in its parent.
+pub const ROOT_BACKREF: u8 = 144;
+/// Key type of a subvolume's children.
+pub const ROOT_REF: u8 = 156;
+/// Key type in the UUID tree: a subvolume's own UUID.
+pub const UUID_SUBVOL: u8 = 251;
+/// Key type in the UUID tree: the UUID of what was received.
+pub const UUID_RECEIVED: u8 = 252;
+
+/// Bytes of results taken per call: large enough that calls do not count, small for the heap.
+const BUFFER: usize = 256 * 1024;
+/// Bytes of `struct btrfs_ioctl_search_header`.
+const HEADER: usize = 32;
+
+/// A key of a btrfs tree; compared field by field in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Object id (inode number, subvolume id …).
+    pub objectid: u64,
+    /// Item type.
+    pub kind: u8,
+    /// Offset; its meaning depends on the type.
+    pub offset: u64,
+}
+
+impl Key {
+    /// The key that follows, or `None` behind the last of all keys.
+    fn next(self) -> Option<Key> {
+        let Key {
+            objectid,
+            kind,
+            offset,
+        } = self;
+        if let Some(offset) = offset.checked_add(1) {
+            return Some(Key {
+                objectid,
+                kind,
+                offset,
+            });
+        }
+        if let Some(kind) = kind.checked_add(1) {
+            return Some(Key {
+                objectid,
+                kind,
+                offset: 0,
+            });
+        }
+        let objectid = objectid.checked_add(1)?;
+        Some(Key {
+            objectid,
+            kind: 0,
+            offset: 0,
+        })
+    }
+}
+
+/// What to look for.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// Tree id; 0 means the subvolume of the descriptor.
+    pub tree: u64,
+    /// First key wanted. Keys are compared as a whole, the types are no filter.
+    pub min: Key,
+    /// Last key wanted.
+    pub max: Key,
+    /// Only leaves written in this transaction or later are read.
+    pub min_transid: u64,
+}
+
+impl Range {
+    /// All items of one object and type.
+    pub fn of_object(tree: u64, objectid: u64, kind: u8) -> Self {
+        Self {
+            tree,
+            min: Key {
+                objectid,
+                kind,
+                offset: 0,
+            },
+            max: Key {
+                objectid,
+                kind,
+                offset: u64::MAX,
+            },
+            min_transid: 0,
+        }
+    }
+}
+
+/// One item found.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// Its key.
+    pub key: Key,
+    /// Generation of the leaf that holds it.
+    pub transid: u64,
+    /// Its bytes, little endian as on disk.
+    pub data: &'a [u8],
+}
+
+/// Calls `each` for every item of the range, in key order.
+///
+/// # Errors
+/// The kernel's, and `InvalidData` if an answer makes no sense.
+pub fn items(
+    fd: impl AsFd,
+    range: Range,
+    mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut block = vec![0; raw::SEARCH_HEAD + BUFFER];
+    let mut from = range.min;
+    loop {
+        fill_key(&mut block, &range, from);
+        raw::tree_search(&fd, &mut block)?;
+        let found = u32_at(&block, 64);
+        if found == 0 {
+            return Ok(());
+        }
+        let last = visit(&block[raw::SEARCH_HEAD..], found, range.max, &mut each)?;
+        match last.next() {
+            Some(next) if next <= range.max => from = next,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Writes `struct btrfs_ioctl_search_key`: seven u64, two u32 types, the u32 count, padding.
+fn fill_key(block: &mut [u8], range: &Range, from: Key) {
+    let words = [
+        range.tree,
+        from.objectid,
+        range.max.objectid,
+        from.offset,
+        range.max.offset,
+        range.min_transid,
+        u64::MAX,
+    ];
+    for (at, word) in words.into_iter().enumerate() {
+        block[at * 8..at * 8 + 8].copy_from_slice(&word.to_ne_bytes());
+    }
+    for (at, half) in [u32::from(from.kind), u32::from(range.max.kind), u32::MAX]
+        .into_iter()
+        .enumerate()
+    {
+        block[56 + at * 4..60 + at * 4].copy_from_slice(&half.to_ne_bytes());
+    }
+}
+
+/// Hands out the items of one answer; returns the key of the last.
+fn visit(
+    results: &[u8],
+    found: u32,
+    max: Key,
+    each: &mut impl FnMut(Item<'_>) -> io::Result<()>,
+) -> io::Result<Key> {
+    let mut at = 0;
+    let mut last = max;
+    for _ in 0..found {
+        let header = results.get(at..at + HEADER).ok_or_else(nonsense)?;
+        let key = Key {
+            objectid: u64_at(header, 8),
+            offset: u64_at(header, 16),
+            kind: u32_at(header, 24) as u8,
+        };
+        let len = u32_at(header, 28) as usize;
+        let data = results
+            .get(at + HEADER..at + HEADER + len)
+            .ok_or_else(nonsense)?;
+        each(Item {
+            key,
+            transid: u64_at(header, 0),
+            data,
+        })?;
+        last = key;
+        at += HEADER + len;
+    }
+    Ok(last)
+}
+
+fn nonsense() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "tree search returned a broken item",
+    )
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut out = [0; 8];
+    out.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(out)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut out = [0; 4];
+    out.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_ne_bytes(out)
+}

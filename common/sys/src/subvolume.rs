@@ -1,0 +1,292 @@
+//! Subvolumes and snapshots: making, finding, describing and deleting them.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::raw::{self, Args};
+use crate::search::{self, Range};
+
+/// Inode number of every subvolume's root directory.
+pub const ROOT_INODE: u64 = 256;
+/// Id of the top level of a file system.
+pub const TOP_LEVEL: u64 = 5;
+
+/// BTRFS_SUBVOL_RDONLY
+const RDONLY: u64 = 2;
+/// BTRFS_ROOT_SUBVOL_RDONLY, the same property as `Info` reports it.
+const ROOT_RDONLY: u64 = 1;
+/// Longest name of a directory entry.
+const NAME_MAX: usize = 255;
+
+/// Whether a snapshot can be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It cannot.
+    ReadOnly,
+    /// It can.
+    ReadWrite,
+}
+
+/// What the kernel knows of a subvolume (BTRFS_IOC_GET_SUBVOL_INFO).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// Id in this file system.
+    pub id: u64,
+    /// Id of the subvolume that contains it; 0 if it is deleted or the top level.
+    pub parent_id: u64,
+    /// Transaction of its last change of any kind, relocation included.
+    pub generation: u64,
+    /// Whether it is read-only.
+    pub read_only: bool,
+    /// Its UUID; nil for the top level of old file systems.
+    pub uuid: Uuid,
+    /// UUID of what it is a snapshot of; nil if of nothing.
+    pub parent_uuid: Uuid,
+    /// UUID of what was received into it; nil if nothing was.
+    pub received_uuid: Uuid,
+    /// Transaction of the last change of its content.
+    pub ctransid: u64,
+    /// Transaction in which it was created.
+    pub otransid: u64,
+    /// The sender's ctransid of what was received into it.
+    pub stransid: u64,
+    /// Transaction in which it was received.
+    pub rtransid: u64,
+    /// When it was created, in seconds since 1970 UTC.
+    pub otime: i64,
+    /// When it was received, in seconds since 1970 UTC; 0 if it was not.
+    pub rtime: i64,
+}
+
+impl Info {
+    /// The UUID under which a send stream of this subvolume names it: what it was received
+    /// as, else its own (the rule of the kernel's send and of `btrfs send`).
+    pub fn wire_uuid(&self) -> Uuid {
+        if self.received_uuid.is_nil() {
+            self.uuid
+        } else {
+            self.received_uuid
+        }
+    }
+
+    /// Whether it is read-only and was never changed since it was created: not written to
+    /// while it was writable, not deduplicated.
+    pub fn is_pristine(&self) -> bool {
+        self.read_only && self.ctransid <= self.otransid
+    }
+}
+
+/// Whether `fd` is the root directory of a subvolume; `fd` must lie on btrfs.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(stat.st_ino == ROOT_INODE
+        && rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
+}
+
+/// Describes the subvolume that contains `fd`.
+///
+/// # Errors
+/// The kernel's.
+pub fn info(fd: impl AsFd) -> io::Result<Info> {
+    let mut args = Args::<504>::new();
+    raw::get_subvol_info(fd, &mut args)?;
+    Ok(Info {
+        id: args.u64(0),
+        parent_id: args.u64(264),
+        generation: args.u64(280),
+        read_only: args.u64(288) & ROOT_RDONLY != 0,
+        uuid: Uuid::from_bytes(args.bytes(296)),
+        parent_uuid: Uuid::from_bytes(args.bytes(312)),
+        received_uuid: Uuid::from_bytes(args.bytes(328)),
+        ctransid: args.u64(344),
+        otransid: args.u64(352),
+        stransid: args.u64(360),
+        rtransid: args.u64(368),
+        otime: args.u64(392) as i64,
+        rtime: args.u64(424) as i64,
+    })
+}
+
+/// Creates an empty subvolume `name` in `dir`.
+///
+/// # Errors
+/// The kernel's; `EEXIST` if the name is taken.
+pub fn create(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    raw::subvol_create(dir, &mut named(name)?)
+}
+
+/// Makes a snapshot of `source` as `name` in `dir`. What was written to the source before is
+/// in it, and it is durable when this returns.
+///
+/// # Errors
+/// The kernel's; `ETXTBSY` while a swap file in the source is active, `EEXIST` if the name
+/// is taken, `EXDEV` if `dir` lies on another file system.
+pub fn snapshot(source: impl AsFd, dir: impl AsFd, name: &OsStr, access: Access) -> io::Result<()> {
+    let mut args = named(name)?;
+    if access == Access::ReadOnly {
+        args.put_u64(16, RDONLY);
+    }
+    raw::snap_create(dir, source.as_fd(), &mut args)
+}
+
+/// Deletes the subvolume `name` in `dir`, read-only or not, with all it holds. Its space comes
+/// back when the cleaner has run; see [`crate::filesystem::sync`].
+///
+/// # Errors
+/// The kernel's; `EPERM` while a send reads it, `ENOTEMPTY` if it holds a nested subvolume.
+pub fn destroy(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    raw::snap_destroy(dir, &mut named(name)?)
+}
+
+/// Records what was received into a writable subvolume, in one transaction of its own.
+///
+/// # Errors
+/// The kernel's; `EROFS` for a read-only subvolume.
+pub fn set_received(subvolume: impl AsFd, uuid: Uuid, stransid: u64) -> io::Result<()> {
+    let mut args = Args::<200>::new();
+    args.put(0, uuid.as_bytes());
+    args.put_u64(16, stransid);
+    raw::set_received(subvolume, &mut args)
+}
+
+/// Makes a subvolume read-only or writable.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_access(subvolume: impl AsFd, access: Access) -> io::Result<()> {
+    let mut args = Args::<8>::new();
+    if access == Access::ReadOnly {
+        args.put_u64(0, RDONLY);
+    }
+    raw::set_flags(subvolume, &mut args)
+}
+
+/// Ids of the subvolumes of the file system that have this UUID. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's.
+pub fn ids_by_uuid(fd: impl AsFd, uuid: Uuid) -> io::Result<Vec<u64>> {
+    uuid_tree(fd, uuid, search::UUID_SUBVOL)
+}
+
+/// Ids of the subvolumes that were received as this UUID. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's.
+pub fn ids_by_received_uuid(fd: impl AsFd, uuid: Uuid) -> io::Result<Vec<u64>> {
+    uuid_tree(fd, uuid, search::UUID_RECEIVED)
+}
+
+fn uuid_tree(fd: impl AsFd, uuid: Uuid, kind: u8) -> io::Result<Vec<u64>> {
+    let (head, tail) = uuid.as_bytes().split_at(8);
+    let key = search::Key {
+        objectid: le_u64(head),
+        kind,
+        offset: le_u64(tail),
+    };
+    let range = Range {
+        tree: search::UUID_TREE,
+        min: key,
+        max: key,
+        min_transid: 0,
+    };
+    let mut ids = Vec::new();
+    search::items(fd, range, |item| {
+        ids.extend(item.data.chunks_exact(8).map(le_u64));
+        Ok(())
+    })?;
+    Ok(ids)
+}
+
+/// The path of a subvolume from the top level of its file system; empty for the top level
+/// itself, `None` if it is deleted. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's.
+pub fn path_from_top(fd: impl AsFd, id: u64) -> io::Result<Option<PathBuf>> {
+    let mut path = PathBuf::new();
+    let mut id = id;
+    while id != TOP_LEVEL {
+        let Some((parent, place)) = place_in_parent(&fd, id)? else {
+            return Ok(None);
+        };
+        path = if path.as_os_str().is_empty() {
+            place
+        } else {
+            place.join(path)
+        };
+        id = parent;
+    }
+    Ok(Some(path))
+}
+
+/// Paths, relative to it, of the subvolumes directly nested in subvolume `id`, with their
+/// ids. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's.
+pub fn children(fd: impl AsFd, id: u64) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut refs = Vec::new();
+    let range = Range::of_object(search::ROOT_TREE, id, search::ROOT_REF);
+    search::items(&fd, range, |item| {
+        refs.push((item.key.offset, root_ref(item.data)?));
+        Ok(())
+    })?;
+    refs.into_iter()
+        .map(|(child, (dir, name))| Ok((child, directory(&fd, id, dir)?.join(name))))
+        .collect()
+}
+
+/// The subvolume that contains subvolume `id`, and the path in it.
+fn place_in_parent(fd: impl AsFd, id: u64) -> io::Result<Option<(u64, PathBuf)>> {
+    let mut found = None;
+    let range = Range::of_object(search::ROOT_TREE, id, search::ROOT_BACKREF);
+    search::items(&fd, range, |item| {
+        found = Some((item.key.offset, root_ref(item.data)?));
+        Ok(())
+    })?;
+    found
+        .map(|(parent, (dir, name))| Ok((parent, directory(&fd, parent, dir)?.join(name))))
+        .transpose()
+}
+
+/// Directory id and name of a ROOT_REF or ROOT_BACKREF item.
+fn root_ref(data: &[u8]) -> io::Result<(u64, OsString)> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "broken root reference");
+    let dir = le_u64(data.get(..8).ok_or_else(broken)?);
+    let name = data.get(18..).ok_or_else(broken)?;
+    Ok((dir, OsString::from_vec(name.to_vec())))
+}
+
+/// Path of directory `inode` within subvolume `tree`.
+fn directory(fd: impl AsFd, tree: u64, inode: u64) -> io::Result<PathBuf> {
+    let mut args = Args::<4096>::new();
+    args.put_u64(0, tree);
+    args.put_u64(8, inode);
+    raw::ino_lookup(fd, &mut args)?;
+    Ok(PathBuf::from(OsStr::from_bytes(args.c_str(16, 4096))))
+}
+
+fn named(name: &OsStr) -> io::Result<Args<4096>> {
+    let bytes = name.as_bytes();
+    if bytes.len() > NAME_MAX {
+        return Err(rustix::io::Errno::NAMETOOLONG.into());
+    }
+    let mut args = Args::new();
+    args.put(56, bytes);
+    Ok(args)
+}
+
+fn le_u64(bytes: &[u8]) -> u64 {
+    let mut out = [0; 8];
+    out.copy_from_slice(&bytes[..8]);
+    u64::from_le_bytes(out)
+}

@@ -1,0 +1,105 @@
+//! The top level of a file system, reached without showing up in anybody's mount table.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
+use uuid::Uuid;
+
+use crate::filesystem;
+
+/// A detached mount of the top level (subvolid=5) of a file system.
+///
+/// It exists only as this descriptor: no mount table shows it and the user's own mounts can
+/// go at any time. The device stays busy while it is held, so hold it only while working.
+#[derive(Debug)]
+pub struct TopLevel {
+    root: OwnedFd,
+    fsid: Uuid,
+    /// The mount lives as long as this; it names the mount but cannot be asked anything.
+    _mount: OwnedFd,
+}
+
+/// Why the top level cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A question to the file system failed.
+    #[error("ask the file system for its devices")]
+    Devices(#[source] io::Error),
+    /// No device could be mounted.
+    #[error("mount the top level of the file system from {device}")]
+    Mount {
+        /// The last device tried.
+        device: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What was mounted is another file system.
+    #[error("{device} holds another file system than the volume does")]
+    Foreign {
+        /// The device.
+        device: PathBuf,
+    },
+}
+
+impl TopLevel {
+    /// Mounts the top level of the file system that `fd` lies on. Needs CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn of(fd: impl AsFd) -> Result<Self, Error> {
+        let fsid = filesystem::fsid(&fd).map_err(Error::Devices)?;
+        let devices = filesystem::device_paths(&fd).map_err(Error::Devices)?;
+        let mut last = Error::Devices(io::ErrorKind::NotFound.into());
+        for device in devices {
+            match mount(&device) {
+                Ok((mount, root)) => {
+                    let found = filesystem::fsid(&root).map_err(Error::Devices)?;
+                    if found != fsid {
+                        return Err(Error::Foreign { device });
+                    }
+                    return Ok(Self {
+                        root,
+                        fsid,
+                        _mount: mount,
+                    });
+                }
+                Err(source) => last = Error::Mount { device, source },
+            }
+        }
+        Err(last)
+    }
+
+    /// The id of the file system.
+    pub fn fsid(&self) -> Uuid {
+        self.fsid
+    }
+}
+
+impl AsFd for TopLevel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// The detached mount, and its root directory opened.
+fn mount(device: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    let context = fsopen("btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", device)?;
+    fsconfig_set_string(context.as_fd(), "subvolid", "5")?;
+    fsconfig_create(context.as_fd())?;
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOATIME
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, quiet)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(&mount, ".", flags, Mode::empty())?;
+    Ok((mount, root))
+}

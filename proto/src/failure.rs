@@ -1,0 +1,161 @@
+//! What a receiver reports when a push or a look fails.
+
+use std::fmt;
+
+use crate::v1;
+
+/// Longest text of a peer that is passed on to users and logs, in bytes.
+const MAX_TEXT: usize = 2000;
+
+/// The codes of `FailureCode`, as a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// A fault of the receiver itself, or a code this version does not know.
+    Internal,
+    /// Another push of the volume runs at the receiver.
+    Busy,
+    /// The agreed parent is gone.
+    ParentGone,
+    /// The agreed parent was made writable or changed.
+    ParentUnusable,
+    /// A copy of the uuid is already held.
+    AlreadyHeld,
+    /// The stream or the order of messages breaks a rule.
+    InvalidStream,
+    /// Data arrived otherwise than it was sent.
+    HashMismatch,
+    /// The receiver's file system is full.
+    NoSpace,
+    /// The receiver's root is read-only.
+    ReadOnly,
+    /// The receiver's root is missing or not the right one.
+    RootMissing,
+    /// The receiver's disks fail.
+    Io,
+    /// The receiver is stopping.
+    ShuttingDown,
+}
+
+/// A failure as the receiver tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind.
+    pub code: Code,
+    /// One sentence naming the thing and the place.
+    pub message: String,
+    /// What to do; may be empty.
+    pub remedy: String,
+}
+
+impl Failure {
+    /// A failure with a remedy.
+    pub fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<v1::Failure> for Failure {
+    fn from(message: v1::Failure) -> Self {
+        Self {
+            code: message.code().into(),
+            message: printable(&message.message),
+            remedy: printable(&message.remedy),
+        }
+    }
+}
+
+impl From<Failure> for v1::Failure {
+    fn from(failure: Failure) -> Self {
+        let code: v1::FailureCode = failure.code.into();
+        Self {
+            code: code.into(),
+            message: failure.message,
+            remedy: failure.remedy,
+        }
+    }
+}
+
+impl From<v1::FailureCode> for Code {
+    fn from(code: v1::FailureCode) -> Self {
+        use v1::FailureCode as Wire;
+        match code {
+            Wire::Unspecified | Wire::Internal => Code::Internal,
+            Wire::Busy => Code::Busy,
+            Wire::ParentGone => Code::ParentGone,
+            Wire::ParentUnusable => Code::ParentUnusable,
+            Wire::AlreadyHeld => Code::AlreadyHeld,
+            Wire::InvalidStream => Code::InvalidStream,
+            Wire::HashMismatch => Code::HashMismatch,
+            Wire::NoSpace => Code::NoSpace,
+            Wire::ReadOnly => Code::ReadOnly,
+            Wire::RootMissing => Code::RootMissing,
+            Wire::Io => Code::Io,
+            Wire::ShuttingDown => Code::ShuttingDown,
+        }
+    }
+}
+
+impl From<Code> for v1::FailureCode {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Internal => Self::Internal,
+            Code::Busy => Self::Busy,
+            Code::ParentGone => Self::ParentGone,
+            Code::ParentUnusable => Self::ParentUnusable,
+            Code::AlreadyHeld => Self::AlreadyHeld,
+            Code::InvalidStream => Self::InvalidStream,
+            Code::HashMismatch => Self::HashMismatch,
+            Code::NoSpace => Self::NoSpace,
+            Code::ReadOnly => Self::ReadOnly,
+            Code::RootMissing => Self::RootMissing,
+            Code::Io => Self::Io,
+            Code::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+/// A peer's text made fit for a terminal: no control characters, bounded.
+pub fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() + c.len_utf8() > MAX_TEXT {
+            out.push('…');
+            break;
+        }
+        out.push(if c.is_control() { ' ' } else { c });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_codes_are_internal_faults() {
+        let message = v1::Failure {
+            code: 4711,
+            message: "x".into(),
+            remedy: String::new(),
+        };
+        assert_eq!(Failure::from(message).code, Code::Internal);
+    }
+
+    #[test]
+    fn a_peers_text_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\n"), "a [2Jb ");
+        assert!(printable(&"é".repeat(5000)).len() <= MAX_TEXT + '…'.len_utf8());
+    }
+}

@@ -1,0 +1,112 @@
+//! Version and feature exchange.
+
+use sendshot_model::ReceiverId;
+
+use crate::failure::printable;
+use crate::malformed::{Malformed, id_bytes};
+use crate::v1;
+
+/// The version that this code speaks; see `replication.proto`.
+pub const VERSION: u32 = 1;
+
+/// Feature: the receiver applies send streams of version 2.
+const STREAM_V2: &str = "stream-v2";
+
+/// A sender's greeting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Lowest version it speaks.
+    pub version_min: u32,
+    /// Highest version it speaks.
+    pub version_max: u32,
+    /// Program and version, for logs.
+    pub software: String,
+    /// Whom it believes to talk to.
+    pub receiver: Option<ReceiverId>,
+}
+
+/// A receiver's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// Version both will speak.
+    pub version: u32,
+    /// Highest send stream version the receiver applies.
+    pub stream_version: u32,
+    /// Program and version, for logs.
+    pub software: String,
+    /// The receiver.
+    pub receiver: ReceiverId,
+}
+
+/// Program and version of this build, as told to peers.
+pub fn software(program: &str) -> String {
+    format!("{program} {}", env!("CARGO_PKG_VERSION"))
+}
+
+impl TryFrom<v1::HelloRequest> for Hello {
+    type Error = Malformed;
+
+    fn try_from(message: v1::HelloRequest) -> Result<Self, Malformed> {
+        if message.version_min > message.version_max {
+            return Err(Malformed::Value("version_max"));
+        }
+        let receiver = match message.receiver_id.as_slice() {
+            [] => None,
+            bytes => Some(ReceiverId::from_bytes(id_bytes(bytes, "receiver_id")?)),
+        };
+        Ok(Self {
+            version_min: message.version_min,
+            version_max: message.version_max,
+            software: printable(&message.software).chars().take(100).collect(),
+            receiver,
+        })
+    }
+}
+
+impl From<Hello> for v1::HelloRequest {
+    fn from(hello: Hello) -> Self {
+        Self {
+            version_min: hello.version_min,
+            version_max: hello.version_max,
+            features: vec![STREAM_V2.into()],
+            software: hello.software,
+            receiver_id: hello
+                .receiver
+                .map(|id| id.to_bytes().to_vec())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::HelloResponse> for Welcome {
+    type Error = Malformed;
+
+    fn try_from(message: v1::HelloResponse) -> Result<Self, Malformed> {
+        if message.version != VERSION {
+            return Err(Malformed::Value("version"));
+        }
+        let v2 = message.features.iter().any(|name| name == STREAM_V2);
+        Ok(Self {
+            version: message.version,
+            stream_version: if v2 { 2 } else { 1 },
+            software: printable(&message.software).chars().take(100).collect(),
+            receiver: ReceiverId::from_bytes(id_bytes(&message.receiver_id, "receiver_id")?),
+        })
+    }
+}
+
+impl From<Welcome> for v1::HelloResponse {
+    fn from(welcome: Welcome) -> Self {
+        let features = if welcome.stream_version >= 2 {
+            vec![STREAM_V2.into()]
+        } else {
+            Vec::new()
+        };
+        Self {
+            version: welcome.version,
+            features,
+            software: welcome.software,
+            receiver_id: welcome.receiver.to_bytes().to_vec(),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The contract between sender, receiver and sendshotctl.
+//!
+//! [`v1`] is generated from the `.proto` files, whose comments are the contract. Everything
+//! that comes from a peer is converted at the edge, once, by the `TryFrom` implementations of
+//! the other modules; nothing of `v1` is meant to travel further in.
+
+pub mod failure;
+pub mod hello;
+pub mod inventory;
+pub mod malformed;
+pub mod transfer;
+
+/// Generated messages and services.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_debug_implementations,
+    unreachable_pub
+)]
+pub mod v1 {
+    tonic::include_proto!("sendshot.v1");
+}
+
+pub use malformed::Malformed;

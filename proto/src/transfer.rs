@@ -1,0 +1,313 @@
+//! The messages of one push.
+
+use bytes::Bytes;
+use sendshot_model::TransferId;
+use uuid::Uuid;
+
+use crate::failure::{Failure, printable};
+use crate::inventory::VolumeKey;
+use crate::malformed::{self, Malformed};
+use crate::v1;
+
+/// Largest segment a receiver takes, in bytes: bounds what a message can make it hold.
+pub const MAX_SEGMENT: usize = 1024 * 1024;
+
+/// Usual segment in bytes. Measured best for HTTP/2 over TLS with frames of the same size;
+/// larger ones leave the cache between copies.
+pub const SEGMENT: usize = 256 * 1024;
+
+/// Largest HTTP/2 frame in bytes: a whole segment with its head.
+pub const FRAME: u32 = 256 * 1024 + 1024;
+
+/// HTTP/2 window of one stream in bytes: what can be under way. 8 MiB fill 1 Gbit/s at
+/// 60 ms, and bound what a receiver buffers for a push.
+pub const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// HTTP/2 window of one connection in bytes.
+pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Largest message of any call in bytes: an inventory of some 50,000 copies.
+pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// Value of the hash chain: BLAKE3 of the value before and the bytes since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    /// The value behind `data`.
+    #[must_use]
+    pub fn extend(self, data: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(data);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Parses a field.
+    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        bytes.try_into().map(Self).map_err(|_| Malformed::Length {
+            field: "chain",
+            len: bytes.len(),
+            expected: 32,
+        })
+    }
+}
+
+/// Identity of a parent on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParentRef {
+    /// UUID it was received as.
+    pub uuid: Uuid,
+    /// The sender's ctransid of it.
+    pub ctransid: u64,
+}
+
+/// Opens a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// Names the partial.
+    pub transfer: TransferId,
+    /// The volume.
+    pub volume: VolumeKey,
+    /// UUID the stream carries.
+    pub uuid: Uuid,
+    /// ctransid the stream carries.
+    pub ctransid: u64,
+    /// Agreed parent; `None` for a full send.
+    pub parent: Option<ParentRef>,
+    /// When the snapshot was taken, seconds since 1970 UTC.
+    pub taken_at: i64,
+    /// Send stream version, 1 or 2.
+    pub stream_version: u32,
+}
+
+/// A piece of the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it lies in the stream.
+    pub offset: u64,
+    /// Its bytes.
+    pub data: Bytes,
+    /// Chain value behind it.
+    pub chain: Chain,
+}
+
+/// From sender to receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Up {
+    /// Opens the push.
+    Begin(Begin),
+    /// Part of the stream.
+    Segment(Segment),
+    /// The stream is complete.
+    End {
+        /// Its length in bytes.
+        length: u64,
+        /// Chain value behind its last segment.
+        chain: Chain,
+    },
+}
+
+/// From receiver to sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Down {
+    /// Ready; the stream is wanted from this offset.
+    Accepted(u64),
+    /// Applied up to this offset.
+    Applied(u64),
+    /// The copy exists, durably.
+    Committed {
+        /// Its name.
+        name: String,
+        /// Its directory below the receiver's root.
+        directory: String,
+    },
+    /// It did not work.
+    Failure(Failure),
+}
+
+impl TryFrom<v1::TransferUp> for Up {
+    type Error = Malformed;
+
+    fn try_from(message: v1::TransferUp) -> Result<Self, Malformed> {
+        use v1::transfer_up::Message;
+        match message.message.ok_or(Malformed::Missing("message"))? {
+            Message::Begin(begin) => Ok(Up::Begin(begin.try_into()?)),
+            Message::Segment(segment) => Ok(Up::Segment(segment.try_into()?)),
+            Message::End(end) => Ok(Up::End {
+                length: end.length,
+                chain: Chain::parse(&end.chain)?,
+            }),
+        }
+    }
+}
+
+impl From<Up> for v1::TransferUp {
+    fn from(up: Up) -> Self {
+        use v1::transfer_up::Message;
+        let message = match up {
+            Up::Begin(begin) => Message::Begin(begin.into()),
+            Up::Segment(segment) => Message::Segment(segment.into()),
+            Up::End { length, chain } => Message::End(v1::End {
+                length,
+                chain: chain.0.to_vec(),
+            }),
+        };
+        Self {
+            message: Some(message),
+        }
+    }
+}
+
+impl TryFrom<v1::Begin> for Begin {
+    type Error = Malformed;
+
+    fn try_from(message: v1::Begin) -> Result<Self, Malformed> {
+        if !(1..=2).contains(&message.stream_version) {
+            return Err(Malformed::Value("stream_version"));
+        }
+        let id = malformed::id_bytes(&message.transfer_id, "transfer_id")?;
+        let parent = message
+            .parent
+            .map(|parent| {
+                Ok::<_, Malformed>(ParentRef {
+                    uuid: malformed::uuid(&parent.uuid, "parent.uuid")?,
+                    ctransid: parent.ctransid,
+                })
+            })
+            .transpose()?;
+        Ok(Self {
+            transfer: TransferId::from_bytes(id),
+            volume: VolumeKey::parse(&message.volume_id, &message.volume_name)?,
+            uuid: malformed::uuid(&message.uuid, "uuid")?,
+            ctransid: message.ctransid,
+            parent,
+            taken_at: message.taken_at,
+            stream_version: message.stream_version,
+        })
+    }
+}
+
+impl From<Begin> for v1::Begin {
+    fn from(begin: Begin) -> Self {
+        Self {
+            transfer_id: begin.transfer.to_bytes().to_vec(),
+            volume_id: begin.volume.id.to_bytes().to_vec(),
+            volume_name: begin.volume.name.to_string(),
+            uuid: begin.uuid.as_bytes().to_vec(),
+            ctransid: begin.ctransid,
+            parent: begin.parent.map(|parent| v1::Parent {
+                uuid: parent.uuid.as_bytes().to_vec(),
+                ctransid: parent.ctransid,
+            }),
+            taken_at: begin.taken_at,
+            stream_version: begin.stream_version,
+        }
+    }
+}
+
+impl TryFrom<v1::Segment> for Segment {
+    type Error = Malformed;
+
+    fn try_from(message: v1::Segment) -> Result<Self, Malformed> {
+        if message.data.is_empty() || message.data.len() > MAX_SEGMENT {
+            return Err(Malformed::Value("data"));
+        }
+        Ok(Self {
+            offset: message.offset,
+            data: message.data,
+            chain: Chain::parse(&message.chain)?,
+        })
+    }
+}
+
+impl From<Segment> for v1::Segment {
+    fn from(segment: Segment) -> Self {
+        Self {
+            offset: segment.offset,
+            data: segment.data,
+            chain: segment.chain.0.to_vec(),
+        }
+    }
+}
+
+impl TryFrom<v1::TransferDown> for Down {
+    type Error = Malformed;
+
+    fn try_from(message: v1::TransferDown) -> Result<Self, Malformed> {
+        use v1::transfer_down::Message;
+        Ok(
+            match message.message.ok_or(Malformed::Missing("message"))? {
+                Message::Accepted(accepted) => Down::Accepted(accepted.resume_at),
+                Message::Applied(applied) => Down::Applied(applied.offset),
+                Message::Committed(committed) => Down::Committed {
+                    name: printable(&committed.name),
+                    directory: printable(&committed.directory),
+                },
+                Message::Failure(failure) => Down::Failure(failure.into()),
+            },
+        )
+    }
+}
+
+impl From<Down> for v1::TransferDown {
+    fn from(down: Down) -> Self {
+        use v1::transfer_down::Message;
+        let message = match down {
+            Down::Accepted(resume_at) => Message::Accepted(v1::Accepted { resume_at }),
+            Down::Applied(offset) => Message::Applied(v1::Applied { offset }),
+            Down::Committed { name, directory } => {
+                Message::Committed(v1::Committed { name, directory })
+            }
+            Down::Failure(failure) => Message::Failure(failure.into()),
+        };
+        Self {
+            message: Some(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_depends_on_every_byte_and_on_their_order() {
+        let ab = Chain::default().extend(b"a").extend(b"b");
+        let ba = Chain::default().extend(b"b").extend(b"a");
+        assert_ne!(ab, ba);
+        assert_ne!(ab, Chain::default().extend(b"ab"));
+    }
+
+    #[test]
+    fn an_empty_or_oversized_segment_is_malformed() {
+        for len in [0, MAX_SEGMENT + 1] {
+            let message = v1::Segment {
+                offset: 0,
+                data: vec![0; len].into(),
+                chain: vec![0; 32],
+            };
+            assert!(Segment::try_from(message).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_parsed() {
+        let begin = Begin {
+            transfer: TransferId::generate(),
+            volume: VolumeKey {
+                id: sendshot_model::VolumeId::generate(),
+                name: "photos".parse().unwrap(),
+            },
+            uuid: Uuid::new_v4(),
+            ctransid: 7,
+            parent: Some(ParentRef {
+                uuid: Uuid::new_v4(),
+                ctransid: 5,
+            }),
+            taken_at: 1,
+            stream_version: 2,
+        };
+        let up = Up::Begin(begin);
+        assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);
+    }
+}

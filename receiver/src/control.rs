@@ -1,0 +1,221 @@
+//! The control socket: what sendshotctl asks of the receiving daemon.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sendshot_identity::Pairing;
+use sendshot_model::PeerName;
+use sendshot_proto::failure::Failure;
+use sendshot_proto::inventory::HeldCopy;
+use sendshot_proto::v1;
+use sendshot_proto::v1::receiver_control_server::ReceiverControl;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+
+use crate::apply::io_failure;
+use crate::holdings;
+use crate::receiver::Receiver;
+
+/// Serves the control socket.
+#[derive(Debug, Clone)]
+pub struct Control(pub Arc<Receiver>);
+
+type Problem = v1::Problem;
+
+fn problem(kind: v1::ProblemKind, message: impl ToString, remedy: &str) -> Problem {
+    Problem {
+        kind: kind.into(),
+        message: message.to_string(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// Who calls, by the kernel's word.
+fn only_root<T>(request: &Request<T>, what: &str) -> Result<(), Problem> {
+    let cred = request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred);
+    if cred.is_some_and(|cred| cred.uid() == 0) {
+        return Ok(());
+    }
+    let message = format!("{what} needs root");
+    Err(problem(
+        v1::ProblemKind::Refused,
+        message,
+        "run it with sudo",
+    ))
+}
+
+fn name(text: &str) -> Result<PeerName, Problem> {
+    PeerName::parse(text).map_err(|e| problem(v1::ProblemKind::Usage, e, ""))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    sendshot_service::blocking::run("control", work)
+        .await
+        .map_err(|e| problem(v1::ProblemKind::Failed, e, ""))
+}
+
+impl Control {
+    async fn make_invitation(
+        &self,
+        request: Request<v1::InviteRequest>,
+    ) -> Result<(String, i64), Problem> {
+        only_root(&request, "inviting a sender")?;
+        let message = request.into_inner();
+        let name = name(&message.name)?;
+        let pairing = if message.replace {
+            Pairing::Replace
+        } else {
+            Pairing::New
+        };
+        let receiver = Arc::clone(&self.0);
+        blocking(move || {
+            let now = Timestamp::now();
+            let token = receiver
+                .senders()
+                .invite(&name, pairing, now)
+                .map_err(|e| problem(v1::ProblemKind::Refused, e, ""))?;
+            let expires = receiver
+                .senders()
+                .invitations(now)
+                .into_iter()
+                .find(|invitation| invitation.name == name)
+                .map_or(0, |invitation| invitation.expires_at.as_second());
+            Ok((token.reveal(), expires))
+        })
+        .await?
+    }
+
+    async fn revoke_sender(&self, request: Request<v1::RevokeRequest>) -> Result<(), Problem> {
+        only_root(&request, "revoking a sender")?;
+        let name = name(&request.into_inner().name)?;
+        let receiver = Arc::clone(&self.0);
+        blocking(move || {
+            receiver
+                .senders()
+                .revoke(&name, Timestamp::now())
+                .map_err(|e| problem(v1::ProblemKind::Usage, e, "see `sendshotctl peer list`"))?;
+            tracing::info!(sender = %name, "revoked");
+            Ok(())
+        })
+        .await?
+    }
+}
+
+#[tonic::async_trait]
+impl ReceiverControl for Control {
+    async fn invite(
+        &self,
+        request: Request<v1::InviteRequest>,
+    ) -> Result<Response<v1::InviteResponse>, Status> {
+        Ok(Response::new(match self.make_invitation(request).await {
+            Ok((token, expires_at)) => v1::InviteResponse {
+                token,
+                expires_at,
+                problem: None,
+            },
+            Err(problem) => v1::InviteResponse {
+                problem: Some(problem),
+                ..Default::default()
+            },
+        }))
+    }
+
+    async fn peers(
+        &self,
+        _: Request<v1::PeersRequest>,
+    ) -> Result<Response<v1::PeersResponse>, Status> {
+        let paired = self.0.senders().list().into_iter().map(|(name, record)| {
+            let (state, since) = match record.revoked_at {
+                Some(revoked_at) => ("revoked", revoked_at),
+                None => ("paired", record.paired_at),
+            };
+            v1::PeerState {
+                name: name.to_string(),
+                sender_id: record.sender_id.to_bytes().to_vec(),
+                state: state.to_owned(),
+                since: since.as_second(),
+                certificate_ends: record.certificate_expires_at.as_second(),
+            }
+        });
+        let invited = self.0.senders().invitations(Timestamp::now());
+        let invited = invited.into_iter().map(|invitation| v1::PeerState {
+            name: invitation.name.to_string(),
+            state: "invited".to_owned(),
+            since: invitation.expires_at.as_second(),
+            ..Default::default()
+        });
+        Ok(Response::new(v1::PeersResponse {
+            peers: paired.chain(invited).collect(),
+        }))
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeRequest>,
+    ) -> Result<Response<v1::RevokeResponse>, Status> {
+        let problem = self.revoke_sender(request).await.err();
+        Ok(Response::new(v1::RevokeResponse { problem }))
+    }
+
+    async fn copies(
+        &self,
+        request: Request<v1::CopiesRequest>,
+    ) -> Result<Response<v1::CopiesResponse>, Status> {
+        let (receiver, wanted) = (Arc::clone(&self.0), request.into_inner());
+        let listed = blocking(move || list(&receiver, &wanted)).await;
+        let failed = |failure: Failure| problem(v1::ProblemKind::Failed, &failure, &failure.remedy);
+        Ok(Response::new(
+            match listed.and_then(|copies| copies.map_err(failed)) {
+                Ok(copies) => v1::CopiesResponse {
+                    copies,
+                    problem: None,
+                },
+                Err(problem) => v1::CopiesResponse {
+                    copies: Vec::new(),
+                    problem: Some(problem),
+                },
+            },
+        ))
+    }
+}
+
+fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyState>, Failure> {
+    let root = receiver.root().open()?;
+    let failed = |e| io_failure("look at the copies", &e);
+    let mut copies = Vec::new();
+    for (sender, volume, dir) in holdings::all(&root).map_err(failed)? {
+        let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        if !asked(&wanted.sender, &sender) || !asked(&wanted.volume, &volume) {
+            continue;
+        }
+        let path = root.path().join(&sender).join(&volume);
+        for copy in holdings::copies(dir).map_err(failed)? {
+            let path = path.join(&copy.name);
+            copies.push(describe(
+                &sender,
+                &volume,
+                copy,
+                path.as_os_str().as_bytes(),
+            ));
+        }
+    }
+    Ok(copies)
+}
+
+fn describe(sender: &str, volume: &str, copy: HeldCopy, path: &[u8]) -> v1::CopyState {
+    v1::CopyState {
+        sender: sender.to_owned(),
+        volume: volume.to_owned(),
+        name: copy.name,
+        uuid: copy.uuid.as_bytes().to_vec(),
+        committed_at: copy.committed_at,
+        unusable: copy.unusable.unwrap_or_default(),
+        path: path.to_vec(),
+    }
+}

@@ -1,0 +1,150 @@
+//! The receiving daemon as a library: bind, join, shut down.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sendshot_config::ReceiverConfig;
+use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::v1::pairing_server::PairingServer;
+use sendshot_proto::v1::receiver_control_server::ReceiverControlServer;
+use sendshot_proto::v1::replication_server::ReplicationServer;
+use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use crate::control::Control;
+use crate::pairing::PairingService;
+use crate::receiver::Receiver;
+use crate::replication::ReplicationService;
+use crate::root::Root;
+
+/// How often an idle connection is asked for a sign of life, and how long that may take: a
+/// vanished sender is noticed in under a minute.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Streams per connection: a sender uses one for calls and one a push.
+const MAX_STREAMS: u32 = 32;
+
+/// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What a daemon needs to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Own state.
+    pub state_dir: PathBuf,
+    /// Control socket.
+    pub socket: PathBuf,
+}
+
+/// A daemon whose sockets are bound.
+#[derive(Debug)]
+pub struct Daemon {
+    receiver: Arc<Receiver>,
+    listener: TcpListener,
+    control: ControlSocket,
+    _lock: InstanceLock,
+}
+
+impl Daemon {
+    /// Reads configuration and state, settles what a crash left, and binds the sockets.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, by name.
+    pub async fn bind(options: Options) -> anyhow::Result<Self> {
+        let lock = InstanceLock::take(&options.state_dir)?;
+        let (config, state_dir) = (options.config, options.state_dir);
+        let receiver =
+            sendshot_service::blocking::run("start", move || Receiver::load(config, &state_dir))
+                .await??;
+        let address = receiver.config().listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}"))?;
+        let control = ControlSocket::bind(&options.socket)?;
+        Ok(Self {
+            receiver: Arc::new(receiver),
+            listener,
+            control,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`; then ends the running pushes and waits for them.
+    ///
+    /// # Errors
+    /// If a socket cannot be served.
+    pub async fn join(self, life: Life) -> anyhow::Result<()> {
+        let stop = life.stop;
+        tracing::info!(receiver = %self.receiver.id(), address = %self.address()?, "ready");
+        notify::ready();
+        let receiver = Arc::clone(&self.receiver);
+        let tls = sendshot_identity::server_config(receiver.authority())?;
+        let connections = sendshot_identity::accept(self.listener, tls);
+        let data = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_DEADLINE))
+            .add_service(
+                ReplicationServer::new(ReplicationService(Arc::clone(&receiver)))
+                    .max_decoding_message_size(MAX_MESSAGE),
+            )
+            .add_service(PairingServer::new(PairingService(Arc::clone(&receiver))))
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(connections),
+                stop.clone().cancelled_owned(),
+            );
+        let control = Server::builder()
+            .add_service(ReceiverControlServer::new(Control(Arc::clone(&receiver))))
+            .serve_with_incoming_shutdown(self.control, stop.clone().cancelled_owned());
+        let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
+        tokio::select! {
+            served = &mut serve => drop(served?),
+            () = stop.cancelled() => {
+                receiver.stop();
+                let farewell = async {
+                    let _ = serve.await;
+                    receiver.tasks().wait().await;
+                    while !receiver.busy().is_idle() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                    tracing::info!("not everybody hung up; leaving");
+                }
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Checks configuration and root; what `--check` does.
+///
+/// # Errors
+/// Whatever is wrong, by file and line.
+pub fn check(config: &std::path::Path) -> anyhow::Result<()> {
+    let config = ReceiverConfig::load(config)?;
+    if let Err(error) = Root::check(&config.root) {
+        anyhow::bail!("{error}; {}", error.remedy());
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! The directories of copies: `<root>/<sender>/<volume>/`.
+//!
+//! Each volume's directory says in a small file which volume id it holds, so that it is found
+//! again after a rename on the sender, and after the loss of our state directory.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use sendshot_model::{PeerName, SenderId, VolumeId, VolumeName};
+use sendshot_proto::inventory::{HeldCopy, VolumeKey};
+use sendshot_sys::durable;
+use sendshot_sys::subvolume::{self, Info};
+use serde::{Deserialize, Serialize};
+
+/// The file that says whose directory it is.
+const LABEL: &str = ".sendshot-volume";
+/// How many names are tried when the wanted one is taken by another volume.
+const MAX_SUFFIX: u32 = 999;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Label {
+    volume: VolumeId,
+    sender: SenderId,
+}
+
+/// A calling sender: what it is called here, and which instance it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Name, which is its directory.
+    pub name: PeerName,
+    /// Instance.
+    pub id: SenderId,
+}
+
+/// The opened directory of a volume.
+#[derive(Debug)]
+pub struct VolumeDir {
+    /// The directory.
+    pub fd: OwnedFd,
+    /// Its name below the root, `sender/volume`.
+    pub name: String,
+}
+
+/// Finds the directory of a volume; `None` before its first push.
+///
+/// A directory of this name that another instance of the sender left (its box was replaced) is
+/// the volume's: ids are handed over by name.
+///
+/// # Errors
+/// The kernel's.
+pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<Option<VolumeDir>> {
+    let Some(sender_dir) = open_existing(&root, caller.name.as_str())? else {
+        return Ok(None);
+    };
+    let mut heir = None;
+    for name in directories(&sender_dir)? {
+        let fd = durable::open_dir(&sender_dir, OsStr::new(&name))?;
+        let Some(label) = read_label(&fd)? else {
+            continue;
+        };
+        let dir = VolumeDir {
+            fd,
+            name: format!("{}/{name}", caller.name),
+        };
+        if label.volume == volume.id {
+            return Ok(Some(dir));
+        }
+        if name == volume.name.as_str() && label.sender != caller.id {
+            heir = Some(dir);
+        }
+    }
+    Ok(heir)
+}
+
+/// Finds the directory of a volume, made or taken over first if need be.
+///
+/// # Errors
+/// The kernel's; `AlreadyExists` if no name is left for it.
+pub fn find_or_create(
+    root: impl AsFd,
+    caller: &Caller,
+    volume: &VolumeKey,
+) -> io::Result<VolumeDir> {
+    let label = Label {
+        volume: volume.id,
+        sender: caller.id,
+    };
+    if let Some(dir) = find(&root, caller, volume)? {
+        if read_label(&dir.fd)?.as_ref() != Some(&label) {
+            durable::write_json_at(&dir.fd, OsStr::new(LABEL), &label)?;
+        }
+        return Ok(dir);
+    }
+    let sender_dir = durable::private_dir(&root, OsStr::new(caller.name.as_str()))?;
+    for name in free_names(&volume.name) {
+        let fd = durable::private_dir(&sender_dir, OsStr::new(&name))?;
+        // A directory without label is one whose making was cut short, or a user's own: only
+        // an empty one is taken.
+        if read_label(&fd)?.is_some() || !durable::names(&fd)?.is_empty() {
+            continue;
+        }
+        durable::write_json_at(&fd, OsStr::new(LABEL), &label)?;
+        return Ok(VolumeDir {
+            fd,
+            name: format!("{}/{name}", caller.name),
+        });
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("every directory name for volume `{}` is taken", volume.name),
+    ))
+}
+
+fn free_names(wanted: &VolumeName) -> impl Iterator<Item = String> + '_ {
+    (1..=MAX_SUFFIX).map(move |n| match n {
+        1 => wanted.to_string(),
+        n => format!("{wanted}-{n}"),
+    })
+}
+
+/// The copies in a volume's directory, as they are now.
+///
+/// # Errors
+/// The kernel's.
+pub fn copies(dir: impl AsFd) -> io::Result<Vec<HeldCopy>> {
+    let mut copies = Vec::new();
+    for name in directories(&dir)? {
+        let fd = durable::open_dir(&dir, OsStr::new(&name))?;
+        if !subvolume::is_subvolume(&fd)? {
+            continue;
+        }
+        let info = subvolume::info(&fd)?;
+        if !info.received_uuid.is_nil() {
+            copies.push(describe(name, &info));
+        }
+    }
+    Ok(copies)
+}
+
+fn describe(name: String, info: &Info) -> HeldCopy {
+    HeldCopy {
+        uuid: info.received_uuid,
+        ctransid: info.stransid,
+        name,
+        unusable: unusable(info).map(str::to_owned),
+        committed_at: info.otime,
+    }
+}
+
+/// Why a received subvolume cannot be a parent.
+pub fn unusable(info: &Info) -> Option<&'static str> {
+    if !info.read_only {
+        Some("it is writable")
+    } else if info.ctransid > info.otransid {
+        Some("it changed since commit, perhaps by dedupe")
+    } else {
+        None
+    }
+}
+
+/// Every volume's directory of every sender, as `(sender, volume, directory)`.
+///
+/// # Errors
+/// The kernel's.
+pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
+    let mut found = Vec::new();
+    for sender in directories(&root)? {
+        let sender_dir = durable::open_dir(&root, OsStr::new(&sender))?;
+        for volume in directories(&sender_dir)? {
+            let fd = durable::open_dir(&sender_dir, OsStr::new(&volume))?;
+            if read_label(&fd)?.is_some() {
+                found.push((sender.clone(), volume, fd));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Names of visible directories; what is no directory, or is gone meanwhile, is passed over.
+fn directories(dir: impl AsFd) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in durable::names(&dir)? {
+        let Some(text) = name.to_str().filter(|text| !text.starts_with('.')) else {
+            continue;
+        };
+        let stat = rustix::fs::statat(&dir, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        let is_dir = stat.is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
+        });
+        if is_dir {
+            found.push(text.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn open_existing(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
+    match durable::open_dir(dir, OsStr::new(name)) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn read_label(dir: impl AsFd) -> io::Result<Option<Label>> {
+    durable::read_json_at(dir, OsStr::new(LABEL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(id: SenderId) -> Caller {
+        Caller {
+            name: "nas1".parse().unwrap(),
+            id,
+        }
+    }
+
+    fn volume(name: &str) -> VolumeKey {
+        VolumeKey {
+            id: VolumeId::generate(),
+            name: name.parse().unwrap(),
+        }
+    }
+
+    fn root() -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap().into();
+        (dir, fd)
+    }
+
+    #[test]
+    fn a_renamed_volume_keeps_its_first_directory() {
+        let (_guard, root) = root();
+        let me = caller(SenderId::generate());
+        let mut photos = volume("photos");
+        let first = find_or_create(&root, &me, &photos).unwrap();
+        photos.name = "pictures".parse().unwrap();
+        let again = find_or_create(&root, &me, &photos).unwrap();
+        assert_eq!(
+            (first.name.as_str(), again.name),
+            ("nas1/photos", "nas1/photos".into())
+        );
+    }
+
+    #[test]
+    fn two_volumes_of_one_name_do_not_mix() {
+        let (_guard, root) = root();
+        let me = caller(SenderId::generate());
+        find_or_create(&root, &me, &volume("photos")).unwrap();
+        let other = volume("photos");
+        assert!(find(&root, &me, &other).unwrap().is_none());
+        assert_eq!(
+            find_or_create(&root, &me, &other).unwrap().name,
+            "nas1/photos-2"
+        );
+    }
+
+    #[test]
+    fn a_replaced_box_takes_its_volumes_over_by_name() {
+        let (_guard, root) = root();
+        find_or_create(&root, &caller(SenderId::generate()), &volume("photos")).unwrap();
+        let (heir, photos) = (caller(SenderId::generate()), volume("photos"));
+        assert_eq!(
+            find(&root, &heir, &photos).unwrap().unwrap().name,
+            "nas1/photos"
+        );
+        assert_eq!(
+            find_or_create(&root, &heir, &photos).unwrap().name,
+            "nas1/photos"
+        );
+        let second = volume("photos");
+        assert_eq!(
+            find_or_create(&root, &heir, &second).unwrap().name,
+            "nas1/photos-2"
+        );
+    }
+
+    #[test]
+    fn a_users_own_directory_is_not_taken() {
+        let (guard, root) = root();
+        std::fs::create_dir_all(guard.path().join("nas1/photos/mine")).unwrap();
+        let me = caller(SenderId::generate());
+        let dir = find_or_create(&root, &me, &volume("photos")).unwrap();
+        assert_eq!(dir.name, "nas1/photos-2");
+    }
+}

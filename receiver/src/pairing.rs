@@ -1,0 +1,69 @@
+//! Redeeming invitations.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sendshot_identity::{RedeemError, Redeemed, Secret};
+use sendshot_model::SenderId;
+use sendshot_proto::malformed;
+use sendshot_proto::v1;
+use sendshot_proto::v1::pairing_server::Pairing;
+use tonic::{Request, Response, Status};
+
+use crate::receiver::Receiver;
+
+/// Serves pairing.
+#[derive(Debug, Clone)]
+pub struct PairingService(pub Arc<Receiver>);
+
+#[tonic::async_trait]
+impl Pairing for PairingService {
+    async fn pair(
+        &self,
+        request: Request<v1::PairRequest>,
+    ) -> Result<Response<v1::PairResponse>, Status> {
+        let message = request.into_inner();
+        let secret = Secret::from_bytes(malformed::id_bytes(&message.secret, "secret")?);
+        let sender = SenderId::from_bytes(malformed::id_bytes(&message.sender_id, "sender_id")?);
+        let receiver = Arc::clone(&self.0);
+        let redeemed = sendshot_service::blocking::run("pairing", move || {
+            let csr = &message.signing_request;
+            receiver
+                .senders()
+                .redeem(&secret, csr, sender, Timestamp::now())
+        });
+        let redeemed = redeemed
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| refuse(&e))?;
+        log(&redeemed, sender);
+        Ok(Response::new(v1::PairResponse {
+            sender_name: redeemed.name.to_string(),
+            receiver_id: self.0.id().to_bytes().to_vec(),
+            certificate: redeemed.certificate.pem,
+            authority: self.0.authority().ca_pem().to_owned(),
+        }))
+    }
+}
+
+fn refuse(error: &RedeemError) -> Status {
+    tracing::info!("a pairing was refused: {error}");
+    match error {
+        RedeemError::Registry(_) => Status::internal("the receiver cannot store the pairing"),
+        RedeemError::Unknown
+        | RedeemError::Expired { .. }
+        | RedeemError::Used { .. }
+        | RedeemError::Void { .. }
+        | RedeemError::OtherName { .. } => Status::permission_denied(error.to_string()),
+        RedeemError::Sign(_) => Status::invalid_argument(error.to_string()),
+    }
+}
+
+fn log(redeemed: &Redeemed, id: SenderId) {
+    match redeemed.replaced {
+        Some(replaced) => {
+            tracing::info!(sender = %redeemed.name, %id, %replaced, "paired, in place of a former box");
+        }
+        None => tracing::info!(sender = %redeemed.name, %id, "paired"),
+    }
+}

@@ -1,0 +1,180 @@
+//! Stage *transfer*, receiving end: moves a push from its connection to its thread, and what
+//! the thread tells back to the connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sendshot_proto::failure::{Code, Failure};
+use sendshot_proto::transfer::{Begin, Down, Up};
+use sendshot_proto::v1;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::apply::{self, Error, Work};
+use crate::holdings::Caller;
+use crate::receiver::Receiver;
+
+/// Segments that wait for the applier. More are held back by HTTP/2's window.
+const QUEUE: usize = 4;
+
+/// Messages to the sender that wait.
+const ANSWERS: usize = 16;
+
+/// Longest wait for the message that opens a push.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often the sender is told how far its stream was applied.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// The answers of one push.
+pub type Answers = mpsc::Receiver<Result<v1::TransferDown, Status>>;
+
+/// Takes a push from a caller that is authorised; `still_welcome` is asked again for every
+/// message, since a sender can be revoked in the middle.
+///
+/// # Errors
+/// A status if the call does not even begin like a push.
+pub async fn serve(
+    receiver: Arc<Receiver>,
+    caller: Caller,
+    mut messages: Streaming<v1::TransferUp>,
+    still_welcome: impl Fn() -> Result<(), Status> + Send + 'static,
+) -> Result<Answers, Status> {
+    let begin = first(&mut messages).await?;
+    let (answers, answered) = mpsc::channel(ANSWERS);
+    let Some(place) = receiver.busy().enter(&caller, &begin) else {
+        let failure = Failure::new(
+            Code::Busy,
+            format!("a push of `{}` is running already", begin.volume.name),
+            "wait until it is over",
+        );
+        // Cannot fail: the channel is new.
+        let _ = answers.try_send(Ok(Down::Failure(failure).into()));
+        return Ok(answered);
+    };
+    let (input, segments) = mpsc::channel(QUEUE);
+    let over = CancellationToken::new();
+    let pump = pump(
+        messages,
+        input,
+        answers.clone(),
+        still_welcome,
+        receiver.stopping(),
+    );
+    let watch = over.clone();
+    receiver.tasks().spawn(async move {
+        tokio::select! {
+            () = pump => {}
+            () = watch.cancelled() => {}
+        }
+    });
+    let work = Work {
+        root: receiver.root().clone(),
+        caller,
+        begin,
+    };
+    let thread = std::thread::Builder::new().name("apply".into());
+    let spawned = thread.spawn(move || {
+        let _over = over.drop_guard();
+        let _place = place;
+        take_in(work, segments, &answers);
+    });
+    spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
+    Ok(answered)
+}
+
+async fn first(messages: &mut Streaming<v1::TransferUp>) -> Result<Begin, Status> {
+    let message = tokio::time::timeout(BEGIN_DEADLINE, messages.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the push was not begun in time"))??;
+    let message = message.ok_or_else(|| Status::invalid_argument("the push is empty"))?;
+    match Up::try_from(message)? {
+        Up::Begin(begin) => Ok(begin),
+        Up::Segment(_) | Up::End { .. } => Err(Status::invalid_argument("a push opens with Begin")),
+    }
+}
+
+/// Moves messages to the thread. When it returns, the thread sees the end of its input: after
+/// anything but `End` it gives the push up.
+async fn pump(
+    mut messages: Streaming<v1::TransferUp>,
+    input: mpsc::Sender<Up>,
+    answers: mpsc::Sender<Result<v1::TransferDown, Status>>,
+    still_welcome: impl Fn() -> Result<(), Status>,
+    stopping: CancellationToken,
+) {
+    loop {
+        let message = tokio::select! {
+            message = messages.message() => message,
+            () = stopping.cancelled() => {
+                let failure = Failure::new(Code::ShuttingDown, "the receiver is shutting down", "push again later");
+                let _ = answers.send(Ok(Down::Failure(failure).into())).await;
+                return;
+            }
+        };
+        // A connection that broke, and a sender that hung up.
+        let Ok(Some(message)) = message else { return };
+        let up = still_welcome().and_then(|()| Ok(Up::try_from(message)?));
+        match up {
+            Ok(up) => {
+                if input.send(up).await.is_err() {
+                    return; // the thread has failed, and said why
+                }
+            }
+            Err(status) => {
+                let _ = answers.send(Err(status)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Runs the push and tells how it ends; the whole story goes into the journal as one line.
+fn take_in(
+    work: Work,
+    segments: mpsc::Receiver<Up>,
+    answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
+) {
+    let (started, transfer) = (Instant::now(), work.begin.transfer);
+    let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
+    let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
+    let tell = |down: Down| {
+        // Nobody may be listening any more; how it ended stands in the journal as well.
+        let _ = answers.blocking_send(Ok(down.into()));
+    };
+    let mut told = Instant::now();
+    let outcome = apply::run(
+        work,
+        segments,
+        || tell(Down::Accepted(0)),
+        |offset| {
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                let _ = answers.try_send(Ok(Down::Applied(offset).into()));
+            }
+        },
+    );
+    let seconds = started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(received) => {
+            tracing::info!(%transfer, %sender, %volume, %uuid, parent = parent.map(tracing::field::display),
+                copy = %received.name, directory = %received.directory,
+                stream_bytes = received.stream_bytes, seconds,
+                "received {}/{}", received.directory, received.name);
+            tell(Down::Committed {
+                name: received.name,
+                directory: received.directory,
+            });
+        }
+        Err(Error::Failed(failure)) => {
+            tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
+                "push of {sender}/{volume} failed: {failure}");
+            tell(Down::Failure(failure));
+        }
+        Err(Error::Abandoned) => {
+            tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
+                "push of {sender}/{volume} broke off; its partial was dropped");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What can be asked of sendshotctl.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Replicate live btrfs subvolumes between boxes.
+///
+/// Exit codes: 0 done; 1 failed, cancelled, or the daemon is not running; 2 wrong usage or
+/// configuration; 3 the receiver could not be reached, try later; 4 refused by the receiver or by
+/// a rule; 10 several were asked for and some failed.
+#[derive(Debug, Parser)]
+#[command(name = "sendshotctl", version, max_term_width = 100)]
+pub struct Arguments {
+    /// Control socket of the daemon, if it is not the usual one
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but errors and what was asked for
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring the present state of volumes to a receiver
+    Push(PushArguments),
+    /// Show what a push would do, and why
+    Plan {
+        /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
+        #[arg(value_name = "HOST:VOL")]
+        target: OsString,
+        /// Parent to use: auto, none, or the UUID of a snapshot
+        #[arg(long, value_name = "PARENT", default_value = "auto")]
+        parent: String,
+    },
+    /// Show what is kept on this box for later pushes
+    List {
+        /// Only this receiver and volume
+        #[arg(value_name = "HOST:VOL")]
+        target: Option<OsString>,
+    },
+    /// Show running and last pushes, receivers and volumes
+    Status {
+        /// Keep showing it, twice a second
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// Cancel running pushes
+    Cancel {
+        /// The push of this volume to this receiver
+        #[arg(value_name = "HOST:VOL", required_unless_present = "all")]
+        target: Option<OsString>,
+        /// All of them
+        #[arg(long, conflicts_with = "target")]
+        all: bool,
+    },
+    /// Pair with a receiver, by the token that `peer invite` printed there
+    Pair(PairArguments),
+    /// On the receiving box: the copies it holds
+    Copy {
+        /// What to do
+        #[command(subcommand)]
+        command: CopyCommand,
+    },
+    /// On the receiving box: the senders it knows
+    Peer {
+        /// What to do
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
+    /// Send streams without daemons, for pipes and files
+    Stream {
+        /// What to do
+        #[command(subcommand)]
+        command: StreamCommand,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+pub struct PushArguments {
+    /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
+    #[arg(value_name = "HOST:VOL", required = true)]
+    pub targets: Vec<OsString>,
+    /// Parent to use: auto, none, or the UUID of a snapshot
+    #[arg(long, value_name = "PARENT", default_value = "auto")]
+    pub parent: String,
+    /// What makes the stream
+    #[arg(long, value_enum, default_value_t = Engine::Kernel)]
+    pub engine: Engine,
+    /// Return as soon as the push is under way
+    #[arg(long)]
+    pub detach: bool,
+    /// Only show what would be done
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+}
+
+/// What makes a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The kernel's own send
+    Kernel,
+}
+
+/// Arguments of `pair`.
+#[derive(Debug, Args)]
+pub struct PairArguments {
+    /// The receiver's address
+    #[arg(value_name = "HOST[:PORT]")]
+    pub address: String,
+    /// Name to give it; needed if the address is no host name [default: its first label]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The token; without it, it is asked for or read from standard input
+    #[arg(long)]
+    pub token: Option<String>,
+}
+
+/// What to do with copies.
+#[derive(Debug, Subcommand)]
+pub enum CopyCommand {
+    /// Show the copies, read from the file system
+    List {
+        /// Only this sender, or this volume of it
+        #[arg(value_name = "SENDER[/VOLUME]")]
+        which: Option<String>,
+    },
+}
+
+/// What to do with senders.
+#[derive(Debug, Subcommand)]
+pub enum PeerCommand {
+    /// Print a one-time token with which a sender can pair
+    Invite {
+        /// Name of the sender; its copies go into a directory of this name
+        name: String,
+        /// The name is paired already and its box is a new one: keep the copies, drop the old key
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show senders and open invitations
+    List,
+    /// Serve a sender no longer; its copies stay
+    Revoke {
+        /// Name of the sender
+        name: String,
+    },
+}
+
+/// What to do with streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamCommand {
+    /// Write the send stream of a read-only snapshot, like `btrfs send`
+    Send(StreamSendArguments),
+    /// Apply a stream in a directory, like `btrfs receive`
+    Receive {
+        /// Read the stream from a file
+        #[arg(short = 'f', value_name = "IN")]
+        input: Option<PathBuf>,
+        /// Refuse a parent that changed since it was received, even if only by its own finish
+        #[arg(long)]
+        strict: bool,
+        /// Where the subvolumes go; parents are looked for here
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Show the commands of a stream, one a line
+    Dump {
+        /// Read the stream from a file
+        #[arg(short = 'f', value_name = "IN")]
+        input: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `stream send`.
+#[derive(Debug, Args)]
+pub struct StreamSendArguments {
+    /// Send only what changed since this read-only snapshot
+    #[arg(long, short, value_name = "SNAPSHOT")]
+    pub parent: Option<PathBuf>,
+    /// What makes the stream
+    #[arg(long, value_enum, default_value_t = Engine::Kernel)]
+    pub engine: Engine,
+    /// Stream version [default: the newest this kernel makes]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub proto: Option<u32>,
+    /// Write the stream to a file
+    #[arg(short = 'f', value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// The snapshot
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: PathBuf,
+}

@@ -1,0 +1,85 @@
+//! Connecting to a daemon of this box.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::TokioIo;
+use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
+use sendshot_proto::v1::sender_control_client::SenderControlClient;
+use sendshot_sender::problem::{Kind, Problem};
+use tokio::net::UnixStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// Control socket of the sending daemon.
+const SENDER: &str = "/run/sendshot-sender/control.sock";
+/// Control socket of the receiving daemon.
+const RECEIVER: &str = "/run/sendshot-receiver/control.sock";
+
+/// Answers of the local daemon may be long lists.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Client of the sending daemon.
+pub type Sender = SenderControlClient<Channel>;
+/// Client of the receiving daemon.
+pub type Receiver = ReceiverControlClient<Channel>;
+
+/// Connects to the sending daemon.
+pub async fn sender(socket: Option<PathBuf>) -> Result<Sender, Problem> {
+    let channel = channel(socket, SENDER, "sendshot-sender").await?;
+    Ok(SenderControlClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+/// Connects to the receiving daemon.
+pub async fn receiver(socket: Option<PathBuf>) -> Result<Receiver, Problem> {
+    let channel = channel(socket, RECEIVER, "sendshot-receiver").await?;
+    Ok(ReceiverControlClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+async fn channel(socket: Option<PathBuf>, usual: &str, daemon: &str) -> Result<Channel, Problem> {
+    let path = socket.unwrap_or_else(|| PathBuf::from(usual));
+    let stream = UnixStream::connect(&path)
+        .await
+        .map_err(|e| not_running(&path, daemon, &e))?;
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = stream.take();
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+}
+
+fn not_running(path: &Path, daemon: &str, error: &io::Error) -> Problem {
+    let (what, remedy) = match error.kind() {
+        io::ErrorKind::PermissionDenied => (
+            "may not be used by you",
+            "use sudo, or become a member of group `sendshot`".to_owned(),
+        ),
+        _ => (
+            "does not answer",
+            format!("is {daemon} running on this box? `systemctl start {daemon}`"),
+        ),
+    };
+    Problem::new(
+        Kind::Failed,
+        format!(
+            "{daemon}'s control socket {} {what}: {error}",
+            path.display()
+        ),
+    )
+    .remedy(remedy)
+}
+
+/// A call that the local daemon could not serve.
+pub fn failed(status: Status) -> Problem {
+    let text = match status.code() {
+        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
+            format!("the daemon went away: {}", status.message())
+        }
+        _ => status.message().to_owned(),
+    };
+    Problem::new(Kind::Failed, text)
+}

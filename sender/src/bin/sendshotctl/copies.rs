@@ -1,0 +1,81 @@
+//! `sendshotctl copy`.
+
+use std::process::ExitCode;
+
+use sendshot_proto::v1::{CopiesRequest, CopyState};
+use sendshot_sender::report::lossy;
+use serde::Serialize;
+
+use crate::client::{self, Receiver};
+use crate::outcome::{self, Outcome};
+use crate::output::{self, Output, table};
+
+#[derive(Serialize)]
+struct CopyJson {
+    sender: String,
+    volume: String,
+    name: String,
+    uuid: String,
+    committed_at: Option<String>,
+    unusable: Option<String>,
+    path: String,
+}
+
+/// Shows the copies.
+pub async fn list(mut client: Receiver, which: Option<String>, output: &Output) -> Outcome {
+    let which = which.unwrap_or_default();
+    let (sender, volume) = which.split_once('/').unwrap_or((&which, ""));
+    let request = CopiesRequest {
+        sender: sender.to_owned(),
+        volume: volume.to_owned(),
+    };
+    let answer = client
+        .copies(request)
+        .await
+        .map_err(client::failed)?
+        .into_inner();
+    outcome::check(answer.problem)?;
+    if output.is_json() {
+        for copy in answer.copies {
+            output.result(&json(copy), String::new);
+        }
+    } else if answer.copies.is_empty() {
+        output.note("no copies");
+    } else {
+        let rows = answer.copies.into_iter().map(row).collect();
+        output.result(&(), || {
+            table(
+                &["sender", "volume", "copy", "committed", "uuid", "note"],
+                rows,
+            )
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(copy: CopyState) -> CopyJson {
+    CopyJson {
+        sender: copy.sender,
+        volume: copy.volume,
+        name: copy.name,
+        uuid: output::uuid(&copy.uuid),
+        committed_at: output::time_json(copy.committed_at),
+        unusable: Some(copy.unusable).filter(|why| !why.is_empty()),
+        path: lossy(&copy.path),
+    }
+}
+
+fn row(copy: CopyState) -> Vec<String> {
+    let note = match copy.unusable.as_str() {
+        "" => String::new(),
+        why => format!("no parent any more: {why}"),
+    };
+    vec![
+        copy.sender,
+        copy.volume,
+        copy.name,
+        output::time(copy.committed_at),
+        output::uuid(&copy.uuid),
+        note,
+    ]
+}

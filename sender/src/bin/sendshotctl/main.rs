@@ -1,0 +1,95 @@
+//! sendshotctl: the command of both boxes.
+
+mod arguments;
+mod cancel;
+mod client;
+mod completions;
+mod copies;
+mod list;
+mod outcome;
+mod output;
+mod pair;
+mod peers;
+mod plan;
+mod progress;
+mod push;
+mod status;
+mod stream;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command, CopyCommand, PeerCommand};
+use clap::Parser;
+use outcome::Outcome;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json, arguments.quiet);
+    match run(arguments, &output) {
+        Ok(code) => code,
+        Err(problem) => {
+            output.problem(&problem);
+            outcome::exit_code(&problem)
+        }
+    }
+}
+
+/// What needs no daemon runs without the asynchronous runtime.
+fn run(arguments: Arguments, output: &Output) -> Outcome {
+    match arguments.command {
+        Command::Stream { command } => stream::run(command, output),
+        Command::Completions { shell } => completions::run(shell),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let socket = arguments.socket;
+            runtime.block_on(ask(command, socket, output))
+        }
+    }
+}
+
+async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Output) -> Outcome {
+    match command {
+        Command::Push(arguments) if arguments.dry_run => {
+            let mut client = client::sender(socket).await?;
+            for target in &arguments.targets {
+                plan::run(&mut client, target, &arguments.parent, output).await?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Push(arguments) => {
+            push::run(client::sender(socket).await?, arguments, output).await
+        }
+        Command::Plan { target, parent } => {
+            plan::run(&mut client::sender(socket).await?, &target, &parent, output).await
+        }
+        Command::List { target } => list::run(client::sender(socket).await?, target, output).await,
+        Command::Status { watch } => {
+            status::run(client::sender(socket).await?, watch, output).await
+        }
+        Command::Cancel { target, all } => {
+            cancel::run(client::sender(socket).await?, target, all, output).await
+        }
+        Command::Pair(arguments) => {
+            pair::run(client::sender(socket).await?, arguments, output).await
+        }
+        Command::Copy { command } => match command {
+            CopyCommand::List { which } => {
+                copies::list(client::receiver(socket).await?, which, output).await
+            }
+        },
+        Command::Peer { command } => {
+            let client = client::receiver(socket).await?;
+            match command {
+                PeerCommand::Invite { name, replace } => {
+                    peers::invite(client, name, replace, output).await
+                }
+                PeerCommand::List => peers::list(client, output).await,
+                PeerCommand::Revoke { name } => peers::revoke(client, name, output).await,
+            }
+        }
+        Command::Stream { .. } | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+    }
+}

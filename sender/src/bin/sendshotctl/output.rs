@@ -1,0 +1,122 @@
+//! How results, notes and errors are printed.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use sendshot_sender::problem::Problem;
+use serde::Serialize;
+
+/// Where and how to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    error: ErrorText<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorText<'a> {
+    message: &'a str,
+    remedy: &'a str,
+}
+
+impl Output {
+    /// As the flags say.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether results are JSON.
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Whether a progress line can be drawn.
+    pub fn is_live(self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// Prints a result: JSON, or text for people.
+    pub fn result(self, json: &impl Serialize, text: impl FnOnce() -> String) {
+        let line = if self.json {
+            serde_json::to_string(json).unwrap_or_default()
+        } else {
+            text()
+        };
+        self.line(line.trim_end_matches('\n'));
+    }
+
+    /// Prints something that is no result; not with `--quiet` and not among JSON.
+    pub fn note(self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Prints an error; with `--json` as an object too.
+    pub fn problem(self, problem: &Problem) {
+        if self.json {
+            let error = ErrorText {
+                message: &problem.message,
+                remedy: &problem.remedy,
+            };
+            self.line(&serde_json::to_string(&ErrorJson { error }).unwrap_or_default());
+        }
+        eprintln!("sendshotctl: {}", problem.message);
+        if !problem.remedy.is_empty() {
+            eprintln!("  help: {}", problem.remedy);
+        }
+    }
+
+    /// A reader that hung up (`| head`) is no error.
+    fn line(self, text: &str) {
+        if !text.is_empty() {
+            let _ = writeln!(io::stdout(), "{text}");
+        }
+    }
+}
+
+/// A table for people, as wide as the terminal.
+pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(head.iter().map(|title| title.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
+
+/// A moment, in UTC like the names of copies.
+pub fn time(seconds: i64) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) if seconds != 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        _ => "never".to_owned(),
+    }
+}
+
+/// The same for JSON; `None` for "never".
+pub fn time_json(seconds: i64) -> Option<String> {
+    if seconds == 0 {
+        return None;
+    }
+    jiff::Timestamp::from_second(seconds)
+        .ok()
+        .map(|time| time.to_string())
+}
+
+/// A UUID of a message as text; empty if there is none.
+pub fn uuid(bytes: &[u8]) -> String {
+    uuid::Uuid::from_slice(bytes)
+        .map(|uuid| uuid.to_string())
+        .unwrap_or_default()
+}

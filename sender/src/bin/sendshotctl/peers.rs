@@ -1,0 +1,122 @@
+//! `sendshotctl peer`.
+
+use std::process::ExitCode;
+
+use sendshot_proto::v1::{InviteRequest, PeerState, PeersRequest, RevokeRequest};
+use serde::Serialize;
+
+use crate::client::{self, Receiver};
+use crate::outcome::{self, Outcome};
+use crate::output::{self, Output, table};
+
+#[derive(Serialize)]
+struct Invitation {
+    name: String,
+    token: String,
+    expires_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PeerJson {
+    name: String,
+    sender_id: Option<String>,
+    state: String,
+    since: Option<String>,
+    certificate_ends: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: String,
+}
+
+/// Prints a token.
+pub async fn invite(mut client: Receiver, name: String, replace: bool, output: &Output) -> Outcome {
+    let request = InviteRequest {
+        name: name.clone(),
+        replace,
+    };
+    let answer = client
+        .invite(request)
+        .await
+        .map_err(client::failed)?
+        .into_inner();
+    outcome::check(answer.problem)?;
+    output.note(&format!(
+        "on {name}, run `sendshotctl pair` with this box's address and give it this token, which \
+         works once and until {}:",
+        output::time(answer.expires_at)
+    ));
+    let invitation = Invitation {
+        name,
+        expires_at: output::time_json(answer.expires_at),
+        token: answer.token,
+    };
+    output.result(&invitation, || invitation.token.clone());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows senders and invitations.
+pub async fn list(mut client: Receiver, output: &Output) -> Outcome {
+    let answer = client
+        .peers(PeersRequest {})
+        .await
+        .map_err(client::failed)?;
+    let peers = answer.into_inner().peers;
+    if output.is_json() {
+        for peer in peers {
+            output.result(&json(peer), String::new);
+        }
+    } else if peers.is_empty() {
+        output.note("no sender is paired: begin with `sendshotctl peer invite NAME`");
+    } else {
+        let rows = peers.into_iter().map(row).collect();
+        output.result(&(), || {
+            table(
+                &["name", "state", "since / until", "certificate ends", "id"],
+                rows,
+            )
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(peer: PeerState) -> PeerJson {
+    PeerJson {
+        name: peer.name,
+        sender_id: Some(output::uuid(&peer.sender_id)).filter(|id| !id.is_empty()),
+        state: peer.state,
+        since: output::time_json(peer.since),
+        certificate_ends: output::time_json(peer.certificate_ends),
+    }
+}
+
+fn row(peer: PeerState) -> Vec<String> {
+    let ends = match peer.certificate_ends {
+        0 => String::new(),
+        ends => output::time(ends),
+    };
+    vec![
+        peer.name,
+        peer.state,
+        output::time(peer.since),
+        ends,
+        output::uuid(&peer.sender_id),
+    ]
+}
+
+/// Revokes a sender.
+pub async fn revoke(mut client: Receiver, name: String, output: &Output) -> Outcome {
+    let request = RevokeRequest { name: name.clone() };
+    let answer = client
+        .revoke(request)
+        .await
+        .map_err(client::failed)?
+        .into_inner();
+    outcome::check(answer.problem)?;
+    let revoked = Revoked { revoked: name };
+    output.result(&revoked, || {
+        format!("{} is revoked; its copies stay", revoked.revoked)
+    });
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,107 @@
+//! `sendshotctl plan`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use sendshot_model::{Target, VolumeRef};
+use sendshot_proto::v1::{PlanResponse, PushRequest};
+use sendshot_sender::problem::{Kind, Problem};
+use sendshot_sender::report::lossy;
+use serde::Serialize;
+
+use crate::client::{self, Sender};
+use crate::outcome::{self, Outcome};
+use crate::output::{self, Output};
+
+#[derive(Serialize)]
+struct PlanJson {
+    volume: String,
+    receiver: String,
+    parent: Option<String>,
+    parent_reason: String,
+    engine: String,
+    candidates: Vec<CandidateJson>,
+    skipped: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CandidateJson {
+    copy: String,
+    uuid: String,
+    verdict: String,
+}
+
+/// The message for `HOST:VOL`.
+pub fn request(target: &OsString, parent: &str) -> Result<PushRequest, Problem> {
+    let target = parse(target)?;
+    Ok(PushRequest {
+        receiver: target.receiver.to_string(),
+        volume: volume_bytes(&target.volume),
+        parent: parent.to_owned(),
+    })
+}
+
+/// Parses `HOST:VOL`.
+pub fn parse(target: &OsString) -> Result<Target, Problem> {
+    Target::parse(target).map_err(|e| Problem::from_error(Kind::Usage, &e))
+}
+
+/// How messages name a volume.
+pub fn volume_bytes(volume: &VolumeRef) -> Vec<u8> {
+    match volume {
+        VolumeRef::Name(name) => name.as_str().as_bytes().to_vec(),
+        VolumeRef::Path(path) => path.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+/// Shows what a push would do.
+pub async fn run(client: &mut Sender, target: &OsString, parent: &str, output: &Output) -> Outcome {
+    let answer = client
+        .plan(request(target, parent)?)
+        .await
+        .map_err(client::failed)?
+        .into_inner();
+    outcome::check(answer.problem.clone())?;
+    let plan = json(answer);
+    output.result(&plan, || text(&plan));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(answer: PlanResponse) -> PlanJson {
+    PlanJson {
+        volume: answer.volume,
+        receiver: answer.receiver,
+        parent: Some(output::uuid(&answer.parent)).filter(|uuid| !uuid.is_empty()),
+        parent_reason: answer.parent_reason,
+        engine: answer.engine,
+        candidates: answer
+            .candidates
+            .into_iter()
+            .map(|candidate| CandidateJson {
+                copy: candidate.name,
+                uuid: output::uuid(&candidate.uuid),
+                verdict: candidate.verdict,
+            })
+            .collect(),
+        skipped: answer.skipped.iter().map(|path| lossy(path)).collect(),
+    }
+}
+
+fn text(plan: &PlanJson) -> String {
+    let kind = match &plan.parent {
+        Some(parent) => format!("incremental, parent {parent}"),
+        None => "full".to_owned(),
+    };
+    let mut text = format!(
+        "{} to {}: {kind}\n  because  {}\n  engine   {}\n",
+        plan.volume, plan.receiver, plan.parent_reason, plan.engine
+    );
+    for path in &plan.skipped {
+        text += &format!("  skipped  {path}: nested subvolumes are volumes of their own\n");
+    }
+    for candidate in &plan.candidates {
+        text += &format!("  copy     {}: {}\n", candidate.copy, candidate.verdict);
+    }
+    text
+}

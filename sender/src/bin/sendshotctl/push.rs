@@ -1,0 +1,200 @@
+//! `sendshotctl push`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sendshot_model::human;
+use sendshot_proto::v1::push_event::Event;
+use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
+use sendshot_sender::problem::{Kind, Problem};
+use sendshot_sender::report::Report;
+use serde::Serialize;
+use tonic::Streaming;
+
+use crate::arguments::PushArguments;
+use crate::client::{self, Sender};
+use crate::outcome::{self, Outcome, SOME_FAILED};
+use crate::output::{self, Output};
+use crate::plan;
+use crate::progress::Progress;
+
+#[derive(Serialize)]
+struct Detached {
+    push: String,
+    target: String,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    target: &'a str,
+    error: &'a str,
+    remedy: &'a str,
+}
+
+/// How following a push ended.
+enum Followed {
+    Done(Box<Report>),
+    Detached(Vec<u8>),
+}
+
+/// Pushes one volume after the other.
+pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
+    let several = arguments.targets.len() > 1;
+    let mut failed = 0;
+    for target in &arguments.targets {
+        let name = target.to_string_lossy().into_owned();
+        match one(&mut client, target, &arguments, output).await {
+            Ok(Followed::Done(report)) => output.result(&report, || text(&report)),
+            Ok(Followed::Detached(push)) => {
+                let detached = Detached {
+                    push: output::uuid(&push),
+                    target: name,
+                };
+                output.result(&detached, || {
+                    format!("{} is under way; see `sendshotctl status`", detached.target)
+                });
+            }
+            Err(problem) if several => {
+                failed += 1;
+                report_failure(output, &name, &problem);
+            }
+            Err(problem) => {
+                report_failure(output, &name, &problem);
+                return Ok(outcome::exit_code(&problem));
+            }
+        }
+    }
+    Ok(match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(SOME_FAILED),
+    })
+}
+
+fn report_failure(output: &Output, target: &str, problem: &Problem) {
+    if output.is_json() {
+        let failed = Failed {
+            target,
+            error: &problem.message,
+            remedy: &problem.remedy,
+        };
+        output.result(&failed, String::new);
+    }
+    eprintln!("sendshotctl: push {target}: {}", problem.message);
+    if !problem.remedy.is_empty() {
+        eprintln!("  help: {}", problem.remedy);
+    }
+}
+
+async fn one(
+    client: &mut Sender,
+    target: &OsString,
+    arguments: &PushArguments,
+    output: &Output,
+) -> Result<Followed, Problem> {
+    let request: PushRequest = plan::request(target, &arguments.parent)?;
+    let events = client.push(request).await.map_err(client::failed)?;
+    let progress = Progress::new(*output, target.to_string_lossy().into_owned());
+    follow(client.clone(), events.into_inner(), arguments, progress).await
+}
+
+/// Follows a push to its end. The daemon owns it: whatever happens here, it goes on, unless the
+/// user cancels it with Ctrl-C. A second Ctrl-C leaves at once.
+async fn follow(
+    client: Sender,
+    mut events: Streaming<PushEvent>,
+    arguments: &PushArguments,
+    mut progress: Progress,
+) -> Result<Followed, Problem> {
+    let mut push = Vec::new();
+    let mut cancelled = false;
+    loop {
+        let event = tokio::select! {
+            event = events.message() => event.map_err(client::failed)?,
+            _ = tokio::signal::ctrl_c() => {
+                if cancelled {
+                    leave();
+                }
+                cancelled = true;
+                progress.say("cancelling; Ctrl-C again leaves at once");
+                cancel(client.clone(), push.clone());
+                continue;
+            }
+        };
+        let ended = || {
+            Problem::new(
+                Kind::Failed,
+                "the daemon went away in the middle of the push",
+            )
+        };
+        match event.ok_or_else(ended)?.event {
+            Some(Event::Started(started)) => {
+                push = started.push_id;
+                if arguments.detach {
+                    return Ok(Followed::Detached(push));
+                }
+            }
+            Some(Event::Stage(stage)) => progress.stage(stage),
+            Some(Event::Progress(bytes)) => progress.progress(&bytes),
+            Some(Event::Done(report)) => {
+                return report
+                    .try_into()
+                    .map(|report| Followed::Done(Box::new(report)))
+                    .map_err(|e| {
+                        Problem::new(
+                            Kind::Failed,
+                            format!("the daemon's report makes no sense: {e}"),
+                        )
+                    });
+            }
+            Some(Event::Failed(problem)) => return Err(problem.into()),
+            None => {}
+        }
+    }
+}
+
+fn cancel(mut client: Sender, push_id: Vec<u8>) {
+    tokio::spawn(async move {
+        let request = CancelRequest {
+            push_id,
+            ..Default::default()
+        };
+        // How it ended is told by the push's own events.
+        let _ = client.cancel(request).await;
+    });
+}
+
+/// The user does not want to wait for anything any more.
+fn leave() -> ! {
+    std::process::exit(1)
+}
+
+/// A push that succeeded, for people.
+fn text(report: &Report) -> String {
+    let time = Duration::try_from_secs_f64(report.seconds).unwrap_or_default();
+    let mut lines = vec![format!(
+        "pushed {} to {}: {} in {}",
+        report.volume,
+        report.receiver,
+        human::bytes_human(report.stream_bytes),
+        human::duration(time),
+    )];
+    lines.push(format!("  copy     {}", report.copy));
+    lines.push(match report.parent {
+        Some(parent) => format!("  parent   {parent}: {}", report.parent_reason),
+        None => format!("  parent   none, all was sent: {}", report.parent_reason),
+    });
+    lines.extend(
+        report
+            .pruned
+            .iter()
+            .map(|uuid| format!("  pruned   {uuid}")),
+    );
+    lines.extend(
+        report
+            .skipped
+            .iter()
+            .map(|path| format!("  skipped  {path}: nested subvolumes are volumes of their own")),
+    );
+    lines.join("\n")
+}

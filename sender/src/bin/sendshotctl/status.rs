@@ -1,0 +1,231 @@
+//! `sendshotctl status`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sendshot_model::human;
+use sendshot_proto::v1::last_push::Outcome as Ended;
+use sendshot_proto::v1::{LastPush, RunningPush, StatusRequest, StatusResponse};
+use sendshot_sender::report::lossy;
+use serde::Serialize;
+
+use crate::client::{self, Sender};
+use crate::outcome::Outcome;
+use crate::output::{self, Output, table};
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Clears the terminal and goes to its upper left corner.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+#[derive(Serialize)]
+struct StatusJson {
+    software: String,
+    sender_id: String,
+    running: Vec<RunningJson>,
+    last: Vec<LastJson>,
+    receivers: Vec<ReceiverJson>,
+    volumes: Vec<VolumeJson>,
+}
+
+#[derive(Serialize)]
+struct RunningJson {
+    push: String,
+    volume: String,
+    receiver: String,
+    stage: String,
+    stream_bytes: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct LastJson {
+    volume: String,
+    receiver: String,
+    ended_at: Option<String>,
+    last_success: Option<String>,
+    copy: Option<String>,
+    stream_bytes: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ReceiverJson {
+    name: String,
+    address: String,
+    receiver_id: String,
+}
+
+#[derive(Serialize)]
+struct VolumeJson {
+    name: String,
+    path: String,
+    receivers: Vec<String>,
+    skipped: Vec<String>,
+    problem: Option<String>,
+}
+
+/// Shows how things are, once or again and again.
+pub async fn run(mut client: Sender, watch: bool, output: &Output) -> Outcome {
+    loop {
+        let answer = client
+            .status(StatusRequest {})
+            .await
+            .map_err(client::failed)?;
+        let status = json(answer.into_inner());
+        if watch && !output.is_json() {
+            let _ = write!(std::io::stdout(), "{CLEAR}");
+        }
+        output.result(&status, || text(&status));
+        if !watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn json(answer: StatusResponse) -> StatusJson {
+    StatusJson {
+        software: answer.software,
+        sender_id: output::uuid(&answer.sender_id),
+        running: answer.running.into_iter().map(running).collect(),
+        last: answer.last.into_iter().map(last).collect(),
+        receivers: answer
+            .receivers
+            .into_iter()
+            .map(|receiver| ReceiverJson {
+                name: receiver.name,
+                address: receiver.address,
+                receiver_id: output::uuid(&receiver.receiver_id),
+            })
+            .collect(),
+        volumes: answer
+            .volumes
+            .into_iter()
+            .map(|volume| VolumeJson {
+                name: volume.name,
+                path: lossy(&volume.path),
+                receivers: volume.receivers,
+                skipped: volume.skipped.iter().map(|path| lossy(path)).collect(),
+                problem: Some(volume.problem).filter(|problem| !problem.is_empty()),
+            })
+            .collect(),
+    }
+}
+
+fn running(running: RunningPush) -> RunningJson {
+    RunningJson {
+        push: output::uuid(&running.push_id),
+        volume: running.volume,
+        receiver: running.receiver,
+        stage: running.stage,
+        stream_bytes: running.stream_bytes,
+        seconds: running.seconds,
+    }
+}
+
+fn last(last: LastPush) -> LastJson {
+    let (copy, stream_bytes, error) = match last.outcome {
+        Some(Ended::Done(report)) => (Some(report.copy), Some(report.stream_bytes), None),
+        Some(Ended::Failed(problem)) => (None, None, Some(problem.message)),
+        None => (None, None, None),
+    };
+    LastJson {
+        volume: last.volume,
+        receiver: last.receiver,
+        ended_at: output::time_json(last.ended_at),
+        last_success: output::time_json(last.last_success),
+        copy,
+        stream_bytes,
+        error,
+    }
+}
+
+fn text(status: &StatusJson) -> String {
+    let mut text = format!("{}, id {}\n", status.software, status.sender_id);
+    let mut section = |title: &str, head: &[&str], rows: Vec<Vec<String>>, none: &str| {
+        text += &format!("\n{title}\n");
+        text += &match rows.is_empty() {
+            true => format!("  {none}\n"),
+            false => table(head, rows),
+        };
+    };
+    section(
+        "Running",
+        &["volume", "receiver", "stage", "sent", "for"],
+        status.running.iter().map(running_row).collect(),
+        "nothing",
+    );
+    section(
+        "Last pushes",
+        &["volume", "receiver", "ended", "outcome", "last success"],
+        status.last.iter().map(last_row).collect(),
+        "none yet",
+    );
+    section(
+        "Volumes",
+        &["name", "path", "receivers", "note"],
+        status.volumes.iter().map(volume_row).collect(),
+        "none is configured; paths can be pushed by root",
+    );
+    section(
+        "Receivers",
+        &["name", "address", "id"],
+        status
+            .receivers
+            .iter()
+            .map(|r| vec![r.name.clone(), r.address.clone(), r.receiver_id.clone()])
+            .collect(),
+        "none is paired; begin with `sendshotctl pair HOST`",
+    );
+    text
+}
+
+fn running_row(running: &RunningJson) -> Vec<String> {
+    let time = Duration::try_from_secs_f64(running.seconds).unwrap_or_default();
+    vec![
+        running.volume.clone(),
+        running.receiver.clone(),
+        running.stage.clone(),
+        human::bytes_human(running.stream_bytes),
+        human::duration(time),
+    ]
+}
+
+fn last_row(last: &LastJson) -> Vec<String> {
+    let outcome = match (&last.error, &last.copy) {
+        (Some(error), _) => format!("failed: {error}"),
+        (None, Some(copy)) => format!(
+            "{copy}, {}",
+            human::bytes_human(last.stream_bytes.unwrap_or(0))
+        ),
+        (None, None) => String::new(),
+    };
+    let never = || "never".to_owned();
+    vec![
+        last.volume.clone(),
+        last.receiver.clone(),
+        last.ended_at.clone().unwrap_or_else(never),
+        outcome,
+        last.last_success.clone().unwrap_or_else(never),
+    ]
+}
+
+fn volume_row(volume: &VolumeJson) -> Vec<String> {
+    let note = match &volume.problem {
+        Some(problem) => problem.clone(),
+        None if volume.skipped.is_empty() => String::new(),
+        None => format!("leaves out {}", volume.skipped.join(", ")),
+    };
+    vec![
+        volume.name.clone(),
+        volume.path.clone(),
+        volume.receivers.join(", "),
+        note,
+    ]
+}

@@ -1,0 +1,272 @@
+//! `sendshotctl stream`: send streams without daemons.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_apply::parent::Trust;
+use sendshot_apply::receive::{Event, Options, ReceiveError};
+use sendshot_apply::{Policies, receive};
+use sendshot_sender::generate::{self, Source};
+use sendshot_sender::problem::{Kind, Problem};
+use sendshot_stream::{Item, Parser, dump};
+use sendshot_sys::{filesystem, subvolume};
+use serde::Serialize;
+
+use crate::arguments::{Engine, StreamCommand, StreamSendArguments};
+use crate::outcome::Outcome;
+use crate::output::Output;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1024 * 1024;
+
+/// Does what is asked.
+pub fn run(command: StreamCommand, output: &Output) -> Outcome {
+    match command {
+        StreamCommand::Send(arguments) => send(&arguments, output),
+        StreamCommand::Receive { input, strict, dir } => {
+            take(input.as_deref(), strict, &dir, output)
+        }
+        StreamCommand::Dump { input } => dump_stream(input.as_deref(), output),
+    }
+}
+
+fn usage(message: String) -> Problem {
+    Problem::new(Kind::Usage, message)
+}
+
+/// Opens a read-only subvolume on btrfs.
+fn open_snapshot(path: &Path) -> Result<OwnedFd, Problem> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|e| usage(format!("open {}: {}", path.display(), io::Error::from(e))))?;
+    if !filesystem::is_btrfs(&fd)? {
+        return Err(usage(format!("{} is not on btrfs", path.display())));
+    }
+    if !subvolume::is_subvolume(&fd)? {
+        return Err(usage(format!("{} is not a subvolume", path.display())));
+    }
+    if !subvolume::info(&fd)?.read_only {
+        return Err(usage(format!("{} is writable", path.display()))
+            .remedy("only read-only snapshots can be sent: `btrfs subvolume snapshot -r`"));
+    }
+    Ok(fd)
+}
+
+fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
+    let Engine::Kernel = arguments.engine;
+    let snapshot = open_snapshot(&arguments.snapshot)?;
+    let parent = match &arguments.parent {
+        Some(path) => Some(parent_id(&snapshot, path, output)?),
+        None => None,
+    };
+    let newest = filesystem::send_stream_version();
+    let stream_version = arguments.proto.unwrap_or(newest);
+    if stream_version > newest {
+        return Err(usage(format!(
+            "this kernel makes streams of version {newest} at most"
+        )));
+    }
+    let sink = Sink::open(arguments.output.as_deref())?;
+    let source = Source {
+        snapshot,
+        parent,
+        stream_version,
+    };
+    match pump(source, &sink) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(problem) => {
+            sink.discard();
+            Err(problem)
+        }
+    }
+}
+
+/// The subvolume id of the parent; the kernel would make a wrong stream of an unrelated one
+/// without a word.
+fn parent_id(snapshot: &OwnedFd, path: &Path, output: &Output) -> Result<u64, Problem> {
+    let parent = open_snapshot(path)?;
+    if filesystem::fsid(&parent)? != filesystem::fsid(snapshot)? {
+        return Err(usage(format!(
+            "{} is on another file system than the snapshot",
+            path.display()
+        )));
+    }
+    let (parent, child) = (subvolume::info(&parent)?, subvolume::info(snapshot)?);
+    let siblings = parent.parent_uuid == child.parent_uuid && !parent.parent_uuid.is_nil();
+    if !siblings && parent.uuid != child.parent_uuid && parent.parent_uuid != child.uuid {
+        output.note(&format!(
+            "sendshotctl: note: {} is not a snapshot of the same subvolume; if the two are not \
+             related at all, the result will be wrong",
+            path.display()
+        ));
+    }
+    Ok(parent.id)
+}
+
+/// Where a stream goes.
+struct Sink {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Problem> {
+        let Some(path) = path else {
+            let stdout = io::stdout();
+            if stdout.is_terminal() {
+                return Err(usage("a stream is not for a terminal".into())
+                    .remedy("pipe it somewhere, or name a file with -f"));
+            }
+            let file = File::from(rustix::io::dup(stdout).map_err(io::Error::from)?);
+            return Ok(Self { file, path: None });
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| usage(format!("open {}: {e}", path.display())))?;
+        let is_file = file.metadata()?.is_file();
+        let path = is_file.then(|| path.to_owned());
+        Ok(Self { file, path })
+    }
+
+    /// Half a stream is of no use to anybody.
+    fn discard(self) {
+        if let Some(path) = self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn pump(source: Source, sink: &Sink) -> Result<(), Problem> {
+    let (mut reader, sending) = generate::kernel_pipe(source)?;
+    let copied = io::copy(&mut reader, &mut &sink.file);
+    drop(reader);
+    copied.map_err(|e| Problem::new(Kind::Failed, format!("write the stream: {e}")))?;
+    Ok(generate::finish(sending)?)
+}
+
+fn input(path: Option<&Path>) -> Result<Box<dyn Read>, Problem> {
+    let Some(path) = path else {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            return Err(usage("no stream: standard input is a terminal".into())
+                .remedy("pipe a stream in, or name a file with -f"));
+        }
+        return Ok(Box::new(stdin.lock()));
+    };
+    let file = File::open(path).map_err(|e| usage(format!("open {}: {e}", path.display())))?;
+    Ok(Box::new(file))
+}
+
+#[derive(Serialize)]
+struct ReceivedJson {
+    name: String,
+    uuid: String,
+    path: String,
+}
+
+fn take(from: Option<&Path>, strict: bool, dir: &Path, output: &Output) -> Outcome {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let target = rustix::fs::open(dir, flags, Mode::empty())
+        .map_err(|e| usage(format!("open {}: {}", dir.display(), io::Error::from(e))))?;
+    let trust = if strict {
+        Trust::Strict
+    } else {
+        Trust::Lenient
+    };
+    let options = Options {
+        trust,
+        policies: Policies::default(),
+    };
+    let tell = |event| tell(event, dir, output);
+    receive(input(from)?, &target, options, tell).map_err(|e| receive_problem(&e, dir))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(event: Event, dir: &Path, output: &Output) {
+    match event {
+        Event::Begun(subvolume) => {
+            let name = dump::escaped(&subvolume.name);
+            output.note(&format!("receiving {name}"));
+        }
+        Event::Doubtful { name, why } => eprintln!(
+            "sendshotctl: warning: {} is used as parent although {why}; --strict refuses it",
+            name.display()
+        ),
+        Event::Received(copy) => {
+            let received = ReceivedJson {
+                name: copy.name.to_string_lossy().into_owned(),
+                uuid: copy.info.received_uuid.to_string(),
+                path: dir.join(&copy.name).to_string_lossy().into_owned(),
+            };
+            output.result(&received, || format!("received {}", received.path));
+        }
+    }
+}
+
+fn receive_problem(error: &ReceiveError, dir: &Path) -> Problem {
+    let kind = match error {
+        ReceiveError::NotBtrfs | ReceiveError::ReadOnly => Kind::Usage,
+        ReceiveError::Stream(_)
+        | ReceiveError::Read(_)
+        | ReceiveError::Target(_)
+        | ReceiveError::Staging(_) => Kind::Failed,
+    };
+    let mut problem = Problem::from_error(kind, error);
+    problem.message = format!("receive into {}: {}", dir.display(), problem.message);
+    problem
+}
+
+fn dump_stream(from: Option<&Path>, output: &Output) -> Outcome {
+    let mut source = input(from)?;
+    let mut parser = Parser::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut out = BufWriter::new(io::stdout().lock());
+    let broken = |e: sendshot_stream::DecodeError| Problem::from_error(Kind::Failed, &e);
+    loop {
+        let len = match source.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(len) => len,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Problem::new(Kind::Failed, format!("read the stream: {e}"))),
+        };
+        let mut bytes = &chunk[..len];
+        while let Some(located) = parser.next(&mut bytes).map_err(broken)? {
+            if print(&mut out, &located.item, located.start, output).is_err() {
+                return Ok(ExitCode::SUCCESS); // the reader hung up
+            }
+        }
+    }
+    let _ = out.flush();
+    parser.finish().map_err(broken)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct CommandJson {
+    offset: u64,
+    command: String,
+}
+
+fn print(out: &mut impl Write, item: &Item<'_>, offset: u64, output: &Output) -> io::Result<()> {
+    let text = match item {
+        Item::Header(version) => format!("stream version={version:?}"),
+        Item::Command(command) => dump::line(command).to_string(),
+    };
+    if output.is_json() {
+        let command = CommandJson {
+            offset,
+            command: text,
+        };
+        return writeln!(out, "{}", serde_json::to_string(&command)?);
+    }
+    writeln!(out, "{text}")
+}

@@ -1,0 +1,346 @@
+//! The control socket: what sendshotctl asks of the sending daemon.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sendshot_config::Address;
+use sendshot_model::{PeerName, PushId, Target, VolumeRef};
+use sendshot_proto::hello::software;
+use sendshot_proto::malformed;
+use sendshot_proto::v1;
+use sendshot_proto::v1::sender_control_server::SenderControl;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::history::{Last, Outcome};
+use crate::kept;
+use crate::pair;
+use crate::plan::{Plan, Wish};
+use crate::problem::{Kind, Problem};
+use crate::progress::{self, Listener};
+use crate::push;
+use crate::report::{KERNEL_ENGINE, path_bytes};
+use crate::running::Running;
+use crate::sender::Sender;
+use crate::volume;
+
+/// Serves the control socket.
+#[derive(Debug, Clone)]
+pub struct Control(pub Arc<Sender>);
+
+type Events = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::PushEvent, Status>> + Send>>;
+
+/// Who calls, by the kernel's word.
+fn is_root<T>(request: &Request<T>) -> bool {
+    request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred)
+        .is_some_and(|cred| cred.uid() == 0)
+}
+
+fn needs_root(what: &str) -> Problem {
+    Problem::new(Kind::Refused, format!("{what} needs root"))
+        .remedy("run it with sudo, or push a volume that sender.toml configures")
+}
+
+fn usage(error: &dyn std::error::Error) -> Problem {
+    Problem::from_error(Kind::Usage, error)
+}
+
+fn wish(text: &str) -> Result<Wish, Problem> {
+    match text {
+        "" | "auto" => Ok(Wish::Auto),
+        "none" => Ok(Wish::None),
+        uuid => Uuid::parse_str(uuid).map(Wish::Uuid).map_err(|_| {
+            Problem::new(Kind::Usage, format!("`{uuid}` is no parent"))
+                .remedy("give `auto`, `none` or the UUID of a snapshot")
+        }),
+    }
+}
+
+/// Parses a request, and checks that its caller may make it.
+fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem> {
+    let mut argument = OsString::from(message.receiver);
+    argument.push(":");
+    argument.push(OsString::from_vec(message.volume));
+    let target = Target::parse(argument).map_err(|e| usage(&e))?;
+    if matches!(target.volume, VolumeRef::Path(_)) && !root {
+        return Err(needs_root("pushing a path"));
+    }
+    Ok(push::Request {
+        receiver: target.receiver,
+        volume: target.volume,
+        wish: wish(&message.parent)?,
+    })
+}
+
+#[tonic::async_trait]
+impl SenderControl for Control {
+    type PushStream = Events;
+
+    async fn push(
+        &self,
+        request: Request<v1::PushRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let root = is_root(&request);
+        let (events, received) = mpsc::channel(progress::QUEUE);
+        let listener = Listener::new(events);
+        let started = match parse(request.into_inner(), root) {
+            Ok(wanted) => self.0.start_push(wanted, listener.clone()).await,
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = started {
+            listener.over(Err(problem)).await;
+        }
+        let stream = tokio_stream::StreamExt::map(ReceiverStream::new(received), Ok);
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<v1::PushRequest>,
+    ) -> Result<Response<v1::PlanResponse>, Status> {
+        let root = is_root(&request);
+        let answer = match self.plan_push(request.into_inner(), root).await {
+            Ok(answer) => answer,
+            Err(problem) => v1::PlanResponse {
+                problem: Some(problem.into()),
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CancelResponse>, Status> {
+        let wanted = Selection::parse(request.into_inner())?;
+        let mut cancelled = 0;
+        for running in self.0.table().all() {
+            if wanted.selects(&running) {
+                running.cancel.cancel();
+                running.over().await;
+                cancelled += 1;
+            }
+        }
+        Ok(Response::new(v1::CancelResponse { cancelled }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        let wanted = request.into_inner();
+        let sender = Arc::clone(&self.0);
+        let listed = crate::blocking("list", move || {
+            let volume = String::from_utf8_lossy(&wanted.volume).into_owned();
+            kept::list(&sender, &wanted.receiver, &volume)
+        });
+        let answer = match listed.await {
+            Ok(snapshots) => v1::ListResponse {
+                snapshots,
+                problem: None,
+            },
+            Err(problem) => v1::ListResponse {
+                snapshots: Vec::new(),
+                problem: Some(problem.into()),
+            },
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let receivers = match self.0.receivers().await {
+            Ok(receivers) => receivers,
+            Err(problem) => return Err(Status::failed_precondition(problem.message)),
+        };
+        let sender = Arc::clone(&self.0);
+        let volumes = crate::blocking("status", move || volume_states(&sender))
+            .await
+            .unwrap_or_default();
+        Ok(Response::new(v1::StatusResponse {
+            software: software("sendshot-sender"),
+            sender_id: self.0.id().to_bytes().to_vec(),
+            running: self.0.table().all().iter().map(running).collect(),
+            last: self.0.history().all().into_iter().map(last).collect(),
+            receivers: receivers
+                .into_iter()
+                .map(|(name, entry)| v1::ReceiverState {
+                    name: name.to_string(),
+                    address: entry.address.to_string(),
+                    receiver_id: entry.receiver_id.to_bytes().to_vec(),
+                })
+                .collect(),
+            volumes,
+        }))
+    }
+
+    async fn pair(
+        &self,
+        request: Request<v1::PairCommand>,
+    ) -> Result<Response<v1::PairResult>, Status> {
+        let outcome = if is_root(&request) {
+            self.pair_with(request.into_inner()).await
+        } else {
+            Err(Problem::new(Kind::Refused, "pairing needs root").remedy("run it with sudo"))
+        };
+        let answer = match outcome {
+            Ok(paired) => v1::PairResult {
+                name: paired.name.to_string(),
+                sender_name: paired.sender_name,
+                file: paired.file.display().to_string(),
+                problem: None,
+            },
+            Err(problem) => v1::PairResult {
+                problem: Some(problem.into()),
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(answer))
+    }
+}
+
+impl Control {
+    async fn plan_push(
+        &self,
+        message: v1::PushRequest,
+        root: bool,
+    ) -> Result<v1::PlanResponse, Problem> {
+        let request = parse(message, root)?;
+        self.0.receiver(&request.receiver).await?;
+        let volume = self.0.resolve(&request).await?;
+        let skipped = volume.skipped.iter().map(|path| path_bytes(path)).collect();
+        let (key, plan) = push::dry_run(&self.0, &request, volume).await?;
+        Ok(v1::PlanResponse {
+            volume: key.name.to_string(),
+            receiver: request.receiver.to_string(),
+            skipped,
+            ..planned(plan)
+        })
+    }
+
+    async fn pair_with(&self, command: v1::PairCommand) -> Result<pair::Paired, Problem> {
+        let address = Address::from_str(&command.address).map_err(|e| usage(&e))?;
+        let name = match command.name.as_str() {
+            "" => address.default_name().ok_or_else(|| {
+                Problem::new(
+                    Kind::Usage,
+                    format!("`{address}` is no name for a receiver"),
+                )
+                .remedy("give it one with --name")
+            })?,
+            name => PeerName::parse(name).map_err(|e| usage(&e))?,
+        };
+        pair::pair(&self.0, address, name, &command.token).await
+    }
+}
+
+fn planned(plan: Plan) -> v1::PlanResponse {
+    v1::PlanResponse {
+        parent: plan
+            .parent
+            .map(|parent| parent.uuid.as_bytes().to_vec())
+            .unwrap_or_default(),
+        parent_reason: plan.reason,
+        engine: KERNEL_ENGINE.to_owned(),
+        candidates: plan
+            .verdicts
+            .into_iter()
+            .map(|(copy, verdict)| v1::Candidate {
+                uuid: copy.uuid.as_bytes().to_vec(),
+                name: copy.name,
+                verdict: verdict.to_string(),
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// Which running pushes a request means; empty fields mean all.
+struct Selection {
+    push: Option<PushId>,
+    receiver: String,
+    volume: Vec<u8>,
+}
+
+impl Selection {
+    fn parse(message: v1::CancelRequest) -> Result<Self, Status> {
+        let push = match message.push_id.as_slice() {
+            [] => None,
+            bytes => Some(PushId::from_bytes(malformed::id_bytes(bytes, "push_id")?)),
+        };
+        Ok(Self {
+            push,
+            receiver: message.receiver,
+            volume: message.volume,
+        })
+    }
+
+    fn selects(&self, running: &Running) -> bool {
+        let receiver = self.receiver.is_empty() || running.receiver.as_str() == self.receiver;
+        let volume = self.volume.is_empty()
+            || running.volume.as_str().as_bytes() == self.volume
+            || path_bytes(&running.path) == self.volume;
+        receiver && volume && self.push.is_none_or(|push| running.push == push)
+    }
+}
+
+fn running(running: &Arc<Running>) -> v1::RunningPush {
+    v1::RunningPush {
+        push_id: running.push.to_bytes().to_vec(),
+        volume: running.volume.to_string(),
+        receiver: running.receiver.to_string(),
+        stage: running.stage().to_owned(),
+        stream_bytes: running.progress().0,
+        seconds: running.elapsed().as_secs_f64(),
+    }
+}
+
+fn last(last: Last) -> v1::LastPush {
+    use v1::last_push::Outcome as Wire;
+    v1::LastPush {
+        volume: last.volume.to_string(),
+        receiver: last.receiver.to_string(),
+        ended_at: last.ended_at,
+        last_success: last.last_success.unwrap_or(0),
+        outcome: Some(match last.outcome {
+            Outcome::Done(report) => Wire::Done((*report).into()),
+            Outcome::Failed(message) => Wire::Failed(Problem::new(Kind::Failed, message).into()),
+        }),
+    }
+}
+
+fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
+    let config = sender.config();
+    let state =
+        |(name, configured): (&sendshot_model::VolumeName, &sendshot_config::VolumeConfig)| {
+            let found = volume::look(&configured.path);
+            let (skipped, problem) = match found {
+                Ok(skipped) => (skipped, String::new()),
+                Err(error) => (Vec::new(), Problem::from(error).message),
+            };
+            v1::VolumeState {
+                name: name.to_string(),
+                path: path_bytes(&configured.path),
+                receivers: configured
+                    .receivers
+                    .iter()
+                    .map(PeerName::to_string)
+                    .collect(),
+                skipped: skipped.iter().map(|path| path_bytes(path)).collect(),
+                problem,
+            }
+        };
+    config.volumes.iter().map(state).collect()
+}

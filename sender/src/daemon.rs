@@ -1,0 +1,120 @@
+//! The sending daemon as a library: bind, join, shut down.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendshot_proto::v1::sender_control_server::SenderControlServer;
+use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
+use tokio::sync::Notify;
+
+use crate::control::Control;
+use crate::sender::{Paths, Sender};
+
+/// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What a daemon needs to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it keeps and finds things.
+    pub paths: Paths,
+    /// Its control socket.
+    pub socket: PathBuf,
+}
+
+/// A daemon whose socket is bound.
+#[derive(Debug)]
+pub struct Daemon {
+    sender: Arc<Sender>,
+    listener: ControlSocket,
+    _lock: InstanceLock,
+}
+
+impl Daemon {
+    /// Reads configuration and state, settles what a crash left, and binds the socket.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, by name.
+    pub async fn bind(options: Options) -> anyhow::Result<Self> {
+        let state_dir = options.paths.state_dir.clone();
+        let lock = InstanceLock::take(&state_dir)?;
+        let paths = options.paths;
+        let sender = sendshot_service::blocking::run("start", move || -> anyhow::Result<Sender> {
+            let sender = Sender::load(paths)?;
+            sender.filesystems().settle(sender.id());
+            Ok(sender)
+        })
+        .await??;
+        let listener = ControlSocket::bind(&options.socket)?;
+        Ok(Self {
+            sender: Arc::new(sender),
+            listener,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until `stop`; then cancels the running pushes and waits for them.
+    ///
+    /// # Errors
+    /// If the socket cannot be served.
+    pub async fn join(self, life: Life) -> anyhow::Result<()> {
+        let stop = life.stop;
+        tracing::info!(sender = %self.sender.id(), "ready");
+        notify::ready();
+        let reloading = tokio::spawn(reload(Arc::clone(&self.sender), life.reload));
+        let control = SenderControlServer::new(Control(Arc::clone(&self.sender)));
+        let serve = tonic::transport::Server::builder()
+            .add_service(control)
+            .serve_with_incoming_shutdown(self.listener, stop.clone().cancelled_owned());
+        let mut serve = std::pin::pin!(serve);
+        tokio::select! {
+            served = &mut serve => served?,
+            () = stop.cancelled() => {
+                self.sender.shut_down().await;
+                // The pushes are over; a client that does not hang up is left.
+                if let Ok(served) = tokio::time::timeout(FAREWELL, serve).await {
+                    served?;
+                }
+            }
+        }
+        reloading.abort();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Reads the configuration again whenever told to; a wrong one is reported and not taken.
+async fn reload(sender: Arc<Sender>, told: Arc<Notify>) {
+    loop {
+        told.notified().await;
+        notify::reloading();
+        let again = Arc::clone(&sender);
+        match sendshot_service::blocking::run("reload", move || again.reload()).await {
+            Ok(Ok(())) => tracing::info!("configuration read again"),
+            Ok(Err(e)) => tracing::error!("the former configuration stays in use: {e}"),
+            Err(e) => tracing::error!("read the configuration again: {e}"),
+        }
+        notify::ready();
+    }
+}
+
+/// Checks configuration and paired receivers; what `--check` does.
+///
+/// # Errors
+/// Whatever is wrong, by file and line.
+pub fn check(paths: &Paths) -> anyhow::Result<()> {
+    let config = sendshot_config::SenderConfig::load(&paths.config)?;
+    let receivers = sendshot_config::load_dir(&paths.receivers_dir)?;
+    for (name, volume) in &config.volumes {
+        for receiver in &volume.receivers {
+            if !receivers.contains_key(receiver) {
+                eprintln!(
+                    "note: volume `{name}` names receiver `{receiver}`, which is not paired yet: \
+                     run `sendshotctl pair {receiver}`"
+                );
+            }
+        }
+    }
+    Ok(())
+}

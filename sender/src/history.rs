@@ -1,0 +1,95 @@
+//! The last push of every volume to every receiver, kept across restarts.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use sendshot_model::{PeerName, VolumeName};
+use sendshot_sys::durable;
+use serde::{Deserialize, Serialize};
+
+use crate::report::Report;
+
+/// File in the state directory.
+const FILE: &str = "history.json";
+
+/// How a push ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The receiver has it.
+    Done(Box<Report>),
+    /// It failed; one sentence.
+    Failed(String),
+}
+
+/// The last push of a volume to a receiver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Last {
+    /// What was pushed.
+    pub volume: VolumeName,
+    /// Where to.
+    pub receiver: PeerName,
+    /// When it ended, seconds since 1970 UTC.
+    pub ended_at: i64,
+    /// How.
+    pub outcome: Outcome,
+    /// When one last succeeded, seconds since 1970 UTC.
+    pub last_success: Option<i64>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    last: Mutex<BTreeMap<String, Last>>,
+}
+
+impl History {
+    /// Reads the history of a state directory.
+    ///
+    /// # Errors
+    /// The kernel's, or `InvalidData` for a damaged file.
+    pub fn load(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join(FILE);
+        let last = Mutex::new(durable::read_json(&path)?.unwrap_or_default());
+        Ok(Self { path, last })
+    }
+
+    /// Adds a push that ended.
+    ///
+    /// # Errors
+    /// The kernel's; the history in memory has it all the same.
+    pub fn add(
+        &self,
+        volume: VolumeName,
+        receiver: PeerName,
+        ended_at: i64,
+        outcome: Outcome,
+    ) -> io::Result<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{receiver}:{volume}");
+        let last_success = match &outcome {
+            Outcome::Done(_) => Some(ended_at),
+            Outcome::Failed(_) => last.get(&key).and_then(|before| before.last_success),
+        };
+        last.insert(
+            key,
+            Last {
+                volume,
+                receiver,
+                ended_at,
+                outcome,
+                last_success,
+            },
+        );
+        durable::write_json(&self.path, &*last)
+    }
+
+    /// All of them, sorted by receiver and volume.
+    pub fn all(&self) -> Vec<Last> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.values().cloned().collect()
+    }
+}

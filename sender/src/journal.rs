@@ -1,0 +1,171 @@
+//! The journal of pushes: what we created on a source file system, and why it is still there.
+//!
+//! One small file per push in the state subvolume, so it travels with the disk that it
+//! describes. We delete only what it names.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId, VolumeName};
+use sendshot_sys::durable;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Layout version of a record.
+const VERSION: u32 = 1;
+/// How record files end.
+const SUFFIX: &str = ".json";
+
+/// How far a push came. Each state is written before the step that it announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The snapshot is about to be made, or was; nothing the receiver could have committed.
+    Sending,
+    /// All was sent: the receiver may have committed, we have not heard.
+    Unconfirmed,
+    /// The receiver has committed.
+    Acknowledged,
+}
+
+/// A push and its hidden snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Layout version.
+    pub version: u32,
+    /// Names the record and the snapshot.
+    pub push: PushId,
+    /// Who made it: a disk can move between boxes.
+    pub sender: SenderId,
+    /// What was pushed.
+    pub volume: VolumeId,
+    /// Its name at that time.
+    pub volume_name: VolumeName,
+    /// Where to.
+    pub receiver: ReceiverId,
+    /// The receiver's name at that time.
+    pub receiver_name: PeerName,
+    /// How far it came.
+    pub state: State,
+    /// When the snapshot was taken, seconds since 1970 UTC.
+    pub taken_at: i64,
+    /// The snapshot, known once it is made.
+    pub snapshot: Option<SnapshotId>,
+}
+
+/// Identity of a hidden snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotId {
+    /// UUID.
+    pub uuid: Uuid,
+    /// Transaction of its creation; orders the snapshots of one volume.
+    pub otransid: u64,
+}
+
+/// What a new record says.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// Who pushes.
+    pub sender: SenderId,
+    /// What.
+    pub volume: VolumeId,
+    /// Its name.
+    pub volume_name: VolumeName,
+    /// Where to.
+    pub receiver: ReceiverId,
+    /// The receiver's name.
+    pub receiver_name: PeerName,
+    /// Which push it is.
+    pub push: PushId,
+    /// Now, seconds since 1970 UTC.
+    pub taken_at: i64,
+}
+
+impl Record {
+    /// A push that is about to make its snapshot.
+    pub fn new(intent: Intent) -> Self {
+        Self {
+            version: VERSION,
+            push: intent.push,
+            sender: intent.sender,
+            volume: intent.volume,
+            volume_name: intent.volume_name,
+            receiver: intent.receiver,
+            receiver_name: intent.receiver_name,
+            state: State::Sending,
+            taken_at: intent.taken_at,
+            snapshot: None,
+        }
+    }
+
+    /// Name of the hidden snapshot.
+    pub fn snapshot_name(&self) -> OsString {
+        self.push.to_string().into()
+    }
+
+    /// Writes the record, durably.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn store(&self, pushes: impl AsFd) -> io::Result<()> {
+        durable::write_json_at(pushes, &file_name(self.push), self)
+    }
+
+    /// Removes the record, durably.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(&self, pushes: impl AsFd) -> io::Result<()> {
+        durable::remove_at(pushes, &file_name(self.push))
+    }
+}
+
+fn file_name(push: PushId) -> OsString {
+    format!("{push}{SUFFIX}").into()
+}
+
+/// All records of a journal. One that cannot be read is reported and left alone: what it
+/// names is then not known to be ours.
+///
+/// # Errors
+/// The kernel's.
+pub fn records(pushes: impl AsFd) -> io::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for name in durable::names(&pushes)? {
+        let text = name.to_string_lossy();
+        if text.starts_with('.') || !text.ends_with(SUFFIX) {
+            continue;
+        }
+        match read(&pushes, &name) {
+            Ok(Some(record)) => records.push(record),
+            Ok(None) => {}
+            Err(e) => tracing::warn!(record = %text, "journal record cannot be read: {e}"),
+        }
+    }
+    Ok(records)
+}
+
+fn read(pushes: impl AsFd, name: &OsStr) -> io::Result<Option<Record>> {
+    let record: Option<Record> = durable::read_json_at(pushes, name)?;
+    match record {
+        Some(record) if record.version != VERSION => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("version {} is newer than this program", record.version),
+        )),
+        Some(record) if file_name(record.push) != name => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it names another push than its file does",
+        )),
+        other => Ok(other),
+    }
+}
+
+/// The record of one push, as it is now.
+///
+/// # Errors
+/// The kernel's, or `InvalidData`.
+pub fn find(pushes: impl AsFd, push: PushId) -> io::Result<Option<Record>> {
+    read(pushes, &file_name(push))
+}

@@ -1,0 +1,74 @@
+//! The sending daemon: replicates live btrfs subvolumes to paired receivers.
+//!
+//! [`push`] is the way of a push and names the module of every stage. [`daemon`] is what
+//! `main` starts; [`control`] serves sendshotctl.
+
+pub mod control;
+pub mod daemon;
+pub mod filesystems;
+pub mod generate;
+pub mod history;
+pub mod journal;
+pub mod kept;
+pub mod lineage;
+pub mod negotiate;
+pub mod pair;
+pub mod plan;
+pub mod problem;
+pub mod progress;
+pub mod prune;
+pub mod push;
+pub mod receiver_link;
+pub mod record;
+pub mod report;
+pub mod running;
+pub mod sender;
+pub mod settle;
+pub mod snapshot;
+pub mod state_subvolume;
+pub mod transfer;
+pub mod volume;
+pub mod volume_ids;
+pub mod wire;
+
+use crate::problem::{Kind, Problem};
+
+/// Runs blocking work on a thread of its own, whose death becomes a [`Problem`].
+async fn blocking<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    sendshot_service::blocking::run(name, work)
+        .await
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Problem::from_error(Kind::Failed, &error)
+    }
+}
+
+impl From<sendshot_sys::top_level::Error> for Problem {
+    fn from(error: sendshot_sys::top_level::Error) -> Self {
+        Problem::from_error(Kind::Failed, &error)
+    }
+}
+
+impl From<state_subvolume::Error> for Problem {
+    fn from(error: state_subvolume::Error) -> Self {
+        use state_subvolume::Error;
+        let remedy = match &error {
+            Error::NotASubvolume => "move it away; Sendshot keeps its own subvolume there",
+            Error::ReadOnly => "mount the file system read-write",
+            Error::Io { .. } => "",
+        };
+        Problem::from_error(Kind::Failed, &error).remedy(remedy)
+    }
+}
+
+impl From<generate::Error> for Problem {
+    fn from(error: generate::Error) -> Self {
+        Problem::from_error(Kind::Failed, &error)
+    }
+}

@@ -1,0 +1,71 @@
+//! Stage *negotiate*: versions and features, and what the receiver holds of the volume.
+
+use std::time::Duration;
+
+use sendshot_model::ReceiverId;
+use sendshot_proto::hello::{Hello, VERSION, Welcome, software};
+use sendshot_proto::inventory::{self, Inventory, VolumeKey};
+use sendshot_proto::v1;
+use sendshot_proto::v1::replication_client::ReplicationClient;
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::problem::{Kind, Problem};
+use crate::receiver_link::{Link, problem_of};
+
+/// Longest wait for the receiver's greeting.
+const HELLO_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
+const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Agrees on version and features; the first call on every connection.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn hello(
+    client: &mut ReplicationClient<Channel>,
+    address: &str,
+    receiver: ReceiverId,
+) -> Result<Welcome, Problem> {
+    let hello = Hello {
+        version_min: VERSION,
+        version_max: VERSION,
+        software: software("sendshot-sender"),
+        receiver: Some(receiver),
+    };
+    let mut request = Request::new(v1::HelloRequest::from(hello));
+    request.set_timeout(HELLO_DEADLINE);
+    let answer = client.hello(request).await;
+    let answer = answer.map_err(|status| problem_of(address, &status))?;
+    let welcome = Welcome::try_from(answer.into_inner()).map_err(nonsense)?;
+    if welcome.receiver != receiver {
+        return Err(Problem::new(
+            Kind::Refused,
+            "the receiver was set up anew since it was paired",
+        )
+        .remedy("pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"));
+    }
+    Ok(welcome)
+}
+
+/// Asks what the receiver holds.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn inventory(link: &mut Link, volume: &VolumeKey) -> Result<Inventory, Problem> {
+    let mut request = Request::new(v1::InventoryRequest::from(volume));
+    request.set_timeout(INVENTORY_DEADLINE);
+    let answer = link.client().inventory(request).await;
+    let answer = answer
+        .map_err(|status| problem_of(link.address(), &status))?
+        .into_inner();
+    Ok(inventory::parse_response(answer).map_err(nonsense)??)
+}
+
+fn nonsense(error: sendshot_proto::Malformed) -> Problem {
+    Problem::new(
+        Kind::Failed,
+        format!("the receiver's answer makes no sense: {error}"),
+    )
+}

@@ -1,0 +1,108 @@
+//! Pairing with a receiver by the token it printed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendshot_config::{Address, ReceiverEntry};
+use sendshot_identity::Token;
+use sendshot_model::{PeerName, ReceiverId};
+use sendshot_proto::malformed;
+use sendshot_proto::v1;
+use sendshot_proto::v1::pairing_client::PairingClient;
+use tonic::Request;
+
+use crate::blocking;
+use crate::problem::{Kind, Problem};
+use crate::receiver_link::{self, problem_of};
+use crate::sender::Sender;
+
+/// Longest wait for TCP, TLS and the answer, each.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A pairing that was made.
+#[derive(Debug)]
+pub struct Paired {
+    /// The receiver's name here.
+    pub name: PeerName,
+    /// Our name there.
+    pub sender_name: String,
+    /// The file that was written.
+    pub file: PathBuf,
+}
+
+/// Pairs with the receiver at `address` and keeps it under `name`.
+///
+/// Steps: 1. dial, trusting the authority of the token only; 2. redeem the token; 3. write the
+/// receiver's file. A crash between 2 and 3 uses the token up: `peer invite --replace` makes
+/// another.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn pair(
+    sender: &Arc<Sender>,
+    address: Address,
+    name: PeerName,
+    token: &str,
+) -> Result<Paired, Problem> {
+    let token = Token::parse(token).map_err(|e| Problem::from_error(Kind::Refused, &e))?;
+    let config = sendshot_identity::pairing_client_config(token.fingerprint())
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+    let stream =
+        sendshot_identity::connect(address.host(), address.port(), config, DEADLINE).await?; // 1
+    let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
+    let channel = receiver_link::channel(stream).await?;
+    let mut request = Request::new(v1::PairRequest {
+        secret: token.secret().to_bytes().to_vec(),
+        sender_id: sender.id().to_bytes().to_vec(),
+        signing_request: sender
+            .key()
+            .csr()
+            .map_err(|e| Problem::from_error(Kind::Failed, &e))?,
+    });
+    request.set_timeout(DEADLINE);
+    let answer = PairingClient::new(channel).pair(request).await; // 2
+    let answer = answer
+        .map_err(|status| problem_of(&address.to_string(), &status))?
+        .into_inner();
+    let entry = entry(address, authority, &answer)?;
+    let dir = sender.paths().receivers_dir.clone();
+    let file = dir.join(format!("{name}.toml"));
+    let stored_name = name.clone();
+    blocking("receivers", move || {
+        sendshot_config::store(&dir, &stored_name, &entry) // 3
+    })
+    .await?
+    .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+    let sender_name = sendshot_proto::failure::printable(&answer.sender_name);
+    tracing::info!(receiver = %name, file = %file.display(), %sender_name, "paired");
+    Ok(Paired {
+        name,
+        sender_name,
+        file,
+    })
+}
+
+/// The authority is the one that TLS verified, whatever the answer says.
+fn entry(
+    address: Address,
+    authority: Option<String>,
+    answer: &v1::PairResponse,
+) -> Result<ReceiverEntry, Problem> {
+    let nonsense = |what: String| {
+        Problem::new(
+            Kind::Failed,
+            format!("the receiver's answer makes no sense: {what}"),
+        )
+    };
+    let id = malformed::id_bytes(&answer.receiver_id, "receiver_id")
+        .map_err(|e| nonsense(e.to_string()))?;
+    let ca_certificate =
+        authority.ok_or_else(|| nonsense("its authority is not in its chain".into()))?;
+    Ok(ReceiverEntry {
+        address,
+        receiver_id: ReceiverId::from_bytes(id),
+        ca_certificate,
+        client_certificate: answer.certificate.clone(),
+    })
+}

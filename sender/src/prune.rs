@@ -1,0 +1,109 @@
+//! Stage *prune*: deleting hidden snapshots that no later push needs.
+
+use std::io;
+
+use sendshot_model::{PushId, ReceiverId, VolumeId};
+use sendshot_sys::subvolume;
+use uuid::Uuid;
+
+use crate::journal::{self, Record, State};
+use crate::state_subvolume::StateSubvolume;
+
+/// Deletes the snapshot of a record, then the record. A crash between leaves a record without
+/// snapshot, which settling drops.
+///
+/// # Errors
+/// The kernel's; the record then stays, so that settling tries again.
+pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    match subvolume::destroy(state.snapshots(), &record.snapshot_name()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    record.remove(state.pushes())
+}
+
+/// Lets go of the acknowledged snapshots of this volume and receiver that are older than
+/// `newest`, the one just acknowledged; returns their UUIDs. One that cannot be deleted now
+/// stays on record and is tried again by the next push.
+///
+/// # Errors
+/// The kernel's, for reading the journal.
+pub fn superseded(
+    state: &StateSubvolume,
+    volume: VolumeId,
+    receiver: ReceiverId,
+    newest: PushId,
+) -> io::Result<Vec<Uuid>> {
+    let records = journal::records(state.pushes())?;
+    let mut pruned = Vec::new();
+    for record in choose(&records, volume, receiver, newest) {
+        match let_go(state, record) {
+            Ok(()) => pruned.extend(record.snapshot.map(|snapshot| snapshot.uuid)),
+            Err(e) => tracing::warn!(push = %record.push, "prune an old push snapshot: {e}"),
+        }
+    }
+    Ok(pruned)
+}
+
+/// What `newest` makes superfluous. Pure.
+fn choose(
+    records: &[Record],
+    volume: VolumeId,
+    receiver: ReceiverId,
+    newest: PushId,
+) -> Vec<&Record> {
+    let Some(newest) = records.iter().find(|record| record.push == newest) else {
+        return Vec::new();
+    };
+    records
+        .iter()
+        .filter(|record| record.volume == volume && record.receiver == receiver)
+        .filter(|record| record.push != newest.push && record.sender == newest.sender)
+        .filter(|record| record.state == State::Acknowledged)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Intent;
+    use sendshot_model::SenderId;
+
+    fn record(like: Option<&Record>, state: State) -> Record {
+        let fresh = Record::new(Intent {
+            sender: like.map_or_else(SenderId::generate, |r| r.sender),
+            volume: like.map_or_else(VolumeId::generate, |r| r.volume),
+            volume_name: "photos".parse().unwrap(),
+            receiver: like.map_or_else(ReceiverId::generate, |r| r.receiver),
+            receiver_name: "nas2".parse().unwrap(),
+            push: PushId::generate(),
+            taken_at: 0,
+        });
+        Record { state, ..fresh }
+    }
+
+    #[test]
+    fn only_older_acknowledged_pushes_of_the_same_volume_and_receiver_go() {
+        let newest = record(None, State::Acknowledged);
+        let old = record(Some(&newest), State::Acknowledged);
+        let unconfirmed = record(Some(&newest), State::Unconfirmed);
+        let elsewhere = Record {
+            receiver: ReceiverId::generate(),
+            ..record(Some(&newest), State::Acknowledged)
+        };
+        let other_box = Record {
+            sender: SenderId::generate(),
+            ..record(Some(&newest), State::Acknowledged)
+        };
+        let all = [
+            newest.clone(),
+            old.clone(),
+            unconfirmed,
+            elsewhere,
+            other_box,
+        ];
+        let chosen = choose(&all, newest.volume, newest.receiver, newest.push);
+        assert_eq!(chosen, [&old]);
+    }
+}

@@ -1,0 +1,415 @@
+//! The way of a push: its stages in order. Each is a module of its name.
+//!
+//! | stage | module |
+//! |---|---|
+//! | snapshot | [`crate::snapshot`] |
+//! | negotiate | [`crate::negotiate`] |
+//! | plan | [`crate::lineage`] asks, [`crate::plan`] decides |
+//! | generate | [`crate::generate`] |
+//! | transfer, apply, commit, acknowledge | [`crate::transfer`], and the receiver |
+//! | record | [`crate::record`] |
+//! | prune | [`crate::prune`] |
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sendshot_model::{PeerName, TransferId, VolumeRef};
+use sendshot_proto::inventory::{HeldCopy, VolumeKey};
+use sendshot_proto::transfer::{Begin, ParentRef};
+use sendshot_sys::subvolume::Info;
+use sendshot_sys::top_level::TopLevel;
+
+use crate::blocking;
+use crate::generate;
+use crate::journal::{Intent, Record, State};
+use crate::lineage;
+use crate::negotiate;
+use crate::plan::{self, Plan, Wish};
+use crate::problem::{Kind, Problem};
+use crate::progress::Listener;
+use crate::prune;
+use crate::receiver_link::{self, Link};
+use crate::record;
+use crate::report::{KERNEL_ENGINE, Report};
+use crate::running::Running;
+use crate::sender::Sender;
+use crate::settle;
+use crate::snapshot;
+use crate::state_subvolume::StateSubvolume;
+use crate::transfer::{self, Committed, Transfer};
+use crate::volume::{self, Volume};
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where to.
+    pub receiver: PeerName,
+    /// What.
+    pub volume: VolumeRef,
+    /// The parent that the user wants.
+    pub wish: Wish,
+}
+
+/// What is read by this push: a snapshot taken for it, or the user's own.
+#[derive(Debug)]
+struct Subject {
+    fd: OwnedFd,
+    info: Info,
+    taken_at: i64,
+    /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
+    record: Option<Record>,
+}
+
+/// What all stages of one push share.
+struct Push {
+    sender: Arc<Sender>,
+    running: Arc<Running>,
+    listener: Listener,
+    key: VolumeKey,
+    link: Link,
+    state: Arc<StateSubvolume>,
+}
+
+/// Runs a push to its end.
+///
+/// # Errors
+/// A [`Problem`] for the user; what the push made is then gone, except that a snapshot which
+/// the receiver may have committed stays until the next push finds out.
+pub async fn run(
+    sender: Arc<Sender>,
+    request: Request,
+    volume: Volume,
+    running: Arc<Running>,
+    listener: Listener,
+) -> Result<Report, Problem> {
+    let skipped = volume
+        .skipped
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    listener.stage(&running, "connect", "");
+    let link = connect(&sender, &request.receiver, &running).await?;
+    let state = Arc::new(prepare(&sender, &volume).await?);
+    let wish = request.wish;
+    let mut push = Push {
+        key: volume.key.clone(),
+        sender,
+        running,
+        listener,
+        link,
+        state,
+    };
+    let subject = push.snapshot(volume).await?;
+    let record = subject.record.clone();
+    let outcome = push.send(subject, wish).await;
+    match outcome {
+        Ok(mut report) => {
+            report.skipped = skipped;
+            push.finish();
+            Ok(report)
+        }
+        Err(problem) => {
+            push.abandon(record).await;
+            Err(problem)
+        }
+    }
+}
+
+/// What a push would do, without doing it.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn dry_run(
+    sender: &Arc<Sender>,
+    request: &Request,
+    volume: Volume,
+) -> Result<(VolumeKey, Plan), Problem> {
+    let entry = sender.receiver(&request.receiver).await?;
+    let mut link = receiver_link::connect(&entry, sender.key()).await?;
+    let held = negotiate::inventory(&mut link, &volume.key).await?.copies;
+    let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let plan = blocking("plan", move || -> Result<Plan, Problem> {
+        let top = TopLevel::of(&volume.fd)?;
+        decide(&top, &info, held, wish)
+    })
+    .await??;
+    Ok((key, plan))
+}
+
+async fn connect(sender: &Sender, receiver: &PeerName, running: &Running) -> Result<Link, Problem> {
+    let entry = sender.receiver(receiver).await?;
+    tokio::select! {
+        link = receiver_link::connect(&entry, sender.key()) => Ok(link?),
+        () = running.cancel.cancelled() => Err(transfer::Error::Cancelled.into()),
+    }
+}
+
+/// Opens our state subvolume and settles what crashed pushes left in it.
+async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Problem> {
+    let fd = volume.fd.try_clone()?;
+    let sender = Arc::clone(sender);
+    let path = volume.path.clone();
+    blocking("state-subvolume", move || -> Result<_, Problem> {
+        let top = TopLevel::of(&fd)?;
+        sender.filesystems().remember(top.fsid(), &path)?;
+        let state = StateSubvolume::open_or_create(top)?;
+        settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))?;
+        Ok(state)
+    })
+    .await?
+}
+
+fn decide(top: &TopLevel, info: &Info, held: Vec<HeldCopy>, wish: Wish) -> Result<Plan, Problem> {
+    let ancestors = lineage::of(top, info)?;
+    let candidates = lineage::candidates(top, held)?;
+    Ok(plan::decide(wish, &ancestors, candidates)?)
+}
+
+impl Push {
+    /// Takes the push snapshot; an existing read-only one is read as it is.
+    async fn snapshot(&self, volume: Volume) -> Result<Subject, Problem> {
+        if volume.kind == volume::Kind::Snapshot {
+            let detail = format!("{} is read-only already", volume.path.display());
+            self.listener.stage(&self.running, "snapshot", detail);
+            return Ok(Subject {
+                taken_at: volume.info.otime,
+                fd: volume.fd,
+                info: volume.info,
+                record: None,
+            });
+        }
+        let detail = format!("of {}", volume.path.display());
+        self.listener.stage(&self.running, "snapshot", detail);
+        let intent = self.intent();
+        let state = Arc::clone(&self.state);
+        let taken = blocking("snapshot", move || {
+            snapshot::take(&state, &volume.fd, &volume.path, intent)
+        })
+        .await??;
+        Ok(Subject {
+            fd: taken.fd,
+            info: taken.info,
+            taken_at: taken.record.taken_at,
+            record: Some(taken.record),
+        })
+    }
+
+    fn intent(&self) -> Intent {
+        Intent {
+            sender: self.sender.id(),
+            volume: self.key.id,
+            volume_name: self.key.name.clone(),
+            receiver: self.link.receiver(),
+            receiver_name: self.running.receiver.clone(),
+            push: self.running.push,
+            taken_at: Timestamp::now().as_second(),
+        }
+    }
+
+    async fn send(&mut self, subject: Subject, wish: Wish) -> Result<Report, Problem> {
+        let held = self.negotiate().await?;
+        if let Some(copy) = already_held(&subject.info, &held) {
+            return Ok(self.nothing_to_do(&subject, copy));
+        }
+        let plan = self.plan(&subject, held, wish).await?;
+        let committed = self.transfer(&subject, &plan).await?;
+        let pruned = self.record(subject.record).await?;
+        Ok(Report {
+            volume: self.key.name.clone(),
+            receiver: self.running.receiver.clone(),
+            uuid: subject.info.wire_uuid(),
+            parent: plan.parent.map(|parent| parent.uuid),
+            parent_reason: plan.reason,
+            engine: KERNEL_ENGINE.to_owned(),
+            stream_bytes: committed.stream_bytes,
+            wire_bytes: self.link.wire_bytes(),
+            resumed_at: None,
+            seconds: self.running.elapsed().as_secs_f64(),
+            pruned,
+            skipped: Vec::new(),
+            copy: committed.copy,
+        })
+    }
+
+    async fn negotiate(&mut self) -> Result<Vec<HeldCopy>, Problem> {
+        let inventory = negotiate::inventory(&mut self.link, &self.key).await?;
+        let detail = format!("the receiver holds {} copies", inventory.copies.len());
+        self.listener.stage(&self.running, "negotiate", detail);
+        let (state, volume, receiver) =
+            (Arc::clone(&self.state), self.key.id, self.link.receiver());
+        let held = inventory.copies.clone();
+        blocking("settle", move || {
+            settle::acknowledgements(&state, volume, receiver, &held)
+        })
+        .await??;
+        Ok(inventory.copies)
+    }
+
+    async fn plan(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+    ) -> Result<Plan, Problem> {
+        let (state, info) = (Arc::clone(&self.state), subject.info.clone());
+        let plan = blocking("plan", move || decide(state.top(), &info, held, wish)).await??;
+        let reason = plan.reason.clone();
+        self.listener.stage(&self.running, "plan", reason);
+        Ok(plan)
+    }
+
+    async fn transfer(&mut self, subject: &Subject, plan: &Plan) -> Result<Committed, Problem> {
+        let stream_version = self.link.stream_version();
+        let begin = Begin {
+            transfer: TransferId::generate(),
+            volume: self.key.clone(),
+            uuid: subject.info.wire_uuid(),
+            ctransid: subject.info.ctransid,
+            parent: plan.parent.map(|parent| ParentRef {
+                uuid: parent.uuid,
+                ctransid: parent.ctransid,
+            }),
+            taken_at: subject.taken_at,
+            stream_version,
+        };
+        self.listener.stage(&self.running, "transfer", "");
+        let accepted = tokio::select! {
+            accepted = Transfer::open(&mut self.link, begin) => accepted?,
+            () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
+        };
+        let outputs = generate::kernel(generate::Source {
+            snapshot: subject.fd.try_clone()?,
+            parent: plan.parent.map(|parent| parent.local_id),
+            stream_version,
+        })?;
+        let before_end = async || self.announce_end(subject.record.clone()).await;
+        tokio::select! {
+            committed = accepted.run(outputs, &self.running, &self.running.cancel, before_end) => Ok(committed?),
+            never = self.listener.tick(Arc::clone(&self.running)) => match never {},
+        }
+    }
+
+    /// From here on the receiver may commit without our hearing of it.
+    async fn announce_end(&self, record: Option<Record>) -> std::io::Result<()> {
+        self.listener.stage(&self.running, "commit", "");
+        let Some(mut record) = record else {
+            return Ok(());
+        };
+        let state = Arc::clone(&self.state);
+        let work = move || {
+            record.state = State::Unconfirmed;
+            record.store(state.pushes())
+        };
+        blocking("record", work)
+            .await
+            .map_err(|problem| std::io::Error::other(problem.message))?
+    }
+
+    /// Records the acknowledgement and lets go of what it makes superfluous.
+    async fn record(&self, record: Option<Record>) -> Result<Vec<uuid::Uuid>, Problem> {
+        self.listener.stage(&self.running, "record", "");
+        let Some(record) = record else {
+            return Ok(Vec::new());
+        };
+        let (state, volume, receiver) =
+            (Arc::clone(&self.state), self.key.id, self.link.receiver());
+        let pruned = blocking("record", move || {
+            record::acknowledged(&state, record, volume, receiver)
+        })
+        .await??;
+        let detail = format!("{} older snapshots let go", pruned.len());
+        self.listener.stage(&self.running, "prune", detail);
+        Ok(pruned)
+    }
+
+    fn nothing_to_do(&self, subject: &Subject, copy: &HeldCopy) -> Report {
+        Report {
+            volume: self.key.name.clone(),
+            receiver: self.running.receiver.clone(),
+            uuid: subject.info.wire_uuid(),
+            parent: None,
+            parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
+            engine: KERNEL_ENGINE.to_owned(),
+            stream_bytes: 0,
+            wire_bytes: self.link.wire_bytes(),
+            resumed_at: None,
+            seconds: self.running.elapsed().as_secs_f64(),
+            pruned: Vec::new(),
+            skipped: Vec::new(),
+            copy: copy.name.clone(),
+        }
+    }
+
+    fn finish(self) {
+        if let Ok(state) = Arc::try_unwrap(self.state) {
+            state.reclaim_space();
+        }
+    }
+
+    /// Lets go of the snapshot of a push that failed, unless the receiver may have committed.
+    async fn abandon(self, record: Option<Record>) {
+        let state = Arc::clone(&self.state);
+        if let Some(record) = record {
+            let push = record.push;
+            let work = move || match crate::journal::find(state.pushes(), push)? {
+                Some(now) if now.state == State::Sending => prune::let_go(&state, &now),
+                Some(_) | None => Ok(()),
+            };
+            match blocking("abandon", work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => {
+                    tracing::warn!(%push, "an abandoned push is left to be settled later: {e}")
+                }
+                Err(e) => {
+                    tracing::warn!(%push, "an abandoned push is left to be settled later: {e}")
+                }
+            }
+        }
+        self.finish();
+    }
+}
+
+/// A copy of exactly this state.
+fn already_held<'a>(info: &Info, held: &'a [HeldCopy]) -> Option<&'a HeldCopy> {
+    held.iter().find(|copy| {
+        copy.uuid == info.wire_uuid() && copy.ctransid == info.ctransid && copy.unusable.is_none()
+    })
+}
+
+impl From<transfer::Error> for Problem {
+    fn from(error: transfer::Error) -> Self {
+        match error {
+            transfer::Error::Refused(failure) => failure.into(),
+            transfer::Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled")
+                .remedy("the kernel engine cannot resume; the next push starts over"),
+            transfer::Error::Broken(problem) => problem,
+            transfer::Error::Generate(_)
+            | transfer::Error::Nonsense(_)
+            | transfer::Error::Record(_) => Problem::from_error(Kind::Failed, &error),
+        }
+    }
+}
+
+impl From<snapshot::Error> for Problem {
+    fn from(error: snapshot::Error) -> Self {
+        let remedy = match &error {
+            snapshot::Error::SwapFile { .. } => {
+                "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
+            }
+            snapshot::Error::Journal(_) | snapshot::Error::Io(_) => "",
+        };
+        let kind = match &error {
+            snapshot::Error::SwapFile { .. } => Kind::Usage,
+            snapshot::Error::Journal(_) | snapshot::Error::Io(_) => Kind::Failed,
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+impl From<plan::Error> for Problem {
+    fn from(error: plan::Error) -> Self {
+        Problem::from_error(Kind::Usage, &error)
+            .remedy("`sendshotctl plan` shows which copies can be the parent")
+    }
+}

@@ -1,0 +1,181 @@
+//! A connection to a receiver: mutual TLS, HTTP/2, and the greeting done.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use sendshot_config::ReceiverEntry;
+use sendshot_identity::{ConnectError, SenderKey};
+use sendshot_model::ReceiverId;
+use sendshot_proto::hello::Welcome;
+use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::v1;
+use sendshot_proto::v1::replication_client::ReplicationClient;
+use sendshot_sys::filesystem;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+use crate::negotiate;
+use crate::problem::{Kind, Problem};
+use crate::wire::{Counted, WireBytes};
+
+/// Longest wait for TCP and TLS together.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often an idle connection is asked for a sign of life, and how long that may take: a
+/// vanished peer is noticed in under a minute.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Link {
+    address: String,
+    client: ReplicationClient<Channel>,
+    welcome: Welcome,
+    wire: WireBytes,
+}
+
+/// Dials a receiver and greets it.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Problem> {
+    let config =
+        sendshot_identity::client_config(&entry.ca_certificate, &entry.client_certificate, key)
+            .map_err(|e| {
+                Problem::from_error(Kind::Usage, &e).remedy("pair with the receiver again")
+            })?;
+    let (host, port) = (entry.address.host(), entry.address.port());
+    let address = entry.address.to_string();
+    let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
+    let wire = WireBytes::default();
+    let channel = channel(Counted::new(stream, wire.clone())).await?;
+    let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
+    tracing::debug!(receiver = %welcome.receiver, software = %welcome.software, "connected");
+    Ok(Link {
+        address,
+        client,
+        welcome,
+        wire,
+    })
+}
+
+/// HTTP/2 over a stream that is open already.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn channel<S>(stream: S) -> Result<Channel, Problem>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    // The connection is made once: a broken one must fail the push, not be dialled anew under it.
+    let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = once
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+    });
+    // The name is only for HTTP/2's headers; TLS has checked who is there.
+    Endpoint::from_static("http://receiver.sendshot")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_DEADLINE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| Problem::from_error(Kind::Unreachable, &e))
+}
+
+impl Link {
+    /// The calls.
+    pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
+        &mut self.client
+    }
+
+    /// Where the receiver was dialled, for messages.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The receiver's instance.
+    pub fn receiver(&self) -> ReceiverId {
+        self.welcome.receiver
+    }
+
+    /// The newest stream version that both sides and this kernel speak.
+    pub fn stream_version(&self) -> u32 {
+        filesystem::send_stream_version().clamp(1, self.welcome.stream_version)
+    }
+
+    /// Bytes on the connection so far.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire.get()
+    }
+
+    /// Opens a push.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn transfer(
+        &mut self,
+        messages: ReceiverStream<v1::TransferUp>,
+    ) -> Result<Streaming<v1::TransferDown>, Problem> {
+        match self.client.transfer(messages).await {
+            Ok(answers) => Ok(answers.into_inner()),
+            Err(status) => Err(problem_of(&self.address, &status)),
+        }
+    }
+}
+
+/// What a failed call to the receiver at `address` means to the user.
+pub fn problem_of(address: &str, status: &Status) -> Problem {
+    if let Some(error) = ConnectError::find_in(address, status) {
+        return error.into();
+    }
+    let text = sendshot_proto::failure::printable(status.message());
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
+            Problem::new(Kind::Refused, text)
+        }
+        Code::Unavailable | Code::DeadlineExceeded => Problem::new(
+            Kind::Unreachable,
+            format!("the connection to the receiver at {address} broke: {text}"),
+        ),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => Problem::new(
+            Kind::Failed,
+            format!("the call to the receiver at {address} failed: {text}"),
+        ),
+    }
+}
+
+impl From<ConnectError> for Problem {
+    fn from(error: ConnectError) -> Self {
+        let kind = match &error {
+            ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => {
+                Kind::Unreachable
+            }
+            ConnectError::WrongReceiver { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::Clock { .. } => Kind::Refused,
+        };
+        Problem::from_error(kind, &error)
+    }
+}

@@ -1,0 +1,104 @@
+//! The whole story of a push that succeeded.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use sendshot_model::{PeerName, VolumeName};
+use sendshot_proto::{Malformed, malformed, v1};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The engine that made the stream.
+pub const KERNEL_ENGINE: &str = "kernel";
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The volume.
+    pub volume: VolumeName,
+    /// The receiver.
+    pub receiver: PeerName,
+    /// UUID of the state that was sent.
+    pub uuid: Uuid,
+    /// UUID of its parent; `None` for a full send.
+    pub parent: Option<Uuid>,
+    /// Why this parent, or why none.
+    pub parent_reason: String,
+    /// What made the stream.
+    pub engine: String,
+    /// Length of the stream in bytes.
+    pub stream_bytes: u64,
+    /// Bytes on the connection, both directions, encryption included.
+    pub wire_bytes: u64,
+    /// Stream offset it was resumed at, if it was.
+    pub resumed_at: Option<u64>,
+    /// How long it took.
+    pub seconds: f64,
+    /// UUIDs of the snapshots that were let go on this box.
+    pub pruned: Vec<Uuid>,
+    /// Nested subvolumes that were left out; what is not UTF-8 in a path is replaced.
+    pub skipped: Vec<String>,
+    /// Where the copy is, below the receiver's root.
+    pub copy: String,
+}
+
+/// A path as the bytes of a message.
+pub fn path_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+impl From<Report> for v1::PushReport {
+    fn from(report: Report) -> Self {
+        let bytes = |uuid: Uuid| uuid.as_bytes().to_vec();
+        Self {
+            volume: report.volume.to_string(),
+            receiver: report.receiver.to_string(),
+            uuid: bytes(report.uuid),
+            parent: report.parent.map(bytes).unwrap_or_default(),
+            parent_reason: report.parent_reason,
+            engine: report.engine,
+            stream_bytes: report.stream_bytes,
+            wire_bytes: report.wire_bytes,
+            resumed_at: report.resumed_at,
+            seconds: report.seconds,
+            pruned: report.pruned.into_iter().map(bytes).collect(),
+            skipped: report.skipped.into_iter().map(String::into_bytes).collect(),
+            copy: report.copy,
+        }
+    }
+}
+
+impl TryFrom<v1::PushReport> for Report {
+    type Error = Malformed;
+
+    fn try_from(message: v1::PushReport) -> Result<Self, Malformed> {
+        let parent = match message.parent.as_slice() {
+            [] => None,
+            bytes => Some(malformed::uuid(bytes, "parent")?),
+        };
+        Ok(Self {
+            volume: message.volume.parse()?,
+            receiver: message.receiver.parse()?,
+            uuid: malformed::uuid(&message.uuid, "uuid")?,
+            parent,
+            parent_reason: message.parent_reason,
+            engine: message.engine,
+            stream_bytes: message.stream_bytes,
+            wire_bytes: message.wire_bytes,
+            resumed_at: message.resumed_at,
+            seconds: message.seconds,
+            pruned: message
+                .pruned
+                .iter()
+                .map(|bytes| malformed::uuid(bytes, "pruned"))
+                .collect::<Result<_, _>>()?,
+            skipped: message.skipped.iter().map(|bytes| lossy(bytes)).collect(),
+            copy: message.copy,
+        })
+    }
+}
+
+/// A path of a message as text for people.
+pub fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

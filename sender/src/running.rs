@@ -1,0 +1,152 @@
+//! The pushes that are under way.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sendshot_model::{PeerName, PushId, VolumeId, VolumeName};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::volume::Volume;
+
+/// A push as others see it.
+#[derive(Debug)]
+pub struct Running {
+    /// Its id.
+    pub push: PushId,
+    /// What is pushed.
+    pub volume: VolumeName,
+    /// Where it lies on this box.
+    pub path: PathBuf,
+    /// Where to.
+    pub receiver: PeerName,
+    /// Cancels it.
+    pub cancel: CancellationToken,
+    stage: Mutex<&'static str>,
+    stream_bytes: AtomicU64,
+    applied_bytes: AtomicU64,
+    started: Instant,
+    over: watch::Sender<bool>,
+}
+
+impl Running {
+    /// The stage it is in.
+    pub fn stage(&self) -> &'static str {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a stage.
+    pub fn enter(&self, stage: &'static str) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// Counts bytes of the stream that were handed to the connection.
+    pub fn sent(&self, bytes: u64) {
+        self.stream_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes how far the receiver is.
+    pub fn applied(&self, offset: u64) {
+        self.applied_bytes.store(offset, Ordering::Relaxed);
+    }
+
+    /// Bytes handed to the connection, and bytes applied by the receiver.
+    pub fn progress(&self) -> (u64, u64) {
+        (
+            self.stream_bytes.load(Ordering::Relaxed),
+            self.applied_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// How long it has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Returns when it is over.
+    pub async fn over(&self) {
+        // An error means that the push was dropped, which is over as well.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+}
+
+type Key = (VolumeId, PeerName);
+
+/// All running pushes; one per volume and receiver.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    pushes: Arc<Mutex<HashMap<Key, Arc<Running>>>>,
+}
+
+/// A place in the table, given up when dropped.
+#[derive(Debug)]
+pub struct Place {
+    table: Table,
+    key: Key,
+    /// The push.
+    pub running: Arc<Running>,
+}
+
+impl Table {
+    /// Takes the place of a volume and receiver.
+    ///
+    /// # Errors
+    /// The push that already has it.
+    pub fn enter(
+        &self,
+        volume: &Volume,
+        receiver: PeerName,
+        cancel: CancellationToken,
+    ) -> Result<Place, Arc<Running>> {
+        let key = (volume.key.id, receiver.clone());
+        let mut pushes = self.lock();
+        if let Some(running) = pushes.get(&key) {
+            return Err(Arc::clone(running));
+        }
+        let running = Arc::new(Running {
+            push: PushId::generate(),
+            volume: volume.key.name.clone(),
+            path: volume.path.clone(),
+            receiver,
+            cancel,
+            stage: Mutex::new("connect"),
+            stream_bytes: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(0),
+            started: Instant::now(),
+            over: watch::Sender::new(false),
+        });
+        pushes.insert(key.clone(), Arc::clone(&running));
+        Ok(Place {
+            table: self.clone(),
+            key,
+            running,
+        })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Running>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
+        all
+    }
+
+    /// Whether a push is running.
+    pub fn contains(&self, push: PushId) -> bool {
+        self.lock().values().any(|running| running.push == push)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Running>>> {
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.table.lock().remove(&self.key);
+        self.running.over.send_replace(true);
+    }
+}

@@ -1,0 +1,296 @@
+//! The sending daemon's state: what all its pushes share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
+use sendshot_identity::SenderKey;
+use sendshot_model::{PeerName, SenderId};
+use sendshot_sys::durable;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blocking;
+use crate::filesystems::Filesystems;
+use crate::history::{History, Outcome};
+use crate::problem::{Kind, Problem};
+use crate::progress::Listener;
+use crate::push::{self, Request};
+use crate::report::Report;
+use crate::running::Table;
+use crate::volume;
+use crate::volume_ids::VolumeIds;
+
+/// File in the state directory that holds the sender's id.
+const INSTANCE: &str = "instance.json";
+
+/// Where a sending daemon keeps and finds things.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Own state.
+    pub state_dir: PathBuf,
+    /// What pairing wrote.
+    pub receivers_dir: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Instance {
+    sender_id: SenderId,
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Sender {
+    id: SenderId,
+    key: SenderKey,
+    config: RwLock<Arc<SenderConfig>>,
+    paths: Paths,
+    volume_ids: VolumeIds,
+    filesystems: Filesystems,
+    history: History,
+    table: Table,
+    stop: CancellationToken,
+    pushes: TaskTracker,
+}
+
+impl Sender {
+    /// Reads configuration and state; makes id and key at the first start.
+    ///
+    /// # Errors
+    /// Whatever of it cannot be read or made, by name.
+    pub fn load(paths: Paths) -> anyhow::Result<Self> {
+        let config = SenderConfig::load(&paths.config)?;
+        Ok(Self {
+            id: instance(&paths.state_dir)?,
+            key: SenderKey::load_or_create(&paths.state_dir)?,
+            config: RwLock::new(Arc::new(config)),
+            volume_ids: VolumeIds::load(&paths.state_dir)?,
+            filesystems: Filesystems::load(&paths.state_dir)?,
+            history: History::load(&paths.state_dir)?,
+            table: Table::default(),
+            stop: CancellationToken::new(),
+            pushes: TaskTracker::new(),
+            paths,
+        })
+    }
+
+    /// This instance.
+    pub fn id(&self) -> SenderId {
+        self.id
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &SenderKey {
+        &self.key
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<SenderConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration again. Running pushes go on as they began.
+    ///
+    /// # Errors
+    /// What is wrong with it; the former one then stays.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let config = Arc::new(SenderConfig::load(&self.paths.config)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// Where things are.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// The volumes' ids.
+    pub fn volume_ids(&self) -> &VolumeIds {
+        &self.volume_ids
+    }
+
+    /// File systems that hold something of ours.
+    pub fn filesystems(&self) -> &Filesystems {
+        &self.filesystems
+    }
+
+    /// The running pushes.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The last pushes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The paired receivers, read anew: pairing may have happened a moment ago.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn receivers(&self) -> Result<BTreeMap<PeerName, ReceiverEntry>, Problem> {
+        let dir = self.paths.receivers_dir.clone();
+        blocking("receivers", move || sendshot_config::load_dir(&dir))
+            .await?
+            .map_err(|e| Problem::from_error(Kind::Usage, &e))
+    }
+
+    /// One paired receiver.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user if there is none of this name.
+    pub async fn receiver(&self, name: &PeerName) -> Result<ReceiverEntry, Problem> {
+        let mut receivers = self.receivers().await?;
+        receivers.remove(name).ok_or_else(|| {
+            Problem::new(Kind::Usage, format!("receiver `{name}` is not paired")).remedy(format!(
+                "run `sendshotctl peer invite NAME` on {name}, then `sendshotctl pair {name}` here"
+            ))
+        })
+    }
+
+    /// Starts a push; it runs to its end whether or not anybody listens.
+    ///
+    /// # Errors
+    /// A [`Problem`] if it cannot even start.
+    pub async fn start_push(
+        self: &Arc<Self>,
+        request: Request,
+        listener: Listener,
+    ) -> Result<(), Problem> {
+        self.receiver(&request.receiver).await?;
+        let volume = self.resolve(&request).await?;
+        let place = self
+            .table
+            .enter(&volume, request.receiver.clone(), self.stop.child_token())
+            .map_err(|running| {
+                Problem::new(
+                    Kind::Refused,
+                    format!(
+                        "a push of `{}` to `{}` is running since {}",
+                        running.volume,
+                        running.receiver,
+                        sendshot_model::human::duration(running.elapsed()),
+                    ),
+                )
+                .remedy("wait for it, or `sendshotctl cancel` it")
+            })?;
+        let sender = Arc::clone(self);
+        self.pushes.spawn(async move {
+            let running = Arc::clone(&place.running);
+            listener.started(&running);
+            let outcome = push::run(
+                Arc::clone(&sender),
+                request,
+                volume,
+                running,
+                listener.clone(),
+            )
+            .await;
+            sender.remember(&place.running, &outcome).await;
+            drop(place);
+            listener.over(outcome).await;
+        });
+        Ok(())
+    }
+
+    /// Finds and opens what a request names.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<volume::Volume, Problem> {
+        let (sender, wanted) = (Arc::clone(self), request.volume.clone());
+        let volume = blocking("resolve", move || {
+            volume::resolve(&sender.config(), &sender.volume_ids, &wanted)
+        })
+        .await??;
+        Ok(volume)
+    }
+
+    /// One line in the journal that tells the whole story, and the history.
+    async fn remember(
+        self: &Arc<Self>,
+        running: &crate::running::Running,
+        outcome: &Result<Report, Problem>,
+    ) {
+        let entry = match outcome {
+            Ok(report) => {
+                log_done(running, report);
+                Outcome::Done(Box::new(report.clone()))
+            }
+            Err(problem) => {
+                log_failed(running, problem);
+                Outcome::Failed(problem.message.clone())
+            }
+        };
+        let sender = Arc::clone(self);
+        let (volume, receiver) = (running.volume.clone(), running.receiver.clone());
+        let now = Timestamp::now().as_second();
+        let stored = blocking("history", move || {
+            sender.history.add(volume, receiver, now, entry)
+        });
+        if let Ok(Err(e)) = stored.await {
+            tracing::warn!("write the history of pushes: {e}");
+        }
+    }
+
+    /// Cancels all pushes and waits until they have cleaned up.
+    pub async fn shut_down(&self) {
+        self.stop.cancel();
+        self.pushes.close();
+        self.pushes.wait().await;
+    }
+}
+
+fn log_done(running: &crate::running::Running, report: &Report) {
+    tracing::info!(
+        push = %running.push,
+        volume = %report.volume,
+        receiver = %report.receiver,
+        uuid = %report.uuid,
+        parent = report.parent.map(tracing::field::display),
+        parent_reason = %report.parent_reason,
+        engine = %report.engine,
+        stream_bytes = report.stream_bytes,
+        wire_bytes = report.wire_bytes,
+        seconds = report.seconds,
+        pruned = report.pruned.len(),
+        skipped = report.skipped.len(),
+        copy = %report.copy,
+        "pushed {} to {}: {} in {}",
+        report.volume,
+        report.receiver,
+        sendshot_model::human::bytes_human(report.stream_bytes),
+        sendshot_model::human::duration(running.elapsed()),
+    );
+}
+
+fn log_failed(running: &crate::running::Running, problem: &Problem) {
+    tracing::info!(
+        push = %running.push,
+        volume = %running.volume,
+        receiver = %running.receiver,
+        stage = running.stage(),
+        seconds = running.elapsed().as_secs_f64(),
+        remedy = %problem.remedy,
+        "push of {} to {} failed: {}",
+        running.volume,
+        running.receiver,
+        problem.message,
+    );
+}
+
+fn instance(state_dir: &Path) -> io::Result<SenderId> {
+    let path = state_dir.join(INSTANCE);
+    if let Some(instance) = durable::read_json::<Instance>(&path)? {
+        return Ok(instance.sender_id);
+    }
+    let sender_id = SenderId::generate();
+    durable::write_json(&path, &Instance { sender_id })?;
+    Ok(sender_id)
+}

@@ -1,0 +1,168 @@
+//! Settling what earlier pushes left, after a crash or a lost acknowledgement.
+//!
+//! | record | at start, and before a push | when the receiver reports what it holds |
+//! |---|---|---|
+//! | `sending`, push not running | delete snapshot and record: nothing was committed | – |
+//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else delete |
+//! | `acknowledged` | keep: parent of the next push | – |
+
+use std::io;
+
+use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
+use sendshot_proto::inventory::HeldCopy;
+
+use crate::journal::{self, Record, State};
+use crate::prune;
+use crate::state_subvolume::StateSubvolume;
+
+/// What is to be done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    Drop,
+    Acknowledge,
+}
+
+/// Deletes what unfinished pushes of this sender left that nobody runs any more; returns how
+/// many there were.
+///
+/// # Errors
+/// The kernel's, for reading the journal. What cannot be deleted is logged and stays.
+pub fn leftovers(
+    state: &StateSubvolume,
+    sender: SenderId,
+    running: impl Fn(PushId) -> bool,
+) -> io::Result<usize> {
+    let records = journal::records(state.pushes())?;
+    let mut settled = 0;
+    for record in &records {
+        if at_start(record, sender, running(record.push)) != Verdict::Drop {
+            continue;
+        }
+        match prune::let_go(state, record) {
+            Ok(()) => settled += 1,
+            Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
+        }
+    }
+    if settled > 0 {
+        tracing::info!(
+            settled,
+            "unfinished pushes of an earlier run were cleaned up"
+        );
+    }
+    Ok(settled)
+}
+
+/// Finds out about acknowledgements that were lost, now that the receiver has told what it
+/// holds of the volume. No push of this volume to this receiver may be running but the caller's.
+///
+/// # Errors
+/// The kernel's.
+pub fn acknowledgements(
+    state: &StateSubvolume,
+    volume: VolumeId,
+    receiver: ReceiverId,
+    held: &[HeldCopy],
+) -> io::Result<()> {
+    for mut record in journal::records(state.pushes())? {
+        if record.volume != volume || record.receiver != receiver {
+            continue;
+        }
+        match after_inventory(&record, held) {
+            Verdict::Keep => {}
+            Verdict::Drop => prune::let_go(state, &record)?,
+            Verdict::Acknowledge => {
+                tracing::info!(push = %record.push, receiver = %record.receiver_name,
+                    volume = %record.volume_name, "a lost acknowledgement was found out");
+                record.state = State::Acknowledged;
+                record.store(state.pushes())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn at_start(record: &Record, sender: SenderId, running: bool) -> Verdict {
+    match record.state {
+        State::Sending if record.sender == sender && !running => Verdict::Drop,
+        State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
+    }
+}
+
+fn after_inventory(record: &Record, held: &[HeldCopy]) -> Verdict {
+    let is_held = record
+        .snapshot
+        .is_some_and(|snapshot| held.iter().any(|copy| copy.uuid == snapshot.uuid));
+    match (record.state, is_held) {
+        (State::Unconfirmed, true) => Verdict::Acknowledge,
+        (State::Unconfirmed, false) => Verdict::Drop,
+        (State::Sending | State::Acknowledged, _) => Verdict::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Intent, SnapshotId};
+    use uuid::Uuid;
+
+    fn record(state: State) -> Record {
+        let fresh = Record::new(Intent {
+            sender: SenderId::generate(),
+            volume: VolumeId::generate(),
+            volume_name: "photos".parse().unwrap(),
+            receiver: ReceiverId::generate(),
+            receiver_name: "nas2".parse().unwrap(),
+            push: PushId::generate(),
+            taken_at: 0,
+        });
+        let snapshot = Some(SnapshotId {
+            uuid: Uuid::from_u128(7),
+            otransid: 1,
+        });
+        Record {
+            state,
+            snapshot,
+            ..fresh
+        }
+    }
+
+    fn held(uuid: u128) -> HeldCopy {
+        HeldCopy {
+            uuid: Uuid::from_u128(uuid),
+            ctransid: 1,
+            name: "x".into(),
+            unusable: None,
+            committed_at: 0,
+        }
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_committed_is_dropped_unheard() {
+        let sending = record(State::Sending);
+        assert_eq!(at_start(&sending, sending.sender, false), Verdict::Drop);
+        assert_eq!(at_start(&sending, sending.sender, true), Verdict::Keep);
+        assert_eq!(
+            at_start(&sending, SenderId::generate(), false),
+            Verdict::Keep
+        );
+        for state in [State::Unconfirmed, State::Acknowledged] {
+            let kept = record(state);
+            assert_eq!(at_start(&kept, kept.sender, false), Verdict::Keep);
+        }
+    }
+
+    #[test]
+    fn the_receivers_report_decides_about_the_unconfirmed() {
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &[held(7)]),
+            Verdict::Acknowledge
+        );
+        assert_eq!(after_inventory(&unconfirmed, &[held(8)]), Verdict::Drop);
+        assert_eq!(
+            after_inventory(&record(State::Acknowledged), &[]),
+            Verdict::Keep
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! Stage *snapshot*: a hidden read-only snapshot of the volume, journalled before it exists.
+//!
+//! Steps, and what a crash after each leaves:
+//!
+//! 1. Write the record, state `sending`. — A record without snapshot; settling drops it.
+//! 2. Make the snapshot, named by the push. — A snapshot that a record names; settling
+//!    deletes both.
+//! 3. Add the snapshot's UUID to the record. — The same.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use sendshot_sys::durable;
+use sendshot_sys::subvolume::{self, Access, Info};
+
+use crate::journal::{Intent, Record, SnapshotId};
+use crate::state_subvolume::StateSubvolume;
+
+/// Where the kernel lists active swap files.
+const SWAPS: &str = "/proc/swaps";
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel cannot snapshot a volume whose swap file is in use.
+    #[error("the volume holds an active swap file: {}", list(.files))]
+    SwapFile {
+        /// Active swap files inside the volume; empty if they could not be told.
+        files: Vec<PathBuf>,
+    },
+    /// A journal record could not be written.
+    #[error("write the push's record")]
+    Journal(#[source] io::Error),
+    /// The kernel said no.
+    #[error("snapshot the volume")]
+    Io(#[source] io::Error),
+}
+
+fn list(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+    if names.is_empty() {
+        "see /proc/swaps".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// A push snapshot, opened.
+#[derive(Debug)]
+pub struct PushSnapshot {
+    /// Its root directory.
+    pub fd: OwnedFd,
+    /// What the kernel knows of it.
+    pub info: Info,
+    /// Its journal record.
+    pub record: Record,
+}
+
+/// Takes the snapshot of a push.
+///
+/// # Errors
+/// See [`Error`]; nothing is left behind then.
+pub fn take(
+    state: &StateSubvolume,
+    volume: impl AsFd,
+    path: &Path,
+    intent: Intent,
+) -> Result<PushSnapshot, Error> {
+    let mut record = Record::new(intent);
+    record.store(state.pushes()).map_err(Error::Journal)?; // 1
+    let result = create(state, volume, &mut record);
+    result.map_err(|e| {
+        undo(state, &record);
+        match e.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::TXTBSY.raw_os_error() => Error::SwapFile {
+                files: active_swap_files(path),
+            },
+            _ => Error::Io(e),
+        }
+    })
+}
+
+fn create(
+    state: &StateSubvolume,
+    volume: impl AsFd,
+    record: &mut Record,
+) -> io::Result<PushSnapshot> {
+    let name = record.snapshot_name();
+    subvolume::snapshot(volume, state.snapshots(), &name, Access::ReadOnly)?; // 2
+    let fd = durable::open_dir(state.snapshots(), &name)?;
+    let info = subvolume::info(&fd)?;
+    record.snapshot = Some(SnapshotId {
+        uuid: info.uuid,
+        otransid: info.otransid,
+    });
+    record.store(state.pushes())?; // 3
+    Ok(PushSnapshot {
+        fd,
+        info,
+        record: record.clone(),
+    })
+}
+
+/// Takes back what a failed attempt left; what cannot be taken back, settling will.
+fn undo(state: &StateSubvolume, record: &Record) {
+    if let Err(e) = crate::prune::let_go(state, record) {
+        tracing::warn!(push = %record.push, "an abandoned push is left to be settled later: {e}");
+    }
+}
+
+/// Swap files in use below `path`, which is how the user wrote it.
+fn active_swap_files(path: &Path) -> Vec<PathBuf> {
+    let swaps = std::fs::read_to_string(SWAPS).unwrap_or_default();
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(PathBuf::from)
+        .filter(|file| file.starts_with(&real))
+        .collect()
+}

@@ -1,0 +1,130 @@
+//! Our one subvolume on a source file system: `.sendshot` at its top level.
+//!
+//! It is a subvolume so that a volume that is the top level itself does not replicate it. It
+//! holds `snapshots/`, the hidden push snapshots, and `pushes/`, the journal of them.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::Mode;
+use sendshot_sys::subvolume;
+use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{durable, filesystem};
+
+/// Its name.
+pub const NAME: &str = ".sendshot";
+/// Directory of hidden snapshots.
+const SNAPSHOTS: &str = "snapshots";
+/// Directory of journal records.
+const PUSHES: &str = "pushes";
+
+/// Why our subvolume cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something else has the name.
+    #[error("`{NAME}` at the top level of the file system is not a subvolume of ours")]
+    NotASubvolume,
+    /// The file system or its mount is read-only.
+    #[error("the file system is mounted read-only, so no snapshot can be made on it")]
+    ReadOnly,
+    /// The kernel said no.
+    #[error("{what} in `{NAME}`")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| match source.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::ROFS.raw_os_error() => Error::ReadOnly,
+        _ => Error::Io { what, source },
+    }
+}
+
+/// The opened state subvolume. It keeps the device busy: hold it only while working.
+#[derive(Debug)]
+pub struct StateSubvolume {
+    top: TopLevel,
+    snapshots: OwnedFd,
+    pushes: OwnedFd,
+}
+
+impl StateSubvolume {
+    /// Opens it, if this file system has one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(top: TopLevel) -> Result<Option<Self>, Error> {
+        match durable::open_dir(&top, OsStr::new(NAME)) {
+            Ok(root) => Self::from_root(top, &root).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(_) => Err(Error::NotASubvolume),
+        }
+    }
+
+    /// Opens it, made first if need be.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open_or_create(top: TopLevel) -> Result<Self, Error> {
+        match subvolume::create(&top, OsStr::new(NAME)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed("create the state subvolume")(e)),
+        }
+        let root = durable::open_dir(&top, OsStr::new(NAME)).map_err(|_| Error::NotASubvolume)?;
+        Self::from_root(top, &root)
+    }
+
+    fn from_root(top: TopLevel, root: &OwnedFd) -> Result<Self, Error> {
+        let ours = subvolume::is_subvolume(root).map_err(failed("look"))?;
+        if !ours {
+            return Err(Error::NotASubvolume);
+        }
+        let private = Mode::from_raw_mode(durable::PRIVATE_DIR);
+        rustix::fs::fchmod(root, private)
+            .map_err(|e| failed("close it to other users")(e.into()))?;
+        let dir = |name: &str| {
+            durable::private_dir(root, OsStr::new(name)).map_err(failed("create a directory"))
+        };
+        Ok(Self {
+            snapshots: dir(SNAPSHOTS)?,
+            pushes: dir(PUSHES)?,
+            top,
+        })
+    }
+
+    /// The top level of the file system.
+    pub fn top(&self) -> &TopLevel {
+        &self.top
+    }
+
+    /// The directory of hidden snapshots.
+    pub fn snapshots(&self) -> BorrowedFd<'_> {
+        self.snapshots.as_fd()
+    }
+
+    /// The directory of journal records.
+    pub fn pushes(&self) -> BorrowedFd<'_> {
+        self.pushes.as_fd()
+    }
+
+    /// Lets the cleaner give back the space of what was deleted, without waiting for it here:
+    /// the commit it needs can take seconds on a busy disk.
+    pub fn reclaim_space(self) {
+        let work = move || {
+            if let Err(e) = filesystem::sync(&self.top) {
+                tracing::debug!("commit after deleting snapshots: {e}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("reclaim-space".into());
+        if let Err(e) = thread.spawn(work) {
+            tracing::debug!("no thread to commit after deleting snapshots: {e}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Stage *transfer*: the stream over the connection, until the receiver has committed.
+
+use std::pin::pin;
+
+use sendshot_proto::failure::Failure;
+use sendshot_proto::malformed::Malformed;
+use sendshot_proto::transfer::{Begin, Down, Up};
+use sendshot_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::generate::{self, Output};
+use crate::problem::Problem;
+use crate::receiver_link::{Link, problem_of};
+use crate::running::Running;
+
+/// Messages that wait for the connection; each is a segment.
+const QUEUE: usize = 2;
+
+/// What the receiver said at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Where the copy is, below the receiver's root.
+    pub copy: String,
+    /// Length of the stream in bytes.
+    pub stream_bytes: u64,
+}
+
+/// Why there is no copy, or no word of one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The receiver says why.
+    #[error(transparent)]
+    Refused(#[from] Failure),
+    /// The stream could not be made.
+    #[error(transparent)]
+    Generate(#[from] generate::Error),
+    /// The call broke, or was refused.
+    #[error("{0}")]
+    Broken(Problem),
+    /// The receiver does not keep to the contract.
+    #[error("the receiver's answer makes no sense: {0}")]
+    Nonsense(String),
+    /// The push could not be recorded as sent.
+    #[error("write the push's record")]
+    Record(#[source] std::io::Error),
+    /// The user cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Broken(problem)
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(error: Malformed) -> Self {
+        Self::Nonsense(error.to_string())
+    }
+}
+
+/// An accepted push.
+#[derive(Debug)]
+pub struct Transfer {
+    up: mpsc::Sender<v1::TransferUp>,
+    down: Answers,
+}
+
+/// The receiver's side of the call.
+#[derive(Debug)]
+struct Answers {
+    messages: Streaming<v1::TransferDown>,
+    /// For messages about what goes wrong.
+    address: String,
+}
+
+impl Answers {
+    async fn next(&mut self) -> Result<Down, Error> {
+        match self.messages.message().await {
+            Ok(Some(message)) => Ok(message.try_into()?),
+            Ok(None) => Err(Error::Nonsense(
+                "it ended the push without saying how".into(),
+            )),
+            Err(status) => Err(Error::Broken(problem_of(&self.address, &status))),
+        }
+    }
+}
+
+impl Transfer {
+    /// Announces the push and waits until the receiver is ready for it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open(link: &mut Link, begin: Begin) -> Result<Self, Error> {
+        let (up, messages) = mpsc::channel(QUEUE);
+        // Cannot fail: the channel was just made and has room.
+        let _ = up.try_send(Up::Begin(begin).into());
+        let mut down = Answers {
+            messages: link.transfer(ReceiverStream::new(messages)).await?,
+            address: link.address().to_owned(),
+        };
+        match down.next().await? {
+            Down::Accepted(0) => Ok(Self { up, down }),
+            Down::Accepted(offset) => Err(Error::Nonsense(format!(
+                "it wants to resume at {offset} a push it never had"
+            ))),
+            Down::Failure(failure) => Err(failure.into()),
+            Down::Applied(_) | Down::Committed { .. } => {
+                Err(Error::Nonsense("it did not accept the push first".into()))
+            }
+        }
+    }
+
+    /// Streams what the generator makes, and waits for the commit. `before_end` runs when all
+    /// is sent and the receiver does not know yet that it is all.
+    ///
+    /// Dropping the returned future, or cancelling, breaks the call: the receiver then drops
+    /// what it has.
+    ///
+    /// # Errors
+    /// See [`Error`]. After `before_end` has run the receiver may have committed all the same.
+    pub async fn run<F>(
+        self,
+        outputs: mpsc::Receiver<Result<Output, generate::Error>>,
+        running: &Running,
+        cancel: &CancellationToken,
+        before_end: F,
+    ) -> Result<Committed, Error>
+    where
+        F: AsyncFnOnce() -> std::io::Result<()>,
+    {
+        let Self { up, mut down } = self;
+        let mut pump = pin!(pump(outputs, up, running, before_end));
+        let mut stream_bytes = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+                message = down.next() => match message? {
+                    Down::Applied(offset) => running.applied(offset),
+                    Down::Failure(failure) => return Err(failure.into()),
+                    Down::Accepted(_) => return Err(Error::Nonsense("it accepted twice".into())),
+                    Down::Committed { name, directory } => {
+                        let stream_bytes = stream_bytes.ok_or_else(|| {
+                            Error::Nonsense("it committed before the end of the stream".into())
+                        })?;
+                        return Ok(Committed { copy: format!("{directory}/{name}"), stream_bytes });
+                    }
+                },
+                sent = &mut pump, if stream_bytes.is_none() => stream_bytes = Some(sent?),
+            }
+        }
+    }
+}
+
+/// Moves the stream into the connection; returns its length. When the connection is gone it
+/// waits for ever: the other direction then tells why.
+async fn pump<F>(
+    mut outputs: mpsc::Receiver<Result<Output, generate::Error>>,
+    up: mpsc::Sender<v1::TransferUp>,
+    running: &Running,
+    before_end: F,
+) -> Result<u64, Error>
+where
+    F: AsyncFnOnce() -> std::io::Result<()>,
+{
+    loop {
+        match outputs.recv().await.ok_or(generate::Error::Died)?? {
+            Output::Segment(segment) => {
+                let bytes = segment.data.len() as u64;
+                send(&up, Up::Segment(segment)).await;
+                running.sent(bytes);
+            }
+            Output::End { length, chain } => {
+                before_end().await.map_err(Error::Record)?;
+                running.enter("commit");
+                send(&up, Up::End { length, chain }).await;
+                return Ok(length);
+            }
+        }
+    }
+}
+
+async fn send(up: &mpsc::Sender<v1::TransferUp>, message: Up) {
+    if up.send(message.into()).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,115 @@
+//! A file system of its own for a test, on a loop device over an image in memory.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// Where images lie: memory, so that no test waits for a disk.
+const IMAGES: &str = "/dev/shm";
+
+/// How often to try to unmount while something still holds the mount, a tenth of a second
+/// apart.
+const UNMOUNT_ATTEMPTS: u32 = 30;
+
+/// A mounted file system, unmounted and gone when this is dropped.
+#[derive(Debug)]
+pub struct LoopFs {
+    mount: PathBuf,
+    /// Holds the image and the mount point; removed after the unmount.
+    _dir: TempDir,
+}
+
+impl LoopFs {
+    /// Makes a btrfs of `size` bytes (the image takes only what is written) and mounts it.
+    ///
+    /// # Errors
+    /// If the caller is not root, or a tool is missing or fails.
+    pub fn new(size: u64, mkfs_args: &[&str], mount_options: &str) -> Result<Self> {
+        require_root()?;
+        let dir = tempfile::Builder::new()
+            .prefix("sendshot-test-")
+            .tempdir_in(IMAGES)?;
+        let image = dir.path().join("image");
+        std::fs::File::create(&image)?.set_len(size)?;
+        run(Command::new("mkfs.btrfs")
+            .arg("-q")
+            .args(mkfs_args)
+            .arg(&image))?;
+        let mount = dir.path().join("mnt");
+        std::fs::create_dir(&mount)?;
+        mount_loop(&image, &mount, mount_options)?;
+        Ok(Self { mount, _dir: dir })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+}
+
+impl Drop for LoopFs {
+    fn drop(&mut self) {
+        for _ in 0..UNMOUNT_ATTEMPTS {
+            if run(Command::new("umount").arg(&self.mount)).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("{} is still in use; detaching it", self.mount.display());
+        if let Err(e) = run(Command::new("umount").arg("--lazy").arg(&self.mount)) {
+            eprintln!("{e:#}");
+        }
+    }
+}
+
+/// Mounts with a loop device that the kernel frees at the unmount.
+fn mount_loop(image: &Path, mount: &Path, options: &str) -> Result<()> {
+    let options = match options {
+        "" => "loop".to_owned(),
+        more => format!("loop,{more}"),
+    };
+    run(Command::new("mount")
+        .arg("-o")
+        .arg(options)
+        .arg(image)
+        .arg(mount))
+}
+
+/// Says clearly why a test cannot run, instead of skipping it.
+///
+/// # Errors
+/// If the process is not root.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "this test mounts file systems and needs root"
+    );
+    Ok(())
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// If it cannot be run or fails, with what it printed.
+pub fn run(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// Runs a command to its end, and returns what it printed.
+///
+/// # Errors
+/// If it cannot be run or fails, with what it printed.
+pub fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command
+        .output()
+        .with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed ({}): {}", output.status, errors.trim());
+    }
+    Ok(output.stdout)
+}
