@@ -234,7 +234,11 @@ impl Push {
 
     async fn negotiate(&mut self) -> Result<Vec<HeldCopy>, Problem> {
         let inventory = negotiate::inventory(&mut self.link, &self.key).await?;
-        let detail = format!("the receiver holds {} copies", inventory.copies.len());
+        let detail = match inventory.copies.len() {
+            0 => "the receiver holds no copy yet".to_owned(),
+            1 => "the receiver holds 1 copy".to_owned(),
+            n => format!("the receiver holds {n} copies"),
+        };
         self.listener.stage(&self.running, "negotiate", detail);
         let (state, volume, receiver) =
             (Arc::clone(&self.state), self.key.id, self.link.receiver());
@@ -318,7 +322,11 @@ impl Push {
             record::acknowledged(&state, record, volume, receiver)
         })
         .await??;
-        let detail = format!("{} older snapshots let go", pruned.len());
+        let detail = match pruned.len() {
+            0 => "nothing to let go".to_owned(),
+            1 => "1 older snapshot let go".to_owned(),
+            n => format!("{n} older snapshots let go"),
+        };
         self.listener.stage(&self.running, "prune", detail);
         Ok(pruned)
     }

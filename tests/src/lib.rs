@@ -1,6 +1,25 @@
 //! Harness for scenarios on real btrfs. They need root, and say so without it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a test ends it, and where says enough"
+)]
+
+pub mod address;
+pub mod binaries;
+pub mod command;
+pub mod daemon;
+pub mod exact;
+pub mod fill;
 pub mod history;
+pub mod link;
 pub mod loopfs;
+pub mod pairing;
+pub mod receiver_box;
+pub mod sender_box;
 pub mod streams;
+pub mod subvolumes;
 pub mod tree;
+pub mod until;
+pub mod zoo;

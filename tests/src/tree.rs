@@ -51,7 +51,7 @@ pub fn compare_with(a: &Path, b: &Path, layout: Layout) -> Result<Vec<String>> {
         links: [BTreeMap::new(), BTreeMap::new()],
     };
     let roots = [open_root(a)?, open_root(b)?];
-    comparison.inode(&roots, b".", &mut Vec::new())?;
+    comparison.inode(&roots, b".", b"")?;
     comparison.directory(&roots, &mut Vec::new())?;
     comparison.links();
     Ok(comparison.differences)
@@ -102,12 +102,7 @@ impl Comparison {
     }
 
     /// Compares the inodes that have a name; returns their type if it is the same.
-    fn inode(
-        &mut self,
-        dirs: &[OwnedFd; 2],
-        name: &[u8],
-        path: &mut Vec<u8>,
-    ) -> Result<Option<FileType>> {
+    fn inode(&mut self, dirs: &[OwnedFd; 2], name: &[u8], path: &[u8]) -> Result<Option<FileType>> {
         let stats = [stat(&dirs[0], name)?, stat(&dirs[1], name)?];
         let [a, b] = &stats;
         let kinds = [a, b].map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -125,7 +120,7 @@ impl Comparison {
         if kinds[0] != FileType::Directory {
             for (links, stat) in self.links.iter_mut().zip(&stats) {
                 if stat.st_nlink > 1 {
-                    links.entry(stat.st_ino).or_default().insert(path.clone());
+                    links.entry(stat.st_ino).or_default().insert(path.to_vec());
                 }
             }
         }

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use sendshot_stream::Command;
+use rustix::fs::Timestamps;
+use sendshot_stream::{Command, Timespec};
 use sendshot_sys::encoded::Encoding;
 use uuid::Uuid;
 
@@ -52,6 +53,7 @@ pub struct Applier {
     encoded: EncodedWriter,
     clone_policy: ClonePolicy,
     identity: Identity,
+    root_times: Option<Timestamps>,
 }
 
 impl Applier {
@@ -66,11 +68,17 @@ impl Applier {
         identity: Identity,
         policies: Policies,
     ) -> Result<Self, Cause> {
+        let stat = rustix::fs::fstat(&root)?;
         let mut dirs = Dirs::new(Arc::new(root));
-        if content == Content::Empty {
-            dirs.has_only_root()?;
-        }
+        let root_times = match content {
+            Content::Empty => {
+                dirs.has_only_root()?;
+                None
+            }
+            Content::Some => Some(metadata::times_of(&stat)),
+        };
         Ok(Self {
+            root_times,
             dirs,
             files: Files::default(),
             foreign: Foreign::default(),
@@ -88,6 +96,22 @@ impl Applier {
     /// The subvolume that is being made.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Gives the root directory the times that the stream has given it last, or else those
+    /// that it had at first.
+    ///
+    /// The kernel's stream makes every new inode in the root before it moves it to its place,
+    /// which changes the root's times here; but it says them only if the sender's root has
+    /// changed too. So this is to be done at the end, and before a checkpoint.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settle(&mut self) -> Result<(), Cause> {
+        if let Some(times) = &self.root_times {
+            rustix::fs::futimens(self.dirs.root(), times)?;
+        }
+        Ok(())
     }
 
     /// Closes all files but the root directory, and returns that.
@@ -147,7 +171,7 @@ impl Applier {
             Command::Chown { path, uid, gid } => self.inode(path)?.chown(uid, gid),
             Command::Utimes {
                 path, atime, mtime, ..
-            } => self.inode(path)?.utimes(atime, mtime),
+            } => self.utimes(path, atime, mtime),
             Command::Fallocate {
                 path,
                 mode,
@@ -178,6 +202,15 @@ impl Applier {
 
     fn file(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
         self.files.open(path, &mut self.dirs)
+    }
+
+    fn utimes(&mut self, path: &[u8], atime: Timespec, mtime: Timespec) -> Result<(), Cause> {
+        let times = metadata::times(atime, mtime)?;
+        self.inode(path)?.utimes(&times)?;
+        if path.is_empty() {
+            self.root_times = Some(times);
+        }
+        Ok(())
     }
 
     fn attribute_changed(&mut self, name: &[u8]) {

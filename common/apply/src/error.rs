@@ -137,7 +137,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    fn errno(&self) -> Option<Errno> {
+    /// What the kernel said, if it was the kernel.
+    pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::System(e) => Some(*e),
             Self::CloneFile { source, .. } => source.errno(),

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use sendshot_stream::Timespec;
 
@@ -58,16 +58,12 @@ impl<'p> Inode<'p> {
         Ok(())
     }
 
-    pub(crate) fn utimes(&self, atime: Timespec, mtime: Timespec) -> Result<(), Cause> {
-        let times = Timestamps {
-            last_access: timespec(atime)?,
-            last_modification: timespec(mtime)?,
-        };
+    pub(crate) fn utimes(&self, times: &Timestamps) -> Result<(), Cause> {
         match self {
-            Self::Open(fd) => rustix::fs::futimens(fd, &times)?,
+            Self::Open(fd) => rustix::fs::futimens(fd, times)?,
             Self::Named(named) => {
                 let flags = AtFlags::SYMLINK_NOFOLLOW;
-                rustix::fs::utimensat(&named.fd, named.name(), &times, flags)?;
+                rustix::fs::utimensat(&named.fd, named.name(), times, flags)?;
             }
         }
         Ok(())
@@ -120,6 +116,24 @@ fn owner_id(id: u64) -> Result<u32, Cause> {
     match u32::try_from(id) {
         Ok(id) if id != u32::MAX => Ok(id),
         _ => Err(Cause::OwnerId(id)),
+    }
+}
+
+/// Times to set.
+pub(crate) fn times(atime: Timespec, mtime: Timespec) -> Result<Timestamps, Cause> {
+    Ok(Timestamps {
+        last_access: timespec(atime)?,
+        last_modification: timespec(mtime)?,
+    })
+}
+
+/// The times that an inode has.
+pub(crate) fn times_of(stat: &Stat) -> Timestamps {
+    // The kernel's nanoseconds are below a second.
+    let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec as i64),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as i64),
     }
 }
 

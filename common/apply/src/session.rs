@@ -35,7 +35,7 @@ pub trait Host: CloneSources {
     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Self::Error>;
 
     /// Takes the finished staging subvolume: everything of it was applied, and all files in it
-    /// are closed. Nothing is on disk for sure yet; see [`crate::commit`].
+    /// are closed. Nothing is on disk for sure yet; see [`crate::commit()`].
     ///
     /// # Errors
     /// Why it cannot; the session fails with it.
@@ -93,8 +93,8 @@ pub enum SessionError<E> {
     /// A command could not be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The staging subvolume cannot be worked on.
-    #[error("look at the staging subvolume")]
+    /// The root of the staging subvolume cannot be worked on.
+    #[error("work on the root of the staging subvolume")]
     Staging(#[source] Cause),
     /// The host refused.
     #[error(transparent)]
@@ -109,7 +109,8 @@ impl<E> SessionError<E> {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Apply(e) => e.errno(),
-            _ => None,
+            Self::Staging(cause) => cause.errno(),
+            Self::Decode(_) | Self::Sequence { .. } | Self::Host(_) | Self::Failed => None,
         }
     }
 }
@@ -149,7 +150,8 @@ impl<H: Host> Session<H> {
     }
 
     /// A session that goes on at `position`, with the root directory of a staging subvolume
-    /// that holds exactly what the stream says up to there.
+    /// that holds exactly what the stream says up to there: what [`Session::checkpoint`] has
+    /// made ready, and not a moment later.
     ///
     /// # Errors
     /// The kernel's, from looking at the root.
@@ -201,17 +203,30 @@ impl<H: Host> Session<H> {
         Ok(())
     }
 
-    /// Where the next command begins, unless no subvolume is being made. All commands before
-    /// it are carried out and nothing is in flight: a snapshot of the staging subvolume taken
-    /// now is a checkpoint. (Sync the file system before it, and look at the result; see
-    /// [`crate::commit::flush`].)
-    pub fn position(&self) -> Option<Position> {
-        let (subvolume, _) = self.state.current.as_ref()?;
-        Some(Position {
+    /// Bytes from the start of the stream to the first byte of the next command.
+    pub fn offset(&self) -> u64 {
+        self.parser.offset()
+    }
+
+    /// Makes the staging subvolume ready to be taken up again from a snapshot of it, and says
+    /// where in the stream it is; `None` if no subvolume is being made. All commands before
+    /// that place are carried out, and nothing is in flight. (Before the snapshot, sync and
+    /// look at the result; see [`crate::commit::flush`].)
+    ///
+    /// # Errors
+    /// The kernel's; the session is still of use.
+    pub fn checkpoint(&mut self) -> Result<Option<Position>, Cause> {
+        let (Some((subvolume, applier)), Some(version)) =
+            (&mut self.state.current, self.parser.version())
+        else {
+            return Ok(None);
+        };
+        applier.settle()?;
+        Ok(Some(Position {
             offset: self.parser.offset(),
-            version: self.parser.version()?,
+            version,
             subvolume: subvolume.clone(),
-        })
+        }))
     }
 
     /// Says that the stream ends here, and returns the host.
@@ -286,9 +301,10 @@ impl<H: Host> State<H> {
     }
 
     fn complete(&mut self) -> Result<(), SessionError<H::Error>> {
-        let Some((subvolume, applier)) = self.current.take() else {
+        let Some((subvolume, mut applier)) = self.current.take() else {
             return Ok(());
         };
+        applier.settle().map_err(SessionError::Staging)?;
         self.host
             .complete(&subvolume, applier.into_root())
             .map_err(SessionError::Host)

@@ -94,6 +94,7 @@ impl Area {
         source: Option<BorrowedFd<'_>>,
     ) -> Result<Staged, StagingError> {
         let area = self.lock()?;
+        make_neutral(&area).map_err(StagingError::Area)?;
         let made = make(&area, name, source).map_err(|source| StagingError::Make {
             name: name.to_owned(),
             source,
@@ -156,7 +157,6 @@ impl Area {
             if stat.st_uid != rustix::process::geteuid().as_raw() {
                 return Err(StagingError::ForeignArea { owner: stat.st_uid });
             }
-            make_neutral(&area).map_err(StagingError::Area)?;
             return Ok(area);
         }
         Err(StagingError::Area(io::ErrorKind::ResourceBusy.into()))

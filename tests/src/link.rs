@@ -1,0 +1,256 @@
+//! A network link between two boxes, under the test's control.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+use crate::address;
+
+/// Small, so that what the link does is felt at once and not after megabytes of buffers.
+const BUFFER: usize = 64 * 1024;
+
+/// Bytes moved at a time.
+const PIECE: usize = 16 * 1024;
+
+/// A direction of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From who dialled to who listens.
+    Up = 0,
+    /// Back.
+    Down = 1,
+}
+
+/// What happens to bytes that go one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// They arrive.
+    Pass,
+    /// They arrive, so many a second.
+    Slow(u64),
+    /// They are not taken: who sends finds its buffers full.
+    Stall,
+    /// They are taken and lost.
+    Lose,
+}
+
+#[derive(Debug)]
+struct Direction {
+    rule: Rule,
+    /// Takes the rule's place once this many bytes went through since the link was made.
+    then: Option<(u64, Rule)>,
+    bytes: u64,
+}
+
+impl Direction {
+    /// What applies to the next byte, and how many it applies to.
+    fn next(&mut self) -> (Rule, usize) {
+        match self.then {
+            Some((at, rule)) if self.bytes >= at => {
+                self.rule = rule;
+                self.then = None;
+                (rule, PIECE)
+            }
+            Some((at, _)) => (self.rule, PIECE.min((at - self.bytes) as usize)),
+            None => (self.rule, PIECE),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    up: bool,
+    gone: bool,
+    directions: [Direction; 2],
+    open: Vec<TcpStream>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    target: SocketAddr,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// A proxy that forwards connections to one address. Everything ends when this is dropped.
+#[derive(Debug)]
+pub struct Link {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Link {
+    /// A link to an address, on which everything passes.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn to(target: SocketAddr) -> Self {
+        let address = address::own();
+        let listener = TcpListener::bind(address).unwrap();
+        let direction = || Direction {
+            rule: Rule::Pass,
+            then: None,
+            bytes: 0,
+        };
+        let state = State {
+            up: true,
+            gone: false,
+            directions: [direction(), direction()],
+            open: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            target,
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &accepting));
+        Self { shared, address }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Bytes that went through one way.
+    pub fn bytes(&self, way: Way) -> u64 {
+        self.shared.lock().directions[way as usize].bytes
+    }
+
+    /// Sets what happens one way from now on.
+    pub fn set(&self, way: Way, rule: Rule) {
+        let mut state = self.shared.lock();
+        let direction = &mut state.directions[way as usize];
+        (direction.rule, direction.then) = (rule, None);
+        self.shared.changed.notify_all();
+    }
+
+    /// Sets what happens one way after `more` further bytes.
+    pub fn set_after(&self, way: Way, more: u64, rule: Rule) {
+        let mut state = self.shared.lock();
+        let direction = &mut state.directions[way as usize];
+        direction.then = Some((direction.bytes + more, rule));
+    }
+
+    /// Resets what is connected, and refuses what comes.
+    pub fn cut(&self) {
+        let mut state = self.shared.lock();
+        state.up = false;
+        hang_up(&mut state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Undoes [`cut`](Self::cut) and all rules.
+    pub fn mend(&self) {
+        let mut state = self.shared.lock();
+        state.up = true;
+        for direction in &mut state.directions {
+            (direction.rule, direction.then) = (Rule::Pass, None);
+        }
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.gone = true;
+            hang_up(&mut state);
+            self.shared.changed.notify_all();
+        }
+        // Wakes the thread that accepts, which then ends.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn hang_up(state: &mut State) {
+    for stream in state.open.drain(..) {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let Ok(client) = client else { continue };
+        if shared.lock().gone {
+            return;
+        }
+        if shared.lock().up {
+            // If the target does not answer, the client finds its connection closed.
+            let _ = connect(client, shared);
+        }
+    }
+}
+
+fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let server = TcpStream::connect(shared.target)?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+        set_socket_recv_buffer_size(stream, BUFFER)?;
+        set_socket_send_buffer_size(stream, BUFFER)?;
+    }
+    let mut state = shared.lock();
+    for (way, from, to) in [(Way::Up, &client, &server), (Way::Down, &server, &client)] {
+        let (from, to) = (from.try_clone()?, to.try_clone()?);
+        let shared = Arc::clone(shared);
+        thread::spawn(move || pump(&shared, way, from, to));
+    }
+    state.open.extend([client, server]);
+    Ok(())
+}
+
+/// Moves bytes one way until either end closes.
+fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
+    let mut piece = [0; PIECE];
+    while let Some((rule, most)) = next(shared, way) {
+        let Ok(len) = from.read(&mut piece[..most]) else {
+            break;
+        };
+        // The rule may have changed while nothing came.
+        let rule = match next(shared, way) {
+            Some((now, _)) if len > 0 => {
+                if now == Rule::Lose {
+                    now
+                } else {
+                    rule
+                }
+            }
+            _ => break,
+        };
+        if let Rule::Slow(rate) = rule {
+            thread::sleep(Duration::from_secs_f64(len as f64 / rate as f64));
+        }
+        shared.lock().directions[way as usize].bytes += len as u64;
+        if rule != Rule::Lose && to.write_all(&piece[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Waits while the way is stalled. `None` once the link is gone.
+fn next(shared: &Shared, way: Way) -> Option<(Rule, usize)> {
+    let mut state = shared.lock();
+    loop {
+        if state.gone {
+            return None;
+        }
+        match state.directions[way as usize].next() {
+            (Rule::Stall, _) => state = shared.changed.wait(state).unwrap(),
+            other => return Some(other),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The sending box: a file system with volumes, the sender's daemon, its command.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binaries;
+use crate::command::{self, Output, Running};
+use crate::daemon::Daemon;
+use crate::loopfs::LoopFs;
+use crate::streams;
+
+/// What the sending box is called by the receiving one.
+pub const NAME: &str = "nas1";
+
+/// A sending box. Everything of it is gone when this is dropped.
+#[derive(Debug)]
+pub struct SenderBox {
+    /// Its daemon.
+    pub daemon: Daemon,
+    fs: LoopFs,
+    dir: TempDir,
+}
+
+/// What a sending box is made of.
+#[derive(Debug, Clone)]
+pub struct SenderSetup {
+    size: u64,
+    mount: String,
+    volumes: Vec<Volume>,
+}
+
+#[derive(Debug, Clone)]
+struct Volume {
+    name: String,
+    path: PathBuf,
+    create: bool,
+}
+
+impl SenderSetup {
+    /// A file system of another size.
+    #[must_use]
+    pub fn size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Options that the file system is mounted with.
+    #[must_use]
+    pub fn mount(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.mount);
+        self
+    }
+
+    /// A volume: a subvolume that is made, at a path from the top level of the file system.
+    #[must_use]
+    pub fn volume(mut self, name: &str, path: &str) -> Self {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            path: path.into(),
+            create: true,
+        });
+        self
+    }
+
+    /// A volume that is configured only, with a path from the mount point or an absolute one.
+    #[must_use]
+    pub fn configured(mut self, name: &str, path: impl AsRef<Path>) -> Self {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            path: path.as_ref().to_owned(),
+            create: false,
+        });
+        self
+    }
+
+    /// Makes the box and starts its daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn start(self) -> SenderBox {
+        let mut sender = self.make();
+        sender.daemon.start();
+        sender
+    }
+
+    /// Makes the box; its daemon is not started.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn make(self) -> SenderBox {
+        let fs = LoopFs::new(self.size, &[], &self.mount).unwrap();
+        let dir = private_dir();
+        let mut config = String::new();
+        for volume in &self.volumes {
+            let path = fs.path().join(&volume.path);
+            if volume.create {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                streams::create(&path).unwrap();
+            }
+            let Volume { name, .. } = volume;
+            writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
+        }
+        let file = dir.path().join("sender.toml");
+        fs::write(&file, config).unwrap();
+        let mut daemon = Daemon::new("sendshot-sender", dir.path(), &file);
+        daemon.option("--receivers-dir", &dir.path().join("receivers.d"));
+        SenderBox { daemon, fs, dir }
+    }
+}
+
+impl SenderBox {
+    /// A box with one empty volume, `photos`.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::setup().volume("photos", "photos").start()
+    }
+
+    /// A box to be described: 1 GiB and no volume.
+    pub fn setup() -> SenderSetup {
+        SenderSetup {
+            size: 1 << 30,
+            mount: String::new(),
+            volumes: Vec::new(),
+        }
+    }
+
+    /// Where the file system is mounted.
+    pub fn fs(&self) -> &Path {
+        self.fs.path()
+    }
+
+    /// The volume that most tests have.
+    pub fn photos(&self) -> PathBuf {
+        self.fs().join("photos")
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("sender.toml")
+    }
+
+    /// What pairing writes for a receiver.
+    pub fn receiver_file(&self, name: &str) -> PathBuf {
+        let file = format!("receivers.d/{name}.toml");
+        self.dir.path().join(file)
+    }
+
+    /// A command of sendshotctl for this box.
+    pub fn ctl_command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        ctl_command(&self.daemon, arguments)
+    }
+
+    /// Runs sendshotctl to its end.
+    #[track_caller]
+    pub fn ctl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
+        command::run(&mut self.ctl_command(arguments))
+    }
+
+    /// Starts sendshotctl.
+    #[track_caller]
+    pub fn ctl_start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Running {
+        Running::start(&mut self.ctl_command(arguments))
+    }
+
+    /// A push that must succeed; returns its report.
+    #[track_caller]
+    pub fn push(&self, target: &str) -> Value {
+        self.push_with(target, &[])
+    }
+
+    /// A push with further options that must succeed; returns its report.
+    #[track_caller]
+    pub fn push_with(&self, target: &str, options: &[&str]) -> Value {
+        let arguments = [&["push", "--json", target], options].concat();
+        self.ctl(&arguments).success().json()
+    }
+}
+
+impl Default for SenderBox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> Command {
+    let mut command = Command::new(binaries::path("sendshotctl"));
+    command.arg("--socket").arg(daemon.socket()).args(arguments);
+    command
+}
+
+/// For a daemon's state, log and configuration; in memory like the file systems.
+pub(crate) fn private_dir() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("sendshot-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap()
+}

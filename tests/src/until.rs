@@ -1,0 +1,34 @@
+//! Waiting for a condition instead of for a time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const EVERY: Duration = Duration::from_millis(10);
+/// How long anything may take that takes a moment on an idle box.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`]; `what` says what was waited for.
+#[track_caller]
+pub fn some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        thread::sleep(EVERY);
+    }
+}
+
+/// Waits until `condition` is true.
+///
+/// # Panics
+/// If it does not become true within [`PATIENCE`].
+#[track_caller]
+pub fn holds(what: &str, mut condition: impl FnMut() -> bool) {
+    some(what, || condition().then_some(()));
+}
