@@ -159,7 +159,7 @@ pub fn resolve(
     };
     let naming = match configured {
         Some(name) => Naming::Configured(name),
-        None => Naming::ByPath(VolumeName::from_top_path(&from_top)),
+        None => Naming::by_path(filesystem::fsid(&fd).map_err(ask)?, &from_top),
     };
     let key = identify(
         config,

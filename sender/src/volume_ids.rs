@@ -5,6 +5,7 @@
 //! different volumes, nothing is guessed.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -22,15 +23,29 @@ const FILE: &str = "volumes.json";
 pub enum Naming {
     /// By the configuration.
     Configured(VolumeName),
-    /// By its path from the top level.
-    ByPath(VolumeName),
+    /// By its path from the top level. Different paths can make one name, so it is the place
+    /// that counts.
+    ByPath {
+        /// The path, flattened.
+        name: VolumeName,
+        /// File system and path; see [`Naming::by_path`].
+        place: String,
+    },
 }
 
 impl Naming {
+    /// The naming of an unconfigured volume at `path` from the top level of `fsid`.
+    pub fn by_path(fsid: Uuid, path: &Path) -> Self {
+        Self::ByPath {
+            name: VolumeName::from_top_path(path),
+            place: format!("{fsid}:{}", path.as_os_str().as_bytes().escape_ascii()),
+        }
+    }
+
     /// The name itself.
     pub fn name(&self) -> &VolumeName {
         match self {
-            Self::Configured(name) | Self::ByPath(name) => name,
+            Self::Configured(name) | Self::ByPath { name, .. } => name,
         }
     }
 }
@@ -179,10 +194,22 @@ mod tests {
     #[test]
     fn a_configured_name_is_not_a_path_name() {
         let mut bindings = Vec::new();
-        let name: VolumeName = "srv".parse().unwrap();
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let a = resolve(&mut bindings, Naming::Configured(name.clone()), one).unwrap();
-        let b = resolve(&mut bindings, Naming::ByPath(name), two).unwrap();
+        let by_path = Naming::by_path(Uuid::from_u128(9), Path::new("srv"));
+        let a = resolve(&mut bindings, configured("srv"), one).unwrap();
+        let b = resolve(&mut bindings, by_path, two).unwrap();
         assert_ne!(a.id, b.id);
+    }
+
+    #[test]
+    fn two_paths_that_flatten_to_one_name_are_two_volumes() {
+        let mut bindings = Vec::new();
+        let fsid = Uuid::from_u128(9);
+        let volume = |path: &str| Naming::by_path(fsid, Path::new(path));
+        let a = resolve(&mut bindings, volume("a/data"), Uuid::from_u128(1)).unwrap();
+        let b = resolve(&mut bindings, volume("a-data"), Uuid::from_u128(2)).unwrap();
+        assert_ne!(a.id, b.id);
+        let rolled_back = resolve(&mut bindings, volume("a-data"), Uuid::from_u128(3)).unwrap();
+        assert_eq!(rolled_back.id, b.id);
     }
 }

@@ -1,12 +1,12 @@
 //! A daemon process, the way a service manager runs it.
 
-use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub struct Daemon {
     child: Option<Child>,
     /// Where it says that it is ready.
     notify: Option<UnixDatagram>,
-    declared: RefCell<Vec<String>>,
+    declared: Mutex<Vec<String>>,
 }
 
 impl Daemon {
@@ -54,7 +54,7 @@ impl Daemon {
             dir: dir.to_owned(),
             child: None,
             notify: None,
-            declared: RefCell::default(),
+            declared: Mutex::default(),
         }
     }
 
@@ -185,11 +185,11 @@ impl Daemon {
 
     /// Declares that lines with this text may be in the log as warnings or errors.
     pub fn may_log(&self, text: &str) {
-        self.declared.borrow_mut().push(text.to_owned());
+        self.declared.lock().unwrap().push(text.to_owned());
     }
 
     fn undeclared(&self) -> Vec<String> {
-        let declared = self.declared.borrow();
+        let declared = self.declared.lock().unwrap();
         self.log()
             .lines()
             .filter(|line| TROUBLE.iter().any(|word| line.contains(word)))

@@ -98,21 +98,18 @@ impl SenderSetup {
     pub fn make(self) -> SenderBox {
         let fs = LoopFs::new(self.size, &[], &self.mount).unwrap();
         let dir = private_dir();
-        let mut config = String::new();
-        for volume in &self.volumes {
+        for volume in self.volumes.iter().filter(|v| v.create) {
             let path = fs.path().join(&volume.path);
-            if volume.create {
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                streams::create(&path).unwrap();
-            }
-            let Volume { name, .. } = volume;
-            writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            streams::create(&path).unwrap();
         }
         let file = dir.path().join("sender.toml");
-        fs::write(&file, config).unwrap();
         let mut daemon = Daemon::new("sendshot-sender", dir.path(), &file);
         daemon.option("--receivers-dir", &dir.path().join("receivers.d"));
-        SenderBox { daemon, fs, dir }
+        let sender = SenderBox { daemon, fs, dir };
+        let volumes = self.volumes.iter().map(|v| (&*v.name, &*v.path));
+        sender.configure(volumes);
+        sender
     }
 }
 
@@ -148,6 +145,31 @@ impl SenderBox {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("sender.toml")
+    }
+
+    /// Writes a configuration with these volumes: names, and paths from the mount point or
+    /// absolute ones. The daemon reads it when it is started.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn configure<'a>(&self, volumes: impl IntoIterator<Item = (&'a str, &'a Path)>) {
+        let mut config = String::new();
+        for (name, path) in volumes {
+            let path = self.fs().join(path);
+            writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
+        }
+        fs::write(self.config(), config).unwrap();
+    }
+
+    /// Configures other volumes and restarts the daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn reconfigure(&mut self, volumes: &[(&str, &str)]) {
+        self.configure(volumes.iter().map(|(name, path)| (*name, Path::new(*path))));
+        self.daemon.stop();
+        self.daemon.start();
     }
 
     /// What pairing writes for a receiver.

@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn a_length_of_lzo_data_never_crosses_a_sector() {
+        let mut padded = 0;
+        for noisy in 4000..4096_u32 {
+            // One sector that packs to about as many bytes as are noisy, and a second one.
+            let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8;
+            let mut data: Vec<u8> = (0..noisy).map(noise).collect();
+            data.resize(8192, 7);
+            let packed = lzo_of(&data, 4096);
+            let first = lzokay_native::compress(&data[..4096]).unwrap().len();
+            padded += usize::from((4093..4096).contains(&(2 * LZO_LEN + first)));
+            let out = decoded(Compression::Lzo(4096), &packed, 8192).unwrap();
+            assert!(out == data, "{noisy}");
+        }
+        assert!(padded > 0, "no case had padding");
+    }
+
+    #[test]
     fn the_tail_is_zeros() {
         let data = text(5000);
         for (compression, packed) in all(&data) {

@@ -146,9 +146,16 @@ impl Area {
     /// Opens the area's directory, made if it is missing, and locks it: nobody makes, sweeps
     /// or removes anything in it until the descriptor is closed or unlocked.
     fn lock(&self) -> Result<OwnedFd, StagingError> {
+        let mut last = io::ErrorKind::ResourceBusy.into();
         for _ in 0..ATTEMPTS {
-            let area =
-                durable::private_dir(&self.parent, AREA.as_ref()).map_err(StagingError::Area)?;
+            let area = match durable::private_dir(&self.parent, AREA.as_ref()) {
+                // Removed between being found and being opened.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    last = e;
+                    continue;
+                }
+                other => other.map_err(StagingError::Area)?,
+            };
             flock(&area, FlockOperation::LockExclusive).map_err(StagingError::Area)?;
             let stat = rustix::fs::fstat(&area).map_err(|e| StagingError::Area(e.into()))?;
             if stat.st_nlink == 0 {
@@ -159,7 +166,7 @@ impl Area {
             }
             return Ok(area);
         }
-        Err(StagingError::Area(io::ErrorKind::ResourceBusy.into()))
+        Err(StagingError::Area(last))
     }
 }
 

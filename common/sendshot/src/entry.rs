@@ -1,0 +1,189 @@
+//! What a sendshot is made of.
+
+use uuid::Uuid;
+
+/// Inode number of a subvolume's root directory.
+pub const ROOT: u64 = 256;
+
+/// Inode flag: data without checksums, which may be overwritten in place.
+pub const NODATASUM: u64 = 1;
+
+/// Bits of the mode that tell the type.
+pub const TYPE_MASK: u32 = 0o170_000;
+/// Type of a directory.
+pub const DIRECTORY: u32 = 0o040_000;
+/// Type of a regular file.
+pub const REGULAR: u32 = 0o100_000;
+/// Type of a symbolic link.
+pub const SYMLINK: u32 = 0o120_000;
+/// Type of a character device.
+pub const CHARACTER: u32 = 0o020_000;
+/// Type of a block device.
+pub const BLOCK: u32 = 0o060_000;
+/// Type of a pipe.
+pub const FIFO: u32 = 0o010_000;
+/// Type of a socket.
+pub const SOCKET: u32 = 0o140_000;
+
+/// Identities and times of the snapshot as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// *Wire identity*: the UUID under which a receiver knows it.
+    pub wire_uuid: Uuid,
+    /// *Wire identity*: the ctransid that its stream carries.
+    pub ctransid: u64,
+    /// *Local lineage*: the file system.
+    pub fsid: Uuid,
+    /// *Local lineage*: the snapshot's own UUID.
+    pub uuid: Uuid,
+    /// *Local lineage*: the subvolume it was taken of.
+    pub parent_uuid: Uuid,
+    /// *Local lineage*: the transaction in which it was taken.
+    pub otransid: u64,
+    /// Generation of the file system when it was captured.
+    pub generation: u64,
+    /// When it was taken, seconds since 1970 UTC.
+    pub taken_at: i64,
+}
+
+impl Head {
+    /// Whether it was never changed since it was taken. One that was (once writable, or
+    /// deduplicated) counts as without lineage.
+    pub fn is_pristine(&self) -> bool {
+        self.ctransid <= self.otransid
+    }
+}
+
+/// A time as inodes have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds since 1970 UTC.
+    pub sec: i64,
+    /// Nanoseconds.
+    pub nsec: u32,
+}
+
+/// An inode. Change and creation time are left out: nobody can set them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InodeItem {
+    /// Transaction in which it was created; tells reuses of a number apart.
+    pub generation: u64,
+    /// Transaction of its last change.
+    pub transid: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Type and permissions.
+    pub mode: u32,
+    /// Device number in the encoding of the send stream, for devices.
+    pub rdev: u64,
+    /// btrfs inode flags.
+    pub flags: u64,
+    /// Access time.
+    pub atime: Time,
+    /// Modification time.
+    pub mtime: Time,
+    /// Whether it is a file without checksums that looks like a swap file: its data can change
+    /// without a trace.
+    pub swap: bool,
+}
+
+impl InodeItem {
+    /// Its type bits.
+    pub fn kind(&self) -> u32 {
+        self.mode & TYPE_MASK
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == DIRECTORY
+    }
+
+    /// Whether its data may have been overwritten in place.
+    pub fn is_nodatasum(&self) -> bool {
+        self.flags & NODATASUM != 0
+    }
+}
+
+/// One name of an inode.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Inode number of the directory.
+    pub parent: u64,
+    /// The name in it.
+    pub name: Vec<u8>,
+}
+
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Xattr {
+    /// Its name with namespace.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// How the bytes of an extent are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// In the metadata.
+    Inline,
+    /// In an extent of its own.
+    Regular,
+    /// Reserved and not written.
+    Prealloc,
+}
+
+/// A range of a file. Ranges without one are holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// How many bytes of the file.
+    pub len: u64,
+    /// How it is stored.
+    pub kind: ExtentKind,
+    /// Compression: 0 none, 1 zlib, 2 lzo, 3 zstd.
+    pub compression: u8,
+    /// Bytes of the whole extent when decoded.
+    pub ram_bytes: u64,
+    /// Logical address on disk; 0 unless regular or prealloc.
+    pub disk_bytenr: u64,
+    /// Bytes on disk.
+    pub disk_len: u64,
+    /// Where in the decoded extent the file's bytes begin.
+    pub disk_offset: u64,
+    /// Generation of the item that maps it.
+    pub generation: u64,
+    /// Generation of the extent's own item in the extent tree: when this address was last
+    /// allocated. `u64::MAX` if unknown, which equals nothing.
+    pub extent_generation: u64,
+    /// Generation of the leaf that held the mapping, for files without checksums; else 0.
+    pub leaf_generation: u64,
+}
+
+impl Extent {
+    /// The byte of the file behind it.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len)
+    }
+}
+
+/// One entry of a sendshot. An inode is followed by its names, attributes, link target and
+/// extents, in this order; inodes come by number, extents by offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An inode and its number.
+    Inode(u64, InodeItem),
+    /// A name of it.
+    Name(Name),
+    /// An attribute of it.
+    Xattr(Xattr),
+    /// Its target, if it is a symbolic link.
+    Target(Vec<u8>),
+    /// A range of it.
+    Extent(Extent),
+}

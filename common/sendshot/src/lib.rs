@@ -1,0 +1,24 @@
+//! Sendshots: snapshots reduced to their metadata.
+//!
+//! A sendshot holds no reference on file data, only inodes, names, extended attributes and
+//! the extent map of one snapshot, and still serves as the parent of an incremental send:
+//!
+//! - [`capture()`] reads a snapshot's metadata by tree search and writes the file;
+//! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
+//!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
+//! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it.
+
+pub mod capture;
+mod codec;
+pub mod diff;
+pub mod entry;
+pub mod file;
+mod paths;
+pub mod rule;
+pub mod stream;
+
+pub use capture::capture;
+pub use diff::diff;
+pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
+pub use file::{Reader, Sendshot, Writer};
+pub use stream::stream;
