@@ -15,7 +15,7 @@ use bytes::Bytes;
 use nix::sys::signal::SigSet;
 use sendshot_proto::transfer::{Chain, SEGMENT, Segment};
 use sendshot_sys::send;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Segments that wait between the generator and the connection. With the pipe's 64 KiB and
 /// HTTP/2's own window this is all that is ever in memory.
@@ -63,18 +63,47 @@ pub enum Error {
     Died,
 }
 
+/// A running generator.
+#[derive(Debug)]
+pub struct Generator {
+    /// What it makes. Dropping this cancels it.
+    pub outputs: mpsc::Receiver<Result<Output, Error>>,
+    /// Whether it still works on the snapshot.
+    pub over: Over,
+}
+
+/// Tells when a generator has let go of its snapshot, which until then cannot be deleted.
+#[derive(Debug)]
+pub struct Over(oneshot::Receiver<()>);
+
+impl Over {
+    /// Waits for it. A generator that was cancelled ends at once, unless the kernel is in the
+    /// middle of a slow read.
+    pub async fn wait(self) {
+        // The other end is never used, only dropped.
+        let _ = self.0.await;
+    }
+}
+
 /// Starts the kernel engine.
 ///
 /// # Errors
 /// [`Error::Start`]; later ones come through the channel.
-pub fn kernel(source: Source) -> Result<mpsc::Receiver<Result<Output, Error>>, Error> {
+pub fn kernel(source: Source) -> Result<Generator, Error> {
     let (reader, sending) = kernel_pipe(source)?;
-    let (out, segments) = mpsc::channel(QUEUE);
+    let (out, outputs) = mpsc::channel(QUEUE);
+    let (working, over) = oneshot::channel();
     std::thread::Builder::new()
         .name("segments".into())
-        .spawn(move || cut(reader, sending, &out))
+        .spawn(move || {
+            cut(reader, sending, &out);
+            drop(working);
+        })
         .map_err(Error::Start)?;
-    Ok(segments)
+    Ok(Generator {
+        outputs,
+        over: Over(over),
+    })
 }
 
 /// Thread of a running send; joining it tells whether the stream is complete.
@@ -128,7 +157,7 @@ fn cut(mut reader: File, sending: Sending, out: &mpsc::Sender<Result<Output, Err
             Ok(data) => data,
             Err(e) => {
                 let _ = out.blocking_send(Err(Error::Read(e)));
-                return;
+                return abandon(reader, sending);
             }
         };
         if data.is_empty() {
@@ -142,7 +171,7 @@ fn cut(mut reader: File, sending: Sending, out: &mpsc::Sender<Result<Output, Err
             chain,
         };
         if out.blocking_send(Ok(Output::Segment(segment))).is_err() {
-            return; // cancelled: closing the pipe ends the ioctl
+            return abandon(reader, sending);
         }
         offset += length;
     }
@@ -151,6 +180,14 @@ fn cut(mut reader: File, sending: Sending, out: &mpsc::Sender<Result<Output, Err
         chain,
     });
     let _ = out.blocking_send(last);
+}
+
+/// Closing the pipe ends the ioctl, whose thread holds the snapshot as long as it lives.
+fn abandon(reader: File, sending: Sending) {
+    drop(reader);
+    if finish(sending).is_ok() {
+        tracing::debug!("a cancelled send had come to its end");
+    }
 }
 
 /// As many bytes as a segment holds, fewer only at the end of the stream.

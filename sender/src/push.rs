@@ -282,16 +282,19 @@ impl Push {
             accepted = Transfer::open(&mut self.link, begin) => accepted?,
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
-        let outputs = generate::kernel(generate::Source {
+        let generator = generate::kernel(generate::Source {
             snapshot: subject.fd.try_clone()?,
             parent: plan.parent.map(|parent| parent.local_id),
             stream_version,
         })?;
         let before_end = async || self.announce_end(subject.record.clone()).await;
-        tokio::select! {
-            committed = accepted.run(outputs, &self.running, &self.running.cancel, before_end) => Ok(committed?),
+        let outcome = tokio::select! {
+            outcome = accepted.run(generator.outputs, &self.running, &self.running.cancel, before_end) => outcome,
             never = self.listener.tick(Arc::clone(&self.running)) => match never {},
-        }
+        };
+        // A snapshot that is still being sent could not be deleted.
+        generator.over.wait().await;
+        Ok(outcome?)
     }
 
     /// From here on the receiver may commit without our hearing of it.

@@ -139,6 +139,14 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
     if let Some(error) = ConnectError::find_in(address, status) {
         return error.into();
     }
+    // What the receiver says itself has no cause here; what has one happened on the way.
+    if let Some(cause) = innermost_cause(status) {
+        return Problem::new(
+            Kind::Unreachable,
+            format!("the connection to the receiver at {address} broke: {cause}"),
+        )
+        .remedy("try again later; what the receiver has committed, the next push finds out");
+    }
     let text = sendshot_proto::failure::printable(status.message());
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
@@ -164,6 +172,16 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
             format!("the call to the receiver at {address} failed: {text}"),
         ),
     }
+}
+
+fn innermost_cause(status: &Status) -> Option<String> {
+    let mut innermost = None;
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        innermost = Some(sendshot_proto::failure::printable(&error.to_string()));
+        next = error.source();
+    }
+    innermost
 }
 
 impl From<ConnectError> for Problem {

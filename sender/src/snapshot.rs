@@ -117,7 +117,21 @@ fn active_swap_files(path: &Path) -> Vec<PathBuf> {
         .lines()
         .skip(1)
         .filter_map(|line| line.split_whitespace().next())
-        .map(PathBuf::from)
+        .map(|escaped| PathBuf::from(unescape(escaped)))
         .filter(|file| file.starts_with(&real))
         .collect()
+}
+
+/// Undoes the escapes that the kernel writes into its lists of paths.
+fn unescape(path: &str) -> String {
+    [
+        (r"\040", " "),
+        (r"\011", "\t"),
+        (r"\012", "\n"),
+        (r"\134", r"\"),
+    ]
+    .iter()
+    .fold(path.to_owned(), |path, (escape, byte)| {
+        path.replace(escape, byte)
+    })
 }

@@ -118,7 +118,7 @@ impl Daemon {
             match notify.recv(&mut message) {
                 Ok(len) if message[..len].starts_with(b"READY=1") => return,
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(e) => panic!("{}: {e}", self.name),
             }
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {

@@ -8,14 +8,18 @@
 
 pub mod address;
 pub mod binaries;
+pub mod changes;
 pub mod command;
 pub mod daemon;
+pub mod equivalence;
 pub mod exact;
 pub mod fill;
 pub mod history;
 pub mod link;
 pub mod loopfs;
+pub mod mount;
 pub mod pairing;
+pub mod random;
 pub mod receiver_box;
 pub mod sender_box;
 pub mod streams;

@@ -213,7 +213,7 @@ mod tests {
         let mut padded = 0;
         for noisy in 4000..4096_u32 {
             // One sector that packs to about as many bytes as are noisy, and a second one.
-            let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8;
+            let noise = |n: u32| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 24) as u8;
             let mut data: Vec<u8> = (0..noisy).map(noise).collect();
             data.resize(8192, 7);
             let packed = lzo_of(&data, 4096);

@@ -173,6 +173,10 @@ fn length_field(command: &Command<'_>, number: u16, len: usize) -> Result<[u8; 2
     }
 }
 
+/// The inode number that new inodes are said to have on the sender. `btrfs receive` asks for
+/// it and does nothing with it.
+const INO: u64 = 0;
+
 /// The attributes of one command, appended one by one.
 struct Payload<'o, 'c> {
     version: Version,
@@ -200,6 +204,9 @@ impl<'o, 'c> Payload<'o, 'c> {
             }
             Command::End => {}
             _ => self.bytes(attribute::PATH, command.path())?,
+        }
+        if command.kind().creates_inode() {
+            self.u64(attribute::INO, INO)?;
         }
         match *command {
             Command::Subvol { uuid, ctransid, .. } => {

@@ -125,10 +125,21 @@ kinds! {
     EncodedWrite = 25, V2, "encoded_write";
 }
 
+impl Kind {
+    /// Whether it makes a new inode.
+    pub(crate) fn creates_inode(self) -> bool {
+        matches!(
+            self,
+            Self::Mkfile | Self::Mkdir | Self::Mknod | Self::Mkfifo | Self::Mksock | Self::Symlink
+        )
+    }
+}
+
 /// Numbers of the attributes.
 pub(crate) mod attribute {
     pub(crate) const UUID: u16 = 1;
     pub(crate) const CTRANSID: u16 = 2;
+    pub(crate) const INO: u16 = 3;
     pub(crate) const SIZE: u16 = 4;
     pub(crate) const MODE: u16 = 5;
     pub(crate) const UID: u16 = 6;

@@ -36,3 +36,38 @@ pub fn encoded_write(file: impl AsFd, encoding: &Encoding, data: &[u8]) -> io::R
     args.put_u32(56, encoding.compression);
     raw::encoded_write(file, data, &mut args)
 }
+
+/// What an encoded read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodedRead {
+    /// Bytes that were put into the buffer.
+    pub len: usize,
+    /// How they become bytes of the file.
+    pub encoding: Encoding,
+}
+
+/// Reads the extent at `offset` of a file as it is stored. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's; `ENOBUFS` if the extent does not fit the buffer, `ENOTTY` before Linux 5.18.
+pub fn encoded_read(
+    file: impl AsFd,
+    offset: u64,
+    len: u64,
+    buffer: &mut [u8],
+) -> io::Result<EncodedRead> {
+    let mut args = Args::<128>::new();
+    args.put_u64(16, offset);
+    args.put_u64(32, len);
+    let len = raw::encoded_read(file, buffer, &mut args)?;
+    Ok(EncodedRead {
+        len,
+        encoding: Encoding {
+            file_offset: offset,
+            unencoded_file_len: args.u64(32),
+            unencoded_len: args.u64(40),
+            unencoded_offset: args.u64(48),
+            compression: args.u32(56),
+        },
+    })
+}

@@ -151,14 +151,14 @@ pub(crate) fn send(
 
 #[repr(C)]
 struct Iovec {
-    base: *const u8,
+    base: *mut u8,
     len: usize,
 }
 
 /// BTRFS_IOC_ENCODED_WRITE of `data`; the iovec fields are filled here.
 pub(crate) fn encoded_write(fd: impl AsFd, data: &[u8], args: &mut Args<128>) -> io::Result<()> {
     let iovec = Iovec {
-        base: data.as_ptr(),
+        base: data.as_ptr().cast_mut(),
         len: data.len(),
     };
     args.put_u64(0, std::ptr::from_ref(&iovec) as u64);
@@ -184,4 +184,49 @@ pub(crate) fn tree_search(fd: impl AsFd, block: &mut [u8]) -> io::Result<()> {
     // SAFETY: as above; `block` stays borrowed until the call returns.
     unsafe { ioctl::ioctl(fd, updater) }?;
     Ok(())
+}
+
+/// An ioctl whose return value is a count.
+struct Counting<'a, const OP: Opcode, const N: usize>(&'a mut Args<N>);
+
+// SAFETY: the block is writable and exactly as large as the opcode says (checked in `count`).
+unsafe impl<const OP: Opcode, const N: usize> ioctl::Ioctl for Counting<'_, OP, N> {
+    type Output = usize;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        OP
+    }
+
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        std::ptr::from_mut(self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(
+        out: ioctl::IoctlOutput,
+        _: *mut std::ffi::c_void,
+    ) -> rustix::io::Result<usize> {
+        usize::try_from(out).map_err(|_| rustix::io::Errno::INVAL)
+    }
+}
+
+/// BTRFS_IOC_ENCODED_READ into `buffer`; the iovec fields are filled here.
+pub(crate) fn encoded_read(
+    fd: impl AsFd,
+    buffer: &mut [u8],
+    args: &mut Args<128>,
+) -> io::Result<usize> {
+    const OP: Opcode = 0x8080_9440;
+    const { assert!(encoded_size(OP) == 128) };
+    let iovec = Iovec {
+        base: buffer.as_mut_ptr(),
+        len: buffer.len(),
+    };
+    args.put_u64(0, std::ptr::from_ref(&iovec) as u64);
+    args.put_u64(8, 1);
+    // SAFETY: `iovec` and `buffer` live until the call returns, and the kernel writes at most
+    // as many bytes into the buffer as the iovec says it has.
+    let len = unsafe { ioctl::ioctl(fd, Counting::<OP, 128>(args)) }?;
+    Ok(len.min(buffer.len()))
 }

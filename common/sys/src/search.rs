@@ -207,3 +207,62 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     out.copy_from_slice(&bytes[at..at + 4]);
     u32::from_ne_bytes(out)
 }
+
+/// Looks single items up without a large buffer for each.
+#[derive(Debug)]
+pub struct Lookup {
+    block: Vec<u8>,
+}
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lookup {
+    /// Bytes of results: an item and its header with room to spare.
+    const BUFFER: usize = 4096;
+
+    /// A lookup with its buffer.
+    pub fn new() -> Self {
+        Self {
+            block: vec![0; raw::SEARCH_HEAD + Self::BUFFER],
+        }
+    }
+
+    /// Hands the first item of the range to `each`; returns whether there was one.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    pub fn first(
+        &mut self,
+        fd: impl AsFd,
+        range: Range,
+        mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        fill_key(&mut self.block, &range, range.min);
+        self.block[64..68].copy_from_slice(&1u32.to_ne_bytes());
+        raw::tree_search(fd, &mut self.block)?;
+        if u32_at(&self.block, 64) == 0 {
+            return Ok(false);
+        }
+        visit(&self.block[raw::SEARCH_HEAD..], 1, range.max, &mut each)?;
+        Ok(true)
+    }
+}
+
+/// Tree of extents.
+pub const EXTENT_TREE: u64 = 2;
+/// Key type of an inode.
+pub const INODE_ITEM: u8 = 1;
+/// Key type of an inode's names in one directory.
+pub const INODE_REF: u8 = 12;
+/// Key type of an inode's further names.
+pub const INODE_EXTREF: u8 = 13;
+/// Key type of an extended attribute.
+pub const XATTR_ITEM: u8 = 24;
+/// Key type of a file's extent.
+pub const EXTENT_DATA: u8 = 108;
+/// Key type of a data extent in the extent tree.
+pub const EXTENT_ITEM: u8 = 168;

@@ -245,6 +245,20 @@ pub fn children(fd: impl AsFd, id: u64) -> io::Result<Vec<(u64, PathBuf)>> {
         .collect()
 }
 
+/// A path of inode `inode`, relative to the root of the subvolume of `fd`; `None` if there is
+/// no such inode. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's.
+pub fn path_of_inode(fd: impl AsFd, inode: u64) -> io::Result<Option<PathBuf>> {
+    match directory(fd, 0, inode) {
+        // The kernel ends what it takes for a directory with a slash.
+        Ok(path) => Ok(Some(path.components().collect())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// The subvolume that contains subvolume `id`, and the path in it.
 fn place_in_parent(fd: impl AsFd, id: u64) -> io::Result<Option<(u64, PathBuf)>> {
     let mut found = None;

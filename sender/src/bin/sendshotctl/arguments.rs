@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Replicate live btrfs subvolumes between boxes.
@@ -38,7 +39,7 @@ pub enum Command {
         #[arg(value_name = "HOST:VOL")]
         target: OsString,
         /// Parent to use: auto, none, or the UUID of a snapshot
-        #[arg(long, value_name = "PARENT", default_value = "auto")]
+        #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
         parent: String,
     },
     /// Show what is kept on this box for later pushes
@@ -96,7 +97,7 @@ pub struct PushArguments {
     #[arg(value_name = "HOST:VOL", required = true)]
     pub targets: Vec<OsString>,
     /// Parent to use: auto, none, or the UUID of a snapshot
-    #[arg(long, value_name = "PARENT", default_value = "auto")]
+    #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
     pub parent: String,
     /// What makes the stream
     #[arg(long, value_enum, default_value_t = Engine::Kernel)]

@@ -38,7 +38,7 @@ enum Followed {
     Detached(Vec<u8>),
 }
 
-/// Pushes one volume after the other.
+/// Pushes one volume after the other. Who cancels one wants no further one.
 pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
     let several = arguments.targets.len() > 1;
     let mut failed = 0;
@@ -55,7 +55,7 @@ pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) 
                     format!("{} is under way; see `sendshotctl status`", detached.target)
                 });
             }
-            Err(problem) if several => {
+            Err(problem) if several && problem.kind != Kind::Cancelled => {
                 failed += 1;
                 report_failure(output, &name, &problem);
             }

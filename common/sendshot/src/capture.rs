@@ -1,0 +1,311 @@
+//! Capture: reading a snapshot's metadata by tree search, in one pass over its items.
+//!
+//! An inode's items lie together in the tree and come in the order that the file wants them,
+//! so nothing is held in memory but one item. For every extent the extent tree is asked for
+//! the generation of the extent's own item: see [`mod@crate::rule`] for what that is good for.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use sendshot_sys::filesystem;
+use sendshot_sys::search::{self, Item, Key, Lookup, Range};
+use sendshot_sys::subvolume::{self, Info};
+
+use crate::entry::{
+    Entry, Extent, ExtentKind, Head, InodeItem, Name, REGULAR, ROOT, SYMLINK, Time, Xattr,
+};
+use crate::file::{Counts, Writer};
+
+/// Last inode number that a file can have; beyond are the tree's own objects.
+const LAST_INODE: u64 = u64::MAX - 256;
+
+/// What a swap area has at byte 4086 of its first page.
+const SWAP_SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
+/// Where the signature is.
+const SWAP_OFFSET: u64 = 4086;
+
+/// Describes a read-only snapshot as the head of its sendshot.
+///
+/// # Errors
+/// The kernel's.
+pub fn head(snapshot: impl AsFd, info: &Info) -> io::Result<Head> {
+    Ok(Head {
+        wire_uuid: info.wire_uuid(),
+        ctransid: info.ctransid,
+        fsid: filesystem::fsid(&snapshot)?,
+        uuid: info.uuid,
+        parent_uuid: info.parent_uuid,
+        otransid: info.otransid,
+        generation: info.generation,
+        taken_at: info.otime,
+    })
+}
+
+/// Writes the sendshot of a read-only snapshot, given by its root directory, to `out`.
+///
+/// Time and size grow with the metadata, memory does not. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's, the writer's, and `InvalidData` for items that make no sense.
+pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Counts)> {
+    let info = subvolume::info(&snapshot)?;
+    let head = head(&snapshot, &info)?;
+    let writer = Writer::new(out, &head)?;
+    let mut scan = Scan {
+        snapshot: snapshot.as_fd(),
+        writer,
+        inode: None,
+        lookup: Lookup::new(),
+    };
+    let range = Range {
+        tree: 0,
+        min: Key { objectid: ROOT, kind: 0, offset: 0 },
+        max: Key { objectid: LAST_INODE, kind: u8::MAX, offset: u64::MAX },
+        min_transid: 0,
+    };
+    search::items(&snapshot, range, |item| scan.item(&item))?;
+    let (out, counts) = scan.writer.finish()?;
+    Ok((out, head, counts))
+}
+
+struct Scan<'a, W: Write> {
+    snapshot: std::os::fd::BorrowedFd<'a>,
+    writer: Writer<W>,
+    /// The inode whose items are being read; `None` for one that is left out.
+    inode: Option<(u64, InodeItem)>,
+    lookup: Lookup,
+}
+
+impl<W: Write> Scan<'_, W> {
+    fn item(&mut self, item: &Item<'_>) -> io::Result<()> {
+        if item.key.kind == search::INODE_ITEM {
+            return self.begin(item);
+        }
+        let Some((ino, inode)) = &self.inode else {
+            return Ok(());
+        };
+        if *ino != item.key.objectid {
+            return Ok(());
+        }
+        match item.key.kind {
+            search::INODE_REF => self.names(item),
+            search::INODE_EXTREF => self.far_names(item),
+            search::XATTR_ITEM => self.xattrs(item.data),
+            search::EXTENT_DATA if inode.kind() == SYMLINK => self.target(item.data),
+            search::EXTENT_DATA => self.extent(item),
+            _ => Ok(()),
+        }
+    }
+
+    /// An inode without a name (deleted while open, or made by O_TMPFILE) is left out.
+    fn begin(&mut self, item: &Item<'_>) -> io::Result<()> {
+        self.inode = None;
+        let data = Fields(item.data);
+        if data.u32(40)? == 0 {
+            return Ok(());
+        }
+        let ino = item.key.objectid;
+        let mut inode = inode_item(&data)?;
+        inode.swap = inode.is_nodatasum() && inode.kind() == REGULAR && self.is_swap(ino, &inode)?;
+        self.writer.entry(&Entry::Inode(ino, inode.clone()))?;
+        self.inode = Some((ino, inode));
+        Ok(())
+    }
+
+    /// Whether a file looks like a swap file. One that cannot be looked at counts as one.
+    fn is_swap(&self, ino: u64, inode: &InodeItem) -> io::Result<bool> {
+        if inode.size < SWAP_OFFSET + SWAP_SIGNATURE.len() as u64 {
+            return Ok(false);
+        }
+        let Some(path) = subvolume::path_of_inode(self.snapshot, ino)? else {
+            return Ok(true);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let file = rustix::fs::openat2(self.snapshot, path, flags, Mode::empty(), beneath)?;
+        let mut found = [0; SWAP_SIGNATURE.len()];
+        let len = std::os::unix::fs::FileExt::read_at(&File::from(file), &mut found, SWAP_OFFSET)?;
+        Ok(len < found.len() || found == *SWAP_SIGNATURE)
+    }
+
+    fn names(&mut self, item: &Item<'_>) -> io::Result<()> {
+        let data = Fields(item.data);
+        let mut at = 0;
+        while at < item.data.len() {
+            let len = usize::from(data.u16(at + 8)?);
+            self.name(item.key.offset, data.bytes(at + 10, len)?)?;
+            at += 10 + len;
+        }
+        Ok(())
+    }
+
+    fn far_names(&mut self, item: &Item<'_>) -> io::Result<()> {
+        let data = Fields(item.data);
+        let mut at = 0;
+        while at < item.data.len() {
+            let len = usize::from(data.u16(at + 16)?);
+            self.name(data.u64(at)?, data.bytes(at + 18, len)?)?;
+            at += 18 + len;
+        }
+        Ok(())
+    }
+
+    /// The root directory's reference to itself is no name.
+    fn name(&mut self, parent: u64, name: &[u8]) -> io::Result<()> {
+        if self.inode.as_ref().is_some_and(|(ino, _)| *ino == ROOT) {
+            return Ok(());
+        }
+        let name = name.to_vec();
+        self.writer.entry(&Entry::Name(Name { parent, name }))
+    }
+
+    /// Attributes whose names collide share an item.
+    fn xattrs(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let data = Fields(bytes);
+        let mut at = 0;
+        while at < bytes.len() {
+            let value_len = usize::from(data.u16(at + 25)?);
+            let name_len = usize::from(data.u16(at + 27)?);
+            let name = data.bytes(at + 30, name_len)?.to_vec();
+            let value = data.bytes(at + 30 + name_len, value_len)?.to_vec();
+            self.writer.entry(&Entry::Xattr(Xattr { name, value }))?;
+            at += 30 + name_len + value_len;
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let target = bytes.get(21..).ok_or_else(broken)?.to_vec();
+        self.writer.entry(&Entry::Target(target))
+    }
+
+    fn extent(&mut self, item: &Item<'_>) -> io::Result<()> {
+        let Some(mut extent) = extent(item.key.offset, item.data)? else {
+            return Ok(());
+        };
+        if extent.kind == ExtentKind::Regular {
+            extent.extent_generation = self.extent_generation(&extent)?;
+            let nodatasum = self.inode.as_ref().is_some_and(|(_, inode)| inode.is_nodatasum());
+            extent.leaf_generation = if nodatasum { item.transid } else { 0 };
+        }
+        self.writer.entry(&Entry::Extent(extent))
+    }
+
+    /// Unknown if a balance moves the extent just now.
+    fn extent_generation(&mut self, extent: &Extent) -> io::Result<u64> {
+        let key = Key {
+            objectid: extent.disk_bytenr,
+            kind: search::EXTENT_ITEM,
+            offset: extent.disk_len,
+        };
+        let range = Range {
+            tree: search::EXTENT_TREE,
+            min: key,
+            max: key,
+            min_transid: 0,
+        };
+        let mut generation = u64::MAX;
+        self.lookup.first(self.snapshot, range, |item| {
+            generation = Fields(item.data).u64(8)?;
+            Ok(())
+        })?;
+        Ok(generation)
+    }
+}
+
+fn inode_item(data: &Fields<'_>) -> io::Result<InodeItem> {
+    Ok(InodeItem {
+        generation: data.u64(0)?,
+        transid: data.u64(8)?,
+        size: data.u64(16)?,
+        uid: data.u32(44)?,
+        gid: data.u32(48)?,
+        mode: data.u32(52)?,
+        rdev: stream_device(data.u64(56)?),
+        flags: data.u64(64)?,
+        atime: data.time(112)?,
+        mtime: data.time(136)?,
+        swap: false,
+    })
+}
+
+/// From the kernel's device number (12 bits major, 20 bits minor) to that of the stream.
+fn stream_device(rdev: u64) -> u64 {
+    let (major, minor) = ((rdev >> 20) & 0xfff, rdev & 0xf_ffff);
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// A FILE_EXTENT item; `None` for a hole that has an item.
+fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
+    let data = Fields(bytes);
+    let kind = match data.u8(20)? {
+        0 => ExtentKind::Inline,
+        1 => ExtentKind::Regular,
+        2 => ExtentKind::Prealloc,
+        _ => return Err(broken()),
+    };
+    let mut extent = Extent {
+        offset,
+        len: data.u64(8)?,
+        kind,
+        compression: data.u8(16)?,
+        ram_bytes: data.u64(8)?,
+        disk_bytenr: 0,
+        disk_len: 0,
+        disk_offset: 0,
+        generation: data.u64(0)?,
+        extent_generation: 0,
+        leaf_generation: 0,
+    };
+    if kind == ExtentKind::Inline {
+        extent.disk_len = (bytes.len() - 21) as u64;
+        return Ok(Some(extent));
+    }
+    extent.disk_bytenr = data.u64(21)?;
+    extent.disk_len = data.u64(29)?;
+    extent.disk_offset = data.u64(37)?;
+    extent.len = data.u64(45)?;
+    Ok((extent.disk_bytenr != 0).then_some(extent))
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an item of the file system makes no sense")
+}
+
+/// Fields of an item, little endian.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn bytes(&self, at: usize, len: usize) -> io::Result<&'a [u8]> {
+        self.0.get(at..at + len).ok_or_else(broken)
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> io::Result<[u8; N]> {
+        self.bytes(at, N)?.try_into().map_err(|_| broken())
+    }
+
+    fn u8(&self, at: usize) -> io::Result<u8> {
+        self.array::<1>(at).map(|[byte]| byte)
+    }
+
+    fn u16(&self, at: usize) -> io::Result<u16> {
+        self.array(at).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, at: usize) -> io::Result<u32> {
+        self.array(at).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, at: usize) -> io::Result<u64> {
+        self.array(at).map(u64::from_le_bytes)
+    }
+
+    fn time(&self, at: usize) -> io::Result<Time> {
+        Ok(Time {
+            sec: self.u64(at)? as i64,
+            nsec: self.u32(at + 8)?,
+        })
+    }
+}

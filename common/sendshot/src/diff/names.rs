@@ -1,0 +1,427 @@
+//! Names: from the tree of M to the tree of N without two things ever sharing a name.
+//!
+//! What moves stays where it is until its turn comes, unless it is in the way: then it waits
+//! under a temporary name in the root. It is in the way if its directory is to be removed, or if
+//! its old name is somebody's new one. The order:
+//!
+//! 1. Directories in the way get temporary names.
+//! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
+//! 3. Dead directories, empty now, are removed, the deepest first.
+//! 4. New and moved directories get their places, parents first. No directory is ever moved
+//!    below itself: its new parent has its final place already.
+//! 5. Moved files get their places, then their further names.
+//!
+//! New files are made with their content later: every name is free by then.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sendshot_stream::Command;
+
+use super::{Error, Pair, Sink, Step};
+use crate::entry::{Name, ROOT};
+use crate::file::{Inode, Reader};
+use crate::paths::{DirId, Place, Tree};
+
+/// What temporary names begin with.
+const TEMPORARY: &[u8] = b".sendshot-tmp-";
+
+/// A file of both trees whose names changed.
+#[derive(Debug)]
+struct Renamed {
+    ino: u64,
+    gone: Vec<Name>,
+    added: Vec<Name>,
+    kept: Option<Name>,
+}
+
+/// What changed among names.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    dead_files: Vec<Name>,
+    renamed: Vec<Renamed>,
+    /// Names that begin like temporary ones, in either root.
+    taken: HashSet<Vec<u8>>,
+}
+
+/// Reads both files side by side. Fills the trees of directories.
+pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
+    let mut changes = Changes::default();
+    let mut m = pair.m.map(|m| m.reader()).transpose()?;
+    let mut n = pair.n.reader()?;
+    let mut old = next(&mut m)?;
+    let mut new = n.next_inode()?;
+    loop {
+        let (before, after) = match (&old, &new) {
+            (None, None) => break,
+            (Some(o), Some(w)) if o.ino == w.ino => (old.take(), new.take()),
+            (Some(o), Some(w)) if o.ino < w.ino => (old.take(), None),
+            (Some(_), None) => (old.take(), None),
+            (_, Some(_)) => (None, new.take()),
+        };
+        compare(pair, &mut changes, before.as_ref(), after.as_ref());
+        if before.is_some() {
+            old = next(&mut m)?;
+        }
+        if after.is_some() {
+            new = n.next_inode()?;
+        }
+    }
+    pair.m_dirs.seal();
+    pair.n_dirs.seal();
+    Ok(changes)
+}
+
+fn next<R: std::io::Read + std::io::Seek>(
+    reader: &mut Option<Reader<R>>,
+) -> Result<Option<Inode>, Error> {
+    match reader {
+        Some(reader) => Ok(reader.next_inode()?),
+        None => Ok(None),
+    }
+}
+
+fn compare(
+    pair: &mut Pair<'_>,
+    changes: &mut Changes,
+    before: Option<&Inode>,
+    after: Option<&Inode>,
+) {
+    for inode in before.into_iter().chain(after) {
+        changes.taken.extend(
+            inode
+                .names
+                .iter()
+                .filter(|name| name.parent == ROOT && name.name.starts_with(TEMPORARY))
+                .map(|name| name.name.clone()),
+        );
+    }
+    add_dir(&mut pair.m_dirs, before);
+    add_dir(&mut pair.n_dirs, after);
+    let (Some(before), after) = (before, after) else {
+        return;
+    };
+    if before.item.is_dir() {
+        return;
+    }
+    match after.filter(|after| pair.is_same(before, after)) {
+        None => changes.dead_files.extend(before.names.iter().cloned()),
+        Some(after) if before.names != after.names => {
+            changes.renamed.push(renamed(before, after));
+        }
+        Some(_) => {}
+    }
+}
+
+fn add_dir(tree: &mut Tree, inode: Option<&Inode>) {
+    if let Some(inode) = inode.filter(|inode| inode.item.is_dir()) {
+        tree.add(dir_id(inode), inode.names.first().cloned());
+    }
+}
+
+pub(super) fn dir_id(inode: &Inode) -> DirId {
+    // The root is the root, whatever subvolume it was made in.
+    let generation = if inode.ino == ROOT {
+        0
+    } else {
+        inode.item.generation
+    };
+    DirId {
+        ino: inode.ino,
+        generation,
+    }
+}
+
+fn renamed(before: &Inode, after: &Inode) -> Renamed {
+    let only = |of: &[Name], not: &[Name]| -> Vec<Name> {
+        of.iter().filter(|name| !not.contains(name)).cloned().collect()
+    };
+    Renamed {
+        ino: before.ino,
+        gone: only(&before.names, &after.names),
+        added: only(&after.names, &before.names),
+        kept: before.names.iter().find(|name| after.names.contains(name)).cloned(),
+    }
+}
+
+impl Pair<'_> {
+    /// Whether two inodes of one number are the same object.
+    pub(super) fn is_same(&self, before: &Inode, after: &Inode) -> bool {
+        let targets = (before.target.as_ref(), after.target.as_ref());
+        self.rule
+            .is_some_and(|rule| rule.is_same_object(&before.item, &after.item, targets))
+    }
+
+    /// Whether a directory of M still exists in N. The root always does.
+    fn lives(&self, dir: DirId) -> bool {
+        dir.ino == ROOT || (self.rule.is_some() && self.n_dirs.contains(dir))
+    }
+}
+
+/// The state of names while steps are emitted.
+struct Names<'p, 'a, S> {
+    pair: &'p mut Pair<'a>,
+    sink: &'p mut S,
+    /// Where directories are now.
+    now: Tree,
+    /// Names of N that M has not, in directories of both.
+    wanted: HashSet<Place>,
+    taken: HashSet<Vec<u8>>,
+    temporaries: u64,
+}
+
+/// Emits the steps that lead from the names of M to those of N, new files excepted.
+pub(super) fn emit<S: Sink>(
+    pair: &mut Pair<'_>,
+    changes: Changes,
+    sink: &mut S,
+) -> Result<(), S::Error> {
+    let moved = moved_dirs(pair);
+    let wanted = wanted(pair, &changes, &moved);
+    let now = pair.m_dirs.clone();
+    let mut names = Names {
+        pair,
+        sink,
+        now,
+        wanted,
+        taken: changes.taken,
+        temporaries: 0,
+    };
+    names.clear_dirs(&moved)?;
+    let waiting = names.clear_files(&changes.dead_files, &changes.renamed)?;
+    names.remove_dirs()?;
+    names.place_dirs()?;
+    names.place_files(&changes.renamed, waiting)
+}
+
+/// Directories of both trees whose place differs, in a fixed order.
+fn moved_dirs(pair: &Pair<'_>) -> Vec<DirId> {
+    let mut moved: Vec<DirId> = pair
+        .m_dirs
+        .places()
+        .filter(|(dir, place)| {
+            pair.lives(*dir) && pair.n_dirs.place(*dir).is_some_and(|new| new != *place)
+        })
+        .map(|(dir, _)| dir)
+        .collect();
+    moved.sort();
+    moved
+}
+
+fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place> {
+    let mut wanted = HashSet::new();
+    wanted.extend(moved.iter().filter_map(|dir| pair.n_dirs.place(*dir).cloned()));
+    let new_dirs = pair.n_dirs.places().filter(|(dir, _)| !pair.is_old_dir(*dir));
+    wanted.extend(new_dirs.map(|(_, place)| place.clone()));
+    for renamed in &changes.renamed {
+        wanted.extend(renamed.added.iter().filter_map(|name| pair.n_dirs.place_of(name)));
+    }
+    wanted
+}
+
+impl Pair<'_> {
+    fn is_old_dir(&self, dir: DirId) -> bool {
+        self.rule.is_some() && self.m_dirs.contains(dir)
+    }
+}
+
+impl<S: Sink> Names<'_, '_, S> {
+    /// Whether something at `place` must go before the others come. New files do not count:
+    /// they are made when everything that moves has moved.
+    fn is_in_the_way(&self, place: &Place) -> bool {
+        !self.pair.lives(place.parent) || self.wanted.contains(place)
+    }
+
+    fn clear_dirs(&mut self, moved: &[DirId]) -> Result<(), S::Error> {
+        for dir in moved {
+            let Some(place) = self.now.place(*dir).cloned() else {
+                continue;
+            };
+            if self.is_in_the_way(&place) {
+                let free = self.temporary();
+                self.rename(&place, &free)?;
+                self.now.move_to(*dir, free);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns where files wait that had to leave their old name.
+    fn clear_files(
+        &mut self,
+        dead: &[Name],
+        renamed: &[Renamed],
+    ) -> Result<HashMap<u64, Place>, S::Error> {
+        for name in dead {
+            self.unlink(name)?;
+        }
+        let mut waiting = HashMap::new();
+        for file in renamed {
+            let mut gone = file.gone.as_slice();
+            if file.kept.is_none()
+                && let Some((first, rest)) = gone.split_first()
+            {
+                gone = rest;
+                let place = self.old_place(first, file.ino)?;
+                if self.is_in_the_way(&place) {
+                    let free = self.temporary();
+                    self.rename(&place, &free)?;
+                    waiting.insert(file.ino, free);
+                } else {
+                    waiting.insert(file.ino, place);
+                }
+            }
+            for name in gone {
+                self.unlink(name)?;
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn remove_dirs(&mut self) -> Result<(), S::Error> {
+        let mut dead: BTreeMap<(std::cmp::Reverse<usize>, DirId), Place> = BTreeMap::new();
+        for (dir, place) in self.pair.m_dirs.places() {
+            if !self.pair.lives(dir) {
+                let depth = self.pair.m_dirs.depth(dir).unwrap_or(0);
+                dead.insert((std::cmp::Reverse(depth), dir), place.clone());
+            }
+        }
+        for place in dead.into_values() {
+            let path = self.path(&place)?;
+            self.command(Command::Rmdir { path: &path })?;
+            self.touch(place.parent);
+        }
+        Ok(())
+    }
+
+    fn place_dirs(&mut self) -> Result<(), S::Error> {
+        let mut dirs: Vec<(usize, DirId)> = self
+            .pair
+            .n_dirs
+            .places()
+            .map(|(dir, _)| (self.pair.n_dirs.depth(dir).unwrap_or(0), dir))
+            .collect();
+        dirs.sort();
+        for (_, dir) in dirs {
+            let Some(place) = self.pair.n_dirs.place(dir).cloned() else {
+                continue;
+            };
+            if !self.pair.is_old_dir(dir) {
+                let path = self.final_path(&place, dir.ino)?;
+                self.command(Command::Mkdir { path: &path })?;
+                self.touch(place.parent);
+            } else if self.now.place(dir) != Some(&place) {
+                let from = self.now.place(dir).cloned().ok_or_else(|| self.pair.orphan(dir.ino))?;
+                self.rename_to(&from, &place, dir.ino)?;
+            }
+            self.now.add(dir, None);
+            self.now.move_to(dir, place);
+        }
+        Ok(())
+    }
+
+    fn place_files(
+        &mut self,
+        renamed: &[Renamed],
+        mut waiting: HashMap<u64, Place>,
+    ) -> Result<(), S::Error> {
+        for file in renamed {
+            let mut added = file.added.as_slice();
+            let first = match (waiting.remove(&file.ino), &file.kept, added.split_first()) {
+                (Some(from), _, Some((first, rest))) => {
+                    added = rest;
+                    let to = self.new_place(first, file.ino)?;
+                    self.rename_to(&from, &to, file.ino)?;
+                    to
+                }
+                (None, Some(kept), _) => self.new_place(kept, file.ino)?,
+                _ => continue,
+            };
+            let existing = self.final_path(&first, file.ino)?;
+            for name in added {
+                let place = self.new_place(name, file.ino)?;
+                let path = self.final_path(&place, file.ino)?;
+                self.command(Command::Link {
+                    path: &path,
+                    existing: &existing,
+                })?;
+                self.touch(place.parent);
+            }
+        }
+        Ok(())
+    }
+
+    fn unlink(&mut self, name: &Name) -> Result<(), S::Error> {
+        let place = self.old_place(name, 0)?;
+        let path = self.path(&place)?;
+        self.command(Command::Unlink { path: &path })?;
+        self.touch(place.parent);
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &Place, to: &Place) -> Result<(), S::Error> {
+        let (path, target) = (self.path(from)?, self.path(to)?);
+        self.command(Command::Rename {
+            path: &path,
+            to: &target,
+        })?;
+        self.touch(from.parent);
+        self.touch(to.parent);
+        Ok(())
+    }
+
+    fn rename_to(&mut self, from: &Place, to: &Place, ino: u64) -> Result<(), S::Error> {
+        let (path, target) = (self.path(from)?, self.final_path(to, ino)?);
+        self.command(Command::Rename {
+            path: &path,
+            to: &target,
+        })?;
+        self.touch(from.parent);
+        self.touch(to.parent);
+        Ok(())
+    }
+
+    fn old_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {
+        let place = self.pair.m_dirs.place_of(name);
+        place.ok_or_else(|| self.pair.orphan(ino))
+    }
+
+    fn new_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {
+        let place = self.pair.n_dirs.place_of(name);
+        place.ok_or_else(|| self.pair.orphan(ino))
+    }
+
+    /// A path as things are now.
+    fn path(&self, place: &Place) -> Result<Vec<u8>, Error> {
+        let path = self.now.path(place);
+        path.ok_or_else(|| self.pair.orphan(place.parent.ino))
+    }
+
+    /// A path as things will be; its directories have their places already.
+    fn final_path(&self, place: &Place, ino: u64) -> Result<Vec<u8>, Error> {
+        let path = self.pair.n_dirs.path(place);
+        path.ok_or_else(|| self.pair.orphan(ino))
+    }
+
+    fn temporary(&mut self) -> Place {
+        loop {
+            let mut name = TEMPORARY.to_vec();
+            name.extend_from_slice(self.temporaries.to_string().as_bytes());
+            self.temporaries += 1;
+            if !self.taken.contains(&name) {
+                let parent = DirId {
+                    ino: ROOT,
+                    generation: 0,
+                };
+                return Place { parent, name };
+            }
+        }
+    }
+
+    fn touch(&mut self, dir: DirId) {
+        self.pair.touched.insert(dir);
+    }
+
+    fn command(&mut self, command: Command<'_>) -> Result<(), S::Error> {
+        self.sink.step(Step::Command(command))
+    }
+}

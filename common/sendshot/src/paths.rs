@@ -1,0 +1,114 @@
+//! Directories as a tree whose names change while a stream is made.
+
+use std::collections::HashMap;
+
+use crate::entry::{Name, ROOT};
+
+/// A directory: number and generation, since a number can be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct DirId {
+    pub(crate) ino: u64,
+    pub(crate) generation: u64,
+}
+
+/// Where a directory is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) parent: DirId,
+    pub(crate) name: Vec<u8>,
+}
+
+/// The directories of one sendshot, or the state in between two.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tree {
+    generations: HashMap<u64, u64>,
+    places: HashMap<DirId, Place>,
+    raw: Vec<(DirId, Name)>,
+}
+
+impl Tree {
+    /// Adds a directory as a sendshot tells it; parents may come later.
+    pub(crate) fn add(&mut self, dir: DirId, name: Option<Name>) {
+        self.generations.insert(dir.ino, dir.generation);
+        if let Some(name) = name {
+            self.raw.push((dir, name));
+        }
+    }
+
+    /// Resolves parents, once all directories are known.
+    pub(crate) fn seal(&mut self) {
+        for (dir, name) in std::mem::take(&mut self.raw) {
+            if let Some(place) = self.place_of(&name) {
+                self.places.insert(dir, place);
+            }
+        }
+    }
+
+    /// The directory with this number.
+    pub(crate) fn dir(&self, ino: u64) -> Option<DirId> {
+        let generation = *self.generations.get(&ino)?;
+        Some(DirId { ino, generation })
+    }
+
+    pub(crate) fn contains(&self, dir: DirId) -> bool {
+        self.generations.get(&dir.ino) == Some(&dir.generation)
+    }
+
+    /// A name with its directory resolved.
+    pub(crate) fn place_of(&self, name: &Name) -> Option<Place> {
+        Some(Place {
+            parent: self.dir(name.parent)?,
+            name: name.name.clone(),
+        })
+    }
+
+    pub(crate) fn place(&self, dir: DirId) -> Option<&Place> {
+        self.places.get(&dir)
+    }
+
+    pub(crate) fn places(&self) -> impl Iterator<Item = (DirId, &Place)> {
+        self.places.iter().map(|(dir, place)| (*dir, place))
+    }
+
+    pub(crate) fn move_to(&mut self, dir: DirId, place: Place) {
+        self.places.insert(dir, place);
+    }
+
+    /// How many steps a directory is below the root; `None` if it hangs in the air.
+    pub(crate) fn depth(&self, dir: DirId) -> Option<usize> {
+        let mut depth = 0;
+        let mut dir = dir;
+        while dir.ino != ROOT {
+            dir = self.places.get(&dir)?.parent;
+            depth += 1;
+            if depth > self.places.len() {
+                return None;
+            }
+        }
+        Some(depth)
+    }
+
+    /// The path of an entry of a directory.
+    pub(crate) fn path(&self, place: &Place) -> Option<Vec<u8>> {
+        let mut parts: Vec<&[u8]> = vec![&place.name];
+        let mut dir = place.parent;
+        while dir.ino != ROOT {
+            let at = self.places.get(&dir)?;
+            parts.push(&at.name);
+            dir = at.parent;
+            if parts.len() > self.places.len() + 2 {
+                return None;
+            }
+        }
+        parts.reverse();
+        Some(parts.join(&b'/'))
+    }
+
+    /// The path of a directory; empty for the root.
+    pub(crate) fn dir_path(&self, dir: DirId) -> Option<Vec<u8>> {
+        if dir.ino == ROOT {
+            return Some(Vec::new());
+        }
+        self.path(self.places.get(&dir)?)
+    }
+}

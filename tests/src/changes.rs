@@ -1,0 +1,327 @@
+//! Random changes of every kind that a file system knows to a small tree.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{CWD, FallocateFlags, FileType, Mode, RenameFlags, XattrFlags};
+
+use crate::random::Random;
+
+/// Few names, so that they are taken, freed and taken again; one is not UTF-8.
+const NAMES: [&[u8]; 6] = [
+    b"a",
+    b"b",
+    b"c",
+    b"d",
+    b"\xff\xfe",
+    b"a longer name than the others",
+];
+
+/// Largest offset that is written to.
+const REACH: u64 = 600_000;
+
+fn name(random: &mut Random) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes: &[u8] = random.pick(&NAMES);
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+fn path(random: &mut Random, root: &Path) -> PathBuf {
+    let depth = 1 + random.below(3);
+    (0..depth).fold(root.to_owned(), |path, _| path.join(name(random)))
+}
+
+fn range(random: &mut Random) -> (u64, u64) {
+    let aligned = random.once_in(2);
+    let (offset, len) = (random.below(REACH), 1 + random.below(100_000));
+    if aligned {
+        (offset & !4095, (len & !4095) + 4096)
+    } else {
+        (offset, len)
+    }
+}
+
+/// Makes one change. What the file system refuses (names that are taken or missing, a
+/// directory into itself) is no change.
+pub fn change(random: &mut Random, root: &Path) {
+    let (path, other) = (path(random, root), path(random, root));
+    let result = match random.below(34) {
+        0 | 1 => fs::create_dir(&path),
+        2..=4 => create(random, &path),
+        5..=7 => overwrite(random, &path),
+        8..=10 => fs::rename(&path, &other),
+        11 => exchange(&path, &other),
+        12 => fs::hard_link(&path, &other),
+        13 | 14 => fs::remove_file(&path),
+        15 => remove_tree(random, &path),
+        16 => truncate(random, &path),
+        17 => allocate(
+            random,
+            &path,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        ),
+        18 => allocate(random, &path, FallocateFlags::ZERO_RANGE),
+        19 => allocate(random, &path, FallocateFlags::empty()),
+        20 => allocate(random, &path, FallocateFlags::KEEP_SIZE),
+        21 | 22 => reflink(random, &path, &other),
+        23 => dedupe(random, &path, &other),
+        24 => symlink(name(random), &path),
+        25 => attribute(random, &path),
+        26 => acl(random, &path),
+        27 => capability(&path),
+        28 => chown(
+            &path,
+            Some(random.below(3) as u32),
+            Some(random.below(3) as u32),
+        ),
+        29 => fs::set_permissions(&path, fs::Permissions::from_mode(mode(random))),
+        30 => node(random, &path),
+        31 => times(random, &path),
+        32 => direct(random, &path),
+        _ => mapped(random, &path),
+    };
+    drop(result); // see above
+}
+
+fn mode(random: &mut Random) -> u32 {
+    random.below(0o10000) as u32 | 0o600
+}
+
+fn create(random: &mut Random, path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    if random.once_in(5) {
+        // Without checksums; only possible while the file is empty.
+        chattr("+C", path)?;
+    }
+    let len = random.pick(&[0, 10, 1500, 4096, 5000, 70_000, 300_000]);
+    let jitter = random.below(3000);
+    if len > 0 {
+        file.write_all_at(&random.bytes((len + jitter) as usize), 0)?;
+    }
+    Ok(())
+}
+
+fn overwrite(random: &mut Random, path: &Path) -> io::Result<()> {
+    let (offset, len) = range(random);
+    let bytes = random.bytes(len as usize);
+    writable(path)?.write_all_at(&bytes, offset)
+}
+
+/// Opens a regular file, and nothing that would block or answer.
+fn writable(path: &Path) -> io::Result<File> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+fn truncate(random: &mut Random, path: &Path) -> io::Result<()> {
+    let size = range(random).0;
+    writable(path)?.set_len(size)
+}
+
+fn allocate(random: &mut Random, path: &Path, how: FallocateFlags) -> io::Result<()> {
+    let (offset, len) = range(random);
+    Ok(rustix::fs::fallocate(writable(path)?, how, offset, len)?)
+}
+
+fn reflink(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
+    let (source, target) = (writable(from)?, writable(to)?);
+    if random.once_in(3) {
+        target.set_len(0)?;
+        return sendshot_sys::clone::clone_range(&target, &source, 0, 0, 0);
+    }
+    let size = source.metadata()?.len();
+    let offset = random.below(size.max(1)) & !4095;
+    let len = (1 + random.below(100_000)).next_multiple_of(4096);
+    let to = random.below(REACH) & !4095;
+    sendshot_sys::clone::clone_range(
+        &target,
+        &source,
+        offset,
+        len.min((size - offset) & !4095),
+        to,
+    )
+}
+
+/// Makes two ranges equal first, so that there is something to share.
+fn dedupe(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
+    let (source, target) = (writable(from)?, writable(to)?);
+    let len = 4096 * (1 + random.below(8));
+    let (at, there) = (random.below(REACH) & !4095, random.below(REACH) & !4095);
+    let mut bytes = vec![0; len as usize];
+    source.read_exact_at(&mut bytes, at)?;
+    target.write_all_at(&bytes, there)?;
+    target.sync_all()?;
+    let command = format!("dedupe {} {at} {there} {len}", from.display());
+    quietly(Command::new("xfs_io").arg("-c").arg(command).arg(to))
+}
+
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(
+        CWD,
+        a,
+        CWD,
+        b,
+        RenameFlags::EXCHANGE,
+    )?)
+}
+
+fn remove_tree(random: &mut Random, path: &Path) -> io::Result<()> {
+    if random.once_in(2) {
+        fs::remove_dir(path)
+    } else {
+        fs::remove_dir_all(path)
+    }
+}
+
+fn attribute(random: &mut Random, path: &Path) -> io::Result<()> {
+    let name = format!("user.{}", random.below(4));
+    if random.once_in(3) {
+        return Ok(rustix::fs::lremovexattr(path, name)?);
+    }
+    let len = random.pick(&[0, 5, 200, 3000]);
+    let value = random.bytes(len);
+    Ok(rustix::fs::lsetxattr(
+        path,
+        name,
+        &value,
+        XattrFlags::empty(),
+    )?)
+}
+
+/// An access control list with one named user.
+fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
+    let name = "system.posix_acl_access";
+    if random.once_in(3) {
+        return Ok(rustix::fs::lremovexattr(path, name)?);
+    }
+    let mut value = 2u32.to_le_bytes().to_vec();
+    let anybody = u32::MAX;
+    let user = 1000 + random.below(5) as u32;
+    for (tag, id) in [
+        (1u16, anybody),
+        (2, user),
+        (4, anybody),
+        (0x10, anybody),
+        (0x20, anybody),
+    ] {
+        value.extend_from_slice(&tag.to_le_bytes());
+        value.extend_from_slice(&(random.below(8) as u16).to_le_bytes());
+        value.extend_from_slice(&id.to_le_bytes());
+    }
+    Ok(rustix::fs::lsetxattr(
+        path,
+        name,
+        &value,
+        XattrFlags::empty(),
+    )?)
+}
+
+/// CAP_NET_RAW, permitted and effective.
+fn capability(path: &Path) -> io::Result<()> {
+    writable(path)?;
+    let mut value = 0x0200_0001u32.to_le_bytes().to_vec();
+    value.extend_from_slice(&(1u32 << 13).to_le_bytes());
+    value.extend_from_slice(&[0; 12]);
+    Ok(rustix::fs::lsetxattr(
+        path,
+        "security.capability",
+        &value,
+        XattrFlags::empty(),
+    )?)
+}
+
+fn node(random: &mut Random, path: &Path) -> io::Result<()> {
+    let kinds = [
+        FileType::Fifo,
+        FileType::Socket,
+        FileType::CharacterDevice,
+        FileType::BlockDevice,
+    ];
+    let kind = random.pick(&kinds);
+    let device = rustix::fs::makedev(random.below(500) as u32, random.below(100_000) as u32);
+    Ok(rustix::fs::mknodat(
+        CWD,
+        path,
+        kind,
+        Mode::from_raw_mode(0o640),
+        device,
+    )?)
+}
+
+fn times(random: &mut Random, path: &Path) -> io::Result<()> {
+    let offset = Duration::new(
+        random.below(4_000_000_000),
+        random.below(1_000_000_000) as u32,
+    );
+    let time = if random.once_in(4) {
+        UNIX_EPOCH - offset
+    } else {
+        UNIX_EPOCH + offset
+    };
+    writable(path)?.set_times(
+        fs::FileTimes::new()
+            .set_accessed(SystemTime::now())
+            .set_modified(time),
+    )
+}
+
+fn direct(random: &mut Random, path: &Path) -> io::Result<()> {
+    let offset = random.below(REACH) & !4095;
+    let seed = random.below(256);
+    let command = format!("pwrite -d -S {seed} {offset} 8192");
+    writable(path)?;
+    quietly(
+        Command::new("xfs_io")
+            .arg("-d")
+            .arg("-c")
+            .arg(command)
+            .arg(path),
+    )
+}
+
+fn mapped(random: &mut Random, path: &Path) -> io::Result<()> {
+    let size = writable(path)?.metadata()?.len();
+    let offset = random.below(size.max(1)) & !4095;
+    let len = (size - offset).min(20_000);
+    let seed = random.below(256);
+    let map = format!("mmap -w {offset} {len}");
+    let write = format!("mwrite -S {seed} {offset} {len}");
+    quietly(
+        Command::new("xfs_io")
+            .arg("-c")
+            .arg(map)
+            .arg("-c")
+            .arg(write)
+            .arg(path),
+    )
+}
+
+fn chattr(flag: &str, path: &Path) -> io::Result<()> {
+    quietly(Command::new("chattr").arg(flag).arg(path))
+}
+
+fn quietly(command: &mut Command) -> io::Result<()> {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map(drop)
+}
+
+/// Files that are open without a name while a snapshot is made.
+pub fn unnamed(root: &Path) -> io::Result<File> {
+    /// O_TMPFILE
+    const TMPFILE: i32 = 0o20_200_000;
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(TMPFILE)
+        .open(root)?;
+    file.write_all_at(b"nobody will ever find this", 0)?;
+    Ok(file)
+}
