@@ -38,6 +38,8 @@ pub struct Inventory {
     pub directory: String,
     /// The copies, in no particular order.
     pub copies: Vec<HeldCopy>,
+    /// Whether a push was at work, whose copy may be missing.
+    pub push_at_work: bool,
 }
 
 impl VolumeKey {
@@ -114,6 +116,7 @@ pub fn parse_response(
     Ok(Ok(Inventory {
         directory: printable(&message.directory),
         copies,
+        push_at_work: message.push_at_work,
     }))
 }
 
@@ -124,6 +127,7 @@ pub fn response(outcome: Result<Inventory, Failure>) -> v1::InventoryResponse {
             directory: inventory.directory,
             copies: inventory.copies.into_iter().map(Into::into).collect(),
             failure: None,
+            push_at_work: inventory.push_at_work,
         },
         Err(failure) => v1::InventoryResponse {
             failure: Some(failure.into()),

@@ -32,6 +32,12 @@ impl Busy {
         })
     }
 
+    /// Whether a push of a volume is running.
+    pub fn has(&self, caller: &Caller, volume: VolumeId) -> bool {
+        let set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        set.contains(&(caller.name.clone(), volume))
+    }
+
     /// Whether no push is running.
     pub fn is_idle(&self) -> bool {
         self.0

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sendshot_identity::Pairing;
+use sendshot_identity::{InviteError, Pairing};
 use sendshot_model::PeerName;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::inventory::HeldCopy;
@@ -48,6 +48,13 @@ fn only_root<T>(request: &Request<T>, what: &str) -> Result<(), Problem> {
     ))
 }
 
+fn kind(error: &InviteError) -> v1::ProblemKind {
+    match error {
+        InviteError::AlreadyPaired { .. } => v1::ProblemKind::Usage,
+        InviteError::Registry(_) | InviteError::Random(_) => v1::ProblemKind::Failed,
+    }
+}
+
 fn name(text: &str) -> Result<PeerName, Problem> {
     PeerName::parse(text).map_err(|e| problem(v1::ProblemKind::Usage, e, ""))
 }
@@ -79,7 +86,7 @@ impl Control {
             let token = receiver
                 .senders()
                 .invite(&name, pairing, now)
-                .map_err(|e| problem(v1::ProblemKind::Refused, e, ""))?;
+                .map_err(|e| problem(kind(&e), &e, &e.remedy()))?;
             let expires = receiver
                 .senders()
                 .invitations(now)
@@ -99,7 +106,7 @@ impl Control {
             receiver
                 .senders()
                 .revoke(&name, Timestamp::now())
-                .map_err(|e| problem(v1::ProblemKind::Usage, e, "see `sendshotctl peer list`"))?;
+                .map_err(|e| problem(v1::ProblemKind::Usage, &e, e.remedy()))?;
             tracing::info!(sender = %name, "revoked");
             Ok(())
         })

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use sendshot_identity::{RedeemError, Redeemed, Secret};
 use sendshot_model::SenderId;
 use sendshot_proto::malformed;
+use sendshot_proto::refusal::refusal;
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_server::Pairing;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::receiver::Receiver;
 
@@ -48,15 +49,22 @@ impl Pairing for PairingService {
 
 fn refuse(error: &RedeemError) -> Status {
     tracing::info!("a pairing was refused: {error}");
-    match error {
-        RedeemError::Registry(_) => Status::internal("the receiver cannot store the pairing"),
+    let code = match error {
+        RedeemError::Registry(_) => {
+            return refusal(
+                Code::Internal,
+                "the receiver cannot store the pairing",
+                "look into the journal of sendshot-receiver",
+            );
+        }
         RedeemError::Unknown
         | RedeemError::Expired { .. }
         | RedeemError::Used { .. }
         | RedeemError::Void { .. }
-        | RedeemError::OtherName { .. } => Status::permission_denied(error.to_string()),
-        RedeemError::Sign(_) => Status::invalid_argument(error.to_string()),
-    }
+        | RedeemError::OtherName { .. } => Code::PermissionDenied,
+        RedeemError::Sign(_) => Code::InvalidArgument,
+    };
+    refusal(code, error.to_string(), &error.remedy())
 }
 
 fn log(redeemed: &Redeemed, id: SenderId) {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
 use sendshot_proto::hello::{self, Hello, VERSION, Welcome};
 use sendshot_proto::inventory::{self, Inventory, VolumeKey};
+use sendshot_proto::refusal::refusal;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_server::Replication;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::apply::io_failure;
 use crate::holdings::{self, Caller};
@@ -21,11 +22,14 @@ pub struct ReplicationService(pub Arc<Receiver>);
 
 /// The caller, by its certificate and the live list of senders.
 fn authorize(receiver: &Receiver, peer: Option<&PeerIdentity>) -> Result<Caller, Status> {
-    let refuse = |refusal: Refusal| match refusal {
-        Refusal::NoCertificate => Status::unauthenticated(refusal.to_string()),
-        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
-            Status::permission_denied(refusal.to_string())
-        }
+    let refuse = |why: Refusal| {
+        let code = match why {
+            Refusal::NoCertificate => Code::Unauthenticated,
+            Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
+                Code::PermissionDenied
+            }
+        };
+        refusal(code, why.to_string(), &why.remedy())
     };
     let name = receiver.senders().authorize(peer).map_err(refuse)?;
     match peer.map(|peer| peer.id) {
@@ -58,15 +62,19 @@ impl Replication for ReplicationService {
         let caller = self.caller(&request)?;
         let hello = Hello::try_from(request.into_inner())?;
         if !(hello.version_min..=hello.version_max).contains(&VERSION) {
-            return Err(Status::failed_precondition(format!(
-                "this receiver speaks version {VERSION} of the protocol, the sender versions {} to {}; \
-                 upgrade the older of the two",
+            let message = format!(
+                "this receiver speaks version {VERSION} of the protocol, the sender versions {} to {}",
                 hello.version_min, hello.version_max
-            )));
+            );
+            let remedy = "upgrade the older of the two";
+            return Err(refusal(Code::FailedPrecondition, message, remedy));
         }
         if hello.receiver.is_some_and(|id| id != self.0.id()) {
-            return Err(Status::failed_precondition(
-                "this receiver was set up anew since it was paired; pair with it again",
+            return Err(refusal(
+                Code::FailedPrecondition,
+                "this receiver was set up anew since it was paired",
+                "pair again: `sendshotctl peer invite NAME` on the receiver, then \
+                 `sendshotctl pair HOST` on the sender",
             ));
         }
         tracing::debug!(sender = %caller.name, software = %hello.software, "connected");
@@ -111,13 +119,19 @@ fn look(
     caller: &Caller,
     volume: &VolumeKey,
 ) -> Result<Inventory, sendshot_proto::failure::Failure> {
+    // Asked before looking: a push that ends in between has committed before we look.
+    let push_at_work = receiver.busy().has(caller, volume.id);
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies of the volume", &e);
     let Some(dir) = holdings::find(&root, caller, volume).map_err(failed)? else {
-        return Ok(Inventory::default());
+        return Ok(Inventory {
+            push_at_work,
+            ..Inventory::default()
+        });
     };
     Ok(Inventory {
         copies: holdings::copies(&dir.fd).map_err(failed)?,
         directory: dir.name,
+        push_at_work,
     })
 }

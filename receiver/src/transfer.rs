@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::apply::{self, Error, Work};
+use crate::busy::Place;
 use crate::holdings::Caller;
 use crate::receiver::Receiver;
 
@@ -77,8 +78,7 @@ pub async fn serve(
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        let _place = place;
-        take_in(work, segments, &answers);
+        take_in(work, place, segments, &answers);
     });
     spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
     Ok(answered)
@@ -131,8 +131,11 @@ async fn pump(
 }
 
 /// Runs the push and tells how it ends; the whole story goes into the journal as one line.
+///
+/// The place is given up before that: who is told of the end may push again at once.
 fn take_in(
     work: Work,
+    place: Place,
     segments: mpsc::Receiver<Up>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
 ) {
@@ -155,6 +158,7 @@ fn take_in(
             }
         },
     );
+    drop(place);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Ok(received) => {

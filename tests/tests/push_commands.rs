@@ -343,7 +343,7 @@ impl Streams {
 
 #[test]
 fn streams_work_without_daemons() {
-        for (proto, layout) in [("1", Layout::Ignore), ("2", Layout::Holes)] {
+    for (proto, layout) in [("1", Layout::Ignore), ("2", Layout::Holes)] {
         let streams = Streams::new();
         let (one, two) = (streams.file("one"), streams.file("two"));
         let to = streams.to.path().to_str().unwrap();

@@ -27,7 +27,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// Somebody answers who is no Sendshot receiver.
-    #[error("{address} answers, but not as a Sendshot receiver ({reason}): is the port right?")]
+    #[error("{address} answers, but not as a Sendshot receiver ({reason})")]
     NotAReceiver {
         /// Where.
         address: String,
@@ -35,10 +35,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// The certificate is from another authority than that of the receiver we paired with.
-    #[error(
-        "{address} is another receiver than the one paired ({reason}): was it re-installed, or does \
-         the address lead elsewhere? If it is the right one, pair again"
-    )]
+    #[error("{address} is another receiver than the one paired ({reason})")]
     WrongReceiver {
         /// Where.
         address: String,
@@ -46,7 +43,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// The receiver does not accept our certificate.
-    #[error("the receiver at {address} does not accept this sender ({reason}): pair again")]
+    #[error("the receiver at {address} does not accept this sender ({reason})")]
     Refused {
         /// Where.
         address: String,
@@ -54,7 +51,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// A certificate is not valid at this time.
-    #[error("{address}: {fault} ({reason}); a clock may be wrong on this box or the receiver")]
+    #[error("{address}: {fault} ({reason})")]
     Clock {
         /// Where.
         address: String,
@@ -69,15 +66,13 @@ pub enum ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClockFault {
     /// By our clock, the receiver's is over; the receiver renews it when its daemon starts.
-    #[error("the receiver's certificate has expired; restarting the receiver renews it")]
+    #[error("the receiver's certificate has expired")]
     Expired,
     /// By our clock, the receiver's has not begun.
     #[error("the receiver's certificate is not valid yet")]
     NotYetValid,
     /// By the receiver's clock, ours is over or has not begun.
-    #[error(
-        "the receiver finds this sender's certificate expired or not valid yet; pairing again renews it"
-    )]
+    #[error("the receiver finds this sender's certificate expired or not valid yet")]
     OwnCertificate,
 }
 
@@ -139,6 +134,35 @@ async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<(TcpStream, 
 }
 
 impl ConnectError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreachable { .. } => "see that the box is up, that `sendshot-receiver` runs on it and \
+                                         that no firewall is in between; then try again"
+                .to_owned(),
+            Self::NotAReceiver { .. } => {
+                "is the port right? A receiver's is 7117, or what `listen` in its receiver.toml says"
+                    .to_owned()
+            }
+            Self::WrongReceiver { address, .. } => format!(
+                "was it re-installed, or does the address lead elsewhere? If it is the right one, {}",
+                pair_again(address)
+            ),
+            Self::Refused { address, .. } => pair_again(address),
+            Self::Clock { address, fault, .. } => match fault {
+                ClockFault::Expired => "set the clocks of both boxes right; if they are, restart the \
+                                        receiver, which renews its certificate"
+                    .to_owned(),
+                ClockFault::NotYetValid => "set the clocks of both boxes right".to_owned(),
+                ClockFault::OwnCertificate => format!(
+                    "set the clocks of both boxes right; if they are, {}",
+                    pair_again(address)
+                ),
+            },
+        }
+    }
+
     /// What the error of an established connection means.
     #[must_use]
     pub fn from_io(address: &str, error: &io::Error) -> Self {
@@ -209,6 +233,13 @@ impl ConnectError {
             },
         }
     }
+}
+
+fn pair_again(address: &str) -> String {
+    format!(
+        "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then \
+         `sendshotctl pair {address}` here"
+    )
 }
 
 fn clock_fault(error: &CertificateError) -> Option<ClockFault> {

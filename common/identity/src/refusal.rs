@@ -1,4 +1,5 @@
-//! Why somebody is not let in, and what they can do about it.
+//! Why somebody is not let in, and what they can do about it: each error says why, and its
+//! `remedy` what to run.
 
 use std::io;
 
@@ -17,10 +18,7 @@ pub struct RegistryError(#[from] pub(crate) io::Error);
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
     /// The name is taken.
-    #[error(
-        "a sender is paired as `{name}` already; choose another name, or run \
-         `sendshotctl peer invite {name} --replace` for a new box to take over its directory and copies"
-    )]
+    #[error("a sender is paired as `{name}` already")]
     AlreadyPaired {
         /// The name.
         name: PeerName,
@@ -38,15 +36,11 @@ pub enum InviteError {
 pub enum RedeemError {
     /// No invitation has this secret.
     #[error(
-        "the receiver knows no such token: it may be another receiver's, or replaced by a newer one; \
-         run `sendshotctl peer invite NAME` on the receiver for a new one"
+        "the receiver knows no such token: it may be another receiver's, or replaced by a newer one"
     )]
     Unknown,
     /// Its time is over.
-    #[error(
-        "the token expired at {expires_at}; \
-         run `sendshotctl peer invite {name}` on the receiver for a new one"
-    )]
+    #[error("the token expired at {expires_at}")]
     Expired {
         /// Who was invited.
         name: PeerName,
@@ -54,28 +48,19 @@ pub enum RedeemError {
         expires_at: Timestamp,
     },
     /// Another sender has used it.
-    #[error(
-        "the token has been used; if it was not by this box, run `sendshotctl peer revoke {name}` \
-         on the receiver and invite again"
-    )]
+    #[error("the token has been used")]
     Used {
         /// Who was invited.
         name: PeerName,
     },
     /// Too many wrong secrets were tried.
-    #[error(
-        "the token is void, since wrong ones were tried too often; \
-         run `sendshotctl peer invite {name}` on the receiver for a new one"
-    )]
+    #[error("the token is void, since wrong ones were tried too often")]
     Void {
         /// Who was invited.
         name: PeerName,
     },
     /// The sender has another name already.
-    #[error(
-        "this sender is known to the receiver as `{name}`; to pair it again run \
-         `sendshotctl peer invite {name} --replace` on the receiver"
-    )]
+    #[error("this sender is known to the receiver as `{name}`")]
     OtherName {
         /// The name it has.
         name: PeerName,
@@ -92,7 +77,7 @@ pub enum RedeemError {
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
     /// Nobody has it.
-    #[error("no sender is paired or invited as `{name}`; `sendshotctl peer list` shows who is")]
+    #[error("no sender is paired or invited as `{name}`")]
     Unknown {
         /// The name.
         name: PeerName,
@@ -106,37 +91,94 @@ pub enum RevokeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It did not show a sender's certificate.
-    #[error(
-        "this receiver serves paired senders only; on the receiver run \
-         `sendshotctl peer invite NAME`, then on the sender `sendshotctl pair HOST`"
-    )]
+    #[error("this receiver serves paired senders only")]
     NoCertificate,
     /// Its certificate is ours, but the registry has no such sender.
-    #[error(
-        "this receiver does not know sender {sender}; on the receiver run \
-         `sendshotctl peer invite NAME`, then on the sender `sendshotctl pair HOST`"
-    )]
+    #[error("this receiver does not know sender {sender}")]
     Unknown {
         /// Who it says it is.
         sender: SenderId,
     },
     /// An administrator revoked it.
-    #[error(
-        "this receiver has revoked sender `{name}`; to admit it again, on the receiver run \
-         `sendshotctl peer invite {name} --replace`, then on the sender `sendshotctl pair HOST`"
-    )]
+    #[error("this receiver has revoked sender `{name}`")]
     Revoked {
         /// Its name.
         name: PeerName,
     },
     /// The name belongs to another instance or key since.
-    #[error(
-        "sender `{name}` has been paired again with another key; if this is the right box, on the \
-         receiver run `sendshotctl peer invite {name} --replace`, then on the sender \
-         `sendshotctl pair HOST`"
-    )]
+    #[error("sender `{name}` has been paired again with another key")]
     KeyChanged {
         /// Its name.
         name: PeerName,
     },
+}
+
+impl InviteError {
+    /// What the administrator can do.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::AlreadyPaired { name } => format!(
+                "choose another name, or run `sendshotctl peer invite {name} --replace` for a new \
+                 box to take over its directory and copies"
+            ),
+            Self::Registry(_) | Self::Random(_) => String::new(),
+        }
+    }
+}
+
+impl RedeemError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let another = |name: &str| {
+            format!("run `sendshotctl peer invite {name}` on the receiver for a new one")
+        };
+        match self {
+            Self::Unknown => another("NAME"),
+            Self::Expired { name, .. } | Self::Void { name } => another(name.as_str()),
+            Self::Used { name } => format!(
+                "if it was not by this box, run `sendshotctl peer revoke {name}` on the receiver; \
+                 for a new one, `sendshotctl peer invite {name} --replace`"
+            ),
+            Self::OtherName { name } => format!(
+                "to pair it again, run `sendshotctl peer invite {name} --replace` on the receiver"
+            ),
+            Self::Sign(_) | Self::Registry(_) => String::new(),
+        }
+    }
+}
+
+impl RevokeError {
+    /// What the administrator can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "`sendshotctl peer list` shows who is",
+            Self::Registry(_) => "",
+        }
+    }
+}
+
+impl Refusal {
+    /// What to do, on which box.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let again = |invite: &str| {
+            format!(
+                "on the receiver run `sendshotctl peer invite {invite}`, then on the sender \
+                 `sendshotctl pair HOST`"
+            )
+        };
+        match self {
+            Self::NoCertificate | Self::Unknown { .. } => again("NAME"),
+            Self::Revoked { name } => {
+                format!("to admit it again, {}", again(&format!("{name} --replace")))
+            }
+            Self::KeyChanged { name } => format!(
+                "if this is the right box, {}",
+                again(&format!("{name} --replace"))
+            ),
+        }
+    }
 }

@@ -232,7 +232,12 @@ async fn a_reinstalled_receiver_is_another_one() {
         matches!(error, ConnectError::WrongReceiver { .. }),
         "{error}"
     );
-    assert!(error.to_string().contains("was it re-installed"), "{error}");
+    let remedy = error.remedy();
+    assert!(remedy.contains("was it re-installed"), "{remedy}");
+    assert!(
+        remedy.contains(&format!("`sendshotctl pair 127.0.0.1:{}`", new.port)),
+        "{remedy}"
+    );
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 //! so nothing is held in memory but one item. For every extent the extent tree is asked for
 //! the generation of the extent's own item: see [`mod@crate::rule`] for what that is good for.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
@@ -61,13 +63,65 @@ pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Co
     };
     let range = Range {
         tree: 0,
-        min: Key { objectid: ROOT, kind: 0, offset: 0 },
-        max: Key { objectid: LAST_INODE, kind: u8::MAX, offset: u64::MAX },
+        min: Key {
+            objectid: ROOT,
+            kind: 0,
+            offset: 0,
+        },
+        max: Key {
+            objectid: LAST_INODE,
+            kind: u8::MAX,
+            offset: u64::MAX,
+        },
         min_transid: 0,
     };
     search::items(&snapshot, range, |item| scan.item(&item))?;
     let (out, counts) = scan.writer.finish()?;
     Ok((out, head, counts))
+}
+
+/// Captures a snapshot into the file `path`, durable and whole when this returns.
+///
+/// Steps: 1. write `.NAME.tmp` beside it; 2. sync it; 3. rename it; 4. sync the directory. A
+/// crash before 3 leaves the temporary file, which the next capture replaces.
+///
+/// # Errors
+/// As [`capture()`]; the temporary file is then removed.
+pub fn capture_to(snapshot: impl AsFd, path: &Path) -> io::Result<(Head, Counts)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let dir = File::open(parent)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".tmp");
+    let temporary = parent.join(temporary);
+    let captured = write_to(snapshot, &temporary).and_then(|captured| {
+        std::fs::rename(&temporary, path)?;
+        dir.sync_all()?;
+        Ok(captured)
+    });
+    if captured.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    captured
+}
+
+fn write_to(snapshot: impl AsFd, path: &Path) -> io::Result<(Head, Counts)> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(sendshot_sys::durable::PRIVATE)
+        .open(path)?;
+    let (writer, head, counts) = capture(snapshot, BufWriter::new(file))?;
+    let file = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok((head, counts))
 }
 
 struct Scan<'a, W: Write> {
@@ -108,7 +162,8 @@ impl<W: Write> Scan<'_, W> {
         }
         let ino = item.key.objectid;
         let mut inode = inode_item(&data)?;
-        inode.swap = inode.is_nodatasum() && inode.kind() == REGULAR && self.is_swap(ino, &inode)?;
+        inode.swap =
+            inode.is_nodatasum() && inode.kind() == REGULAR && self.is_swap(ino, &inode)?;
         self.writer.entry(&Entry::Inode(ino, inode.clone()))?;
         self.inode = Some((ino, inode));
         Ok(())
@@ -187,7 +242,10 @@ impl<W: Write> Scan<'_, W> {
         };
         if extent.kind == ExtentKind::Regular {
             extent.extent_generation = self.extent_generation(&extent)?;
-            let nodatasum = self.inode.as_ref().is_some_and(|(_, inode)| inode.is_nodatasum());
+            let nodatasum = self
+                .inode
+                .as_ref()
+                .is_some_and(|(_, inode)| inode.is_nodatasum());
             extent.leaf_generation = if nodatasum { item.transid } else { 0 };
         }
         self.writer.entry(&Entry::Extent(extent))
@@ -271,7 +329,10 @@ fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
 }
 
 fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "an item of the file system makes no sense")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "an item of the file system makes no sense",
+    )
 }
 
 /// Fields of an item, little endian.

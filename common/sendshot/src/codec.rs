@@ -130,7 +130,10 @@ impl Context {
         put_u(extent.disk_len.wrapping_sub(extent.ram_bytes), out);
         put_u(extent.disk_offset, out);
         put_i(extent.generation.wrapping_sub(self.generation) as i64, out);
-        put_i(extent.extent_generation.wrapping_sub(extent.generation) as i64, out);
+        put_i(
+            extent.extent_generation.wrapping_sub(extent.generation) as i64,
+            out,
+        );
         put_u(extent.leaf_generation, out);
         self.after_extent(extent);
     }

@@ -17,7 +17,7 @@ mod paths;
 pub mod rule;
 pub mod stream;
 
-pub use capture::capture;
+pub use capture::{capture, capture_to};
 pub use diff::diff;
 pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
 pub use file::{Reader, Sendshot, Writer};

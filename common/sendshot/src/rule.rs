@@ -106,8 +106,8 @@ impl Rule {
             && m.generation == n.generation
             && m.compression == n.compression;
         let same_allocation = n.extent_generation <= self.since;
-        let held = !inode.is_nodatasum()
-            || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
+        let held =
+            !inode.is_nodatasum() || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
         self.kinship != Kinship::None && same_mapping && same_allocation && held && !inode.swap
     }
 }

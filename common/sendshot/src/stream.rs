@@ -38,7 +38,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A file of the snapshot is shorter than its sendshot says.
-    #[error("{} of the snapshot ends at byte {offset}, which its sendshot does not say", sendshot_stream::dump::escaped(path))]
+    #[error(
+        "{} of the snapshot ends at byte {offset}, which its sendshot does not say",
+        sendshot_stream::dump::escaped(path)
+    )]
     Short {
         /// The file.
         path: Vec<u8>,
@@ -87,7 +90,14 @@ pub fn stream(
     version: Version,
     out: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let mut writer = Stream::new(snapshot.as_fd().try_clone_to_owned().map_err(Error::Write)?, version, out);
+    let mut writer = Stream::new(
+        snapshot
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(Error::Write)?,
+        version,
+        out,
+    );
     diff(m, n, name, version, &mut writer)?;
     writer.flush()
 }
@@ -218,7 +228,8 @@ fn fits(encoding: &Encoding, extent: &Extent, len: u64) -> bool {
 }
 
 fn open(snapshot: &OwnedFd, path: &[u8]) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOATIME;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOATIME;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = rustix::fs::openat2(snapshot, path, flags, Mode::empty(), beneath)?;
     Ok(File::from(file))

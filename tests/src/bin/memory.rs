@@ -18,7 +18,7 @@ const DISK: u64 = 6 << 30;
 /// Files of a volume: many that are small, and few that are big.
 const SMALL: u64 = 20_000;
 const SMALL_LEN: usize = 25_000;
-const BIG: u64 = 12;
+const BIG: u64 = 13;
 const BIG_LEN: usize = 128 << 20;
 
 fn main() -> ExitCode {

@@ -29,7 +29,11 @@ type Open<'a> = Reader<&'a std::fs::File>;
 
 /// Emits new files, and what changed in old ones.
 pub(super) fn files<S: Sink>(pair: &mut Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
-    let mut m: Option<Open<'_>> = pair.m.map(|m| m.reader()).transpose().map_err(Error::from)?;
+    let mut m: Option<Open<'_>> = pair
+        .m
+        .map(|m| m.reader())
+        .transpose()
+        .map_err(Error::from)?;
     let mut n: Open<'_> = pair.n.reader().map_err(Error::from)?;
     let mut old = next(&mut m)?;
     while let Some(inode) = n.next_inode().map_err(Error::from)? {
@@ -66,8 +70,15 @@ fn made<S: Sink>(
 ) -> Result<(), S::Error> {
     let mut paths = Vec::with_capacity(inode.names.len());
     for name in &inode.names {
-        let place = pair.n_dirs.place_of(name).ok_or_else(|| pair.orphan(inode.ino))?;
-        paths.push(pair.n_dirs.path(&place).ok_or_else(|| pair.orphan(inode.ino))?);
+        let place = pair
+            .n_dirs
+            .place_of(name)
+            .ok_or_else(|| pair.orphan(inode.ino))?;
+        paths.push(
+            pair.n_dirs
+                .path(&place)
+                .ok_or_else(|| pair.orphan(inode.ino))?,
+        );
         pair.touched.insert(place.parent);
     }
     let Some((path, links)) = paths.split_first() else {
@@ -128,8 +139,14 @@ fn changed<S: Sink>(
     let Some(name) = inode.names.first() else {
         return Ok(());
     };
-    let place = pair.n_dirs.place_of(name).ok_or_else(|| pair.orphan(inode.ino))?;
-    let path = pair.n_dirs.path(&place).ok_or_else(|| pair.orphan(inode.ino))?;
+    let place = pair
+        .n_dirs
+        .place_of(name)
+        .ok_or_else(|| pair.orphan(inode.ino))?;
+    let path = pair
+        .n_dirs
+        .path(&place)
+        .ok_or_else(|| pair.orphan(inode.ino))?;
     let mut out = Out { sink, path: &path };
     out.changed_xattrs(before, inode)?;
     let mut touched = Touched::No;
@@ -152,7 +169,11 @@ fn changed<S: Sink>(
 
 /// Attributes and times of directories that are new, changed, or had names made or removed.
 pub(super) fn directories<S: Sink>(pair: &Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
-    let mut m: Option<Open<'_>> = pair.m.map(|m| m.reader()).transpose().map_err(Error::from)?;
+    let mut m: Option<Open<'_>> = pair
+        .m
+        .map(|m| m.reader())
+        .transpose()
+        .map_err(Error::from)?;
     let mut n: Open<'_> = pair.n.reader().map_err(Error::from)?;
     let mut old = next(&mut m)?;
     while let Some(inode) = n.next_inode().map_err(Error::from)? {
@@ -183,7 +204,10 @@ fn directory<S: Sink>(
     if unchanged && !pair.touched.contains(&id) {
         return Ok(());
     }
-    let path = pair.n_dirs.dir_path(id).ok_or_else(|| pair.orphan(inode.ino))?;
+    let path = pair
+        .n_dirs
+        .dir_path(id)
+        .ok_or_else(|| pair.orphan(inode.ino))?;
     let mut out = Out { sink, path: &path };
     match before {
         Some(before) => out.changed_xattrs(before, inode)?,
@@ -348,10 +372,7 @@ fn extend<S: Sink>(
     Ok(())
 }
 
-fn flush<S: Sink>(
-    run: &mut Option<(u64, u64)>,
-    out: &mut Out<'_, '_, S>,
-) -> Result<(), S::Error> {
+fn flush<S: Sink>(run: &mut Option<(u64, u64)>, out: &mut Out<'_, '_, S>) -> Result<(), S::Error> {
     match run.take() {
         Some((offset, end)) => out.data(offset, end - offset),
         None => Ok(()),

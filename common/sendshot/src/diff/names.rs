@@ -133,13 +133,20 @@ pub(super) fn dir_id(inode: &Inode) -> DirId {
 
 fn renamed(before: &Inode, after: &Inode) -> Renamed {
     let only = |of: &[Name], not: &[Name]| -> Vec<Name> {
-        of.iter().filter(|name| !not.contains(name)).cloned().collect()
+        of.iter()
+            .filter(|name| !not.contains(name))
+            .cloned()
+            .collect()
     };
     Renamed {
         ino: before.ino,
         gone: only(&before.names, &after.names),
         added: only(&after.names, &before.names),
-        kept: before.names.iter().find(|name| after.names.contains(name)).cloned(),
+        kept: before
+            .names
+            .iter()
+            .find(|name| after.names.contains(name))
+            .cloned(),
     }
 }
 
@@ -209,11 +216,23 @@ fn moved_dirs(pair: &Pair<'_>) -> Vec<DirId> {
 
 fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place> {
     let mut wanted = HashSet::new();
-    wanted.extend(moved.iter().filter_map(|dir| pair.n_dirs.place(*dir).cloned()));
-    let new_dirs = pair.n_dirs.places().filter(|(dir, _)| !pair.is_old_dir(*dir));
+    wanted.extend(
+        moved
+            .iter()
+            .filter_map(|dir| pair.n_dirs.place(*dir).cloned()),
+    );
+    let new_dirs = pair
+        .n_dirs
+        .places()
+        .filter(|(dir, _)| !pair.is_old_dir(*dir));
     wanted.extend(new_dirs.map(|(_, place)| place.clone()));
     for renamed in &changes.renamed {
-        wanted.extend(renamed.added.iter().filter_map(|name| pair.n_dirs.place_of(name)));
+        wanted.extend(
+            renamed
+                .added
+                .iter()
+                .filter_map(|name| pair.n_dirs.place_of(name)),
+        );
     }
     wanted
 }
@@ -310,7 +329,11 @@ impl<S: Sink> Names<'_, '_, S> {
                 self.command(Command::Mkdir { path: &path })?;
                 self.touch(place.parent);
             } else if self.now.place(dir) != Some(&place) {
-                let from = self.now.place(dir).cloned().ok_or_else(|| self.pair.orphan(dir.ino))?;
+                let from = self
+                    .now
+                    .place(dir)
+                    .cloned()
+                    .ok_or_else(|| self.pair.orphan(dir.ino))?;
                 self.rename_to(&from, &place, dir.ino)?;
             }
             self.now.add(dir, None);

@@ -187,15 +187,30 @@ pub enum StreamCommand {
     },
 }
 
+/// What makes a stream without a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamEngine {
+    /// Ours: from sendshots, which hold no data
+    Sendshot,
+    /// The kernel's own send
+    Kernel,
+}
+
 /// Arguments of `stream send`.
 #[derive(Debug, Args)]
 pub struct StreamSendArguments {
-    /// Send only what changed since this read-only snapshot
-    #[arg(long, short, value_name = "SNAPSHOT")]
+    /// Send only what changed since this read-only snapshot (kernel engine)
+    #[arg(long, short, value_name = "SNAPSHOT", conflicts_with_all = ["sendshot", "save_sendshot"])]
     pub parent: Option<PathBuf>,
-    /// What makes the stream
-    #[arg(long, value_enum, default_value_t = Engine::Kernel)]
-    pub engine: Engine,
+    /// Send only what changed since the snapshot that this sendshot was saved of
+    #[arg(long, value_name = "FILE")]
+    pub sendshot: Option<PathBuf>,
+    /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then go
+    #[arg(long, value_name = "FILE")]
+    pub save_sendshot: Option<PathBuf>,
+    /// What makes the stream [default: sendshot if one is named, else kernel]
+    #[arg(long, value_enum)]
+    pub engine: Option<StreamEngine>,
     /// Stream version [default: the newest this kernel makes]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub proto: Option<u32>,

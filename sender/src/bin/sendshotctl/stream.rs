@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,13 +12,15 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Policies, receive};
+use sendshot_engine::Sendshot;
+use sendshot_engine::diff::Version;
 use sendshot_sender::generate::{self, Source};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_stream::{Item, Parser, dump};
 use sendshot_sys::{filesystem, subvolume};
 use serde::Serialize;
 
-use crate::arguments::{Engine, StreamCommand, StreamSendArguments};
+use crate::arguments::{StreamCommand, StreamEngine, StreamSendArguments};
 use crate::outcome::Outcome;
 use crate::output::Output;
 
@@ -58,12 +61,7 @@ fn open_snapshot(path: &Path) -> Result<OwnedFd, Problem> {
 }
 
 fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
-    let Engine::Kernel = arguments.engine;
     let snapshot = open_snapshot(&arguments.snapshot)?;
-    let parent = match &arguments.parent {
-        Some(path) => Some(parent_id(&snapshot, path, output)?),
-        None => None,
-    };
     let newest = filesystem::send_stream_version();
     let stream_version = arguments.proto.unwrap_or(newest);
     if stream_version > newest {
@@ -71,19 +69,108 @@ fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
             "this kernel makes streams of version {newest} at most"
         )));
     }
-    let sink = Sink::open(arguments.output.as_deref())?;
-    let source = Source {
-        snapshot,
-        parent,
-        stream_version,
+    let named = arguments.sendshot.is_some() || arguments.save_sendshot.is_some();
+    let engine = match arguments.engine {
+        Some(StreamEngine::Kernel) if named => {
+            return Err(usage("the kernel engine knows no sendshots".into())
+                .remedy("leave out --engine, or name a snapshot with --parent"));
+        }
+        Some(StreamEngine::Sendshot) if arguments.parent.is_some() => {
+            return Err(
+                usage("a snapshot as parent is for the kernel engine".into())
+                    .remedy("leave out --engine, or name a file with --sendshot"),
+            );
+        }
+        Some(engine) => engine,
+        None if named => StreamEngine::Sendshot,
+        None => StreamEngine::Kernel,
     };
-    match pump(source, &sink) {
+    let sink = Sink::open(arguments.output.as_deref())?;
+    let sent = match engine {
+        StreamEngine::Kernel => send_by_kernel(arguments, snapshot, stream_version, &sink, output),
+        StreamEngine::Sendshot => send_by_sendshot(arguments, &snapshot, stream_version, &sink),
+    };
+    match sent {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(problem) => {
             sink.discard();
             Err(problem)
         }
     }
+}
+
+fn send_by_kernel(
+    arguments: &StreamSendArguments,
+    snapshot: OwnedFd,
+    stream_version: u32,
+    sink: &Sink,
+    output: &Output,
+) -> Result<(), Problem> {
+    let parent = match &arguments.parent {
+        Some(path) => Some(parent_id(&snapshot, path, output)?),
+        None => None,
+    };
+    let source = Source {
+        snapshot,
+        parent,
+        stream_version,
+    };
+    pump(source, sink)
+}
+
+/// The sendshot is durable before the first byte of the stream leaves.
+fn send_by_sendshot(
+    arguments: &StreamSendArguments,
+    snapshot: &OwnedFd,
+    stream_version: u32,
+    sink: &Sink,
+) -> Result<(), Problem> {
+    let failed = |e: &dyn std::error::Error| Problem::from_error(Kind::Failed, e);
+    let unusable = |e: sendshot_engine::file::Error| {
+        Problem::from_error(Kind::Usage, &e).remedy("without --sendshot everything is sent")
+    };
+    let parent = arguments
+        .sendshot
+        .as_deref()
+        .map(Sendshot::open)
+        .transpose()
+        .map_err(unusable)?;
+    let captured = capture(snapshot, arguments.save_sendshot.as_deref())?;
+    let name = arguments.snapshot.canonicalize()?;
+    let name = name.file_name().unwrap_or_default().as_bytes();
+    let version = match stream_version {
+        1 => Version::V1,
+        _ => Version::V2,
+    };
+    let mut out = &sink.file;
+    sendshot_engine::stream(
+        parent.as_ref(),
+        &captured,
+        snapshot,
+        name,
+        version,
+        |bytes| out.write_all(bytes),
+    )
+    .map_err(|e| failed(&e))
+}
+
+/// Captures into the file that is asked for, or into one without a name.
+fn capture(snapshot: &OwnedFd, path: Option<&Path>) -> Result<Sendshot, Problem> {
+    let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
+    let checked = match path {
+        Some(path) => {
+            sendshot_engine::capture_to(snapshot, path).map_err(failed)?;
+            Sendshot::open(path)
+        }
+        None => {
+            let file = tempfile::tempfile().map_err(failed)?;
+            let (writer, ..) =
+                sendshot_engine::capture(snapshot, BufWriter::new(file)).map_err(failed)?;
+            let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
+            Sendshot::from_file(file, Path::new("(temporary)"))
+        }
+    };
+    checked.map_err(|e| Problem::from_error(Kind::Failed, &e))
 }
 
 /// The subvolume id of the parent; the kernel would make a wrong stream of an unrelated one
