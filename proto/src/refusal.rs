@@ -35,7 +35,11 @@ mod tests {
 
     #[test]
     fn a_remedy_travels_beside_the_message() {
-        let status = refusal(Code::PermissionDenied, "revoked", "run `x` – then\x1b[2J `y`");
+        let status = refusal(
+            Code::PermissionDenied,
+            "revoked",
+            "run `x` – then\x1b[2J `y`",
+        );
         assert_eq!(status.message(), "revoked");
         let headers = status.to_http::<()>().into_parts().0.headers;
         let received = Status::from_header_map(&headers).unwrap();

@@ -6,17 +6,22 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use sendshot_model::{PeerName, SenderId, VolumeId, VolumeName};
 use sendshot_proto::inventory::{HeldCopy, VolumeKey};
-use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Info};
+use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 
 /// The file that says whose directory it is.
 const LABEL: &str = ".sendshot-volume";
 /// How many names are tried when the wanted one is taken by another volume.
 const MAX_SUFFIX: u32 = 999;
+
+/// Two volumes of one name, pushed for the first time at the same moment, must not both find the
+/// same directory free.
+static ASSIGNING: Mutex<()> = Mutex::new(());
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Label {
@@ -55,7 +60,9 @@ pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<
     };
     let mut heir = None;
     for name in directories(&sender_dir)? {
-        let fd = durable::open_dir(&sender_dir, OsStr::new(&name))?;
+        let Some(fd) = open_existing(&sender_dir, &name)? else {
+            continue;
+        };
         let Some(label) = read_label(&fd)? else {
             continue;
         };
@@ -86,6 +93,7 @@ pub fn find_or_create(
         volume: volume.id,
         sender: caller.id,
     };
+    let _alone = ASSIGNING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(dir) = find(&root, caller, volume)? {
         if read_label(&dir.fd)?.as_ref() != Some(&label) {
             durable::write_json_at(&dir.fd, OsStr::new(LABEL), &label)?;
@@ -126,8 +134,11 @@ fn free_names(wanted: &VolumeName) -> impl Iterator<Item = String> + '_ {
 pub fn copies(dir: impl AsFd) -> io::Result<Vec<HeldCopy>> {
     let mut copies = Vec::new();
     for name in directories(&dir)? {
-        let fd = durable::open_dir(&dir, OsStr::new(&name))?;
-        if !subvolume::is_subvolume(&fd)? {
+        // Copies can be deleted at any time, also while we look.
+        let Some(fd) = open_existing(&dir, &name)? else {
+            continue;
+        };
+        if !filesystem::is_btrfs(&fd)? || !subvolume::is_subvolume(&fd)? {
             continue;
         }
         let info = subvolume::info(&fd)?;
@@ -166,9 +177,13 @@ pub fn unusable(info: &Info) -> Option<&'static str> {
 pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
     let mut found = Vec::new();
     for sender in directories(&root)? {
-        let sender_dir = durable::open_dir(&root, OsStr::new(&sender))?;
+        let Some(sender_dir) = open_existing(&root, &sender)? else {
+            continue;
+        };
         for volume in directories(&sender_dir)? {
-            let fd = durable::open_dir(&sender_dir, OsStr::new(&volume))?;
+            let Some(fd) = open_existing(&sender_dir, &volume)? else {
+                continue;
+            };
             if read_label(&fd)?.is_some() {
                 found.push((sender.clone(), volume, fd));
             }
@@ -177,7 +192,7 @@ pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
     Ok(found)
 }
 
-/// Names of visible directories; what is no directory, or is gone meanwhile, is passed over.
+/// Names of visible directories; what is no directory is passed over.
 fn directories(dir: impl AsFd) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for name in durable::names(&dir)? {
@@ -256,6 +271,23 @@ mod tests {
             find_or_create(&root, &me, &other).unwrap().name,
             "nas1/photos-2"
         );
+    }
+
+    #[test]
+    fn two_volumes_of_one_name_that_come_at_once_do_not_mix() {
+        let (_guard, root) = root();
+        let me = caller(SenderId::generate());
+        let (one, two) = (volume("photos"), volume("photos"));
+        let mut names = std::thread::scope(|scope| {
+            [one, two]
+                .map(|volume| {
+                    let (root, me) = (&root, &me);
+                    scope.spawn(move || find_or_create(root, me, &volume).unwrap().name)
+                })
+                .map(|thread| thread.join().unwrap())
+        });
+        names.sort();
+        assert_eq!(names, ["nas1/photos", "nas1/photos-2"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::{Begin, Down, Up};
 use sendshot_proto::v1;
+use sendshot_sys::filesystem;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -15,6 +16,7 @@ use crate::apply::{self, Error, Work};
 use crate::busy::Place;
 use crate::holdings::Caller;
 use crate::receiver::Receiver;
+use crate::root::Root;
 
 /// Segments that wait for the applier. More are held back by HTTP/2's window.
 const QUEUE: usize = 4;
@@ -140,8 +142,10 @@ fn take_in(
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
 ) {
     let (started, transfer) = (Instant::now(), work.begin.transfer);
+    let root = work.root.clone();
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
     let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
+    let root = work.root.clone();
     let tell = |down: Down| {
         // Nobody may be listening any more; how it ended stands in the journal as well.
         let _ = answers.blocking_send(Ok(down.into()));
@@ -159,6 +163,9 @@ fn take_in(
         },
     );
     drop(place);
+    if outcome.is_err() {
+        reclaim_space(&root);
+    }
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Ok(received) => {
@@ -172,6 +179,8 @@ fn take_in(
             });
         }
         Err(Error::Failed(failure)) => {
+            // Whoever is told that the disk is full tries again with less at once.
+            apply::reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} failed: {failure}");
             tell(Down::Failure(failure));
@@ -180,5 +189,16 @@ fn take_in(
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} broke off; its partial was dropped");
         }
+    }
+}
+
+/// Lets the cleaner give back the space of a dropped partial at once instead of in half a minute:
+/// the next push may need it.
+fn reclaim_space(root: &Root) {
+    let Ok(root) = root.open() else {
+        return; // it is gone, or read-only: nothing was dropped
+    };
+    if let Err(e) = filesystem::sync(&root) {
+        tracing::debug!("commit after dropping a partial: {e}");
     }
 }

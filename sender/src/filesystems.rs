@@ -1,7 +1,10 @@
 //! The file systems that hold something of ours, so that a restart can settle there.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_model::SenderId;
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{durable, filesystem};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::settle;
@@ -21,7 +25,33 @@ const FILE: &str = "filesystems.json";
 #[derive(Debug)]
 pub struct Filesystems {
     path: PathBuf,
-    known: Mutex<BTreeMap<Uuid, PathBuf>>,
+    known: Mutex<BTreeMap<Uuid, Place>>,
+}
+
+/// A path as it stands in the file: any bytes, readable where they are text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Place {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<&Path> for Place {
+    fn from(path: &Path) -> Self {
+        match path.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes(path.as_os_str().as_bytes().to_vec()),
+        }
+    }
+}
+
+impl From<Place> for PathBuf {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Text(text) => text.into(),
+            Place::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
 }
 
 impl Filesystems {
@@ -35,17 +65,24 @@ impl Filesystems {
         Ok(Self { path, known })
     }
 
-    /// Notes that something of ours is about to be made on a file system.
+    /// Notes that something of ours is about to be made on a file system. A path that still
+    /// leads there stays: the new one may be a snapshot that is soon gone.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's; nothing is noted then.
     pub fn remember(&self, fsid: Uuid, path: &Path) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&fsid).is_some_and(|known| known == path) {
+        let leads_there = |place: &Place| {
+            matches!(on(fsid, &PathBuf::from(place.clone())), Ok(Some(_)))
+        };
+        if known.get(&fsid).is_some_and(leads_there) {
             return Ok(());
         }
-        known.insert(fsid, path.to_owned());
-        durable::write_json(&self.path, &*known)
+        let mut changed = known.clone();
+        changed.insert(fsid, path.into());
+        durable::write_json(&self.path, &changed)?;
+        *known = changed;
+        Ok(())
     }
 
     /// Each file system that is there now, by its state subvolume. One that is not mounted is
@@ -56,7 +93,8 @@ impl Filesystems {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        for (fsid, path) in known {
+        for (fsid, place) in known {
+            let path = PathBuf::from(place);
             match open(fsid, &path) {
                 Ok(Some(state)) => work(&state),
                 Ok(None) => tracing::debug!(%fsid, path = %path.display(), "not mounted now"),
@@ -78,12 +116,43 @@ impl Filesystems {
 }
 
 fn open(fsid: Uuid, path: &Path) -> anyhow::Result<Option<StateSubvolume>> {
+    match on(fsid, path)? {
+        Some(fd) => Ok(StateSubvolume::open(TopLevel::of(&fd)?)?),
+        None => Ok(None),
+    }
+}
+
+/// Opens `path` if it is on the file system `fsid` now.
+fn on(fsid: Uuid, path: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else {
         return Ok(None);
     };
-    if !filesystem::is_btrfs(&fd)? || filesystem::fsid(&fd)? != fsid {
-        return Ok(None);
+    let there = filesystem::is_btrfs(&fd)? && filesystem::fsid(&fd)? == fsid;
+    Ok(there.then_some(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn any_path_is_found_again_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let filesystems = Filesystems::load(dir.path()).unwrap();
+        let paths = [OsStr::new("/srv/ä"), OsStr::from_bytes(b"/srv/\xff")].map(Path::new);
+        for (id, path) in (1..).zip(paths) {
+            filesystems.remember(Uuid::from_u128(id), path).unwrap();
+        }
+        let known = Filesystems::load(dir.path()).unwrap().known;
+        let found: Vec<PathBuf> = known
+            .into_inner()
+            .unwrap()
+            .into_values()
+            .map(PathBuf::from)
+            .collect();
+        assert_eq!(found, paths);
     }
-    Ok(StateSubvolume::open(TopLevel::of(&fd)?)?)
 }

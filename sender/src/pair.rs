@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sendshot_config::{Address, ReceiverEntry};
-use sendshot_identity::Token;
+use sendshot_identity::{ConnectError, Token};
 use sendshot_model::{PeerName, ReceiverId};
 use sendshot_proto::malformed;
 use sendshot_proto::v1;
@@ -48,10 +48,11 @@ pub async fn pair(
     let token = Token::parse(token).map_err(|e| Problem::from_error(Kind::Refused, &e))?;
     let config = sendshot_identity::pairing_client_config(token.fingerprint())
         .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
-    let stream =
-        sendshot_identity::connect(address.host(), address.port(), config, DEADLINE).await?; // 1
+    let stream = sendshot_identity::connect(address.host(), address.port(), config, DEADLINE)
+        .await
+        .map_err(not_paired_yet)?; // 1
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
-    let channel = receiver_link::channel(stream).await?;
+    let channel = receiver_link::channel(&address.to_string(), stream).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),
@@ -83,6 +84,23 @@ pub async fn pair(
     })
 }
 
+/// Nothing was paired before: that another receiver answers says something of the token.
+fn not_paired_yet(error: ConnectError) -> Problem {
+    match error {
+        ConnectError::WrongReceiver { address, reason } => Problem::new(
+            Kind::Refused,
+            format!("the token was made by another receiver than the one that answers at {address} ({reason})"),
+        )
+        .remedy(format!(
+            "run `sendshotctl peer invite NAME` on the receiver at {address}, or give the address of the one that made the token"
+        )),
+        ConnectError::Unreachable { .. }
+        | ConnectError::NotAReceiver { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Clock { .. } => error.into(),
+    }
+}
+
 /// The authority is the one that TLS verified, whatever the answer says.
 fn entry(
     address: Address,
@@ -105,4 +123,22 @@ fn entry(
         ca_certificate,
         client_certificate: answer.certificate.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_another_receiver_is_told_as_such() {
+        let problem = not_paired_yet(ConnectError::WrongReceiver {
+            address: "nas2:7117".into(),
+            reason: "UnknownIssuer".into(),
+        });
+        assert_eq!(problem.kind, Kind::Refused);
+        assert!(problem.message.contains("the token was made by another"));
+        assert!(problem.message.contains("nas2:7117"));
+        assert!(!problem.message.contains("paired"));
+        assert!(problem.remedy.contains("sendshotctl peer invite"));
+    }
 }

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt;
 
+use rustix::io::Errno;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 
@@ -48,6 +49,11 @@ impl Problem {
         Self::new(kind, with_causes(error))
     }
 
+    /// A failure of this box's own disks while `what` was done.
+    pub fn local_io(what: &str, error: &std::io::Error) -> Self {
+        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -59,6 +65,24 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// What the user can do about an error of this box's own disks; empty if nothing is known.
+pub fn io_remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space on the volume's file system on this box, then push again"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "look into this box's kernel log, mount the file system read-write, and push again"
+        }
+        // The standard library has no name for a disk that fails.
+        _ if Errno::from_io_error(error) == Some(Errno::IO) => {
+            "look into this box's kernel log: the disk fails"
+        }
+        _ => "",
     }
 }
 

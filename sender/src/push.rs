@@ -12,6 +12,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_model::{PeerName, TransferId, VolumeRef};
@@ -26,7 +27,7 @@ use crate::journal::{Intent, Record, State};
 use crate::lineage;
 use crate::negotiate;
 use crate::plan::{self, Plan, Wish};
-use crate::problem::{Kind, Problem};
+use crate::problem::{self, Kind, Problem};
 use crate::progress::Listener;
 use crate::prune;
 use crate::receiver_link::{self, Link};
@@ -39,6 +40,13 @@ use crate::snapshot;
 use crate::state_subvolume::StateSubvolume;
 use crate::transfer::{self, Committed, Transfer};
 use crate::volume::{self, Volume};
+
+/// What is said when the journal of pushes cannot be read or written.
+const JOURNAL: &str = "keep the journal of pushes on this box";
+
+/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
+/// without finding anything to write; its snapshot is then left to be settled later.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -147,22 +155,27 @@ async fn connect(sender: &Sender, receiver: &PeerName, running: &Running) -> Res
 
 /// Opens our state subvolume and settles what crashed pushes left in it.
 async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Problem> {
-    let fd = volume.fd.try_clone()?;
+    let fd = another(&volume.fd)?;
     let sender = Arc::clone(sender);
     let path = volume.path.clone();
     blocking("state-subvolume", move || -> Result<_, Problem> {
         let top = TopLevel::of(&fd)?;
-        sender.filesystems().remember(top.fsid(), &path)?;
+        sender
+            .filesystems()
+            .remember(top.fsid(), &path)
+            .map_err(|e| Problem::local_io("write down which file systems are used", &e))?;
         let state = StateSubvolume::open_or_create(top)?;
-        settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))?;
+        settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))
+            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         Ok(state)
     })
     .await?
 }
 
 fn decide(top: &TopLevel, info: &Info, held: Vec<HeldCopy>, wish: Wish) -> Result<Plan, Problem> {
-    let ancestors = lineage::of(top, info)?;
-    let candidates = lineage::candidates(top, held)?;
+    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+    let ancestors = lineage::of(top, info).map_err(failed)?;
+    let candidates = lineage::candidates(top, held).map_err(failed)?;
     Ok(plan::decide(wish, &ancestors, candidates)?)
 }
 
@@ -233,7 +246,10 @@ impl Push {
     }
 
     async fn negotiate(&mut self) -> Result<Vec<HeldCopy>, Problem> {
-        let inventory = negotiate::inventory(&mut self.link, &self.key).await?;
+        let inventory = tokio::select! {
+            inventory = negotiate::inventory(&mut self.link, &self.key) => inventory?,
+            () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
+        };
         let detail = match inventory.copies.len() {
             0 => "the receiver holds no copy yet".to_owned(),
             1 => "the receiver holds 1 copy".to_owned(),
@@ -242,12 +258,14 @@ impl Push {
         self.listener.stage(&self.running, "negotiate", detail);
         let (state, volume, receiver) =
             (Arc::clone(&self.state), self.key.id, self.link.receiver());
-        let held = inventory.copies.clone();
+        let sender = Arc::clone(&self.sender);
         blocking("settle", move || {
-            settle::acknowledgements(&state, volume, receiver, &held)
+            let running = |push| sender.table().contains(push);
+            settle::acknowledgements(&state, volume, receiver, &inventory, running)
+                .map(|()| inventory.copies)
         })
-        .await??;
-        Ok(inventory.copies)
+        .await?
+        .map_err(|e| Problem::local_io(JOURNAL, &e))
     }
 
     async fn plan(
@@ -283,7 +301,7 @@ impl Push {
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
         let generator = generate::kernel(generate::Source {
-            snapshot: subject.fd.try_clone()?,
+            snapshot: another(&subject.fd)?,
             parent: plan.parent.map(|parent| parent.local_id),
             stream_version,
         })?;
@@ -293,7 +311,7 @@ impl Push {
             never = self.listener.tick(Arc::clone(&self.running)) => match never {},
         };
         // A snapshot that is still being sent could not be deleted.
-        generator.over.wait().await;
+        let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
         Ok(outcome?)
     }
 
@@ -324,7 +342,8 @@ impl Push {
         let pruned = blocking("record", move || {
             record::acknowledged(&state, record, volume, receiver)
         })
-        .await??;
+        .await?
+        .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         let detail = match pruned.len() {
             0 => "nothing to let go".to_owned(),
             1 => "1 older snapshot let go".to_owned(),
@@ -381,6 +400,11 @@ impl Push {
     }
 }
 
+fn another(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
+    fd.try_clone()
+        .map_err(|e| Problem::local_io("open the volume once more", &e))
+}
+
 /// A copy of exactly this state.
 fn already_held<'a>(info: &Info, held: &'a [HeldCopy]) -> Option<&'a HeldCopy> {
     held.iter().find(|copy| {
@@ -408,7 +432,9 @@ impl From<snapshot::Error> for Problem {
             snapshot::Error::SwapFile { .. } => {
                 "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
             }
-            snapshot::Error::Journal(_) | snapshot::Error::Io(_) => "",
+            snapshot::Error::Journal(source) | snapshot::Error::Io(source) => {
+                problem::io_remedy(source)
+            }
         };
         let kind = match &error {
             snapshot::Error::SwapFile { .. } => Kind::Usage,

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use crate::negotiate;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, with_causes};
 use crate::wire::{Counted, WireBytes};
 
 /// Longest wait for TCP and TLS together.
@@ -45,13 +45,17 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     let config =
         sendshot_identity::client_config(&entry.ca_certificate, &entry.client_certificate, key)
             .map_err(|e| {
-                Problem::from_error(Kind::Usage, &e).remedy("pair with the receiver again")
+                Problem::from_error(Kind::Usage, &e).remedy(format!(
+                    "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then \
+                     `sendshotctl pair {}` here",
+                    entry.address
+                ))
             })?;
     let (host, port) = (entry.address.host(), entry.address.port());
     let address = entry.address.to_string();
     let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
     let wire = WireBytes::default();
-    let channel = channel(Counted::new(stream, wire.clone())).await?;
+    let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
     tracing::debug!(receiver = %welcome.receiver, software = %welcome.software, "connected");
@@ -63,11 +67,11 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     })
 }
 
-/// HTTP/2 over a stream that is open already.
+/// HTTP/2 over a stream to the receiver at `address` that is open already.
 ///
 /// # Errors
 /// A [`Problem`] for the user.
-pub async fn channel<S>(stream: S) -> Result<Channel, Problem>
+pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Problem>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -90,7 +94,10 @@ where
         .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await
-        .map_err(|e| Problem::from_error(Kind::Unreachable, &e))
+        .map_err(|e| match ConnectError::find_in(address, &e) {
+            Some(error) => error.into(),
+            None => broken(address, &with_causes(&e)),
+        })
 }
 
 impl Link {
@@ -141,21 +148,15 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
     }
     // What the receiver says itself has no cause here; what has one happened on the way.
     if let Some(cause) = innermost_cause(status) {
-        return Problem::new(
-            Kind::Unreachable,
-            format!("the connection to the receiver at {address} broke: {cause}"),
-        )
-        .remedy("try again later; what the receiver has committed, the next push finds out");
+        return broken(address, &cause);
     }
     let text = sendshot_proto::failure::printable(status.message());
+    let remedy = sendshot_proto::refusal::remedy(status);
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
-            Problem::new(Kind::Refused, text)
+            Problem::new(Kind::Refused, text).remedy(remedy)
         }
-        Code::Unavailable | Code::DeadlineExceeded => Problem::new(
-            Kind::Unreachable,
-            format!("the connection to the receiver at {address} broke: {text}"),
-        ),
+        Code::Unavailable | Code::DeadlineExceeded => broken(address, &text),
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -170,8 +171,17 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
         | Code::DataLoss => Problem::new(
             Kind::Failed,
             format!("the call to the receiver at {address} failed: {text}"),
-        ),
+        )
+        .remedy(remedy),
     }
+}
+
+fn broken(address: &str, why: &str) -> Problem {
+    Problem::new(
+        Kind::Unreachable,
+        format!("the connection to the receiver at {address} broke: {why}"),
+    )
+    .remedy("try again later; what the receiver has committed, the next push finds out")
 }
 
 fn innermost_cause(status: &Status) -> Option<String> {
@@ -194,6 +204,39 @@ impl From<ConnectError> for Problem {
             | ConnectError::Refused { .. }
             | ConnectError::Clock { .. } => Kind::Refused,
         };
-        Problem::from_error(kind, &error)
+        let remedy = error.remedy();
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sendshot_proto::refusal::refusal;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_brings_its_remedy() {
+        let status = refusal(Code::PermissionDenied, "revoked", "invite it again");
+        let problem = problem_of("nas2:7117", &status);
+        assert_eq!(problem.kind, Kind::Refused);
+        assert_eq!(
+            (&*problem.message, &*problem.remedy),
+            ("revoked", "invite it again")
+        );
+    }
+
+    #[test]
+    fn who_is_not_there_is_to_be_tried_again() {
+        let error = ConnectError::Unreachable {
+            address: "nas2:7117".into(),
+            reason: "refused".into(),
+        };
+        let problem = Problem::from(error);
+        assert_eq!(problem.kind, Kind::Unreachable);
+        assert!(problem.remedy.contains("try again"), "{}", problem.remedy);
+        let gone = problem_of("nas2:7117", &Status::unavailable("going away"));
+        assert_eq!(gone.kind, Kind::Unreachable);
+        assert!(gone.remedy.contains("try again"), "{}", gone.remedy);
     }
 }

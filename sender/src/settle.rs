@@ -3,13 +3,13 @@
 //! | record | at start, and before a push | when the receiver reports what it holds |
 //! |---|---|---|
 //! | `sending`, push not running | delete snapshot and record: nothing was committed | – |
-//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else delete |
+//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, delete |
 //! | `acknowledged` | keep: parent of the next push | – |
 
 use std::io;
 
 use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
-use sendshot_proto::inventory::HeldCopy;
+use sendshot_proto::inventory::Inventory;
 
 use crate::journal::{self, Record, State};
 use crate::prune;
@@ -33,13 +33,20 @@ pub fn leftovers(
     sender: SenderId,
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<usize> {
-    let records = journal::records(state.pushes())?;
     let mut settled = 0;
-    for record in &records {
-        if at_start(record, sender, running(record.push)) != Verdict::Drop {
+    for listed in journal::records(state.pushes())? {
+        if running(listed.push) {
             continue;
         }
-        match prune::let_go(state, record) {
+        // Read again: a push of another receiver's may have ended well since it was listed, and
+        // one that is not running any more writes no further.
+        let Some(record) = journal::find(state.pushes(), listed.push)? else {
+            continue;
+        };
+        if at_start(&record, sender) != Verdict::Drop {
+            continue;
+        }
+        match prune::let_go(state, &record) {
             Ok(()) => settled += 1,
             Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
         }
@@ -54,7 +61,7 @@ pub fn leftovers(
 }
 
 /// Finds out about acknowledgements that were lost, now that the receiver has told what it
-/// holds of the volume. No push of this volume to this receiver may be running but the caller's.
+/// holds of the volume.
 ///
 /// # Errors
 /// The kernel's.
@@ -62,13 +69,14 @@ pub fn acknowledgements(
     state: &StateSubvolume,
     volume: VolumeId,
     receiver: ReceiverId,
-    held: &[HeldCopy],
+    inventory: &Inventory,
+    running: impl Fn(PushId) -> bool,
 ) -> io::Result<()> {
     for mut record in journal::records(state.pushes())? {
-        if record.volume != volume || record.receiver != receiver {
+        if record.volume != volume || record.receiver != receiver || running(record.push) {
             continue;
         }
-        match after_inventory(&record, held) {
+        match after_inventory(&record, inventory) {
             Verdict::Keep => {}
             Verdict::Drop => prune::let_go(state, &record)?,
             Verdict::Acknowledge => {
@@ -82,19 +90,23 @@ pub fn acknowledgements(
     Ok(())
 }
 
-fn at_start(record: &Record, sender: SenderId, running: bool) -> Verdict {
+/// For a record whose push is not running.
+fn at_start(record: &Record, sender: SenderId) -> Verdict {
     match record.state {
-        State::Sending if record.sender == sender && !running => Verdict::Drop,
+        State::Sending if record.sender == sender => Verdict::Drop,
         State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
     }
 }
 
-fn after_inventory(record: &Record, held: &[HeldCopy]) -> Verdict {
+fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
+    let copies = &inventory.copies;
     let is_held = record
         .snapshot
-        .is_some_and(|snapshot| held.iter().any(|copy| copy.uuid == snapshot.uuid));
+        .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid));
     match (record.state, is_held) {
         (State::Unconfirmed, true) => Verdict::Acknowledge,
+        // The connection broke, and the receiver is still about to commit.
+        (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
         (State::Unconfirmed, false) => Verdict::Drop,
         (State::Sending | State::Acknowledged, _) => Verdict::Keep,
     }
@@ -104,6 +116,7 @@ fn after_inventory(record: &Record, held: &[HeldCopy]) -> Verdict {
 mod tests {
     use super::*;
     use crate::journal::{Intent, SnapshotId};
+    use sendshot_proto::inventory::HeldCopy;
     use uuid::Uuid;
 
     fn record(state: State) -> Record {
@@ -127,28 +140,28 @@ mod tests {
         }
     }
 
-    fn held(uuid: u128) -> HeldCopy {
-        HeldCopy {
+    fn held(uuid: u128) -> Inventory {
+        let copy = HeldCopy {
             uuid: Uuid::from_u128(uuid),
             ctransid: 1,
             name: "x".into(),
             unusable: None,
             committed_at: 0,
+        };
+        Inventory {
+            copies: vec![copy],
+            ..Inventory::default()
         }
     }
 
     #[test]
     fn only_what_cannot_have_been_committed_is_dropped_unheard() {
         let sending = record(State::Sending);
-        assert_eq!(at_start(&sending, sending.sender, false), Verdict::Drop);
-        assert_eq!(at_start(&sending, sending.sender, true), Verdict::Keep);
-        assert_eq!(
-            at_start(&sending, SenderId::generate(), false),
-            Verdict::Keep
-        );
+        assert_eq!(at_start(&sending, sending.sender), Verdict::Drop);
+        assert_eq!(at_start(&sending, SenderId::generate()), Verdict::Keep);
         for state in [State::Unconfirmed, State::Acknowledged] {
             let kept = record(state);
-            assert_eq!(at_start(&kept, kept.sender, false), Verdict::Keep);
+            assert_eq!(at_start(&kept, kept.sender), Verdict::Keep);
         }
     }
 
@@ -156,13 +169,30 @@ mod tests {
     fn the_receivers_report_decides_about_the_unconfirmed() {
         let unconfirmed = record(State::Unconfirmed);
         assert_eq!(
-            after_inventory(&unconfirmed, &[held(7)]),
+            after_inventory(&unconfirmed, &held(7)),
             Verdict::Acknowledge
         );
-        assert_eq!(after_inventory(&unconfirmed, &[held(8)]), Verdict::Drop);
+        assert_eq!(after_inventory(&unconfirmed, &held(8)), Verdict::Drop);
         assert_eq!(
-            after_inventory(&record(State::Acknowledged), &[]),
+            after_inventory(&record(State::Acknowledged), &Inventory::default()),
             Verdict::Keep
+        );
+    }
+
+    #[test]
+    fn what_the_receiver_may_still_commit_is_not_dropped() {
+        let at_work = |copies: Inventory| Inventory {
+            push_at_work: true,
+            ..copies
+        };
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(8))),
+            Verdict::Keep
+        );
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(7))),
+            Verdict::Acknowledge
         );
     }
 }

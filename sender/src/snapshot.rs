@@ -7,8 +7,10 @@
 //!    deletes both.
 //! 3. Add the snapshot's UUID to the record. — The same.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use sendshot_sys::durable;
@@ -111,27 +113,56 @@ fn undo(state: &StateSubvolume, record: &Record) {
 
 /// Swap files in use below `path`, which is how the user wrote it.
 fn active_swap_files(path: &Path) -> Vec<PathBuf> {
-    let swaps = std::fs::read_to_string(SWAPS).unwrap_or_default();
+    let swaps = std::fs::read(SWAPS).unwrap_or_default();
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    swaps
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next())
-        .map(|escaped| PathBuf::from(unescape(escaped)))
+    swap_files(&swaps)
         .filter(|file| file.starts_with(&real))
         .collect()
 }
 
-/// Undoes the escapes that the kernel writes into its lists of paths.
-fn unescape(path: &str) -> String {
-    [
-        (r"\040", " "),
-        (r"\011", "\t"),
-        (r"\012", "\n"),
-        (r"\134", r"\"),
-    ]
-    .iter()
-    .fold(path.to_owned(), |path, (escape, byte)| {
-        path.replace(escape, byte)
-    })
+/// The files of the kernel's list: a line of titles, then one line each, the path first.
+fn swap_files(list: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
+    list.split(|byte| *byte == b'\n')
+        .skip(1)
+        .filter_map(|line| line.split(|byte| b" \t".contains(byte)).next())
+        .filter(|path| !path.is_empty())
+        .map(|path| PathBuf::from(OsString::from_vec(unescape(path))))
+}
+
+/// Undoes the escapes that the kernel writes into its lists of paths: a backslash and three
+/// octal digits for a byte.
+fn unescape(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn swap_files_are_named_as_the_user_writes_them() {
+        let list = b"Filename\t\t\tType\t\tSize\tUsed\tPriority\n\
+            /srv/swap\\040file                 file\t\t1048572\t0\t-2\n\
+            /srv/a\\134040\\011\\012b\xff\t\tfile\t\t1048572\t0\t-3\n\
+            /dev/sda2                               partition\t1048572\t0\t-4\n";
+        let files: Vec<PathBuf> = swap_files(list).collect();
+        let odd = std::ffi::OsStr::from_bytes(b"/srv/a\\040\t\nb\xff");
+        assert_eq!(
+            files,
+            ["/srv/swap file".as_ref(), odd, "/dev/sda2".as_ref()]
+        );
+    }
 }

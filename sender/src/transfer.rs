@@ -1,6 +1,7 @@
 //! Stage *transfer*: the stream over the connection, until the receiver has committed.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use sendshot_proto::failure::Failure;
 use sendshot_proto::malformed::Malformed;
@@ -12,12 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::generate::{self, Output};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::receiver_link::{Link, problem_of};
 use crate::running::Running;
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
+
+/// Longest wait until the receiver is ready for the stream: it opens every copy of the volume,
+/// from a cold disk at worst.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What the receiver said at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +101,21 @@ impl Transfer {
     /// # Errors
     /// See [`Error`].
     pub async fn open(link: &mut Link, begin: Begin) -> Result<Self, Error> {
+        let silent = Problem::new(
+            Kind::Unreachable,
+            format!(
+                "the receiver at {} was not ready for the push within {} s",
+                link.address(),
+                ACCEPT_DEADLINE.as_secs()
+            ),
+        )
+        .remedy("look into its journal and its kernel log, and try again later");
+        tokio::time::timeout(ACCEPT_DEADLINE, Self::begin(link, begin))
+            .await
+            .unwrap_or(Err(Error::Broken(silent)))
+    }
+
+    async fn begin(link: &mut Link, begin: Begin) -> Result<Self, Error> {
         let (up, messages) = mpsc::channel(QUEUE);
         // Cannot fail: the channel was just made and has room.
         let _ = up.try_send(Up::Begin(begin).into());

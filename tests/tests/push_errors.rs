@@ -344,7 +344,9 @@ fn a_token_works_once_and_only_for_its_receiver() {
 
     let thief = SenderBox::new();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
-    thief.ctl(&arguments).fails(4, &["used", "peer invite"]);
+    thief
+        .ctl(&arguments)
+        .fails(4, &["used", "peer revoke nas1"]);
     assert!(!thief.receiver_file("nas2").exists());
 
     sender.push("nas2:photos");

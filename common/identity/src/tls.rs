@@ -27,13 +27,13 @@ const ALPN: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A certificate's text is none.
-    #[error("the {which} certificate is damaged; pair with the receiver again")]
+    #[error("the {which} certificate is damaged")]
     Damaged {
         /// Whose: `receiver's` or `sender's`.
         which: &'static str,
     },
     /// The library refuses, for instance a key that is not the certificate's.
-    #[error("cannot set up TLS: {0}; if a key was replaced, pair with the receiver again")]
+    #[error("cannot set up TLS; was a key replaced?")]
     Tls(#[from] rustls::Error),
     /// The authority cannot be used to verify.
     #[error("cannot set up verification: {0}")]

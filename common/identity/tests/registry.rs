@@ -161,8 +161,11 @@ fn expired_unknown_and_replaced_tokens_open_nothing() {
     let error = receiver.redeem_at(&token, &sender, after(15)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the token expired at 2026-11-22T03:15:00Z; \
-         run `sendshotctl peer invite nas1` on the receiver for a new one"
+        "the token expired at 2026-11-22T03:15:00Z"
+    );
+    assert_eq!(
+        error.remedy(),
+        "run `sendshotctl peer invite nas1` on the receiver for a new one"
     );
     let newer = receiver.invite("nas1", Pairing::New);
     assert!(matches!(
@@ -221,9 +224,10 @@ fn a_taken_name_needs_replace() {
     assert!(matches!(error, InviteError::AlreadyPaired { .. }));
     assert!(
         error
-            .to_string()
+            .remedy()
             .contains("`sendshotctl peer invite nas1 --replace`"),
-        "{error}"
+        "{}",
+        error.remedy()
     );
 }
 
@@ -337,8 +341,12 @@ fn strangers_are_told_what_to_do() {
     let error = receiver.senders.authorize(None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "this receiver serves paired senders only; on the receiver run \
-         `sendshotctl peer invite NAME`, then on the sender `sendshotctl pair HOST`"
+        "this receiver serves paired senders only"
+    );
+    assert_eq!(
+        error.remedy(),
+        "on the receiver run `sendshotctl peer invite NAME`, then on the sender \
+         `sendshotctl pair HOST`"
     );
     let sender = Sender::new();
     let stranger = Receiver::new().pair("nas1", &sender);

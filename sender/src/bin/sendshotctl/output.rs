@@ -50,6 +50,13 @@ impl Output {
         self.line(line.trim_end_matches('\n'));
     }
 
+    /// Prints how something that was to be done went; with `--quiet` only as JSON.
+    pub fn report(self, json: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json || !self.quiet {
+            self.result(json, text);
+        }
+    }
+
     /// Prints something that is no result; not with `--quiet` and not among JSON.
     pub fn note(self, text: &str) {
         if !self.quiet && !self.json {

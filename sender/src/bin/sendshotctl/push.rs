@@ -45,7 +45,7 @@ pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) 
     for target in &arguments.targets {
         let name = target.to_string_lossy().into_owned();
         match one(&mut client, target, &arguments, output).await {
-            Ok(Followed::Done(report)) => output.result(&report, || text(&report)),
+            Ok(Followed::Done(report)) => output.report(&report, || text(&report)),
             Ok(Followed::Detached(push)) => {
                 let detached = Detached {
                     push: output::uuid(&push),
@@ -117,7 +117,10 @@ async fn follow(
                 }
                 cancelled = true;
                 progress.say("cancelling; Ctrl-C again leaves at once");
-                cancel(client.clone(), push.clone());
+                // Without an id it would be every push there is; the id is about to come.
+                if !push.is_empty() {
+                    cancel(client.clone(), push.clone());
+                }
                 continue;
             }
         };
@@ -130,6 +133,10 @@ async fn follow(
         match event.ok_or_else(ended)?.event {
             Some(Event::Started(started)) => {
                 push = started.push_id;
+                if cancelled {
+                    cancel(client.clone(), push.clone());
+                    continue;
+                }
                 if arguments.detach {
                     return Ok(Followed::Detached(push));
                 }
