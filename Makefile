@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios memory packages
+.PHONY: help build demo test check lint unit scenarios fuzz memory packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ unit: ## Tests beside the code
 scenarios: ## Tests on real btrfs
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test -p sendshot-tests --locked -- --test-threads=$(TEST_THREADS)
+
+fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUNDS=6
+	$(CARGO) run --locked -p sendshot-tests --bin fuzz -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory

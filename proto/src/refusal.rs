@@ -41,7 +41,7 @@ mod tests {
             "run `x` – then\x1b[2J `y`",
         );
         assert_eq!(status.message(), "revoked");
-        let headers = status.to_http::<()>().into_parts().0.headers;
+        let headers = status.into_http::<()>().into_parts().0.headers;
         let received = Status::from_header_map(&headers).unwrap();
         assert_eq!(remedy(&received), "run `x` – then [2J `y`");
     }

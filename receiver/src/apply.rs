@@ -22,7 +22,6 @@ use sendshot_apply::{
 use sendshot_model::CopyName;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::{Begin, Chain, ParentRef, Segment, Up};
-use sendshot_sys::filesystem;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -110,17 +109,6 @@ pub fn run(
         directory: dir.name,
         stream_bytes: progress.offset,
     })
-}
-
-/// Gives back the space of deleted staging in a moment instead of in half a minute.
-pub fn reclaim_space(root: &Root) {
-    let synced = match root.open() {
-        Ok(root) => filesystem::sync(&root),
-        Err(error) => Err(std::io::Error::other(error)),
-    };
-    if let Err(e) = synced {
-        tracing::debug!("commit after a push: {e}");
-    }
 }
 
 /// Where the stream is, and its hash so far.

@@ -142,7 +142,6 @@ fn take_in(
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
 ) {
     let (started, transfer) = (Instant::now(), work.begin.transfer);
-    let root = work.root.clone();
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
     let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
     let root = work.root.clone();
@@ -179,8 +178,6 @@ fn take_in(
             });
         }
         Err(Error::Failed(failure)) => {
-            // Whoever is told that the disk is full tries again with less at once.
-            apply::reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} failed: {failure}");
             tell(Down::Failure(failure));

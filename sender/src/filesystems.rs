@@ -72,9 +72,8 @@ impl Filesystems {
     /// The kernel's; nothing is noted then.
     pub fn remember(&self, fsid: Uuid, path: &Path) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let leads_there = |place: &Place| {
-            matches!(on(fsid, &PathBuf::from(place.clone())), Ok(Some(_)))
-        };
+        let leads_there =
+            |place: &Place| matches!(on(fsid, &PathBuf::from(place.clone())), Ok(Some(_)));
         if known.get(&fsid).is_some_and(leads_there) {
             return Ok(());
         }

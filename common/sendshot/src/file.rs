@@ -461,6 +461,10 @@ impl<R: Read + Seek> Reader<R> {
         if check != whole.as_bytes()[..CHECK_LEN] {
             return Err(self.damaged());
         }
+        let mut beyond = [0];
+        if self.input.read(&mut beyond).unwrap_or(1) != 0 {
+            return Err(self.damaged());
+        }
         self.counts = Counts {
             inodes: u64_at(&counts, 0),
             extents: u64_at(&counts, 8),
@@ -493,3 +497,7 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

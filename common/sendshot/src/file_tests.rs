@@ -1,0 +1,140 @@
+use std::io::Write;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::entry::{ExtentKind, Time};
+
+fn head() -> Head {
+    Head {
+        wire_uuid: Uuid::from_u128(1),
+        ctransid: 5,
+        fsid: Uuid::from_u128(2),
+        uuid: Uuid::from_u128(3),
+        parent_uuid: Uuid::from_u128(4),
+        otransid: 5,
+        generation: 7,
+        taken_at: -3,
+    }
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let time = (any::<i64>(), any::<u32>()).prop_map(|(sec, nsec)| Time { sec, nsec });
+    let numbers = any::<(u64, u64, u64, u32, u32, u32, u64, u64)>();
+    let inode = (any::<u64>(), numbers, time.clone(), time, any::<bool>()).prop_map(
+        |(ino, (generation, transid, size, uid, gid, mode, rdev, flags), atime, mtime, swap)| {
+            let item = InodeItem {
+                generation,
+                transid,
+                size,
+                uid,
+                gid,
+                mode,
+                rdev,
+                flags,
+                atime,
+                mtime,
+                swap,
+            };
+            Entry::Inode(ino, item)
+        },
+    );
+    let bytes = || prop::collection::vec(any::<u8>(), 0..40);
+    let name =
+        (any::<u64>(), bytes()).prop_map(|(parent, name)| Entry::Name(Name { parent, name }));
+    let xattr = (bytes(), bytes()).prop_map(|(name, value)| Entry::Xattr(Xattr { name, value }));
+    let kind = prop::sample::select(vec![
+        ExtentKind::Inline,
+        ExtentKind::Regular,
+        ExtentKind::Prealloc,
+    ]);
+    let extent = (any::<[u64; 9]>(), kind, 0u8..4).prop_map(|(n, kind, compression)| {
+        Entry::Extent(Extent {
+            offset: n[0],
+            len: n[1],
+            kind,
+            compression,
+            ram_bytes: n[2],
+            disk_bytenr: n[3],
+            disk_len: n[4],
+            disk_offset: n[5],
+            generation: n[6],
+            extent_generation: n[7],
+            leaf_generation: n[8],
+        })
+    });
+    prop_oneof![inode, name, xattr, bytes().prop_map(Entry::Target), extent]
+}
+
+fn written(entries: &[Entry]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), &head()).unwrap();
+    for entry in entries {
+        writer.entry(entry).unwrap();
+    }
+    writer.finish().unwrap().0
+}
+
+fn opened(bytes: &[u8]) -> Result<Sendshot, Error> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    Sendshot::from_file(file, Path::new("a.sendshot"))
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(entries in prop::collection::vec(entry(), 0..200)) {
+        let sendshot = opened(&written(&entries)).unwrap();
+        prop_assert_eq!(sendshot.head(), &head());
+        let mut reader = sendshot.reader().unwrap();
+        let mut read = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            read.push(entry);
+        }
+        prop_assert_eq!(read, entries);
+    }
+
+    #[test]
+    fn a_changed_byte_is_found(entries in prop::collection::vec(entry(), 1..50), at: prop::sample::Index, by in 1u8..) {
+        let mut bytes = written(&entries);
+        let at = at.index(bytes.len());
+        bytes[at] ^= by;
+        prop_assert!(opened(&bytes).is_err(), "byte {} of {}", at, bytes.len());
+    }
+
+    #[test]
+    fn a_cut_file_is_found(entries in prop::collection::vec(entry(), 1..50), at: prop::sample::Index) {
+        let bytes = written(&entries);
+        prop_assert!(opened(&bytes[..at.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn anything_else_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        prop_assert!(opened(&bytes).is_err());
+    }
+}
+
+#[test]
+fn refusals_name_the_file_and_the_remedy() {
+    let foreign = opened(b"something else, long enough or not").unwrap_err();
+    assert_eq!(foreign.to_string(), "a.sendshot: is not a sendshot");
+    let mut bytes = written(&[]);
+    bytes[8] = 99;
+    let too_new = opened(&bytes).unwrap_err();
+    assert_eq!(
+        too_new.to_string(),
+        "a.sendshot: has layout version 99, this program reads 1; upgrade Sendshot"
+    );
+    let mut longer = written(&[]);
+    longer.push(0);
+    assert!(opened(&longer).is_err());
+    let mut bytes = written(&[]);
+    bytes.truncate(bytes.len() - 1);
+    let damaged = opened(&bytes).unwrap_err();
+    assert!(
+        damaged
+            .to_string()
+            .starts_with("a.sendshot: is damaged at byte "),
+        "{damaged}"
+    );
+}
