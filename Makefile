@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz memory packages
+.PHONY: help build demo test check lint unit scenarios fuzz memory boot-test packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,5 +41,8 @@ fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUND
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory
+
+boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn
+	@deploy/boot-test
 
 include deploy/install.mk

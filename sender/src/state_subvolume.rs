@@ -46,6 +46,15 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
+/// Only if it is open: on a file system that is read-only now, what is there can still be listed.
+fn close_to_others(root: &OwnedFd) -> io::Result<()> {
+    let private = Mode::from_raw_mode(durable::PRIVATE_DIR);
+    if Mode::from_raw_mode(rustix::fs::fstat(root)?.st_mode) != private {
+        rustix::fs::fchmod(root, private)?;
+    }
+    Ok(())
+}
+
 /// The opened state subvolume. It keeps the device busy: hold it only while working.
 #[derive(Debug)]
 pub struct StateSubvolume {
@@ -86,9 +95,7 @@ impl StateSubvolume {
         if !ours {
             return Err(Error::NotASubvolume);
         }
-        let private = Mode::from_raw_mode(durable::PRIVATE_DIR);
-        rustix::fs::fchmod(root, private)
-            .map_err(|e| failed("close it to other users")(e.into()))?;
+        close_to_others(root).map_err(failed("close it to other users"))?;
         let dir = |name: &str| {
             durable::private_dir(root, OsStr::new(name)).map_err(failed("create a directory"))
         };

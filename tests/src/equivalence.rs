@@ -10,7 +10,8 @@ use sendshot_apply::Policies;
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
 use sendshot_engine::diff::Version;
-use sendshot_engine::{Sendshot, capture, stream};
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Sendshot, capture, recapture, stream};
 
 use crate::changes;
 use crate::loopfs::{LoopFs, run};
@@ -170,6 +171,9 @@ impl History {
             0 => None,
             n => Some(Sendshot::open(&self.sendshot(n - 1))?),
         };
+        if let Some(old) = &old {
+            same_when_captured_from(old, &new, &root)?;
+        }
         let mut bytes = Vec::new();
         let name = format!("s{round}");
         stream(
@@ -209,5 +213,25 @@ impl History {
         run(Command::new("btrfs")
             .args(["subvolume", "delete", "--commit-after"])
             .arg(subvolume))
+    }
+}
+
+/// Capturing only what changed must give what capturing everything gives.
+///
+/// # Errors
+/// The first difference.
+pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> Result<Effort> {
+    let (file, _, _, effort) = recapture(old, root, tempfile::tempfile()?)?;
+    let again = Sendshot::from_file(file, Path::new("recaptured"))?;
+    let (mut a, mut b) = (new.reader()?, again.reader()?);
+    loop {
+        let (whole, changes) = (a.next()?, b.next()?);
+        ensure!(
+            whole == changes,
+            "captured {whole:?}, recaptured {changes:?} ({effort:?})"
+        );
+        if whole.is_none() {
+            return Ok(effort);
+        }
     }
 }

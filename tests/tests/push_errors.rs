@@ -1,6 +1,8 @@
 //! What goes wrong is said in words that help, with an exit code that scripts can rely on, and
 //! leaves nothing half done.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

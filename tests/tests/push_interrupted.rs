@@ -1,6 +1,8 @@
 //! Pushes that are cancelled, cut off or run into each other: nothing is left behind, nothing
 //! is lost, and the next one goes on from what both sides have.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! Which parent a push takes, and why it says so. A wrong one would give a wrong copy; none
 //! where there is one would send everything again.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Whatever is in a volume, its copy has it too: full and incremental pushes of all kinds of
 //! trees, compared by an independent walk.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::Write;
@@ -223,8 +225,8 @@ fn paths_as_long_as_the_system_takes_arrive() {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let mut dir = rustix::fs::open(&photos, flags, Mode::empty()).unwrap();
     for i in 0..DEPTH {
-        rustix::fs::mkdirat(&dir, &name(i), Mode::from_raw_mode(0o755)).unwrap();
-        dir = rustix::fs::openat(&dir, &name(i), flags, Mode::empty()).unwrap();
+        rustix::fs::mkdirat(&dir, name(i), Mode::from_raw_mode(0o755)).unwrap();
+        dir = rustix::fs::openat(&dir, name(i), flags, Mode::empty()).unwrap();
     }
     let write = |file: &[u8], text: &[u8]| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;

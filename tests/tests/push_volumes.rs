@@ -1,6 +1,8 @@
 //! Volumes wherever they are mounted and whatever is in them, and everything on the disks that
 //! is not ours: it stays as it is.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;

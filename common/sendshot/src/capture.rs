@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::entry::{
 use crate::file::{Counts, Writer};
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
-const LAST_INODE: u64 = u64::MAX - 256;
+pub(crate) const LAST_INODE: u64 = u64::MAX - 256;
 
 /// What a swap area has at byte 4086 of its first page.
 const SWAP_SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
@@ -54,28 +54,8 @@ pub fn head(snapshot: impl AsFd, info: &Info) -> io::Result<Head> {
 pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Counts)> {
     let info = subvolume::info(&snapshot)?;
     let head = head(&snapshot, &info)?;
-    let writer = Writer::new(out, &head)?;
-    let mut scan = Scan {
-        snapshot: snapshot.as_fd(),
-        writer,
-        inode: None,
-        lookup: Lookup::new(),
-    };
-    let range = Range {
-        tree: 0,
-        min: Key {
-            objectid: ROOT,
-            kind: 0,
-            offset: 0,
-        },
-        max: Key {
-            objectid: LAST_INODE,
-            kind: u8::MAX,
-            offset: u64::MAX,
-        },
-        min_transid: 0,
-    };
-    search::items(&snapshot, range, |item| scan.item(&item))?;
+    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
+    scan.inodes(ROOT, LAST_INODE)?;
     let (out, counts) = scan.writer.finish()?;
     Ok((out, head, counts))
 }
@@ -124,15 +104,64 @@ fn write_to(snapshot: impl AsFd, path: &Path) -> io::Result<(Head, Counts)> {
     Ok((head, counts))
 }
 
-struct Scan<'a, W: Write> {
-    snapshot: std::os::fd::BorrowedFd<'a>,
-    writer: Writer<W>,
+/// Reads items of a snapshot and writes them as entries.
+pub(crate) struct Scan<'a, W: Write> {
+    snapshot: BorrowedFd<'a>,
+    pub(crate) writer: Writer<W>,
     /// The inode whose items are being read; `None` for one that is left out.
     inode: Option<(u64, InodeItem)>,
+    /// Its names and attributes: they are written in an order of our own, as the tree's is by
+    /// hashes.
+    names: Vec<Name>,
+    xattrs: Vec<Xattr>,
     lookup: Lookup,
 }
 
-impl<W: Write> Scan<'_, W> {
+impl<'a, W: Write> Scan<'a, W> {
+    pub(crate) fn new(snapshot: BorrowedFd<'a>, writer: Writer<W>) -> Self {
+        Self {
+            snapshot,
+            writer,
+            inode: None,
+            names: Vec::new(),
+            xattrs: Vec::new(),
+            lookup: Lookup::new(),
+        }
+    }
+
+    /// Reads the inodes from `first` to `last`, those that there are.
+    pub(crate) fn inodes(&mut self, first: u64, last: u64) -> io::Result<()> {
+        let range = Range {
+            tree: 0,
+            min: Key {
+                objectid: first,
+                kind: 0,
+                offset: 0,
+            },
+            max: Key {
+                objectid: last,
+                kind: u8::MAX,
+                offset: u64::MAX,
+            },
+            min_transid: 0,
+        };
+        search::items(self.snapshot, range, |item| self.item(&item))?;
+        self.write_names()
+    }
+
+    /// Writes what was gathered of the inode; what follows are its target and extents.
+    fn write_names(&mut self) -> io::Result<()> {
+        self.names.sort();
+        self.xattrs.sort();
+        for name in self.names.drain(..) {
+            self.writer.entry(&Entry::Name(name))?;
+        }
+        for xattr in self.xattrs.drain(..) {
+            self.writer.entry(&Entry::Xattr(xattr))?;
+        }
+        Ok(())
+    }
+
     fn item(&mut self, item: &Item<'_>) -> io::Result<()> {
         if item.key.kind == search::INODE_ITEM {
             return self.begin(item);
@@ -155,6 +184,7 @@ impl<W: Write> Scan<'_, W> {
 
     /// An inode without a name (deleted while open, or made by O_TMPFILE) is left out.
     fn begin(&mut self, item: &Item<'_>) -> io::Result<()> {
+        self.write_names()?;
         self.inode = None;
         let data = Fields(item.data);
         if data.u32(40)? == 0 {
@@ -213,7 +243,8 @@ impl<W: Write> Scan<'_, W> {
             return Ok(());
         }
         let name = name.to_vec();
-        self.writer.entry(&Entry::Name(Name { parent, name }))
+        self.names.push(Name { parent, name });
+        Ok(())
     }
 
     /// Attributes whose names collide share an item.
@@ -225,7 +256,7 @@ impl<W: Write> Scan<'_, W> {
             let name_len = usize::from(data.u16(at + 27)?);
             let name = data.bytes(at + 30, name_len)?.to_vec();
             let value = data.bytes(at + 30 + name_len, value_len)?.to_vec();
-            self.writer.entry(&Entry::Xattr(Xattr { name, value }))?;
+            self.xattrs.push(Xattr { name, value });
             at += 30 + name_len + value_len;
         }
         Ok(())
@@ -233,6 +264,7 @@ impl<W: Write> Scan<'_, W> {
 
     fn target(&mut self, bytes: &[u8]) -> io::Result<()> {
         let target = bytes.get(21..).ok_or_else(broken)?.to_vec();
+        self.write_names()?;
         self.writer.entry(&Entry::Target(target))
     }
 
@@ -240,6 +272,7 @@ impl<W: Write> Scan<'_, W> {
         let Some(mut extent) = extent(item.key.offset, item.data)? else {
             return Ok(());
         };
+        self.write_names()?;
         if extent.kind == ExtentKind::Regular {
             extent.extent_generation = self.extent_generation(&extent)?;
             let nodatasum = self

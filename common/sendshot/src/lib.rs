@@ -4,6 +4,7 @@
 //! the extent map of one snapshot, and still serves as the parent of an incremental send:
 //!
 //! - [`capture()`] reads a snapshot's metadata by tree search and writes the file;
+//! - [`recapture()`] does the same from the sendshot before, reading only what changed since;
 //! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
 //!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it.
@@ -14,6 +15,7 @@ pub mod diff;
 pub mod entry;
 pub mod file;
 mod paths;
+pub mod recapture;
 pub mod rule;
 pub mod stream;
 
@@ -21,4 +23,5 @@ pub use capture::{capture, capture_to};
 pub use diff::diff;
 pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
 pub use file::{Reader, Sendshot, Writer};
+pub use recapture::recapture;
 pub use stream::stream;

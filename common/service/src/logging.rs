@@ -12,6 +12,9 @@ const VARIABLES: [&str; 2] = ["SENDSHOT_LOG", "RUST_LOG"];
 
 const DEFAULT: &str = "info";
 
+/// What the journal's names of our fields begin with: `journalctl SENDSHOT_VOLUME=photos`.
+const FIELD_PREFIX: &str = "SENDSHOT";
+
 /// Logging that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
@@ -39,7 +42,8 @@ pub enum LoggingError {
 pub fn init() -> Result<(), LoggingError> {
     let registry = tracing_subscriber::registry().with(filter(env::var)?);
     let journal = if stderr_is_journal() {
-        tracing_journald::layer().ok()
+        let layer = tracing_journald::layer().ok();
+        layer.map(|layer| layer.with_field_prefix(Some(FIELD_PREFIX.to_owned())))
     } else {
         None
     };

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -35,6 +35,37 @@ pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::fstatvfs(fd)?
         .f_flag
         .contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// Whether the file system itself is read-only, whatever the mount that `fd` was opened
+/// through is. If that cannot be told of a read-only mount, it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_read_only_everywhere(fd: impl AsFd) -> io::Result<bool> {
+    if !is_read_only(&fd)? {
+        return Ok(false);
+    }
+    let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    let info = std::fs::read_to_string(info)?;
+    // Not as text: mount points are any bytes.
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    Ok(mount_id(&info)
+        .and_then(|id| super_options(&mounts, id))
+        .is_none_or(|options| options.split(|byte| *byte == b',').any(|o| o == b"ro")))
+}
+
+/// The mount of a descriptor, from its `/proc/self/fdinfo` file.
+fn mount_id(fdinfo: &str) -> Option<&str> {
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    Some(line.trim())
+}
+
+/// The options of the file system under a mount: the last field of its line in `mountinfo`.
+fn super_options<'a>(mountinfo: &'a [u8], id: &str) -> Option<&'a [u8]> {
+    let mut lines = mountinfo.split(|byte| *byte == b'\n');
+    let line = lines.find(|line| line.split(|byte| *byte == b' ').next() == Some(id.as_bytes()))?;
+    line.rsplit(|byte| *byte == b' ').next()
 }
 
 /// The id of the file system (`btrfs filesystem show`).
@@ -104,4 +135,28 @@ pub fn clear_inherited_flags(dir: impl AsFd) -> io::Result<()> {
     let mut args = Args::<8>::new();
     args.put_u32(0, flags & !INHERITED);
     raw::set_inode_flags(&dir, &mut args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &[u8] = b"43 27 0:39 / /mnt/a rw,relatime - btrfs /dev/loop0 rw,space_cache=v2\n\
+        44 27 0:40 /@ /mnt/\xff\\040b ro,relatime shared:7 - btrfs /dev/loop1 ro,subvol=/@\n\
+        45 27 0:39 / /mnt/c ro,relatime - btrfs /dev/loop0 rw,space_cache=v2\n";
+
+    #[test]
+    fn the_file_systems_options_are_told_from_the_mounts() {
+        let options = |id: &str| super_options(MOUNTS, id);
+        assert_eq!(options("44"), Some(&b"ro,subvol=/@"[..]));
+        assert_eq!(options("45"), Some(&b"rw,space_cache=v2"[..]));
+        assert_eq!(options("4"), None);
+    }
+
+    #[test]
+    fn a_descriptors_mount_is_found() {
+        assert_eq!(mount_id("pos:\t0\nflags:\t0100000\nmnt_id:\t44\n"), Some("44"));
+        let dir = std::fs::File::open("/").unwrap();
+        is_read_only_everywhere(dir).unwrap();
+    }
 }

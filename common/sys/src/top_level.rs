@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 use uuid::Uuid;
 
 use crate::filesystem;
+use crate::subvolume::Access;
 
 /// A detached mount of the top level (subvolid=5) of a file system.
 ///
@@ -51,14 +52,21 @@ pub enum Error {
 impl TopLevel {
     /// Mounts the top level of the file system that `fd` lies on. Needs CAP_SYS_ADMIN.
     ///
+    /// A file system that is read-only stays so: mounting it once more without saying `ro` would
+    /// make it writable under everybody.
+    ///
     /// # Errors
     /// See [`Error`].
     pub fn of(fd: impl AsFd) -> Result<Self, Error> {
         let fsid = filesystem::fsid(&fd).map_err(Error::Devices)?;
         let devices = filesystem::device_paths(&fd).map_err(Error::Devices)?;
+        let access = match filesystem::is_read_only_everywhere(&fd).map_err(Error::Devices)? {
+            true => Access::ReadOnly,
+            false => Access::ReadWrite,
+        };
         let mut last = Error::Devices(io::ErrorKind::NotFound.into());
         for device in devices {
-            match mount(&device) {
+            match mount(&device, access) {
                 Ok((mount, root)) => {
                     let found = filesystem::fsid(&root).map_err(Error::Devices)?;
                     if found != fsid {
@@ -89,10 +97,13 @@ impl AsFd for TopLevel {
 }
 
 /// The detached mount, and its root directory opened.
-fn mount(device: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+fn mount(device: &Path, access: Access) -> io::Result<(OwnedFd, OwnedFd)> {
     let context = fsopen("btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", device)?;
     fsconfig_set_string(context.as_fd(), "subvolid", "5")?;
+    if access == Access::ReadOnly {
+        fsconfig_set_flag(context.as_fd(), "ro")?;
+    }
     fsconfig_create(context.as_fd())?;
     let quiet = MountAttrFlags::MOUNT_ATTR_NOATIME
         | MountAttrFlags::MOUNT_ATTR_NODEV
