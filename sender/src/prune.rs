@@ -3,24 +3,34 @@
 use std::io;
 
 use sendshot_model::{PushId, ReceiverId, VolumeId};
-use sendshot_sys::subvolume;
+use sendshot_sys::{filesystem, subvolume};
 use uuid::Uuid;
 
 use crate::journal::{self, Record, State};
 use crate::state_subvolume::StateSubvolume;
 
-/// Deletes the snapshot of a record, then the record. A crash between leaves a record without
-/// snapshot, which settling drops.
+/// Deletes the snapshot of a record, then the record.
+///
+/// Steps, and what a crash after each leaves:
+///
+/// 1. Delete the snapshot. — Both, or a record without snapshot, which is let go once more.
+/// 2. Commit. — A record without snapshot.
+/// 3. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
+///    leave a snapshot that no record names and nobody ever deletes.
 ///
 /// # Errors
 /// The kernel's; the record then stays, so that settling tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    destroy(state, record)?; // 1
+    filesystem::commit(state.top())?; // 2
+    record.remove(state.pushes()) // 3
+}
+
+fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     match subvolume::destroy(state.snapshots(), &record.snapshot_name()) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
-    record.remove(state.pushes())
 }
 
 /// Lets go of the acknowledged snapshots of this volume and receiver that are older than

@@ -114,7 +114,7 @@ pub async fn run(
     match outcome {
         Ok(mut report) => {
             report.skipped = skipped;
-            push.finish();
+            push.finish().await;
             Ok(report)
         }
         Err(problem) => {
@@ -371,9 +371,15 @@ impl Push {
         }
     }
 
-    fn finish(self) {
-        if let Ok(state) = Arc::try_unwrap(self.state) {
-            state.reclaim_space();
+    /// Lets go of the file system.
+    async fn finish(self) {
+        let work = move || {
+            if let Ok(state) = Arc::try_unwrap(self.state) {
+                state.reclaim_space();
+            }
+        };
+        if let Err(e) = blocking("reclaim-space", work).await {
+            tracing::debug!("commit after deleting snapshots: {e}");
         }
     }
 
@@ -396,7 +402,7 @@ impl Push {
                 }
             }
         }
-        self.finish();
+        self.finish().await;
     }
 }
 

@@ -121,17 +121,12 @@ impl StateSubvolume {
         self.pushes.as_fd()
     }
 
-    /// Lets the cleaner give back the space of what was deleted, without waiting for it here:
-    /// the commit it needs can take seconds on a busy disk.
+    /// Lets the cleaner give back the space of what was deleted at once instead of in half a
+    /// minute, and lets go of the file system. Blocks for a commit: who hears that the push is
+    /// over may unmount and unplug.
     pub fn reclaim_space(self) {
-        let work = move || {
-            if let Err(e) = filesystem::sync(&self.top) {
-                tracing::debug!("commit after deleting snapshots: {e}");
-            }
-        };
-        let thread = std::thread::Builder::new().name("reclaim-space".into());
-        if let Err(e) = thread.spawn(work) {
-            tracing::debug!("no thread to commit after deleting snapshots: {e}");
+        if let Err(e) = filesystem::sync(&self.top) {
+            tracing::debug!("commit after deleting snapshots: {e}");
         }
     }
 }

@@ -57,7 +57,9 @@ pub fn is_read_only_everywhere(fd: impl AsFd) -> io::Result<bool> {
 
 /// The mount of a descriptor, from its `/proc/self/fdinfo` file.
 fn mount_id(fdinfo: &str) -> Option<&str> {
-    let line = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    let line = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?;
     Some(line.trim())
 }
 
@@ -111,6 +113,17 @@ pub fn sync(fd: impl AsFd) -> io::Result<()> {
     raw::sync(fd)
 }
 
+/// Makes what was done to subvolumes and directories durable, by committing the running
+/// transaction. Other than [`sync`] it writes no file's data that can wait.
+///
+/// # Errors
+/// The kernel's.
+pub fn commit(fd: impl AsFd) -> io::Result<()> {
+    let mut transid = Args::<8>::new();
+    raw::start_sync(&fd, &mut transid)?;
+    raw::wait_sync(&fd, &mut transid)
+}
+
 /// The newest version of the send stream that this kernel can make; 1 on kernels before 6.0.
 pub fn send_stream_version() -> u32 {
     std::fs::read_to_string(SEND_STREAM_VERSION)
@@ -155,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_descriptors_mount_is_found() {
-        assert_eq!(mount_id("pos:\t0\nflags:\t0100000\nmnt_id:\t44\n"), Some("44"));
+        assert_eq!(
+            mount_id("pos:\t0\nflags:\t0100000\nmnt_id:\t44\n"),
+            Some("44")
+        );
         let dir = std::fs::File::open("/").unwrap();
         is_read_only_everywhere(dir).unwrap();
     }

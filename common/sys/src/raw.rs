@@ -93,6 +93,10 @@ plain_ioctls! {
     fs_info = 0x8400_941f, 1024;
     /// BTRFS_IOC_DEV_INFO
     dev_info = 0xd000_941e, 4096;
+    /// BTRFS_IOC_START_SYNC
+    start_sync = 0x8008_9418, 8;
+    /// BTRFS_IOC_WAIT_SYNC
+    wait_sync = 0x4008_9416, 8;
     /// BTRFS_IOC_SUBVOL_SETFLAGS
     set_flags = 0x4008_941a, 8;
     /// FS_IOC_GETFLAGS (declared as long, the kernel reads and writes an int)

@@ -1,5 +1,7 @@
 //! Pushes 2 GiB and tells how much memory both daemons held at most. Fails above 64 MiB.
 
+#![allow(clippy::expect_used, reason = "what fails ends the measurement")]
+
 use std::process::ExitCode;
 
 use sendshot_tests::daemon::Daemon;
