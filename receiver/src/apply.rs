@@ -359,6 +359,11 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
             format!("the receiver's disk fails: {message}"),
             "look into the receiver's kernel log",
         ),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Failure::new(
+            Code::Internal,
+            format!("the receiver is short of memory or descriptors: {message}"),
+            "push again when it has less to do",
+        ),
         _ => Failure::new(Code::InvalidStream, message, ""),
     }
 }

@@ -63,8 +63,16 @@ pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<
         let Some(fd) = open_existing(&sender_dir, &name)? else {
             continue;
         };
-        let Some(label) = read_label(&fd)? else {
-            continue;
+        let label = match read_label(&fd) {
+            Ok(Some(label)) => label,
+            Ok(None) => continue,
+            // Another volume's damage is no reason to fail this one; if it is this one's, the
+            // next push makes a directory anew, and nothing is lost.
+            Err(e) => {
+                let sender = &caller.name;
+                tracing::warn!(%sender, directory = %name, "label {LABEL} cannot be read: {e}");
+                continue;
+            }
         };
         let dir = VolumeDir {
             fd,
@@ -105,7 +113,7 @@ pub fn find_or_create(
         let fd = durable::private_dir(&sender_dir, OsStr::new(&name))?;
         // A directory without label is one whose making was cut short, or a user's own: only
         // an empty one is taken.
-        if read_label(&fd)?.is_some() || !durable::names(&fd)?.is_empty() {
+        if !durable::names(&fd)?.is_empty() {
             continue;
         }
         durable::write_json_at(&fd, OsStr::new(LABEL), &label)?;
@@ -184,7 +192,8 @@ pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
             let Some(fd) = open_existing(&sender_dir, &volume)? else {
                 continue;
             };
-            if read_label(&fd)?.is_some() {
+            // Whose copies they are says the path as well; a damaged label hides none.
+            if !matches!(read_label(&fd), Ok(None)) {
                 found.push((sender.clone(), volume, fd));
             }
         }
@@ -308,6 +317,20 @@ mod tests {
             find_or_create(&root, &heir, &second).unwrap().name,
             "nas1/photos-2"
         );
+    }
+
+    #[test]
+    fn a_damaged_label_harms_no_other_volume() {
+        let (guard, root) = root();
+        let me = caller(SenderId::generate());
+        let (music, photos) = (volume("music"), volume("photos"));
+        find_or_create(&root, &me, &music).unwrap();
+        find_or_create(&root, &me, &photos).unwrap();
+        std::fs::write(guard.path().join("nas1/music").join(LABEL), "{").unwrap();
+        let found = find(&root, &me, &photos).unwrap().unwrap();
+        assert_eq!(found.name, "nas1/photos");
+        let anew = find_or_create(&root, &me, &music).unwrap();
+        assert_eq!(anew.name, "nas1/music-2");
     }
 
     #[test]

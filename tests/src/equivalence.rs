@@ -225,7 +225,7 @@ pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> R
     let again = Sendshot::from_file(file, Path::new("recaptured"))?;
     let (mut a, mut b) = (new.reader()?, again.reader()?);
     loop {
-        let (whole, changes) = (a.next()?, b.next()?);
+        let (whole, changes) = (a.next_entry()?, b.next_entry()?);
         ensure!(
             whole == changes,
             "captured {whole:?}, recaptured {changes:?} ({effort:?})"

@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -20,7 +20,7 @@ impl Random {
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.number() % end.max(1)
     }
 
     /// True once in `times`.
@@ -36,11 +36,11 @@ impl Random {
     /// Bytes, some runs of which compress and some do not.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let noisy = self.once_in(2);
-        let mut value = self.next() as u8;
+        let mut value = self.number() as u8;
         (0..len)
             .map(|n| {
                 if noisy || n % 113 == 0 {
-                    value = self.next() as u8;
+                    value = self.number() as u8;
                 }
                 value
             })

@@ -444,7 +444,10 @@ fn as_nobody(daemon: &sendshot_tests::daemon::Daemon, arguments: &[&str]) -> Out
     // Where the programs were built, others may not look.
     let program = dir.join("sendshotctl");
     if !program.exists() {
-        fs::copy(binaries::path("sendshotctl"), &program).unwrap();
+        // By another process: a descriptor for writing, inherited by what a test beside this one
+        // starts, would make it "busy".
+        let built = binaries::path("sendshotctl");
+        tool("cp", &[built.as_os_str(), program.as_os_str()]);
     }
     run(Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

@@ -361,7 +361,7 @@ impl<R: Read + Seek> Reader<R> {
     /// See [`Error`].
     pub fn next_inode(&mut self) -> Result<Option<Inode>, Error> {
         let (ino, item) = loop {
-            match self.next()? {
+            match self.next_entry()? {
                 None => return Ok(None),
                 Some(Entry::Inode(ino, item)) => break (ino, item),
                 Some(_) => {}
@@ -373,7 +373,7 @@ impl<R: Read + Seek> Reader<R> {
             ..Inode::default()
         };
         loop {
-            match self.next()? {
+            match self.next_entry()? {
                 Some(Entry::Name(name)) => inode.names.push(name),
                 Some(Entry::Xattr(xattr)) => inode.xattrs.push(xattr),
                 Some(Entry::Target(target)) => inode.target = Some(target),
@@ -392,7 +392,7 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// See [`Error`].
     pub fn next_extent(&mut self) -> Result<Option<Extent>, Error> {
-        match self.next()? {
+        match self.next_entry()? {
             Some(Entry::Extent(extent)) => Ok(Some(extent)),
             other => {
                 self.pending = other;
@@ -405,7 +405,7 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         if let Some(entry) = self.pending.take() {
             return Ok(Some(entry));
         }

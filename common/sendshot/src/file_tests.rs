@@ -88,7 +88,7 @@ proptest! {
         prop_assert_eq!(sendshot.head(), &head());
         let mut reader = sendshot.reader().unwrap();
         let mut read = Vec::new();
-        while let Some(entry) = reader.next().unwrap() {
+        while let Some(entry) = reader.next_entry().unwrap() {
             read.push(entry);
         }
         prop_assert_eq!(read, entries);
