@@ -18,6 +18,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::engine::Engine;
 use crate::history::{Last, Outcome};
 use crate::kept;
 use crate::pair;
@@ -25,7 +26,7 @@ use crate::plan::{Plan, Wish};
 use crate::problem::{Kind, Problem};
 use crate::progress::{self, Listener};
 use crate::push;
-use crate::report::{KERNEL_ENGINE, path_bytes};
+use crate::report::path_bytes;
 use crate::running::Running;
 use crate::sender::Sender;
 use crate::volume;
@@ -78,6 +79,7 @@ fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem>
         receiver: target.receiver,
         volume: target.volume,
         wish: wish(&message.parent)?,
+        engine: message.engine.parse().map_err(|e| usage(&e))?,
     })
 }
 
@@ -253,7 +255,7 @@ fn planned(plan: Plan) -> v1::PlanResponse {
             .map(|parent| parent.uuid.as_bytes().to_vec())
             .unwrap_or_default(),
         parent_reason: plan.reason,
-        engine: KERNEL_ENGINE.to_owned(),
+        engine: Engine::Kernel.to_string(),
         candidates: plan
             .verdicts
             .into_iter()

@@ -12,6 +12,8 @@ use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::engine::Engine;
+
 /// Layout version of a record.
 const VERSION: u32 = 1;
 /// How record files end.
@@ -53,6 +55,10 @@ pub struct Record {
     pub taken_at: i64,
     /// The snapshot, known once it is made.
     pub snapshot: Option<SnapshotId>,
+    /// What made the stream: with our engine the sendshot stays, and the snapshot goes as soon
+    /// as the receiver has committed.
+    #[serde(default)]
+    pub engine: Engine,
 }
 
 /// Identity of a hidden snapshot.
@@ -81,6 +87,8 @@ pub struct Intent {
     pub push: PushId,
     /// Now, seconds since 1970 UTC.
     pub taken_at: i64,
+    /// What will make the stream.
+    pub engine: Engine,
 }
 
 impl Record {
@@ -97,7 +105,13 @@ impl Record {
             state: State::Sending,
             taken_at: intent.taken_at,
             snapshot: None,
+            engine: intent.engine,
         }
+    }
+
+    /// Name of the sendshot, if there is one.
+    pub fn sendshot_name(&self) -> OsString {
+        format!("{}.sendshot", self.push).into()
     }
 
     /// Name of the hidden snapshot.

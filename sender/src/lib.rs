@@ -3,8 +3,10 @@
 //! [`push`] is the way of a push and names the module of every stage. [`daemon`] is what
 //! `main` starts; [`control`] serves sendshotctl.
 
+pub mod capture;
 pub mod control;
 pub mod daemon;
+pub mod engine;
 pub mod filesystems;
 pub mod generate;
 pub mod history;
@@ -14,6 +16,7 @@ pub mod lineage;
 pub mod negotiate;
 pub mod pair;
 pub mod plan;
+pub mod plan_sendshots;
 pub mod problem;
 pub mod progress;
 pub mod prune;

@@ -13,6 +13,7 @@
 
 use std::fmt;
 
+use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
@@ -70,8 +71,17 @@ pub struct Parent {
     pub uuid: Uuid,
     /// ctransid, equal on both sides.
     pub ctransid: u64,
-    /// Subvolume id of the snapshot here.
-    pub local_id: u64,
+    /// What we have of it.
+    pub local: Local,
+}
+
+/// What is on this box of a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// The snapshot with this subvolume id.
+    Snapshot(u64),
+    /// The sendshot of this push.
+    Sendshot(PushId),
 }
 
 /// What to do, and why.
@@ -94,6 +104,8 @@ pub enum Verdict {
     UnusableThere(String),
     /// Its snapshot is not on this box.
     Gone,
+    /// Its sendshot is not on this box.
+    NoSendshot,
     /// Its snapshot can be written to.
     Writable,
     /// Its snapshot is not what was sent.
@@ -115,6 +127,7 @@ impl fmt::Display for Verdict {
             Self::Usable => f.write_str("usable"),
             Self::UnusableThere(why) => write!(f, "not usable at the receiver: {why}"),
             Self::Gone => f.write_str("its snapshot is no longer on this box"),
+            Self::NoSendshot => f.write_str("no sendshot of it is on this box"),
             Self::Writable => f.write_str("its snapshot on this box is writable"),
             Self::Changed { sent, now } => write!(
                 f,
@@ -245,7 +258,10 @@ fn automatic(lineage: &[Ancestor], judged: &[(Candidate, Verdict)]) -> (Option<P
                 candidate.copy.name
             ),
         ),
-        None => (None, why_full(judged)),
+        None => {
+            let judged = judged.iter().map(|(c, verdict)| (&c.copy, verdict));
+            (None, why_full(judged))
+        }
     }
 }
 
@@ -253,20 +269,17 @@ fn parent(candidate: &Candidate, local: &LocalSnapshot) -> Parent {
     Parent {
         uuid: candidate.copy.uuid,
         ctransid: candidate.copy.ctransid,
-        local_id: local.id,
+        local: Local::Snapshot(local.id),
     }
 }
 
 /// Why nothing is shared: the verdict on the newest copy says most.
-fn why_full(judged: &[(Candidate, Verdict)]) -> String {
-    let newest = judged
-        .iter()
-        .max_by_key(|(candidate, _)| (candidate.copy.committed_at, &candidate.copy.name));
-    match newest {
+pub(crate) fn why_full<'a>(judged: impl Iterator<Item = (&'a HeldCopy, &'a Verdict)>) -> String {
+    match judged.max_by_key(|(copy, _)| (copy.committed_at, &copy.name)) {
         None => "the receiver holds no copy of this volume yet".to_owned(),
-        Some((candidate, verdict)) => format!(
+        Some((copy, verdict)) => format!(
             "the receiver's newest copy {} cannot be the parent: {verdict}",
-            candidate.copy.name
+            copy.name
         ),
     }
 }
@@ -317,7 +330,10 @@ mod tests {
 
     fn chosen(candidates: Vec<Candidate>) -> Option<u64> {
         let plan = decide(Wish::Auto, &lineage(), candidates).unwrap();
-        plan.parent.map(|parent| parent.local_id)
+        plan.parent.map(|parent| match parent.local {
+            Local::Snapshot(id) => id,
+            Local::Sendshot(_) => 0,
+        })
     }
 
     #[test]
@@ -387,7 +403,7 @@ mod tests {
     fn a_parent_by_hand_may_be_unrelated_but_not_changed() {
         let unrelated = candidate(10, Uuid::from_u128(77), 60);
         let plan = decide(Wish::Uuid(Uuid::from_u128(10)), &lineage(), vec![unrelated]).unwrap();
-        assert_eq!(plan.parent.unwrap().local_id, 10);
+        assert_eq!(plan.parent.unwrap().local, Local::Snapshot(10));
         let mut changed = candidate(10, VOLUME, 60);
         changed.local.as_mut().unwrap().ctransid = 61;
         let refused = decide(Wish::Uuid(Uuid::from_u128(10)), &lineage(), vec![changed]);

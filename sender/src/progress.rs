@@ -54,6 +54,7 @@ impl Listener {
             self.tell(Event::Progress(PushProgress {
                 stream_bytes,
                 applied_bytes,
+                total_bytes: running.total(),
             }));
         }
     }

@@ -1,15 +1,17 @@
 //! Stage *prune*: deleting hidden snapshots that no later push needs.
 
 use std::io;
+use std::num::NonZeroU32;
 
 use sendshot_model::{PushId, ReceiverId, VolumeId};
-use sendshot_sys::{filesystem, subvolume};
+use sendshot_sys::{durable, filesystem, subvolume};
 use uuid::Uuid;
 
+use crate::engine::Engine;
 use crate::journal::{self, Record, State};
 use crate::state_subvolume::StateSubvolume;
 
-/// Deletes the snapshot of a record, then the record.
+/// Deletes the snapshot and the sendshot of a record, then the record.
 ///
 /// Steps, and what a crash after each leaves:
 ///
@@ -21,9 +23,18 @@ use crate::state_subvolume::StateSubvolume;
 /// # Errors
 /// The kernel's; the record then stays, so that settling tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
-    destroy(state, record)?; // 1
-    filesystem::commit(state.top())?; // 2
+    release(state, record)?; // 1, 2
+    durable::remove_at(state.sendshots(), &record.sendshot_name())?;
     record.remove(state.pushes()) // 3
+}
+
+/// Deletes the snapshot of a record, durably; record and sendshot stay.
+///
+/// # Errors
+/// The kernel's.
+pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    destroy(state, record)?;
+    filesystem::commit(state.top())
 }
 
 fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
@@ -33,9 +44,10 @@ fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     }
 }
 
-/// Lets go of the acknowledged snapshots of this volume and receiver that are older than
-/// `newest`, the one just acknowledged; returns their UUIDs. One that cannot be deleted now
-/// stays on record and is tried again by the next push.
+/// Lets go of what was acknowledged of this volume and receiver before `newest`, the push just
+/// acknowledged: all snapshots, since they pin data, and all but `keep` sendshots, the newest
+/// included. Returns UUIDs. What cannot be deleted now stays on record and is tried again by
+/// the next push.
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
@@ -44,10 +56,11 @@ pub fn superseded(
     volume: VolumeId,
     receiver: ReceiverId,
     newest: PushId,
+    keep: NonZeroU32,
 ) -> io::Result<Vec<Uuid>> {
     let records = journal::records(state.pushes())?;
     let mut pruned = Vec::new();
-    for record in choose(&records, volume, receiver, newest) {
+    for record in choose(&records, volume, receiver, newest, keep) {
         match let_go(state, record) {
             Ok(()) => pruned.extend(record.snapshot.map(|snapshot| snapshot.uuid)),
             Err(e) => tracing::warn!(push = %record.push, "prune an old push snapshot: {e}"),
@@ -62,16 +75,25 @@ fn choose(
     volume: VolumeId,
     receiver: ReceiverId,
     newest: PushId,
+    keep: NonZeroU32,
 ) -> Vec<&Record> {
     let Some(newest) = records.iter().find(|record| record.push == newest) else {
         return Vec::new();
     };
-    records
+    let mut older: Vec<&Record> = records
         .iter()
         .filter(|record| record.volume == volume && record.receiver == receiver)
         .filter(|record| record.push != newest.push && record.sender == newest.sender)
         .filter(|record| record.state == State::Acknowledged)
-        .collect()
+        .collect();
+    older.sort_by_key(|record| record.snapshot.map(|snapshot| snapshot.otransid));
+    let (sendshots, mut superfluous): (Vec<_>, Vec<_>) = older
+        .into_iter()
+        .partition(|record| record.engine == Engine::Sendshot);
+    let kept = keep.get() as usize - 1;
+    let surplus = sendshots.len().saturating_sub(kept);
+    superfluous.extend(sendshots.into_iter().take(surplus));
+    superfluous
 }
 
 #[cfg(test)]
@@ -89,6 +111,7 @@ mod tests {
             receiver_name: "nas2".parse().unwrap(),
             push: PushId::generate(),
             taken_at: 0,
+            engine: Engine::Kernel,
         });
         Record { state, ..fresh }
     }
@@ -113,7 +136,38 @@ mod tests {
             elsewhere,
             other_box,
         ];
-        let chosen = choose(&all, newest.volume, newest.receiver, newest.push);
+        let chosen = choose(
+            &all,
+            newest.volume,
+            newest.receiver,
+            newest.push,
+            NonZeroU32::MIN,
+        );
         assert_eq!(chosen, [&old]);
+    }
+
+    #[test]
+    fn as_many_sendshots_are_kept_as_are_asked_for() {
+        let newest = Record {
+            engine: Engine::Sendshot,
+            ..record(None, State::Acknowledged)
+        };
+        let older = |otransid| Record {
+            engine: Engine::Sendshot,
+            snapshot: Some(crate::journal::SnapshotId {
+                uuid: Uuid::from_u128(u128::from(otransid)),
+                otransid,
+            }),
+            ..record(Some(&newest), State::Acknowledged)
+        };
+        let (a, b, c) = (older(1), older(2), older(3));
+        let all = [newest.clone(), c, a.clone(), b.clone()];
+        let chosen = |keep| {
+            let keep = NonZeroU32::new(keep).unwrap();
+            choose(&all, newest.volume, newest.receiver, newest.push, keep)
+        };
+        assert_eq!(chosen(2), [&a, &b]);
+        assert_eq!(chosen(1).len(), 3);
+        assert!(chosen(4).is_empty());
     }
 }

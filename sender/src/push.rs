@@ -2,7 +2,7 @@
 //!
 //! | stage | module |
 //! |---|---|
-//! | snapshot | [`crate::snapshot`] |
+//! | snapshot | [`crate::snapshot`]; with our engine [`crate::capture`] |
 //! | negotiate | [`crate::negotiate`] |
 //! | plan | [`crate::lineage`] asks, [`crate::plan`] decides |
 //! | generate | [`crate::generate`] |
@@ -15,28 +15,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_model::{PeerName, TransferId, VolumeRef};
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Head, Sendshot};
+use sendshot_model::{PeerName, TransferId, VolumeId, VolumeRef};
 use sendshot_proto::inventory::{HeldCopy, VolumeKey};
 use sendshot_proto::transfer::{Begin, ParentRef};
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 
 use crate::blocking;
-use crate::generate;
+use crate::capture;
+use crate::engine::Engine;
+use crate::generate::{self, Generator};
 use crate::journal::{Intent, Record, State};
 use crate::lineage;
 use crate::negotiate;
-use crate::plan::{self, Plan, Wish};
+use crate::plan::{self, Local, Plan, Wish};
+use crate::plan_sendshots;
 use crate::problem::{self, Kind, Problem};
 use crate::progress::Listener;
 use crate::prune;
 use crate::receiver_link::{self, Link};
 use crate::record;
-use crate::report::{KERNEL_ENGINE, Report};
+use crate::report::Report;
 use crate::running::Running;
 use crate::sender::Sender;
 use crate::settle;
-use crate::snapshot;
+use crate::snapshot::{self, PushSnapshot};
 use crate::state_subvolume::StateSubvolume;
 use crate::transfer::{self, Committed, Transfer};
 use crate::volume::{self, Volume};
@@ -57,6 +62,8 @@ pub struct Request {
     pub volume: VolumeRef,
     /// The parent that the user wants.
     pub wish: Wish,
+    /// What is to make the stream. The user's own snapshots are always sent by the kernel.
+    pub engine: Engine,
 }
 
 /// What is read by this push: a snapshot taken for it, or the user's own.
@@ -67,6 +74,17 @@ struct Subject {
     taken_at: i64,
     /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
     record: Option<Record>,
+    /// What was captured of it, for our engine.
+    sendshot: Option<Sendshot>,
+}
+
+impl Subject {
+    fn engine(&self) -> Engine {
+        match self.sendshot {
+            Some(_) => Engine::Sendshot,
+            None => Engine::Kernel,
+        }
+    }
 }
 
 /// What all stages of one push share.
@@ -77,6 +95,7 @@ struct Push {
     key: VolumeKey,
     link: Link,
     state: Arc<StateSubvolume>,
+    engine: Engine,
 }
 
 /// Runs a push to its end.
@@ -107,10 +126,14 @@ pub async fn run(
         listener,
         link,
         state,
+        engine: request.engine,
     };
     let subject = push.snapshot(volume).await?;
     let record = subject.record.clone();
-    let outcome = push.send(subject, wish).await;
+    let outcome = match push.capture(subject).await {
+        Ok(subject) => push.send(subject, wish).await,
+        Err(problem) => Err(problem),
+    };
     match outcome {
         Ok(mut report) => {
             report.skipped = skipped;
@@ -179,6 +202,46 @@ fn decide(top: &TopLevel, info: &Info, held: Vec<HeldCopy>, wish: Wish) -> Resul
     Ok(plan::decide(wish, &ancestors, candidates)?)
 }
 
+fn decide_by_sendshots(
+    state: &StateSubvolume,
+    volume: VolumeId,
+    new: &Head,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+) -> Result<Plan, Problem> {
+    let sendshots =
+        capture::acknowledged(state, volume).map_err(|e| Problem::local_io(JOURNAL, &e))?;
+    let candidates = held.into_iter().map(|copy| {
+        let sendshot = sendshots
+            .iter()
+            .find(|(_, s)| s.head().wire_uuid == copy.uuid);
+        plan_sendshots::Candidate {
+            sendshot: sendshot.map(|(record, s)| (record.push, s.head().clone())),
+            copy,
+        }
+    });
+    Ok(plan_sendshots::decide(wish, new, candidates.collect())?)
+}
+
+/// The parent's sendshot, read through once more.
+fn open_parent(state: &StateSubvolume, local: Option<Local>) -> Result<Option<Sendshot>, Problem> {
+    let Some(Local::Sendshot(push)) = local else {
+        return Ok(None);
+    };
+    let record =
+        crate::journal::find(state.pushes(), push).map_err(|e| Problem::local_io(JOURNAL, &e))?;
+    let record = record.ok_or_else(|| {
+        Problem::new(
+            Kind::Failed,
+            "the parent's sendshot was let go in the middle of the push",
+        )
+        .remedy("push again")
+    })?;
+    sendshot_engine::open_at(state.sendshots(), &record.sendshot_name())
+        .map(Some)
+        .map_err(|e| Problem::from_error(Kind::Failed, &e).remedy("push again"))
+}
+
 impl Push {
     /// Takes the push snapshot; an existing read-only one is read as it is.
     async fn snapshot(&self, volume: Volume) -> Result<Subject, Problem> {
@@ -190,6 +253,7 @@ impl Push {
                 fd: volume.fd,
                 info: volume.info,
                 record: None,
+                sendshot: None,
             });
         }
         let detail = format!("of {}", volume.path.display());
@@ -205,6 +269,43 @@ impl Push {
             info: taken.info,
             taken_at: taken.record.taken_at,
             record: Some(taken.record),
+            sendshot: None,
+        })
+    }
+
+    /// Captures what our engine needs; the kernel's needs nothing.
+    async fn capture(&self, subject: Subject) -> Result<Subject, Problem> {
+        let Subject {
+            record: Some(record),
+            ..
+        } = &subject
+        else {
+            return Ok(subject);
+        };
+        if self.engine != Engine::Sendshot {
+            return Ok(subject);
+        }
+        let taken = PushSnapshot {
+            fd: another(&subject.fd)?,
+            info: subject.info.clone(),
+            record: record.clone(),
+        };
+        let state = Arc::clone(&self.state);
+        let captured = blocking("capture", move || capture::capture(&state, &taken)).await?;
+        let (sendshot, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        let detail = match effort {
+            Effort::Full => format!("{} inodes", sendshot.counts().inodes),
+            Effort::Changes(read) => {
+                format!(
+                    "{} inodes, {read} of them read again",
+                    sendshot.counts().inodes
+                )
+            }
+        };
+        self.listener.stage(&self.running, "capture", detail);
+        Ok(Subject {
+            sendshot: Some(sendshot),
+            ..subject
         })
     }
 
@@ -217,16 +318,19 @@ impl Push {
             receiver_name: self.running.receiver.clone(),
             push: self.running.push,
             taken_at: Timestamp::now().as_second(),
+            engine: self.engine,
         }
     }
 
-    async fn send(&mut self, subject: Subject, wish: Wish) -> Result<Report, Problem> {
+    async fn send(&mut self, mut subject: Subject, wish: Wish) -> Result<Report, Problem> {
         let held = self.negotiate().await?;
         if let Some(copy) = already_held(&subject.info, &held) {
             return Ok(self.nothing_to_do(&subject, copy));
         }
+        let engine = subject.engine();
         let plan = self.plan(&subject, held, wish).await?;
-        let committed = self.transfer(&subject, &plan).await?;
+        let sendshot = subject.sendshot.take();
+        let committed = self.transfer(&subject, sendshot, &plan).await?;
         let pruned = self.record(subject.record).await?;
         Ok(Report {
             volume: self.key.name.clone(),
@@ -234,7 +338,7 @@ impl Push {
             uuid: subject.info.wire_uuid(),
             parent: plan.parent.map(|parent| parent.uuid),
             parent_reason: plan.reason,
-            engine: KERNEL_ENGINE.to_owned(),
+            engine: engine.to_string(),
             stream_bytes: committed.stream_bytes,
             wire_bytes: self.link.wire_bytes(),
             resumed_at: None,
@@ -275,13 +379,26 @@ impl Push {
         wish: Wish,
     ) -> Result<Plan, Problem> {
         let (state, info) = (Arc::clone(&self.state), subject.info.clone());
-        let plan = blocking("plan", move || decide(state.top(), &info, held, wish)).await??;
+        let (volume, new) = (
+            self.key.id,
+            subject.sendshot.as_ref().map(|s| s.head().clone()),
+        );
+        let work = move || match new {
+            Some(new) => decide_by_sendshots(&state, volume, &new, held, wish),
+            None => decide(state.top(), &info, held, wish),
+        };
+        let plan = blocking("plan", work).await??;
         let reason = plan.reason.clone();
         self.listener.stage(&self.running, "plan", reason);
         Ok(plan)
     }
 
-    async fn transfer(&mut self, subject: &Subject, plan: &Plan) -> Result<Committed, Problem> {
+    async fn transfer(
+        &mut self,
+        subject: &Subject,
+        sendshot: Option<Sendshot>,
+        plan: &Plan,
+    ) -> Result<Committed, Problem> {
         let stream_version = self.link.stream_version();
         let begin = Begin {
             transfer: TransferId::generate(),
@@ -300,11 +417,9 @@ impl Push {
             accepted = Transfer::open(&mut self.link, begin) => accepted?,
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
-        let generator = generate::kernel(generate::Source {
-            snapshot: another(&subject.fd)?,
-            parent: plan.parent.map(|parent| parent.local_id),
-            stream_version,
-        })?;
+        let generator = self
+            .generate(subject, sendshot, plan, stream_version)
+            .await?;
         let before_end = async || self.announce_end(subject.record.clone()).await;
         let outcome = tokio::select! {
             outcome = accepted.run(generator.outputs, &self.running, &self.running.cancel, before_end) => outcome,
@@ -313,6 +428,40 @@ impl Push {
         // A snapshot that is still being sent could not be deleted.
         let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
         Ok(outcome?)
+    }
+
+    async fn generate(
+        &self,
+        subject: &Subject,
+        sendshot: Option<Sendshot>,
+        plan: &Plan,
+        stream_version: u32,
+    ) -> Result<Generator, Problem> {
+        let snapshot = another(&subject.fd)?;
+        let local = plan.parent.map(|parent| parent.local);
+        let Some(new) = sendshot else {
+            let parent = match local {
+                Some(Local::Snapshot(id)) => Some(id),
+                Some(Local::Sendshot(_)) | None => None,
+            };
+            return Ok(generate::kernel(generate::Source {
+                snapshot,
+                parent,
+                stream_version,
+            })?);
+        };
+        let (state, running) = (Arc::clone(&self.state), Arc::clone(&self.running));
+        let work = move || -> Result<Generator, Problem> {
+            let source = generate::Sendshots {
+                snapshot,
+                parent: open_parent(&state, local)?,
+                new,
+                stream_version,
+            };
+            running.expect(source.size()?.bytes);
+            Ok(generate::sendshot(source)?)
+        };
+        blocking("measure", work).await?
     }
 
     /// From here on the receiver may commit without our hearing of it.
@@ -337,17 +486,15 @@ impl Push {
         let Some(record) = record else {
             return Ok(Vec::new());
         };
-        let (state, volume, receiver) =
-            (Arc::clone(&self.state), self.key.id, self.link.receiver());
-        let pruned = blocking("record", move || {
-            record::acknowledged(&state, record, volume, receiver)
-        })
-        .await?
-        .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        let state = Arc::clone(&self.state);
+        let keep = self.sender.keep(&self.key.name);
+        let pruned = blocking("record", move || record::acknowledged(&state, record, keep))
+            .await?
+            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         let detail = match pruned.len() {
             0 => "nothing to let go".to_owned(),
-            1 => "1 older snapshot let go".to_owned(),
-            n => format!("{n} older snapshots let go"),
+            1 => "1 older state let go".to_owned(),
+            n => format!("{n} older states let go"),
         };
         self.listener.stage(&self.running, "prune", detail);
         Ok(pruned)
@@ -360,7 +507,7 @@ impl Push {
             uuid: subject.info.wire_uuid(),
             parent: None,
             parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
-            engine: KERNEL_ENGINE.to_owned(),
+            engine: subject.engine().to_string(),
             stream_bytes: 0,
             wire_bytes: self.link.wire_bytes(),
             resumed_at: None,
@@ -423,7 +570,7 @@ impl From<transfer::Error> for Problem {
         match error {
             transfer::Error::Refused(failure) => failure.into(),
             transfer::Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled")
-                .remedy("the kernel engine cannot resume; the next push starts over"),
+                .remedy("it cannot be resumed yet; the next push starts over"),
             transfer::Error::Broken(problem) => problem,
             transfer::Error::Generate(_)
             | transfer::Error::Nonsense(_)

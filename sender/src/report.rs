@@ -8,9 +8,6 @@ use sendshot_proto::{Malformed, malformed, v1};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The engine that made the stream.
-pub const KERNEL_ENGINE: &str = "kernel";
-
 /// What a push did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {

@@ -29,6 +29,7 @@ pub struct Running {
     stage: Mutex<&'static str>,
     stream_bytes: AtomicU64,
     applied_bytes: AtomicU64,
+    total_bytes: AtomicU64,
     started: Instant,
     over: watch::Sender<bool>,
 }
@@ -52,6 +53,16 @@ impl Running {
     /// Notes how far the receiver is.
     pub fn applied(&self, offset: u64) {
         self.applied_bytes.store(offset, Ordering::Relaxed);
+    }
+
+    /// Notes how long the stream will be.
+    pub fn expect(&self, bytes: u64) {
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How long the stream will be; 0 if nobody knows.
+    pub fn total(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes handed to the connection, and bytes applied by the receiver.
@@ -116,6 +127,7 @@ impl Table {
             stage: Mutex::new("connect"),
             stream_bytes: AtomicU64::new(0),
             applied_bytes: AtomicU64::new(0),
+            total_bytes: AtomicU64::new(0),
             started: Instant::now(),
             over: watch::Sender::new(false),
         });

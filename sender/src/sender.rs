@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
-use sendshot_model::{PeerName, SenderId};
+use sendshot_model::{PeerName, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,10 @@ use crate::volume_ids::VolumeIds;
 
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";
+
+/// Sendshots kept for each receiver of a volume that is not configured: the configuration's own
+/// default.
+const UNCONFIGURED_KEEP: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 
 /// Where a sending daemon keeps and finds things.
 #[derive(Debug, Clone)]
@@ -93,6 +98,13 @@ impl Sender {
     /// The configuration as it is now.
     pub fn config(&self) -> Arc<SenderConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many sendshots of a volume are kept for each receiver.
+    pub fn keep(&self, volume: &VolumeName) -> NonZeroU32 {
+        let config = self.config();
+        let configured = config.volumes.get(volume).map(|volume| volume.keep);
+        configured.unwrap_or(UNCONFIGURED_KEEP)
     }
 
     /// Reads the configuration again. Running pushes go on as they began.

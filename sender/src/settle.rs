@@ -4,13 +4,15 @@
 //! |---|---|---|
 //! | `sending`, push not running | delete snapshot and record: nothing was committed | – |
 //! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, delete |
-//! | `acknowledged` | keep: parent of the next push | – |
+//! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
 
 use std::io;
 
 use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
 use sendshot_proto::inventory::Inventory;
+use sendshot_sys::durable;
 
+use crate::engine::Engine;
 use crate::journal::{self, Record, State};
 use crate::prune;
 use crate::state_subvolume::StateSubvolume;
@@ -43,6 +45,7 @@ pub fn leftovers(
         let Some(record) = journal::find(state.pushes(), listed.push)? else {
             continue;
         };
+        release_what_has_a_sendshot(state, &record, sender);
         if at_start(&record, sender) != Verdict::Drop {
             continue;
         }
@@ -90,6 +93,20 @@ pub fn acknowledgements(
     Ok(())
 }
 
+/// A crash between acknowledgement and deletion leaves a snapshot that nobody needs.
+fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: SenderId) {
+    let over = record.state == State::Acknowledged && record.engine == Engine::Sendshot;
+    if !over || record.sender != sender {
+        return;
+    }
+    let name = record.snapshot_name();
+    if durable::open_dir(state.snapshots(), &name).is_ok()
+        && let Err(e) = prune::release(state, record)
+    {
+        tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
+    }
+}
+
 /// For a record whose push is not running.
 fn at_start(record: &Record, sender: SenderId) -> Verdict {
     match record.state {
@@ -128,6 +145,7 @@ mod tests {
             receiver_name: "nas2".parse().unwrap(),
             push: PushId::generate(),
             taken_at: 0,
+            engine: Engine::Kernel,
         });
         let snapshot = Some(SnapshotId {
             uuid: Uuid::from_u128(7),

@@ -1,7 +1,8 @@
 //! Our one subvolume on a source file system: `.sendshot` at its top level.
 //!
 //! It is a subvolume so that a volume that is the top level itself does not replicate it. It
-//! holds `snapshots/`, the hidden push snapshots, and `pushes/`, the journal of them.
+//! holds `snapshots/`, the hidden push snapshots, `sendshots/`, what is kept instead of them, and
+//! `pushes/`, the journal of both.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,6 +17,8 @@ use sendshot_sys::{durable, filesystem};
 pub const NAME: &str = ".sendshot";
 /// Directory of hidden snapshots.
 const SNAPSHOTS: &str = "snapshots";
+/// Directory of sendshots.
+const SENDSHOTS: &str = "sendshots";
 /// Directory of journal records.
 const PUSHES: &str = "pushes";
 
@@ -60,6 +63,7 @@ fn close_to_others(root: &OwnedFd) -> io::Result<()> {
 pub struct StateSubvolume {
     top: TopLevel,
     snapshots: OwnedFd,
+    sendshots: OwnedFd,
     pushes: OwnedFd,
 }
 
@@ -101,6 +105,7 @@ impl StateSubvolume {
         };
         Ok(Self {
             snapshots: dir(SNAPSHOTS)?,
+            sendshots: dir(SENDSHOTS)?,
             pushes: dir(PUSHES)?,
             top,
         })
@@ -114,6 +119,11 @@ impl StateSubvolume {
     /// The directory of hidden snapshots.
     pub fn snapshots(&self) -> BorrowedFd<'_> {
         self.snapshots.as_fd()
+    }
+
+    /// The directory of sendshots.
+    pub fn sendshots(&self) -> BorrowedFd<'_> {
+        self.sendshots.as_fd()
     }
 
     /// The directory of journal records.

@@ -4,11 +4,9 @@
 //! so nothing is held in memory but one item. For every extent the extent tree is asked for
 //! the generation of the extent's own item: see [`mod@crate::rule`] for what that is good for.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
@@ -58,50 +56,6 @@ pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Co
     scan.inodes(ROOT, LAST_INODE)?;
     let (out, counts) = scan.writer.finish()?;
     Ok((out, head, counts))
-}
-
-/// Captures a snapshot into the file `path`, durable and whole when this returns.
-///
-/// Steps: 1. write `.NAME.tmp` beside it; 2. sync it; 3. rename it; 4. sync the directory. A
-/// crash before 3 leaves the temporary file, which the next capture replaces.
-///
-/// # Errors
-/// As [`capture()`]; the temporary file is then removed.
-pub fn capture_to(snapshot: impl AsFd, path: &Path) -> io::Result<(Head, Counts)> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let dir = File::open(parent)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".tmp");
-    let temporary = parent.join(temporary);
-    let captured = write_to(snapshot, &temporary).and_then(|captured| {
-        std::fs::rename(&temporary, path)?;
-        dir.sync_all()?;
-        Ok(captured)
-    });
-    if captured.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    captured
-}
-
-fn write_to(snapshot: impl AsFd, path: &Path) -> io::Result<(Head, Counts)> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(sendshot_sys::durable::PRIVATE)
-        .open(path)?;
-    let (writer, head, counts) = capture(snapshot, BufWriter::new(file))?;
-    let file = writer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok((head, counts))
 }
 
 /// Reads items of a snapshot and writes them as entries.

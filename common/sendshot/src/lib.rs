@@ -17,11 +17,13 @@ pub mod file;
 mod paths;
 pub mod recapture;
 pub mod rule;
+pub mod save;
 pub mod stream;
 
-pub use capture::{capture, capture_to};
+pub use capture::capture;
 pub use diff::diff;
 pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
 pub use file::{Reader, Sendshot, Writer};
 pub use recapture::recapture;
+pub use save::{open_at, save, save_to};
 pub use stream::stream;

@@ -18,25 +18,59 @@ pub const PRIVATE_DIR: u32 = 0o700;
 /// Largest state file that is read: a damaged one must not fill the memory.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
 
-/// Writes `name` in `dir` so that after a crash it holds either what it held or `bytes`.
-///
-/// Steps: 1. write `.name.tmp`; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
-/// A crash before 3 leaves a `.tmp` file, which the next write replaces and no reader reads.
+/// Writes `name` in `dir` so that after a crash it holds either what it held or `bytes`; see
+/// [`stream_at`].
 ///
 /// # Errors
 /// The kernel's.
 pub fn write_at(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<()> {
+    stream_at(dir, name, mode, |mut file| {
+        file.write_all(bytes)?;
+        Ok((file, ()))
+    })
+}
+
+/// Has `fill` write a file that becomes `name` in `dir` when it is whole, and is absent before.
+///
+/// Steps: 1. write `.name.tmp`; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
+/// A crash before 3 leaves a `.tmp` file, which the next write replaces and no reader reads; an
+/// error before removes it.
+///
+/// # Errors
+/// The kernel's, and those of `fill`.
+pub fn stream_at<T, E: From<io::Error>>(
+    dir: impl AsFd,
+    name: &OsStr,
+    mode: u32,
+    fill: impl FnOnce(File) -> Result<(File, T), E>,
+) -> Result<T, E> {
     let tmp = temporary(name);
+    let written = fill_temporary(&dir, &tmp, mode, fill).and_then(|result| {
+        rustix::fs::renameat(&dir, &tmp, &dir, name).map_err(io::Error::from)?;
+        rustix::fs::fsync(reopen_dir(&dir)?).map_err(io::Error::from)?;
+        Ok(result)
+    });
+    if written.is_err() {
+        // It may not be there, or already have its name.
+        let _ = rustix::fs::unlinkat(&dir, &tmp, AtFlags::empty());
+    }
+    written
+}
+
+fn fill_temporary<T, E: From<io::Error>>(
+    dir: impl AsFd,
+    tmp: &OsStr,
+    mode: u32,
+    fill: impl FnOnce(File) -> Result<(File, T), E>,
+) -> Result<T, E> {
     let flags =
         OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir, &tmp, flags, Mode::from_raw_mode(mode))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-    let mut file = File::from(file);
-    file.write_all(bytes)?;
+    let mode = Mode::from_raw_mode(mode);
+    let file = rustix::fs::openat(&dir, tmp, flags, mode).map_err(io::Error::from)?;
+    rustix::fs::fchmod(&file, mode).map_err(io::Error::from)?;
+    let (file, result) = fill(File::from(file))?;
     file.sync_all()?;
-    rustix::fs::renameat(&dir, &tmp, &dir, name)?;
-    rustix::fs::fsync(reopen_dir(&dir)?)?;
-    Ok(())
+    Ok(result)
 }
 
 /// The bytes of `name` in `dir`, or `None` if there is no such file.

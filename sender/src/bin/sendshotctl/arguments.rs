@@ -113,8 +113,20 @@ pub struct PushArguments {
 /// What makes a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
-    /// The kernel's own send
+    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
     Kernel,
+    /// Ours; its parent is a sendshot, which pins nothing (new, not the default yet)
+    Sendshot,
+}
+
+impl Engine {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Sendshot => "sendshot",
+        }
+    }
 }
 
 /// Arguments of `pair`.
@@ -187,15 +199,6 @@ pub enum StreamCommand {
     },
 }
 
-/// What makes a stream without a daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StreamEngine {
-    /// Ours: from sendshots, which hold no data
-    Sendshot,
-    /// The kernel's own send
-    Kernel,
-}
-
 /// Arguments of `stream send`.
 #[derive(Debug, Args)]
 pub struct StreamSendArguments {
@@ -210,7 +213,7 @@ pub struct StreamSendArguments {
     pub save_sendshot: Option<PathBuf>,
     /// What makes the stream [default: sendshot if one is named, else kernel]
     #[arg(long, value_enum)]
-    pub engine: Option<StreamEngine>,
+    pub engine: Option<Engine>,
     /// Stream version [default: the newest this kernel makes]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub proto: Option<u32>,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use sendshot_model::human;
 use sendshot_proto::v1::{KeptSnapshot, ListRequest};
 use serde::Serialize;
 
@@ -19,6 +20,8 @@ struct KeptJson {
     taken_at: Option<String>,
     state: String,
     reason: String,
+    /// `null` for a snapshot, which is as large as what it pins.
+    sendshot_bytes: Option<u64>,
 }
 
 /// Shows what is kept.
@@ -57,6 +60,7 @@ pub async fn run(mut client: Sender, target: Option<OsString>, output: &Output) 
                 "receiver",
                 "taken",
                 "uuid",
+                "size",
                 "state",
                 "why it is kept",
             ],
@@ -74,15 +78,21 @@ fn json(kept: KeptSnapshot) -> KeptJson {
         taken_at: output::time_json(kept.taken_at),
         state: kept.state,
         reason: kept.reason,
+        sendshot_bytes: Some(kept.sendshot_bytes).filter(|bytes| *bytes > 0),
     }
 }
 
 fn row(kept: KeptSnapshot) -> Vec<String> {
+    let size = match kept.sendshot_bytes {
+        0 => "snapshot".to_owned(),
+        bytes => human::bytes_human(bytes),
+    };
     vec![
         kept.volume,
         kept.receiver,
         output::time(kept.taken_at),
         output::uuid(&kept.uuid),
+        size,
         kept.state,
         kept.reason,
     ]

@@ -39,6 +39,7 @@ pub fn request(target: &OsString, parent: &str) -> Result<PushRequest, Problem> 
         receiver: target.receiver.to_string(),
         volume: volume_bytes(&target.volume),
         parent: parent.to_owned(),
+        engine: String::new(),
     })
 }
 

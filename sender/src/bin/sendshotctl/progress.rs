@@ -60,13 +60,15 @@ impl Progress {
     /// Bytes went over.
     pub fn progress(&self, progress: &PushProgress) {
         let Some(bar) = &self.live else { return };
+        let time = self.stage_began.elapsed();
         bar.set_message(format!(
-            "{}: {}  {}  {}  {}",
+            "{}: {}  {}  {}  {}{}",
             self.name,
             self.stage,
             human::bytes_human(progress.stream_bytes),
-            human::rate(progress.stream_bytes, self.stage_began.elapsed()),
+            human::rate(progress.stream_bytes, time),
             human::duration(self.began.elapsed()),
+            rest(progress, time),
         ));
     }
 
@@ -77,6 +79,18 @@ impl Progress {
             None => self.output.note(text),
         }
     }
+}
+
+/// How much is done and how long the rest will take, if the engine knows.
+fn rest(progress: &PushProgress, time: Duration) -> String {
+    let (done, total) = (progress.stream_bytes as f64, progress.total_bytes as f64);
+    if total == 0.0 || done == 0.0 {
+        return String::new();
+    }
+    let share = (done / total).min(1.0);
+    let left = time.as_secs_f64() * (1.0 - share) / share;
+    let left = Duration::try_from_secs_f64(left).unwrap_or_default();
+    format!("  {:.0} %, {} left", share * 100.0, human::duration(left))
 }
 
 impl Drop for Progress {

@@ -92,7 +92,10 @@ async fn one(
     arguments: &PushArguments,
     output: &Output,
 ) -> Result<Followed, Problem> {
-    let request: PushRequest = plan::request(target, &arguments.parent)?;
+    let request = PushRequest {
+        engine: arguments.engine.name().to_owned(),
+        ..plan::request(target, &arguments.parent)?
+    };
     let events = client.push(request).await.map_err(client::failed)?;
     let progress = Progress::new(*output, target.to_string_lossy().into_owned());
     follow(client.clone(), events.into_inner(), arguments, progress).await

@@ -20,7 +20,7 @@ use sendshot_stream::{Item, Parser, dump};
 use sendshot_sys::{filesystem, subvolume};
 use serde::Serialize;
 
-use crate::arguments::{StreamCommand, StreamEngine, StreamSendArguments};
+use crate::arguments::{Engine, StreamCommand, StreamSendArguments};
 use crate::outcome::Outcome;
 use crate::output::Output;
 
@@ -71,24 +71,24 @@ fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
     }
     let named = arguments.sendshot.is_some() || arguments.save_sendshot.is_some();
     let engine = match arguments.engine {
-        Some(StreamEngine::Kernel) if named => {
+        Some(Engine::Kernel) if named => {
             return Err(usage("the kernel engine knows no sendshots".into())
                 .remedy("leave out --engine, or name a snapshot with --parent"));
         }
-        Some(StreamEngine::Sendshot) if arguments.parent.is_some() => {
+        Some(Engine::Sendshot) if arguments.parent.is_some() => {
             return Err(
                 usage("a snapshot as parent is for the kernel engine".into())
                     .remedy("leave out --engine, or name a file with --sendshot"),
             );
         }
         Some(engine) => engine,
-        None if named => StreamEngine::Sendshot,
-        None => StreamEngine::Kernel,
+        None if named => Engine::Sendshot,
+        None => Engine::Kernel,
     };
     let sink = Sink::open(arguments.output.as_deref())?;
     let sent = match engine {
-        StreamEngine::Kernel => send_by_kernel(arguments, snapshot, stream_version, &sink, output),
-        StreamEngine::Sendshot => send_by_sendshot(arguments, &snapshot, stream_version, &sink),
+        Engine::Kernel => send_by_kernel(arguments, snapshot, stream_version, &sink, output),
+        Engine::Sendshot => send_by_sendshot(arguments, &snapshot, stream_version, &sink),
     };
     match sent {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -135,7 +135,11 @@ fn send_by_sendshot(
         .map(Sendshot::open)
         .transpose()
         .map_err(unusable)?;
-    let captured = capture(snapshot, arguments.save_sendshot.as_deref())?;
+    let captured = capture(
+        snapshot,
+        parent.as_ref(),
+        arguments.save_sendshot.as_deref(),
+    )?;
     let name = arguments.snapshot.canonicalize()?;
     let name = name.file_name().unwrap_or_default().as_bytes();
     let version = match stream_version {
@@ -155,22 +159,28 @@ fn send_by_sendshot(
 }
 
 /// Captures into the file that is asked for, or into one without a name.
-fn capture(snapshot: &OwnedFd, path: Option<&Path>) -> Result<Sendshot, Problem> {
+fn capture(
+    snapshot: &OwnedFd,
+    before: Option<&Sendshot>,
+    path: Option<&Path>,
+) -> Result<Sendshot, Problem> {
+    if let Some(path) = path {
+        let saved = sendshot_engine::save_to(snapshot, before, path);
+        return match saved {
+            Ok((sendshot, _)) => Ok(sendshot),
+            Err(e) => {
+                let problem = Problem::from_error(Kind::Failed, &e);
+                let message = format!("save {}: {}", path.display(), problem.message);
+                Err(Problem { message, ..problem })
+            }
+        };
+    }
     let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
-    let checked = match path {
-        Some(path) => {
-            sendshot_engine::capture_to(snapshot, path).map_err(failed)?;
-            Sendshot::open(path)
-        }
-        None => {
-            let file = tempfile::tempfile().map_err(failed)?;
-            let (writer, ..) =
-                sendshot_engine::capture(snapshot, BufWriter::new(file)).map_err(failed)?;
-            let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
-            Sendshot::from_file(file, Path::new("(temporary)"))
-        }
-    };
-    checked.map_err(|e| Problem::from_error(Kind::Failed, &e))
+    let file = tempfile::tempfile().map_err(failed)?;
+    let (writer, ..) = sendshot_engine::capture(snapshot, BufWriter::new(file)).map_err(failed)?;
+    let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
+    Sendshot::from_file(file, Path::new("(temporary)"))
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))
 }
 
 /// The subvolume id of the parent; the kernel would make a wrong stream of an unrelated one

@@ -1,0 +1,92 @@
+//! Saving a sendshot so that it is whole or absent, whatever the moment of a crash.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_sys::durable;
+
+use crate::capture::capture;
+use crate::file::{self, Sendshot};
+use crate::recapture::{self, Effort, recapture};
+
+/// Why a sendshot was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not be captured or written.
+    #[error(transparent)]
+    Capture(#[from] recapture::Error),
+    /// What was written is not what can be read.
+    #[error("read back the sendshot that was just saved")]
+    Check(#[from] file::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Capture(error.into())
+    }
+}
+
+/// Captures a snapshot into the file `name` of `dir`, durably, and opens it. With `before`, a
+/// sendshot of the same subvolume, only what changed since is read.
+///
+/// # Errors
+/// See [`Error`]; no file is left then.
+pub fn save(
+    snapshot: impl AsFd,
+    before: Option<&Sendshot>,
+    dir: impl AsFd,
+    name: &OsStr,
+) -> Result<(Sendshot, Effort), Error> {
+    let effort = durable::stream_at(&dir, name, durable::PRIVATE, |file| {
+        let out = BufWriter::new(file);
+        let (out, effort) = match before {
+            Some(before) => {
+                let (out, _, _, effort) = recapture(before, &snapshot, out)?;
+                (out, effort)
+            }
+            None => (capture(&snapshot, out)?.0, Effort::Full),
+        };
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok::<_, Error>((file, effort))
+    })?;
+    Ok((open_at(dir, name)?, effort))
+}
+
+/// [`save`] with a path.
+///
+/// # Errors
+/// See [`Error`].
+pub fn save_to(
+    snapshot: impl AsFd,
+    before: Option<&Sendshot>,
+    path: &Path,
+) -> Result<(Sendshot, Effort), Error> {
+    let name = path
+        .file_name()
+        .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    save(snapshot, before, File::open(parent)?, name)
+}
+
+/// Opens and checks the sendshot `name` of `dir`.
+///
+/// # Errors
+/// See [`file::Error`].
+pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
+    let path = PathBuf::from(name);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => Sendshot::from_file(File::from(file), &path),
+        Err(e) => Err(file::Error::Io {
+            path,
+            source: e.into(),
+        }),
+    }
+}

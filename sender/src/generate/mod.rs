@@ -1,0 +1,174 @@
+//! Stage *generate*: the send stream as hashed segments.
+//!
+//! Two engines behind one interface: [`kernel()`] and [`sendshot()`]. Each works on threads of its
+//! own, and all that waits is bounded: a queue of segments, and the kernel's pipe. Nothing is
+//! ever kept in a file. Dropping the receiving end of the queue cancels.
+
+mod kernel;
+mod sendshot;
+
+use std::io;
+
+use bytes::Bytes;
+use sendshot_proto::transfer::{Chain, SEGMENT, Segment};
+use tokio::sync::{mpsc, oneshot};
+
+pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};
+pub use sendshot::{Sendshots, sendshot};
+
+/// Segments that wait between the generator and the connection. With the kernel's pipe and
+/// HTTP/2's own window this is all that is ever in memory.
+const QUEUE: usize = 8;
+
+/// What the generator makes.
+#[derive(Debug)]
+pub enum Output {
+    /// The next piece.
+    Segment(Segment),
+    /// The stream is complete.
+    End {
+        /// Its length in bytes.
+        length: u64,
+        /// Chain value behind the last segment.
+        chain: Chain,
+    },
+}
+
+/// Why the stream broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A thread or pipe could not be made.
+    #[error("start the generator")]
+    Start(#[source] io::Error),
+    /// The send ioctl failed.
+    #[error("the kernel's send of the snapshot failed")]
+    Send(#[source] io::Error),
+    /// The pipe failed.
+    #[error("read the kernel's send stream")]
+    Read(#[source] io::Error),
+    /// Our engine failed.
+    #[error("make the stream from sendshots")]
+    Engine(#[from] sendshot_engine::stream::Error),
+    /// A thread is gone.
+    #[error("the thread of the generator died")]
+    Died,
+    /// Nobody wants the stream any more.
+    #[error("the stream is not wanted any more")]
+    Cancelled,
+}
+
+/// A running generator.
+#[derive(Debug)]
+pub struct Generator {
+    /// What it makes. Dropping this cancels it.
+    pub outputs: mpsc::Receiver<Result<Output, Error>>,
+    /// Whether it still works on the snapshot.
+    pub over: Over,
+}
+
+/// Tells when a generator has let go of its snapshot, which until then cannot be deleted.
+#[derive(Debug)]
+pub struct Over(oneshot::Receiver<()>);
+
+impl Over {
+    /// Waits for it. A generator that was cancelled ends at once, unless the kernel is in the
+    /// middle of a slow read.
+    pub async fn wait(self) {
+        // The other end is never used, only dropped.
+        let _ = self.0.await;
+    }
+}
+
+/// Runs an engine on a thread; what it gives to its cutter comes out as segments.
+fn start(
+    name: &str,
+    engine: impl FnOnce(&mut Cutter) -> Result<(), Error> + Send + 'static,
+) -> Result<Generator, Error> {
+    let (out, outputs) = mpsc::channel(QUEUE);
+    let (working, over) = oneshot::channel();
+    let work = move || {
+        let mut cutter = Cutter::new(out);
+        let made = engine(&mut cutter);
+        cutter.end(made);
+        drop(working);
+    };
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(Error::Start)?;
+    Ok(Generator {
+        outputs,
+        over: Over(over),
+    })
+}
+
+/// Cuts a stream into segments and hashes them.
+#[derive(Debug)]
+struct Cutter {
+    out: mpsc::Sender<Result<Output, Error>>,
+    pending: Vec<u8>,
+    offset: u64,
+    chain: Chain,
+}
+
+impl Cutter {
+    fn new(out: mpsc::Sender<Result<Output, Error>>) -> Self {
+        Self {
+            out,
+            pending: Vec::new(),
+            offset: 0,
+            chain: Chain::default(),
+        }
+    }
+
+    /// Sends a segment; waits while too many are under way.
+    fn segment(&mut self, data: Bytes) -> Result<(), Error> {
+        self.chain = self.chain.extend(&data);
+        let length = data.len() as u64;
+        let segment = Segment {
+            offset: self.offset,
+            data,
+            chain: self.chain,
+        };
+        self.offset += length;
+        self.out
+            .blocking_send(Ok(Output::Segment(segment)))
+            .map_err(|_| Error::Cancelled)
+    }
+
+    /// Adds bytes, however many.
+    fn bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = SEGMENT - self.pending.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.pending.extend_from_slice(now);
+            bytes = later;
+            if self.pending.len() == SEGMENT {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is pending.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.pending, Vec::with_capacity(SEGMENT));
+        self.segment(data.into())
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.out.is_closed()
+    }
+
+    /// Tells how it ended. Nobody may listen any more.
+    fn end(self, made: Result<(), Error>) {
+        let last = made.map(|()| Output::End {
+            length: self.offset,
+            chain: self.chain,
+        });
+        let _ = self.out.blocking_send(last);
+    }
+}

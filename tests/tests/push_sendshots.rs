@@ -1,0 +1,192 @@
+//! Pushes from sendshots: nothing of the past stays on the sender, and every copy is exact.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+use std::path::Path;
+
+use sendshot_tests::command::tool;
+use sendshot_tests::exact::{assert_copy, assert_same};
+use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::pairing::Paired;
+use sendshot_tests::{fill, streams, subvolumes, zoo};
+use serde_json::{Value, json};
+
+const MIB: usize = 1024 * 1024;
+
+/// Pushes and compares the copy with a snapshot taken just before, since looking at the volume
+/// itself would change its access times.
+#[track_caller]
+fn push(boxes: &Paired) -> Value {
+    let reference = boxes.sender.fs().join("reference");
+    streams::snapshot(&boxes.sender.photos(), &reference).unwrap();
+    let pushed = boxes
+        .sender
+        .push_with("nas2:photos", &["--engine", "sendshot"]);
+    assert_eq!(pushed["engine"], "sendshot");
+    assert_same(&reference, &assert_copy(&boxes.receiver, &pushed));
+    delete(&reference);
+    pushed
+}
+
+fn delete(subvolume: &Path) {
+    tool(
+        "btrfs",
+        &[
+            "subvolume".as_ref(),
+            "delete".as_ref(),
+            subvolume.as_os_str(),
+        ],
+    );
+}
+
+/// Bytes that the file system uses for data, once what was deleted is really gone.
+fn used(fs: &Path) -> u64 {
+    for what in ["filesystem", "subvolume", "filesystem"] {
+        tool("btrfs", &[what.as_ref(), "sync".as_ref(), fs.as_os_str()]);
+    }
+    let usage = tool(
+        "btrfs",
+        &[
+            "filesystem".as_ref(),
+            "df".as_ref(),
+            "-b".as_ref(),
+            fs.as_os_str(),
+        ],
+    );
+    let data = usage.lines().find(|line| line.starts_with("Data")).unwrap();
+    data.rsplit("used=").next().unwrap().trim().parse().unwrap()
+}
+
+/// The hidden directory of the sender, seen for a moment.
+fn state_subvolume<T>(boxes: &Paired, look: impl FnOnce(&Path) -> T) -> T {
+    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    look(&top.path().join(".sendshot"))
+}
+
+#[test]
+fn nothing_of_the_past_is_pinned_and_the_next_push_is_incremental() {
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    for file in 0..4 {
+        fill::file(photos.join(format!("file-{file}")), file, 16 * MIB);
+    }
+    let first = push(&boxes);
+    for file in 0..4 {
+        fill::file(photos.join(format!("file-{file}")), file + 10, 16 * MIB);
+    }
+    let used = used(boxes.sender.fs());
+    assert!(
+        used < 80 * MIB as u64,
+        "{used} bytes are used for 64 MiB: the past is pinned"
+    );
+    let ours: Vec<_> = subvolumes::list(boxes.sender.fs())
+        .into_iter()
+        .filter(|s| s.path.contains(".sendshot/"))
+        .collect();
+    assert!(ours.is_empty(), "a snapshot is left: {ours:?}");
+    fs::write(photos.join("small"), "news").unwrap();
+    let second = push(&boxes);
+    assert_eq!(second["parent"], first["uuid"]);
+    fs::write(photos.join("small"), "other news").unwrap();
+    let third = push(&boxes);
+    assert_eq!(third["parent"], second["uuid"]);
+    assert!(third["stream_bytes"].as_u64().unwrap() < 10_000, "{third}");
+}
+
+#[test]
+fn everything_that_a_file_system_can_hold_is_brought_over() {
+    let boxes = Paired::new();
+    zoo::fill(&boxes.sender.photos());
+    let first = push(&boxes);
+    zoo::change(&boxes.sender.photos());
+    let second = push(&boxes);
+    assert_eq!(second["parent"], first["uuid"]);
+    let nothing = push(&boxes);
+    assert_eq!(nothing["parent"], second["uuid"]);
+}
+
+#[test]
+fn a_volume_that_was_rolled_back_is_compared_in_full() {
+    let boxes = Paired::new();
+    let (fs, photos) = (boxes.sender.fs().to_owned(), boxes.sender.photos());
+    fill::tree(&photos, 1);
+    push(&boxes);
+    let past = fs.join("past");
+    let snapshot = |from: &Path, to: &Path| {
+        tool(
+            "btrfs",
+            &[
+                "subvolume".as_ref(),
+                "snapshot".as_ref(),
+                from.as_os_str(),
+                to.as_os_str(),
+            ],
+        )
+    };
+    snapshot(&photos, &past);
+    fill::tree(&photos, 2);
+    let before = push(&boxes);
+    delete(&photos);
+    snapshot(&past, &photos);
+    let after = push(&boxes);
+    assert_eq!(after["parent"], before["uuid"]);
+    let reason = after["parent_reason"].as_str().unwrap();
+    assert!(reason.contains("every file is compared"), "{reason}");
+}
+
+#[test]
+fn a_damaged_sendshot_is_never_used() {
+    let boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    push(&boxes);
+    state_subvolume(&boxes, |state| {
+        for entry in fs::read_dir(state.join("sendshots")).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    });
+    boxes.sender.daemon.may_log("a sendshot is not used");
+    let pushed = push(&boxes);
+    assert_eq!(pushed["parent"], json!(null));
+    let reason = pushed["parent_reason"].as_str().unwrap();
+    assert!(reason.contains("no sendshot of it"), "{reason}");
+}
+
+#[test]
+fn as_many_sendshots_are_kept_as_the_configuration_says() {
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    for round in 0..5 {
+        fs::write(photos.join("file"), format!("round {round}")).unwrap();
+        push(&boxes);
+    }
+    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    assert!(
+        kept.iter()
+            .all(|kept| kept["sendshot_bytes"].as_u64() > Some(0))
+    );
+    let files = state_subvolume(&boxes, |state| {
+        fs::read_dir(state.join("sendshots")).unwrap().count()
+    });
+    assert_eq!(files, 3);
+}
+
+#[test]
+fn both_engines_take_turns_and_every_copy_is_exact() {
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    fill::tree(&photos, 1);
+    push(&boxes);
+    fill::tree(&photos, 2);
+    let by_kernel = boxes.sender.push("nas2:photos");
+    assert_eq!(by_kernel["engine"], "kernel");
+    assert_same(&photos, &assert_copy(&boxes.receiver, &by_kernel));
+    fill::tree(&photos, 3);
+    let ours = push(&boxes);
+    assert!(ours["parent"].is_string(), "a sendshot was kept: {ours}");
+}
