@@ -6,13 +6,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The engines. Both make ordinary send streams.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
-    /// The kernel's own send. Its parent is a snapshot, which pins the data of the past.
+    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
     #[default]
     Kernel,
-    /// Ours. Its parent is a sendshot, which pins nothing.
+    /// Ours; its parent is a sendshot, which pins nothing (new, not the default yet)
     Sendshot,
 }
 

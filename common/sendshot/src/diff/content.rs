@@ -27,31 +27,38 @@ const PAGE: u64 = 4096;
 
 type Open<'a> = Reader<&'a std::fs::File>;
 
-/// Emits new files, and what changed in old ones.
-pub(super) fn files<S: Sink>(pair: &mut Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
-    let mut m: Option<Open<'_>> = pair
-        .m
-        .map(|m| m.reader())
-        .transpose()
-        .map_err(Error::from)?;
-    let mut n: Open<'_> = pair.n.reader().map_err(Error::from)?;
-    let mut old = next(&mut m)?;
-    while let Some(inode) = n.next_inode().map_err(Error::from)? {
-        while old.as_ref().is_some_and(|old| old.ino < inode.ino) {
-            old = next(&mut m)?;
-        }
-        if inode.item.is_dir() {
-            continue;
-        }
-        let before = old
-            .as_ref()
-            .filter(|old| old.ino == inode.ino && pair.is_same(old, &inode));
-        match (before, &mut m) {
-            (Some(before), Some(m)) => changed(pair, before, &inode, m, &mut n, sink)?,
-            _ => made(pair, &inode, &mut n, sink)?,
-        }
+/// Both files read side by side, by the inodes of N.
+struct SideBySide<'a> {
+    m: Option<Open<'a>>,
+    n: Open<'a>,
+    /// The inode of M that is not behind N's.
+    old: Option<Inode>,
+}
+
+impl<'a> SideBySide<'a> {
+    fn new(pair: &Pair<'a>) -> Result<Self, Error> {
+        let mut m = pair.m.map(|m| m.reader()).transpose()?;
+        Ok(Self {
+            old: next(&mut m)?,
+            n: pair.n.reader()?,
+            m,
+        })
     }
-    Ok(())
+
+    /// The next inode of N; `old` is then M's of the same number, if it has one.
+    fn next(&mut self) -> Result<Option<Inode>, Error> {
+        let Some(inode) = self.n.next_inode()? else {
+            return Ok(None);
+        };
+        while self.old.as_ref().is_some_and(|old| old.ino < inode.ino) {
+            self.old = next(&mut self.m)?;
+        }
+        Ok(Some(inode))
+    }
+
+    fn before(&self, inode: &Inode) -> Option<&Inode> {
+        self.old.as_ref().filter(|old| old.ino == inode.ino)
+    }
 }
 
 fn next(m: &mut Option<Open<'_>>) -> Result<Option<Inode>, Error> {
@@ -59,6 +66,22 @@ fn next(m: &mut Option<Open<'_>>) -> Result<Option<Inode>, Error> {
         Some(reader) => Ok(reader.next_inode()?),
         None => Ok(None),
     }
+}
+
+/// Emits new files, and what changed in old ones.
+pub(super) fn files<S: Sink>(pair: &mut Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
+    let mut both = SideBySide::new(pair)?;
+    while let Some(inode) = both.next()? {
+        if inode.item.is_dir() {
+            continue;
+        }
+        let before = both.before(&inode).filter(|old| pair.is_same(old, &inode));
+        match (before.cloned(), &mut both.m) {
+            (Some(before), Some(m)) => changed(pair, &before, &inode, m, &mut both.n, sink)?,
+            _ => made(pair, &inode, &mut both.n, sink)?,
+        }
+    }
+    Ok(())
 }
 
 /// A file that M does not have.
@@ -169,20 +192,10 @@ fn changed<S: Sink>(
 
 /// Attributes and times of directories that are new, changed, or had names made or removed.
 pub(super) fn directories<S: Sink>(pair: &Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
-    let mut m: Option<Open<'_>> = pair
-        .m
-        .map(|m| m.reader())
-        .transpose()
-        .map_err(Error::from)?;
-    let mut n: Open<'_> = pair.n.reader().map_err(Error::from)?;
-    let mut old = next(&mut m)?;
-    while let Some(inode) = n.next_inode().map_err(Error::from)? {
-        while old.as_ref().is_some_and(|old| old.ino < inode.ino) {
-            old = next(&mut m)?;
-        }
+    let mut both = SideBySide::new(pair)?;
+    while let Some(inode) = both.next()? {
         if inode.item.is_dir() {
-            let before = old.as_ref().filter(|old| old.ino == inode.ino);
-            directory(pair, before, &inode, sink)?;
+            directory(pair, both.before(&inode), &inode, sink)?;
         }
     }
     Ok(())

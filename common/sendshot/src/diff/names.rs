@@ -381,22 +381,23 @@ impl<S: Sink> Names<'_, '_, S> {
         Ok(())
     }
 
+    /// Renames to a name in the root.
     fn rename(&mut self, from: &Place, to: &Place) -> Result<(), S::Error> {
-        let (path, target) = (self.path(from)?, self.path(to)?);
-        self.command(Command::Rename {
-            path: &path,
-            to: &target,
-        })?;
-        self.touch(from.parent);
-        self.touch(to.parent);
-        Ok(())
+        let target = self.path(to)?;
+        self.emit_rename(from, to, &target)
     }
 
+    /// Renames to a final place.
     fn rename_to(&mut self, from: &Place, to: &Place, ino: u64) -> Result<(), S::Error> {
-        let (path, target) = (self.path(from)?, self.final_path(to, ino)?);
+        let target = self.final_path(to, ino)?;
+        self.emit_rename(from, to, &target)
+    }
+
+    fn emit_rename(&mut self, from: &Place, to: &Place, target: &[u8]) -> Result<(), S::Error> {
+        let path = self.path(from)?;
         self.command(Command::Rename {
             path: &path,
-            to: &target,
+            to: target,
         })?;
         self.touch(from.parent);
         self.touch(to.parent);

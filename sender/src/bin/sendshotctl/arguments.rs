@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use sendshot_sender::engine::Engine;
 
 /// Replicate live btrfs subvolumes between boxes.
 ///
@@ -108,25 +109,6 @@ pub struct PushArguments {
     /// Only show what would be done
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-}
-
-/// What makes a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
-    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
-    Kernel,
-    /// Ours; its parent is a sendshot, which pins nothing (new, not the default yet)
-    Sendshot,
-}
-
-impl Engine {
-    /// Its name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Sendshot => "sendshot",
-        }
-    }
 }
 
 /// Arguments of `pair`.

@@ -14,13 +14,14 @@ use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Policies, receive};
 use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
+use sendshot_sender::engine::Engine;
 use sendshot_sender::generate::{self, Source};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_stream::{Item, Parser, dump};
 use sendshot_sys::{filesystem, subvolume};
 use serde::Serialize;
 
-use crate::arguments::{Engine, StreamCommand, StreamSendArguments};
+use crate::arguments::{StreamCommand, StreamSendArguments};
 use crate::outcome::Outcome;
 use crate::output::Output;
 
