@@ -75,6 +75,11 @@ pub enum Error {
     },
 }
 
+/// Whether a path is one under which something waits for a moment while names change.
+pub fn is_temporary(path: &[u8]) -> bool {
+    path.starts_with(names::TEMPORARY)
+}
+
 /// Versions of the stream differ in what they can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {

@@ -23,7 +23,7 @@ use crate::file::{Inode, Reader};
 use crate::paths::{DirId, Place, Tree};
 
 /// What temporary names begin with.
-const TEMPORARY: &[u8] = b".sendshot-tmp-";
+pub(super) const TEMPORARY: &[u8] = b".sendshot-tmp-";
 
 /// A file of both trees whose names changed.
 #[derive(Debug)]

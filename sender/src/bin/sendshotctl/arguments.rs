@@ -84,6 +84,15 @@ pub enum Command {
         #[command(subcommand)]
         command: StreamCommand,
     },
+    /// Show what changed between two sendshots, path by path, without their snapshots
+    Diff {
+        /// The older one
+        #[arg(value_name = "A")]
+        old: PathBuf,
+        /// The newer one
+        #[arg(value_name = "B")]
+        new: PathBuf,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
