@@ -87,6 +87,9 @@ pub fn acknowledgements(
                     volume = %record.volume_name, "a lost acknowledgement was found out");
                 record.state = State::Acknowledged;
                 record.store(state.pushes())?;
+                if record.engine == Engine::Sendshot {
+                    prune::release(state, &record)?;
+                }
             }
         }
     }

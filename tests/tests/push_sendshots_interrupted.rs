@@ -1,0 +1,122 @@
+//! Pushes from sendshots that are cancelled, killed or lose their answer.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+
+use rustix::process::Signal;
+use sendshot_tests::command::Running;
+use sendshot_tests::exact::{assert_copy, assert_same};
+use sendshot_tests::fill;
+use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::pairing::Linked;
+use sendshot_tests::subvolumes::{self, assert_no_leftovers};
+use sendshot_tests::until;
+use serde_json::Value;
+
+const BIG: usize = 24 << 20;
+const ENGINE: [&str; 2] = ["--engine", "sendshot"];
+
+fn push(boxes: &Linked) -> Value {
+    boxes.sender.push_with("nas2:photos", &ENGINE)
+}
+
+fn start(boxes: &Linked) -> Running {
+    let arguments = ["push", "--engine", "sendshot", "nas2:photos"];
+    boxes.sender.ctl_start(&arguments)
+}
+
+/// Boxes of which the volume has been pushed once and has much new since, with a push of that
+/// in the middle of its data.
+fn in_the_middle() -> (Linked, Value, Running) {
+    let boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = push(&boxes);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes.link.set(Way::Up, Rule::Slow(2 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let running = start(&boxes);
+    until::holds("a push transfers data", || {
+        boxes.link.bytes(Way::Up) > before + (1 << 20)
+    });
+    (boxes, first, running)
+}
+
+fn copies(boxes: &Linked) -> Vec<Value> {
+    let list = boxes.receiver.ctl(&["copy", "list", "--json"]);
+    list.success().jsons()
+}
+
+/// Nothing is left but what `list` names, and the next push builds on `parent`.
+#[track_caller]
+fn goes_on_from(boxes: &Linked, parent: &Value) {
+    boxes.link.mend();
+    until::holds("the receiver has dropped what was not committed", || {
+        subvolumes::list(boxes.receiver.fs()).len() == copies(boxes).len()
+    });
+    let next = push(boxes);
+    assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
+    let copy = assert_copy(&boxes.receiver, &next);
+    assert_same(&boxes.sender.photos(), &copy);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    let state = top.path().join(".sendshot");
+    for dir in ["sendshots", "pushes"] {
+        let files = fs::read_dir(state.join(dir)).unwrap().count();
+        assert_eq!(files, kept.len(), "{dir} holds what no push will ever use");
+    }
+}
+
+#[test]
+fn a_push_that_is_cancelled_leaves_nothing() {
+    let (boxes, first, running) = in_the_middle();
+    running.signal(Signal::INT);
+    running.finish().fails(1, &["cancelled"]);
+    goes_on_from(&boxes, &first);
+}
+
+#[test]
+fn a_crash_of_the_sender_leaves_nothing() {
+    let (mut boxes, first, running) = in_the_middle();
+    boxes.sender.daemon.kill();
+    running.finish().fails(1, &["daemon"]);
+    boxes.link.mend();
+    boxes.sender.daemon.start();
+    goes_on_from(&boxes, &first);
+}
+
+#[test]
+fn a_crash_of_the_receiver_leaves_nothing() {
+    let (mut boxes, first, running) = in_the_middle();
+    boxes.receiver.daemon.kill();
+    running.finish().fails(3, &[]);
+    boxes.receiver.daemon.start();
+    goes_on_from(&boxes, &first);
+}
+
+#[test]
+fn a_lost_acknowledgement_costs_nothing() {
+    let boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    push(&boxes);
+    // Less than what may be under way unanswered.
+    fill::file(boxes.sender.photos().join("small"), 3, 40_000);
+    let before = boxes.link.bytes(Way::Up);
+    boxes.link.set(Way::Up, Rule::Slow(20_000));
+    let running = start(&boxes);
+    until::holds("the data is on its way", || {
+        boxes.link.bytes(Way::Up) > before + 25_000
+    });
+    boxes.link.set(Way::Down, Rule::Lose);
+    boxes.link.set(Way::Up, Rule::Pass);
+    let committed = until::some("the receiver has committed", || {
+        let mut all = copies(&boxes);
+        (all.len() == 2).then(|| all.remove(1))
+    });
+    boxes.link.cut();
+    running.finish().fails(3, &[]);
+    fs::write(boxes.sender.photos().join("later"), "later").unwrap();
+    goes_on_from(&boxes, &committed);
+}
