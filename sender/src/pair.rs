@@ -34,8 +34,8 @@ pub struct Paired {
 /// Pairs with the receiver at `address` and keeps it under `name`.
 ///
 /// Steps: 1. dial, trusting the authority of the token only; 2. redeem the token; 3. write the
-/// receiver's file. A crash between 2 and 3 uses the token up: `peer invite --replace` makes
-/// another.
+/// receiver's file. After a crash between 2 and 3 the same sender can redeem the token again,
+/// until it expires.
 ///
 /// # Errors
 /// A [`Problem`] for the user.

@@ -166,6 +166,15 @@ impl Daemon {
         child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
     /// The most memory it ever held, in bytes.
     ///
     /// # Panics

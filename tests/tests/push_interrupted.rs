@@ -191,6 +191,26 @@ fn ctrl_c_ends_the_whole_command_and_begins_no_further_push() {
 }
 
 #[test]
+fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
+    let (boxes, first) = with_news();
+    let push = start_slow(&boxes, &["push", "nas2:photos"]);
+    boxes.sender.daemon.signal(Signal::STOP);
+    let began = Instant::now();
+    let mut push = push;
+    push.signal(Signal::INT);
+    // Two signals of one kind that nobody has taken yet are one; people are slower, too.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(push.runs(), "the first Ctrl-C waits for the push to end");
+    push.signal(Signal::INT);
+    let output = push.finish();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(began.elapsed() < PROMPT, "the user had to wait");
+    boxes.sender.daemon.signal(Signal::CONT);
+    until::holds("the push has ended", || running(&boxes.sender).is_empty());
+    goes_on_from(&boxes, &first);
+}
+
+#[test]
 fn a_first_push_that_is_cancelled_leaves_nothing_of_the_volume() {
     let boxes = Linked::new();
     fill::file(boxes.sender.photos().join("big"), 1, BIG);

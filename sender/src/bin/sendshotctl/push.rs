@@ -10,6 +10,7 @@ use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::report::Report;
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Streaming;
 
 use crate::arguments::PushArguments;
@@ -42,9 +43,11 @@ enum Followed {
 pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
     let several = arguments.targets.len() > 1;
     let mut failed = 0;
+    // One listener for the whole command: a Ctrl-C between two pushes must not get lost.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     for target in &arguments.targets {
         let name = target.to_string_lossy().into_owned();
-        match one(&mut client, target, &arguments, output).await {
+        match one(&mut client, target, &arguments, &mut interrupts, output).await {
             Ok(Followed::Done(report)) => output.report(&report, || text(&report)),
             Ok(Followed::Detached(push)) => {
                 let detached = Detached {
@@ -90,15 +93,27 @@ async fn one(
     client: &mut Sender,
     target: &OsString,
     arguments: &PushArguments,
+    interrupts: &mut Signal,
     output: &Output,
 ) -> Result<Followed, Problem> {
     let request = PushRequest {
         engine: arguments.engine.name().to_owned(),
         ..plan::request(target, &arguments.parent)?
     };
-    let events = client.push(request).await.map_err(client::failed)?;
+    let events = tokio::select! {
+        events = client.push(request) => events.map_err(client::failed)?,
+        // The daemon has not even answered.
+        _ = interrupts.recv() => return Err(Problem::new(Kind::Cancelled, "cancelled before it began")),
+    };
     let progress = Progress::new(*output, target.to_string_lossy().into_owned());
-    follow(client.clone(), events.into_inner(), arguments, progress).await
+    follow(
+        client.clone(),
+        events.into_inner(),
+        arguments,
+        interrupts,
+        progress,
+    )
+    .await
 }
 
 /// Follows a push to its end. The daemon owns it: whatever happens here, it goes on, unless the
@@ -107,6 +122,7 @@ async fn follow(
     client: Sender,
     mut events: Streaming<PushEvent>,
     arguments: &PushArguments,
+    interrupts: &mut Signal,
     mut progress: Progress,
 ) -> Result<Followed, Problem> {
     let mut push = Vec::new();
@@ -114,7 +130,7 @@ async fn follow(
     loop {
         let event = tokio::select! {
             event = events.message() => event.map_err(client::failed)?,
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 if cancelled {
                     leave();
                 }
