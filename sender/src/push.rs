@@ -10,13 +10,13 @@
 //! | record | [`crate::record`] |
 //! | prune | [`crate::prune`] |
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_engine::recapture::Effort;
-use sendshot_engine::{Head, Sendshot};
+use sendshot_engine::{Head, Sendshot, verify};
 use sendshot_model::{PeerName, TransferId, VolumeId, VolumeRef};
 use sendshot_proto::inventory::{HeldCopy, VolumeKey};
 use sendshot_proto::transfer::{Begin, ParentRef};
@@ -451,11 +451,20 @@ impl Push {
             })?);
         };
         let (state, running) = (Arc::clone(&self.state), Arc::clone(&self.running));
+        let name = subject.record.as_ref().map(Record::sendshot_name);
         let work = move || -> Result<Generator, Problem> {
+            let name = name.unwrap_or_default();
+            let parent = open_parent(&state, local)?;
+            let new = match &parent {
+                Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
+                    .map_err(generate::Error::Verify)?,
+                None => new,
+            };
             let source = generate::Sendshots {
                 snapshot,
-                parent: open_parent(&state, local)?,
+                parent,
                 new,
+                place: (another(state.sendshots())?, name),
                 stream_version,
             };
             running.expect(source.size()?.bytes);
@@ -553,8 +562,9 @@ impl Push {
     }
 }
 
-fn another(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
-    fd.try_clone()
+fn another(fd: impl AsFd) -> Result<OwnedFd, Problem> {
+    fd.as_fd()
+        .try_clone_to_owned()
         .map_err(|e| Problem::local_io("open the volume once more", &e))
 }
 

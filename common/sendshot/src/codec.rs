@@ -12,6 +12,9 @@ const XATTR: u8 = 3;
 const TARGET: u8 = 4;
 const EXTENT: u8 = 5;
 
+/// In an extent's first byte.
+const SHARED: u8 = 0x80;
+
 /// Longest byte string of an entry: an extended attribute's value fills at most a node.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -122,7 +125,8 @@ impl Context {
             ExtentKind::Regular => 1,
             ExtentKind::Prealloc => 2,
         };
-        out.push(kind | (extent.compression << 2));
+        let shared = if extent.is_shared { SHARED } else { 0 };
+        out.push(kind | (extent.compression << 2) | shared);
         put_u(extent.offset.wrapping_sub(self.extent_end), out);
         put_u(extent.len, out);
         put_u(extent.ram_bytes.wrapping_sub(extent.len), out);
@@ -157,7 +161,7 @@ impl Context {
             offset,
             len,
             kind,
-            compression: flags >> 2,
+            compression: (flags & !SHARED) >> 2,
             ram_bytes,
             disk_bytenr,
             disk_len,
@@ -165,6 +169,7 @@ impl Context {
             generation,
             extent_generation: generation.wrapping_add(take_i(input)? as u64),
             leaf_generation: take_u(input)?,
+            is_shared: flags & SHARED != 0,
         };
         self.after_extent(&extent);
         Ok(Entry::Extent(extent))

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::codec::Context;
 use crate::entry::{Entry, Extent, Head, InodeItem, Name, Xattr};
+use crate::hashes::Hashes;
 
 /// First bytes of every sendshot.
 const MAGIC: &[u8; 8] = b"sendshot";
@@ -221,6 +222,7 @@ pub struct Sendshot {
     path: PathBuf,
     head: Head,
     counts: Counts,
+    hashes: Option<Hashes>,
 }
 
 impl Sendshot {
@@ -251,7 +253,19 @@ impl Sendshot {
             path: path.to_owned(),
             head,
             counts,
+            hashes: None,
         })
+    }
+
+    /// The same with the hashes of its blocks.
+    #[must_use]
+    pub fn with_hashes(self, hashes: Option<Hashes>) -> Self {
+        Self { hashes, ..self }
+    }
+
+    /// Hashes of its files without checksums, as far as they are known.
+    pub fn hashes(&self) -> Option<&Hashes> {
+        self.hashes.as_ref()
     }
 
     /// What it is the sendshot of.

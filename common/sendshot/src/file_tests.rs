@@ -62,6 +62,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             generation: n[6],
             extent_generation: n[7],
             leaf_generation: n[8],
+            is_shared: n[8] % 2 == 1,
         })
     });
     prop_oneof![inode, name, xattr, bytes().prop_map(Entry::Target), extent]

@@ -4,6 +4,7 @@
 //! under a temporary name in the root. It is in the way if its directory is to be removed, or if
 //! its old name is somebody's new one. The order:
 //!
+//! 0. Immutable and append-only things that are changed lose that.
 //! 1. Directories in the way get temporary names.
 //! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
 //! 3. Dead directories, empty now, are removed, the deepest first.
@@ -17,8 +18,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sendshot_stream::Command;
 
-use super::{Error, Pair, Sink, Step};
-use crate::entry::{Name, ROOT};
+use super::{Error, Pair, Sink, Step, Version};
+use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE};
 use crate::file::{Inode, Reader};
 use crate::paths::{DirId, Place, Tree};
 
@@ -37,6 +38,8 @@ struct Renamed {
 /// What changed among names.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// What forbids changes and will be changed: a name, and its other flags.
+    guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
     renamed: Vec<Renamed>,
     /// Names that begin like temporary ones, in either root.
@@ -59,6 +62,13 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
             (_, Some(_)) => (None, new.take()),
         };
         compare(pair, &mut changes, before.as_ref(), after.as_ref());
+        if let Some(after) = after.as_ref().filter(|after| after.item.is_regular())
+            && !before.as_ref().is_some_and(|b| pair.is_unchanged(b, after))
+        {
+            let is_new = !before.as_ref().is_some_and(|b| pair.is_same(b, after));
+            let since = pair.m.filter(|_| is_new).map(|m| m.head().otransid);
+            pair.clones.want(since, &mut n)?;
+        }
         if before.is_some() {
             old = next(&mut m)?;
         }
@@ -95,11 +105,22 @@ fn compare(
                 .map(|name| name.name.clone()),
         );
     }
+    for dir in before.into_iter().chain(after).filter(|i| i.item.is_dir()) {
+        if dir.item.flags & INHERITED != 0 {
+            pair.inherited.insert(dir_id(dir));
+        }
+    }
     add_dir(&mut pair.m_dirs, before);
     add_dir(&mut pair.n_dirs, after);
     let (Some(before), after) = (before, after) else {
         return;
     };
+    let flags = before.item.flags & SETTABLE;
+    let stays = after.is_some_and(|after| pair.is_unchanged(before, after));
+    if flags & GUARDS != 0 && before.ino != ROOT && !stays {
+        let name = before.names.first().cloned();
+        changes.guarded.push((before.ino, name, flags & !GUARDS));
+    }
     if before.item.is_dir() {
         return;
     }
@@ -158,6 +179,18 @@ impl Pair<'_> {
             .is_some_and(|rule| rule.is_same_object(&before.item, &after.item, targets))
     }
 
+    /// Whether two inodes of one number are the same object and nothing of it changed.
+    pub(super) fn is_unchanged(&self, before: &Inode, after: &Inode) -> bool {
+        let rule = self.rule.filter(|_| self.is_same(before, after));
+        rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
+    }
+
+    /// Whether something new of this name takes over flags of its directory.
+    pub(super) fn inherits(&self, name: &Name) -> bool {
+        let dir = self.n_dirs.dir(name.parent);
+        dir.is_some_and(|dir| self.inherited.contains(&dir))
+    }
+
     /// Whether a directory of M still exists in N. The root always does.
     fn lives(&self, dir: DirId) -> bool {
         dir.ino == ROOT || (self.rule.is_some() && self.n_dirs.contains(dir))
@@ -193,6 +226,7 @@ pub(super) fn emit<S: Sink>(
         taken: changes.taken,
         temporaries: 0,
     };
+    names.unguard(&changes.guarded)?;
     names.clear_dirs(&moved)?;
     let waiting = names.clear_files(&changes.dead_files, &changes.renamed)?;
     names.remove_dirs()?;
@@ -248,6 +282,19 @@ impl<S: Sink> Names<'_, '_, S> {
     /// they are made when everything that moves has moved.
     fn is_in_the_way(&self, place: &Place) -> bool {
         !self.pair.lives(place.parent) || self.wanted.contains(place)
+    }
+
+    fn unguard(&mut self, guarded: &[(u64, Option<Name>, u64)]) -> Result<(), S::Error> {
+        for (ino, name, flags) in guarded {
+            let Some(name) = name.as_ref().filter(|_| self.pair.version == Version::V2) else {
+                continue;
+            };
+            let place = self.old_place(name, *ino)?;
+            let path = self.path(&place)?;
+            let flags = *flags;
+            self.command(Command::Fileattr { path: &path, flags })?;
+        }
+        Ok(())
     }
 
     fn clear_dirs(&mut self, moved: &[DirId]) -> Result<(), S::Error> {
