@@ -60,6 +60,8 @@ struct Made {
     mtime: i64,
     size: u64,
     blocks: Blocks,
+    /// How many blocks are reserved beyond the end.
+    beyond: usize,
 }
 
 /// A tree: inodes by number.
@@ -90,6 +92,7 @@ impl Generator {
             mtime: self.random.below(1000) as i64,
             size: 0,
             blocks: (0..blocks).map(|_| 0).collect(),
+            beyond: 0,
         };
         self.content(&mut made);
         self.attributes(&mut made);
@@ -118,6 +121,7 @@ impl Generator {
             0
         };
         made.size = blocks * BLOCK - less;
+        made.beyond = self.random.below(3) as usize;
     }
 
     fn attributes(&mut self, made: &mut Made) {
@@ -352,9 +356,11 @@ fn entries(ino: u64, made: &Made, old_disk: u64) -> Vec<Entry> {
     entries.extend(names.map(|(parent, name)| Entry::Name(Name { parent, name })));
     let xattrs = made.xattrs.clone().into_iter();
     entries.extend(xattrs.map(|(name, value)| Entry::Xattr(Xattr { name, value })));
+    let beyond = vec![RESERVED; made.beyond];
     for (at, disk) in made
         .blocks
         .iter()
+        .chain(&beyond)
         .enumerate()
         .filter(|(_, disk)| **disk != 0)
     {
@@ -503,7 +509,11 @@ impl<'a> Model<'a> {
 
     /// Copies a range from the file that has this path in N.
     fn write(&mut self, path: &[u8], offset: u64, len: u64) {
-        let source = self.source(path);
+        let (source, size) = self.source(path);
+        assert!(
+            offset + len <= size,
+            "data beyond the end of the snapshot's file"
+        );
         let at = self.find(path);
         let node = &mut self.nodes[at];
         node.size = node.size.max(offset + len);
@@ -515,8 +525,8 @@ impl<'a> Model<'a> {
         node.mtime = NOW;
     }
 
-    /// Contents in N of the file that has this path there.
-    fn source(&self, path: &[u8]) -> Blocks {
+    /// Contents and size in N of the file that has this path there.
+    fn source(&self, path: &[u8]) -> (Blocks, u64) {
         let found = path.split(|b| *b == b'/').fold(ROOT, |at, part| {
             let place = (at, part.to_vec());
             let child = self
@@ -525,7 +535,8 @@ impl<'a> Model<'a> {
                 .find(|(_, made)| made.names.contains(&place));
             *child.expect("data is written under final names").0
         });
-        as_read(&self.new[&found].blocks)
+        let made = &self.new[&found];
+        (as_read(&made.blocks), made.size)
     }
 
     /// Clones as the kernel does: whole blocks within the source, unless it is the end of both.

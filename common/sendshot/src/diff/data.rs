@@ -144,7 +144,9 @@ impl Data<'_, '_> {
                 ExtentKind::Inline => self.write(extent.offset, end, out)?,
                 ExtentKind::Regular => self.regular(&extent, end, parent, out)?,
             }
-            at = end;
+            // The rest of a file's last page is nobody's.
+            let page_end = extent.end().checked_next_multiple_of(PAGE);
+            at = page_end.unwrap_or(u64::MAX);
         }
         self.gap(Gap::Hole, at, self.size(), parent, out)?;
         self.flush(out)?;
@@ -414,7 +416,7 @@ impl Data<'_, '_> {
         to: u64,
         out: &mut Out<'_, '_, S>,
     ) -> Result<(), S::Error> {
-        let page_end = to.next_multiple_of(PAGE);
+        let page_end = to.checked_next_multiple_of(PAGE).unwrap_or(to);
         if self.version() == Version::V2 && from.is_multiple_of(PAGE) {
             let path = out.path;
             return out.command(Command::Fallocate {
