@@ -17,7 +17,7 @@ use sendshot_engine::recapture::Effort;
 use sendshot_engine::{Entry, Sendshot, Source, capture, hashes, recapture, save, stream, verify};
 
 use crate::loopfs::{LoopFs, run};
-use crate::streams;
+use crate::streams::{self, Format};
 use crate::tree;
 
 /// Bytes of each file system.
@@ -32,6 +32,7 @@ pub struct Chain {
     files: tempfile::TempDir,
     version: Version,
     rounds: Cell<u64>,
+    keeps_last: bool,
 }
 
 /// A snapshot and the two copies made of it.
@@ -47,6 +48,8 @@ pub struct Sent {
     pub ours: PathBuf,
     /// The stream.
     pub stream: Vec<u8>,
+    /// Length of the kernel's stream of the same change, if the chain is beside the kernel.
+    pub kernels_len: Option<u64>,
 }
 
 impl Sent {
@@ -81,9 +84,20 @@ impl Chain {
             files: tempfile::tempdir()?,
             version,
             rounds: Cell::new(0),
+            keeps_last: false,
         };
         streams::create(&chain.volume())?;
         Ok(chain)
+    }
+
+    /// The same chain, with each snapshot kept until the next one was sent, and the kernel's own
+    /// stream made of both.
+    #[must_use]
+    pub fn beside_the_kernel(self) -> Self {
+        Self {
+            keeps_last: true,
+            ..self
+        }
     }
 
     /// The volume's file system.
@@ -115,13 +129,14 @@ impl Chain {
     /// As [`Chain::send`], and those of `look`.
     pub fn send_and(&self, look: impl FnOnce(&Sent) -> Result<()>) -> Result<Sent> {
         let round = self.rounds.get();
-        let snapshot = self.fs().join(format!("s{round}"));
+        let snapshot = self.snapshot(round);
         streams::snapshot(&self.volume(), &snapshot)?;
         let stream = self.stream(round, &snapshot)?;
         let sent = Sent {
             round,
             stock: self.stock.path().join(format!("s{round}")),
             ours: self.ours.path().join(format!("s{round}")),
+            kernels_len: self.kernels_len(round, &snapshot)?,
             snapshot,
             stream,
         };
@@ -138,9 +153,30 @@ impl Chain {
             ensure!(differences.is_empty(), "{who}: {}", differences.join("\n"));
         }
         look(&sent)?;
-        streams::delete(&sent.snapshot)?;
+        if !self.keeps_last {
+            streams::delete(&sent.snapshot)?;
+        } else if round > 0 {
+            streams::delete(&self.snapshot(round - 1))?;
+        }
         self.rounds.set(round + 1);
         Ok(sent)
+    }
+
+    fn snapshot(&self, round: u64) -> PathBuf {
+        self.fs().join(format!("s{round}"))
+    }
+
+    fn kernels_len(&self, round: u64, snapshot: &Path) -> Result<Option<u64>> {
+        if !self.keeps_last {
+            return Ok(None);
+        }
+        let format = match self.version {
+            Version::V1 => Format::V1,
+            Version::V2 => Format::V2Compressed,
+        };
+        let parent = round.checked_sub(1).map(|before| self.snapshot(before));
+        let stream = streams::send(format, parent.as_deref(), snapshot)?;
+        Ok(Some(stream.len() as u64))
     }
 
     /// Captures and makes the stream, from the sendshot of the round before.

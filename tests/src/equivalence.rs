@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use sendshot_engine::diff::Version;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Sent};
 use crate::changes;
 use crate::loopfs::run;
 use crate::random::Random;
@@ -50,6 +50,8 @@ impl Setting {
 pub struct Outcome {
     /// Bytes of all its streams.
     pub stream_bytes: u64,
+    /// Bytes of the kernel's streams of the same changes, if it was asked for them.
+    pub kernels_bytes: u64,
     /// Rounds that were compared.
     pub rounds: u64,
 }
@@ -67,17 +69,35 @@ struct History {
 pub fn history(seed: u64, rounds: u64) -> Result<Outcome> {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
-    let node_size = ["-n", setting.node_size];
-    let history = History {
-        chain: Chain::with(setting.version, &node_size, setting.mount)?,
-        setting,
+    let chain = Chain::with(setting.version, &["-n", setting.node_size], setting.mount)?;
+    run_history(History { chain, setting }, random, seed, rounds)
+}
+
+/// Runs a history without balances and rollbacks beside the kernel, which keeps its parents.
+///
+/// # Errors
+/// As [`history`].
+pub fn history_beside_the_kernel(seed: u64, rounds: u64) -> Result<Outcome> {
+    let mut random = Random::new(seed);
+    let setting = Setting {
+        balances: false,
+        rollbacks: false,
+        ..Setting::of(&mut random)
     };
+    let chain = Chain::with(setting.version, &["-n", setting.node_size], setting.mount)?;
+    let chain = chain.beside_the_kernel();
+    run_history(History { chain, setting }, random, seed, rounds)
+}
+
+fn run_history(history: History, mut random: Random, seed: u64, rounds: u64) -> Result<Outcome> {
+    let setting = history.setting;
     let mut outcome = Outcome::default();
     for round in 0..rounds {
-        let bytes = history
+        let sent = history
             .round(&mut random, round)
             .with_context(|| format!("seed {seed}, round {round}, {setting:?}"))?;
-        outcome.stream_bytes += bytes;
+        outcome.stream_bytes += sent.stream.len() as u64;
+        outcome.kernels_bytes += sent.kernels_len.unwrap_or(0);
         outcome.rounds += 1;
     }
     Ok(outcome)
@@ -88,7 +108,7 @@ impl History {
         self.chain.volume()
     }
 
-    fn round(&self, random: &mut Random, round: u64) -> Result<u64> {
+    fn round(&self, random: &mut Random, round: u64) -> Result<Sent> {
         for _ in 0..CHANGES {
             changes::change(random, &self.volume());
             if random.once_in(40) {
@@ -102,7 +122,7 @@ impl History {
         if random.once_in(2) {
             self.chain.clean()?;
         }
-        Ok(sent.stream.len() as u64)
+        Ok(sent)
     }
 
     /// Things that happen to a file system.
