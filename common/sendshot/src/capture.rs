@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
-use sendshot_sys::search::{self, Item, Key, Lookup, Range};
+use sendshot_sys::search::{self, Item, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
 use crate::entry::{
@@ -68,6 +68,7 @@ pub(crate) struct Scan<'a, W: Write> {
     /// hashes.
     names: Vec<Name>,
     xattrs: Vec<Xattr>,
+    search: Search,
     lookup: Lookup,
 }
 
@@ -79,6 +80,7 @@ impl<'a, W: Write> Scan<'a, W> {
             inode: None,
             names: Vec::new(),
             xattrs: Vec::new(),
+            search: Search::new(),
             lookup: Lookup::new(),
         }
     }
@@ -99,7 +101,10 @@ impl<'a, W: Write> Scan<'a, W> {
             },
             min_transid: 0,
         };
-        search::items(self.snapshot, range, |item| self.item(&item))?;
+        let mut search = std::mem::take(&mut self.search);
+        let searched = search.items(self.snapshot, range, |item| self.item(&item));
+        self.search = search;
+        searched?;
         self.write_names()
     }
 
