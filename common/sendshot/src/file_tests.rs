@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::entry::{Entry, Extent};
 use crate::entry::{ExtentKind, Time};
 
 fn head() -> Head {
@@ -124,8 +125,11 @@ fn refusals_name_the_file_and_the_remedy() {
     let too_new = opened(&bytes).unwrap_err();
     assert_eq!(
         too_new.to_string(),
-        "a.sendshot: has layout version 99, this program reads 1; upgrade Sendshot"
+        "a.sendshot: has layout version 99, this program reads 2; upgrade Sendshot"
     );
+    bytes[8] = 1;
+    let too_old = opened(&bytes).unwrap_err();
+    assert!(too_old.to_string().contains("of an earlier program"), "{too_old}");
     let mut longer = written(&[]);
     longer.push(0);
     assert!(opened(&longer).is_err());

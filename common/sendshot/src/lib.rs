@@ -18,12 +18,14 @@ pub mod entry;
 pub mod file;
 pub mod hashes;
 mod paths;
+mod reader;
 pub mod recapture;
 pub mod rule;
 pub mod save;
 pub mod snapshot;
 pub mod stream;
 pub mod verify;
+mod writer;
 
 pub use capture::capture;
 pub use diff::diff;

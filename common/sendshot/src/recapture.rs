@@ -13,6 +13,7 @@
 //!   again, are looked up one by one.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
@@ -20,8 +21,8 @@ use sendshot_sys::search::{self, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume;
 
 use crate::capture::{LAST_INODE, Scan, capture, head};
-use crate::entry::{Entry, Head, Name, ROOT};
-use crate::file::{self, Counts, Inode, Sendshot, Writer};
+use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK};
+use crate::file::{self, Counts, Reader, Sendshot, Writer};
 use crate::rule::Kinship;
 
 /// How a sendshot was made.
@@ -60,31 +61,26 @@ pub fn recapture<W: Write>(
         return Ok((out, head, counts, Effort::Full));
     }
     let changed = Changed::find(&snapshot, m.head().otransid)?;
-    let again = &changed.again;
     let mut gone = Gone::new(m, &snapshot, &changed)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
     let mut reader = m.reader()?;
-    let mut next = again.iter().copied().peekable();
+    let mut next = changed.again.iter().copied().peekable();
     // Neighbours are read with one search.
     let mut run: Option<(u64, u64)> = None;
-    while let Some(inode) = reader.next_inode()? {
+    while let Some(old) = reader.glance()? {
         let mut is_read_again = false;
-        while let Some(ino) = next.next_if(|ino| *ino <= inode.ino) {
+        while let Some(ino) = next.next_if(|ino| *ino <= old.ino) {
             run = Some((run.map_or(ino, |(first, _)| first), ino));
-            is_read_again = ino == inode.ino;
+            is_read_again = ino == old.ino;
         }
-        if is_read_again || gone.is_gone(&inode)? {
+        if is_read_again || gone.is_gone(old.ino, &mut reader)? {
+            reader.skip_inode()?;
             continue;
         }
         if let Some((first, last)) = run.take() {
             scan.inodes(first, last)?;
         }
-        for entry in entries(inode) {
-            scan.writer.entry(&entry)?;
-        }
-        while let Some(extent) = reader.next_extent()? {
-            scan.writer.entry(&Entry::Extent(extent))?;
-        }
+        reader.copy(&mut scan.writer)??;
     }
     for ino in next {
         run = Some((run.map_or(ino, |(first, _)| first), ino));
@@ -93,26 +89,17 @@ pub fn recapture<W: Write>(
         scan.inodes(first, last)?;
     }
     let (out, counts) = scan.writer.finish()?;
-    Ok((out, head, counts, Effort::Changes(again.len() as u64)))
-}
-
-fn entries(inode: Inode) -> impl Iterator<Item = Entry> {
-    let names = inode.names.into_iter().map(Entry::Name);
-    let xattrs = inode.xattrs.into_iter().map(Entry::Xattr);
-    let target = inode.target.map(Entry::Target);
-    std::iter::once(Entry::Inode(inode.ino, inode.item))
-        .chain(names)
-        .chain(xattrs)
-        .chain(target)
+    let read = changed.again.len() as u64;
+    Ok((out, head, counts, Effort::Changes(read)))
 }
 
 /// What a search that skips leaves no younger than M finds.
 struct Changed {
     /// Numbers of the inodes that have an item in a younger leaf, sorted.
     again: Vec<u64>,
-    /// Numbers of those that changed themselves, sorted: among them every directory that lost
+    /// Numbers of the directories that changed themselves, sorted: among them every one that lost
     /// a name.
-    themselves: Vec<u64>,
+    dirs: Vec<u64>,
 }
 
 impl Changed {
@@ -131,18 +118,18 @@ impl Changed {
             },
             min_transid: since + 1,
         };
-        let (mut again, mut themselves) = (Vec::new(), Vec::new());
+        let (mut again, mut dirs) = (Vec::new(), Vec::new());
         search::items(snapshot, range, |item| {
             let ino = item.key.objectid;
             if again.last() != Some(&ino) {
                 again.push(ino);
             }
-            if item.key.kind == search::INODE_ITEM && transid(item.data) > Some(since) {
-                themselves.push(ino);
+            if item.key.kind == search::INODE_ITEM && is_changed_dir(item.data, since) {
+                dirs.push(ino);
             }
             Ok(())
         })?;
-        Ok(Self { again, themselves })
+        Ok(Self { again, dirs })
     }
 
     fn was_read_again(&self, ino: u64) -> bool {
@@ -150,14 +137,16 @@ impl Changed {
     }
 
     fn has_changed(&self, ino: u64) -> bool {
-        self.themselves.binary_search(&ino).is_ok()
+        self.dirs.binary_search(&ino).is_ok()
     }
 }
 
-/// Of an inode item: the transaction of its last change.
-fn transid(item: &[u8]) -> Option<u64> {
-    let bytes = item.get(8..16)?.try_into().ok()?;
-    Some(u64::from_le_bytes(bytes))
+/// Whether an inode item is that of a directory that changed later.
+fn is_changed_dir(item: &[u8], since: u64) -> bool {
+    let transid = item.get(8..16).and_then(|bytes| bytes.try_into().ok());
+    let mode = item.get(52..56).and_then(|bytes| bytes.try_into().ok());
+    let kind = mode.map(|mode| u32::from_le_bytes(mode) & TYPE_MASK);
+    kind == Some(DIRECTORY) && transid.map(u64::from_le_bytes) > Some(since)
 }
 
 /// Finds out which inodes of M are gone.
@@ -172,17 +161,23 @@ struct Gone<'a, F> {
     known: HashMap<u64, bool>,
     /// Of changed directories: numbers of what they name now, sorted.
     children: HashMap<u64, Vec<u64>>,
+    /// Kept for its memory.
+    parents: Vec<u64>,
 }
 
 impl<'a, F: AsFd> Gone<'a, F> {
     fn new(m: &Sendshot, snapshot: &'a F, changed: &'a Changed) -> Result<Self, Error> {
         let mut dirs = HashMap::new();
         let mut reader = m.reader()?;
-        while let Some(inode) = reader.next_inode()? {
-            if inode.item.is_dir() {
-                let parent = inode.names.first().map_or(ROOT, |name| name.parent);
-                dirs.insert(inode.ino, (parent, inode.item.generation));
+        while !changed.dirs.is_empty()
+            && let Some(old) = reader.glance()?
+        {
+            if old.is_dir() {
+                let mut parent = None;
+                let generation = reader.parents_ahead(|dir| parent = Some(dir))?;
+                dirs.insert(old.ino, (parent.unwrap_or(ROOT), generation));
             }
+            reader.skip_inode()?;
         }
         Ok(Self {
             snapshot,
@@ -192,20 +187,24 @@ impl<'a, F: AsFd> Gone<'a, F> {
             dirs,
             known: HashMap::new(),
             children: HashMap::new(),
+            parents: Vec::new(),
         })
     }
 
-    /// Whether an inode that was not read again is gone.
-    fn is_gone(&mut self, inode: &Inode) -> io::Result<bool> {
-        if inode.ino == ROOT {
+    /// Whether the inode that `m` gives next, which was not read again, is gone.
+    fn is_gone(&mut self, ino: u64, m: &mut Reader<&File>) -> Result<bool, Error> {
+        if ino == ROOT || self.changed.dirs.is_empty() {
             return Ok(false);
         }
-        for Name { parent, .. } in &inode.names {
-            if !self.is_dir_gone(*parent)? && self.names(*parent, inode.ino)? {
-                return Ok(false);
-            }
+        let mut parents = std::mem::take(&mut self.parents);
+        parents.clear();
+        let generation = m.parents_ahead(|parent| parents.push(parent))?;
+        let mut is_named = false;
+        for parent in &parents {
+            is_named = is_named || (!self.is_dir_gone(*parent)? && self.names(*parent, ino)?);
         }
-        Ok(!self.exists(inode.ino, inode.item.generation)?)
+        self.parents = parents;
+        Ok(!is_named && !self.exists(ino, generation)?)
     }
 
     /// Whether a directory that is there names an inode which it named in M.

@@ -83,6 +83,11 @@ impl Rule {
         }
     }
 
+    /// Whether transactions tell what changed.
+    pub fn has_lineage(&self) -> bool {
+        self.kinship == Kinship::Lineage
+    }
+
     /// Whether both are the same object, whatever changed in it. What cannot be changed in
     /// place (type, device number, link target) must agree; `targets` are those of links.
     pub fn is_same_object(

@@ -5,6 +5,8 @@
 //! removal would then fail), other attributes, data, size, owner, mode (a chown clears set-id
 //! bits), capabilities (data and owner drop them), times, flags that forbid changes.
 
+use std::collections::HashSet;
+
 use sendshot_stream::{Command, Timespec};
 
 use super::blocks::Blocks;
@@ -13,13 +15,18 @@ use super::data::{self, Open, Stream};
 use super::names::dir_id;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::entry::{
-    BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, ROOT, SETTABLE, SOCKET, SYMLINK, Time,
+    BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, NODATASUM, ROOT, SETTABLE, SOCKET, SYMLINK, Time,
     Xattr,
 };
+use crate::codec::Glance;
 use crate::file::Inode;
+use crate::reader::skip_same;
 
 /// The attribute that goes with the flag for compression.
 const COMPRESSION: &[u8] = b"btrfs.compression";
+
+/// Bits of the mode that make a program run as somebody else.
+const SET_ID: u32 = 0o6000;
 
 /// The attribute that data and owner drop.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -28,33 +35,42 @@ const CAPABILITY: &[u8] = b"security.capability";
 struct SideBySide<'a> {
     m: Option<Open<'a>>,
     n: Open<'a>,
-    /// The inode of M that is not behind N's.
+    /// The inode of M that is ahead of N's.
     old: Option<Inode>,
+    skips_same: bool,
 }
 
 impl<'a> SideBySide<'a> {
     fn new(pair: &Pair<'a>) -> Result<Self, Error> {
-        let mut m = pair.m.map(|m| m.reader()).transpose()?;
         Ok(Self {
-            old: next(&mut m)?,
+            old: None,
             n: pair.n.reader()?,
-            m,
+            m: pair.m.map(|m| m.reader()).transpose()?,
+            skips_same: pair.skips_same(),
         })
     }
 
-    /// The next inode of N; `old` is then M's of the same number, if it has one.
-    fn next(&mut self) -> Result<Option<Inode>, Error> {
+    /// The next inode of N; `old` is then M's of the same number, if it has one. What is
+    /// unchanged and of no interest is skipped where that is easily seen.
+    fn next(&mut self, is_of_interest: impl Fn(&Glance) -> bool) -> Result<Option<Inode>, Error> {
+        if let (None, Some(m), true) = (&self.old, &mut self.m, self.skips_same) {
+            skip_same(m, &mut self.n, is_of_interest)?;
+        }
         let Some(inode) = self.n.next_inode()? else {
             return Ok(None);
         };
-        while self.old.as_ref().is_some_and(|old| old.ino < inode.ino) {
+        while self.old.as_ref().is_none_or(|old| old.ino < inode.ino) {
             self.old = next(&mut self.m)?;
+            if self.old.is_none() {
+                break;
+            }
         }
         Ok(Some(inode))
     }
 
-    fn before(&self, inode: &Inode) -> Option<&Inode> {
-        self.old.as_ref().filter(|old| old.ino == inode.ino)
+    /// M's inode of the same number.
+    fn before(&mut self, inode: &Inode) -> Option<Inode> {
+        self.old.take_if(|old| old.ino == inode.ino)
     }
 }
 
@@ -72,12 +88,15 @@ pub(super) fn files<S: Sink>(pair: &mut Pair<'_>, sink: &mut S) -> Result<(), S:
         clones: std::mem::take(&mut pair.clones),
         blocks: Blocks::new(pair)?,
     };
-    while let Some(inode) = both.next()? {
+    // Without checksums, there may be hashes to carry over, and the parent is no source of clones.
+    while let Some(inode) =
+        both.next(|inode| !inode.is_dir() && (inode.swap || inode.flags & NODATASUM != 0))?
+    {
+        let before = both.before(&inode).filter(|old| pair.is_same(old, &inode));
         if inode.item.is_dir() {
             continue;
         }
-        let before = both.before(&inode).filter(|old| pair.is_same(old, &inode));
-        match (before.cloned(), &mut both.m) {
+        match (before, &mut both.m) {
             (Some(before), Some(_)) if pair.is_unchanged(&before, &inode) => {
                 known.unchanged(&inode, &mut both.n, sink)?;
             }
@@ -218,9 +237,11 @@ fn changed<S: Sink>(
 /// Attributes and times of directories that are new, changed, or had names made or removed.
 pub(super) fn directories<S: Sink>(pair: &Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
     let mut both = SideBySide::new(pair)?;
-    while let Some(inode) = both.next()? {
+    let touched: HashSet<u64> = pair.touched.iter().map(|dir| dir.ino).collect();
+    while let Some(inode) = both.next(|inode| inode.is_dir() && touched.contains(&inode.ino))? {
+        let before = both.before(&inode);
         if inode.item.is_dir() {
-            directory(pair, both.before(&inode), &inode, sink)?;
+            directory(pair, before.as_ref(), &inode, sink)?;
         }
     }
     Ok(())
@@ -379,17 +400,17 @@ impl<S: Sink> Out<'_, '_, S> {
             let (uid, gid) = (u64::from(item.uid), u64::from(item.gid));
             self.command(Command::Chown { path, uid, gid })?;
         }
-        // Data and owner clear set-id bits.
-        let chmod = chown
-            || touched == Touched::Yes
-            || before.is_none_or(|before| before.item.mode != item.mode);
+        // Data and owner clear set-id bits, and drop capabilities.
+        let dropped = chown || touched == Touched::Yes;
+        let chmod = before.is_none_or(|before| before.item.mode != item.mode)
+            || (dropped && item.mode & SET_ID != 0);
         if chmod && item.kind() != SYMLINK {
             let mode = u64::from(item.mode & 0o7777);
             self.command(Command::Chmod { path, mode })?;
         }
         let capability = inode.xattrs.iter().find(|xattr| xattr.name == CAPABILITY);
         let same = |xattr: &Xattr| before.is_some_and(|before| before.xattrs.contains(xattr));
-        match capability.filter(|xattr| chmod || !same(xattr)) {
+        match capability.filter(|xattr| dropped || chmod || !same(xattr)) {
             Some(xattr) => self.set_xattr(xattr),
             None => Ok(()),
         }

@@ -108,7 +108,7 @@ pub enum Error {
 
 /// Whether a path is one under which something waits for a moment while names change.
 pub fn is_temporary(path: &[u8]) -> bool {
-    path.starts_with(names::TEMPORARY)
+    path.starts_with(names::TEMPORARY.as_bytes())
 }
 
 /// Versions of the stream differ in what they can say.

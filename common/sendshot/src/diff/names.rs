@@ -21,10 +21,11 @@ use sendshot_stream::Command;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE};
 use crate::file::{Inode, Reader};
+use crate::reader::skip_same;
 use crate::paths::{DirId, Place, Tree};
 
 /// What temporary names begin with.
-pub(super) const TEMPORARY: &[u8] = b".sendshot-tmp-";
+pub(super) const TEMPORARY: &str = ".sendshot-tmp-";
 
 /// A file of both trees whose names changed.
 #[derive(Debug)]
@@ -42,8 +43,6 @@ pub(super) struct Changes {
     guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
     renamed: Vec<Renamed>,
-    /// Names that begin like temporary ones, in either root.
-    taken: HashSet<Vec<u8>>,
 }
 
 /// Reads both files side by side. Fills the trees of directories.
@@ -51,9 +50,19 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let mut m = pair.m.map(|m| m.reader()).transpose()?;
     let mut n = pair.n.reader()?;
-    let mut old = next(&mut m)?;
-    let mut new = n.next_inode()?;
+    let (mut old, mut new) = (None, None);
     loop {
+        if let (None, None, Some(m)) = (&old, &new, &mut m)
+            && pair.skips_same()
+        {
+            skip_same(m, &mut n, |inode| inode.is_dir() || inode.swap)?;
+        }
+        if old.is_none() {
+            old = next(&mut m)?;
+        }
+        if new.is_none() {
+            new = n.next_inode()?;
+        }
         let (before, after) = match (&old, &new) {
             (None, None) => break,
             (Some(o), Some(w)) if o.ino == w.ino => (old.take(), new.take()),
@@ -68,12 +77,6 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
             let is_new = !before.as_ref().is_some_and(|b| pair.is_same(b, after));
             let since = pair.m.filter(|_| is_new).map(|m| m.head().otransid);
             pair.clones.want(since, &mut n)?;
-        }
-        if before.is_some() {
-            old = next(&mut m)?;
-        }
-        if after.is_some() {
-            new = n.next_inode()?;
         }
     }
     pair.m_dirs.seal();
@@ -96,15 +99,6 @@ fn compare(
     before: Option<&Inode>,
     after: Option<&Inode>,
 ) {
-    for inode in before.into_iter().chain(after) {
-        changes.taken.extend(
-            inode
-                .names
-                .iter()
-                .filter(|name| name.parent == ROOT && name.name.starts_with(TEMPORARY))
-                .map(|name| name.name.clone()),
-        );
-    }
     for dir in before.into_iter().chain(after).filter(|i| i.item.is_dir()) {
         if dir.item.flags & INHERITED != 0 {
             pair.inherited.insert(dir_id(dir));
@@ -185,6 +179,11 @@ impl Pair<'_> {
         rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
     }
 
+    /// Whether inodes that are byte by byte the same in both are unchanged.
+    pub(super) fn skips_same(&self) -> bool {
+        self.rule.is_some_and(|rule| rule.has_lineage())
+    }
+
     /// Whether something new of this name takes over flags of its directory.
     pub(super) fn inherits(&self, name: &Name) -> bool {
         let dir = self.n_dirs.dir(name.parent);
@@ -205,7 +204,6 @@ struct Names<'p, 'a, S> {
     now: Tree,
     /// Names of N that M has not, in directories of both.
     wanted: HashSet<Place>,
-    taken: HashSet<Vec<u8>>,
     temporaries: u64,
 }
 
@@ -223,7 +221,6 @@ pub(super) fn emit<S: Sink>(
         sink,
         now,
         wanted,
-        taken: changes.taken,
         temporaries: 0,
     };
     names.unguard(&changes.guarded)?;
@@ -473,18 +470,17 @@ impl<S: Sink> Names<'_, '_, S> {
         path.ok_or_else(|| self.pair.orphan(ino))
     }
 
+    /// Nobody can have used the UUID of a snapshot in a name before it was taken.
     fn temporary(&mut self) -> Place {
-        loop {
-            let mut name = TEMPORARY.to_vec();
-            name.extend_from_slice(self.temporaries.to_string().as_bytes());
-            self.temporaries += 1;
-            if !self.taken.contains(&name) {
-                let parent = DirId {
-                    ino: ROOT,
-                    generation: 0,
-                };
-                return Place { parent, name };
-            }
+        let uuid = self.pair.n.head().uuid.simple();
+        let number = self.temporaries;
+        self.temporaries += 1;
+        Place {
+            parent: DirId {
+                ino: ROOT,
+                generation: 0,
+            },
+            name: format!("{TEMPORARY}{uuid}-{number}").into_bytes(),
         }
     }
 
