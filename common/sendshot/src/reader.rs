@@ -81,7 +81,6 @@ impl<R: Read + Seek> Reader<R> {
         self.offset = HEAD_LEN as u64;
         while let Some((frame, _)) = self.frame()? {
             whole.update(&frame);
-            whole.update(&self.packed);
         }
         whole.update(&TAIL.to_le_bytes());
         let mut counts = [0; 16];

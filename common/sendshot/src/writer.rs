@@ -128,16 +128,16 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let packed = zstd::bulk::compress(&self.block, LEVEL)?;
-        let mut framed = Vec::with_capacity(packed.len() + 8 + CHECK_LEN);
-        framed.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
-        framed.extend_from_slice(&(packed.len() as u32).to_le_bytes());
-        framed.extend_from_slice(&check(&packed));
-        framed.extend_from_slice(&packed);
-        self.put(&framed)?;
+        let mut frame = Vec::with_capacity(8 + CHECK_LEN);
+        frame.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&check(&packed));
+        self.put(&frame)?;
         self.block.clear();
-        Ok(())
+        self.out.write_all(&packed)
     }
 
+    /// Writes what the last checksum is about; blocks have their own.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.whole.update(bytes);
         self.out.write_all(bytes)

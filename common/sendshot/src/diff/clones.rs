@@ -14,9 +14,10 @@ use std::collections::HashMap;
 
 use sendshot_stream::Command;
 
+use super::data::Open;
 use super::{Error, Pair};
 use crate::entry::{Extent, ExtentKind, InodeItem, Name};
-use crate::file::{Inode, Reader};
+use crate::file::Inode;
 use crate::paths::Tree;
 
 /// Most shared extents that are kept in mind, about 50 bytes each.
@@ -65,6 +66,14 @@ pub(super) struct Clones {
     names_len: usize,
     /// N.otransid.
     taken: u64,
+    /// Whether anything that is wanted may be M's.
+    is_old: bool,
+}
+
+/// Whether two items map the same extent at the same place.
+fn is_in_place(m: &Extent, n: &Extent) -> bool {
+    m.disk_bytenr == n.disk_bytenr
+        && m.disk_offset.wrapping_sub(m.offset) == n.disk_offset.wrapping_sub(n.offset)
 }
 
 /// A range of a file that can be cloned.
@@ -125,17 +134,33 @@ impl Clones {
         }
     }
 
-    /// Notes the shared extents of a file that is changed or, then `since` is M.otransid, new.
-    /// What is older than M is no new data, even if nothing else refers to it any more.
-    pub(super) fn want<R: std::io::Read + std::io::Seek>(
+    /// Notes the shared extents of a file that is new or changed. What is older than M is no new
+    /// data, even if nothing else refers to it any more.
+    ///
+    /// `m` gives the extents of the same file in M: what is there already needs no source.
+    pub(super) fn want(
         &mut self,
         since: Option<u64>,
-        n: &mut Reader<R>,
+        mut m: Option<&mut Open<'_>>,
+        n: &mut Open<'_>,
     ) -> Result<(), Error> {
+        let mut old: Option<Extent> = None;
         while let Some(extent) = n.next_extent()? {
             let is_old = since.is_some_and(|since| extent.extent_generation <= since);
-            if extent.kind == ExtentKind::Regular && (extent.is_shared || is_old) {
+            if extent.kind != ExtentKind::Regular || !(extent.is_shared || is_old) {
+                continue;
+            }
+            while let Some(m) = &mut m
+                && old.is_none_or(|old| old.end() <= extent.offset)
+            {
+                old = m.next_extent()?;
+                if old.is_none() {
+                    break;
+                }
+            }
+            if !old.is_some_and(|old| is_in_place(&old, &extent)) {
                 self.note(extent.disk_bytenr);
+                self.is_old |= is_old;
             }
         }
         Ok(())
@@ -168,7 +193,7 @@ impl Clones {
     }
 
     fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
-        let (Some(m), false, true) = (pair.m, self.is_idle(), pair.rule.is_some()) else {
+        let Some(m) = pair.m.filter(|_| self.is_old) else {
             return Ok(());
         };
         let mut reader = m.reader()?;

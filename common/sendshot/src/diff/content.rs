@@ -236,6 +236,9 @@ fn changed<S: Sink>(
 
 /// Attributes and times of directories that are new, changed, or had names made or removed.
 pub(super) fn directories<S: Sink>(pair: &Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
+    if pair.touched.is_empty() && !pair.changes_dirs {
+        return Ok(());
+    }
     let mut both = SideBySide::new(pair)?;
     let touched: HashSet<u64> = pair.touched.iter().map(|dir| dir.ino).collect();
     while let Some(inode) = both.next(|inode| inode.is_dir() && touched.contains(&inode.ino))? {

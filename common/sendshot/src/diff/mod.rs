@@ -130,6 +130,8 @@ struct Pair<'a> {
     n_dirs: Tree,
     /// Directories whose times have to be set again.
     touched: HashSet<DirId>,
+    /// Whether any directory is new or changed.
+    changes_dirs: bool,
     /// Directories of either side whose flags are inherited.
     inherited: HashSet<DirId>,
     clones: Clones,
@@ -156,6 +158,7 @@ pub fn diff<S: Sink>(
         m_dirs: Tree::default(),
         n_dirs: Tree::default(),
         touched: HashSet::new(),
+        changes_dirs: false,
         inherited: HashSet::new(),
         clones: Clones::new(n.head().otransid),
     };

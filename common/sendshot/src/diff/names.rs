@@ -71,12 +71,16 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
             (_, Some(_)) => (None, new.take()),
         };
         compare(pair, &mut changes, before.as_ref(), after.as_ref());
+        if let Some(dir) = after.as_ref().filter(|after| after.item.is_dir()) {
+            pair.changes_dirs |= !before.as_ref().is_some_and(|b| pair.is_unchanged(b, dir));
+        }
         if let Some(after) = after.as_ref().filter(|after| after.item.is_regular())
             && !before.as_ref().is_some_and(|b| pair.is_unchanged(b, after))
         {
-            let is_new = !before.as_ref().is_some_and(|b| pair.is_same(b, after));
-            let since = pair.m.filter(|_| is_new).map(|m| m.head().otransid);
-            pair.clones.want(since, &mut n)?;
+            let since = pair.m.map(|m| m.head().otransid);
+            let is_old = before.as_ref().is_some_and(|b| pair.is_same(b, after));
+            let m = m.as_mut().filter(|_| is_old);
+            pair.clones.want(since, m, &mut n)?;
         }
     }
     pair.m_dirs.seal();
