@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
-use sendshot_sys::search::{self, Item, Key, Lookup, Range, Search};
+use sendshot_sys::search::{self, Item, Key, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
 use crate::entry::{
     Entry, Extent, ExtentKind, Head, InodeItem, Name, REGULAR, ROOT, SYMLINK, Time, Xattr,
 };
+use crate::extent_items::ExtentItems;
 use crate::file::{Counts, Writer};
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
@@ -53,7 +54,7 @@ pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Co
     let info = subvolume::info(&snapshot)?;
     let head = head(&snapshot, &info)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
-    scan.inodes(ROOT, LAST_INODE)?;
+    scan.inodes(&mut Search::new(), ROOT, LAST_INODE)?;
     let (out, counts) = scan.writer.finish()?;
     Ok((out, head, counts))
 }
@@ -68,8 +69,7 @@ pub(crate) struct Scan<'a, W: Write> {
     /// hashes.
     names: Vec<Name>,
     xattrs: Vec<Xattr>,
-    search: Search,
-    lookup: Lookup,
+    extents: ExtentItems,
 }
 
 impl<'a, W: Write> Scan<'a, W> {
@@ -80,13 +80,13 @@ impl<'a, W: Write> Scan<'a, W> {
             inode: None,
             names: Vec::new(),
             xattrs: Vec::new(),
-            search: Search::new(),
-            lookup: Lookup::new(),
+            extents: ExtentItems::new(),
         }
     }
 
-    /// Reads the inodes from `first` to `last`, those that there are.
-    pub(crate) fn inodes(&mut self, first: u64, last: u64) -> io::Result<()> {
+    /// Reads the inodes from `first` to `last`, those that there are, with the same `search` as
+    /// all others.
+    pub(crate) fn inodes(&mut self, search: &mut Search, first: u64, last: u64) -> io::Result<()> {
         let range = Range {
             tree: 0,
             min: Key {
@@ -101,10 +101,7 @@ impl<'a, W: Write> Scan<'a, W> {
             },
             min_transid: 0,
         };
-        let mut search = std::mem::take(&mut self.search);
-        let searched = search.items(self.snapshot, range, |item| self.item(&item));
-        self.search = search;
-        searched?;
+        search.items(self.snapshot, range, |item| self.item(&item))?;
         self.write_names()
     }
 
@@ -233,7 +230,10 @@ impl<'a, W: Write> Scan<'a, W> {
         };
         self.write_names()?;
         if extent.kind == ExtentKind::Regular {
-            (extent.extent_generation, extent.is_shared) = self.extent_item(&extent)?;
+            let (bytenr, len) = (extent.disk_bytenr, extent.disk_len);
+            let found = self.extents.find(self.snapshot, item.batch, bytenr, len)?;
+            extent.extent_generation = found.generation;
+            extent.is_shared = found.is_shared;
             let nodatasum = self
                 .inode
                 .as_ref()
@@ -241,29 +241,6 @@ impl<'a, W: Write> Scan<'a, W> {
             extent.leaf_generation = if nodatasum { item.transid } else { 0 };
         }
         self.writer.entry(&Entry::Extent(extent))
-    }
-
-    /// Its generation, and whether it has more than one reference; unknown if a balance moves the
-    /// extent just now.
-    fn extent_item(&mut self, extent: &Extent) -> io::Result<(u64, bool)> {
-        let key = Key {
-            objectid: extent.disk_bytenr,
-            kind: search::EXTENT_ITEM,
-            offset: extent.disk_len,
-        };
-        let range = Range {
-            tree: search::EXTENT_TREE,
-            min: key,
-            max: key,
-            min_transid: 0,
-        };
-        let mut found = (u64::MAX, false);
-        self.lookup.first(self.snapshot, range, |item| {
-            let data = Fields(item.data);
-            found = (data.u64(8)?, data.u64(0)? > 1);
-            Ok(())
-        })?;
-        Ok(found)
     }
 }
 

@@ -129,7 +129,10 @@ fn refusals_name_the_file_and_the_remedy() {
     );
     bytes[8] = 1;
     let too_old = opened(&bytes).unwrap_err();
-    assert!(too_old.to_string().contains("of an earlier program"), "{too_old}");
+    assert!(
+        too_old.to_string().contains("of an earlier program"),
+        "{too_old}"
+    );
     let mut longer = written(&[]);
     longer.push(0);
     assert!(opened(&longer).is_err());

@@ -15,6 +15,7 @@ pub mod capture;
 mod codec;
 pub mod diff;
 pub mod entry;
+mod extent_items;
 pub mod file;
 pub mod hashes;
 mod paths;

@@ -24,6 +24,8 @@ pub struct Reader<R> {
     at: usize,
     /// Where the record at hand ends.
     end: usize,
+    /// The frame that begins there, if it was looked at already.
+    ahead: Option<Frame>,
     context: Context,
     done: bool,
 }
@@ -63,6 +65,7 @@ impl<R: Read + Seek> Reader<R> {
             block: Vec::new(),
             at: 0,
             end: 0,
+            ahead: None,
             context: Context::default(),
             done: false,
         })
@@ -188,19 +191,33 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The frame of the next record, when all of the one at hand was read.
+    #[inline]
     fn frame_ahead(&mut self) -> Result<Option<Frame>, Error> {
+        match self.ahead {
+            Some(frame) => Ok(Some(frame)),
+            None => self.find_frame(),
+        }
+    }
+
+    fn find_frame(&mut self) -> Result<Option<Frame>, Error> {
         while self.at == self.block.len() {
             if !self.next_block()? {
                 return Ok(None);
             }
         }
-        let frame = Frame::decode(&self.block[self.at..]);
-        frame.map(Some).map_err(|Nonsense| self.damaged())
+        match Frame::decode(&self.block[self.at..]) {
+            Ok(frame) => {
+                self.ahead = Some(frame);
+                Ok(self.ahead)
+            }
+            Err(Nonsense) => Err(self.damaged()),
+        }
     }
 
     fn skip(&mut self, frame: Frame) {
         self.at += frame.len();
         self.end = self.at;
+        self.ahead = None;
     }
 
     /// Opens the next record, which [`Self::frame_ahead`] has found; returns the inode that it
@@ -211,6 +228,7 @@ impl<R: Read + Seek> Reader<R> {
         };
         self.end = self.at + frame.len();
         self.at += frame.head;
+        self.ahead = None;
         if frame.kind == INODE {
             let begun = self.decode(|context, input| {
                 let (begun, ino, item) = Context::begun(input)?;
@@ -314,7 +332,10 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Reads the next block as it is stored, and its length; `None` at the tail.
-    #[allow(clippy::type_complexity, reason = "a frame of fixed length and a number")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a frame of fixed length and a number"
+    )]
     fn frame(&mut self) -> Result<Option<([u8; 8 + CHECK_LEN], usize)>, Error> {
         let mut frame = [0; 8 + CHECK_LEN];
         self.take(&mut frame[..4])?;
@@ -371,21 +392,19 @@ pub(crate) fn skip_same<A: Read + Seek, B: Read + Seek>(
     b: &mut Reader<B>,
     is_of_interest: impl Fn(&Glance) -> bool,
 ) -> Result<(), Error> {
-    loop {
-        if !a.to_inode()? || !b.to_inode()? {
-            return Ok(());
+    while a.to_inode()? && b.to_inode()? {
+        let (a_frame, record) = a.record_ahead()?;
+        let (b_frame, other) = b.record_ahead()?;
+        if record != other {
+            break;
         }
-        let (frame, record) = a.record_ahead()?;
-        let same = record == b.record_ahead()?.1;
-        let dull = match Glance::at(record) {
-            Ok(glance) => same && !is_of_interest(&glance),
+        match Glance::at(record) {
+            Ok(glance) if is_of_interest(&glance) => break,
+            Ok(_) => {}
             Err(Nonsense) => return Err(a.damaged()),
-        };
-        if !dull {
-            return Ok(());
         }
-        a.skip(frame);
-        let (frame, _) = b.record_ahead()?;
-        b.skip(frame);
+        a.skip(a_frame);
+        b.skip(b_frame);
     }
+    Ok(())
 }

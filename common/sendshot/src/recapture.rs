@@ -63,7 +63,7 @@ pub fn recapture<W: Write>(
     let changed = Changed::find(&snapshot, m.head().otransid)?;
     let mut gone = Gone::new(m, &snapshot, &changed)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
-    let mut reader = m.reader()?;
+    let (mut search, mut reader) = (Search::new(), m.reader()?);
     let mut next = changed.again.iter().copied().peekable();
     // Neighbours are read with one search.
     let mut run: Option<(u64, u64)> = None;
@@ -78,7 +78,7 @@ pub fn recapture<W: Write>(
             continue;
         }
         if let Some((first, last)) = run.take() {
-            scan.inodes(first, last)?;
+            scan.inodes(&mut search, first, last)?;
         }
         reader.copy(&mut scan.writer)??;
     }
@@ -86,7 +86,7 @@ pub fn recapture<W: Write>(
         run = Some((run.map_or(ino, |(first, _)| first), ino));
     }
     if let Some((first, last)) = run {
-        scan.inodes(first, last)?;
+        scan.inodes(&mut search, first, last)?;
     }
     let (out, counts) = scan.writer.finish()?;
     let read = changed.again.len() as u64;

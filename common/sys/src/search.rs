@@ -106,6 +106,8 @@ pub struct Item<'a> {
     pub key: Key,
     /// Generation of the leaf that holds it.
     pub transid: u64,
+    /// Number of the call that found it: what is asked afterwards is later than the item.
+    pub batch: u64,
     /// Its bytes, little endian as on disk.
     pub data: &'a [u8],
 }
@@ -117,6 +119,7 @@ const LARGEST: usize = HEADER + 64 * 1024;
 #[derive(Debug)]
 pub struct Search {
     block: Vec<u8>,
+    batch: u64,
 }
 
 impl Default for Search {
@@ -130,6 +133,7 @@ impl Search {
     pub fn new() -> Self {
         Self {
             block: vec![0; raw::SEARCH_HEAD + BUFFER],
+            batch: 0,
         }
     }
 
@@ -151,8 +155,9 @@ impl Search {
             if found == 0 {
                 return Ok(());
             }
+            self.batch += 1;
             let results = &self.block[raw::SEARCH_HEAD..];
-            let (last, used) = visit(results, found, range.max, &mut each)?;
+            let (last, used) = visit(results, found, self.batch, range.max, &mut each)?;
             // With room for any item, the kernel stopped because there is none.
             let ended = BUFFER - used >= LARGEST;
             match last.next() {
@@ -201,6 +206,7 @@ fn fill_key(block: &mut [u8], range: &Range, from: Key) {
 fn visit(
     results: &[u8],
     found: u32,
+    batch: u64,
     max: Key,
     each: &mut impl FnMut(Item<'_>) -> io::Result<()>,
 ) -> io::Result<(Key, usize)> {
@@ -220,6 +226,7 @@ fn visit(
         each(Item {
             key,
             transid: u64_at(header, 0),
+            batch,
             data,
         })?;
         last = key;
@@ -260,7 +267,7 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// Bytes of results: an item and its header with room to spare.
+    /// Bytes of results: an item and its header with room to spare, or some dozens of small ones.
     const BUFFER: usize = 8192;
 
     /// A lookup with its buffer.
@@ -278,16 +285,37 @@ impl Lookup {
         &mut self,
         fd: impl AsFd,
         range: Range,
-        mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+        each: impl FnMut(Item<'_>) -> io::Result<()>,
     ) -> io::Result<bool> {
+        Ok(self.some(fd, range, 1, each)? > 0)
+    }
+
+    /// Hands the first items of the range to `each`, as many as are wanted, or as there are, or
+    /// as one call finds room for, but at least one if there is any; returns how many.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    pub fn some(
+        &mut self,
+        fd: impl AsFd,
+        range: Range,
+        wanted: u32,
+        mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+    ) -> io::Result<u32> {
         fill_key(&mut self.block, &range, range.min);
-        self.block[64..68].copy_from_slice(&1u32.to_ne_bytes());
+        self.block[64..68].copy_from_slice(&wanted.to_ne_bytes());
         raw::tree_search(fd, &mut self.block)?;
-        if u32_at(&self.block, 64) == 0 {
-            return Ok(false);
+        let found = u32_at(&self.block, 64);
+        if found > 0 {
+            visit(
+                &self.block[raw::SEARCH_HEAD..],
+                found,
+                0,
+                range.max,
+                &mut each,
+            )?;
         }
-        visit(&self.block[raw::SEARCH_HEAD..], 1, range.max, &mut each)?;
-        Ok(true)
+        Ok(found)
     }
 }
 

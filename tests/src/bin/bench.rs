@@ -91,12 +91,14 @@ fn bench() -> Result<bool> {
     let parent = ["-p".as_ref(), before.as_os_str(), after.as_os_str()];
     let [kernel, ours] = medians(
         rounds,
-        [
-            &mut || self::kernel(&parent),
-            &mut || ours(&increment),
-        ],
+        [&mut || self::kernel(&parent), &mut || ours(&increment)],
     )?;
-    good &= told("increment, 1 % of the files changed", ours, kernel, INCREMENT);
+    good &= told(
+        "increment, 1 % of the files changed",
+        ours,
+        kernel,
+        INCREMENT,
+    );
 
     let counts = Sendshot::open(&sendshot)?.counts();
     let len = fs::metadata(&sendshot)?.len();

@@ -14,11 +14,11 @@ use super::clones::Clones;
 use super::data::{self, Open, Stream};
 use super::names::dir_id;
 use super::{Error, Pair, Sink, Step, Version};
-use crate::entry::{
-    BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, NODATASUM, ROOT, SETTABLE, SOCKET, SYMLINK, Time,
-    Xattr,
-};
 use crate::codec::Glance;
+use crate::entry::{
+    BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, NODATASUM, ROOT, SETTABLE, SOCKET,
+    SYMLINK, Time, Xattr,
+};
 use crate::file::Inode;
 use crate::reader::skip_same;
 

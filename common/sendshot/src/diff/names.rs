@@ -21,8 +21,8 @@ use sendshot_stream::Command;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE};
 use crate::file::{Inode, Reader};
-use crate::reader::skip_same;
 use crate::paths::{DirId, Place, Tree};
+use crate::reader::skip_same;
 
 /// What temporary names begin with.
 pub(super) const TEMPORARY: &str = ".sendshot-tmp-";
