@@ -7,13 +7,15 @@
 //! - [`recapture()`] does the same from the sendshot before, reading only what changed since;
 //! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
 //!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
-//! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it.
+//! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it;
+//!   [`mod@measure`] tells its size without making it.
 
 pub mod capture;
 mod codec;
 pub mod diff;
 pub mod entry;
 pub mod file;
+pub mod measure;
 mod paths;
 pub mod recapture;
 pub mod rule;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
-use sendshot_engine::stream::{Size, measure};
+use sendshot_engine::measure::{Size, measure};
 
 use super::{Cutter, Error, Generator, start};
 
