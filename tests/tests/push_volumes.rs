@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use sendshot_tests::command::tool;
-use sendshot_tests::exact::{assert_copy, assert_exact, assert_same, assert_same_but};
+use sendshot_tests::exact::{Reference, assert_copy, assert_exact, assert_same, assert_same_but};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
@@ -52,6 +52,8 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
     let first = sender.push("nas2:photos");
     zoo::change(&fs);
     let second = sender.push("nas2:photos");
+    let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
+    let reference = Reference::of(top.path(), &top.path().join("@photos"));
     assert_eq!(second["parent"], first["uuid"]);
     assert_eq!(second["skipped"], json!([]));
     let names: BTreeSet<_> = fs::read_dir(&fs)
@@ -63,9 +65,8 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
         "the user's tree shows what is ours"
     );
 
-    let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
     let copy = assert_copy(&receiver, &second);
-    assert_same(&subvolumes::by_uuid(top.path(), &second["uuid"]), &copy);
+    assert_same(reference.path(), &copy);
     let mode = fs::metadata(top.path().join(".sendshot")).unwrap();
     assert_eq!(
         std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777,
@@ -109,8 +110,10 @@ fn nested_subvolumes_are_named_as_left_out() {
             );
         }
     }
-    let snapshot = subvolumes::by_uuid(sender.fs(), &sender.push("nas2:photos")["uuid"]);
-    assert_same_but(&snapshot, &receiver.copy(&pushed), &["dir/deep", "nested"]);
+    let reference = Reference::of(sender.fs(), &photos);
+    let left_out = ["dir/deep", "nested"];
+    assert_same_but(reference.path(), &receiver.copy(&pushed), &left_out);
+    drop(reference);
 
     // One of them is a volume as good as any other.
     let nested = sender.push(&format!("nas2:{}", photos.join("nested").display()));
@@ -143,11 +146,11 @@ fn a_volume_that_is_the_top_level_does_not_contain_what_is_ours() {
             ["home"],
             "ours is not the user's concern"
         );
-        let snapshot = subvolumes::by_uuid(sender.fs(), &pushed["uuid"]);
-        let ours = snapshot.join(".sendshot").exists();
+        let reference = Reference::of(sender.fs(), sender.fs());
+        let ours = reference.path().join(".sendshot").exists();
         let left_out = ["home", ".sendshot"];
         assert_same_but(
-            &snapshot,
+            reference.path(),
             &assert_copy(receiver, &pushed),
             &left_out[..1 + usize::from(ours)],
         );
