@@ -24,6 +24,7 @@ use crate::history::{History, Outcome};
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Request};
+use crate::release;
 use crate::report::Report;
 use crate::running::{Place, Running, Table};
 use crate::volume;
@@ -203,11 +204,15 @@ impl Sender {
             )
             .await;
             sender.remember(&running, &outcome).await;
-            if let Some(left) = left {
-                left.carry_out().await;
-            }
-            drop(place);
-            listener.over(outcome).await;
+            running.enter(release::STAGE);
+            running.reported();
+            let letting_go = async {
+                if let Some(left) = left {
+                    left.carry_out().await;
+                }
+                drop(place);
+            };
+            tokio::join!(listener.over(outcome), letting_go);
         });
         Ok(())
     }

@@ -51,9 +51,12 @@ fn in_the_middle(boxes: &Linked, before: u64) {
     });
 }
 
+/// The pushes whose users have not been told yet how they ended.
 fn running(sender: &SenderBox) -> Vec<Value> {
     let status = sender.ctl(&["status", "--json"]).success().json();
-    status["running"].as_array().unwrap().clone()
+    let mut running = status["running"].as_array().unwrap().clone();
+    running.retain(|push| push["stage"] != "release");
+    running
 }
 
 fn copies(receiver: &ReceiverBox) -> Vec<Value> {

@@ -14,8 +14,8 @@ use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
-use sendshot_tests::subvolumes::{self, Subvolume};
-use sendshot_tests::{fill, streams, zoo};
+use sendshot_tests::subvolumes::{self, Subvolume, assert_no_leftovers};
+use sendshot_tests::{fill, streams, until, zoo};
 use serde_json::{Value, json};
 
 fn names(list: &Value) -> Vec<&str> {
@@ -316,6 +316,81 @@ fn the_disk_can_be_unmounted_and_unplugged_whenever_no_push_runs() {
     let second = sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
     assert_exact(sender, receiver, &second);
+}
+
+/// Boxes with much that a commit has to write, so that letting go after a push takes a while, and a
+/// push by the kernel's engine, the snapshot of which the next push lets go.
+fn slow_to_let_go() -> (Paired, Value) {
+    let boxes = Paired::of(
+        SenderBox::setup()
+            .volume("photos", "photos")
+            .volume("other", "other")
+            .start(),
+    );
+    fill::tree(&boxes.sender.photos(), 1);
+    let options = ["--engine", "kernel"];
+    let first = boxes.sender.push_with("nas2:photos", &options);
+    for i in 0..4 {
+        fill::file(boxes.sender.fs().join(format!("other/{i}")), i, 64 << 20);
+    }
+    (boxes, first)
+}
+
+fn hidden(sender: &SenderBox) -> usize {
+    let all = subvolumes::list(sender.fs()).into_iter();
+    all.filter(|s| s.path.starts_with(".sendshot/")).count()
+}
+
+#[test]
+fn who_unmounts_right_after_a_push_has_the_disk_free_in_a_moment() {
+    let (boxes, _) = slow_to_let_go();
+    let Paired { sender, receiver } = &boxes;
+    sender.ctl(&["push", "nas2:photos"]).success();
+    let image = mount::image(sender.fs());
+    // The daemon's own mount does not keep anybody from unmounting.
+    tool("umount", &[sender.fs()]);
+    until::holds("the disk is free", || {
+        mount::devices(sender.fs()).is_empty()
+    });
+    sender.wait_until_released();
+    mount::mount(&image, sender.fs(), "loop");
+    assert_eq!(hidden(sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn a_push_right_after_another_waits_until_it_has_let_go() {
+    let (boxes, mut last) = slow_to_let_go();
+    for round in 0..5 {
+        fs::write(boxes.sender.photos().join("file"), round.to_string()).unwrap();
+        let output = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+        let pushed = output.success().json();
+        assert_eq!(pushed["parent"], last["uuid"]);
+        last = pushed;
+    }
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_right_after_a_push_lets_go_first() {
+    let (mut boxes, _) = slow_to_let_go();
+    boxes.sender.ctl(&["push", "nas2:photos"]).success();
+    boxes.sender.daemon.stop();
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+}
+
+#[test]
+fn a_crash_before_a_push_has_let_go_leaves_that_to_the_next_start_and_push() {
+    let (mut boxes, _) = slow_to_let_go();
+    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    let pushed = pushed.success().json();
+    boxes.sender.daemon.kill();
+    boxes.sender.daemon.start();
+    fs::write(boxes.sender.photos().join("file"), "more").unwrap();
+    let next = boxes.sender.push("nas2:photos");
+    assert_eq!(next["parent"], pushed["uuid"]);
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
 }
 
 #[test]
