@@ -24,8 +24,6 @@ use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Adoption, BySendshots, Prepared, Push, Request, Subject};
 use crate::receiver_link;
-use crate::record::Superfluous;
-use crate::release::Release;
 use crate::running::Running;
 use crate::sender::Sender;
 use crate::state_subvolume::StateSubvolume;
@@ -48,19 +46,21 @@ pub struct Foreseen {
     pub notes: Vec<String>,
 }
 
-/// Finds out. What is to be done after the answer is returned with it.
+/// Finds out.
+///
+/// # Errors
+/// A [`Problem`] for the user.
 pub async fn run(
     sender: Arc<Sender>,
     request: Request,
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> (Result<Foreseen, Problem>, Option<Release>) {
+) -> Result<Foreseen, Problem> {
     let usual = sender.engine(&volume.key.name);
-    match engine::choose(request.engine, usual, &volume) {
-        Ok(Engine::Sendshot) => by_sendshots(sender, request, volume, running, top).await,
-        Ok(Engine::Kernel) => (by_snapshots(&sender, &request, volume).await, None),
-        Err(e) => (Err(e.into()), None),
+    match engine::choose(request.engine, usual, &volume)? {
+        Engine::Sendshot => by_sendshots(sender, request, volume, running, top).await,
+        Engine::Kernel => by_snapshots(&sender, &request, volume).await,
     }
 }
 
@@ -93,28 +93,30 @@ async fn by_snapshots(
     })
 }
 
+/// The snapshot is gone and the file system let go of when this returns. Its space is left to come
+/// back by itself: so young a snapshot holds next to none.
 async fn by_sendshots(
     sender: Arc<Sender>,
     request: Request,
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> (Result<Foreseen, Problem>, Option<Release>) {
-    let key = volume.key.clone();
-    let begun = Push::begin(sender, &request, &volume, running, Listener::none()).await;
-    let mut push = match begun {
-        Ok(push) => push,
-        Err(problem) => return (Err(problem), None),
-    };
-    let foreseen = match push.snapshot(volume).await {
-        Ok(subject) => {
-            let foreseen = look(&mut push, &subject, request.wish, top, key).await;
-            push.abandon(subject.record).await;
-            foreseen
-        }
-        Err(problem) => Err(problem),
-    };
-    (foreseen, Some(push.release(Superfluous::default())))
+) -> Result<Foreseen, Problem> {
+    let (key, engine) = (volume.key.clone(), Engine::Sendshot);
+    let listener = Listener::none();
+    let begun = Push::begin(
+        sender,
+        &request.receiver,
+        engine,
+        &volume,
+        running,
+        listener,
+    );
+    let mut push = begun.await?;
+    let subject = push.snapshot(volume).await?;
+    let foreseen = look(&mut push, &subject, request.wish, top, key).await;
+    push.abandon(subject.record).await;
+    foreseen
 }
 
 async fn look(

@@ -138,7 +138,21 @@ pub async fn run(
         .iter()
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
-    let mut push = match Push::begin(sender, &request, &volume, running, listener).await {
+    let usual = sender.engine(&volume.key.name);
+    let engine = match engine::choose(request.engine, usual, &volume) {
+        Ok(engine) => engine,
+        Err(e) => return (Err(e.into()), None),
+    };
+    let begun = Push::begin(
+        sender,
+        &request.receiver,
+        engine,
+        &volume,
+        running,
+        listener,
+    )
+    .await;
+    let mut push = match begun {
         Ok(push) => push,
         Err(problem) => return (Err(problem), None),
     };
@@ -213,15 +227,14 @@ impl Push {
     /// Connects, and opens what is kept on the volume's file system.
     pub(crate) async fn begin(
         sender: Arc<Sender>,
-        request: &Request,
+        receiver: &PeerName,
+        engine: Engine,
         volume: &Volume,
         running: Arc<Running>,
         listener: Listener,
     ) -> Result<Self, Problem> {
-        let usual = sender.engine(&volume.key.name);
-        let engine = engine::choose(request.engine, usual, volume)?;
         listener.stage(&running, "connect", "");
-        let link = connect(&sender, &request.receiver, &running).await?;
+        let link = connect(&sender, receiver, &running).await?;
         let state = Arc::new(prepare(&sender, volume).await?);
         Ok(Self {
             key: volume.key.clone(),
@@ -470,11 +483,14 @@ impl Push {
         subject: &Subject,
         prepared: Prepared,
     ) -> Result<Committed, Problem> {
+        // What the stream says: a snapshot that was deduplicated since it was taken has another.
+        let captured = prepared.by_sendshots.as_ref();
+        let ctransid = captured.map_or(subject.info.ctransid, |by| by.new.head().ctransid);
         let begin = Begin {
             transfer: TransferId::generate(),
             volume: self.key.clone(),
             uuid: subject.info.wire_uuid(),
-            ctransid: subject.info.ctransid,
+            ctransid,
             parent: prepared.plan.parent.map(|parent| ParentRef {
                 uuid: parent.uuid,
                 ctransid: parent.ctransid,

@@ -247,13 +247,10 @@ impl Sender {
         let (tell, told) = oneshot::channel();
         let sender = Arc::clone(self);
         self.pushes.spawn(async move {
-            let (outcome, left) = dry_run::run(sender, request, volume, running, top).await;
+            let outcome = dry_run::run(sender, request, volume, running, top).await;
+            drop(protected);
             // Who asked may have gone.
             let _ = tell.send(outcome);
-            if let Some(left) = left {
-                left.carry_out().await;
-            }
-            drop(protected);
         });
         let died = |_| Problem::new(Kind::Failed, "the daemon stopped in the middle of the plan");
         told.await.map_err(died)?

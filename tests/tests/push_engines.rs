@@ -8,14 +8,16 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use sendshot_tests::command::tool;
-use sendshot_tests::exact::assert_exact;
+use sendshot_tests::exact::{Reference, assert_copy, assert_exact};
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, Paired, pair};
+use sendshot_tests::random::Random;
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::{self, assert_no_leftovers};
-use sendshot_tests::{fill, streams, until, zoo};
+use sendshot_tests::tree::{self, Layout};
+use sendshot_tests::{changes, fill, streams, until, zoo};
 use serde_json::Value;
 
 const KERNEL: [&str; 2] = ["--engine", "kernel"];
@@ -278,4 +280,83 @@ fn a_crash_in_the_middle_of_an_adoption_leaves_the_snapshot_and_nothing_else() {
         assert_eq!(kept(&boxes.sender), [1, 0, 1], "after step {after_step}");
         both_engines_go_on_from(&boxes, &first);
     }
+}
+
+/// Histories that every run goes through; `SENDSHOT_SEED` repeats one.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+/// Pushes in one history.
+const PUSHES: u64 = 12;
+
+/// Pushes a subvolume by its path. What the kernel's engine makes of preallocated space is zeros or
+/// holes as it pleases, so only what can be read is compared.
+#[track_caller]
+fn push_same(boxes: &Paired, path: &Path, options: &[&str]) -> Value {
+    let target = format!("nas2:{}", path.display());
+    let pushed = boxes.sender.push_with(&target, options);
+    let reference = Reference::of(boxes.sender.fs(), path);
+    let copy = assert_copy(&boxes.receiver, &pushed);
+    let found = tree::compare_with(reference.path(), &copy, Layout::Ignore).unwrap();
+    assert_eq!(found, Vec::<String>::new(), "{pushed}");
+    pushed
+}
+
+/// Random changes, now and then a balance, and pushes by whatever engine, of the volume or of a
+/// snapshot of it that may be gone by the next: every copy is exact, and only a push by the
+/// kernel's engine after one by sendshots is a full one.
+fn take_turns(seed: u64) {
+    println!("SENDSHOT_SEED={seed}");
+    let boxes = Paired::new();
+    let (fs, photos) = (boxes.sender.fs().to_owned(), boxes.sender.photos());
+    let mut random = Random::new(seed);
+    let mut kernel_has_the_last = false;
+    for round in 0..PUSHES {
+        for _ in 0..60 {
+            changes::change(&mut random, &photos);
+        }
+        if random.once_in(4) {
+            let balance = ["balance", "start", "--full-balance"].map(AsRef::as_ref);
+            tool("btrfs", &[&balance[..], &[fs.as_os_str()]].concat());
+        }
+        let own = fs.join("own snapshot");
+        let pushed = match random.below(5) {
+            0 => {
+                streams::snapshot(&photos, &own).unwrap();
+                push_same(&boxes, &own, &[])
+            }
+            1 | 2 => push_same(&boxes, &photos, &KERNEL),
+            _ => push_same(&boxes, &photos, &[]),
+        };
+        let by_kernel = pushed["engine"] == "kernel";
+        if round > 0 && (!by_kernel || kernel_has_the_last) {
+            assert!(pushed["parent"].is_string(), "all was sent again: {pushed}");
+        }
+        kernel_has_the_last = by_kernel;
+        if own.exists() && random.once_in(2) {
+            // The next push may be by sendshots, which would have adopted it.
+            push_same(&boxes, &photos, &[]);
+            kernel_has_the_last = false;
+        }
+        if own.exists() {
+            tool(
+                "btrfs",
+                &["subvolume".as_ref(), "delete".as_ref(), own.as_os_str()],
+            );
+            // Nobody can build on it any more, unless a sendshot was made of it.
+            if kernel_has_the_last {
+                push_same(&boxes, &photos, &[]);
+                kernel_has_the_last = false;
+            }
+        }
+    }
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn engines_that_take_turns_at_random_make_exact_copies() {
+    let seed = std::env::var("SENDSHOT_SEED").ok();
+    let seeds = match seed.and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..=seed,
+        None => SEEDS,
+    };
+    seeds.for_each(take_turns);
 }
