@@ -19,7 +19,7 @@ use crate::state_subvolume::StateSubvolume;
 /// sendshots of the same volume.
 ///
 /// # Errors
-/// See [`save::Error`](sendshot_engine::save::Error).
+/// See [`Error`].
 pub fn capture(
     state: &StateSubvolume,
     snapshot: impl AsFd,

@@ -20,9 +20,10 @@ use crate::generate;
 use crate::journal;
 use crate::negotiate;
 use crate::plan::{Plan, Wish};
+use crate::prepare::{self, Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
-use crate::push::{self, Adoption, BySendshots, Prepared, Push, Request, Subject};
+use crate::push::{Push, Request, Subject};
 use crate::receiver_link;
 use crate::running::Running;
 use crate::sender::Sender;
@@ -80,7 +81,7 @@ async fn by_snapshots(
             }
             None => Vec::new(),
         };
-        push::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)
+        prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)
     })
     .await??;
     Ok(Foreseen {

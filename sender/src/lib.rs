@@ -20,6 +20,7 @@ pub mod negotiate;
 pub mod pair;
 pub mod plan;
 pub mod plan_sendshots;
+pub mod prepare;
 pub mod problem;
 pub mod progress;
 pub mod prune;

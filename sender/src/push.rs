@@ -4,8 +4,8 @@
 //! |---|---|
 //! | snapshot | [`crate::snapshot`] |
 //! | negotiate | [`crate::negotiate`] |
-//! | (adopt, capture, with our engine) | [`crate::adopt`], [`crate::capture`] |
-//! | plan | [`crate::plan`] decides by [`crate::lineage`], [`crate::plan_sendshots`] by [`crate::sendshots`] |
+//! | (adopt, capture, with our engine) | [`crate::prepare`] runs [`crate::adopt`], [`crate::capture`] |
+//! | plan | [`crate::prepare`] asks; [`crate::plan`] decides by [`crate::lineage`], [`crate::plan_sendshots`] by [`crate::sendshots`] |
 //! | generate | [`crate::generate`] |
 //! | transfer, apply, commit, acknowledge | [`crate::transfer`], and the receiver |
 //! | record | [`crate::record`] |
@@ -18,33 +18,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_engine::Sendshot;
-use sendshot_engine::recapture::Effort;
 use sendshot_model::{PeerName, PushId, TransferId, VolumeRef};
 use sendshot_proto::inventory::{HeldCopy, VolumeKey};
 use sendshot_proto::transfer::{Begin, ParentRef};
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::adopt;
 use crate::blocking;
-use crate::capture;
 use crate::engine::{self, Engine};
 use crate::generate::{self, Generator};
 use crate::journal::{self, Intent, Record, State};
-use crate::lineage;
 use crate::negotiate;
-use crate::plan::{self, Local, Plan, Wish};
-use crate::problem::{JOURNAL, Kind, Problem};
+use crate::plan::{Local, Wish};
+use crate::prepare::{Adoption, BySendshots, Prepared};
+use crate::problem::{JOURNAL, Problem};
 use crate::progress::Listener;
 use crate::prune;
 use crate::receiver_link::{self, Link};
 use crate::record::{self, Superfluous};
 use crate::release::Release;
 use crate::report::Report;
-use crate::running::{Protected, Running};
+use crate::running::Running;
 use crate::sender::Sender;
-use crate::sendshots::{self, Chosen, Known};
 use crate::settle;
 use crate::snapshot;
 use crate::state_subvolume::StateSubvolume;
@@ -71,54 +66,22 @@ pub struct Request {
 /// What is read by this push: a snapshot taken for it, or the user's own.
 #[derive(Debug)]
 pub(crate) struct Subject {
-    fd: OwnedFd,
-    info: Info,
+    pub(crate) fd: OwnedFd,
+    pub(crate) info: Info,
     taken_at: i64,
     /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
     pub(crate) record: Option<Record>,
 }
 
-/// What is sent, on what it is based, and why.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) plan: Plan,
-    /// With our engine only.
-    pub(crate) by_sendshots: Option<BySendshots>,
-}
-
-/// What our engine makes a stream of.
-#[derive(Debug)]
-pub(crate) struct BySendshots {
-    pub(crate) new: Sendshot,
-    pub(crate) parent: Option<Sendshot>,
-    pub(crate) effort: Effort,
-}
-
-/// What becomes of a sendshot that is made of a snapshot which the receiver holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Adoption {
-    /// It stays, for this push and those after it.
-    Kept,
-    /// It is let go with the plan that it was made for.
-    Passing,
-}
-
-/// The record of what was adopted, which nobody settles as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Adopted {
-    pub(crate) record: Record,
-    _protected: Protected,
-}
-
 /// What all stages of one push share.
 pub(crate) struct Push {
-    sender: Arc<Sender>,
-    running: Arc<Running>,
-    listener: Listener,
-    key: VolumeKey,
-    link: Link,
-    state: Arc<StateSubvolume>,
-    engine: Engine,
+    pub(crate) sender: Arc<Sender>,
+    pub(crate) running: Arc<Running>,
+    pub(crate) listener: Listener,
+    pub(crate) key: VolumeKey,
+    pub(crate) link: Link,
+    pub(crate) state: Arc<StateSubvolume>,
+    pub(crate) engine: Engine,
 }
 
 /// Runs a push until its user can be told how it ended. What is to be done after that is returned
@@ -200,29 +163,6 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
     .await?
 }
 
-/// Decides for the kernel's engine. `ours` are the records of our journal, if there is one: they
-/// tell what only a sendshot is left of.
-pub(crate) fn decide(
-    top: &TopLevel,
-    ours: &[Record],
-    info: &Info,
-    held: Vec<HeldCopy>,
-    wish: Wish,
-) -> Result<Plan, Problem> {
-    let failed = |e| Problem::local_io("look for what both sides hold", &e);
-    let ancestors = lineage::of(top, info).map_err(failed)?;
-    let mut candidates = lineage::candidates(top, held).map_err(failed)?;
-    for candidate in &mut candidates {
-        let uuid = candidate.copy.uuid;
-        candidate.sendshot = ours
-            .iter()
-            .filter(|record| record.engine == Engine::Sendshot)
-            .find(|record| record.snapshot.is_some_and(|s| s.uuid == uuid))
-            .map(|record| record.push);
-    }
-    Ok(plan::decide(wish, &ancestors, candidates)?)
-}
-
 impl Push {
     /// Connects, and opens what is kept on the volume's file system.
     pub(crate) async fn begin(
@@ -280,7 +220,7 @@ impl Push {
         })
     }
 
-    fn intent(&self, push: PushId) -> Intent {
+    pub(crate) fn intent(&self, push: PushId) -> Intent {
         Intent {
             sender: self.sender.id(),
             volume: self.key.id,
@@ -351,131 +291,6 @@ impl Push {
         })
         .await?
         .map_err(|e| Problem::local_io(JOURNAL, &e))
-    }
-
-    /// Decides what is sent; returns what was adopted for that, too.
-    pub(crate) async fn prepare(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-        adoption: Adoption,
-    ) -> Result<(Prepared, Option<Adopted>), Problem> {
-        let (Engine::Sendshot, Some(record)) = (self.engine, &subject.record) else {
-            let plan = self.plan_by_snapshots(subject, held, wish).await?;
-            let by_sendshots = None;
-            return Ok((Prepared { plan, by_sendshots }, None));
-        };
-        let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
-        let prepared = async {
-            let (new, effort, known) = self.capture(subject, record.clone(), known).await?;
-            self.plan_by_sendshots(new, effort, known, held, wish).await
-        };
-        match (prepared.await, adoption, adopted) {
-            (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
-            (Err(problem), Adoption::Passing, Some(adopted)) => {
-                self.let_go(adopted.record).await;
-                Err(problem)
-            }
-            (Err(problem), _, _) => Err(problem),
-        }
-    }
-
-    async fn plan_by_snapshots(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-    ) -> Result<Plan, Problem> {
-        let (state, info) = (Arc::clone(&self.state), subject.info.clone());
-        let work = move || {
-            let ours = journal::records(state.pushes());
-            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
-            decide(state.top(), &ours, &info, held, wish)
-        };
-        let plan = blocking("plan", work).await??;
-        self.listener.stage(&self.running, "plan", &*plan.reason);
-        Ok(plan)
-    }
-
-    /// Gathers the sendshots that can be parents, one made for this push among them if need be.
-    async fn adopt(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-        adoption: Adoption,
-    ) -> Result<(Known, Option<Adopted>), Problem> {
-        let (state, volume) = (Arc::clone(&self.state), self.key.id);
-        let (fd, info) = (another(&subject.fd)?, subject.info.clone());
-        let protected = self.sender.table().protect(PushId::generate());
-        let intent = self.intent(protected.push);
-        let work = move || -> Result<_, Problem> {
-            let mut known = sendshots::known(&state, volume)?;
-            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &known, intent)?;
-            let Some((mut record, sendshot)) = adopted else {
-                return Ok((known, None));
-            };
-            if adoption == Adoption::Kept {
-                record = adopt::keep(&state, record).map_err(|e| Problem::local_io(JOURNAL, &e))?;
-            }
-            known.push((record.clone(), sendshot));
-            let adopted = Adopted {
-                record,
-                _protected: protected,
-            };
-            Ok((known, Some(adopted)))
-        };
-        let (known, adopted) = blocking("adopt", work).await??;
-        if adopted.is_some() {
-            let detail = "a sendshot was made of the last snapshot that the receiver holds";
-            self.listener.stage(&self.running, "adopt", detail);
-        }
-        Ok((known, adopted))
-    }
-
-    async fn capture(
-        &self,
-        subject: &Subject,
-        record: Record,
-        known: Known,
-    ) -> Result<(Sendshot, Effort, Known), Problem> {
-        let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
-        let work = move || (capture::capture(&state, &fd, &record, &known), known);
-        let (captured, known) = blocking("capture", work).await?;
-        let (sendshot, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
-        let inodes = sendshot.counts().inodes;
-        let detail = match effort {
-            Effort::Full => format!("{inodes} inodes"),
-            Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
-        };
-        self.listener.stage(&self.running, "capture", detail);
-        Ok((sendshot, effort, known))
-    }
-
-    async fn plan_by_sendshots(
-        &self,
-        new: Sendshot,
-        effort: Effort,
-        known: Known,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-    ) -> Result<Prepared, Problem> {
-        let version = self.stream_version();
-        let work = move || {
-            let chosen = sendshots::choose(known, &new, held, wish, version);
-            chosen.map(|chosen| (chosen, new))
-        };
-        let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
-        self.listener.stage(&self.running, "plan", &*plan.reason);
-        Ok(Prepared {
-            plan,
-            by_sendshots: Some(BySendshots {
-                new,
-                parent,
-                effort,
-            }),
-        })
     }
 
     async fn transfer(
@@ -608,7 +423,7 @@ impl Push {
         }
     }
 
-    async fn let_go(&self, record: Record) {
+    pub(crate) async fn let_go(&self, record: Record) {
         let (state, push) = (Arc::clone(&self.state), record.push);
         let work = move || match journal::find(state.pushes(), push)? {
             Some(now) if now.state == State::Sending => prune::let_go(&state, &now),
@@ -621,7 +436,7 @@ impl Push {
     }
 }
 
-fn another(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
+pub(crate) fn another(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
     fd.try_clone()
         .map_err(|e| Problem::local_io("open the volume once more", &e))
 }

@@ -29,7 +29,7 @@ pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Problem>
 }
 
 /// Makes a sendshot of a snapshot that is a better parent than all that are known, if there is one
-/// (see [`adopt`]). Comes before the new snapshot is captured. That it fails costs a longer
+/// (see [`mod@crate::adopt`]). Comes before the new snapshot is captured. That it fails costs a longer
 /// stream, no more.
 ///
 /// # Errors
