@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use sendshot_engine::Sendshot;
 use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Sendshot, verify};
 use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
@@ -14,6 +14,7 @@ use crate::adopt;
 use crate::blocking;
 use crate::capture;
 use crate::engine::Engine;
+use crate::generate;
 use crate::journal::{self, Record};
 use crate::lineage;
 use crate::plan::{self, Plan, Wish};
@@ -36,6 +37,14 @@ pub(crate) struct BySendshots {
     pub(crate) new: Sendshot,
     pub(crate) parent: Option<Sendshot>,
     pub(crate) effort: Effort,
+}
+
+/// The new snapshot's sendshot, and those that can be its parent.
+#[derive(Debug)]
+struct Captured {
+    new: Sendshot,
+    effort: Effort,
+    known: Known,
 }
 
 /// What becomes of a sendshot that is made of a snapshot which the receiver holds.
@@ -93,8 +102,9 @@ impl Push {
         };
         let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
         let prepared = async {
-            let (new, effort, known) = self.capture(subject, record.clone(), known).await?;
-            self.plan_by_sendshots(new, effort, known, held, wish).await
+            let captured = self.capture(subject, record.clone(), known).await?;
+            self.plan_by_sendshots(subject, record, captured, held, wish)
+                .await
         };
         match (prepared.await, adoption, adopted) {
             (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
@@ -164,32 +174,42 @@ impl Push {
         subject: &Subject,
         record: Record,
         known: Known,
-    ) -> Result<(Sendshot, Effort, Known), Problem> {
+    ) -> Result<Captured, Problem> {
         let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
         let work = move || (capture::capture(&state, &fd, &record, &known), known);
         let (captured, known) = blocking("capture", work).await?;
-        let (sendshot, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
-        let inodes = sendshot.counts().inodes;
+        let (new, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        let inodes = new.counts().inodes;
         let detail = match effort {
             Effort::Full => format!("{inodes} inodes"),
             Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
         };
         self.listener.stage(&self.running, "capture", detail);
-        Ok((sendshot, effort, known))
+        Ok(Captured { new, effort, known })
     }
 
+    /// Decides, and reads what only hashes can tell of files without checksums, so that what is
+    /// measured from now on is what is sent.
     async fn plan_by_sendshots(
         &self,
-        new: Sendshot,
-        effort: Effort,
-        known: Known,
+        subject: &Subject,
+        record: &Record,
+        captured: Captured,
         held: Vec<HeldCopy>,
         wish: Wish,
     ) -> Result<Prepared, Problem> {
         let version = self.stream_version();
-        let work = move || {
-            let chosen = sendshots::choose(known, &new, held, wish, version);
-            chosen.map(|chosen| (chosen, new))
+        let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
+        let name = record.sendshot_name();
+        let Captured { new, effort, known } = captured;
+        let work = move || -> Result<_, Problem> {
+            let chosen = sendshots::choose(known, &new, held, wish, version)?;
+            let new = match &chosen.parent {
+                Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
+                    .map_err(generate::Error::Verify)?,
+                None => new,
+            };
+            Ok((chosen, new))
         };
         let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
         self.listener.stage(&self.running, "plan", &*plan.reason);

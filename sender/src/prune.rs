@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroU32;
 
+use sendshot_engine::hashes;
 use sendshot_model::{PushId, ReceiverId, VolumeId};
 use sendshot_sys::{durable, filesystem, subvolume};
 
@@ -23,7 +24,9 @@ use crate::state_subvolume::StateSubvolume;
 /// The kernel's; the record then stays, so that settling tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     release(state, record)?; // 1, 2
-    durable::remove_at(state.sendshots(), &record.sendshot_name())?;
+    let name = record.sendshot_name();
+    durable::remove_at(state.sendshots(), &hashes::companion(&name))?;
+    durable::remove_at(state.sendshots(), &name)?;
     record.remove(state.pushes()) // 3
 }
 

@@ -13,7 +13,7 @@
 //! | (report) | here the user is told |
 //! | release | [`crate::release`] |
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -343,6 +343,8 @@ impl Push {
                 stream_version,
             })?);
         };
+        let name = subject.record.as_ref().map(Record::sendshot_name);
+        let place = (another(self.state.sendshots())?, name.unwrap_or_default());
         let running = Arc::clone(&self.running);
         let work = move || -> Result<Generator, Problem> {
             let size = generate::size(parent.as_ref(), &new, stream_version)?;
@@ -351,6 +353,7 @@ impl Push {
                 snapshot,
                 parent,
                 new,
+                place,
                 stream_version,
             })?)
         };
@@ -436,8 +439,9 @@ impl Push {
     }
 }
 
-pub(crate) fn another(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
-    fd.try_clone()
+pub(crate) fn another(fd: impl AsFd) -> Result<OwnedFd, Problem> {
+    fd.as_fd()
+        .try_clone_to_owned()
         .map_err(|e| Problem::local_io("open the volume once more", &e))
 }
 

@@ -69,7 +69,8 @@ pub struct Chosen {
     pub parent: Option<Sendshot>,
 }
 
-/// Decides by the sendshots that are known, having tried those that must be tried.
+/// Decides by the sendshots that are known, having tried those that must be tried. Hashes are not
+/// asked in a trial, which would read data for each: files without checksums count as changed.
 ///
 /// # Errors
 /// A [`Problem`] for the user.

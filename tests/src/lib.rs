@@ -8,11 +8,13 @@
 
 pub mod address;
 pub mod binaries;
+pub mod chain;
 pub mod changes;
 pub mod command;
 pub mod daemon;
 pub mod equivalence;
 pub mod exact;
+pub mod extents;
 pub mod fill;
 pub mod history;
 pub mod link;

@@ -1,9 +1,11 @@
 //! Streams made by `btrfs send`, and stock `btrfs receive` to compare with.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use sendshot_stream::{Item, Parser};
 
 use crate::loopfs::{output, run};
 
@@ -36,6 +38,14 @@ pub fn snapshot(source: &Path, snapshot: &Path) -> Result<()> {
         .arg(snapshot))
 }
 
+/// Deletes a subvolume; its data may be in use a while longer.
+///
+/// # Errors
+/// Those of `btrfs`.
+pub fn delete(subvolume: &Path) -> Result<()> {
+    run(btrfs(&["subvolume", "delete", "--commit-after"]).arg(subvolume))
+}
+
 /// The stream of a snapshot, incremental if there is a parent. All of it is held in memory.
 ///
 /// # Errors
@@ -61,6 +71,22 @@ pub fn stock_receive(stream: &[u8], dir: &Path) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), stream)?;
     run(btrfs(&["receive", "-f"]).arg(file.path()).arg(dir))
+}
+
+/// How many commands of each kind a stream has.
+///
+/// # Errors
+/// If it does not parse.
+pub fn commands(stream: &[u8]) -> Result<BTreeMap<&'static str, u64>> {
+    let mut counts = BTreeMap::new();
+    let (mut parser, mut input) = (Parser::new(), stream);
+    while let Some(located) = parser.next(&mut input)? {
+        if let Item::Command(command) = located.item {
+            *counts.entry(command.name()).or_default() += 1;
+        }
+    }
+    parser.finish()?;
+    Ok(counts)
 }
 
 fn btrfs(arguments: &[&str]) -> Command {

@@ -368,7 +368,7 @@ fn a_path_means_what_has_it_now() {
 }
 
 #[test]
-fn inode_flags_are_read_and_left_alone() {
+fn what_a_flag_forbids_a_later_command_may_still_do() {
     let fs = btrfs();
     let flags = Command::Fileattr {
         path: b"f",
@@ -383,4 +383,15 @@ fn inode_flags_are_read_and_left_alone() {
         fs::metadata(copy.join("f")).unwrap().mode() & 0o7777,
         0o4711
     );
+}
+
+#[test]
+fn the_root_of_a_copy_never_forbids_its_deletion() {
+    let fs = btrfs();
+    let flags = Command::Fileattr {
+        path: b"",
+        flags: 0x40, // immutable
+    };
+    let copy = receive(&fs, "s1", &[mkfile("f"), flags], STORE);
+    sendshot_tests::streams::delete(&copy).unwrap();
 }

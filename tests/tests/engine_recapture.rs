@@ -7,7 +7,7 @@ use std::process::Command;
 
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::{Sendshot, capture};
-use sendshot_tests::equivalence::same_when_captured_from;
+use sendshot_tests::chain::same_when_captured_from;
 use sendshot_tests::loopfs::{LoopFs, run};
 use sendshot_tests::random::Random;
 use sendshot_tests::streams;

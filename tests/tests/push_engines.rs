@@ -196,7 +196,9 @@ fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_tests::command::Ru
     until::holds("a push transfers data", || {
         boxes.link.bytes(Way::Up) > before + (1 << 20)
     });
-    assert_eq!(kept(&boxes.sender), [2, 2, 3], "it was not adopted");
+    // Among the sendshots there are hashes in the making.
+    let [snapshots, _, records] = kept(&boxes.sender);
+    assert_eq!([snapshots, records], [2, 3], "it was not adopted");
     (boxes, first, running)
 }
 

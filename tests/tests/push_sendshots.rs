@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sendshot_tests::command::tool;
@@ -172,6 +173,37 @@ fn after_a_balance_a_plan_says_why_much_is_read_again() {
     );
     assert!(planned["stream_bytes"].as_u64() < Some(10_000), "{planned}");
     assert_eq!(push(&boxes)["stream_bytes"], planned["stream_bytes"]);
+}
+
+#[test]
+fn a_plan_knows_what_hashes_tell_and_old_hashes_go_with_their_sendshots() {
+    let boxes = Paired::new();
+    let image = boxes.sender.photos().join("image");
+    fs::write(&image, "").unwrap();
+    tool("chattr", &["+C".as_ref(), image.as_os_str()]);
+    fill::file(&image, 1, 8 * MIB);
+    push(&boxes);
+    for round in 0..4 {
+        let file = fs::File::options().write(true).open(&image).unwrap();
+        let offset = (round + 1) * MIB as u64;
+        file.write_all_at(&fill::noise(round, 5000), offset)
+            .unwrap();
+        let planned = plan(&boxes, &[]);
+        let pushed = push(&boxes);
+        assert_eq!(planned["stream_bytes"], pushed["stream_bytes"]);
+        assert!(
+            pushed["stream_bytes"].as_u64() < Some(MIB as u64),
+            "{pushed}"
+        );
+    }
+    let count = |suffix: &str| {
+        state_subvolume(&boxes, |state| {
+            let all = fs::read_dir(state.join("sendshots")).unwrap();
+            let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.ends_with(suffix)).count()
+        })
+    };
+    assert_eq!([count(""), count(".sendshot"), count(".hashes")], [6, 3, 3]);
 }
 
 #[test]

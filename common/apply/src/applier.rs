@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::Timestamps;
+use rustix::io::Errno;
 use sendshot_stream::{Command, Timespec};
 use sendshot_sys::encoded::Encoding;
 use uuid::Uuid;
@@ -13,7 +14,8 @@ use crate::data;
 use crate::dirs::Dirs;
 use crate::encoded::{Checked, EncodedPolicy, EncodedWriter};
 use crate::error::{ApplyError, Cause};
-use crate::files::Files;
+use crate::files::{self, Files};
+use crate::flags;
 use crate::metadata::{self, Inode};
 use crate::nodes::Nodes;
 
@@ -130,12 +132,38 @@ impl Applier {
         offset: u64,
         sources: &mut dyn CloneSources,
     ) -> Result<(), ApplyError> {
-        self.execute(command, sources).map_err(|cause| ApplyError {
+        let done = match self.execute(command, sources) {
+            Err(cause) if cause.errno() == Some(Errno::PERM) && self.unguard(command) => {
+                self.execute(command, sources)
+            }
+            done => done,
+        };
+        done.map_err(|cause| ApplyError {
             command: command.name(),
             path: command.path().to_vec(),
             offset,
             cause,
         })
+    }
+
+    /// Takes away what forbids changes from what a command works on; returns whether that may
+    /// help.
+    fn unguard(&mut self, command: &Command<'_>) -> bool {
+        let other = match *command {
+            Command::Rename { to, .. } => to,
+            Command::Link { existing, .. } => existing,
+            _ => b"",
+        };
+        let mut unguarded = false;
+        for path in [command.path(), other] {
+            let dir = path.iter().rposition(|b| *b == b'/');
+            let dir = &path[..dir.unwrap_or(0)];
+            for path in [path, dir] {
+                // What is not there does not forbid anything.
+                unguarded |= flags::unguard(path, &mut self.dirs).unwrap_or(false);
+            }
+        }
+        unguarded
     }
 
     fn execute(
@@ -179,9 +207,11 @@ impl Applier {
                 len,
             } => data::fallocate(self.file(path)?, mode, offset, len),
             Command::EncodedWrite { .. } => self.encoded_write(command),
-            // Inode flags come only for inodes that the parent has, so that applying them would
-            // make a copy depend on how it came about; `btrfs receive` leaves them out too.
-            Command::Fileattr { .. } => Ok(()),
+            Command::Fileattr { path, flags } => {
+                flags::set(path, flags, &mut self.dirs)?;
+                self.dirs.inheritable_changed();
+                Ok(())
+            }
             Command::UpdateExtent { .. } => Err(Cause::NoData),
             Command::Subvol { .. } | Command::Snapshot { .. } | Command::End => {
                 Err(Cause::Misplaced)
@@ -237,7 +267,7 @@ impl Applier {
             return Err(Cause::Misplaced);
         };
         let source = if clone_uuid == self.identity.uuid {
-            self.file(clone_path)
+            self.clone_source(clone_path)
         } else {
             self.foreign
                 .file(clone_uuid, clone_ctransid, clone_path, sources)
@@ -250,6 +280,16 @@ impl Applier {
             len,
         };
         clone::range(self.clone_policy, source, target, range)
+    }
+
+    /// A file of this subvolume, which may be immutable by now.
+    fn clone_source(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
+        match self.file(path) {
+            Err(cause) if cause.errno() == Some(Errno::PERM) => {
+                files::open_foreign(self.dirs.root(), path).map(Arc::new)
+            }
+            opened => opened,
+        }
     }
 
     fn encoded_write(&mut self, command: &Command<'_>) -> Result<(), Cause> {

@@ -70,6 +70,7 @@ mod dirs;
 mod encoded;
 mod error;
 mod files;
+mod flags;
 mod lzo;
 mod metadata;
 mod nodes;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
-use sendshot_sys::search::{self, Item, Key, Lookup, Range};
+use sendshot_sys::search::{self, Item, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
 use crate::entry::{
@@ -68,6 +68,7 @@ pub(crate) struct Scan<'a, W: Write> {
     /// hashes.
     names: Vec<Name>,
     xattrs: Vec<Xattr>,
+    search: Search,
     lookup: Lookup,
 }
 
@@ -79,6 +80,7 @@ impl<'a, W: Write> Scan<'a, W> {
             inode: None,
             names: Vec::new(),
             xattrs: Vec::new(),
+            search: Search::new(),
             lookup: Lookup::new(),
         }
     }
@@ -99,7 +101,10 @@ impl<'a, W: Write> Scan<'a, W> {
             },
             min_transid: 0,
         };
-        search::items(self.snapshot, range, |item| self.item(&item))?;
+        let mut search = std::mem::take(&mut self.search);
+        let searched = search.items(self.snapshot, range, |item| self.item(&item));
+        self.search = search;
+        searched?;
         self.write_names()
     }
 
@@ -228,7 +233,7 @@ impl<'a, W: Write> Scan<'a, W> {
         };
         self.write_names()?;
         if extent.kind == ExtentKind::Regular {
-            extent.extent_generation = self.extent_generation(&extent)?;
+            (extent.extent_generation, extent.is_shared) = self.extent_item(&extent)?;
             let nodatasum = self
                 .inode
                 .as_ref()
@@ -238,8 +243,9 @@ impl<'a, W: Write> Scan<'a, W> {
         self.writer.entry(&Entry::Extent(extent))
     }
 
-    /// Unknown if a balance moves the extent just now.
-    fn extent_generation(&mut self, extent: &Extent) -> io::Result<u64> {
+    /// Its generation, and whether it has more than one reference; unknown if a balance moves the
+    /// extent just now.
+    fn extent_item(&mut self, extent: &Extent) -> io::Result<(u64, bool)> {
         let key = Key {
             objectid: extent.disk_bytenr,
             kind: search::EXTENT_ITEM,
@@ -251,12 +257,13 @@ impl<'a, W: Write> Scan<'a, W> {
             max: key,
             min_transid: 0,
         };
-        let mut generation = u64::MAX;
+        let mut found = (u64::MAX, false);
         self.lookup.first(self.snapshot, range, |item| {
-            generation = Fields(item.data).u64(8)?;
+            let data = Fields(item.data);
+            found = (data.u64(8)?, data.u64(0)? > 1);
             Ok(())
         })?;
-        Ok(generation)
+        Ok(found)
     }
 }
 
@@ -303,6 +310,7 @@ fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
         generation: data.u64(0)?,
         extent_generation: 0,
         leaf_generation: 0,
+        is_shared: false,
     };
     if kind == ExtentKind::Inline {
         extent.disk_len = (bytes.len() - 21) as u64;

@@ -1,44 +1,209 @@
-//! Entries as bytes: small numbers, most of them as differences to the entry before.
+//! Entries as bytes: records of an inode each, whose numbers are told against the same record only.
+//! So a record can be skipped, compared and copied without being understood.
 //!
 //! The layout is documented in `docs/sendshot-file.md`.
 
 use integer_encoding::VarInt;
 
-use crate::entry::{Entry, Extent, ExtentKind, InodeItem, Name, Time, Xattr};
+use crate::entry::{Entry, Extent, ExtentKind, InodeItem, Name, TYPE_MASK, Time, Xattr};
 
-const INODE: u8 = 1;
+/// A record that begins an inode.
+pub(crate) const INODE: u8 = 1;
+/// A record that goes on with the inode of the one before.
+pub(crate) const MORE: u8 = 6;
+
 const NAME: u8 = 2;
 const XATTR: u8 = 3;
 const TARGET: u8 = 4;
 const EXTENT: u8 = 5;
 
+/// In an extent's first byte.
+const SHARED: u8 = 0x80;
+
 /// Longest byte string of an entry: an extended attribute's value fills at most a node.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// What the next entry is told against. Starts anew with every block.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Context {
-    ino: u64,
-    inode: InodeItem,
-    parent: u64,
-    extent_end: u64,
-    disk_end: u64,
-    generation: u64,
-}
 
 /// An entry that makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Nonsense;
 
+/// What the entries of a record are told against.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Context {
+    ino: u64,
+    extent_end: u64,
+    disk_end: u64,
+    generation: u64,
+}
+
+/// What follows in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// An extent.
+    Extent,
+    /// A name, an attribute or a target.
+    Other,
+}
+
+/// Tells what the next entry of a record is.
+pub(crate) fn next(input: &[u8]) -> Option<Next> {
+    match input.first()? {
+        &EXTENT => Some(Next::Extent),
+        _ => Some(Next::Other),
+    }
+}
+
+/// What decides whether an inode has to be looked at closely.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Glance {
+    pub(crate) ino: u64,
+    mode: u32,
+    pub(crate) flags: u64,
+    pub(crate) swap: bool,
+}
+
+impl Glance {
+    /// Of the body of a record that begins an inode.
+    pub(crate) fn at(mut body: &[u8]) -> Result<Self, Nonsense> {
+        Self::take(&mut body)
+    }
+
+    fn take(input: &mut &[u8]) -> Result<Self, Nonsense> {
+        Ok(Self {
+            ino: take_u(input)?,
+            mode: u32::try_from(take_u(input)?).map_err(|_| Nonsense)?,
+            flags: take_u(input)?,
+            swap: take_u8(input)? != 0,
+        })
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.mode & TYPE_MASK == crate::entry::DIRECTORY
+    }
+}
+
+/// The frame of a record: its kind, how many extents it holds and where its body is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) extents: u64,
+    /// Bytes before the body.
+    pub(crate) head: usize,
+    /// Bytes of the body.
+    pub(crate) body: usize,
+}
+
+impl Frame {
+    pub(crate) fn encode(kind: u8, extents: u64, body: usize, out: &mut Vec<u8>) {
+        out.push(kind);
+        put_u(body as u64, out);
+        put_u(extents, out);
+    }
+
+    pub(crate) fn decode(input: &[u8]) -> Result<Self, Nonsense> {
+        let mut rest = input;
+        let kind = take_u8(&mut rest)?;
+        let body = usize::try_from(take_u(&mut rest)?).map_err(|_| Nonsense)?;
+        let extents = take_u(&mut rest)?;
+        if body > rest.len() || (kind != INODE && kind != MORE) {
+            return Err(Nonsense);
+        }
+        Ok(Self {
+            kind,
+            extents,
+            head: input.len() - rest.len(),
+            body,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.head + self.body
+    }
+}
+
 impl Context {
+    /// Begins a record with an inode.
+    pub(crate) fn begin(ino: u64, inode: &InodeItem, out: &mut Vec<u8>) -> Self {
+        put_u(ino, out);
+        put_u(u64::from(inode.mode), out);
+        put_u(inode.flags, out);
+        out.push(u8::from(inode.swap));
+        put_u(inode.generation, out);
+        put_i(inode.transid.wrapping_sub(inode.generation) as i64, out);
+        put_u(inode.size, out);
+        put_u(u64::from(inode.uid), out);
+        put_u(u64::from(inode.gid), out);
+        put_u(inode.rdev, out);
+        put_time(inode.mtime, 0, out);
+        put_time(inode.atime, inode.mtime.sec, out);
+        Self {
+            ino,
+            generation: inode.generation,
+            ..Self::default()
+        }
+    }
+
+    /// Reads what [`Context::begin`] wrote.
+    pub(crate) fn begun(input: &mut &[u8]) -> Result<(Self, u64, InodeItem), Nonsense> {
+        let Glance {
+            ino,
+            mode,
+            flags,
+            swap,
+        } = Glance::take(input)?;
+        let generation = take_u(input)?;
+        let transid = generation.wrapping_add(take_i(input)? as u64);
+        let size = take_u(input)?;
+        let (uid, gid) = (take_u32(input)?, take_u32(input)?);
+        let rdev = take_u(input)?;
+        let mtime = take_time(0, input)?;
+        let atime = take_time(mtime.sec, input)?;
+        let inode = InodeItem {
+            generation,
+            transid,
+            size,
+            uid,
+            gid,
+            mode,
+            rdev,
+            flags,
+            atime,
+            mtime,
+            swap,
+        };
+        let context = Self {
+            ino,
+            generation,
+            ..Self::default()
+        };
+        Ok((context, ino, inode))
+    }
+
+    /// Begins a record that goes on with an inode.
+    pub(crate) fn go_on(ino: u64, out: &mut Vec<u8>) -> Self {
+        put_u(ino, out);
+        Self {
+            ino,
+            ..Self::default()
+        }
+    }
+
+    /// Reads what [`Context::go_on`] wrote.
+    pub(crate) fn gone_on(input: &mut &[u8]) -> Result<Self, Nonsense> {
+        Ok(Self {
+            ino: take_u(input)?,
+            ..Self::default()
+        })
+    }
+
+    /// Writes an entry that belongs to the inode; inodes themselves begin a record.
     pub(crate) fn encode(&mut self, entry: &Entry, out: &mut Vec<u8>) {
         match entry {
-            Entry::Inode(ino, inode) => self.put_inode(*ino, inode, out),
+            Entry::Inode(..) => {}
             Entry::Name(name) => {
                 out.push(NAME);
-                put_i(name.parent.wrapping_sub(self.parent) as i64, out);
+                put_i(name.parent.wrapping_sub(self.ino) as i64, out);
                 put_bytes(&name.name, out);
-                self.parent = name.parent;
             }
             Entry::Xattr(xattr) => {
                 out.push(XATTR);
@@ -55,64 +220,37 @@ impl Context {
 
     pub(crate) fn decode(&mut self, input: &mut &[u8]) -> Result<Entry, Nonsense> {
         match take_u8(input)? {
-            INODE => self.take_inode(input),
             NAME => {
-                let parent = self.parent.wrapping_add(take_i(input)? as u64);
-                self.parent = parent;
-                let name = take_bytes(input)?;
+                let parent = self.ino.wrapping_add(take_i(input)? as u64);
+                let name = take_bytes(input)?.to_vec();
                 Ok(Entry::Name(Name { parent, name }))
             }
             XATTR => Ok(Entry::Xattr(Xattr {
-                name: take_bytes(input)?,
-                value: take_bytes(input)?,
+                name: take_bytes(input)?.to_vec(),
+                value: take_bytes(input)?.to_vec(),
             })),
-            TARGET => Ok(Entry::Target(take_bytes(input)?)),
+            TARGET => Ok(Entry::Target(take_bytes(input)?.to_vec())),
+            EXTENT => self.take_extent(input).map(Entry::Extent),
+            _ => Err(Nonsense),
+        }
+    }
+
+    /// An extent, whose kind byte is the next.
+    pub(crate) fn decode_extent(&mut self, input: &mut &[u8]) -> Result<Extent, Nonsense> {
+        match take_u8(input)? {
             EXTENT => self.take_extent(input),
             _ => Err(Nonsense),
         }
     }
 
-    fn put_inode(&mut self, ino: u64, inode: &InodeItem, out: &mut Vec<u8>) {
-        let before = &self.inode;
-        out.push(INODE);
-        put_u(ino.wrapping_sub(self.ino), out);
-        put_i(inode.generation.wrapping_sub(before.generation) as i64, out);
-        put_i(inode.transid.wrapping_sub(inode.generation) as i64, out);
-        put_u(inode.size, out);
-        put_i(i64::from(inode.uid) - i64::from(before.uid), out);
-        put_i(i64::from(inode.gid) - i64::from(before.gid), out);
-        put_u(u64::from(inode.mode), out);
-        put_u(inode.rdev, out);
-        put_u(inode.flags, out);
-        put_time(inode.mtime, before.mtime, out);
-        put_time(inode.atime, before.atime, out);
-        out.push(u8::from(inode.swap));
-        self.ino = ino;
-        self.inode = inode.clone();
-        self.extent_end = 0;
-    }
-
-    fn take_inode(&mut self, input: &mut &[u8]) -> Result<Entry, Nonsense> {
-        let before = &self.inode;
-        let ino = self.ino.wrapping_add(take_u(input)?);
-        let generation = before.generation.wrapping_add(take_i(input)? as u64);
-        let inode = InodeItem {
-            generation,
-            transid: generation.wrapping_add(take_i(input)? as u64),
-            size: take_u(input)?,
-            uid: moved(before.uid, take_i(input)?)?,
-            gid: moved(before.gid, take_i(input)?)?,
-            mode: u32::try_from(take_u(input)?).map_err(|_| Nonsense)?,
-            rdev: take_u(input)?,
-            flags: take_u(input)?,
-            mtime: take_time(before.mtime, input)?,
-            atime: take_time(before.atime, input)?,
-            swap: take_u8(input)? != 0,
-        };
-        self.ino = ino;
-        self.inode = inode.clone();
-        self.extent_end = 0;
-        Ok(Entry::Inode(ino, inode))
+    /// The directories that name the inode, as far as this record tells.
+    pub(crate) fn parents(mut self, mut input: &[u8], mut each: impl FnMut(u64)) {
+        while input.first() == Some(&NAME) {
+            match self.decode(&mut input) {
+                Ok(Entry::Name(name)) => each(name.parent),
+                _ => return,
+            }
+        }
     }
 
     fn put_extent(&mut self, extent: &Extent, out: &mut Vec<u8>) {
@@ -122,7 +260,8 @@ impl Context {
             ExtentKind::Regular => 1,
             ExtentKind::Prealloc => 2,
         };
-        out.push(kind | (extent.compression << 2));
+        let shared = if extent.is_shared { SHARED } else { 0 };
+        out.push(kind | (extent.compression << 2) | shared);
         put_u(extent.offset.wrapping_sub(self.extent_end), out);
         put_u(extent.len, out);
         put_u(extent.ram_bytes.wrapping_sub(extent.len), out);
@@ -138,7 +277,7 @@ impl Context {
         self.after_extent(extent);
     }
 
-    fn take_extent(&mut self, input: &mut &[u8]) -> Result<Entry, Nonsense> {
+    fn take_extent(&mut self, input: &mut &[u8]) -> Result<Extent, Nonsense> {
         let flags = take_u8(input)?;
         let kind = match flags & 3 {
             0 => ExtentKind::Inline,
@@ -157,7 +296,7 @@ impl Context {
             offset,
             len,
             kind,
-            compression: flags >> 2,
+            compression: (flags & !SHARED) >> 2,
             ram_bytes,
             disk_bytenr,
             disk_len,
@@ -165,9 +304,10 @@ impl Context {
             generation,
             extent_generation: generation.wrapping_add(take_i(input)? as u64),
             leaf_generation: take_u(input)?,
+            is_shared: flags & SHARED != 0,
         };
         self.after_extent(&extent);
-        Ok(Entry::Extent(extent))
+        Ok(extent)
     }
 
     fn after_extent(&mut self, extent: &Extent) {
@@ -177,11 +317,6 @@ impl Context {
         }
         self.generation = extent.generation;
     }
-}
-
-fn moved(before: u32, by: i64) -> Result<u32, Nonsense> {
-    let now = i64::from(before).checked_add(by).ok_or(Nonsense)?;
-    u32::try_from(now).map_err(|_| Nonsense)
 }
 
 fn put_u(value: u64, out: &mut Vec<u8>) {
@@ -201,8 +336,8 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-fn put_time(time: Time, before: Time, out: &mut Vec<u8>) {
-    put_i(time.sec.wrapping_sub(before.sec), out);
+fn put_time(time: Time, from: i64, out: &mut Vec<u8>) {
+    put_i(time.sec.wrapping_sub(from), out);
     put_u(u64::from(time.nsec), out);
 }
 
@@ -213,9 +348,22 @@ fn take_u8(input: &mut &[u8]) -> Result<u8, Nonsense> {
 }
 
 fn take_u(input: &mut &[u8]) -> Result<u64, Nonsense> {
-    let (value, len) = u64::decode_var(input).ok_or(Nonsense)?;
-    *input = input.get(len..).ok_or(Nonsense)?;
-    Ok(value)
+    match input.split_first() {
+        // Most numbers are small.
+        Some((first, rest)) if *first < 0x80 => {
+            *input = rest;
+            Ok(u64::from(*first))
+        }
+        _ => {
+            let (value, len) = u64::decode_var(input).ok_or(Nonsense)?;
+            *input = input.get(len..).ok_or(Nonsense)?;
+            Ok(value)
+        }
+    }
+}
+
+fn take_u32(input: &mut &[u8]) -> Result<u32, Nonsense> {
+    u32::try_from(take_u(input)?).map_err(|_| Nonsense)
 }
 
 fn take_i(input: &mut &[u8]) -> Result<i64, Nonsense> {
@@ -224,19 +372,19 @@ fn take_i(input: &mut &[u8]) -> Result<i64, Nonsense> {
     Ok(value)
 }
 
-fn take_bytes(input: &mut &[u8]) -> Result<Vec<u8>, Nonsense> {
+fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Nonsense> {
     let len = take_u(input)?;
     if len > MAX_BYTES || len > input.len() as u64 {
         return Err(Nonsense);
     }
     let (bytes, rest) = input.split_at(len as usize);
     *input = rest;
-    Ok(bytes.to_vec())
+    Ok(bytes)
 }
 
-fn take_time(before: Time, input: &mut &[u8]) -> Result<Time, Nonsense> {
+fn take_time(from: i64, input: &mut &[u8]) -> Result<Time, Nonsense> {
     Ok(Time {
-        sec: before.sec.wrapping_add(take_i(input)?),
-        nsec: u32::try_from(take_u(input)?).map_err(|_| Nonsense)?,
+        sec: from.wrapping_add(take_i(input)?),
+        nsec: take_u32(input)?,
     })
 }

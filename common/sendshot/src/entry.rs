@@ -8,6 +8,20 @@ pub const ROOT: u64 = 256;
 /// Inode flag: data without checksums, which may be overwritten in place.
 pub const NODATASUM: u64 = 1;
 
+/// Inode flag: data that is overwritten in place.
+pub const NODATACOW: u64 = 2;
+/// Inode flag: nothing is compressed.
+pub const NOCOMPRESS: u64 = 8;
+/// Inode flag: what is written is compressed.
+pub const COMPRESS: u64 = 0x800;
+/// Inode flags that forbid changes: immutable, append-only.
+pub const GUARDS: u64 = 0x40 | 0x80;
+/// Inode flags that new things take over from their directory.
+pub const INHERITED: u64 = NODATACOW | NOCOMPRESS | COMPRESS;
+/// Inode flags that a user can set, with those for synchronous writes, `nodump`, `noatime` and
+/// synchronous directories.
+pub const SETTABLE: u64 = INHERITED | GUARDS | 0x20 | 0x100 | 0x200 | 0x400;
+
 /// Bits of the mode that tell the type.
 pub const TYPE_MASK: u32 = 0o170_000;
 /// Type of a directory.
@@ -102,6 +116,11 @@ impl InodeItem {
         self.kind() == DIRECTORY
     }
 
+    /// Whether it is a regular file.
+    pub fn is_regular(&self) -> bool {
+        self.kind() == REGULAR
+    }
+
     /// Whether its data may have been overwritten in place.
     pub fn is_nodatasum(&self) -> bool {
         self.flags & NODATASUM != 0
@@ -163,6 +182,9 @@ pub struct Extent {
     pub extent_generation: u64,
     /// Generation of the leaf that held the mapping, for files without checksums; else 0.
     pub leaf_generation: u64,
+    /// Whether the extent had more than one reference when this was read from the file system. It
+    /// says where to look for clones, and nothing about what is unchanged.
+    pub is_shared: bool,
 }
 
 impl Extent {

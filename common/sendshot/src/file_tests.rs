@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::entry::{Entry, Extent};
 use crate::entry::{ExtentKind, Time};
 
 fn head() -> Head {
@@ -62,6 +63,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             generation: n[6],
             extent_generation: n[7],
             leaf_generation: n[8],
+            is_shared: n[8] % 2 == 1,
         })
     });
     prop_oneof![inode, name, xattr, bytes().prop_map(Entry::Target), extent]
@@ -123,7 +125,13 @@ fn refusals_name_the_file_and_the_remedy() {
     let too_new = opened(&bytes).unwrap_err();
     assert_eq!(
         too_new.to_string(),
-        "a.sendshot: has layout version 99, this program reads 1; upgrade Sendshot"
+        "a.sendshot: has layout version 99, this program reads 2; upgrade Sendshot"
+    );
+    bytes[8] = 1;
+    let too_old = opened(&bytes).unwrap_err();
+    assert!(
+        too_old.to_string().contains("of an earlier program"),
+        "{too_old}"
     );
     let mut longer = written(&[]);
     longer.push(0);

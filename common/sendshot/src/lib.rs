@@ -8,24 +8,32 @@
 //! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
 //!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it;
-//!   [`mod@measure`] tells its size without making it.
+//!   [`mod@measure`] tells its size without making it;
+//! - [`mod@hashes`] lie beside a sendshot, for files without checksums, and [`verify()`] reads what
+//!   only they can tell.
 
 pub mod capture;
 mod codec;
 pub mod diff;
 pub mod entry;
 pub mod file;
+pub mod hashes;
 pub mod measure;
 mod paths;
+mod reader;
 pub mod recapture;
 pub mod rule;
 pub mod save;
+pub mod snapshot;
 pub mod stream;
+pub mod verify;
+mod writer;
 
 pub use capture::capture;
 pub use diff::diff;
 pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
 pub use file::{Reader, Sendshot, Writer};
 pub use recapture::recapture;
-pub use save::{open_at, save, save_to};
-pub use stream::stream;
+pub use save::{open, open_at, save, save_to};
+pub use stream::{Source, stream};
+pub use verify::verify;

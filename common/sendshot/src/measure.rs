@@ -128,6 +128,7 @@ impl Sink for Counter {
                 };
                 self.count(&command, extent.disk_len)
             }
+            Step::Check { .. } | Step::Hash { .. } => Ok(()),
         }
     }
 }

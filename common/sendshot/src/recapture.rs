@@ -13,15 +13,16 @@
 //!   again, are looked up one by one.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-use sendshot_sys::search::{self, Key, Lookup, Range};
+use sendshot_sys::search::{self, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume;
 
 use crate::capture::{LAST_INODE, Scan, capture, head};
-use crate::entry::{Entry, Head, InodeItem, Name, ROOT};
-use crate::file::{self, Counts, Inode, Sendshot, Writer};
+use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK};
+use crate::file::{self, Counts, Reader, Sendshot, Writer};
 use crate::rule::Kinship;
 
 /// How a sendshot was made.
@@ -59,109 +60,175 @@ pub fn recapture<W: Write>(
         let (out, head, counts) = capture(snapshot, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
-    let again = changed(&snapshot, m.head().otransid)?;
-    let mut gone = Gone::new(m, &snapshot, &again)?;
+    let changed = Changed::find(&snapshot, m.head().otransid)?;
+    let mut gone = Gone::new(m, &snapshot, &changed)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
     let mut reader = m.reader()?;
-    let mut next = again.iter().copied().peekable();
-    while let Some(inode) = reader.next_inode()? {
-        while let Some(ino) = next.next_if(|ino| *ino <= inode.ino) {
-            scan.inodes(ino, ino)?;
+    let mut next = changed.again.iter().copied().peekable();
+    // Neighbours are read with one search.
+    let mut run: Option<(u64, u64)> = None;
+    while let Some(old) = reader.glance()? {
+        let mut is_read_again = false;
+        while let Some(ino) = next.next_if(|ino| *ino <= old.ino) {
+            run = Some((run.map_or(ino, |(first, _)| first), ino));
+            is_read_again = ino == old.ino;
         }
-        if again.binary_search(&inode.ino).is_ok() || gone.is_gone(&inode)? {
+        if is_read_again || gone.is_gone(old.ino, &mut reader)? {
+            reader.skip_inode()?;
             continue;
         }
-        for entry in entries(inode) {
-            scan.writer.entry(&entry)?;
+        if let Some((first, last)) = run.take() {
+            scan.inodes(first, last)?;
         }
-        while let Some(extent) = reader.next_extent()? {
-            scan.writer.entry(&Entry::Extent(extent))?;
-        }
+        reader.copy(&mut scan.writer)??;
     }
     for ino in next {
-        scan.inodes(ino, ino)?;
+        run = Some((run.map_or(ino, |(first, _)| first), ino));
+    }
+    if let Some((first, last)) = run {
+        scan.inodes(first, last)?;
     }
     let (out, counts) = scan.writer.finish()?;
-    Ok((out, head, counts, Effort::Changes(again.len() as u64)))
+    let read = changed.again.len() as u64;
+    Ok((out, head, counts, Effort::Changes(read)))
 }
 
-fn entries(inode: Inode) -> impl Iterator<Item = Entry> {
-    let names = inode.names.into_iter().map(Entry::Name);
-    let xattrs = inode.xattrs.into_iter().map(Entry::Xattr);
-    let target = inode.target.map(Entry::Target);
-    std::iter::once(Entry::Inode(inode.ino, inode.item))
-        .chain(names)
-        .chain(xattrs)
-        .chain(target)
+/// What a search that skips leaves no younger than M finds.
+struct Changed {
+    /// Numbers of the inodes that have an item in a younger leaf, sorted.
+    again: Vec<u64>,
+    /// Numbers of the directories that changed themselves, sorted: among them every one that lost
+    /// a name.
+    dirs: Vec<u64>,
 }
 
-/// Numbers of the inodes that have an item in a leaf younger than `since`, sorted.
-fn changed(snapshot: impl AsFd, since: u64) -> io::Result<Vec<u64>> {
-    let range = Range {
-        tree: 0,
-        min: Key {
-            objectid: ROOT,
-            kind: 0,
-            offset: 0,
-        },
-        max: Key {
-            objectid: LAST_INODE,
-            kind: u8::MAX,
-            offset: u64::MAX,
-        },
-        min_transid: since + 1,
-    };
-    let mut changed: Vec<u64> = Vec::new();
-    search::items(snapshot, range, |item| {
-        if changed.last() != Some(&item.key.objectid) {
-            changed.push(item.key.objectid);
-        }
-        Ok(())
-    })?;
-    Ok(changed)
+impl Changed {
+    fn find(snapshot: impl AsFd, since: u64) -> io::Result<Self> {
+        let range = Range {
+            tree: 0,
+            min: Key {
+                objectid: ROOT,
+                kind: 0,
+                offset: 0,
+            },
+            max: Key {
+                objectid: LAST_INODE,
+                kind: u8::MAX,
+                offset: u64::MAX,
+            },
+            min_transid: since + 1,
+        };
+        let (mut again, mut dirs) = (Vec::new(), Vec::new());
+        search::items(snapshot, range, |item| {
+            let ino = item.key.objectid;
+            if again.last() != Some(&ino) {
+                again.push(ino);
+            }
+            if item.key.kind == search::INODE_ITEM && is_changed_dir(item.data, since) {
+                dirs.push(ino);
+            }
+            Ok(())
+        })?;
+        Ok(Self { again, dirs })
+    }
+
+    fn was_read_again(&self, ino: u64) -> bool {
+        self.again.binary_search(&ino).is_ok()
+    }
+
+    fn has_changed(&self, ino: u64) -> bool {
+        self.dirs.binary_search(&ino).is_ok()
+    }
+}
+
+/// Whether an inode item is that of a directory that changed later.
+fn is_changed_dir(item: &[u8], since: u64) -> bool {
+    let transid = item.get(8..16).and_then(|bytes| bytes.try_into().ok());
+    let mode = item.get(52..56).and_then(|bytes| bytes.try_into().ok());
+    let kind = mode.map(|mode| u32::from_le_bytes(mode) & TYPE_MASK);
+    kind == Some(DIRECTORY) && transid.map(u64::from_le_bytes) > Some(since)
 }
 
 /// Finds out which inodes of M are gone.
 struct Gone<'a, F> {
     snapshot: &'a F,
-    again: &'a [u64],
+    changed: &'a Changed,
+    search: Search,
     lookup: Lookup,
     /// M's directories: the directory that names them, and their generation.
     dirs: HashMap<u64, (u64, u64)>,
     /// Directories about which it is known already whether they are gone.
     known: HashMap<u64, bool>,
+    /// Of changed directories: numbers of what they name now, sorted.
+    children: HashMap<u64, Vec<u64>>,
+    /// Kept for its memory.
+    parents: Vec<u64>,
 }
 
 impl<'a, F: AsFd> Gone<'a, F> {
-    fn new(m: &Sendshot, snapshot: &'a F, again: &'a [u64]) -> Result<Self, Error> {
+    fn new(m: &Sendshot, snapshot: &'a F, changed: &'a Changed) -> Result<Self, Error> {
         let mut dirs = HashMap::new();
         let mut reader = m.reader()?;
-        while let Some(inode) = reader.next_inode()? {
-            if inode.item.is_dir() {
-                let parent = inode.names.first().map_or(ROOT, |name| name.parent);
-                dirs.insert(inode.ino, (parent, inode.item.generation));
+        while !changed.dirs.is_empty()
+            && let Some(old) = reader.glance()?
+        {
+            if old.is_dir() {
+                let mut parent = None;
+                let generation = reader.parents_ahead(|dir| parent = Some(dir))?;
+                dirs.insert(old.ino, (parent.unwrap_or(ROOT), generation));
             }
+            reader.skip_inode()?;
         }
         Ok(Self {
             snapshot,
-            again,
+            changed,
+            search: Search::new(),
             lookup: Lookup::new(),
             dirs,
             known: HashMap::new(),
+            children: HashMap::new(),
+            parents: Vec::new(),
         })
     }
 
-    /// Whether an inode that was not read again is gone.
-    fn is_gone(&mut self, inode: &Inode) -> io::Result<bool> {
-        let mut doubtful = inode.ino != ROOT && inode.names.is_empty();
-        for Name { parent, .. } in &inode.names {
-            doubtful |= self.was_read_again(*parent) || self.is_dir_gone(*parent)?;
+    /// Whether the inode that `m` gives next, which was not read again, is gone.
+    fn is_gone(&mut self, ino: u64, m: &mut Reader<&File>) -> Result<bool, Error> {
+        if ino == ROOT || self.changed.dirs.is_empty() {
+            return Ok(false);
         }
-        Ok(doubtful && !self.exists(inode.ino, &inode.item)?)
+        let mut parents = std::mem::take(&mut self.parents);
+        parents.clear();
+        let generation = m.parents_ahead(|parent| parents.push(parent))?;
+        let mut is_named = false;
+        for parent in &parents {
+            is_named = is_named || (!self.is_dir_gone(*parent)? && self.names(*parent, ino)?);
+        }
+        self.parents = parents;
+        Ok(!is_named && !self.exists(ino, generation)?)
     }
 
-    fn was_read_again(&self, ino: u64) -> bool {
-        self.again.binary_search(&ino).is_ok()
+    /// Whether a directory that is there names an inode which it named in M.
+    fn names(&mut self, dir: u64, ino: u64) -> io::Result<bool> {
+        if !self.changed.has_changed(dir) {
+            return Ok(true);
+        }
+        if let Some(children) = self.children.get(&dir) {
+            return Ok(children.binary_search(&ino).is_ok());
+        }
+        let range = Range::of_object(0, dir, search::DIR_INDEX);
+        let mut children = Vec::new();
+        self.search.items(self.snapshot, range, |item| {
+            // Nested subvolumes have numbers of another kind.
+            if item.data.get(8) == Some(&search::INODE_ITEM) {
+                let bytes = item.data.get(..8).and_then(|bytes| bytes.try_into().ok());
+                children.extend(bytes.map(u64::from_le_bytes));
+            }
+            Ok(())
+        })?;
+        children.sort_unstable();
+        let named = children.binary_search(&ino).is_ok();
+        self.children.insert(dir, children);
+        Ok(named)
     }
 
     /// Walks up until something is known, then looks downwards at what is in doubt.
@@ -173,7 +240,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
                 break *known;
             }
             // One that was read again is there, or its number would not have been found.
-            if at == ROOT || chain.len() > self.dirs.len() {
+            if at == ROOT || self.changed.was_read_again(at) || chain.len() > self.dirs.len() {
                 break false;
             }
             chain.push(at);
@@ -184,18 +251,14 @@ impl<'a, F: AsFd> Gone<'a, F> {
         };
         while let Some(dir) = chain.pop() {
             let (parent, generation) = self.dirs.get(&dir).copied().unwrap_or((ROOT, 0));
-            let doubtful = gone || self.was_read_again(parent);
-            let item = InodeItem {
-                generation,
-                ..InodeItem::default()
-            };
-            gone = doubtful && !self.exists(dir, &item)?;
+            let is_named = !gone && self.names(parent, dir)?;
+            gone = !is_named && !self.exists(dir, generation)?;
             self.known.insert(dir, gone);
         }
         Ok(gone)
     }
 
-    fn exists(&mut self, ino: u64, item: &InodeItem) -> io::Result<bool> {
+    fn exists(&mut self, ino: u64, generation: u64) -> io::Result<bool> {
         let key = Key {
             objectid: ino,
             kind: search::INODE_ITEM,
@@ -209,8 +272,8 @@ impl<'a, F: AsFd> Gone<'a, F> {
         };
         let mut same = false;
         self.lookup.first(self.snapshot, range, |found| {
-            let generation = found.data.get(..8).and_then(|bytes| bytes.try_into().ok());
-            same = generation.map(u64::from_le_bytes) == Some(item.generation);
+            let bytes = found.data.get(..8).and_then(|bytes| bytes.try_into().ok());
+            same = bytes.map(u64::from_le_bytes) == Some(generation);
             Ok(())
         })?;
         Ok(same)

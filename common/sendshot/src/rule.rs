@@ -27,7 +27,14 @@
 //! **Without checksums** (NODATASUM) data *is* written in place, at times even through another
 //! subvolume that shares the extent while we do not. Only if the leaf that holds the mapping is
 //! not younger than `s` was the extent referenced by us all the time, which forces others to
-//! copy. In a younger leaf the range is sent.
+//! copy. In a younger leaf the range is sent, unless [`mod@crate::hashes`] has hashes of what M
+//! and N hold there, and they are equal.
+//!
+//! **Clones.** The argument for extents holds between any two files: data with checksums that N has
+//! at an address which was not allocated after `s` is the data that M had at this address, in
+//! whatever file. Within N two files that have the same address, allocated no later than N was
+//! taken, share the data: a balance that moved one of them in the middle of the capture
+//! allocated its new place later.
 //!
 //! **Inline and preallocated** data never equals anything. In doubt it is sent.
 
@@ -76,6 +83,11 @@ impl Rule {
         }
     }
 
+    /// Whether transactions tell what changed.
+    pub fn has_lineage(&self) -> bool {
+        self.kinship == Kinship::Lineage
+    }
+
     /// Whether both are the same object, whatever changed in it. What cannot be changed in
     /// place (type, device number, link target) must agree; `targets` are those of links.
     pub fn is_same_object(
@@ -98,6 +110,18 @@ impl Rule {
 
     /// Whether the range where two items of the same object overlap is unchanged.
     pub fn is_same_data(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
+        let held =
+            !inode.is_nodatasum() || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
+        self.is_same_extent(inode, m, n) && held
+    }
+
+    /// Whether the range would be unchanged but for a leaf that is too young. Then equal hashes
+    /// of what M and N hold decide.
+    pub fn is_same_if_hashed(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
+        self.is_same_extent(inode, m, n) && !self.is_same_data(inode, m, n)
+    }
+
+    fn is_same_extent(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
         let same_mapping = m.kind == ExtentKind::Regular
             && n.kind == ExtentKind::Regular
             && m.disk_bytenr == n.disk_bytenr
@@ -105,10 +129,12 @@ impl Rule {
             && m.disk_offset.wrapping_sub(m.offset) == n.disk_offset.wrapping_sub(n.offset)
             && m.generation == n.generation
             && m.compression == n.compression;
-        let same_allocation = n.extent_generation <= self.since;
-        let held =
-            !inode.is_nodatasum() || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
-        self.kinship != Kinship::None && same_mapping && same_allocation && held && !inode.swap
+        same_mapping && self.is_same_allocation(n) && !inode.swap
+    }
+
+    /// Whether what N has at this address is what M had there, if M had anything.
+    pub fn is_same_allocation(&self, n: &Extent) -> bool {
+        self.kinship != Kinship::None && n.extent_generation <= self.since
     }
 }
 
@@ -161,6 +187,7 @@ mod tests {
             generation: 23,
             extent_generation: 23,
             leaf_generation: 0,
+            is_shared: false,
         }
     }
 

@@ -11,6 +11,7 @@ use sendshot_sys::durable;
 
 use crate::capture::capture;
 use crate::file::{self, Sendshot};
+use crate::hashes;
 use crate::recapture::{self, Effort, recapture};
 
 /// Why a sendshot was not saved.
@@ -65,6 +66,15 @@ pub fn save_to(
     before: Option<&Sendshot>,
     path: &Path,
 ) -> Result<(Sendshot, Effort), Error> {
+    let (dir, name) = place(path)?;
+    save(snapshot, before, dir, name)
+}
+
+/// The directory of a file, opened, and its name there.
+///
+/// # Errors
+/// The kernel's, and `InvalidInput` for a path without a name.
+pub fn place(path: &Path) -> io::Result<(File, &OsStr)> {
     let name = path
         .file_name()
         .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -72,18 +82,35 @@ pub fn save_to(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    save(snapshot, before, File::open(parent)?, name)
+    Ok((File::open(parent)?, name))
 }
 
-/// Opens and checks the sendshot `name` of `dir`.
+/// [`open_at`] with a path.
+///
+/// # Errors
+/// See [`file::Error`].
+pub fn open(path: &Path) -> Result<Sendshot, file::Error> {
+    let sendshot = Sendshot::open(path)?;
+    let hashes = match place(path) {
+        Ok((dir, name)) => hashes::open_at(dir, name, sendshot.head().uuid),
+        Err(_) => None,
+    };
+    Ok(sendshot.with_hashes(hashes))
+}
+
+/// Opens and checks the sendshot `name` of `dir`, with its companion if there is a good one.
 ///
 /// # Errors
 /// See [`file::Error`].
 pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
     let path = PathBuf::from(name);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(file) => Sendshot::from_file(File::from(file), &path),
+    match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+        Ok(file) => {
+            let sendshot = Sendshot::from_file(File::from(file), &path)?;
+            let hashes = hashes::open_at(dir, name, sendshot.head().uuid);
+            Ok(sendshot.with_hashes(hashes))
+        }
         Err(e) => Err(file::Error::Io {
             path,
             source: e.into(),

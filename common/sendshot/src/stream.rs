@@ -1,17 +1,17 @@
 //! From the steps of a diff to the bytes of a send stream; data is read from the snapshot.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufWriter};
+use std::os::fd::AsFd;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_stream::{Command, EncodeError, Encoder, MAX_DATA_V1, MAX_DATA_V2};
 use sendshot_sys::encoded::{self, Encoding};
 
 use crate::diff::{self, Sink, Step, Version, diff};
 use crate::entry::Extent;
 use crate::file::Sendshot;
+use crate::hashes::{self, Hash};
+use crate::snapshot::{self, Snapshot};
 
 /// Most bytes an encoded extent has on disk.
 const MAX_ENCODED: usize = 128 * 1024;
@@ -28,26 +28,12 @@ pub enum Error {
     /// A command cannot be told in the format.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// A file of the snapshot cannot be read.
-    #[error("read {} of the snapshot", sendshot_stream::dump::escaped(path))]
-    Read {
-        /// The file.
-        path: Vec<u8>,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the snapshot is shorter than its sendshot says.
-    #[error(
-        "{} of the snapshot ends at byte {offset}, which its sendshot does not say",
-        sendshot_stream::dump::escaped(path)
-    )]
-    Short {
-        /// The file.
-        path: Vec<u8>,
-        /// Where.
-        offset: u64,
-    },
+    /// Data cannot be read.
+    #[error(transparent)]
+    Read(#[from] snapshot::Error),
+    /// Hashes for the next push cannot be written.
+    #[error("write the hashes of blocks")]
+    Hashes(#[source] io::Error),
     /// The stream cannot be written.
     #[error("write the stream")]
     Write(#[source] io::Error),
@@ -68,45 +54,65 @@ pub(crate) fn chunk(version: Version) -> usize {
     }
 }
 
-/// Writes the stream of `n`, based on `m` or in full, to `out`. `snapshot` is the root
-/// directory of the snapshot that `n` was captured from.
+/// What a stream is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a, F> {
+    /// What the receiver has; `None` for a full send.
+    pub m: Option<&'a Sendshot>,
+    /// What it will have.
+    pub n: &'a Sendshot,
+    /// Root directory of the snapshot that `n` was captured from.
+    pub snapshot: F,
+    /// What the stream calls the subvolume.
+    pub name: &'a [u8],
+    /// Version of the stream.
+    pub version: Version,
+}
+
+/// Where hashes of blocks go.
+pub type HashWriter = hashes::Writer<BufWriter<File>>;
+
+/// Hands the stream to `out`, part by part, and the hashes that the next push will want to
+/// `hashes`.
 ///
 /// # Errors
 /// See [`Error`]; what was written is then of no use.
-pub fn stream(
-    m: Option<&Sendshot>,
-    n: &Sendshot,
-    snapshot: impl AsFd,
-    name: &[u8],
-    version: Version,
+pub fn stream<F: AsFd>(
+    source: &Source<'_, F>,
+    hashes: Option<&mut HashWriter>,
     out: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let mut writer = Stream::new(
-        snapshot
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(Error::Write)?,
+    let snapshot = Snapshot::new(&source.snapshot).map_err(Error::Write)?;
+    let mut writer = Stream::new(snapshot, source.version, hashes, out);
+    let Source {
+        m,
+        n,
+        name,
         version,
-        out,
-    );
+        ..
+    } = *source;
     diff(m, n, name, version, &mut writer)?;
     writer.flush()
 }
 
 /// Reads what steps need and encodes them.
-struct Stream<F> {
-    snapshot: OwnedFd,
+struct Stream<'h, F> {
+    snapshot: Snapshot,
     encoder: Encoder,
     chunk: usize,
     out: F,
     batch: Vec<u8>,
-    /// The file that was read last: its steps follow each other.
-    open: Option<(Vec<u8>, File)>,
     encoded: Vec<u8>,
+    hashes: Option<&'h mut HashWriter>,
 }
 
-impl<F: FnMut(&[u8]) -> io::Result<()>> Stream<F> {
-    fn new(snapshot: OwnedFd, stream: Version, out: F) -> Self {
+impl<'h, F: FnMut(&[u8]) -> io::Result<()>> Stream<'h, F> {
+    fn new(
+        snapshot: Snapshot,
+        stream: Version,
+        hashes: Option<&'h mut HashWriter>,
+        out: F,
+    ) -> Self {
         let encoder = Encoder::new(version(stream));
         let mut batch = Vec::with_capacity(BATCH + BATCH / 2);
         encoder.header(&mut batch);
@@ -116,8 +122,8 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Stream<F> {
             chunk: chunk(stream),
             out,
             batch,
-            open: None,
             encoded: vec![0; MAX_ENCODED],
+            hashes,
         }
     }
 
@@ -127,39 +133,20 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Stream<F> {
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8]) -> Result<&File, Error> {
-        if self.open.as_ref().is_none_or(|(open, _)| open != path) {
-            let file = open(&self.snapshot, path).map_err(|source| Error::Read {
-                path: path.to_vec(),
-                source,
-            })?;
-            self.open = Some((path.to_vec(), file));
-        }
-        match &self.open {
-            Some((_, file)) => Ok(file),
-            None => Err(Error::Short {
-                path: path.to_vec(),
-                offset: 0,
-            }),
-        }
-    }
-
     fn data(&mut self, path: &[u8], offset: u64, len: u64) -> Result<(), Error> {
         let (mut at, end) = (offset, offset + len);
         let (chunk, encoder) = (self.chunk, self.encoder);
         while at < end {
             let len = usize::try_from(end - at).unwrap_or(chunk).min(chunk);
-            let mut batch = std::mem::take(&mut self.batch);
-            let file = self.file(path)?;
             let command = Command::Write {
                 path,
                 offset: at,
                 data: b"",
             };
-            encoder.command_with_data(&command, len, &mut batch, |buffer| {
-                read_exact(file, buffer, path, at)
+            let (batch, snapshot) = (&mut self.batch, &mut self.snapshot);
+            encoder.command_with_data(&command, len, batch, |buffer| {
+                snapshot.read(path, at, buffer).map_err(Error::Read)
             })?;
-            self.batch = batch;
             at += len as u64;
             self.pass_on()?;
         }
@@ -169,7 +156,7 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Stream<F> {
     /// The extent as it is stored, if the kernel gives just that; else its data.
     fn encoded(&mut self, path: &[u8], extent: &Extent, len: u64) -> Result<(), Error> {
         let mut buffer = std::mem::take(&mut self.encoded);
-        let file = self.file(path)?;
+        let file = self.snapshot.file(path)?;
         let read = encoded::encoded_read(file, extent.offset, len, &mut buffer);
         let result = match read {
             Ok(read) if fits(&read.encoding, extent, len) => {
@@ -202,6 +189,24 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Stream<F> {
         self.pass_on()
     }
 
+    /// The block was read a moment ago, so that reading it once more costs little.
+    fn hash(
+        &mut self,
+        ino: u64,
+        path: &[u8],
+        (block, len): (u64, u64),
+        known: Option<Hash>,
+    ) -> Result<(), Error> {
+        let Some(hashes) = &mut self.hashes else {
+            return Ok(());
+        };
+        let hash = match known {
+            Some(hash) => hash,
+            None => self.snapshot.hash(path, block, len)?,
+        };
+        hashes.add(ino, block, &hash).map_err(Error::Hashes)
+    }
+
     fn pass_on(&mut self) -> Result<(), Error> {
         if self.batch.len() >= BATCH {
             self.flush()?;
@@ -218,25 +223,7 @@ fn fits(encoding: &Encoding, extent: &Extent, len: u64) -> bool {
         && encoding.unencoded_offset == extent.disk_offset
 }
 
-fn open(snapshot: &OwnedFd, path: &[u8]) -> io::Result<File> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOATIME;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let file = rustix::fs::openat2(snapshot, path, flags, Mode::empty(), beneath)?;
-    Ok(File::from(file))
-}
-
-fn read_exact(file: &File, buffer: &mut [u8], path: &[u8], offset: u64) -> Result<(), Error> {
-    file.read_exact_at(buffer, offset).map_err(|source| {
-        let path = path.to_vec();
-        match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Short { path, offset },
-            _ => Error::Read { path, source },
-        }
-    })
-}
-
-impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<F> {
+impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<'_, F> {
     type Error = Error;
 
     fn step(&mut self, step: Step<'_>) -> Result<(), Error> {
@@ -247,6 +234,14 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<F> {
             }
             Step::Data { path, offset, len } => self.data(path, offset, len),
             Step::Encoded { path, extent, len } => self.encoded(path, &extent, len),
+            Step::Check { .. } => Ok(()),
+            Step::Hash {
+                ino,
+                path,
+                block,
+                len,
+                known,
+            } => self.hash(ino, path, (block, len), known),
         }
     }
 }

@@ -39,6 +39,14 @@ impl Random {
 
 /// What a block of a file holds: where its extent is on disk; 0 is a hole.
 type Blocks = Vec<u64>;
+/// A block that is reserved and reads as zeros.
+const RESERVED: u64 = u64::MAX;
+
+/// What is read.
+fn as_read(blocks: &Blocks) -> Blocks {
+    let zeros = |block: &u64| if *block == RESERVED { 0 } else { *block };
+    blocks.iter().map(zeros).collect()
+}
 
 /// An inode as the generator has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +60,8 @@ struct Made {
     mtime: i64,
     size: u64,
     blocks: Blocks,
+    /// How many blocks are reserved beyond the end.
+    beyond: usize,
 }
 
 /// A tree: inodes by number.
@@ -71,7 +81,7 @@ impl Generator {
 
     fn inode(&mut self, dir: bool) -> Made {
         self.generation += 1;
-        let blocks = if dir { 0 } else { self.random.below(5) };
+        let blocks = if dir { 0 } else { self.random.below(8) };
         let mut made = Made {
             generation: self.generation,
             transid: self.generation,
@@ -82,17 +92,26 @@ impl Generator {
             mtime: self.random.below(1000) as i64,
             size: 0,
             blocks: (0..blocks).map(|_| 0).collect(),
+            beyond: 0,
         };
         self.content(&mut made);
         self.attributes(&mut made);
         made
     }
 
+    /// Blocks are new, holes, reserved, or shared with what was ever written.
     fn content(&mut self, made: &mut Made) {
         for block in &mut made.blocks {
-            if self.random.once_in(2) {
-                self.disk += 1;
-                *block = if self.random.once_in(4) { 0 } else { self.disk };
+            if !self.random.once_in(4) {
+                *block = match self.random.below(10) {
+                    0 | 1 => 0,
+                    2 => RESERVED,
+                    3..=6 => self.disk - self.random.below(self.disk.min(8) + 1),
+                    _ => {
+                        self.disk += 1;
+                        self.disk
+                    }
+                };
             }
         }
         let blocks = made.blocks.len() as u64;
@@ -102,6 +121,7 @@ impl Generator {
             0
         };
         made.size = blocks * BLOCK - less;
+        made.beyond = self.random.below(3) as usize;
     }
 
     fn attributes(&mut self, made: &mut Made) {
@@ -221,7 +241,7 @@ impl Generator {
         let mut made = tree[&ino].clone();
         made.mode = self.random.below(4) as u32;
         if !made.dir {
-            let blocks = self.random.below(6) as usize;
+            let blocks = self.random.below(8) as usize;
             made.blocks.resize(blocks, 0);
             self.content(&mut made);
         }
@@ -336,17 +356,23 @@ fn entries(ino: u64, made: &Made, old_disk: u64) -> Vec<Entry> {
     entries.extend(names.map(|(parent, name)| Entry::Name(Name { parent, name })));
     let xattrs = made.xattrs.clone().into_iter();
     entries.extend(xattrs.map(|(name, value)| Entry::Xattr(Xattr { name, value })));
+    let beyond = vec![RESERVED; made.beyond];
     for (at, disk) in made
         .blocks
         .iter()
+        .chain(&beyond)
         .enumerate()
         .filter(|(_, disk)| **disk != 0)
     {
         let generation = if *disk <= old_disk { 50 } else { SINCE + 50 };
+        let (kind, disk) = match *disk {
+            RESERVED => (ExtentKind::Prealloc, 1 << 40),
+            disk => (ExtentKind::Regular, disk),
+        };
         entries.push(Entry::Extent(Extent {
             offset: at as u64 * BLOCK,
             len: BLOCK,
-            kind: ExtentKind::Regular,
+            kind,
             compression: 0,
             ram_bytes: BLOCK,
             disk_bytenr: disk * BLOCK,
@@ -355,6 +381,7 @@ fn entries(ino: u64, made: &Made, old_disk: u64) -> Vec<Entry> {
             generation,
             extent_generation: generation,
             leaf_generation: 0,
+            is_shared: true,
         }));
     }
     entries
@@ -377,6 +404,9 @@ struct Node {
 struct Model<'a> {
     nodes: Vec<Node>,
     new: &'a Tree,
+    /// The read-only copy that clones may be made from.
+    parent: Option<Box<Model<'a>>>,
+    clones: u64,
 }
 
 impl<'a> Model<'a> {
@@ -392,7 +422,7 @@ impl<'a> Model<'a> {
                 mtime: made.mtime,
                 xattrs: made.xattrs.clone(),
                 size: made.size,
-                blocks: made.blocks.clone(),
+                blocks: as_read(&made.blocks),
             })
             .collect();
         for (ino, made) in tree {
@@ -400,7 +430,18 @@ impl<'a> Model<'a> {
                 nodes[at[parent]].entries.insert(name.clone(), at[ino]);
             }
         }
-        Self { nodes, new }
+        let parent = Model {
+            nodes,
+            new,
+            parent: None,
+            clones: 0,
+        };
+        Self {
+            nodes: parent.nodes.clone(),
+            new,
+            parent: Some(Box::new(parent)),
+            clones: 0,
+        }
     }
 
     fn empty(new: &'a Tree) -> Self {
@@ -412,6 +453,8 @@ impl<'a> Model<'a> {
         Self {
             nodes: vec![root],
             new,
+            parent: None,
+            clones: 0,
         }
     }
 
@@ -466,7 +509,11 @@ impl<'a> Model<'a> {
 
     /// Copies a range from the file that has this path in N.
     fn write(&mut self, path: &[u8], offset: u64, len: u64) {
-        let source = self.source(path);
+        let (source, size) = self.source(path);
+        assert!(
+            offset + len <= size,
+            "data beyond the end of the snapshot's file"
+        );
         let at = self.find(path);
         let node = &mut self.nodes[at];
         node.size = node.size.max(offset + len);
@@ -478,8 +525,8 @@ impl<'a> Model<'a> {
         node.mtime = NOW;
     }
 
-    /// Contents in N of the file that has this path there.
-    fn source(&self, path: &[u8]) -> Blocks {
+    /// Contents and size in N of the file that has this path there.
+    fn source(&self, path: &[u8]) -> (Blocks, u64) {
         let found = path.split(|b| *b == b'/').fold(ROOT, |at, part| {
             let place = (at, part.to_vec());
             let child = self
@@ -488,7 +535,48 @@ impl<'a> Model<'a> {
                 .find(|(_, made)| made.names.contains(&place));
             *child.expect("data is written under final names").0
         });
-        self.new[&found].blocks.clone()
+        let made = &self.new[&found];
+        (as_read(&made.blocks), made.size)
+    }
+
+    /// Clones as the kernel does: whole blocks within the source, unless it is the end of both.
+    fn clone_range(&mut self, command: Command<'_>) {
+        let Command::Clone {
+            path,
+            offset,
+            len,
+            clone_uuid,
+            clone_path,
+            clone_offset,
+            ..
+        } = command
+        else {
+            return;
+        };
+        self.clones += 1;
+        let source = match &self.parent {
+            Some(parent) if clone_uuid == Uuid::from_u128(2) => parent,
+            _ => &*self,
+        };
+        let from = &source.nodes[source.find(clone_path)];
+        let end = clone_offset + len;
+        assert!(end <= from.size, "a clone of what is beyond the end");
+        assert!(offset.is_multiple_of(BLOCK) && clone_offset.is_multiple_of(BLOCK));
+        let at = self.find(path);
+        let to_both_ends = end == from.size && offset + len >= self.nodes[at].size;
+        assert!(
+            len.is_multiple_of(BLOCK) || to_both_ends,
+            "an unaligned clone"
+        );
+        let first = (clone_offset / BLOCK) as usize;
+        let shared = from.blocks[first..end.div_ceil(BLOCK) as usize].to_vec();
+        let node = &mut self.nodes[at];
+        node.size = node.size.max(offset + len);
+        node.blocks.resize(node.size.div_ceil(BLOCK) as usize, 0);
+        let first = (offset / BLOCK) as usize;
+        node.blocks[first..first + shared.len()].copy_from_slice(&shared);
+        node.xattrs.remove(&b"security.capability"[..]);
+        node.mtime = NOW;
     }
 
     fn punch(&mut self, path: &[u8], offset: u64, len: u64) {
@@ -557,8 +645,13 @@ impl<'a> Model<'a> {
                 self.nodes[node].mtime = mtime.sec;
             }
             Command::Fallocate {
-                path, offset, len, ..
+                path,
+                mode: 3,
+                offset,
+                len,
             } => self.punch(path, offset, len),
+            Command::Fallocate { path, mode: 1, .. } => drop(self.find(path)),
+            Command::Clone { .. } => self.clone_range(command),
             other => panic!("unexpected {other:?}"),
         }
     }
@@ -587,7 +680,7 @@ impl<'a> Model<'a> {
         assert_eq!(node.xattrs, made.xattrs, "inode {ino}: attributes");
         assert_eq!(
             (node.size, &node.blocks),
-            (made.size, &made.blocks),
+            (made.size, &as_read(&made.blocks)),
             "inode {ino}: content"
         );
         let wanted: BTreeMap<&Vec<u8>, u64> = self
@@ -617,13 +710,15 @@ impl Sink for Model<'_> {
             Step::Command(command) => self.command(command),
             Step::Data { path, offset, len } => self.write(path, offset, len),
             Step::Encoded { .. } => panic!("nothing here is compressed"),
+            Step::Check { .. } | Step::Hash { .. } => {}
         }
         Ok(())
     }
 }
 
-/// One pair of trees. Of one lineage, of one file system after a rollback, or in full.
-fn case(seed: u64) {
+/// One pair of trees. Of one lineage, of one file system after a rollback, or in full. Returns
+/// how many clones there were.
+fn case(seed: u64) -> u64 {
     let mut generator = Generator {
         random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         disk: 0,
@@ -643,18 +738,23 @@ fn case(seed: u64) {
         let mut model = Model::empty(&new);
         diff(None, &n, b"full", version, &mut model).unwrap();
         model.check();
+        model.clones
     } else {
         let m = sendshot(&old, &head(2, 7, SINCE), old_disk);
         let mut model = Model::of(&old, &new);
         diff(Some(&m), &n, b"changes", version, &mut model).unwrap();
         model.check();
+        model.clones
     }
 }
 
 #[test]
 fn from_any_tree_to_any_other_no_step_fails_and_everything_comes_out_right() {
+    let mut clones = 0;
     for seed in 0..CASES {
         let result = std::panic::catch_unwind(|| case(seed));
         assert!(result.is_ok(), "seed {seed}");
+        clones += result.unwrap_or_default();
     }
+    assert!(clones > CASES / 10, "only {clones} clones were seen");
 }

@@ -110,30 +110,69 @@ pub struct Item<'a> {
     pub data: &'a [u8],
 }
 
-/// Calls `each` for every item of the range, in key order.
+/// Largest item with its header: it does not exceed a node.
+const LARGEST: usize = HEADER + 64 * 1024;
+
+/// Searches for many items at a time.
+#[derive(Debug)]
+pub struct Search {
+    block: Vec<u8>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Search {
+    /// A search with its buffer.
+    pub fn new() -> Self {
+        Self {
+            block: vec![0; raw::SEARCH_HEAD + BUFFER],
+        }
+    }
+
+    /// Calls `each` for every item of the range, in key order.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    pub fn items(
+        &mut self,
+        fd: impl AsFd,
+        range: Range,
+        mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut from = range.min;
+        loop {
+            fill_key(&mut self.block, &range, from);
+            raw::tree_search(&fd, &mut self.block)?;
+            let found = u32_at(&self.block, 64);
+            if found == 0 {
+                return Ok(());
+            }
+            let results = &self.block[raw::SEARCH_HEAD..];
+            let (last, used) = visit(results, found, range.max, &mut each)?;
+            // With room for any item, the kernel stopped because there is none.
+            let ended = BUFFER - used >= LARGEST;
+            match last.next() {
+                Some(next) if next <= range.max && !ended => from = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A single [`Search`].
 ///
 /// # Errors
-/// The kernel's, and `InvalidData` if an answer makes no sense.
+/// As [`Search::items`].
 pub fn items(
     fd: impl AsFd,
     range: Range,
-    mut each: impl FnMut(Item<'_>) -> io::Result<()>,
+    each: impl FnMut(Item<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut block = vec![0; raw::SEARCH_HEAD + BUFFER];
-    let mut from = range.min;
-    loop {
-        fill_key(&mut block, &range, from);
-        raw::tree_search(&fd, &mut block)?;
-        let found = u32_at(&block, 64);
-        if found == 0 {
-            return Ok(());
-        }
-        let last = visit(&block[raw::SEARCH_HEAD..], found, range.max, &mut each)?;
-        match last.next() {
-            Some(next) if next <= range.max => from = next,
-            _ => return Ok(()),
-        }
-    }
+    Search::new().items(fd, range, each)
 }
 
 /// Writes `struct btrfs_ioctl_search_key`: seven u64, two u32 types, the u32 count, padding.
@@ -158,13 +197,13 @@ fn fill_key(block: &mut [u8], range: &Range, from: Key) {
     }
 }
 
-/// Hands out the items of one answer; returns the key of the last.
+/// Hands out the items of one answer; returns the key of the last, and how many bytes they took.
 fn visit(
     results: &[u8],
     found: u32,
     max: Key,
     each: &mut impl FnMut(Item<'_>) -> io::Result<()>,
-) -> io::Result<Key> {
+) -> io::Result<(Key, usize)> {
     let mut at = 0;
     let mut last = max;
     for _ in 0..found {
@@ -186,7 +225,7 @@ fn visit(
         last = key;
         at += HEADER + len;
     }
-    Ok(last)
+    Ok((last, at))
 }
 
 fn nonsense() -> io::Error {
@@ -222,7 +261,7 @@ impl Default for Lookup {
 
 impl Lookup {
     /// Bytes of results: an item and its header with room to spare.
-    const BUFFER: usize = 4096;
+    const BUFFER: usize = 8192;
 
     /// A lookup with its buffer.
     pub fn new() -> Self {
@@ -262,6 +301,8 @@ pub const INODE_REF: u8 = 12;
 pub const INODE_EXTREF: u8 = 13;
 /// Key type of an extended attribute.
 pub const XATTR_ITEM: u8 = 24;
+/// Key type of a directory's entry, in the order they were made.
+pub const DIR_INDEX: u8 = 96;
 /// Key type of a file's extent.
 pub const EXTENT_DATA: u8 = 108;
 /// Key type of a data extent in the extent tree.

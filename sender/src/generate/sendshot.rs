@@ -1,12 +1,14 @@
 //! Our engine: the stream is made of two sendshots, and data is read from the snapshot as it is
 //! needed.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
 use sendshot_engine::measure::{self, PathCost, Size};
+use sendshot_engine::stream::{HashWriter, Source};
+use sendshot_engine::{Sendshot, hashes};
 
 use super::{Cutter, Error, Generator, start};
 
@@ -22,6 +24,8 @@ pub struct Sendshots {
     pub parent: Option<Sendshot>,
     /// The sendshot of the snapshot.
     pub new: Sendshot,
+    /// Where the new sendshot lies, for the hashes that belong to it: directory and name.
+    pub place: (OwnedFd, OsString),
     /// Stream version, 1 or 2.
     pub stream_version: u32,
 }
@@ -68,19 +72,26 @@ pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
     start("sendshot-engine", move |cutter| make(&source, cutter))
 }
 
+/// The hashes are durable before the stream has ended, hence before the push is recorded.
 fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
-    let parent = source.parent.as_ref();
-    let made = sendshot_engine::stream(
-        parent,
-        &source.new,
-        &source.snapshot,
-        NAME,
-        version(source.stream_version),
-        |bytes| cutter.bytes(bytes).map_err(io::Error::other),
-    );
+    let (dir, name) = &source.place;
+    let uuid = source.new.head().uuid;
+    let made = hashes::save(dir, name, uuid, |hashes| write(source, hashes, cutter));
     match made {
         Ok(()) => cutter.flush(),
         Err(_) if cutter.is_cancelled() => Err(Error::Cancelled),
-        Err(e) => Err(e.into()),
+        Err(e) => Err(e),
     }
+}
+
+fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Result<(), Error> {
+    let stream = Source {
+        m: source.parent.as_ref(),
+        n: &source.new,
+        snapshot: &source.snapshot,
+        name: NAME,
+        version: version(source.stream_version),
+    };
+    let out = |bytes: &[u8]| cutter.bytes(bytes).map_err(io::Error::other);
+    Ok(sendshot_engine::stream(&stream, Some(hashes), out)?)
 }

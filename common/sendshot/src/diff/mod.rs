@@ -3,22 +3,28 @@
 //! It reads the files several times from front to back and holds in memory only directories
 //! and what changed its name. The same two files give the same steps. Order, and why:
 //!
-//! 1. [`names`]: everything that exists in M gets its place in N, what is gone is deleted, and
+//! 1. [`names`]: what forbids changes is taken off; everything that exists in M gets its place in N, what is gone is deleted, and
 //!    new directories are made. Nothing gets a name that another still holds.
-//! 2. [`content`]: file by file in the order of inode numbers, new ones are made under their
+//! 2. [`content`], [`data`], [`clones`], [`blocks`]: file by file in the order of inode numbers, new ones are made under their
 //!    final names; attributes that a write would drop come after it, times last.
 //! 3. Directories' attributes and times, at the very end: default ACLs would be inherited by
 //!    what is made in them, and every name made or removed touches their times.
 
+mod blocks;
+mod clones;
 mod content;
+mod data;
 mod names;
 
 use std::collections::HashSet;
 
 use sendshot_stream::Command;
 
+use clones::Clones;
+
 use crate::entry::{Extent, Head};
 use crate::file::{self, Sendshot};
+use crate::hashes::Hash;
 use crate::paths::{DirId, Tree};
 use crate::rule::Rule;
 
@@ -44,6 +50,31 @@ pub enum Step<'a> {
         extent: Extent,
         /// How many of its bytes count, at the end of the file.
         len: u64,
+    },
+    /// The hash of this block would tell whether it has to be sent; nobody knows it yet. See
+    /// [`mod@crate::hashes`].
+    Check {
+        /// The file.
+        ino: u64,
+        /// The file in the snapshot.
+        path: &'a [u8],
+        /// Which block.
+        block: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// The hash of this block will be wanted by the next push.
+    Hash {
+        /// The file.
+        ino: u64,
+        /// The file in the snapshot, if its hash is not known.
+        path: &'a [u8],
+        /// Which block.
+        block: u64,
+        /// Its length.
+        len: u64,
+        /// Its hash, if it is the same block that M has.
+        known: Option<Hash>,
     },
 }
 
@@ -77,7 +108,7 @@ pub enum Error {
 
 /// Whether a path is one under which something waits for a moment while names change.
 pub fn is_temporary(path: &[u8]) -> bool {
-    path.starts_with(names::TEMPORARY)
+    path.starts_with(names::TEMPORARY.as_bytes())
 }
 
 /// Versions of the stream differ in what they can say.
@@ -99,6 +130,11 @@ struct Pair<'a> {
     n_dirs: Tree,
     /// Directories whose times have to be set again.
     touched: HashSet<DirId>,
+    /// Whether any directory is new or changed.
+    changes_dirs: bool,
+    /// Directories of either side whose flags are inherited.
+    inherited: HashSet<DirId>,
+    clones: Clones,
 }
 
 /// Hands the steps of the stream of `n`, based on `m` or in full, to `sink`. `name` is what the
@@ -122,8 +158,12 @@ pub fn diff<S: Sink>(
         m_dirs: Tree::default(),
         n_dirs: Tree::default(),
         touched: HashSet::new(),
+        changes_dirs: false,
+        inherited: HashSet::new(),
+        clones: Clones::new(n.head().otransid),
     };
     let changes = names::gather(&mut pair)?;
+    Clones::look_in_parent(&mut pair)?;
     names::emit(&mut pair, changes, sink)?;
     content::files(&mut pair, sink)?;
     content::directories(&pair, sink)?;

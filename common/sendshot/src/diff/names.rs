@@ -4,6 +4,7 @@
 //! under a temporary name in the root. It is in the way if its directory is to be removed, or if
 //! its old name is somebody's new one. The order:
 //!
+//! 0. Immutable and append-only things that are changed lose that.
 //! 1. Directories in the way get temporary names.
 //! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
 //! 3. Dead directories, empty now, are removed, the deepest first.
@@ -17,13 +18,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sendshot_stream::Command;
 
-use super::{Error, Pair, Sink, Step};
-use crate::entry::{Name, ROOT};
+use super::{Error, Pair, Sink, Step, Version};
+use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE};
 use crate::file::{Inode, Reader};
 use crate::paths::{DirId, Place, Tree};
+use crate::reader::skip_same;
 
 /// What temporary names begin with.
-pub(super) const TEMPORARY: &[u8] = b".sendshot-tmp-";
+pub(super) const TEMPORARY: &str = ".sendshot-tmp-";
 
 /// A file of both trees whose names changed.
 #[derive(Debug)]
@@ -37,10 +39,10 @@ struct Renamed {
 /// What changed among names.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// What forbids changes and will be changed: a name, and its other flags.
+    guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
     renamed: Vec<Renamed>,
-    /// Names that begin like temporary ones, in either root.
-    taken: HashSet<Vec<u8>>,
 }
 
 /// Reads both files side by side. Fills the trees of directories.
@@ -48,9 +50,19 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let mut m = pair.m.map(|m| m.reader()).transpose()?;
     let mut n = pair.n.reader()?;
-    let mut old = next(&mut m)?;
-    let mut new = n.next_inode()?;
+    let (mut old, mut new) = (None, None);
     loop {
+        if let (None, None, Some(m)) = (&old, &new, &mut m)
+            && pair.skips_same()
+        {
+            skip_same(m, &mut n, |inode| inode.is_dir() || inode.swap)?;
+        }
+        if old.is_none() {
+            old = next(&mut m)?;
+        }
+        if new.is_none() {
+            new = n.next_inode()?;
+        }
         let (before, after) = match (&old, &new) {
             (None, None) => break,
             (Some(o), Some(w)) if o.ino == w.ino => (old.take(), new.take()),
@@ -59,11 +71,16 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
             (_, Some(_)) => (None, new.take()),
         };
         compare(pair, &mut changes, before.as_ref(), after.as_ref());
-        if before.is_some() {
-            old = next(&mut m)?;
+        if let Some(dir) = after.as_ref().filter(|after| after.item.is_dir()) {
+            pair.changes_dirs |= !before.as_ref().is_some_and(|b| pair.is_unchanged(b, dir));
         }
-        if after.is_some() {
-            new = n.next_inode()?;
+        if let Some(after) = after.as_ref().filter(|after| after.item.is_regular())
+            && !before.as_ref().is_some_and(|b| pair.is_unchanged(b, after))
+        {
+            let since = pair.m.map(|m| m.head().otransid);
+            let is_old = before.as_ref().is_some_and(|b| pair.is_same(b, after));
+            let m = m.as_mut().filter(|_| is_old);
+            pair.clones.want(since, m, &mut n)?;
         }
     }
     pair.m_dirs.seal();
@@ -86,20 +103,22 @@ fn compare(
     before: Option<&Inode>,
     after: Option<&Inode>,
 ) {
-    for inode in before.into_iter().chain(after) {
-        changes.taken.extend(
-            inode
-                .names
-                .iter()
-                .filter(|name| name.parent == ROOT && name.name.starts_with(TEMPORARY))
-                .map(|name| name.name.clone()),
-        );
+    for dir in before.into_iter().chain(after).filter(|i| i.item.is_dir()) {
+        if dir.item.flags & INHERITED != 0 {
+            pair.inherited.insert(dir_id(dir));
+        }
     }
     add_dir(&mut pair.m_dirs, before);
     add_dir(&mut pair.n_dirs, after);
     let (Some(before), after) = (before, after) else {
         return;
     };
+    let flags = before.item.flags & SETTABLE;
+    let stays = after.is_some_and(|after| pair.is_unchanged(before, after));
+    if flags & GUARDS != 0 && before.ino != ROOT && !stays {
+        let name = before.names.first().cloned();
+        changes.guarded.push((before.ino, name, flags & !GUARDS));
+    }
     if before.item.is_dir() {
         return;
     }
@@ -158,6 +177,23 @@ impl Pair<'_> {
             .is_some_and(|rule| rule.is_same_object(&before.item, &after.item, targets))
     }
 
+    /// Whether two inodes of one number are the same object and nothing of it changed.
+    pub(super) fn is_unchanged(&self, before: &Inode, after: &Inode) -> bool {
+        let rule = self.rule.filter(|_| self.is_same(before, after));
+        rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
+    }
+
+    /// Whether inodes that are byte by byte the same in both are unchanged.
+    pub(super) fn skips_same(&self) -> bool {
+        self.rule.is_some_and(|rule| rule.has_lineage())
+    }
+
+    /// Whether something new of this name takes over flags of its directory.
+    pub(super) fn inherits(&self, name: &Name) -> bool {
+        let dir = self.n_dirs.dir(name.parent);
+        dir.is_some_and(|dir| self.inherited.contains(&dir))
+    }
+
     /// Whether a directory of M still exists in N. The root always does.
     fn lives(&self, dir: DirId) -> bool {
         dir.ino == ROOT || (self.rule.is_some() && self.n_dirs.contains(dir))
@@ -172,7 +208,6 @@ struct Names<'p, 'a, S> {
     now: Tree,
     /// Names of N that M has not, in directories of both.
     wanted: HashSet<Place>,
-    taken: HashSet<Vec<u8>>,
     temporaries: u64,
 }
 
@@ -190,9 +225,9 @@ pub(super) fn emit<S: Sink>(
         sink,
         now,
         wanted,
-        taken: changes.taken,
         temporaries: 0,
     };
+    names.unguard(&changes.guarded)?;
     names.clear_dirs(&moved)?;
     let waiting = names.clear_files(&changes.dead_files, &changes.renamed)?;
     names.remove_dirs()?;
@@ -248,6 +283,19 @@ impl<S: Sink> Names<'_, '_, S> {
     /// they are made when everything that moves has moved.
     fn is_in_the_way(&self, place: &Place) -> bool {
         !self.pair.lives(place.parent) || self.wanted.contains(place)
+    }
+
+    fn unguard(&mut self, guarded: &[(u64, Option<Name>, u64)]) -> Result<(), S::Error> {
+        for (ino, name, flags) in guarded {
+            let Some(name) = name.as_ref().filter(|_| self.pair.version == Version::V2) else {
+                continue;
+            };
+            let place = self.old_place(name, *ino)?;
+            let path = self.path(&place)?;
+            let flags = *flags;
+            self.command(Command::Fileattr { path: &path, flags })?;
+        }
+        Ok(())
     }
 
     fn clear_dirs(&mut self, moved: &[DirId]) -> Result<(), S::Error> {
@@ -426,18 +474,17 @@ impl<S: Sink> Names<'_, '_, S> {
         path.ok_or_else(|| self.pair.orphan(ino))
     }
 
+    /// Nobody can have used the UUID of a snapshot in a name before it was taken.
     fn temporary(&mut self) -> Place {
-        loop {
-            let mut name = TEMPORARY.to_vec();
-            name.extend_from_slice(self.temporaries.to_string().as_bytes());
-            self.temporaries += 1;
-            if !self.taken.contains(&name) {
-                let parent = DirId {
-                    ino: ROOT,
-                    generation: 0,
-                };
-                return Place { parent, name };
-            }
+        let uuid = self.pair.n.head().uuid.simple();
+        let number = self.temporaries;
+        self.temporaries += 1;
+        Place {
+            parent: DirId {
+                ino: ROOT,
+                generation: 0,
+            },
+            name: format!("{TEMPORARY}{uuid}-{number}").into_bytes(),
         }
     }
 

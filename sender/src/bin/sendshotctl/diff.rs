@@ -5,7 +5,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use sendshot_engine::Sendshot;
 use sendshot_engine::diff::{self, Sink, Step, Version, diff};
 use sendshot_model::human;
 use sendshot_sender::problem::{Kind, Problem};
@@ -17,7 +16,8 @@ use crate::output::Output;
 
 /// Shows the changes from one sendshot to another.
 pub fn run(old: &Path, new: &Path, output: &Output) -> Outcome {
-    let open = |path: &Path| Sendshot::open(path).map_err(|e| Problem::from_error(Kind::Usage, &e));
+    let open =
+        |path: &Path| sendshot_engine::open(path).map_err(|e| Problem::from_error(Kind::Usage, &e));
     let (old, new) = (open(old)?, open(new)?);
     let mut changes = Changes {
         out: BufWriter::new(io::stdout().lock()),
@@ -177,9 +177,9 @@ impl<W: Write> Changes<W> {
                 bytes: 0,
             }),
             Command::Unlink { path } | Command::Rmdir { path } => self.note(What::Gone, path, 0),
-            Command::Truncate { path, .. } | Command::Fallocate { path, .. } => {
-                self.note(What::Changed, path, 0)
-            }
+            Command::Truncate { path, .. }
+            | Command::Fallocate { path, .. }
+            | Command::Clone { path, .. } => self.note(What::Changed, path, 0),
             Command::SetXattr { path, .. }
             | Command::RemoveXattr { path, .. }
             | Command::Chmod { path, .. }
@@ -190,7 +190,6 @@ impl<W: Write> Changes<W> {
             | Command::Snapshot { .. }
             | Command::Write { .. }
             | Command::EncodedWrite { .. }
-            | Command::Clone { .. }
             | Command::UpdateExtent { .. }
             | Command::End => Ok(()),
         }
@@ -207,6 +206,7 @@ impl<W: Write> Sink for Changes<W> {
             Step::Encoded { path, extent, .. } => {
                 self.note(What::Changed, path, extent.disk_len)?;
             }
+            Step::Check { .. } | Step::Hash { .. } => {}
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Policies, receive};
-use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
+use sendshot_engine::{Sendshot, hashes, save, verify};
 use sendshot_sender::engine::Engine;
 use sendshot_sender::generate::{self, Source};
 use sendshot_sender::problem::{Kind, Problem};
@@ -83,8 +83,8 @@ fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
             );
         }
         Some(engine) => engine,
-        None if named => Engine::Sendshot,
-        None => Engine::Kernel,
+        None if arguments.parent.is_some() => Engine::Kernel,
+        None => Engine::Sendshot,
     };
     let sink = Sink::open(arguments.output.as_deref())?;
     let sent = match engine {
@@ -133,30 +133,46 @@ fn send_by_sendshot(
     let parent = arguments
         .sendshot
         .as_deref()
-        .map(Sendshot::open)
+        .map(sendshot_engine::open)
         .transpose()
         .map_err(unusable)?;
-    let captured = capture(
-        snapshot,
-        parent.as_ref(),
-        arguments.save_sendshot.as_deref(),
-    )?;
+    let path = arguments.save_sendshot.as_deref();
+    let mut captured = capture(snapshot, parent.as_ref(), path)?;
+    if let (Some(parent), Some(path)) = (&parent, path) {
+        let (dir, name) = save::place(path)?;
+        captured = verify(parent, captured, snapshot, dir, name).map_err(|e| failed(&e))?;
+    }
     let name = arguments.snapshot.canonicalize()?;
-    let name = name.file_name().unwrap_or_default().as_bytes();
-    let version = match stream_version {
-        1 => Version::V1,
-        _ => Version::V2,
+    let source = sendshot_engine::Source {
+        m: parent.as_ref(),
+        n: &captured,
+        snapshot,
+        name: name.file_name().unwrap_or_default().as_bytes(),
+        version: match stream_version {
+            1 => Version::V1,
+            _ => Version::V2,
+        },
     };
     let mut out = &sink.file;
-    sendshot_engine::stream(
-        parent.as_ref(),
-        &captured,
-        snapshot,
-        name,
-        version,
-        |bytes| out.write_all(bytes),
-    )
+    let out = |bytes: &[u8]| out.write_all(bytes);
+    let Some(path) = path else {
+        return sendshot_engine::stream(&source, None, out).map_err(|e| failed(&e));
+    };
+    let (dir, name) = save::place(path)?;
+    let uuid = captured.head().uuid;
+    hashes::save(dir, name, uuid, |hashes| {
+        sendshot_engine::stream(&source, Some(hashes), out).map_err(StreamError::from)
+    })
     .map_err(|e| failed(&e))
+}
+
+/// Why a stream and its hashes were not written.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Stream(#[from] sendshot_engine::stream::Error),
+    #[error("save the hashes of blocks")]
+    Hashes(#[from] io::Error),
 }
 
 /// Captures into the file that is asked for, or into one without a name.

@@ -1,0 +1,334 @@
+//! Clones: what the receiver holds already is not sent again, but shared with where it is.
+//!
+//! Only extents that had more than one reference when they were captured can be shared, or that
+//! are older than the file they are in; so only their addresses are collected while names are
+//! compared. Data of such an address is then looked
+//! for in two places: in M, whose copy the receiver has, and among what this very stream has put
+//! into N. Two maps of one address hold the same data if the address was not allocated anew in
+//! between; see [`crate::rule`].
+//!
+//! Memory is bounded: at most [`EXTENTS`] shared extents and [`NAMES`] bytes of names are kept in
+//! mind. What goes beyond is sent as data.
+
+use std::collections::HashMap;
+
+use sendshot_stream::Command;
+
+use super::data::Open;
+use super::{Error, Pair};
+use crate::entry::{Extent, ExtentKind, InodeItem, Name};
+use crate::file::Inode;
+use crate::paths::Tree;
+
+/// Most shared extents that are kept in mind, about 50 bytes each.
+const EXTENTS: usize = 1 << 20;
+/// Most bytes of names of the files that hold them.
+const NAMES: usize = 16 << 20;
+/// What clones begin and end at, unless it is the end of both files.
+const BLOCK: u64 = 4096;
+
+/// Which tree holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Side {
+    Parent,
+    New,
+}
+
+/// Where in the receiver's trees a range of an extent is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    side: Side,
+    ino: u64,
+    /// Where in the file.
+    offset: u64,
+    /// Where in the decoded extent.
+    start: u32,
+    len: u32,
+    /// Of the item that maps it.
+    generation: u64,
+    /// Whether the range ends where its file ends.
+    to_end: bool,
+}
+
+impl Place {
+    fn end(&self) -> u64 {
+        u64::from(self.start) + u64::from(self.len)
+    }
+}
+
+/// The shared extents of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Clones {
+    /// Their addresses, sorted.
+    wanted: Vec<u64>,
+    places: Vec<Option<Place>>,
+    names: HashMap<(Side, u64), Name>,
+    names_len: usize,
+    /// N.otransid.
+    taken: u64,
+    /// Whether anything that is wanted may be M's.
+    is_old: bool,
+}
+
+/// Whether two items map the same extent at the same place.
+fn is_in_place(m: &Extent, n: &Extent) -> bool {
+    m.disk_bytenr == n.disk_bytenr
+        && m.disk_offset.wrapping_sub(m.offset) == n.disk_offset.wrapping_sub(n.offset)
+}
+
+/// A range of a file that can be cloned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// First byte in the new file.
+    pub(super) from: u64,
+    /// Behind its last byte.
+    pub(super) to: u64,
+    side: Side,
+    source: Vec<u8>,
+    source_offset: u64,
+}
+
+impl Found {
+    /// The command for it.
+    pub(super) fn command<'a>(&'a self, path: &'a [u8], pair: &Heads) -> Command<'a> {
+        let (clone_uuid, clone_ctransid) = match self.side {
+            Side::Parent => pair.parent,
+            Side::New => pair.new,
+        };
+        Command::Clone {
+            path,
+            offset: self.from,
+            len: self.to - self.from,
+            clone_uuid,
+            clone_ctransid,
+            clone_path: &self.source,
+            clone_offset: self.source_offset,
+        }
+    }
+}
+
+/// What streams call the two trees: UUID and ctransid.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    parent: (uuid::Uuid, u64),
+    new: (uuid::Uuid, u64),
+}
+
+impl Heads {
+    pub(super) fn of(pair: &Pair<'_>) -> Self {
+        let of = |head: &crate::Head| (head.wire_uuid, head.ctransid);
+        let new = of(pair.n.head());
+        Self {
+            parent: pair.m.map_or(new, |m| of(m.head())),
+            new,
+        }
+    }
+}
+
+impl Clones {
+    /// Of a snapshot taken in this transaction.
+    pub(super) fn new(taken: u64) -> Self {
+        Self {
+            taken,
+            ..Self::default()
+        }
+    }
+
+    /// Notes the shared extents of a file that is new or changed. What is older than M is no new
+    /// data, even if nothing else refers to it any more.
+    ///
+    /// `m` gives the extents of the same file in M: what is there already needs no source.
+    pub(super) fn want(
+        &mut self,
+        since: Option<u64>,
+        mut m: Option<&mut Open<'_>>,
+        n: &mut Open<'_>,
+    ) -> Result<(), Error> {
+        let mut old: Option<Extent> = None;
+        while let Some(extent) = n.next_extent()? {
+            let is_old = since.is_some_and(|since| extent.extent_generation <= since);
+            if extent.kind != ExtentKind::Regular || !(extent.is_shared || is_old) {
+                continue;
+            }
+            while let Some(m) = &mut m
+                && old.is_none_or(|old| old.end() <= extent.offset)
+            {
+                old = m.next_extent()?;
+                if old.is_none() {
+                    break;
+                }
+            }
+            if !old.is_some_and(|old| is_in_place(&old, &extent)) {
+                self.note(extent.disk_bytenr);
+                self.is_old |= is_old;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, bytenr: u64) {
+        if self.wanted.last() == Some(&bytenr) {
+            return;
+        }
+        self.wanted.push(bytenr);
+        if self.wanted.len() >= 2 * EXTENTS {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
+        self.wanted.sort_unstable();
+        self.wanted.dedup();
+        self.wanted.truncate(EXTENTS);
+    }
+
+    /// Looks through M for what is wanted.
+    pub(super) fn look_in_parent(pair: &mut Pair<'_>) -> Result<(), Error> {
+        let mut clones = std::mem::take(&mut pair.clones);
+        clones.sort();
+        clones.places = vec![None; clones.wanted.len()];
+        let found = clones.read_parent(pair);
+        pair.clones = clones;
+        found
+    }
+
+    fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
+        let Some(m) = pair.m.filter(|_| self.is_old) else {
+            return Ok(());
+        };
+        let mut reader = m.reader()?;
+        while let Some(inode) = reader.next_inode()? {
+            // Without checksums, nobody held its data since M was deleted.
+            if inode.item.is_nodatasum() || !inode.item.is_regular() {
+                continue;
+            }
+            while let Some(extent) = reader.next_extent()? {
+                self.holds(Side::Parent, &inode, &extent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to clone in the whole stream.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// A file of N has this extent from now on.
+    pub(super) fn sent(&mut self, inode: &Inode, extent: &Extent) {
+        let certain = extent.extent_generation <= self.taken && !inode.item.swap;
+        if !self.is_idle() && certain {
+            self.holds(Side::New, inode, extent);
+        }
+    }
+
+    fn holds(&mut self, side: Side, inode: &Inode, extent: &Extent) {
+        if extent.kind != ExtentKind::Regular {
+            return;
+        }
+        let Ok(at) = self.wanted.binary_search(&extent.disk_bytenr) else {
+            return;
+        };
+        let end = extent.end().min(inode.item.size);
+        let len = end.saturating_sub(extent.offset);
+        let (Ok(start), Ok(len)) = (u32::try_from(extent.disk_offset), u32::try_from(len)) else {
+            return;
+        };
+        if self.places[at].is_some_and(|known| known.len >= len) || len == 0 {
+            return;
+        }
+        if self.remember(side, inode) {
+            self.places[at] = Some(Place {
+                side,
+                ino: inode.ino,
+                offset: extent.offset,
+                start,
+                len,
+                generation: extent.generation,
+                to_end: end == inode.item.size,
+            });
+        }
+    }
+
+    fn remember(&mut self, side: Side, inode: &Inode) -> bool {
+        let Some(name) = inode.names.first() else {
+            return false;
+        };
+        if self.names.contains_key(&(side, inode.ino)) {
+            return true;
+        }
+        let len = name.name.len() + 64;
+        if self.names_len + len > NAMES {
+            return false;
+        }
+        self.names_len += len;
+        self.names.insert((side, inode.ino), name.clone());
+        true
+    }
+
+    /// Whether the extent is the one that the other file had at this address.
+    fn allows(&self, target: &Target<'_>, side: Side, extent: &Extent) -> bool {
+        match (side, target.rule) {
+            (Side::Parent, Some(rule)) => {
+                !target.inode.is_nodatasum() && rule.is_same_allocation(extent)
+            }
+            (Side::Parent, None) => false,
+            (Side::New, _) => extent.extent_generation <= self.taken,
+        }
+    }
+
+    /// Where the receiver has bytes `from` to `to` of a file, which `extent` maps: the largest
+    /// part of them that can be cloned.
+    pub(super) fn find(
+        &self,
+        target: &Target<'_>,
+        extent: &Extent,
+        from: u64,
+        to: u64,
+    ) -> Option<Found> {
+        let at = self.wanted.binary_search(&extent.disk_bytenr).ok()?;
+        let place = self.places[at]?;
+        if place.generation != extent.generation || !self.allows(target, place.side, extent) {
+            return None;
+        }
+        let within = |byte: u64| extent.disk_offset + (byte - extent.offset);
+        let start = within(from.next_multiple_of(BLOCK)).max(u64::from(place.start));
+        let mut end = within(to).min(place.end());
+        let both_end = end == place.end() && place.to_end && to == target.inode.size;
+        let itself = place.side == Side::New && place.ino == target.ino;
+        let aligned = end.is_multiple_of(BLOCK) || (both_end && end == within(to) && !itself);
+        if !aligned {
+            end -= end % BLOCK;
+        }
+        if end <= start {
+            return None;
+        }
+        let from = extent.offset + (start - extent.disk_offset);
+        let source_offset = place.offset + (start - u64::from(place.start));
+        // The receiver may have stored so little within its metadata.
+        if end - start <= BLOCK && (from == 0 || source_offset == 0) {
+            return None;
+        }
+        let name = self.names.get(&(place.side, place.ino))?;
+        let dirs = match place.side {
+            Side::Parent => target.m_dirs,
+            Side::New => target.n_dirs,
+        };
+        Some(Found {
+            from,
+            to: from + (end - start),
+            side: place.side,
+            source: dirs.path(&dirs.place_of(name)?)?,
+            source_offset,
+        })
+    }
+}
+
+/// The file that is being sent.
+pub(super) struct Target<'a> {
+    pub(super) ino: u64,
+    pub(super) inode: &'a InodeItem,
+    pub(super) rule: Option<crate::rule::Rule>,
+    pub(super) m_dirs: &'a Tree,
+    pub(super) n_dirs: &'a Tree,
+}

@@ -1,0 +1,432 @@
+//! The data of one file: its extents in N and in M are two sorted lists, walked side by side.
+//!
+//! | N has | and M has there | goes as |
+//! |---|---|---|
+//! | data | the same | nothing |
+//! | data | anything else | a clone of where the receiver has it, an encoded write, a write |
+//! | a reservation | data | a punched hole, then a reservation |
+//! | a reservation | nothing | a reservation |
+//! | nothing | data or a reservation | a punched hole |
+//!
+//! Version 1 of the stream knows no reservations and no holes: zeros are written where M has data.
+
+use sendshot_stream::Command;
+
+use super::blocks::Blocks;
+use super::clones::{Clones, Found, Heads, Target};
+use super::content::{Out, Touched};
+use super::{Error, Pair, Sink, Step, Version};
+use crate::entry::{Extent, ExtentKind};
+use crate::file::{Inode, Reader};
+
+/// FALLOC_FL_KEEP_SIZE.
+const RESERVE: u32 = 1;
+/// FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE.
+const PUNCH: u32 = 3;
+
+/// Whole pages are what holes are made of.
+const PAGE: u64 = 4096;
+
+pub(super) type Open<'a> = Reader<&'a std::fs::File>;
+
+/// What is known of the whole stream.
+pub(super) struct Stream<'r, 'a> {
+    pub(super) pair: &'r Pair<'a>,
+    pub(super) clones: &'r mut Clones,
+    pub(super) blocks: &'r mut Blocks,
+}
+
+/// Sends the data of `inode`, whose extents `n` gives next. `before` is the same file in M, whose
+/// extents `m` gives next.
+pub(super) fn emit<S: Sink>(
+    stream: Stream<'_, '_>,
+    before: Option<(&Inode, &mut Open<'_>)>,
+    inode: &Inode,
+    n: &mut Open<'_>,
+    out: &mut Out<'_, '_, S>,
+) -> Result<Touched, S::Error> {
+    let (before, m) = before.unzip();
+    let mut data = Data {
+        stream,
+        before,
+        inode,
+        written: 0,
+        reserved_to: 0,
+        touched: Touched::No,
+        run: None,
+        unchanged: Vec::new(),
+    };
+    let mut parent = Parent {
+        reader: m,
+        held: None,
+    };
+    data.stream.blocks.begin(before);
+    data.emit(&mut parent, n, out)?;
+    Ok(data.touched)
+}
+
+/// M's extents, of which the one that reaches furthest back is held.
+struct Parent<'o, 'f> {
+    reader: Option<&'o mut Open<'f>>,
+    held: Option<Extent>,
+}
+
+impl Parent<'_, '_> {
+    fn advance(&mut self) -> Result<(), Error> {
+        self.held = match &mut self.reader {
+            Some(reader) => reader.next_extent()?,
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// What N has where it has no data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    Hole,
+    Reserved,
+}
+
+struct Data<'r, 'a> {
+    stream: Stream<'r, 'a>,
+    before: Option<&'r Inode>,
+    inode: &'r Inode,
+    /// Behind the last byte that was written.
+    written: u64,
+    /// Behind the last byte that is reserved in N.
+    reserved_to: u64,
+    touched: Touched,
+    run: Option<(u64, u64)>,
+    /// Of the extent at hand, what M has as well. Kept for its memory.
+    unchanged: Vec<(u64, u64)>,
+}
+
+impl Data<'_, '_> {
+    fn size(&self) -> u64 {
+        self.inode.item.size
+    }
+
+    /// 0 for a new file.
+    fn old_size(&self) -> u64 {
+        self.before.map_or(0, |before| before.item.size)
+    }
+
+    fn version(&self) -> Version {
+        self.stream.pair.version
+    }
+
+    fn emit<S: Sink>(
+        &mut self,
+        parent: &mut Parent<'_, '_>,
+        n: &mut Open<'_>,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        if self.size() < self.old_size() {
+            self.truncate(out)?;
+        }
+        parent.advance()?;
+        let mut at = 0;
+        while let Some(extent) = n.next_extent().map_err(Error::from)? {
+            let end = match extent.kind {
+                ExtentKind::Prealloc => extent.end(),
+                ExtentKind::Inline | ExtentKind::Regular => extent.end().min(self.size()),
+            };
+            if extent.offset >= end {
+                continue;
+            }
+            self.gap(Gap::Hole, at, extent.offset, parent, out)?;
+            match extent.kind {
+                ExtentKind::Prealloc => {
+                    self.gap(Gap::Reserved, extent.offset, end, parent, out)?;
+                    self.reserved_to = end;
+                }
+                ExtentKind::Inline => self.write(extent.offset, end, out)?,
+                ExtentKind::Regular => self.regular(&extent, end, parent, out)?,
+            }
+            // The rest of a file's last page is nobody's.
+            let page_end = extent.end().checked_next_multiple_of(PAGE);
+            at = page_end.unwrap_or(u64::MAX);
+        }
+        self.gap(Gap::Hole, at, self.size(), parent, out)?;
+        self.flush(out)?;
+        let grows = self.written < self.size() && self.size() > self.old_size();
+        if grows || (self.reserved_to <= self.size() && self.is_reserved_beyond(parent)?) {
+            self.truncate(out)?;
+        }
+        self.stream.blocks.end(self.inode, out)
+    }
+
+    fn truncate<S: Sink>(&mut self, out: &mut Out<'_, '_, S>) -> Result<(), S::Error> {
+        self.touched = Touched::Yes;
+        let (path, size) = (out.path, self.size());
+        out.command(Command::Truncate { path, size })
+    }
+
+    /// Where M's bytes count: not beyond its end, whatever its last block holds there.
+    fn old_end(&self, extent: &Extent) -> u64 {
+        extent.end().min(self.old_size())
+    }
+
+    fn regular<S: Sink>(
+        &mut self,
+        extent: &Extent,
+        end: u64,
+        parent: &mut Parent<'_, '_>,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        self.compare(extent, end, parent, out)?;
+        let unchanged = std::mem::take(&mut self.unchanged);
+        let mut at = extent.offset;
+        for (from, to) in &unchanged {
+            self.send(extent, at, *from, out)?;
+            self.flush(out)?;
+            self.stream.blocks.kept(self.inode, (*from, *to), out)?;
+            at = *to;
+        }
+        self.send(extent, at, end, out)?;
+        self.unchanged = unchanged;
+        self.stream.clones.sent(self.inode, extent);
+        Ok(())
+    }
+
+    /// Finds what of an extent is unchanged.
+    fn compare<S: Sink>(
+        &mut self,
+        extent: &Extent,
+        end: u64,
+        parent: &mut Parent<'_, '_>,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        self.unchanged.clear();
+        let mut at = extent.offset;
+        while let Some(old) = parent.held {
+            let (from, to) = (old.offset.max(at), self.old_end(&old).min(end));
+            if from < to
+                && let Some(rule) = self.stream.pair.rule
+            {
+                if rule.is_same_data(&self.inode.item, &old, extent) {
+                    self.unchanged.push((from, to));
+                } else if rule.is_same_if_hashed(&self.inode.item, &old, extent) {
+                    let blocks = &mut self.stream.blocks;
+                    blocks.same(self.inode, (from, to), &mut self.unchanged, out)?;
+                }
+                at = to;
+            }
+            if old.end() > end {
+                break; // it reaches into what follows
+            }
+            parent.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Sends a range of an extent, sharing what can be shared.
+    fn send<S: Sink>(
+        &mut self,
+        extent: &Extent,
+        from: u64,
+        to: u64,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        if from >= to {
+            return Ok(());
+        }
+        let Some(found) = self.find(extent, from, to) else {
+            return self.plain(extent, from, to, out);
+        };
+        self.plain(extent, from, found.from, out)?;
+        self.flush(out)?;
+        self.wrote(found.to);
+        let command = found.command(out.path, &Heads::of(self.stream.pair));
+        out.command(command)?;
+        let range = (found.from, found.to);
+        self.stream.blocks.sent(self.inode, range, out)?;
+        self.send(extent, found.to, to, out)
+    }
+
+    fn find(&self, extent: &Extent, from: u64, to: u64) -> Option<Found> {
+        let pair = self.stream.pair;
+        if self.stream.clones.is_idle() {
+            return None;
+        }
+        let target = Target {
+            ino: self.inode.ino,
+            inode: &self.inode.item,
+            rule: pair.rule,
+            m_dirs: &pair.m_dirs,
+            n_dirs: &pair.n_dirs,
+        };
+        self.stream.clones.find(&target, extent, from, to)
+    }
+
+    /// Sends a range as it is stored if the whole extent is wanted and that is shorter, else its
+    /// bytes.
+    fn plain<S: Sink>(
+        &mut self,
+        extent: &Extent,
+        from: u64,
+        to: u64,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        let whole = from == extent.offset && to == extent.end().min(self.size());
+        let encoded = self.version() == Version::V2
+            && extent.compression != 0
+            && extent.disk_len <= to - from;
+        if !(whole && encoded) {
+            return self.write(from, to, out);
+        }
+        self.flush(out)?;
+        self.wrote(to);
+        out.sink.step(Step::Encoded {
+            path: out.path,
+            extent: *extent,
+            len: to - from,
+        })
+    }
+
+    /// Adds a range to a run of plain data; one that does not follow it ends the run.
+    fn write<S: Sink>(
+        &mut self,
+        offset: u64,
+        end: u64,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        if offset >= end {
+            return Ok(());
+        }
+        self.wrote(end);
+        match &mut self.run {
+            Some((_, last)) if *last == offset => *last = end,
+            _ => {
+                self.flush(out)?;
+                self.run = Some((offset, end));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush<S: Sink>(&mut self, out: &mut Out<'_, '_, S>) -> Result<(), S::Error> {
+        match self.run.take() {
+            Some((offset, end)) => {
+                out.data(offset, end - offset)?;
+                self.stream.blocks.sent(self.inode, (offset, end), out)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn wrote(&mut self, end: u64) {
+        self.touched = Touched::Yes;
+        self.written = self.written.max(end);
+    }
+
+    /// A range that reads as zeros: what M had there goes.
+    fn gap<S: Sink>(
+        &mut self,
+        gap: Gap,
+        offset: u64,
+        end: u64,
+        parent: &mut Parent<'_, '_>,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        if offset >= end {
+            return Ok(());
+        }
+        let (holes, reserved) = self.parents_in(gap, offset, end, parent)?;
+        for (from, to) in holes {
+            self.flush(out)?;
+            self.touched = Touched::Yes;
+            self.clear(from, to, out)?;
+        }
+        if gap == Gap::Reserved && reserved < end - offset && self.version() == Version::V2 {
+            self.flush(out)?;
+            self.touched = Touched::Yes;
+            let path = out.path;
+            return out.command(Command::Fallocate {
+                path,
+                mode: RESERVE,
+                offset,
+                len: end - offset,
+            });
+        }
+        Ok(())
+    }
+
+    /// What of a range has to be cleared, and how much of it M has reserved.
+    fn parents_in(
+        &self,
+        gap: Gap,
+        offset: u64,
+        end: u64,
+        parent: &mut Parent<'_, '_>,
+    ) -> Result<(Vec<(u64, u64)>, u64), Error> {
+        let mut holes: Vec<(u64, u64)> = Vec::new();
+        let (mut at, mut reserved) = (offset, 0);
+        while let Some(old) = parent.held.filter(|old| old.offset < end) {
+            let is_reserved = old.kind == ExtentKind::Prealloc;
+            let old_end = match is_reserved {
+                true => self.reserved_end(&old),
+                false => self.old_end(&old).min(self.size()),
+            };
+            let (from, to) = (old.offset.max(at), old_end.min(end));
+            if from < to {
+                let kept = is_reserved && (gap == Gap::Reserved || self.version() == Version::V1);
+                reserved += if is_reserved { to - from } else { 0 };
+                match holes.last_mut() {
+                    _ if kept => {}
+                    Some((_, last)) if *last == from => *last = to,
+                    _ => holes.push((from, to)),
+                }
+                at = to;
+            }
+            if old.end() > end {
+                break;
+            }
+            parent.advance()?;
+        }
+        Ok((holes, reserved))
+    }
+
+    /// What is beyond the end of a file goes when it shrinks.
+    fn reserved_end(&self, old: &Extent) -> u64 {
+        if self.size() < self.old_size() {
+            old.end().min(self.size())
+        } else {
+            old.end()
+        }
+    }
+
+    /// Whether M has reserved something beyond the end that N has not.
+    fn is_reserved_beyond(&self, parent: &mut Parent<'_, '_>) -> Result<bool, Error> {
+        while let Some(old) = parent.held {
+            let beyond = old.kind == ExtentKind::Prealloc && self.reserved_end(&old) > self.size();
+            if beyond && self.version() == Version::V2 {
+                return Ok(true);
+            }
+            parent.advance()?;
+        }
+        Ok(false)
+    }
+
+    /// Whole pages are punched if the stream can say it; else the snapshot's zeros are sent.
+    fn clear<S: Sink>(
+        &mut self,
+        from: u64,
+        to: u64,
+        out: &mut Out<'_, '_, S>,
+    ) -> Result<(), S::Error> {
+        let page_end = to.checked_next_multiple_of(PAGE).unwrap_or(to);
+        if self.version() == Version::V2 && from.is_multiple_of(PAGE) {
+            let path = out.path;
+            return out.command(Command::Fallocate {
+                path,
+                mode: PUNCH,
+                offset: from,
+                len: page_end - from,
+            });
+        }
+        self.written = self.written.max(to);
+        out.data(from, to - from)
+    }
+}

@@ -1,0 +1,336 @@
+//! Hashes of the blocks of files without checksums (NODATASUM, NOCOW).
+//!
+//! Their data can change in place, so that the map of extents alone does not tell what is
+//! unchanged: see [`mod@crate::rule`]. Beside the sendshot lies a companion with the hashes of what
+//! was sent, as far as it was read anyway. It is only ever of help: without it, or with fewer
+//! hashes than blocks, more is sent. Layout in `docs/sendshot-file.md`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use integer_encoding::{VarIntReader, VarIntWriter};
+use rustix::fs::{Mode, OFlags};
+use sendshot_sys::durable;
+use uuid::Uuid;
+
+use crate::file::Error;
+
+/// Bytes of a block; the last one of a file may be shorter. A single changed page costs its
+/// neighbours in the same block, and 64 KiB of data cost 18 bytes here.
+pub const BLOCK: u64 = 64 * 1024;
+/// Most hashes that a companion holds: 256 GiB of data in 72 MiB. Beyond, data is sent again.
+pub const MOST: u64 = 4 << 20;
+
+/// First bytes of every companion.
+const MAGIC: &[u8; 8] = b"sendhash";
+/// Layout version.
+const VERSION: u32 = 1;
+const HEAD_LEN: usize = 8 + 4 + 16;
+/// Ends the list, where the difference to the next inode number would stand.
+const END: u64 = u64::MAX;
+const CHECK_LEN: usize = 16;
+
+/// BLAKE3, cut to 128 bits.
+pub type Hash = [u8; 16];
+
+/// The hash of a block.
+pub fn hash(block: &[u8]) -> Hash {
+    let mut out = [0; 16];
+    out.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
+    out
+}
+
+/// What the companion of a sendshot is called.
+pub fn companion(sendshot: &OsStr) -> OsString {
+    let mut name = sendshot.to_owned();
+    name.push(".hashes");
+    name
+}
+
+/// Writes a companion.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    out: W,
+    whole: blake3::Hasher,
+    last: (u64, u64),
+    count: u64,
+    scratch: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins the companion of the sendshot of the snapshot with this UUID.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn new(out: W, snapshot: Uuid) -> io::Result<Self> {
+        let mut writer = Self {
+            out,
+            whole: blake3::Hasher::new(),
+            last: (0, 0),
+            count: 0,
+            scratch: Vec::new(),
+        };
+        writer.scratch.extend_from_slice(MAGIC);
+        writer.scratch.extend_from_slice(&VERSION.to_le_bytes());
+        writer.scratch.extend_from_slice(snapshot.as_bytes());
+        writer.put()?;
+        Ok(writer)
+    }
+
+    /// Adds a hash. They must come by inode number, then by block. Beyond [`MOST`] they are
+    /// dropped.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn add(&mut self, ino: u64, block: u64, hash: &Hash) -> io::Result<()> {
+        if self.count == MOST || (self.count > 0 && (ino, block) <= self.last) {
+            return Ok(());
+        }
+        let (last_ino, last_block) = self.last;
+        let before = if ino == last_ino { last_block } else { 0 };
+        self.scratch.write_varint(ino - last_ino)?;
+        self.scratch.write_varint(block - before)?;
+        self.scratch.extend_from_slice(hash);
+        self.last = (ino, block);
+        self.count += 1;
+        self.put()
+    }
+
+    /// Ends the file and returns what it was written to; nothing is synced.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn finish(mut self) -> io::Result<(W, u64)> {
+        self.scratch.write_varint(END)?;
+        self.scratch.extend_from_slice(&self.count.to_le_bytes());
+        self.put()?;
+        let whole = self.whole.finalize();
+        self.out.write_all(&whole.as_bytes()[..CHECK_LEN])?;
+        self.out.flush()?;
+        Ok((self.out, self.count))
+    }
+
+    fn put(&mut self) -> io::Result<()> {
+        self.whole.update(&self.scratch);
+        self.out.write_all(&self.scratch)?;
+        self.scratch.clear();
+        Ok(())
+    }
+}
+
+/// A companion that was read through once and found whole.
+#[derive(Debug, Clone)]
+pub struct Hashes {
+    file: Arc<File>,
+    path: PathBuf,
+    count: u64,
+}
+
+impl Hashes {
+    /// Checks an opened file, which must belong to the snapshot with this UUID.
+    ///
+    /// # Errors
+    /// [`Error`]: read errors, or anything wrong with it.
+    pub fn from_file(file: File, path: &Path, snapshot: Uuid) -> Result<Self, Error> {
+        let hashes = Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            count: 0,
+        };
+        let damaged = || Error::Damaged {
+            path: path.to_owned(),
+            offset: 0,
+        };
+        let io = |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut head = [0; HEAD_LEN];
+        hashes
+            .file
+            .read_exact_at(&mut head, 0)
+            .map_err(|_| Error::Foreign {
+                path: path.to_owned(),
+            })?;
+        if head[..8] != *MAGIC || head[12..] != *snapshot.as_bytes() {
+            return Err(Error::Foreign {
+                path: path.to_owned(),
+            });
+        }
+        if head[8..12] != VERSION.to_le_bytes() {
+            return Err(damaged());
+        }
+        let len = hashes.file.metadata().map_err(io)?.len();
+        let body = len.checked_sub(CHECK_LEN as u64).ok_or_else(damaged)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update_reader(hashes.reader(0).take(body))
+            .map_err(io)?;
+        let mut check = [0; CHECK_LEN];
+        hashes.file.read_exact_at(&mut check, body).map_err(io)?;
+        if check != hasher.finalize().as_bytes()[..CHECK_LEN] {
+            return Err(damaged());
+        }
+        let mut count = [0; 8];
+        let at = body.checked_sub(8).ok_or_else(damaged)?;
+        hashes.file.read_exact_at(&mut count, at).map_err(io)?;
+        Ok(Self {
+            count: u64::from_le_bytes(count),
+            ..hashes
+        })
+    }
+
+    /// How many hashes it holds.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Reads from the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn cursor(&self) -> Result<Cursor, Error> {
+        let mut cursor = Cursor {
+            input: BufReader::with_capacity(1 << 16, self.reader(HEAD_LEN as u64)),
+            path: self.path.clone(),
+            last: (0, 0),
+            next: None,
+        };
+        cursor.advance()?;
+        Ok(cursor)
+    }
+
+    fn reader(&self, at: u64) -> ReadFrom {
+        ReadFrom {
+            file: Arc::clone(&self.file),
+            at,
+        }
+    }
+}
+
+/// Reads a file without moving its position, which several readers share.
+#[derive(Debug)]
+struct ReadFrom {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for ReadFrom {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.file.read_at(buffer, self.at)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+/// Finds hashes in ascending order.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    input: BufReader<ReadFrom>,
+    path: PathBuf,
+    last: (u64, u64),
+    next: Option<((u64, u64), Hash)>,
+}
+
+impl Cursor {
+    /// The hash of a block. What was asked for must not lie before what was asked for last.
+    pub(crate) fn find(&mut self, ino: u64, block: u64) -> Result<Option<Hash>, Error> {
+        while let Some((at, hash)) = self.next {
+            if at >= (ino, block) {
+                return Ok((at == (ino, block)).then_some(hash));
+            }
+            self.advance()?;
+        }
+        Ok(None)
+    }
+
+    /// The next block of this inode.
+    pub(crate) fn next_of(&mut self, ino: u64) -> Result<Option<(u64, Hash)>, Error> {
+        self.find(ino, 0)?;
+        match self.next {
+            Some(((at, block), hash)) if at == ino => {
+                self.advance()?;
+                Ok(Some((block, hash)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), Error> {
+        self.next = self.read().map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<Option<((u64, u64), Hash)>> {
+        let inos: u64 = self.input.read_varint()?;
+        if inos == END {
+            return Ok(None);
+        }
+        let blocks: u64 = self.input.read_varint()?;
+        let (ino, block) = self.last;
+        let before = if inos == 0 { block } else { 0 };
+        let overflow = || io::Error::from(io::ErrorKind::InvalidData);
+        let ino = ino.checked_add(inos).ok_or_else(overflow)?;
+        let block = before.checked_add(blocks).ok_or_else(overflow)?;
+        let mut hash = [0; 16];
+        self.input.read_exact(&mut hash)?;
+        self.last = (ino, block);
+        Ok(Some((self.last, hash)))
+    }
+}
+
+/// Writes the companion of the sendshot `name` in `dir`, whole or not at all, and replaces the
+/// one that is there. If there is nothing to write, what is there stays.
+///
+/// # Errors
+/// What `fill` returns, and the kernel's as `E`.
+pub fn save<E: From<io::Error>>(
+    dir: impl AsFd,
+    sendshot: &OsStr,
+    snapshot: Uuid,
+    fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), E>,
+) -> Result<(), E> {
+    let saved = durable::stream_at(&dir, &companion(sendshot), durable::PRIVATE, |file| {
+        let mut writer = Writer::new(BufWriter::new(file), snapshot)?;
+        fill(&mut writer).map_err(Unsaved::Failed)?;
+        let (out, count) = writer.finish()?;
+        if count == 0 {
+            return Err(Unsaved::Empty);
+        }
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((file, ()))
+    });
+    match saved {
+        Ok(()) | Err(Unsaved::Empty) => Ok(()),
+        Err(Unsaved::Failed(error)) => Err(error),
+    }
+}
+
+/// Why there is no new companion.
+enum Unsaved<E> {
+    Empty,
+    Failed(E),
+}
+
+impl<E: From<io::Error>> From<io::Error> for Unsaved<E> {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Opens the companion of the sendshot `name` in `dir`, if it has a good one. One that is damaged
+/// or belongs to something else is as good as none: it only saves sending.
+pub fn open_at(dir: impl AsFd, sendshot: &OsStr, snapshot: Uuid) -> Option<Hashes> {
+    let name = companion(sendshot);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, &name, flags, Mode::empty()).ok()?;
+    Hashes::from_file(File::from(file), Path::new(&name), snapshot).ok()
+}

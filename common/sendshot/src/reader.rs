@@ -1,0 +1,394 @@
+//! Reading a sendshot file: record by record, and inode by inode.
+
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
+use crate::entry::{Entry, Extent, Head};
+use crate::file::{
+    BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, TAIL, VERSION, check,
+    decode_head, u32_at, u64_at,
+};
+use crate::writer::Writer;
+
+/// Reads the entries of a sendshot in order, inode by inode.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: BufReader<R>,
+    path: PathBuf,
+    head: Head,
+    offset: u64,
+    packed: Vec<u8>,
+    block: Vec<u8>,
+    /// Where in the block.
+    at: usize,
+    /// Where the record at hand ends.
+    end: usize,
+    context: Context,
+    done: bool,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    pub(crate) fn new(mut input: R, path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        };
+        input.rewind().map_err(io)?;
+        let mut input = BufReader::with_capacity(BLOCK, input);
+        let mut bytes = [0; HEAD_LEN];
+        let foreign = || Error::Foreign {
+            path: path.to_owned(),
+        };
+        input.read_exact(&mut bytes).map_err(|_| foreign())?;
+        if &bytes[..8] != MAGIC {
+            return Err(foreign());
+        }
+        let (path, version) = (path.to_owned(), u32_at(&bytes, 8));
+        if version > VERSION {
+            return Err(Error::TooNew { path, version });
+        }
+        if version < VERSION {
+            return Err(Error::TooOld { path, version });
+        }
+        if check(&bytes[..HEAD_LEN - CHECK_LEN]) != bytes[HEAD_LEN - CHECK_LEN..] {
+            return Err(Error::Damaged { path, offset: 0 });
+        }
+        Ok(Self {
+            input,
+            path,
+            head: decode_head(&bytes),
+            offset: HEAD_LEN as u64,
+            packed: Vec::new(),
+            block: Vec::new(),
+            at: 0,
+            end: 0,
+            context: Context::default(),
+            done: false,
+        })
+    }
+
+    /// Reads all of the file and checks that it is whole.
+    pub(crate) fn check(mut self) -> Result<(Head, Counts), Error> {
+        let mut whole = blake3::Hasher::new();
+        self.input.rewind().map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        let mut head = [0; HEAD_LEN];
+        self.take(&mut head)?;
+        whole.update(&head);
+        self.offset = HEAD_LEN as u64;
+        while let Some((frame, _)) = self.frame()? {
+            whole.update(&frame);
+        }
+        whole.update(&TAIL.to_le_bytes());
+        let mut counts = [0; 16];
+        self.take(&mut counts)?;
+        whole.update(&counts);
+        let mut check = [0; CHECK_LEN];
+        self.take(&mut check)?;
+        let mut beyond = [0];
+        let is_whole = check == whole.finalize().as_bytes()[..CHECK_LEN];
+        if !is_whole || self.input.read(&mut beyond).unwrap_or(1) != 0 {
+            return Err(self.damaged());
+        }
+        let counts = Counts {
+            inodes: u64_at(&counts, 0),
+            extents: u64_at(&counts, 8),
+        };
+        Ok((self.head, counts))
+    }
+
+    /// The next inode, without its extents; those of the one before are skipped.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn next_inode(&mut self) -> Result<Option<Inode>, Error> {
+        if !self.to_inode()? {
+            return Ok(None);
+        }
+        let Some(Entry::Inode(ino, item)) = self.open()? else {
+            return Err(self.damaged());
+        };
+        let mut inode = Inode {
+            ino,
+            item,
+            ..Inode::default()
+        };
+        while self.next_of_inode()? == Some(Next::Other) {
+            match self.decode(Context::decode)? {
+                Entry::Name(name) => inode.names.push(name),
+                Entry::Xattr(xattr) => inode.xattrs.push(xattr),
+                Entry::Target(target) => inode.target = Some(target),
+                Entry::Inode(..) | Entry::Extent(_) => return Err(self.damaged()),
+            }
+        }
+        Ok(Some(inode))
+    }
+
+    /// The next extent of the inode last returned.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn next_extent(&mut self) -> Result<Option<Extent>, Error> {
+        match self.next_of_inode()? {
+            Some(Next::Extent) => self.decode(Context::decode_extent).map(Some),
+            Some(Next::Other) | None => Ok(None),
+        }
+    }
+
+    /// The next entry, whatever it is.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
+        while self.at == self.end {
+            if self.frame_ahead()?.is_none() {
+                return Ok(None);
+            }
+            if let Some(entry) = self.open()? {
+                return Ok(Some(entry));
+            }
+        }
+        self.decode(Context::decode).map(Some)
+    }
+
+    /// What follows of the inode at hand, in this record or the next.
+    fn next_of_inode(&mut self) -> Result<Option<Next>, Error> {
+        while self.at == self.end {
+            match self.frame_ahead()? {
+                Some(frame) if frame.kind == MORE => self.open()?,
+                _ => return Ok(None),
+            };
+        }
+        Ok(codec::next(&self.block[self.at..self.end]))
+    }
+
+    fn decode<T>(
+        &mut self,
+        take: impl FnOnce(&mut Context, &mut &[u8]) -> Result<T, Nonsense>,
+    ) -> Result<T, Error> {
+        let mut input = &self.block[self.at..self.end];
+        let taken = take(&mut self.context, &mut input);
+        self.at = self.end - input.len();
+        taken.map_err(|Nonsense| self.damaged())
+    }
+
+    /// Goes to the next record that begins an inode; false at the end.
+    fn to_inode(&mut self) -> Result<bool, Error> {
+        self.at = self.end;
+        while let Some(frame) = self.frame_ahead()? {
+            if frame.kind == INODE {
+                return Ok(true);
+            }
+            self.skip(frame);
+        }
+        Ok(false)
+    }
+
+    /// The frame of the next record, when all of the one at hand was read.
+    fn frame_ahead(&mut self) -> Result<Option<Frame>, Error> {
+        while self.at == self.block.len() {
+            if !self.next_block()? {
+                return Ok(None);
+            }
+        }
+        let frame = Frame::decode(&self.block[self.at..]);
+        frame.map(Some).map_err(|Nonsense| self.damaged())
+    }
+
+    fn skip(&mut self, frame: Frame) {
+        self.at += frame.len();
+        self.end = self.at;
+    }
+
+    /// Opens the next record, which [`Self::frame_ahead`] has found; returns the inode that it
+    /// begins.
+    fn open(&mut self) -> Result<Option<Entry>, Error> {
+        let Some(frame) = self.frame_ahead()? else {
+            return Ok(None);
+        };
+        self.end = self.at + frame.len();
+        self.at += frame.head;
+        if frame.kind == INODE {
+            let begun = self.decode(|context, input| {
+                let (begun, ino, item) = Context::begun(input)?;
+                *context = begun;
+                Ok(Entry::Inode(ino, item))
+            });
+            return begun.map(Some);
+        }
+        self.decode(|context, input| {
+            *context = Context::gone_on(input)?;
+            Ok(())
+        })?;
+        Ok(None)
+    }
+
+    /// The next inode at a glance, which stays the next.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) fn glance(&mut self) -> Result<Option<Glance>, Error> {
+        if !self.to_inode()? {
+            return Ok(None);
+        }
+        let record = self.record_ahead()?.1;
+        let glance = Glance::at(record);
+        glance.map(Some).map_err(|Nonsense| self.damaged())
+    }
+
+    /// Goes past the next inode.
+    pub(crate) fn skip_inode(&mut self) -> Result<(), Error> {
+        let (frame, _) = self.record_ahead()?;
+        self.skip(frame);
+        Ok(())
+    }
+
+    /// Frame and body of the next record.
+    fn record_ahead(&mut self) -> Result<(Frame, &[u8]), Error> {
+        match self.frame_ahead()? {
+            Some(frame) => {
+                let (from, to) = (self.at + frame.head, self.at + frame.len());
+                Ok((frame, &self.block[from..to]))
+            }
+            None => Err(self.damaged()),
+        }
+    }
+
+    /// Hands the directories that name the next inode to `each`. Of one with very many names not
+    /// all may be told.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) fn parents_ahead(&mut self, each: impl FnMut(u64)) -> Result<u64, Error> {
+        let mut body = self.record_ahead()?.1;
+        match Context::begun(&mut body) {
+            Ok((context, _, item)) => {
+                context.parents(body, each);
+                Ok(item.generation)
+            }
+            Err(Nonsense) => Err(self.damaged()),
+        }
+    }
+
+    /// Copies the next inode with all that belongs to it.
+    ///
+    /// # Errors
+    /// See [`Error`]; the writer's.
+    pub(crate) fn copy<W: Write>(&mut self, to: &mut Writer<W>) -> Result<io::Result<()>, Error> {
+        loop {
+            let Some(frame) = self.frame_ahead()? else {
+                return Ok(Ok(()));
+            };
+            if let Err(e) = to.copy(frame, &self.block[self.at..self.at + frame.len()]) {
+                return Ok(Err(e));
+            }
+            self.skip(frame);
+            match self.frame_ahead()? {
+                Some(frame) if frame.kind == MORE => {}
+                _ => return Ok(Ok(())),
+            }
+        }
+    }
+
+    /// Reads the next block; false behind the last.
+    fn next_block(&mut self) -> Result<bool, Error> {
+        if self.done {
+            return Ok(false);
+        }
+        let Some((_, raw_len)) = self.frame()? else {
+            self.done = true;
+            self.block.clear();
+            (self.at, self.end) = (0, 0);
+            return Ok(false);
+        };
+        self.block.resize(raw_len, 0);
+        let decoded = zstd::bulk::decompress_to_buffer(&self.packed, &mut self.block[..]);
+        if decoded.ok() != Some(raw_len) {
+            return Err(self.damaged());
+        }
+        (self.at, self.end) = (0, 0);
+        Ok(true)
+    }
+
+    /// Reads the next block as it is stored, and its length; `None` at the tail.
+    #[allow(
+        clippy::type_complexity,
+        reason = "a frame of fixed length and a number"
+    )]
+    fn frame(&mut self) -> Result<Option<([u8; 8 + CHECK_LEN], usize)>, Error> {
+        let mut frame = [0; 8 + CHECK_LEN];
+        self.take(&mut frame[..4])?;
+        let raw_len = u32_at(&frame, 0);
+        if raw_len == TAIL {
+            return Ok(None);
+        }
+        self.take(&mut frame[4..])?;
+        let (raw_len, packed_len) = (raw_len as usize, u32_at(&frame, 4) as usize);
+        if raw_len > MAX_BLOCK || packed_len > MAX_BLOCK {
+            return Err(self.damaged());
+        }
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.resize(packed_len, 0);
+        let taken = self.take(&mut packed);
+        let is_whole = check(&packed) == frame[8..];
+        self.packed = packed;
+        taken?;
+        if !is_whole {
+            return Err(self.damaged());
+        }
+        Ok(Some((frame, raw_len)))
+    }
+
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        match self.input.read_exact(bytes) {
+            Ok(()) => {
+                self.offset += bytes.len() as u64;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged()),
+            Err(source) => Err(Error::Io {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+
+    fn damaged(&self) -> Error {
+        Error::Damaged {
+            path: self.path.clone(),
+            offset: self.offset,
+        }
+    }
+}
+
+/// Skips inodes that are byte by byte the same in both, as long as they are of no interest by
+/// themselves. What is left of the inodes at hand is skipped first.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) fn skip_same<A: Read + Seek, B: Read + Seek>(
+    a: &mut Reader<A>,
+    b: &mut Reader<B>,
+    is_of_interest: impl Fn(&Glance) -> bool,
+) -> Result<(), Error> {
+    loop {
+        if !a.to_inode()? || !b.to_inode()? {
+            return Ok(());
+        }
+        let (frame, record) = a.record_ahead()?;
+        let same = record == b.record_ahead()?.1;
+        let dull = match Glance::at(record) {
+            Ok(glance) => same && !is_of_interest(&glance),
+            Err(Nonsense) => return Err(a.damaged()),
+        };
+        if !dull {
+            return Ok(());
+        }
+        a.skip(frame);
+        let (frame, _) = b.record_ahead()?;
+        b.skip(frame);
+    }
+}

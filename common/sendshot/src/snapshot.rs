@@ -1,0 +1,104 @@
+//! Reading data of a snapshot, file by file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::hashes::{self, BLOCK, Hash};
+
+/// Why data cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel says no.
+    #[error("read {} of the snapshot", sendshot_stream::dump::escaped(path))]
+    Read {
+        /// The file.
+        path: Vec<u8>,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is shorter than the sendshot says.
+    #[error(
+        "{} of the snapshot ends at byte {offset}, which its sendshot does not say",
+        sendshot_stream::dump::escaped(path)
+    )]
+    Short {
+        /// The file.
+        path: Vec<u8>,
+        /// Where.
+        offset: u64,
+    },
+}
+
+/// A snapshot whose files are read one after the other.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    root: OwnedFd,
+    /// The file that was read last: steps of one file follow each other.
+    open: Option<(Vec<u8>, File)>,
+    block: Vec<u8>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(root: impl AsFd) -> io::Result<Self> {
+        Ok(Self {
+            root: root.as_fd().try_clone_to_owned()?,
+            open: None,
+            block: Vec::new(),
+        })
+    }
+
+    /// A file by its path in the snapshot.
+    pub(crate) fn file(&mut self, path: &[u8]) -> Result<&File, Error> {
+        let file = match self.open.take() {
+            Some((open, file)) if open == path => (open, file),
+            _ => {
+                let file = open(&self.root, path).map_err(|source| Error::Read {
+                    path: path.to_vec(),
+                    source,
+                })?;
+                (path.to_vec(), file)
+            }
+        };
+        Ok(&self.open.insert(file).1)
+    }
+
+    /// Fills `buffer` with what the file has from `offset` on.
+    pub(crate) fn read(
+        &mut self,
+        path: &[u8],
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Error> {
+        let file = self.file(path)?;
+        file.read_exact_at(buffer, offset).map_err(|source| {
+            let path = path.to_vec();
+            match source.kind() {
+                io::ErrorKind::UnexpectedEof => Error::Short { path, offset },
+                _ => Error::Read { path, source },
+            }
+        })
+    }
+
+    /// The hash of a block of `len` bytes.
+    pub(crate) fn hash(&mut self, path: &[u8], block: u64, len: u64) -> Result<Hash, Error> {
+        let mut buffer = std::mem::take(&mut self.block);
+        buffer.resize(len.min(BLOCK) as usize, 0);
+        let read = self.read(path, block * BLOCK, &mut buffer);
+        let hash = hashes::hash(&buffer);
+        self.block = buffer;
+        read.map(|()| hash)
+    }
+}
+
+fn open(root: &OwnedFd, path: &[u8]) -> io::Result<File> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOATIME;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), beneath)?;
+    Ok(File::from(file))
+}

@@ -1,0 +1,145 @@
+//! Writing a sendshot file.
+
+use std::io::{self, Write};
+
+use crate::codec::{Context, Frame, INODE, MORE};
+use crate::entry::{Entry, Head};
+use crate::file::{BLOCK, CHECK_LEN, Counts, TAIL, check, encode_head};
+
+/// Level of zstd. Higher ones take longer than they save on disks of any size.
+const LEVEL: i32 = 1;
+/// Bytes of a record after which the next entry begins another one of the same inode.
+const RECORD: usize = 32 * 1024;
+
+/// Writes a sendshot.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    out: W,
+    whole: blake3::Hasher,
+    block: Vec<u8>,
+    counts: Counts,
+    /// The record being written, without its frame.
+    record: Vec<u8>,
+    kind: u8,
+    extents: u64,
+    ino: u64,
+    context: Context,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins with the head.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn new(out: W, head: &Head) -> io::Result<Self> {
+        let mut writer = Self {
+            out,
+            whole: blake3::Hasher::new(),
+            block: Vec::with_capacity(BLOCK + BLOCK / 4),
+            counts: Counts::default(),
+            record: Vec::with_capacity(2 * RECORD),
+            kind: MORE,
+            extents: 0,
+            ino: 0,
+            context: Context::default(),
+        };
+        writer.put(&encode_head(head))?;
+        Ok(writer)
+    }
+
+    /// Adds an entry. They must come in the order that [`Entry`] describes.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        if let Entry::Inode(ino, inode) = entry {
+            self.close()?;
+            self.kind = INODE;
+            self.ino = *ino;
+            self.context = Context::begin(*ino, inode, &mut self.record);
+            self.counts.inodes += 1;
+            return Ok(());
+        }
+        if self.record.len() >= RECORD {
+            self.close()?;
+        }
+        if self.record.is_empty() {
+            self.kind = MORE;
+            self.context = Context::go_on(self.ino, &mut self.record);
+        }
+        if let Entry::Extent(_) = entry {
+            self.extents += 1;
+        }
+        self.context.encode(entry, &mut self.record);
+        Ok(())
+    }
+
+    /// Adds a whole record of another sendshot, as it is.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub(crate) fn copy(&mut self, frame: Frame, record: &[u8]) -> io::Result<()> {
+        self.close()?;
+        self.counts.inodes += u64::from(frame.kind == INODE);
+        self.counts.extents += frame.extents;
+        self.block.extend_from_slice(record);
+        self.flush_if_full()
+    }
+
+    /// Ends the record at hand.
+    fn close(&mut self) -> io::Result<()> {
+        if self.record.is_empty() {
+            return Ok(());
+        }
+        self.counts.extents += self.extents;
+        Frame::encode(self.kind, self.extents, self.record.len(), &mut self.block);
+        self.block.append(&mut self.record);
+        self.extents = 0;
+        self.flush_if_full()
+    }
+
+    /// Ends the file and returns what it was written to; nothing is synced.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn finish(mut self) -> io::Result<(W, Counts)> {
+        self.close()?;
+        self.flush()?;
+        let mut tail = Vec::new();
+        tail.extend_from_slice(&TAIL.to_le_bytes());
+        tail.extend_from_slice(&self.counts.inodes.to_le_bytes());
+        tail.extend_from_slice(&self.counts.extents.to_le_bytes());
+        self.put(&tail)?;
+        let whole = self.whole.finalize();
+        self.out.write_all(&whole.as_bytes()[..CHECK_LEN])?;
+        self.out.flush()?;
+        Ok((self.out, self.counts))
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.block.len() < BLOCK {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let packed = zstd::bulk::compress(&self.block, LEVEL)?;
+        let mut frame = Vec::with_capacity(8 + CHECK_LEN);
+        frame.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&check(&packed));
+        self.put(&frame)?;
+        self.block.clear();
+        self.out.write_all(&packed)
+    }
+
+    /// Writes what the last checksum is about; blocks have their own.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.whole.update(bytes);
+        self.out.write_all(bytes)
+    }
+}

@@ -1,0 +1,256 @@
+//! A volume whose snapshots are sent one after the other from sendshots: to stock
+//! `btrfs receive` and to our applier, which both must end up with what was snapshotted. Each
+//! snapshot is gone before anything else happens, so that nothing pins its data.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sendshot_apply::Policies;
+use sendshot_apply::parent::Trust;
+use sendshot_apply::receive::Options;
+use sendshot_engine::diff::Version;
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Entry, Sendshot, Source, capture, hashes, recapture, save, stream, verify};
+
+use crate::loopfs::{LoopFs, run};
+use crate::streams::{self, Format};
+use crate::tree;
+
+/// Bytes of each file system.
+const SIZE: u64 = 1 << 30;
+
+/// The volume, and who receives it.
+#[derive(Debug)]
+pub struct Chain {
+    source: LoopFs,
+    stock: LoopFs,
+    ours: LoopFs,
+    files: tempfile::TempDir,
+    version: Version,
+    rounds: Cell<u64>,
+    keeps_last: bool,
+}
+
+/// A snapshot and the two copies made of it.
+#[derive(Debug)]
+pub struct Sent {
+    /// Which round of the chain, from 0.
+    pub round: u64,
+    /// The snapshot; gone when [`Chain::send`] has returned.
+    pub snapshot: PathBuf,
+    /// The copy that stock `btrfs receive` made.
+    pub stock: PathBuf,
+    /// The copy that our applier made.
+    pub ours: PathBuf,
+    /// The stream.
+    pub stream: Vec<u8>,
+    /// Length of the kernel's stream of the same change, if the chain is beside the kernel.
+    pub kernels_len: Option<u64>,
+}
+
+impl Sent {
+    /// How many commands of each kind the stream has.
+    ///
+    /// # Panics
+    /// If it does not parse.
+    #[track_caller]
+    pub fn commands(&self) -> BTreeMap<&'static str, u64> {
+        streams::commands(&self.stream).unwrap()
+    }
+}
+
+impl Chain {
+    /// Makes the file systems and an empty volume.
+    ///
+    /// # Errors
+    /// If the caller is not root, or a tool is missing or fails.
+    pub fn new(version: Version) -> Result<Self> {
+        Self::with(version, &[], "")
+    }
+
+    /// The same with options for making and mounting the volume's file system.
+    ///
+    /// # Errors
+    /// As [`Chain::new`].
+    pub fn with(version: Version, mkfs: &[&str], mount: &str) -> Result<Self> {
+        let chain = Self {
+            source: LoopFs::new(SIZE, mkfs, mount)?,
+            stock: LoopFs::new(SIZE, &[], "")?,
+            ours: LoopFs::new(SIZE, &[], "")?,
+            files: tempfile::tempdir()?,
+            version,
+            rounds: Cell::new(0),
+            keeps_last: false,
+        };
+        streams::create(&chain.volume())?;
+        Ok(chain)
+    }
+
+    /// The same chain, with each snapshot kept until the next one was sent, and the kernel's own
+    /// stream made of both.
+    #[must_use]
+    pub fn beside_the_kernel(self) -> Self {
+        Self {
+            keeps_last: true,
+            ..self
+        }
+    }
+
+    /// The volume's file system.
+    pub fn fs(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// The live volume.
+    pub fn volume(&self) -> PathBuf {
+        self.fs().join("volume")
+    }
+
+    /// The sendshot of a round.
+    pub fn sendshot(&self, round: u64) -> PathBuf {
+        self.files.path().join(format!("{round}.sendshot"))
+    }
+
+    /// Sends the volume as it is now and deletes the snapshot.
+    ///
+    /// # Errors
+    /// The first difference between the snapshot and a copy, or whatever fails.
+    pub fn send(&self) -> Result<Sent> {
+        self.send_and(|_| Ok(()))
+    }
+
+    /// The same, with a look at snapshot and copies before the snapshot is deleted.
+    ///
+    /// # Errors
+    /// As [`Chain::send`], and those of `look`.
+    pub fn send_and(&self, look: impl FnOnce(&Sent) -> Result<()>) -> Result<Sent> {
+        let round = self.rounds.get();
+        let snapshot = self.snapshot(round);
+        streams::snapshot(&self.volume(), &snapshot)?;
+        let stream = self.stream(round, &snapshot)?;
+        let sent = Sent {
+            round,
+            stock: self.stock.path().join(format!("s{round}")),
+            ours: self.ours.path().join(format!("s{round}")),
+            kernels_len: self.kernels_len(round, &snapshot)?,
+            snapshot,
+            stream,
+        };
+        streams::stock_receive(&sent.stream, self.stock.path()).context("stock receive")?;
+        let options = Options {
+            trust: Trust::Strict,
+            policies: Policies::default(),
+        };
+        let target = File::open(self.ours.path())?;
+        sendshot_apply::receive(sent.stream.as_slice(), &target, options, |_| {})
+            .context("our receive")?;
+        for (who, copy) in [("stock", &sent.stock), ("ours", &sent.ours)] {
+            let differences = tree::compare(&sent.snapshot, copy)?;
+            ensure!(differences.is_empty(), "{who}: {}", differences.join("\n"));
+        }
+        look(&sent)?;
+        if !self.keeps_last {
+            streams::delete(&sent.snapshot)?;
+        } else if round > 0 {
+            streams::delete(&self.snapshot(round - 1))?;
+        }
+        self.rounds.set(round + 1);
+        Ok(sent)
+    }
+
+    fn snapshot(&self, round: u64) -> PathBuf {
+        self.fs().join(format!("s{round}"))
+    }
+
+    fn kernels_len(&self, round: u64, snapshot: &Path) -> Result<Option<u64>> {
+        if !self.keeps_last {
+            return Ok(None);
+        }
+        let format = match self.version {
+            Version::V1 => Format::V1,
+            Version::V2 => Format::V2Compressed,
+        };
+        let parent = round.checked_sub(1).map(|before| self.snapshot(before));
+        let stream = streams::send(format, parent.as_deref(), snapshot)?;
+        Ok(Some(stream.len() as u64))
+    }
+
+    /// Captures and makes the stream, from the sendshot of the round before.
+    fn stream(&self, round: u64, snapshot: &Path) -> Result<Vec<u8>> {
+        let root = File::open(snapshot)?;
+        let path = self.sendshot(round);
+        capture(&root, File::create(&path)?)?;
+        let mut new = Sendshot::open(&path)?;
+        let old = match round {
+            0 => None,
+            n => Some(sendshot_engine::open(&self.sendshot(n - 1))?),
+        };
+        let (dir, name) = save::place(&path)?;
+        if let Some(old) = &old {
+            same_when_captured_from(old, &new, &root)?;
+            new = verify(old, new, &root, &dir, name)?;
+        }
+        let mut bytes = Vec::new();
+        let called = format!("s{round}");
+        let source = Source {
+            m: old.as_ref(),
+            n: &new,
+            snapshot: &root,
+            name: called.as_bytes(),
+            version: self.version,
+        };
+        hashes::save(dir, name, new.head().uuid, |hashes| {
+            stream(&source, Some(hashes), |part| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            })
+            .map_err(anyhow::Error::from)
+        })?;
+        Ok(bytes)
+    }
+
+    /// Waits until nothing is left of deleted subvolumes.
+    ///
+    /// # Errors
+    /// Those of `btrfs`.
+    pub fn clean(&self) -> Result<()> {
+        run(Command::new("btrfs")
+            .args(["subvolume", "sync"])
+            .arg(self.fs()))
+    }
+}
+
+/// Capturing only what changed must give what capturing everything gives.
+///
+/// # Errors
+/// The first difference.
+pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> Result<Effort> {
+    let (file, _, _, effort) = recapture(old, root, tempfile::tempfile()?)?;
+    let again = Sendshot::from_file(file, Path::new("recaptured"))?;
+    let (mut a, mut b) = (new.reader()?, again.reader()?);
+    loop {
+        let (whole, changes) = (compared(a.next_entry()?), compared(b.next_entry()?));
+        ensure!(
+            whole == changes,
+            "captured {whole:?}, recaptured {changes:?} ({effort:?})"
+        );
+        if whole.is_none() {
+            return Ok(effort);
+        }
+    }
+}
+
+/// Whether an extent is shared is only asked when it is read, and may change without a trace.
+fn compared(entry: Option<Entry>) -> Option<Entry> {
+    match entry {
+        Some(Entry::Extent(mut extent)) => {
+            extent.is_shared = false;
+            Some(Entry::Extent(extent))
+        }
+        other => other,
+    }
+}
