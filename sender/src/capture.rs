@@ -3,34 +3,39 @@
 //! same lineage.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use sendshot_engine::recapture::Effort;
+use sendshot_engine::save::Error;
 use sendshot_engine::{Sendshot, save};
 use sendshot_model::VolumeId;
+use sendshot_sys::subvolume;
 
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
-use crate::snapshot::PushSnapshot;
 use crate::state_subvolume::StateSubvolume;
 
-/// Captures the snapshot of a push into the state subvolume.
+/// Captures a read-only snapshot into the state subvolume, as the sendshot of `record`. `known` are
+/// sendshots of the same volume.
 ///
 /// # Errors
-/// See [`save::Error`](sendshot_engine::save::Error).
+/// See [`Error`].
 pub fn capture(
     state: &StateSubvolume,
-    taken: &PushSnapshot,
-) -> Result<(Sendshot, Effort), sendshot_engine::save::Error> {
-    let before = newest(state, taken.record.volume)?;
-    let name = taken.record.sendshot_name();
-    save(&taken.fd, before.as_ref(), state.sendshots(), &name)
-}
-
-/// The newest sendshot of a volume that can be read.
-fn newest(state: &StateSubvolume, volume: VolumeId) -> io::Result<Option<Sendshot>> {
-    let mut found = acknowledged(state, volume)?;
-    found.sort_by_key(|(_, sendshot)| sendshot.head().otransid);
-    Ok(found.pop().map(|(_, sendshot)| sendshot))
+    snapshot: impl AsFd,
+    record: &Record,
+    known: &[(Record, Sendshot)],
+) -> Result<(Sendshot, Effort), Error> {
+    let newest = known.iter().max_by_key(|(_, s)| s.head().otransid);
+    let before = newest.map(|(_, sendshot)| sendshot);
+    let name = record.sendshot_name();
+    let captured = save(&snapshot, before, state.sendshots(), &name)?;
+    if subvolume::info(&snapshot)?.ctransid == captured.0.head().ctransid {
+        return Ok(captured);
+    }
+    // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
+    // a head that says "never changed" must not stand for. The second one says "changed".
+    save(&snapshot, before, state.sendshots(), &name)
 }
 
 /// The sendshots of a volume's acknowledged pushes, to whatever receiver. One that cannot be

@@ -18,11 +18,12 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::dry_run::Foreseen;
 use crate::engine::Engine;
 use crate::history::{Last, Outcome};
 use crate::kept;
 use crate::pair;
-use crate::plan::{Plan, Wish};
+use crate::plan::Wish;
 use crate::problem::{Kind, Problem};
 use crate::progress::{self, Listener};
 use crate::push;
@@ -66,6 +67,13 @@ fn wish(text: &str) -> Result<Wish, Problem> {
     }
 }
 
+fn engine(text: &str) -> Result<Option<Engine>, Problem> {
+    match text {
+        "" => Ok(None),
+        name => name.parse().map(Some).map_err(|e| usage(&e)),
+    }
+}
+
 /// Parses a request, and checks that its caller may make it.
 fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem> {
     let mut argument = OsString::from(message.receiver);
@@ -79,7 +87,7 @@ fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem>
         receiver: target.receiver,
         volume: target.volume,
         wish: wish(&message.parent)?,
-        engine: message.engine.parse().map_err(|e| usage(&e))?,
+        engine: engine(&message.engine)?,
     })
 }
 
@@ -127,7 +135,7 @@ impl SenderControl for Control {
         let wanted = Selection::parse(request.into_inner())?;
         let mut cancelled = 0;
         for running in self.0.table().all() {
-            if wanted.selects(&running) {
+            if wanted.selects(&running) && !running.is_reported() {
                 running.cancel.cancel();
                 running.over().await;
                 cancelled += 1;
@@ -219,16 +227,17 @@ impl Control {
         message: v1::PushRequest,
         root: bool,
     ) -> Result<v1::PlanResponse, Problem> {
+        let top = message.top as usize;
         let request = parse(message, root)?;
         self.0.receiver(&request.receiver).await?;
         let volume = self.0.resolve(&request).await?;
         let skipped = volume.skipped.iter().map(|path| path_bytes(path)).collect();
-        let (key, plan) = push::dry_run(&self.0, &request, volume).await?;
+        let receiver = request.receiver.to_string();
+        let foreseen = self.0.plan(request, volume, top).await?;
         Ok(v1::PlanResponse {
-            volume: key.name.to_string(),
-            receiver: request.receiver.to_string(),
+            receiver,
             skipped,
-            ..planned(plan)
+            ..planned(foreseen)
         })
     }
 
@@ -248,14 +257,16 @@ impl Control {
     }
 }
 
-fn planned(plan: Plan) -> v1::PlanResponse {
+fn planned(foreseen: Foreseen) -> v1::PlanResponse {
+    let Foreseen { plan, size, .. } = foreseen;
     v1::PlanResponse {
+        volume: foreseen.key.name.to_string(),
         parent: plan
             .parent
             .map(|parent| parent.uuid.as_bytes().to_vec())
             .unwrap_or_default(),
         parent_reason: plan.reason,
-        engine: Engine::Kernel.to_string(),
+        engine: foreseen.engine.to_string(),
         candidates: plan
             .verdicts
             .into_iter()
@@ -265,6 +276,17 @@ fn planned(plan: Plan) -> v1::PlanResponse {
                 verdict: verdict.to_string(),
             })
             .collect(),
+        stream_bytes: size.map(|size| size.bytes),
+        commands: size.map(|size| size.commands),
+        top: foreseen
+            .top
+            .into_iter()
+            .map(|cost| v1::PathCost {
+                path: cost.path,
+                stream_bytes: cost.bytes,
+            })
+            .collect(),
+        notes: foreseen.notes,
         ..Default::default()
     }
 }

@@ -57,7 +57,7 @@ pub struct Record {
     pub snapshot: Option<SnapshotId>,
     /// What made the stream: with our engine the sendshot stays, and the snapshot goes as soon
     /// as the receiver has committed.
-    #[serde(default)]
+    #[serde(default = "Engine::of_old_records")]
     pub engine: Engine,
 }
 
@@ -182,4 +182,27 @@ fn read(pushes: impl AsFd, name: &OsStr) -> io::Result<Option<Record>> {
 /// The kernel's, or `InvalidData`.
 pub fn find(pushes: impl AsFd, push: PushId) -> io::Result<Option<Record>> {
     read(pushes, &file_name(push))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_from_before_there_were_two_engines_is_the_kernels() {
+        let record = Record::new(Intent {
+            sender: SenderId::generate(),
+            volume: VolumeId::generate(),
+            volume_name: "photos".parse().unwrap(),
+            receiver: ReceiverId::generate(),
+            receiver_name: "nas2".parse().unwrap(),
+            push: PushId::generate(),
+            taken_at: 0,
+            engine: Engine::Sendshot,
+        });
+        let mut old = serde_json::to_value(&record).unwrap();
+        old.as_object_mut().unwrap().remove("engine");
+        let read: Record = serde_json::from_value(old).unwrap();
+        assert_eq!(read.engine, Engine::Kernel);
+    }
 }

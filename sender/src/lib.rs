@@ -3,9 +3,12 @@
 //! [`push`] is the way of a push and names the module of every stage. [`daemon`] is what
 //! `main` starts; [`control`] serves sendshotctl.
 
+pub mod adopt;
 pub mod capture;
 pub mod control;
+pub mod costs;
 pub mod daemon;
+pub mod dry_run;
 pub mod engine;
 pub mod filesystems;
 pub mod generate;
@@ -17,15 +20,18 @@ pub mod negotiate;
 pub mod pair;
 pub mod plan;
 pub mod plan_sendshots;
+pub mod prepare;
 pub mod problem;
 pub mod progress;
 pub mod prune;
 pub mod push;
 pub mod receiver_link;
 pub mod record;
+pub mod release;
 pub mod report;
 pub mod running;
 pub mod sender;
+pub mod sendshots;
 pub mod settle;
 pub mod snapshot;
 pub mod state_subvolume;

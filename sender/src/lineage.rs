@@ -48,7 +48,11 @@ pub fn candidates(top: &TopLevel, copies: Vec<HeldCopy>) -> io::Result<Vec<Candi
         .into_iter()
         .map(|copy| {
             let local = local_snapshot(top, &copy)?;
-            Ok(Candidate { copy, local })
+            Ok(Candidate {
+                copy,
+                local,
+                sendshot: None,
+            })
         })
         .collect()
 }
@@ -105,7 +109,10 @@ fn by_id(top: &TopLevel, id: u64) -> io::Result<Option<Info>> {
 }
 
 /// Opens a subvolume by id, wherever it lies; `None` if it is gone.
-fn open(top: &TopLevel, id: u64) -> io::Result<Option<OwnedFd>> {
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn open(top: &TopLevel, id: u64) -> io::Result<Option<OwnedFd>> {
     let path = match subvolume::path_from_top(top, id) {
         Ok(Some(path)) => path,
         Ok(None) => return Ok(None),

@@ -17,6 +17,8 @@ use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
+use crate::problem::{Kind, Problem};
+
 /// What the user wants of the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
@@ -62,6 +64,8 @@ pub struct Candidate {
     pub copy: HeldCopy,
     /// What is here.
     pub local: Option<LocalSnapshot>,
+    /// The push whose sendshot stands for it, if there is one.
+    pub sendshot: Option<PushId>,
 }
 
 /// The parent that was chosen.
@@ -104,6 +108,8 @@ pub enum Verdict {
     UnusableThere(String),
     /// Its snapshot is not on this box.
     Gone,
+    /// Its snapshot is not on this box; its sendshot is, which is of no use to the kernel.
+    OnlySendshot,
     /// Its sendshot is not on this box.
     NoSendshot,
     /// Its snapshot can be written to.
@@ -127,6 +133,10 @@ impl fmt::Display for Verdict {
             Self::Usable => f.write_str("usable"),
             Self::UnusableThere(why) => write!(f, "not usable at the receiver: {why}"),
             Self::Gone => f.write_str("its snapshot is no longer on this box"),
+            Self::OnlySendshot => f.write_str(
+                "only a sendshot of it is on this box, and the kernel engine needs the snapshot, \
+                 which was let go",
+            ),
             Self::NoSendshot => f.write_str("no sendshot of it is on this box"),
             Self::Writable => f.write_str("its snapshot on this box is writable"),
             Self::Changed { sent, now } => write!(
@@ -157,6 +167,13 @@ pub enum Error {
         /// What stands against it.
         verdict: Verdict,
     },
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Problem::from_error(Kind::Usage, &error)
+            .remedy("`sendshotctl plan` shows which copies can be the parent")
+    }
 }
 
 /// Decides.
@@ -190,8 +207,10 @@ fn judge(candidate: &Candidate, lineage: &[Ancestor]) -> Verdict {
     if let Some(why) = &candidate.copy.unusable {
         return Verdict::UnusableThere(why.clone());
     }
-    let Some(local) = &candidate.local else {
-        return Verdict::Gone;
+    let local = match (&candidate.local, candidate.sendshot) {
+        (Some(local), _) => local,
+        (None, Some(_)) => return Verdict::OnlySendshot,
+        (None, None) => return Verdict::Gone,
     };
     if !local.read_only {
         return Verdict::Writable;
@@ -312,6 +331,7 @@ mod tests {
                 otransid,
                 read_only: true,
             }),
+            sendshot: None,
         }
     }
 

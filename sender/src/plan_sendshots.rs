@@ -3,14 +3,21 @@
 //! A copy can be the parent when the receiver reported it in this push and calls it usable, and
 //! we have the sendshot of exactly that state. What of it is unchanged is decided later, extent
 //! by extent, by the engine's rule; lineage only makes that cheap, so a sendshot of the same
-//! lineage is preferred, the newest of them.
+//! lineage is preferred, the newest of them. Without lineage (the volume was rolled back, or
+//! replaced) nothing but trying tells which one is nearest: the one with the shortest stream.
+
+use std::cmp::Reverse;
 
 use sendshot_engine::Head;
 use sendshot_engine::rule::Kinship;
-use sendshot_model::PushId;
+use sendshot_model::{PushId, human};
 use sendshot_proto::inventory::HeldCopy;
 
 use crate::plan::{Error, Local, Parent, Plan, Verdict, Wish, why_full};
+
+/// Most sendshots that are tried when there is no lineage, the newest: trying one compares all
+/// metadata.
+const TRIED: usize = 8;
 
 /// A copy at the receiver, and its sendshot here if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +26,27 @@ pub struct Candidate {
     pub copy: HeldCopy,
     /// The push that made it, and the head of its sendshot.
     pub sendshot: Option<(PushId, Head)>,
+    /// Length of the stream with it as parent, in bytes, if that was tried.
+    pub stream_bytes: Option<u64>,
+}
+
+/// Whose sendshots have to be tried before [`decide`] can choose well: none if one is of the same
+/// lineage, or there is no choice.
+pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
+    let mut usable: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| judge(candidate, new) == Verdict::Usable)
+        .collect();
+    let no_choice = wish != Wish::Auto || usable.len() < 2;
+    if no_choice || usable.iter().any(|candidate| is_kin(candidate, new)) {
+        return Vec::new();
+    }
+    usable.sort_by_key(|candidate| Reverse(otransid(candidate)));
+    usable.truncate(TRIED);
+    usable
+        .into_iter()
+        .filter_map(|candidate| Some(candidate.sendshot.as_ref()?.0))
+        .collect()
 }
 
 /// Decides for the snapshot that `new` was captured from.
@@ -54,7 +82,9 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
     let parent = chosen.and_then(|(candidate, _)| parent(candidate));
     let reason = match (wish, chosen) {
         (Wish::None, _) => "a full send was asked for".to_owned(),
-        (_, Some((candidate, _))) => why(wish, candidate, new),
+        (Wish::Uuid(_), Some((c, _))) => format!("chosen by hand: copy {}", c.copy.name),
+        (_, Some((c, _))) if is_kin(c, new) => why_kin(c),
+        (_, Some((c, _))) => why_nearest(c, judged.iter().filter(usable).map(|(c, _)| c)),
         (_, None) => why_full(judged.iter().map(|(c, verdict)| (&c.copy, verdict))),
     };
     Ok(Plan {
@@ -82,12 +112,28 @@ fn judge(candidate: &Candidate, new: &Head) -> Verdict {
     }
 }
 
-/// Lineage first, then the newest.
-fn rank(candidate: &Candidate, new: &Head) -> (bool, u64) {
-    match &candidate.sendshot {
-        Some((_, head)) => (Kinship::of(head, new) == Kinship::Lineage, head.otransid),
-        None => (false, 0),
-    }
+/// Lineage first, the newest of it; else the shortest stream; what was not tried last.
+fn rank(candidate: &Candidate, new: &Head) -> (bool, bool, Reverse<u64>, u64) {
+    let kin = is_kin(candidate, new);
+    let tried = candidate.stream_bytes.filter(|_| !kin);
+    (
+        kin,
+        tried.is_some(),
+        Reverse(tried.unwrap_or(0)),
+        otransid(candidate),
+    )
+}
+
+fn is_kin(candidate: &Candidate, new: &Head) -> bool {
+    let head = candidate.sendshot.as_ref().map(|(_, head)| head);
+    head.is_some_and(|head| Kinship::of(head, new) == Kinship::Lineage)
+}
+
+fn otransid(candidate: &Candidate) -> u64 {
+    candidate
+        .sendshot
+        .as_ref()
+        .map_or(0, |(_, head)| head.otransid)
 }
 
 fn parent(candidate: &Candidate) -> Option<Parent> {
@@ -99,19 +145,33 @@ fn parent(candidate: &Candidate) -> Option<Parent> {
     })
 }
 
-fn why(wish: Wish, candidate: &Candidate, new: &Head) -> String {
-    let name = &candidate.copy.name;
-    match (wish, rank(candidate, new).0) {
-        (Wish::Uuid(_), _) => format!("chosen by hand: copy {name}"),
-        (_, true) => {
-            format!(
-                "copy {name} is the newest state of this volume that the receiver holds and we have the sendshot of"
-            )
-        }
-        (_, false) => format!(
-            "copy {name} is the newest one that we have a sendshot of; the volume was replaced since, so every file is compared"
+fn why_kin(candidate: &Candidate) -> String {
+    format!(
+        "copy {} is the newest state of this volume that the receiver holds and we have the sendshot of",
+        candidate.copy.name
+    )
+}
+
+fn why_nearest<'a>(
+    chosen: &Candidate,
+    usable: impl Iterator<Item = &'a Candidate> + Clone,
+) -> String {
+    let name = &chosen.copy.name;
+    let mut tried: Vec<u64> = usable.clone().filter_map(|c| c.stream_bytes).collect();
+    tried.sort_unstable();
+    let which = match (chosen.stream_bytes, tried.get(1)) {
+        (Some(bytes), Some(next)) => format!(
+            "copy {name} gives the shortest stream of the {} that were tried ({}, the next best {})",
+            tried.len(),
+            human::bytes_human(bytes),
+            human::bytes_human(*next),
         ),
-    }
+        _ if usable.count() == 1 => {
+            format!("copy {name} is the only one that we have a sendshot of")
+        }
+        _ => format!("copy {name} is the newest one that we have a sendshot of"),
+    };
+    format!("{which}; the volume was replaced since, so every file is compared")
 }
 
 #[cfg(test)]
@@ -142,6 +202,7 @@ mod tests {
                 committed_at: 0,
             },
             sendshot: Some((PushId::generate(), head)),
+            stream_bytes: None,
         }
     }
 
@@ -169,6 +230,40 @@ mod tests {
             ..head(3, 5, 70)
         };
         assert_eq!(chosen(vec![candidate(foreign)]), None);
+    }
+
+    #[test]
+    fn without_lineage_the_shortest_stream_decides_and_the_reason_has_the_figures() {
+        let (near, newer) = (candidate(head(3, 6, 70)), candidate(head(4, 6, 80)));
+        let all = [near.clone(), newer.clone()];
+        let tried: Vec<_> = to_try(Wish::Auto, &head(9, 5, 90), &all);
+        let push = |c: &Candidate| c.sendshot.as_ref().unwrap().0;
+        assert_eq!(tried, [push(&newer), push(&near)]);
+        let tried = |c: Candidate, bytes| Candidate {
+            stream_bytes: Some(bytes),
+            ..c
+        };
+        let untried = candidate(head(5, 6, 85));
+        let all = vec![tried(newer, 7 << 20), tried(near.clone(), 3 << 20), untried];
+        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        assert_eq!(plan.parent.unwrap().uuid, near.copy.uuid);
+        for text in ["copy-70", "3.0 MiB", "7.0 MiB", "of the 2"] {
+            assert!(plan.reason.contains(text), "{}", plan.reason);
+        }
+    }
+
+    #[test]
+    fn nothing_is_tried_where_there_is_no_choice() {
+        let new = head(9, 5, 90);
+        let (kin, other) = (candidate(head(1, 5, 50)), candidate(head(3, 6, 70)));
+        let third = candidate(head(4, 6, 80));
+        let none = |wish, all: &[Candidate]| assert_eq!(to_try(wish, &new, all), []);
+        none(Wish::Auto, &[other.clone(), third.clone(), kin]);
+        none(Wish::Auto, std::slice::from_ref(&other));
+        none(Wish::None, &[other.clone(), third.clone()]);
+        none(Wish::Uuid(other.copy.uuid), &[other, third]);
+        let many: Vec<_> = (10..30).map(|n| candidate(head(n, 6, n as u64))).collect();
+        assert_eq!(to_try(Wish::Auto, &new, &many).len(), TRIED);
     }
 
     #[test]

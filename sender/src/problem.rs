@@ -8,6 +8,9 @@ use rustix::io::Errno;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 
+/// What is said when the journal of pushes cannot be read or written.
+pub const JOURNAL: &str = "keep the journal of pushes on this box";
+
 /// Decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -29,6 +29,11 @@ impl Listener {
         Self(Some(events))
     }
 
+    /// Nobody listens.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// The push has its id.
     pub fn started(&self, running: &Running) {
         let push_id = running.push.to_bytes().to_vec();

@@ -3,9 +3,9 @@
 use std::io;
 use std::num::NonZeroU32;
 
+use sendshot_engine::hashes;
 use sendshot_model::{PushId, ReceiverId, VolumeId};
 use sendshot_sys::{durable, filesystem, subvolume};
-use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
@@ -24,7 +24,9 @@ use crate::state_subvolume::StateSubvolume;
 /// The kernel's; the record then stays, so that settling tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     release(state, record)?; // 1, 2
-    durable::remove_at(state.sendshots(), &record.sendshot_name())?;
+    let name = record.sendshot_name();
+    durable::remove_at(state.sendshots(), &hashes::companion(&name))?;
+    durable::remove_at(state.sendshots(), &name)?;
     record.remove(state.pushes()) // 3
 }
 
@@ -44,10 +46,9 @@ fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     }
 }
 
-/// Lets go of what was acknowledged of this volume and receiver before `newest`, the push just
-/// acknowledged: all snapshots, since they pin data, and all but `keep` sendshots, the newest
-/// included. Returns UUIDs. What cannot be deleted now stays on record and is tried again by
-/// the next push.
+/// What was acknowledged of this volume and receiver before `newest`, the push just acknowledged,
+/// and can go: all snapshots, since they pin data, and all but `keep` sendshots, the newest
+/// included.
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
@@ -57,16 +58,10 @@ pub fn superseded(
     receiver: ReceiverId,
     newest: PushId,
     keep: NonZeroU32,
-) -> io::Result<Vec<Uuid>> {
+) -> io::Result<Vec<Record>> {
     let records = journal::records(state.pushes())?;
-    let mut pruned = Vec::new();
-    for record in choose(&records, volume, receiver, newest, keep) {
-        match let_go(state, record) {
-            Ok(()) => pruned.extend(record.snapshot.map(|snapshot| snapshot.uuid)),
-            Err(e) => tracing::warn!(push = %record.push, "prune an old push snapshot: {e}"),
-        }
-    }
-    Ok(pruned)
+    let chosen = choose(&records, volume, receiver, newest, keep);
+    Ok(chosen.into_iter().cloned().collect())
 }
 
 /// What `newest` makes superfluous. Pure.
@@ -101,6 +96,7 @@ mod tests {
     use super::*;
     use crate::journal::Intent;
     use sendshot_model::SenderId;
+    use uuid::Uuid;
 
     fn record(like: Option<&Record>, state: State) -> Record {
         let fresh = Record::new(Intent {

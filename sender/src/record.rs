@@ -4,20 +4,28 @@
 //!
 //! 1. Mark the push acknowledged. — Two acknowledged pushes; the next one prunes the older. With
 //!    our engine a snapshot that is not needed any more; settling deletes it.
-//! 2. With our engine: delete the snapshot, the sendshot stands for it. — Two sendshots.
-//! 3. Delete what it supersedes. — A record without snapshot; settling drops it.
+//! 2. Choose what it supersedes. — The same: nothing was deleted yet.
+//!
+//! The user is told now. What is superfluous is deleted after that, by [`crate::release`].
 
 use std::io;
 use std::num::NonZeroU32;
-
-use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::journal::{Record, State};
 use crate::prune;
 use crate::state_subvolume::StateSubvolume;
 
-/// Records an acknowledgement; returns the UUIDs of what was let go. `keep` sendshots stay.
+/// What an acknowledged push makes superfluous.
+#[derive(Debug, Default)]
+pub struct Superfluous {
+    /// Its own snapshot, if a sendshot stands for it.
+    pub snapshot_of: Option<Record>,
+    /// Older states, with all that is kept of them.
+    pub older: Vec<Record>,
+}
+
+/// Records an acknowledgement; returns what can go now. `keep` sendshots stay.
 ///
 /// # Errors
 /// The kernel's. The push is then still `unconfirmed`, and the next one finds out.
@@ -25,11 +33,18 @@ pub fn acknowledged(
     state: &StateSubvolume,
     mut record: Record,
     keep: NonZeroU32,
-) -> io::Result<Vec<Uuid>> {
+) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
     record.store(state.pushes())?; // 1
-    if record.engine == Engine::Sendshot {
-        prune::release(state, &record)?; // 2
-    }
-    prune::superseded(state, record.volume, record.receiver, record.push, keep) // 3
+    let (volume, receiver, push) = (record.volume, record.receiver, record.push);
+    let older = prune::superseded(state, volume, receiver, push, keep); // 2
+    let older = older.unwrap_or_else(|e| {
+        tracing::warn!(%push, "what this push supersedes stays until the next: {e}");
+        Vec::new()
+    });
+    let has_sendshot = record.engine == Engine::Sendshot;
+    Ok(Superfluous {
+        snapshot_of: has_sendshot.then_some(record),
+        older,
+    })
 }

@@ -1,8 +1,8 @@
 //! The pushes that are under way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +31,28 @@ pub struct Running {
     applied_bytes: AtomicU64,
     total_bytes: AtomicU64,
     started: Instant,
+    reported: AtomicBool,
     over: watch::Sender<bool>,
 }
 
 impl Running {
+    fn new(volume: &Volume, receiver: PeerName, cancel: CancellationToken) -> Self {
+        Self {
+            push: PushId::generate(),
+            volume: volume.key.name.clone(),
+            path: volume.path.clone(),
+            receiver,
+            cancel,
+            stage: Mutex::new("connect"),
+            stream_bytes: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(0),
+            total_bytes: AtomicU64::new(0),
+            started: Instant::now(),
+            reported: AtomicBool::new(false),
+            over: watch::Sender::new(false),
+        }
+    }
+
     /// The stage it is in.
     pub fn stage(&self) -> &'static str {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,6 +96,16 @@ impl Running {
         self.started.elapsed()
     }
 
+    /// Notes that the user has been told how it ended; only letting go is left.
+    pub fn reported(&self) {
+        self.reported.store(true, Ordering::Release);
+    }
+
+    /// Whether the user has been told how it ended.
+    pub fn is_reported(&self) -> bool {
+        self.reported.load(Ordering::Acquire)
+    }
+
     /// Returns when it is over.
     pub async fn over(&self) {
         // An error means that the push was dropped, which is over as well.
@@ -90,7 +118,15 @@ type Key = (VolumeId, PeerName);
 /// All running pushes; one per volume and receiver.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
-    pushes: Arc<Mutex<HashMap<Key, Arc<Running>>>>,
+    entries: Arc<Mutex<Entries>>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    pushes: HashMap<Key, Arc<Running>>,
+    /// Records of the journal that somebody works on and that are no push's: of plans and of
+    /// adoptions.
+    others: HashSet<PushId>,
 }
 
 /// A place in the table, given up when dropped.
@@ -114,24 +150,12 @@ impl Table {
         cancel: CancellationToken,
     ) -> Result<Place, Arc<Running>> {
         let key = (volume.key.id, receiver.clone());
-        let mut pushes = self.lock();
-        if let Some(running) = pushes.get(&key) {
+        let mut entries = self.lock();
+        if let Some(running) = entries.pushes.get(&key) {
             return Err(Arc::clone(running));
         }
-        let running = Arc::new(Running {
-            push: PushId::generate(),
-            volume: volume.key.name.clone(),
-            path: volume.path.clone(),
-            receiver,
-            cancel,
-            stage: Mutex::new("connect"),
-            stream_bytes: AtomicU64::new(0),
-            applied_bytes: AtomicU64::new(0),
-            total_bytes: AtomicU64::new(0),
-            started: Instant::now(),
-            over: watch::Sender::new(false),
-        });
-        pushes.insert(key.clone(), Arc::clone(&running));
+        let running = Arc::new(Running::new(volume, receiver, cancel));
+        entries.pushes.insert(key.clone(), Arc::clone(&running));
         Ok(Place {
             table: self.clone(),
             key,
@@ -139,26 +163,63 @@ impl Table {
         })
     }
 
-    /// All of them.
+    /// Something that runs like a push and does not go into the table's list: a plan.
+    pub fn aside(
+        &self,
+        volume: &Volume,
+        receiver: PeerName,
+        cancel: CancellationToken,
+    ) -> (Arc<Running>, Protected) {
+        let running = Arc::new(Running::new(volume, receiver, cancel));
+        let protected = self.protect(running.push);
+        (running, protected)
+    }
+
+    /// Keeps others from settling a record as one that nobody works on any more.
+    pub fn protect(&self, push: PushId) -> Protected {
+        self.lock().others.insert(push);
+        Protected {
+            table: self.clone(),
+            push,
+        }
+    }
+
+    /// All pushes.
     pub fn all(&self) -> Vec<Arc<Running>> {
-        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        let mut all: Vec<_> = self.lock().pushes.values().cloned().collect();
         all.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
         all
     }
 
-    /// Whether a push is running.
+    /// Whether somebody works on the record of a push.
     pub fn contains(&self, push: PushId) -> bool {
-        self.lock().values().any(|running| running.push == push)
+        let entries = self.lock();
+        let mut pushes = entries.pushes.values();
+        entries.others.contains(&push) || pushes.any(|running| running.push == push)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Running>>> {
-        self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.table.lock().remove(&self.key);
+        self.table.lock().pushes.remove(&self.key);
         self.running.over.send_replace(true);
+    }
+}
+
+/// A record that is being worked on, until this is dropped.
+#[derive(Debug)]
+pub struct Protected {
+    table: Table,
+    /// Names the record.
+    pub push: PushId,
+}
+
+impl Drop for Protected {
+    fn drop(&mut self) {
+        self.table.lock().others.remove(&self.push);
     }
 }

@@ -12,17 +12,21 @@ use sendshot_identity::SenderKey;
 use sendshot_model::{PeerName, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blocking;
+use crate::dry_run::{self, Foreseen};
+use crate::engine::Engine;
 use crate::filesystems::Filesystems;
 use crate::history::{History, Outcome};
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Request};
+use crate::release;
 use crate::report::Report;
-use crate::running::Table;
+use crate::running::{Place, Running, Table};
 use crate::volume;
 use crate::volume_ids::VolumeIds;
 
@@ -107,6 +111,15 @@ impl Sender {
         configured.unwrap_or(UNCONFIGURED_KEEP)
     }
 
+    /// What usually makes a volume's streams.
+    pub fn engine(&self, volume: &VolumeName) -> Engine {
+        let config = self.config();
+        match config.volumes.get(volume) {
+            Some(volume) if volume.pin_parent => Engine::Kernel,
+            Some(_) | None => Engine::Sendshot,
+        }
+    }
+
     /// Reads the configuration again. Running pushes go on as they began.
     ///
     /// # Errors
@@ -177,38 +190,70 @@ impl Sender {
     ) -> Result<(), Problem> {
         self.receiver(&request.receiver).await?;
         let volume = self.resolve(&request).await?;
-        let place = self
-            .table
-            .enter(&volume, request.receiver.clone(), self.stop.child_token())
-            .map_err(|running| {
-                Problem::new(
-                    Kind::Refused,
-                    format!(
-                        "a push of `{}` to `{}` is running since {}",
-                        running.volume,
-                        running.receiver,
-                        sendshot_model::human::duration(running.elapsed()),
-                    ),
-                )
-                .remedy("wait for it, or `sendshotctl cancel` it")
-            })?;
+        let place = self.enter(&request, &volume).await?;
         let sender = Arc::clone(self);
         self.pushes.spawn(async move {
             let running = Arc::clone(&place.running);
             listener.started(&running);
-            let outcome = push::run(
+            let (outcome, left) = push::run(
                 Arc::clone(&sender),
                 request,
                 volume,
-                running,
+                Arc::clone(&running),
                 listener.clone(),
             )
             .await;
-            sender.remember(&place.running, &outcome).await;
-            drop(place);
-            listener.over(outcome).await;
+            sender.remember(&running, &outcome).await;
+            running.enter(release::STAGE);
+            running.reported();
+            let letting_go = async {
+                if let Some(left) = left {
+                    left.carry_out().await;
+                }
+                drop(place);
+            };
+            tokio::join!(listener.over(outcome), letting_go);
         });
         Ok(())
+    }
+
+    /// Takes the place of a push. One that is over but for letting go is waited for: its user has
+    /// been told that it is done.
+    async fn enter(&self, request: &Request, volume: &volume::Volume) -> Result<Place, Problem> {
+        loop {
+            let receiver = request.receiver.clone();
+            match self.table.enter(volume, receiver, self.stop.child_token()) {
+                Ok(place) => return Ok(place),
+                Err(running) if running.is_reported() => running.over().await,
+                Err(running) => return Err(is_running(&running)),
+            }
+        }
+    }
+
+    /// What a push would do, and the `top` paths that would cost most. If the caller goes away, what
+    /// was taken for it is let go all the same.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn plan(
+        self: &Arc<Self>,
+        request: Request,
+        volume: volume::Volume,
+        top: usize,
+    ) -> Result<Foreseen, Problem> {
+        let cancel = self.stop.child_token();
+        let _nobody_waits = cancel.clone().drop_guard();
+        let (running, protected) = self.table.aside(&volume, request.receiver.clone(), cancel);
+        let (tell, told) = oneshot::channel();
+        let sender = Arc::clone(self);
+        self.pushes.spawn(async move {
+            let outcome = dry_run::run(sender, request, volume, running, top).await;
+            drop(protected);
+            // Who asked may have gone.
+            let _ = tell.send(outcome);
+        });
+        let died = |_| Problem::new(Kind::Failed, "the daemon stopped in the middle of the plan");
+        told.await.map_err(died)?
     }
 
     /// Finds and opens what a request names.
@@ -225,11 +270,7 @@ impl Sender {
     }
 
     /// One line in the journal that tells the whole story, and the history.
-    async fn remember(
-        self: &Arc<Self>,
-        running: &crate::running::Running,
-        outcome: &Result<Report, Problem>,
-    ) {
+    async fn remember(self: &Arc<Self>, running: &Running, outcome: &Result<Report, Problem>) {
         let entry = match outcome {
             Ok(report) => {
                 log_done(running, report);
@@ -251,7 +292,7 @@ impl Sender {
         }
     }
 
-    /// Cancels all pushes and waits until they have cleaned up.
+    /// Cancels all pushes and waits until they have cleaned up, and let go of their file systems.
     pub async fn shut_down(&self) {
         self.stop.cancel();
         self.pushes.close();
@@ -259,7 +300,17 @@ impl Sender {
     }
 }
 
-fn log_done(running: &crate::running::Running, report: &Report) {
+fn is_running(running: &Running) -> Problem {
+    let message = format!(
+        "a push of `{}` to `{}` is running since {}",
+        running.volume,
+        running.receiver,
+        sendshot_model::human::duration(running.elapsed()),
+    );
+    Problem::new(Kind::Refused, message).remedy("wait for it, or `sendshotctl cancel` it")
+}
+
+fn log_done(running: &Running, report: &Report) {
     tracing::info!(
         push = %running.push,
         volume = %report.volume,
@@ -282,7 +333,7 @@ fn log_done(running: &crate::running::Running, report: &Report) {
     );
 }
 
-fn log_failed(running: &crate::running::Running, problem: &Problem) {
+fn log_failed(running: &Running, problem: &Problem) {
     tracing::info!(
         push = %running.push,
         volume = %running.volume,

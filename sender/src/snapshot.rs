@@ -17,6 +17,7 @@ use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Access, Info};
 
 use crate::journal::{Intent, Record, SnapshotId};
+use crate::problem::{self, Kind, Problem};
 use crate::state_subvolume::StateSubvolume;
 
 /// Where the kernel lists active swap files.
@@ -45,6 +46,22 @@ fn list(files: &[PathBuf]) -> String {
         "see /proc/swaps".to_owned()
     } else {
         names.join(", ")
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let remedy = match &error {
+            Error::SwapFile { .. } => {
+                "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
+            }
+            Error::Journal(source) | Error::Io(source) => problem::io_remedy(source),
+        };
+        let kind = match &error {
+            Error::SwapFile { .. } => Kind::Usage,
+            Error::Journal(_) | Error::Io(_) => Kind::Failed,
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
     }
 }
 

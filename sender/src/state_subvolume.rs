@@ -132,9 +132,8 @@ impl StateSubvolume {
     }
 
     /// Lets the cleaner give back the space of what was deleted at once instead of in half a
-    /// minute, and lets go of the file system. Blocks for a commit: who hears that the push is
-    /// over may unmount and unplug.
-    pub fn reclaim_space(self) {
+    /// minute. Blocks for a commit.
+    pub fn reclaim_space(&self) {
         if let Err(e) = filesystem::sync(&self.top) {
             tracing::debug!("commit after deleting snapshots: {e}");
         }

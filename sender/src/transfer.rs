@@ -68,6 +68,20 @@ impl From<Malformed> for Error {
     }
 }
 
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(failure) => failure.into(),
+            Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled")
+                .remedy("it cannot be resumed yet; the next push starts over"),
+            Error::Broken(problem) => problem,
+            Error::Generate(_) | Error::Nonsense(_) | Error::Record(_) => {
+                Problem::from_error(Kind::Failed, &error)
+            }
+        }
+    }
+}
+
 /// An accepted push.
 #[derive(Debug)]
 pub struct Transfer {

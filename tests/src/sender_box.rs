@@ -1,10 +1,12 @@
 //! The sending box: a file system with volumes, the sender's daemon, its command.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -14,6 +16,7 @@ use crate::command::{self, Output, Running};
 use crate::daemon::Daemon;
 use crate::loopfs::LoopFs;
 use crate::streams;
+use crate::until;
 
 /// What the sending box is called by the receiving one.
 pub const NAME: &str = "nas1";
@@ -25,6 +28,9 @@ pub struct SenderBox {
     pub daemon: Daemon,
     fs: LoopFs,
     dir: TempDir,
+    pin_parent: bool,
+    /// The configured volumes: names and paths.
+    volumes: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 /// What a sending box is made of.
@@ -32,6 +38,7 @@ pub struct SenderBox {
 pub struct SenderSetup {
     size: u64,
     mount: String,
+    pin_parent: bool,
     volumes: Vec<Volume>,
 }
 
@@ -54,6 +61,13 @@ impl SenderSetup {
     #[must_use]
     pub fn mount(mut self, options: &str) -> Self {
         options.clone_into(&mut self.mount);
+        self
+    }
+
+    /// All volumes keep their last snapshot as parent: the kernel's engine is their usual one.
+    #[must_use]
+    pub fn pin_parent(mut self) -> Self {
+        self.pin_parent = true;
         self
     }
 
@@ -106,7 +120,13 @@ impl SenderSetup {
         let file = dir.path().join("sender.toml");
         let mut daemon = Daemon::new("sendshot-sender", dir.path(), &file);
         daemon.option("--receivers-dir", &dir.path().join("receivers.d"));
-        let sender = SenderBox { daemon, fs, dir };
+        let sender = SenderBox {
+            daemon,
+            fs,
+            dir,
+            pin_parent: self.pin_parent,
+            volumes: Mutex::default(),
+        };
         let volumes = self.volumes.iter().map(|v| (&*v.name, &*v.path));
         sender.configure(volumes);
         sender
@@ -128,6 +148,7 @@ impl SenderBox {
         SenderSetup {
             size: 1 << 30,
             mount: String::new(),
+            pin_parent: false,
             volumes: Vec::new(),
         }
     }
@@ -153,12 +174,46 @@ impl SenderBox {
     /// # Panics
     /// If the file cannot be written.
     pub fn configure<'a>(&self, volumes: impl IntoIterator<Item = (&'a str, &'a Path)>) {
+        let volumes = volumes.into_iter();
+        let volumes = volumes.map(|(name, path)| (name.to_owned(), self.fs().join(path)));
+        *self.volumes.lock().unwrap() = volumes.collect();
+        self.write_config();
+    }
+
+    fn write_config(&self) {
         let mut config = String::new();
-        for (name, path) in volumes {
-            let path = self.fs().join(path);
+        for (name, path) in &*self.volumes.lock().unwrap() {
             writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
+            if self.pin_parent {
+                config += "pin_parent = true\n";
+            }
         }
         fs::write(self.config(), config).unwrap();
+    }
+
+    /// Has all volumes keep their last snapshot as parent, or none, and restarts the daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn set_pin_parent(&mut self, pin_parent: bool) {
+        self.pin_parent = pin_parent;
+        self.write_config();
+        self.daemon.stop();
+        self.daemon.start();
+    }
+
+    /// Where a volume is that a push reported.
+    ///
+    /// # Panics
+    /// If it is not configured.
+    #[track_caller]
+    pub fn volume(&self, pushed: &Value) -> PathBuf {
+        let name = pushed["volume"].as_str().unwrap();
+        let volumes = self.volumes.lock().unwrap();
+        let path = volumes.get(name);
+        path.unwrap_or_else(|| panic!("`{name}` is not configured"))
+            .clone()
     }
 
     /// Configures other volumes and restarts the daemon.
@@ -195,7 +250,21 @@ impl SenderBox {
         Running::start(&mut self.ctl_command(arguments))
     }
 
-    /// A push that must succeed; returns its report.
+    /// Waits until no push that was reported holds the file system any more: after the report its
+    /// snapshot is deleted and the disk let go of, which status shows as a stage of its own.
+    ///
+    /// # Panics
+    /// If one does not let go.
+    #[track_caller]
+    pub fn wait_until_released(&self) {
+        until::holds("no push holds the disk that is over", || {
+            let status = self.ctl(&["status", "--json"]).success().json();
+            let running = status["running"].as_array().unwrap();
+            running.iter().all(|push| push["stage"] != "release")
+        });
+    }
+
+    /// A push that must succeed; returns its report when the daemon has let go of the disk.
     #[track_caller]
     pub fn push(&self, target: &str) -> Value {
         self.push_with(target, &[])
@@ -205,7 +274,9 @@ impl SenderBox {
     #[track_caller]
     pub fn push_with(&self, target: &str, options: &[&str]) -> Value {
         let arguments = [&["push", "--json", target], options].concat();
-        self.ctl(&arguments).success().json()
+        let pushed = self.ctl(&arguments).success().json();
+        self.wait_until_released();
+        pushed
     }
 }
 

@@ -93,6 +93,7 @@ pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
 /// If there is more.
 #[track_caller]
 pub fn assert_no_leftovers(sender: &SenderBox, receiver: &ReceiverBox) {
+    sender.wait_until_released();
     let uuids = |all: Vec<Value>| -> BTreeSet<String> {
         let text = |v: &Value| v["uuid"].as_str().unwrap().to_owned();
         all.iter().map(text).collect()

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use sendshot_tests::binaries;
 use sendshot_tests::command::{Output, run};
-use sendshot_tests::exact::{assert_exact, assert_same};
+use sendshot_tests::exact::{Reference, assert_exact, assert_same};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::sender_box::SenderBox;
@@ -33,6 +33,7 @@ fn a_box_whose_disk_died_goes_on_in_its_old_directory() {
     let boxes = Paired::new();
     fill::tree(&boxes.sender.photos(), 1);
     let old = boxes.sender.push("nas2:photos");
+    let reference = Reference::of(boxes.sender.fs(), &boxes.sender.photos());
 
     let new = SenderBox::new();
     fill::tree(&new.photos(), 2);
@@ -45,10 +46,7 @@ fn a_box_whose_disk_died_goes_on_in_its_old_directory() {
     );
     assert_eq!(first["parent"], Value::Null);
     assert_exact(&new, &boxes.receiver, &first);
-    assert_same(
-        &subvolumes::by_uuid(boxes.sender.fs(), &old["uuid"]),
-        &boxes.receiver.copy(&old),
-    );
+    assert_same(reference.path(), &boxes.receiver.copy(&old));
     assert_eq!(new.push("nas2:photos")["parent"], first["uuid"]);
     // The key on the dead disk, should it turn up somewhere, is worth nothing any more.
     let stolen = boxes.sender.ctl(&["push", "nas2:photos"]);

@@ -11,6 +11,7 @@ use sendshot_tests::command::Running;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
 use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
@@ -50,9 +51,12 @@ fn in_the_middle(boxes: &Linked, before: u64) {
     });
 }
 
+/// The pushes whose users have not been told yet how they ended.
 fn running(sender: &SenderBox) -> Vec<Value> {
     let status = sender.ctl(&["status", "--json"]).success().json();
-    status["running"].as_array().unwrap().clone()
+    let mut running = status["running"].as_array().unwrap().clone();
+    running.retain(|push| push["stage"] != "release");
+    running
 }
 
 fn copies(receiver: &ReceiverBox) -> Vec<Value> {
@@ -67,6 +71,22 @@ fn goes_on_from(boxes: &Linked, parent: &Value) {
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
     assert_exact(&boxes.sender, &boxes.receiver, &next);
     assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    let files = state_files(&boxes.sender);
+    assert_eq!(
+        files,
+        [kept.len(); 2],
+        "there is what no push will ever use"
+    );
+}
+
+/// How many files there are of sendshots and of records.
+fn state_files(sender: &SenderBox) -> [usize; 2] {
+    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
+    ["sendshots", "pushes"].map(|dir| {
+        let dir = top.path().join(".sendshot").join(dir);
+        fs::read_dir(dir).unwrap().count()
+    })
 }
 
 /// Both sides clean up on their own, the receiver when it notices.
@@ -205,9 +225,18 @@ fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
     let output = push.finish();
     assert_eq!(output.code, 1, "{output:?}");
     assert!(began.elapsed() < PROMPT, "the user had to wait");
+    // Whether the daemon hears of it when it wakes up is open, and the user is told so.
+    assert!(output.stderr.contains("status"), "{output:?}");
     boxes.sender.daemon.signal(Signal::CONT);
+    boxes.link.mend();
     until::holds("the push has ended", || running(&boxes.sender).is_empty());
-    goes_on_from(&boxes, &first);
+    let last = copies(&boxes.receiver).pop().unwrap();
+    goes_on_from(&boxes, &last);
+    assert!(
+        copies(&boxes.receiver)
+            .iter()
+            .any(|copy| copy["uuid"] == first["uuid"])
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sendshot_tests::command::tool;
-use sendshot_tests::exact::{assert_exact, assert_same};
+use sendshot_tests::exact::{assert_copy_of, assert_exact};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
@@ -58,9 +58,36 @@ fn delete(path: &Path) {
     tool("btrfs", &["subvolume", "delete", path.to_str().unwrap()]);
 }
 
+/// Boxes whose volume keeps its last snapshot as parent.
+fn pinned() -> Paired {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    Paired::of(setup.pin_parent().start())
+}
+
 #[test]
 fn each_push_builds_on_the_one_acknowledged_before() {
     let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    fill::tree(&photos, 1);
+    let mut all = vec![push(&boxes, "nas2:photos")];
+    assert_full(&all[0], &[]);
+    for i in 0..4 {
+        fill::file(photos.join("changes"), i, 10_000);
+        let next = push(&boxes, "nas2:photos");
+        assert_eq!(next["engine"], "sendshot");
+        assert_parent(&next, all.last().unwrap());
+        all.push(next);
+        // Three sendshots are kept; the one before them is let go, and the user is told.
+        let pruned: Vec<_> = all.iter().rev().skip(3).take(1).collect();
+        let pruned: Vec<_> = pruned.iter().map(|pushed| &pushed["uuid"]).collect();
+        assert_eq!(all.last().unwrap()["pruned"], serde_json::json!(pruned));
+    }
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn with_pin_parent_each_push_builds_on_the_snapshot_before_and_only_that_is_kept() {
+    let boxes = pinned();
     let photos = boxes.sender.photos();
     fill::tree(&photos, 1);
     let mut last = push(&boxes, "nas2:photos");
@@ -68,6 +95,7 @@ fn each_push_builds_on_the_one_acknowledged_before() {
     for i in 0..4 {
         fill::file(photos.join("changes"), i, 10_000);
         let next = push(&boxes, "nas2:photos");
+        assert_eq!(next["engine"], "kernel");
         assert_parent(&next, &last);
         // The one before that is no longer needed and must not pin space on the sender.
         assert_eq!(next["pruned"], serde_json::json!([last["uuid"]]));
@@ -88,29 +116,53 @@ fn a_restart_of_both_daemons_forgets_nothing() {
     assert_parent(&push(&boxes, "nas2:photos"), &first);
 }
 
-#[test]
-fn a_plan_says_what_the_push_then_does_and_changes_nothing() {
-    let boxes = Paired::new();
+#[track_caller]
+fn a_plan_is_what_the_push_does(boxes: &Paired) {
     fill::tree(&boxes.sender.photos(), 1);
     let plan = |options: &[&str]| {
         let arguments = [&["plan", "--json", "nas2:photos"], options].concat();
         boxes.sender.ctl(&arguments).success().json()
     };
+    #[track_caller]
+    fn assert_done(planned: &Value, pushed: &Value) {
+        for field in ["parent", "parent_reason", "engine"] {
+            assert_eq!(planned[field], pushed[field], "{field}");
+        }
+        if planned["engine"] == "sendshot" {
+            assert_eq!(planned["stream_bytes"], pushed["stream_bytes"]);
+            assert!(planned["commands"].as_u64() > Some(0), "{planned}");
+        } else {
+            assert_eq!(planned["stream_bytes"], Value::Null);
+            assert_eq!(planned["commands"], Value::Null);
+        }
+    }
     let before = subvolumes::others(boxes.sender.fs());
     let planned = plan(&[]);
     assert_eq!(planned["parent"], Value::Null);
-    let first = push(&boxes, "nas2:photos");
-    assert_eq!(planned["parent_reason"], first["parent_reason"]);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    let first = push(boxes, "nas2:photos");
+    assert_done(&planned, &first);
+    fill::file(boxes.sender.photos().join("new"), 7, 50_000);
     let planned = plan(&[]);
     assert_eq!(planned["parent"], first["uuid"]);
     assert_eq!(plan(&["--parent", "none"])["parent"], Value::Null);
     let dry = ["push", "--dry-run", "--json", "nas2:photos"];
     assert_eq!(boxes.sender.ctl(&dry).success().json(), planned);
-    let second = push(&boxes, "nas2:photos");
-    assert_eq!(planned["parent_reason"], second["parent_reason"]);
+    let second = push(boxes, "nas2:photos");
+    assert_done(&planned, &second);
     assert_parent(&second, &first);
     assert_eq!(subvolumes::others(boxes.sender.fs()), before);
     assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_plan_says_what_the_push_then_does_and_changes_nothing() {
+    a_plan_is_what_the_push_does(&Paired::new());
+}
+
+#[test]
+fn with_pin_parent_a_plan_says_what_the_push_then_does_and_changes_nothing() {
+    a_plan_is_what_the_push_does(&pinned());
 }
 
 #[test]
@@ -147,8 +199,9 @@ fn a_path_that_becomes_a_configured_volume_keeps_its_history() {
     let mut boxes = Paired::of(SenderBox::setup().volume("x", "srv/photos").start());
     fill::tree(&boxes.sender.fs().join("srv/photos"), 1);
     boxes.sender.reconfigure(&[]);
-    let target = format!("nas2:{}/srv/photos", boxes.sender.fs().display());
-    let first = push(&boxes, &target);
+    let volume = boxes.sender.fs().join("srv/photos");
+    let first = boxes.sender.push(&format!("nas2:{}", volume.display()));
+    assert_copy_of(&boxes.sender, &boxes.receiver, &first, &volume);
     let copy = first["copy"].as_str().unwrap();
     assert!(copy.starts_with("nas1/srv-photos/"), "{copy}");
     boxes.sender.reconfigure(&[("photos", "srv/photos")]);
@@ -354,7 +407,7 @@ fn raw_flags(path: &Path, flags: u64) {
 
 #[test]
 fn the_hidden_snapshot_deleted_by_the_admin_costs_a_full_send_and_no_more() {
-    let boxes = Paired::new();
+    let boxes = pinned();
     fill::tree(&boxes.sender.photos(), 1);
     let first = push(&boxes, "nas2:photos");
     delete(&subvolumes::by_uuid(boxes.sender.fs(), &first["uuid"]));
@@ -366,7 +419,7 @@ fn the_hidden_snapshot_deleted_by_the_admin_costs_a_full_send_and_no_more() {
 
 #[test]
 fn a_hidden_snapshot_made_writable_and_changed_is_never_a_parent() {
-    let boxes = Paired::new();
+    let boxes = pinned();
     fill::tree(&boxes.sender.photos(), 1);
     let first = push(&boxes, "nas2:photos");
     let hidden = subvolumes::by_uuid(boxes.sender.fs(), &first["uuid"]);
@@ -376,7 +429,12 @@ fn a_hidden_snapshot_made_writable_and_changed_is_never_a_parent() {
     raw_flags(&hidden, READ_ONLY);
     let second = push(&boxes, "nas2:photos");
     assert_full(&second, &[]);
-    assert_same(&boxes.sender.photos(), &boxes.receiver.copy(&second));
+    assert_copy_of(
+        &boxes.sender,
+        &boxes.receiver,
+        &second,
+        &boxes.sender.photos(),
+    );
 }
 
 /// Pushes different volumes by their paths, twice each: each has a directory of its own, and its

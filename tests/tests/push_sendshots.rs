@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sendshot_tests::command::tool;
-use sendshot_tests::exact::{assert_copy, assert_same};
+use sendshot_tests::exact::{Reference, assert_copy, assert_same};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::Paired;
-use sendshot_tests::{fill, streams, subvolumes, zoo};
+use sendshot_tests::{fill, subvolumes, zoo};
 use serde_json::{Value, json};
 
 const MIB: usize = 1024 * 1024;
@@ -18,14 +19,10 @@ const MIB: usize = 1024 * 1024;
 /// itself would change its access times.
 #[track_caller]
 fn push(boxes: &Paired) -> Value {
-    let reference = boxes.sender.fs().join("reference");
-    streams::snapshot(&boxes.sender.photos(), &reference).unwrap();
-    let pushed = boxes
-        .sender
-        .push_with("nas2:photos", &["--engine", "sendshot"]);
+    let reference = Reference::of(boxes.sender.fs(), &boxes.sender.photos());
+    let pushed = boxes.sender.push("nas2:photos");
     assert_eq!(pushed["engine"], "sendshot");
-    assert_same(&reference, &assert_copy(&boxes.receiver, &pushed));
-    delete(&reference);
+    assert_same(reference.path(), &assert_copy(&boxes.receiver, &pushed));
     pushed
 }
 
@@ -106,33 +103,136 @@ fn everything_that_a_file_system_can_hold_is_brought_over() {
     assert_eq!(nothing["parent"], second["uuid"]);
 }
 
+fn snapshot(from: &Path, to: &Path) {
+    tool(
+        "btrfs",
+        &[
+            "subvolume".as_ref(),
+            "snapshot".as_ref(),
+            from.as_os_str(),
+            to.as_os_str(),
+        ],
+    );
+}
+
+#[track_caller]
+fn plan(boxes: &Paired, options: &[&str]) -> Value {
+    let arguments = [&["plan", "--json", "nas2:photos"], options].concat();
+    boxes.sender.ctl(&arguments).success().json()
+}
+
 #[test]
-fn a_volume_that_was_rolled_back_is_compared_in_full() {
+fn a_volume_that_was_rolled_back_is_compared_in_full_with_the_nearest_of_its_states() {
     let boxes = Paired::new();
     let (fs, photos) = (boxes.sender.fs().to_owned(), boxes.sender.photos());
     fill::tree(&photos, 1);
-    push(&boxes);
+    let near = push(&boxes);
     let past = fs.join("past");
-    let snapshot = |from: &Path, to: &Path| {
-        tool(
-            "btrfs",
-            &[
-                "subvolume".as_ref(),
-                "snapshot".as_ref(),
-                from.as_os_str(),
-                to.as_os_str(),
-            ],
-        )
-    };
     snapshot(&photos, &past);
-    fill::tree(&photos, 2);
-    let before = push(&boxes);
+    for seed in [2, 3] {
+        fill::tree(&photos, seed);
+        push(&boxes);
+    }
     delete(&photos);
     snapshot(&past, &photos);
+    let planned = plan(&boxes, &[]);
+    let notes = planned["notes"].to_string();
+    for text in ["replaced", "inodes were read again", "compare with"] {
+        assert!(notes.contains(text), "{notes}");
+    }
     let after = push(&boxes);
-    assert_eq!(after["parent"], before["uuid"]);
+    assert_eq!(after["parent"], near["uuid"], "not the nearest: {after}");
     let reason = after["parent_reason"].as_str().unwrap();
-    assert!(reason.contains("every file is compared"), "{reason}");
+    for text in ["every file is compared", "shortest stream of the 3", "KiB"] {
+        assert!(reason.contains(text), "{reason}");
+    }
+    for field in ["parent", "parent_reason", "stream_bytes"] {
+        assert_eq!(planned[field], after[field]);
+    }
+}
+
+#[test]
+fn after_a_balance_a_plan_says_why_much_is_read_again() {
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    for dir in 0..20 {
+        fill::tree(&photos.join(dir.to_string()), dir);
+    }
+    push(&boxes);
+    let balance = ["balance", "start", "--full-balance"].map(AsRef::as_ref);
+    tool(
+        "btrfs",
+        &[&balance[..], &[boxes.sender.fs().as_os_str()]].concat(),
+    );
+    fs::write(photos.join("3/dir2/below/file3"), "changed").unwrap();
+    let planned = plan(&boxes, &[]);
+    let notes = planned["notes"].to_string();
+    assert!(
+        notes.contains("balance") && notes.contains("read again"),
+        "{notes}"
+    );
+    assert!(planned["stream_bytes"].as_u64() < Some(10_000), "{planned}");
+    assert_eq!(push(&boxes)["stream_bytes"], planned["stream_bytes"]);
+}
+
+#[test]
+fn a_plan_knows_what_hashes_tell_and_old_hashes_go_with_their_sendshots() {
+    let boxes = Paired::new();
+    let image = boxes.sender.photos().join("image");
+    fs::write(&image, "").unwrap();
+    tool("chattr", &["+C".as_ref(), image.as_os_str()]);
+    fill::file(&image, 1, 8 * MIB);
+    push(&boxes);
+    for round in 0..4 {
+        let file = fs::File::options().write(true).open(&image).unwrap();
+        let offset = (round + 1) * MIB as u64;
+        file.write_all_at(&fill::noise(round, 5000), offset)
+            .unwrap();
+        let planned = plan(&boxes, &[]);
+        let pushed = push(&boxes);
+        assert_eq!(planned["stream_bytes"], pushed["stream_bytes"]);
+        assert!(
+            pushed["stream_bytes"].as_u64() < Some(MIB as u64),
+            "{pushed}"
+        );
+    }
+    let count = |suffix: &str| {
+        state_subvolume(&boxes, |state| {
+            let all = fs::read_dir(state.join("sendshots")).unwrap();
+            let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.ends_with(suffix)).count()
+        })
+    };
+    assert_eq!([count(""), count(".sendshot"), count(".hashes")], [6, 3, 3]);
+}
+
+#[test]
+fn a_plan_names_the_paths_that_cost_most() {
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    fill::tree(&photos, 1);
+    push(&boxes);
+    assert_eq!(plan(&boxes, &[])["top"], json!([]));
+    fill::file(photos.join("large"), 1, 5 * MIB);
+    fill::file(photos.join("dir3/larger"), 2, 6 * MIB);
+    fs::write(photos.join("small"), "small").unwrap();
+    let top = |options: &[&str]| {
+        let planned = plan(&boxes, options);
+        let top = planned["top"].as_array().unwrap().clone();
+        let paths: Vec<_> = top.iter().map(|cost| cost["path"].clone()).collect();
+        let sum: u64 = top.iter().filter_map(|c| c["stream_bytes"].as_u64()).sum();
+        (paths, sum, planned["stream_bytes"].as_u64().unwrap())
+    };
+    let (paths, sum, _) = top(&["--top", "2"]);
+    assert_eq!(paths, ["dir3/larger", "large"]);
+    assert!(sum > 11 * MIB as u64);
+    let (paths, sum, all) = top(&["--top"]);
+    assert!(paths.contains(&json!("small")), "{paths:?}");
+    // All but the header of the stream.
+    assert_eq!(sum + 17, all);
+    let told = boxes.sender.ctl(&["plan", "--top", "1", "nas2:photos"]);
+    let told = told.success().stdout;
+    assert!(told.contains("6.0 MiB  dir3/larger"), "{told}");
 }
 
 #[test]
@@ -174,19 +274,4 @@ fn as_many_sendshots_are_kept_as_the_configuration_says() {
         fs::read_dir(state.join("sendshots")).unwrap().count()
     });
     assert_eq!(files, 3);
-}
-
-#[test]
-fn both_engines_take_turns_and_every_copy_is_exact() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    fill::tree(&photos, 1);
-    push(&boxes);
-    fill::tree(&photos, 2);
-    let by_kernel = boxes.sender.push("nas2:photos");
-    assert_eq!(by_kernel["engine"], "kernel");
-    assert_same(&photos, &assert_copy(&boxes.receiver, &by_kernel));
-    fill::tree(&photos, 3);
-    let ours = push(&boxes);
-    assert!(ours["parent"].is_string(), "a sendshot was kept: {ours}");
 }

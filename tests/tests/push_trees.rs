@@ -13,10 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
-use sendshot_tests::exact::{assert_exact, assert_same};
-use sendshot_tests::pairing::Paired;
+use sendshot_tests::exact::{Reference, assert_copy, assert_exact, assert_same};
+use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::pairing::{Linked, Paired};
 use sendshot_tests::sender_box::SenderBox;
-use sendshot_tests::subvolumes::{self, assert_no_leftovers};
+use sendshot_tests::subvolumes::assert_no_leftovers;
+use sendshot_tests::until;
 use sendshot_tests::{fill, zoo};
 use serde_json::Value;
 
@@ -43,9 +46,6 @@ fn everything_a_file_system_can_hold_arrives_and_so_does_a_change_of_all_of_it()
     let first = push_full(&boxes);
     zoo::change(&photos);
     let second = push(&boxes, &first["uuid"]);
-    // The snapshot is of the present: nothing that the user just did is left for the next time.
-    let hidden = subvolumes::by_uuid(boxes.sender.fs(), &second["uuid"]);
-    assert_same(&photos, &hidden);
     let copies = boxes.receiver.ctl(&["copy", "list", "--json"]);
     assert_eq!(copies.success().jsons().len(), 2, "an older copy is gone");
     // What came in between may not have touched the first copy, which shares all its data.
@@ -59,13 +59,10 @@ fn an_older_copy_stays_what_it_was() {
     let photos = boxes.sender.photos();
     zoo::fill(&photos);
     let first = push_full(&boxes);
-    let fs = boxes.sender.fs();
-    let reference = fs.join("reference");
-    sendshot_tests::streams::snapshot(&subvolumes::by_uuid(fs, &first["uuid"]), &reference)
-        .unwrap();
+    let reference = Reference::of(boxes.sender.fs(), &photos);
     zoo::change(&photos);
     push(&boxes, &first["uuid"]);
-    assert_same(&reference, &boxes.receiver.copy(&first));
+    assert_same(reference.path(), &boxes.receiver.copy(&first));
 }
 
 #[test]
@@ -330,19 +327,17 @@ fn write_on(dir: &Path, stop: &AtomicBool) {
     }
 }
 
-#[test]
-fn people_writing_to_the_volume_do_not_disturb_the_copy() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    fill::tree(&photos, 1);
+/// Pushes six times while somebody writes.
+fn push_while_written(photos: &Path, mut push: impl FnMut(&Value) -> Value + Send) {
+    fill::tree(photos, 1);
     fill::file(photos.join("big"), 3, 32 << 20);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let writer = scope.spawn(|| write_on(&photos, &stop));
+        let writer = scope.spawn(|| write_on(photos, &stop));
         let pushes = scope.spawn(|| {
-            let mut last = push_full(&boxes);
-            for _ in 0..5 {
-                last = push(&boxes, &last["uuid"]);
+            let mut last = Value::Null;
+            for _ in 0..6 {
+                last = push(&last["uuid"]);
             }
         });
         let pushed = pushes.join();
@@ -350,4 +345,34 @@ fn people_writing_to_the_volume_do_not_disturb_the_copy() {
         writer.join().unwrap();
         pushed.unwrap();
     });
+}
+
+#[test]
+fn people_writing_to_the_volume_do_not_disturb_the_copy() {
+    let boxes = Linked::new();
+    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    let hidden = top.path().join(".sendshot/snapshots");
+    push_while_written(&boxes.sender.photos(), |parent| {
+        // Slow enough for a look at the snapshot that is pushed, before it is gone.
+        boxes.link.set(Way::Up, Rule::Slow(50_000));
+        let running = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+        let snapshot = until::some("there is a snapshot", || {
+            let mut all = fs::read_dir(&hidden).ok()?;
+            Some(all.next()?.unwrap().path())
+        });
+        let reference = Reference::of(top.path(), &snapshot);
+        boxes.link.mend();
+        let pushed = running.finish().success().json();
+        assert_eq!(&pushed["parent"], parent, "{pushed}");
+        assert_same(reference.path(), &assert_copy(&boxes.receiver, &pushed));
+        boxes.sender.wait_until_released();
+        pushed
+    });
+}
+
+#[test]
+fn people_writing_to_the_volume_do_not_disturb_the_copy_by_the_kernels_engine() {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    let boxes = Paired::of(setup.pin_parent().start());
+    push_while_written(&boxes.sender.photos(), |parent| push(&boxes, parent));
 }

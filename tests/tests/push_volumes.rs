@@ -9,13 +9,13 @@ use std::fs;
 use std::path::Path;
 
 use sendshot_tests::command::tool;
-use sendshot_tests::exact::{assert_copy, assert_exact, assert_same, assert_same_but};
+use sendshot_tests::exact::{Reference, assert_copy, assert_exact, assert_same, assert_same_but};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
-use sendshot_tests::subvolumes::{self, Subvolume};
-use sendshot_tests::{fill, streams, zoo};
+use sendshot_tests::subvolumes::{self, Subvolume, assert_no_leftovers};
+use sendshot_tests::{fill, streams, until, zoo};
 use serde_json::{Value, json};
 
 fn names(list: &Value) -> Vec<&str> {
@@ -52,6 +52,8 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
     let first = sender.push("nas2:photos");
     zoo::change(&fs);
     let second = sender.push("nas2:photos");
+    let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
+    let reference = Reference::of(top.path(), &top.path().join("@photos"));
     assert_eq!(second["parent"], first["uuid"]);
     assert_eq!(second["skipped"], json!([]));
     let names: BTreeSet<_> = fs::read_dir(&fs)
@@ -63,9 +65,8 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
         "the user's tree shows what is ours"
     );
 
-    let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
     let copy = assert_copy(&receiver, &second);
-    assert_same(&subvolumes::by_uuid(top.path(), &second["uuid"]), &copy);
+    assert_same(reference.path(), &copy);
     let mode = fs::metadata(top.path().join(".sendshot")).unwrap();
     assert_eq!(
         std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777,
@@ -109,8 +110,10 @@ fn nested_subvolumes_are_named_as_left_out() {
             );
         }
     }
-    let snapshot = subvolumes::by_uuid(sender.fs(), &sender.push("nas2:photos")["uuid"]);
-    assert_same_but(&snapshot, &receiver.copy(&pushed), &["dir/deep", "nested"]);
+    let reference = Reference::of(sender.fs(), &photos);
+    let left_out = ["dir/deep", "nested"];
+    assert_same_but(reference.path(), &receiver.copy(&pushed), &left_out);
+    drop(reference);
 
     // One of them is a volume as good as any other.
     let nested = sender.push(&format!("nas2:{}", photos.join("nested").display()));
@@ -143,11 +146,11 @@ fn a_volume_that_is_the_top_level_does_not_contain_what_is_ours() {
             ["home"],
             "ours is not the user's concern"
         );
-        let snapshot = subvolumes::by_uuid(sender.fs(), &pushed["uuid"]);
-        let ours = snapshot.join(".sendshot").exists();
+        let reference = Reference::of(sender.fs(), sender.fs());
+        let ours = reference.path().join(".sendshot").exists();
         let left_out = ["home", ".sendshot"];
         assert_same_but(
-            &snapshot,
+            reference.path(),
             &assert_copy(receiver, &pushed),
             &left_out[..1 + usize::from(ours)],
         );
@@ -313,6 +316,81 @@ fn the_disk_can_be_unmounted_and_unplugged_whenever_no_push_runs() {
     let second = sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
     assert_exact(sender, receiver, &second);
+}
+
+/// Boxes with much that a commit has to write, so that letting go after a push takes a while, and a
+/// push by the kernel's engine, the snapshot of which the next push lets go.
+fn slow_to_let_go() -> (Paired, Value) {
+    let boxes = Paired::of(
+        SenderBox::setup()
+            .volume("photos", "photos")
+            .volume("other", "other")
+            .start(),
+    );
+    fill::tree(&boxes.sender.photos(), 1);
+    let options = ["--engine", "kernel"];
+    let first = boxes.sender.push_with("nas2:photos", &options);
+    for i in 0..4 {
+        fill::file(boxes.sender.fs().join(format!("other/{i}")), i, 64 << 20);
+    }
+    (boxes, first)
+}
+
+fn hidden(sender: &SenderBox) -> usize {
+    let all = subvolumes::list(sender.fs()).into_iter();
+    all.filter(|s| s.path.starts_with(".sendshot/")).count()
+}
+
+#[test]
+fn who_unmounts_right_after_a_push_has_the_disk_free_in_a_moment() {
+    let (boxes, _) = slow_to_let_go();
+    let Paired { sender, receiver } = &boxes;
+    sender.ctl(&["push", "nas2:photos"]).success();
+    let image = mount::image(sender.fs());
+    // The daemon's own mount does not keep anybody from unmounting.
+    tool("umount", &[sender.fs()]);
+    until::holds("the disk is free", || {
+        mount::devices(sender.fs()).is_empty()
+    });
+    sender.wait_until_released();
+    mount::mount(&image, sender.fs(), "loop");
+    assert_eq!(hidden(sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn a_push_right_after_another_waits_until_it_has_let_go() {
+    let (boxes, mut last) = slow_to_let_go();
+    for round in 0..5 {
+        fs::write(boxes.sender.photos().join("file"), round.to_string()).unwrap();
+        let output = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+        let pushed = output.success().json();
+        assert_eq!(pushed["parent"], last["uuid"]);
+        last = pushed;
+    }
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_right_after_a_push_lets_go_first() {
+    let (mut boxes, _) = slow_to_let_go();
+    boxes.sender.ctl(&["push", "nas2:photos"]).success();
+    boxes.sender.daemon.stop();
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+}
+
+#[test]
+fn a_crash_before_a_push_has_let_go_leaves_that_to_the_next_start_and_push() {
+    let (mut boxes, _) = slow_to_let_go();
+    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    let pushed = pushed.success().json();
+    boxes.sender.daemon.kill();
+    boxes.sender.daemon.start();
+    fs::write(boxes.sender.photos().join("file"), "more").unwrap();
+    let next = boxes.sender.push("nas2:photos");
+    assert_eq!(next["parent"], pushed["uuid"]);
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
 }
 
 #[test]

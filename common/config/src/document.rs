@@ -220,6 +220,14 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| self.problem("expected a whole number from 1 to 4294967295"))
     }
 
+    /// The value as true or false.
+    pub(crate) fn switch(&self) -> Result<bool, Problem> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Ok(*value),
+            _ => Err(self.wrong_type("true or false")),
+        }
+    }
+
     /// The values of a list.
     pub(crate) fn list(&self) -> Result<Vec<Entry<'a>>, Problem> {
         let DeValue::Array(items) = self.value.get_ref() else {

@@ -30,6 +30,9 @@ pub struct VolumeConfig {
     pub receivers: Vec<PeerName>,
     /// Sendshots kept for each receiver, the last common one included.
     pub keep: NonZeroU32,
+    /// Whether the last snapshot stays as the parent, for the kernel's own send, instead of a
+    /// sendshot. It pins the data of the past.
+    pub pin_parent: bool,
 }
 
 impl SenderConfig {
@@ -68,7 +71,7 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
 }
 
 fn read_volume(section: &Section<'_>, before: &SenderConfig) -> Result<VolumeConfig, Problem> {
-    section.accept(&["path", "receivers", "keep"])?;
+    section.accept(&["path", "receivers", "keep", "pin_parent"])?;
     let path = section.require("path", "path = \"/srv/photos\"")?;
     Ok(VolumeConfig {
         path: new_path(&path, before)?,
@@ -78,6 +81,9 @@ fn read_volume(section: &Section<'_>, before: &SenderConfig) -> Result<VolumeCon
         keep: section
             .get("keep")
             .map_or(Ok(DEFAULT_KEEP), |keep| keep.count())?,
+        pin_parent: section
+            .get("pin_parent")
+            .map_or(Ok(false), |pin| pin.switch())?,
     })
 }
 
@@ -130,6 +136,18 @@ mod tests {
         assert_eq!(volume.path, Path::new("/srv/photos"));
         assert_eq!(volume.receivers, []);
         assert_eq!(volume.keep.get(), 3);
+        assert!(!volume.pin_parent);
+    }
+
+    #[test]
+    fn a_volume_can_ask_for_its_snapshot_to_stay() {
+        let config = parse("[volumes.vm]\npath = '/srv/vm'\npin_parent = true\n").unwrap();
+        assert!(config.volumes["vm"].pin_parent);
+        let mistyped = error("[volumes.vm]\npath = '/srv/vm'\npin_parents = true\n");
+        assert!(
+            mistyped.contains("did you mean `pin_parent`?"),
+            "{mistyped}"
+        );
     }
 
     #[test]
@@ -145,7 +163,7 @@ mod tests {
              |\n\
              3 | reciever = [\"nas2\"]\n  \
              | ^^^^^^^^\n  \
-             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `receivers`, `keep`"
+             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `receivers`, `keep`, `pin_parent`"
         );
     }
 
@@ -199,6 +217,10 @@ mod tests {
             (
                 "path = '/a'\nkeep = 'all'",
                 "`volumes.p.keep`: expected a whole number, found a string",
+            ),
+            (
+                "path = '/a'\npin_parent = 'yes'",
+                "`volumes.p.pin_parent`: expected true or false, found a string",
             ),
             (
                 "path = '/a'\nreceivers = 'nas2'",

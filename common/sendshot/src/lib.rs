@@ -8,6 +8,7 @@
 //! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
 //!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it;
+//!   [`mod@measure`] tells its size without making it;
 //! - [`mod@hashes`] lie beside a sendshot, for files without checksums, and [`verify()`] reads what
 //!   only they can tell.
 
@@ -18,6 +19,7 @@ pub mod entry;
 mod extent_items;
 pub mod file;
 pub mod hashes;
+pub mod measure;
 mod paths;
 mod reader;
 pub mod recapture;

@@ -39,16 +39,7 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
-/// Size of a stream that was not made yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Bytes, exactly, unless an extent has to be sent decoded that was stored compressed.
-    pub bytes: u64,
-    /// Commands.
-    pub commands: u64,
-}
-
-fn version(version: Version) -> sendshot_stream::Version {
+pub(crate) fn version(version: Version) -> sendshot_stream::Version {
     match version {
         Version::V1 => sendshot_stream::Version::V1,
         Version::V2 => sendshot_stream::Version::V2,
@@ -56,7 +47,7 @@ fn version(version: Version) -> sendshot_stream::Version {
 }
 
 /// Most data bytes that one write carries.
-fn chunk(version: Version) -> usize {
+pub(crate) fn chunk(version: Version) -> usize {
     match version {
         Version::V1 => MAX_DATA_V1,
         Version::V2 => MAX_DATA_V2,
@@ -251,86 +242,6 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<'_, F> {
                 len,
                 known,
             } => self.hash(ino, path, (block, len), known),
-        }
-    }
-}
-
-/// The size of the stream that [`stream()`] would write.
-///
-/// # Errors
-/// [`Error::Diff`] or [`Error::Encode`].
-pub fn measure(
-    m: Option<&Sendshot>,
-    n: &Sendshot,
-    name: &[u8],
-    version: Version,
-) -> Result<Size, Error> {
-    let mut counter = Counter::new(version);
-    diff(m, n, name, version, &mut counter)?;
-    Ok(counter.size)
-}
-
-/// Counts steps instead of carrying them out.
-struct Counter {
-    encoder: Encoder,
-    chunk: usize,
-    size: Size,
-    scratch: Vec<u8>,
-}
-
-impl Counter {
-    fn new(stream: Version) -> Self {
-        Self {
-            encoder: Encoder::new(version(stream)),
-            chunk: chunk(stream),
-            size: Size {
-                bytes: sendshot_stream::HEADER_LEN as u64,
-                commands: 0,
-            },
-            scratch: Vec::new(),
-        }
-    }
-
-    fn count(&mut self, command: &Command<'_>, data: u64) -> Result<(), Error> {
-        self.scratch.clear();
-        self.encoder.command(command, &mut self.scratch)?;
-        self.size.bytes += self.scratch.len() as u64 + data;
-        self.size.commands += 1;
-        Ok(())
-    }
-}
-
-impl Sink for Counter {
-    type Error = Error;
-
-    fn step(&mut self, step: Step<'_>) -> Result<(), Error> {
-        match step {
-            Step::Command(command) => self.count(&command, 0),
-            Step::Data { path, offset, len } => {
-                let (mut at, end) = (offset, offset + len);
-                while at < end {
-                    let len = (end - at).min(self.chunk as u64);
-                    let data = b"";
-                    let offset = at;
-                    self.count(&Command::Write { path, offset, data }, len)?;
-                    at += len;
-                }
-                Ok(())
-            }
-            Step::Encoded { path, extent, len } => {
-                let command = Command::EncodedWrite {
-                    path,
-                    offset: extent.offset,
-                    unencoded_file_len: len,
-                    unencoded_len: extent.ram_bytes,
-                    unencoded_offset: extent.disk_offset,
-                    compression: 1,
-                    encryption: 0,
-                    data: b"",
-                };
-                self.count(&command, extent.disk_len)
-            }
-            Step::Check { .. } | Step::Hash { .. } => Ok(()),
         }
     }
 }

@@ -95,16 +95,24 @@ pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Removes `name` in `dir`, durably; it is no error if it is not there.
+/// Removes `name` in `dir`, durably, and what a crash in the middle of writing it left; it is no
+/// error if it is not there.
 ///
 /// # Errors
 /// The kernel's.
 pub fn remove_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
-        Ok(()) => Ok(rustix::fs::fsync(reopen_dir(&dir)?)?),
-        Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
+    let mut removed = false;
+    for name in [&temporary(name), name] {
+        match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+            Ok(()) => removed = true,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
+    if removed {
+        rustix::fs::fsync(reopen_dir(&dir)?)?;
+    }
+    Ok(())
 }
 
 /// [`write_at`] with a path.

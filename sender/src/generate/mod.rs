@@ -14,7 +14,7 @@ use sendshot_proto::transfer::{Chain, SEGMENT, Segment};
 use tokio::sync::{mpsc, oneshot};
 
 pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};
-pub use sendshot::{Sendshots, sendshot};
+pub use sendshot::{Sendshots, sendshot, size, size_by_paths};
 
 /// Segments that wait between the generator and the connection. With the kernel's pipe and
 /// HTTP/2's own window this is all that is ever in memory.

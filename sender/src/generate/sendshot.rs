@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sendshot_engine::diff::Version;
-use sendshot_engine::stream::{HashWriter, Size, Source, measure};
+use sendshot_engine::measure::{self, PathCost, Size};
+use sendshot_engine::stream::{HashWriter, Source};
 use sendshot_engine::{Sendshot, hashes};
 
 use super::{Cutter, Error, Generator, start};
@@ -29,22 +30,38 @@ pub struct Sendshots {
     pub stream_version: u32,
 }
 
-impl Sendshots {
-    fn version(&self) -> Version {
-        match self.stream_version {
-            1 => Version::V1,
-            _ => Version::V2,
-        }
+fn version(stream_version: u32) -> Version {
+    match stream_version {
+        1 => Version::V1,
+        _ => Version::V2,
     }
+}
 
-    /// The length of the stream, without making it. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::Engine`].
-    pub fn size(&self) -> Result<Size, Error> {
-        let parent = self.parent.as_ref();
-        Ok(measure(parent, &self.new, NAME, self.version())?)
-    }
+/// The length of a stream, without making it. Blocks.
+///
+/// # Errors
+/// [`Error::Engine`].
+pub fn size(parent: Option<&Sendshot>, new: &Sendshot, stream_version: u32) -> Result<Size, Error> {
+    Ok(measure::measure(
+        parent,
+        new,
+        NAME,
+        version(stream_version),
+    )?)
+}
+
+/// The same, and the `top` paths that cost most of it.
+///
+/// # Errors
+/// [`Error::Engine`].
+pub fn size_by_paths(
+    parent: Option<&Sendshot>,
+    new: &Sendshot,
+    stream_version: u32,
+    top: usize,
+) -> Result<(Size, Vec<PathCost>), Error> {
+    let version = version(stream_version);
+    Ok(measure::measure_paths(parent, new, NAME, version, top)?)
 }
 
 /// Starts our engine.
@@ -73,7 +90,7 @@ fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Re
         n: &source.new,
         snapshot: &source.snapshot,
         name: NAME,
-        version: source.version(),
+        version: version(source.stream_version),
     };
     let out = |bytes: &[u8]| cutter.bytes(bytes).map_err(io::Error::other);
     Ok(sendshot_engine::stream(&stream, Some(hashes), out)?)

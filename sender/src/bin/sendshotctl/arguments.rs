@@ -42,6 +42,12 @@ pub enum Command {
         /// Parent to use: auto, none, or the UUID of a snapshot
         #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
         parent: String,
+        /// What makes the stream [default: as for `push`]
+        #[arg(long, value_enum)]
+        engine: Option<Engine>,
+        /// Name the N paths that cost most of the stream [default of N: 10]
+        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+        top: Option<u32>,
     },
     /// Show what is kept on this box for later pushes
     List {
@@ -109,13 +115,14 @@ pub struct PushArguments {
     /// Parent to use: auto, none, or the UUID of a snapshot
     #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
     pub parent: String,
-    /// What makes the stream
-    #[arg(long, value_enum, default_value_t = Engine::Kernel)]
-    pub engine: Engine,
+    /// What makes the stream [default: kernel for a read-only snapshot and for a volume with
+    /// `pin_parent`, else sendshot]
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Return as soon as the push is under way
     #[arg(long)]
     pub detach: bool,
-    /// Only show what would be done
+    /// Only show what would be done, like `plan`
     #[arg(long, short = 'n')]
     pub dry_run: bool,
 }

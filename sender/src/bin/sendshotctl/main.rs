@@ -57,15 +57,23 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Push(arguments) if arguments.dry_run => {
             let mut client = client::sender(socket).await?;
             for target in &arguments.targets {
-                plan::run(&mut client, target, &arguments.parent, output).await?;
+                let request = plan::request(target, &arguments.parent, arguments.engine)?;
+                plan::run(&mut client, request, output).await?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Push(arguments) => {
             push::run(client::sender(socket).await?, arguments, output).await
         }
-        Command::Plan { target, parent } => {
-            plan::run(&mut client::sender(socket).await?, &target, &parent, output).await
+        Command::Plan {
+            target,
+            parent,
+            engine,
+            top,
+        } => {
+            let mut request = plan::request(&target, &parent, engine)?;
+            request.top = top.unwrap_or(0);
+            plan::run(&mut client::sender(socket).await?, request, output).await
         }
         Command::List { target } => list::run(client::sender(socket).await?, target, output).await,
         Command::Status { watch } => {

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use sendshot_model::{Target, VolumeRef};
+use sendshot_model::{Target, VolumeRef, human};
 use sendshot_proto::v1::{PlanResponse, PushRequest};
+use sendshot_sender::engine::Engine;
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::report::lossy;
 use serde::Serialize;
@@ -21,8 +22,19 @@ struct PlanJson {
     parent: Option<String>,
     parent_reason: String,
     engine: String,
+    /// `null` with the kernel's engine, which cannot tell; so are `commands`.
+    stream_bytes: Option<u64>,
+    commands: Option<u64>,
+    top: Vec<PathJson>,
+    notes: Vec<String>,
     candidates: Vec<CandidateJson>,
     skipped: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PathJson {
+    path: String,
+    stream_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -33,13 +45,18 @@ struct CandidateJson {
 }
 
 /// The message for `HOST:VOL`.
-pub fn request(target: &OsString, parent: &str) -> Result<PushRequest, Problem> {
+pub fn request(
+    target: &OsString,
+    parent: &str,
+    engine: Option<Engine>,
+) -> Result<PushRequest, Problem> {
     let target = parse(target)?;
     Ok(PushRequest {
         receiver: target.receiver.to_string(),
         volume: volume_bytes(&target.volume),
         parent: parent.to_owned(),
-        engine: String::new(),
+        engine: engine.map_or("", Engine::name).to_owned(),
+        top: 0,
     })
 }
 
@@ -57,9 +74,9 @@ pub fn volume_bytes(volume: &VolumeRef) -> Vec<u8> {
 }
 
 /// Shows what a push would do.
-pub async fn run(client: &mut Sender, target: &OsString, parent: &str, output: &Output) -> Outcome {
+pub async fn run(client: &mut Sender, request: PushRequest, output: &Output) -> Outcome {
     let answer = client
-        .plan(request(target, parent)?)
+        .plan(request)
         .await
         .map_err(client::failed)?
         .into_inner();
@@ -76,6 +93,17 @@ fn json(answer: PlanResponse) -> PlanJson {
         parent: Some(output::uuid(&answer.parent)).filter(|uuid| !uuid.is_empty()),
         parent_reason: answer.parent_reason,
         engine: answer.engine,
+        stream_bytes: answer.stream_bytes,
+        commands: answer.commands,
+        top: answer
+            .top
+            .into_iter()
+            .map(|cost| PathJson {
+                path: lossy(&cost.path),
+                stream_bytes: cost.stream_bytes,
+            })
+            .collect(),
+        notes: answer.notes,
         candidates: answer
             .candidates
             .into_iter()
@@ -98,6 +126,18 @@ fn text(plan: &PlanJson) -> String {
         "{} to {}: {kind}\n  because  {}\n  engine   {}\n",
         plan.volume, plan.receiver, plan.parent_reason, plan.engine
     );
+    if let (Some(bytes), Some(commands)) = (plan.stream_bytes, plan.commands) {
+        let bytes = human::bytes_human(bytes);
+        text += &format!("  stream   {bytes} in {commands} commands\n");
+    }
+    for note in &plan.notes {
+        text += &format!("  note     {note}\n");
+    }
+    for PathJson { path, stream_bytes } in &plan.top {
+        let path = if path.is_empty() { "." } else { path };
+        let bytes = human::bytes_human(*stream_bytes);
+        text += &format!("  {bytes:>10}  {path}\n");
+    }
     for path in &plan.skipped {
         text += &format!("  skipped  {path}: nested subvolumes are volumes of their own\n");
     }

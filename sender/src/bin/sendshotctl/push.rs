@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendshot_model::human;
 use sendshot_proto::v1::push_event::Event;
-use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
+use sendshot_proto::v1::{CancelRequest, PushEvent};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::report::Report;
 use serde::Serialize;
@@ -96,10 +96,7 @@ async fn one(
     interrupts: &mut Signal,
     output: &Output,
 ) -> Result<Followed, Problem> {
-    let request = PushRequest {
-        engine: arguments.engine.name().to_owned(),
-        ..plan::request(target, &arguments.parent)?
-    };
+    let request = plan::request(target, &arguments.parent, arguments.engine)?;
     let events = tokio::select! {
         events = client.push(request) => events.map_err(client::failed)?,
         // The daemon has not even answered.
@@ -190,8 +187,13 @@ fn cancel(mut client: Sender, push_id: Vec<u8>) {
     });
 }
 
-/// The user does not want to wait for anything any more.
+/// The user does not want to wait for anything any more. A daemon that hangs may never hear of
+/// what was cancelled on a connection that is closed when it wakes up.
 fn leave() -> ! {
+    eprintln!("sendshotctl: left before the daemon answered");
+    eprintln!(
+        "  help: `sendshotctl status` shows whether the push goes on; `sendshotctl cancel` ends it"
+    );
     std::process::exit(1)
 }
 

@@ -1,4 +1,5 @@
-//! Pushes from sendshots that are cancelled, killed or lose their answer.
+//! Pushes by the kernel's engine, with `pin_parent`, that are cancelled, killed or lose their answer:
+//! the snapshot that both sides hold stays, and no other.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -6,31 +7,37 @@ use std::fs;
 
 use rustix::process::Signal;
 use sendshot_tests::command::Running;
-use sendshot_tests::exact::{assert_copy, assert_same};
+use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::Linked;
+use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::{self, assert_no_leftovers};
 use sendshot_tests::until;
 use serde_json::Value;
 
 const BIG: usize = 24 << 20;
-const ENGINE: [&str; 2] = ["--engine", "sendshot"];
+
+fn pinned() -> Linked {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    Linked::of(setup.pin_parent().start())
+}
 
 fn push(boxes: &Linked) -> Value {
-    boxes.sender.push_with("nas2:photos", &ENGINE)
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_eq!(pushed["engine"], "kernel");
+    pushed
 }
 
 fn start(boxes: &Linked) -> Running {
-    let arguments = ["push", "--engine", "sendshot", "nas2:photos"];
-    boxes.sender.ctl_start(&arguments)
+    boxes.sender.ctl_start(&["push", "nas2:photos"])
 }
 
 /// Boxes of which the volume has been pushed once and has much new since, with a push of that
 /// in the middle of its data.
 fn in_the_middle() -> (Linked, Value, Running) {
-    let boxes = Linked::new();
+    let boxes = pinned();
     fill::tree(&boxes.sender.photos(), 1);
     let first = push(&boxes);
     fill::file(boxes.sender.photos().join("big"), 1, BIG);
@@ -57,15 +64,14 @@ fn goes_on_from(boxes: &Linked, parent: &Value) {
     });
     let next = push(boxes);
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
-    let copy = assert_copy(&boxes.receiver, &next);
-    assert_same(&boxes.sender.photos(), &copy);
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
     assert_no_leftovers(&boxes.sender, &boxes.receiver);
     let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
     let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
     let state = top.path().join(".sendshot");
-    for dir in ["sendshots", "pushes"] {
-        let files = fs::read_dir(state.join(dir)).unwrap().count();
-        assert_eq!(files, kept.len(), "{dir} holds what no push will ever use");
+    for (dir, expected) in [("snapshots", 1), ("pushes", kept.len()), ("sendshots", 0)] {
+        let found = fs::read_dir(state.join(dir)).unwrap().count();
+        assert_eq!(found, expected, "{dir} holds what no push will ever use");
     }
 }
 
@@ -98,7 +104,7 @@ fn a_crash_of_the_receiver_leaves_nothing() {
 
 #[test]
 fn a_lost_acknowledgement_costs_nothing() {
-    let boxes = Linked::new();
+    let boxes = pinned();
     fill::tree(&boxes.sender.photos(), 1);
     push(&boxes);
     // Less than what may be under way unanswered.

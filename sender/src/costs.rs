@@ -1,0 +1,114 @@
+//! What a push costs, in words, where it costs more than the changes alone. Pure.
+
+use sendshot_engine::measure::Size;
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::rule::Kinship;
+use sendshot_model::human;
+
+/// What is known of a push that was not made.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// How the new snapshot is related to its parent; `None` for a full send.
+    pub kinship: Option<Kinship>,
+    /// How it was captured.
+    pub effort: Effort,
+    /// Inodes it has.
+    pub inodes: u64,
+    /// Inodes that changed since the parent, as far as transactions tell.
+    pub changed: u64,
+    /// The stream.
+    pub size: Size,
+}
+
+/// Says why all metadata is compared, if it is, and what that costs.
+pub fn notes(found: &Found) -> Vec<String> {
+    let data = human::bytes_human(found.size.data);
+    let inodes = found.inodes;
+    match (found.kinship, found.effort) {
+        (Some(Kinship::Filesystem | Kinship::None), effort) => vec![
+            format!(
+                "the volume was replaced since (rolled back, for one), so all its metadata is compared: {} of {inodes} inodes were read again",
+                read_again(effort, inodes),
+            ),
+            format!(
+                "{data} of data are sent: what is new, and what there is nothing safe to compare with, such as the content of small files"
+            ),
+        ],
+        (Some(Kinship::Lineage), Effort::Changes(read)) if is_rewritten(read, found) => vec![
+            format!(
+                "most leaves of the metadata were rewritten without a change, as by a balance: {read} of {inodes} inodes were read again, {} changed",
+                found.changed
+            ),
+            format!(
+                "{data} of data are sent: what is new, and what was moved in files that changed, as there is nothing to compare it with"
+            ),
+        ],
+        (Some(Kinship::Lineage) | None, Effort::Changes(_) | Effort::Full) => Vec::new(),
+    }
+}
+
+fn read_again(effort: Effort, inodes: u64) -> u64 {
+    match effort {
+        Effort::Full => inodes,
+        Effort::Changes(read) => read.min(inodes),
+    }
+}
+
+/// Leaves hold some dozens of inodes, so a few changes have many read again; more than half of all,
+/// and four times as many as changed, is not that.
+fn is_rewritten(read: u64, found: &Found) -> bool {
+    read > found.inodes / 2 && read / 4 > found.changed && read > SMALL
+}
+
+/// Inodes that one leaf can hold, more or less: below that nothing can be told.
+const SMALL: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(kinship: Option<Kinship>, effort: Effort, changed: u64) -> Found {
+        Found {
+            kinship,
+            effort,
+            inodes: 10_000,
+            changed,
+            size: Size {
+                bytes: 5 << 20,
+                commands: 10,
+                data: 3 << 20,
+            },
+        }
+    }
+
+    #[test]
+    fn a_rollback_and_a_balance_are_told_with_their_figures() {
+        for (found, texts) in [
+            (
+                found(Some(Kinship::Filesystem), Effort::Full, 10_000),
+                ["replaced", "10000 of 10000 inodes"],
+            ),
+            (
+                found(Some(Kinship::Lineage), Effort::Changes(9_000), 12),
+                ["balance", "9000 of 10000 inodes"],
+            ),
+        ] {
+            let said = notes(&found).join("\n");
+            for text in texts.iter().chain(&["3.0 MiB"]) {
+                assert!(said.contains(text), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_costs_no_more_than_its_changes_is_not_remarked_on() {
+        let kin = Some(Kinship::Lineage);
+        for found in [
+            found(None, Effort::Full, 10_000),
+            found(kin, Effort::Changes(40), 2),
+            found(kin, Effort::Changes(9_000), 8_000),
+        ] {
+            assert_eq!(notes(&found), Vec::<String>::new());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What a push would do, without doing it.
+//!
+//! With our engine this goes the way of a push up to its plan: a hidden snapshot is taken and
+//! captured, so the length of the stream is known exactly. It has a record like a push's, which
+//! never gets beyond `sending`: settling drops it after a crash, with the snapshot and both
+//! sendshots. The kernel's engine cannot tell how long its stream would be; nothing is taken then.
+
+use std::sync::Arc;
+
+use sendshot_engine::Sendshot;
+use sendshot_engine::measure::{PathCost, Size};
+use sendshot_engine::rule::Kinship;
+use sendshot_proto::inventory::VolumeKey;
+use sendshot_sys::top_level::TopLevel;
+
+use crate::blocking;
+use crate::costs::{self, Found};
+use crate::engine::{self, Engine};
+use crate::generate;
+use crate::journal;
+use crate::negotiate;
+use crate::plan::{Plan, Wish};
+use crate::prepare::{self, Adoption, BySendshots, Prepared};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::progress::Listener;
+use crate::push::{Push, Request, Subject};
+use crate::receiver_link;
+use crate::running::Running;
+use crate::sender::Sender;
+use crate::state_subvolume::StateSubvolume;
+use crate::volume::Volume;
+
+/// What a push would do.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// The volume.
+    pub key: VolumeKey,
+    /// The decision.
+    pub plan: Plan,
+    /// What would make the stream.
+    pub engine: Engine,
+    /// The stream, with our engine.
+    pub size: Option<Size>,
+    /// The paths that cost most of it, the dearest first; as many as were asked for.
+    pub top: Vec<PathCost>,
+    /// What costs more than the changes alone, in words.
+    pub notes: Vec<String>,
+}
+
+/// Finds out.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn run(
+    sender: Arc<Sender>,
+    request: Request,
+    volume: Volume,
+    running: Arc<Running>,
+    top: usize,
+) -> Result<Foreseen, Problem> {
+    let usual = sender.engine(&volume.key.name);
+    match engine::choose(request.engine, usual, &volume)? {
+        Engine::Sendshot => by_sendshots(sender, request, volume, running, top).await,
+        Engine::Kernel => by_snapshots(&sender, &request, volume).await,
+    }
+}
+
+async fn by_snapshots(
+    sender: &Sender,
+    request: &Request,
+    volume: Volume,
+) -> Result<Foreseen, Problem> {
+    let entry = sender.receiver(&request.receiver).await?;
+    let mut link = receiver_link::connect(&entry, sender.key()).await?;
+    let held = negotiate::inventory(&mut link, &volume.key).await?.copies;
+    let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let plan = blocking("plan", move || -> Result<Plan, Problem> {
+        let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
+            Some(state) => {
+                journal::records(state.pushes()).map_err(|e| Problem::local_io(JOURNAL, &e))?
+            }
+            None => Vec::new(),
+        };
+        prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)
+    })
+    .await??;
+    Ok(Foreseen {
+        key,
+        plan,
+        engine: Engine::Kernel,
+        size: None,
+        top: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+/// The snapshot is gone and the file system let go of when this returns. Its space is left to come
+/// back by itself: so young a snapshot holds next to none.
+async fn by_sendshots(
+    sender: Arc<Sender>,
+    request: Request,
+    volume: Volume,
+    running: Arc<Running>,
+    top: usize,
+) -> Result<Foreseen, Problem> {
+    let (key, engine) = (volume.key.clone(), Engine::Sendshot);
+    let listener = Listener::none();
+    let begun = Push::begin(
+        sender,
+        &request.receiver,
+        engine,
+        &volume,
+        running,
+        listener,
+    );
+    let mut push = begun.await?;
+    let subject = push.snapshot(volume).await?;
+    let foreseen = look(&mut push, &subject, request.wish, top, key).await;
+    push.abandon(subject.record).await;
+    foreseen
+}
+
+async fn look(
+    push: &mut Push,
+    subject: &Subject,
+    wish: Wish,
+    top: usize,
+    key: VolumeKey,
+) -> Result<Foreseen, Problem> {
+    let held = push.negotiate().await?;
+    let (prepared, adopted) = push.prepare(subject, held, wish, Adoption::Passing).await?;
+    let version = push.stream_version();
+    let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
+    push.abandon(adopted.map(|adopted| adopted.record)).await;
+    measured?
+}
+
+fn measure(
+    prepared: Prepared,
+    stream_version: u32,
+    top: usize,
+    key: VolumeKey,
+) -> Result<Foreseen, Problem> {
+    let Some(BySendshots {
+        new,
+        parent,
+        effort,
+    }) = prepared.by_sendshots
+    else {
+        return Err(Problem::new(Kind::Failed, "nothing was captured"));
+    };
+    let (size, top) = generate::size_by_paths(parent.as_ref(), &new, stream_version, top)?;
+    let failed = |e: sendshot_engine::file::Error| Problem::from_error(Kind::Failed, &e);
+    let found = Found {
+        kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
+        effort,
+        inodes: new.counts().inodes,
+        changed: changed(parent.as_ref(), &new).map_err(failed)?,
+        size,
+    };
+    Ok(Foreseen {
+        key,
+        plan: prepared.plan,
+        engine: Engine::Sendshot,
+        size: Some(size),
+        top,
+        notes: costs::notes(&found),
+    })
+}
+
+/// Inodes that changed since the parent, or all of them.
+fn changed(parent: Option<&Sendshot>, new: &Sendshot) -> Result<u64, sendshot_engine::file::Error> {
+    let since = parent.map_or(0, |parent| parent.head().otransid);
+    let mut changed = 0;
+    let mut reader = new.reader()?;
+    while let Some(inode) = reader.next_inode()? {
+        changed += u64::from(inode.item.transid > since);
+    }
+    Ok(changed)
+}

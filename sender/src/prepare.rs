@@ -1,0 +1,225 @@
+//! The stages between what the receiver holds and the stream: adopt, capture and plan. What comes
+//! out is what is sent, on what it is based, and why.
+
+use std::sync::Arc;
+
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Sendshot, verify};
+use sendshot_model::PushId;
+use sendshot_proto::inventory::HeldCopy;
+use sendshot_sys::subvolume::Info;
+use sendshot_sys::top_level::TopLevel;
+
+use crate::adopt;
+use crate::blocking;
+use crate::capture;
+use crate::engine::Engine;
+use crate::generate;
+use crate::journal::{self, Record};
+use crate::lineage;
+use crate::plan::{self, Plan, Wish};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::push::{Push, Subject, another};
+use crate::running::Protected;
+use crate::sendshots::{self, Chosen, Known};
+
+/// What is sent, on what it is based, and why.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    /// With our engine only.
+    pub(crate) by_sendshots: Option<BySendshots>,
+}
+
+/// What our engine makes a stream of.
+#[derive(Debug)]
+pub(crate) struct BySendshots {
+    pub(crate) new: Sendshot,
+    pub(crate) parent: Option<Sendshot>,
+    pub(crate) effort: Effort,
+}
+
+/// The new snapshot's sendshot, and those that can be its parent.
+#[derive(Debug)]
+struct Captured {
+    new: Sendshot,
+    effort: Effort,
+    known: Known,
+}
+
+/// What becomes of a sendshot that is made of a snapshot which the receiver holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adoption {
+    /// It stays, for this push and those after it.
+    Kept,
+    /// It is let go with the plan that it was made for.
+    Passing,
+}
+
+/// The record of what was adopted, which nobody settles as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) record: Record,
+    _protected: Protected,
+}
+
+/// Decides for the kernel's engine. `ours` are the records of our journal, if there is one: they
+/// tell what only a sendshot is left of.
+pub(crate) fn decide(
+    top: &TopLevel,
+    ours: &[Record],
+    info: &Info,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+) -> Result<Plan, Problem> {
+    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+    let ancestors = lineage::of(top, info).map_err(failed)?;
+    let mut candidates = lineage::candidates(top, held).map_err(failed)?;
+    for candidate in &mut candidates {
+        let uuid = candidate.copy.uuid;
+        candidate.sendshot = ours
+            .iter()
+            .filter(|record| record.engine == Engine::Sendshot)
+            .find(|record| record.snapshot.is_some_and(|s| s.uuid == uuid))
+            .map(|record| record.push);
+    }
+    Ok(plan::decide(wish, &ancestors, candidates)?)
+}
+
+impl Push {
+    /// Decides what is sent; returns what was adopted for that, too.
+    pub(crate) async fn prepare(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+        adoption: Adoption,
+    ) -> Result<(Prepared, Option<Adopted>), Problem> {
+        let (Engine::Sendshot, Some(record)) = (self.engine, &subject.record) else {
+            let plan = self.plan_by_snapshots(subject, held, wish).await?;
+            let by_sendshots = None;
+            return Ok((Prepared { plan, by_sendshots }, None));
+        };
+        let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
+        let prepared = async {
+            let captured = self.capture(subject, record.clone(), known).await?;
+            self.plan_by_sendshots(subject, record, captured, held, wish)
+                .await
+        };
+        match (prepared.await, adoption, adopted) {
+            (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
+            (Err(problem), Adoption::Passing, Some(adopted)) => {
+                self.let_go(adopted.record).await;
+                Err(problem)
+            }
+            (Err(problem), _, _) => Err(problem),
+        }
+    }
+
+    async fn plan_by_snapshots(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+    ) -> Result<Plan, Problem> {
+        let (state, info) = (Arc::clone(&self.state), subject.info.clone());
+        let work = move || {
+            let ours = journal::records(state.pushes());
+            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            decide(state.top(), &ours, &info, held, wish)
+        };
+        let plan = blocking("plan", work).await??;
+        self.listener.stage(&self.running, "plan", &*plan.reason);
+        Ok(plan)
+    }
+
+    /// Gathers the sendshots that can be parents, one made for this push among them if need be.
+    async fn adopt(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+        adoption: Adoption,
+    ) -> Result<(Known, Option<Adopted>), Problem> {
+        let (state, volume) = (Arc::clone(&self.state), self.key.id);
+        let (fd, info) = (another(&subject.fd)?, subject.info.clone());
+        let protected = self.sender.table().protect(PushId::generate());
+        let intent = self.intent(protected.push);
+        let work = move || -> Result<_, Problem> {
+            let mut known = sendshots::known(&state, volume)?;
+            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &known, intent)?;
+            let Some((mut record, sendshot)) = adopted else {
+                return Ok((known, None));
+            };
+            if adoption == Adoption::Kept {
+                record = adopt::keep(&state, record).map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            }
+            known.push((record.clone(), sendshot));
+            let adopted = Adopted {
+                record,
+                _protected: protected,
+            };
+            Ok((known, Some(adopted)))
+        };
+        let (known, adopted) = blocking("adopt", work).await??;
+        if adopted.is_some() {
+            let detail = "a sendshot was made of the last snapshot that the receiver holds";
+            self.listener.stage(&self.running, "adopt", detail);
+        }
+        Ok((known, adopted))
+    }
+
+    async fn capture(
+        &self,
+        subject: &Subject,
+        record: Record,
+        known: Known,
+    ) -> Result<Captured, Problem> {
+        let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
+        let work = move || (capture::capture(&state, &fd, &record, &known), known);
+        let (captured, known) = blocking("capture", work).await?;
+        let (new, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        let inodes = new.counts().inodes;
+        let detail = match effort {
+            Effort::Full => format!("{inodes} inodes"),
+            Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
+        };
+        self.listener.stage(&self.running, "capture", detail);
+        Ok(Captured { new, effort, known })
+    }
+
+    /// Decides, and reads what only hashes can tell of files without checksums, so that what is
+    /// measured from now on is what is sent.
+    async fn plan_by_sendshots(
+        &self,
+        subject: &Subject,
+        record: &Record,
+        captured: Captured,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+    ) -> Result<Prepared, Problem> {
+        let version = self.stream_version();
+        let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
+        let name = record.sendshot_name();
+        let Captured { new, effort, known } = captured;
+        let work = move || -> Result<_, Problem> {
+            let chosen = sendshots::choose(known, &new, held, wish, version)?;
+            let new = match &chosen.parent {
+                Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
+                    .map_err(generate::Error::Verify)?,
+                None => new,
+            };
+            Ok((chosen, new))
+        };
+        let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
+        self.listener.stage(&self.running, "plan", &*plan.reason);
+        Ok(Prepared {
+            plan,
+            by_sendshots: Some(BySendshots {
+                new,
+                parent,
+                effort,
+            }),
+        })
+    }
+}

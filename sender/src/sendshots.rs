@@ -1,0 +1,130 @@
+//! The stages *capture* and *plan* for our engine: what the pure parts decide by is gathered here.
+
+use std::os::fd::AsFd;
+
+use sendshot_engine::{Head, Sendshot};
+use sendshot_model::{PushId, VolumeId};
+use sendshot_proto::inventory::HeldCopy;
+use sendshot_sys::subvolume::Info;
+
+use crate::adopt;
+use crate::capture;
+use crate::generate;
+use crate::journal::{Intent, Record};
+use crate::lineage;
+use crate::plan::{Local, Plan, Wish};
+use crate::plan_sendshots::{self, Candidate};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::state_subvolume::StateSubvolume;
+
+/// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
+pub type Known = Vec<(Record, Sendshot)>;
+
+/// Reads the sendshots that we have.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Problem> {
+    capture::acknowledged(state, volume).map_err(|e| Problem::local_io(JOURNAL, &e))
+}
+
+/// Makes a sendshot of a snapshot that is a better parent than all that are known, if there is one
+/// (see [`mod@crate::adopt`]). Comes before the new snapshot is captured. That it fails costs a longer
+/// stream, no more.
+///
+/// # Errors
+/// A [`Problem`] for the user: what both sides hold cannot be found out.
+pub fn adopt(
+    state: &StateSubvolume,
+    subject: (impl AsFd, &Info),
+    held: &[HeldCopy],
+    wish: Wish,
+    known: &Known,
+    intent: Intent,
+) -> Result<Option<(Record, Sendshot)>, Problem> {
+    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+    let (snapshot, info) = subject;
+    let new = sendshot_engine::capture::head(snapshot, info).map_err(failed)?;
+    let ancestors = lineage::of(state.top(), info).map_err(failed)?;
+    let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
+    let Some(local) = adopt::choose(wish, &new, &ancestors, candidates, known) else {
+        return Ok(None);
+    };
+    match adopt::capture(state, &local, intent, known) {
+        Ok(adopted) => Ok(Some(adopted)),
+        Err(e) => {
+            tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {}",
+                crate::problem::with_causes(&e));
+            Ok(None)
+        }
+    }
+}
+
+/// A decision, and what the stream is made of.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The decision.
+    pub plan: Plan,
+    /// The sendshot of its parent, if it has one.
+    pub parent: Option<Sendshot>,
+}
+
+/// Decides by the sendshots that are known, having tried those that must be tried. Hashes are not
+/// asked in a trial, which would read data for each: files without checksums count as changed.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub fn choose(
+    known: Known,
+    new: &Sendshot,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+    stream_version: u32,
+) -> Result<Chosen, Problem> {
+    let mut candidates: Vec<Candidate> = held
+        .into_iter()
+        .map(|copy| Candidate {
+            sendshot: sendshot_of(&known, &copy),
+            copy,
+            stream_bytes: None,
+        })
+        .collect();
+    for push in plan_sendshots::to_try(wish, new.head(), &candidates) {
+        let parent = known.iter().find(|(record, _)| record.push == push);
+        let parent = parent.map(|(_, sendshot)| sendshot);
+        let size = generate::size(parent, new, stream_version)?;
+        for candidate in &mut candidates {
+            if candidate.sendshot.as_ref().is_some_and(|(p, _)| *p == push) {
+                candidate.stream_bytes = Some(size.bytes);
+            }
+        }
+    }
+    let plan = plan_sendshots::decide(wish, new.head(), candidates)?;
+    let parent = match plan.parent.map(|parent| parent.local) {
+        Some(Local::Sendshot(push)) => Some(take(known, push)?),
+        Some(Local::Snapshot(_)) | None => None,
+    };
+    Ok(Chosen { plan, parent })
+}
+
+/// The sendshot of a copy, best of just its state.
+fn sendshot_of(known: &Known, copy: &HeldCopy) -> Option<(PushId, Head)> {
+    known
+        .iter()
+        .map(|(record, sendshot)| (record.push, sendshot.head()))
+        .filter(|(_, head)| head.wire_uuid == copy.uuid)
+        .max_by_key(|(_, head)| head.ctransid == copy.ctransid)
+        .map(|(push, head)| (push, head.clone()))
+}
+
+fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
+    let found = known.into_iter().find(|(record, _)| record.push == push);
+    let (_, sendshot) = found.ok_or_else(|| {
+        Problem::new(
+            Kind::Failed,
+            "the parent's sendshot is not among those that were read",
+        )
+        .remedy("push again")
+    })?;
+    Ok(sendshot)
+}
