@@ -108,7 +108,7 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// See [`Error`].
     pub fn next_inode(&mut self) -> Result<Option<Inode>, Error> {
-        if !self.to_inode()? {
+        if !self.seek_inode()? {
             return Ok(None);
         }
         let Some(Entry::Inode(ino, item)) = self.open()? else {
@@ -179,7 +179,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Goes to the next record that begins an inode; false at the end.
-    fn to_inode(&mut self) -> Result<bool, Error> {
+    fn seek_inode(&mut self) -> Result<bool, Error> {
         self.at = self.end;
         while let Some(frame) = self.frame_ahead()? {
             if frame.kind == INODE {
@@ -249,7 +249,7 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// See [`Error`].
     pub(crate) fn glance(&mut self) -> Result<Option<Glance>, Error> {
-        if !self.to_inode()? {
+        if !self.seek_inode()? {
             return Ok(None);
         }
         let record = self.record_ahead()?.1;
@@ -392,7 +392,7 @@ pub(crate) fn skip_same<A: Read + Seek, B: Read + Seek>(
     b: &mut Reader<B>,
     is_of_interest: impl Fn(&Glance) -> bool,
 ) -> Result<(), Error> {
-    while a.to_inode()? && b.to_inode()? {
+    while a.seek_inode()? && b.seek_inode()? {
         let (a_frame, record) = a.record_ahead()?;
         let (b_frame, other) = b.record_ahead()?;
         if record != other {
