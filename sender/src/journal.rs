@@ -114,6 +114,13 @@ impl Record {
         format!("{}.sendshot", self.push).into()
     }
 
+    /// Name of the file of block hashes beside the sendshot, if there is one.
+    pub fn hashes_name(&self) -> OsString {
+        let mut name = self.sendshot_name();
+        name.push(".hashes");
+        name
+    }
+
     /// Name of the hidden snapshot.
     pub fn snapshot_name(&self) -> OsString {
         self.push.to_string().into()

@@ -31,5 +31,5 @@ pub fn acknowledged(
     if record.engine == Engine::Sendshot {
         prune::release(state, &record)?; // 2
     }
-    prune::superseded(state, record.volume, record.receiver, record.push, keep) // 3
+    prune::superseded(state, &record, keep) // 3
 }

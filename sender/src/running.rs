@@ -151,6 +151,14 @@ impl Table {
         self.lock().values().any(|running| running.push == push)
     }
 
+    /// A running push of a volume, to whatever receiver. It may build on any sendshot of the
+    /// volume: copies can have moved from one receiver to another.
+    pub fn of_volume(&self, volume: VolumeId) -> Option<Arc<Running>> {
+        let pushes = self.lock();
+        let found = pushes.iter().find(|((id, _), _)| *id == volume);
+        found.map(|(_, running)| Arc::clone(running))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Running>>> {
         self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,6 +12,7 @@ use sendshot_identity::SenderKey;
 use sendshot_model::{PeerName, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,9 @@ pub struct Sender {
     filesystems: Filesystems,
     history: History,
     table: Table,
+    /// Held while a push is about to enter the table, and while something is let go by hand: what
+    /// was found to be used by no push stays so until it is gone.
+    letting_go: Arc<Mutex<()>>,
     stop: CancellationToken,
     pushes: TaskTracker,
 }
@@ -79,6 +83,7 @@ impl Sender {
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
+            letting_go: Arc::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -137,6 +142,11 @@ impl Sender {
         &self.table
     }
 
+    /// Keeps pushes from starting as long as the answer is held; those that run go on.
+    pub async fn hold_starts(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.letting_go).lock_owned().await
+    }
+
     /// The last pushes.
     pub fn history(&self) -> &History {
         &self.history
@@ -177,6 +187,7 @@ impl Sender {
     ) -> Result<(), Problem> {
         self.receiver(&request.receiver).await?;
         let volume = self.resolve(&request).await?;
+        let held = self.hold_starts().await;
         let place = self
             .table
             .enter(&volume, request.receiver.clone(), self.stop.child_token())
@@ -192,6 +203,7 @@ impl Sender {
                 )
                 .remedy("wait for it, or `sendshotctl cancel` it")
             })?;
+        drop(held);
         let sender = Arc::clone(self);
         self.pushes.spawn(async move {
             let running = Arc::clone(&place.running);
