@@ -55,6 +55,8 @@ pub fn acknowledged(
         }
         match sendshot_engine::open_at(state.sendshots(), &record.sendshot_name()) {
             Ok(sendshot) => found.push((record, sendshot)),
+            // A push to another receiver has pruned it since it was listed.
+            Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
             Err(e) => tracing::warn!(push = %record.push, "a sendshot is not used: {e}"),
         }
     }

@@ -20,15 +20,18 @@ use uuid::Uuid;
 
 use crate::dry_run::Foreseen;
 use crate::engine::Engine;
+use crate::forget::{self, Chain, Which};
 use crate::history::{Last, Outcome};
-use crate::kept;
+use crate::kept::{self, Kept};
 use crate::pair;
 use crate::plan::Wish;
 use crate::problem::{Kind, Problem};
 use crate::progress::{self, Listener};
+use crate::prune;
 use crate::push;
 use crate::report::path_bytes;
 use crate::running::Running;
+use crate::selection::Selection as Choice;
 use crate::sender::Sender;
 use crate::volume;
 
@@ -49,7 +52,23 @@ fn is_root<T>(request: &Request<T>) -> bool {
 
 fn needs_root(what: &str) -> Problem {
     Problem::new(Kind::Refused, format!("{what} needs root"))
-        .remedy("run it with sudo, or push a volume that sender.toml configures")
+        .remedy("run it with sudo, or name a volume that sender.toml configures")
+}
+
+/// Parses what names a receiver and a volume; `None` if it names neither. Opening a path tells
+/// whether it is there, which is not everybody's to know.
+fn target(receiver: String, volume: Vec<u8>, root: bool) -> Result<Option<Target>, Problem> {
+    if receiver.is_empty() && volume.is_empty() {
+        return Ok(None);
+    }
+    let mut argument = OsString::from(receiver);
+    argument.push(":");
+    argument.push(OsString::from_vec(volume));
+    let target = Target::parse(argument).map_err(|e| usage(&e))?;
+    if matches!(target.volume, VolumeRef::Path(_)) && !root {
+        return Err(needs_root("naming a path"));
+    }
+    Ok(Some(target))
 }
 
 fn usage(error: &dyn std::error::Error) -> Problem {
@@ -148,13 +167,8 @@ impl SenderControl for Control {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        let wanted = request.into_inner();
-        let sender = Arc::clone(&self.0);
-        let listed = crate::blocking("list", move || {
-            let volume = String::from_utf8_lossy(&wanted.volume).into_owned();
-            kept::list(&sender, &wanted.receiver, &volume)
-        });
-        let answer = match listed.await {
+        let root = is_root(&request);
+        let answer = match self.list_kept(request.into_inner(), root).await {
             Ok(snapshots) => v1::ListResponse {
                 snapshots,
                 problem: None,
@@ -162,6 +176,39 @@ impl SenderControl for Control {
             Err(problem) => v1::ListResponse {
                 snapshots: Vec::new(),
                 problem: Some(problem.into()),
+            },
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<v1::PruneRequest>,
+    ) -> Result<Response<v1::PruneResponse>, Status> {
+        let root = is_root(&request);
+        let answer = match self.prune_now(request.into_inner(), root).await {
+            Ok(verdicts) => v1::PruneResponse {
+                verdicts,
+                problem: None,
+            },
+            Err(problem) => v1::PruneResponse {
+                verdicts: Vec::new(),
+                problem: Some(problem.into()),
+            },
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn forget(
+        &self,
+        request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        let root = is_root(&request);
+        let answer = match self.forget_named(request.into_inner(), root).await {
+            Ok(answer) => answer,
+            Err(problem) => v1::ForgetResponse {
+                problem: Some(problem.into()),
+                ..Default::default()
             },
         };
         Ok(Response::new(answer))
@@ -241,6 +288,88 @@ impl Control {
         })
     }
 
+    async fn list_kept(
+        &self,
+        message: v1::ListRequest,
+        root: bool,
+    ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
+        let target = target(message.receiver, message.volume, root)?;
+        let paired = self.paired().await?;
+        let sender = Arc::clone(&self.0);
+        crate::blocking("list", move || {
+            let selection = Choice::resolve(&sender, target)?;
+            Ok(kept::list(&sender, &selection, &paired))
+        })
+        .await?
+    }
+
+    async fn prune_now(
+        &self,
+        message: v1::PruneRequest,
+        root: bool,
+    ) -> Result<Vec<v1::PruneVerdict>, Problem> {
+        let mode = mode(message.dry_run);
+        if mode == prune::Mode::Delete && !root {
+            return Err(Problem::new(Kind::Refused, "pruning needs root")
+                .remedy("run it with sudo, or look with --dry-run"));
+        }
+        let target = target(message.receiver, message.volume, root)?;
+        let paired = self.paired().await?;
+        self.0.wait_for_releases().await;
+        let held = self.0.hold_starts().await;
+        let sender = Arc::clone(&self.0);
+        // Whoever hangs up meanwhile: the thread holds pushes back until it is done.
+        crate::blocking("prune", move || {
+            let _held = held;
+            let selection = Choice::resolve(&sender, target)?;
+            let pruned = prune::now(&sender, &selection, mode);
+            let all: Vec<_> = pruned.iter().map(|pruned| pruned.kept.clone()).collect();
+            Ok(pruned
+                .into_iter()
+                .map(|pruned| verdict(pruned, &all, &paired))
+                .collect())
+        })
+        .await?
+    }
+
+    async fn forget_named(
+        &self,
+        message: v1::ForgetRequest,
+        root: bool,
+    ) -> Result<v1::ForgetResponse, Problem> {
+        if !root {
+            return Err(
+                Problem::new(Kind::Refused, "forgetting needs root").remedy("run it with sudo")
+            );
+        }
+        let wish = forget_wish(message)?;
+        let paired = self.paired().await?;
+        self.0.wait_for_releases().await;
+        let held = self.0.hold_starts().await;
+        let sender = Arc::clone(&self.0);
+        crate::blocking("forget", move || {
+            let _held = held;
+            let forgotten = forget::forget(&sender, &wish)?;
+            let states = &forgotten.states;
+            Ok(v1::ForgetResponse {
+                snapshots: states
+                    .iter()
+                    .map(|kept| kept::describe(kept, String::new(), states, &paired))
+                    .collect(),
+                consequence: forgotten.consequence,
+                problem: None,
+            })
+        })
+        .await?
+    }
+
+    async fn paired(&self) -> Result<kept::Paired, Problem> {
+        let receivers = self.0.receivers().await?;
+        let instance =
+            |(name, entry): (_, sendshot_config::ReceiverEntry)| (name, entry.receiver_id);
+        Ok(receivers.into_iter().map(instance).collect())
+    }
+
     async fn pair_with(&self, command: v1::PairCommand) -> Result<pair::Paired, Problem> {
         let address = Address::from_str(&command.address).map_err(|e| usage(&e))?;
         let name = match command.name.as_str() {
@@ -255,6 +384,57 @@ impl Control {
         };
         pair::pair(&self.0, address, name, &command.token).await
     }
+}
+
+fn mode(dry_run: bool) -> prune::Mode {
+    match dry_run {
+        true => prune::Mode::DryRun,
+        false => prune::Mode::Delete,
+    }
+}
+
+fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &kept::Paired) -> v1::PruneVerdict {
+    let reason = pruned.verdict.reason(&pruned.kept.record);
+    let (verdict, reason) = match (&pruned.failed, pruned.verdict.lets_go()) {
+        (Some(e), _) => ("failed", format!("{reason}, but: {e}")),
+        (None, true) => ("let_go", reason),
+        (None, false) => ("kept", reason),
+    };
+    v1::PruneVerdict {
+        snapshot: Some(kept::describe(&pruned.kept, reason.clone(), all, paired)),
+        verdict: verdict.to_owned(),
+        reason,
+    }
+}
+
+fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
+    let target = target(message.receiver, message.volume, true)?;
+    let target = target.ok_or_else(|| {
+        Problem::new(Kind::Usage, "which receiver and volume?").remedy("name them: HOST:VOL")
+    })?;
+    let which = match (message.all, message.which.as_str()) {
+        (true, "") => Which::All,
+        (false, which) => Which::parse(which)?,
+        (true, which) => {
+            let both = format!("`{which}` and --all were both given");
+            return Err(Problem::new(Kind::Usage, both).remedy("give one of them"));
+        }
+    };
+    let agreed = message
+        .agreed
+        .iter()
+        .map(|bytes| PushId::try_from(bytes.as_slice()).map_err(|e| usage(&e)))
+        .collect::<Result<_, _>>()?;
+    Ok(forget::Wish {
+        target,
+        which,
+        chain: match message.break_chain {
+            true => Chain::Break,
+            false => Chain::Keep,
+        },
+        mode: mode(message.dry_run),
+        agreed,
+    })
 }
 
 fn planned(foreseen: Foreseen) -> v1::PlanResponse {

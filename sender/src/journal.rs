@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 
+use sendshot_engine::hashes;
 use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,11 @@ impl Record {
     /// Name of the sendshot, if there is one.
     pub fn sendshot_name(&self) -> OsString {
         format!("{}.sendshot", self.push).into()
+    }
+
+    /// Name of the file of block hashes beside the sendshot, if there is one.
+    pub fn hashes_name(&self) -> OsString {
+        hashes::companion(&self.sendshot_name())
     }
 
     /// Name of the hidden snapshot.

@@ -1,111 +1,169 @@
-//! What the sender keeps between pushes, for `sendshotctl list`.
+//! What the sender keeps between pushes: the looking at it, for `sendshotctl list`, `prune` and
+//! `forget`.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
 
+use sendshot_model::{PeerName, ReceiverId};
 use sendshot_proto::v1;
-use sendshot_sys::durable;
+use uuid::Uuid;
 
 use crate::engine::Engine;
-use crate::journal::{self, Record, State};
+use crate::journal::{Record, State};
+use crate::prune;
+use crate::retention::{self, Item, Presence, Verdict};
+use crate::selection::Selection;
 use crate::sender::Sender;
 use crate::state_subvolume::StateSubvolume;
 
-/// What messages call a push that the receiver has committed.
-const ACKNOWLEDGED: &str = "acknowledged";
+/// Receivers that are paired now, and which instance each is.
+pub type Paired = BTreeMap<PeerName, ReceiverId>;
 
-/// The hidden snapshots and sendshots on all file systems that are mounted now; empty filters mean all.
-pub fn list(sender: &Sender, receiver: &str, volume: &str) -> Vec<v1::KeptSnapshot> {
-    let mut kept = Vec::new();
+/// One kept state.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its record.
+    pub record: Record,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// Bytes of its sendshot; 0 for one that has its snapshot.
+    pub sendshot_bytes: u64,
+    /// Bytes of the block hashes beside its sendshot.
+    pub hashes_bytes: u64,
+}
+
+impl Kept {
+    /// Looks at what an item names.
+    pub fn of(state: &StateSubvolume, item: Item) -> Self {
+        let bytes = |name| match (item.record.engine, prune::stat(state, name)) {
+            (Engine::Sendshot, Ok(stat)) => u64::try_from(stat.st_size).unwrap_or(0),
+            (Engine::Sendshot, Err(_)) | (Engine::Kernel, _) => 0,
+        };
+        Self {
+            sendshot_bytes: bytes(&item.record.sendshot_name()),
+            hashes_bytes: bytes(&item.record.hashes_name()),
+            presence: item.presence,
+            record: item.record,
+        }
+    }
+
+    /// By volume, receiver and age.
+    pub fn order(&self) -> impl Ord + use<> {
+        let record = &self.record;
+        let name = (record.volume_name.clone(), record.receiver_name.clone());
+        (name, record.taken_at, retention::age_order(record))
+    }
+
+    fn uuid(&self) -> Option<Uuid> {
+        self.record.snapshot.map(|snapshot| snapshot.uuid)
+    }
+}
+
+/// Shows `work` the selected records of each file system that is there now. Blocks.
+pub fn each(
+    sender: &Sender,
+    selection: &Selection,
+    mut work: impl FnMut(&StateSubvolume, Vec<Item>),
+) {
     sender
         .filesystems()
-        .each(|state| match journal::records(state.pushes()) {
-            Ok(records) => kept.extend(
-                records
-                    .iter()
-                    .filter(|record| record.sender == sender.id())
-                    .filter(|record| matches(record.receiver_name.as_str(), receiver))
-                    .filter(|record| matches(record.volume_name.as_str(), volume))
-                    .filter_map(|record| Some((record, size(state, record)?)))
-                    .map(|(record, size)| describe(sender, record, size)),
-            ),
+        .each(|state| match prune::items(state) {
+            Ok(mut items) => {
+                items.retain(|item| selection.selects(sender, &item.record));
+                work(state, items);
+            }
             Err(e) => tracing::warn!("read the journal of pushes: {e}"),
         });
-    kept.sort_by(|a, b| {
-        (&a.volume, &a.receiver, a.taken_at).cmp(&(&b.volume, &b.receiver, b.taken_at))
+}
+
+/// The sendshots and hidden snapshots on all file systems that are mounted now, each with the
+/// reason why it is kept. Nobody is contacted. Blocks.
+pub fn list(sender: &Sender, selection: &Selection, paired: &Paired) -> Vec<v1::KeptSnapshot> {
+    let keep = |volume: &_| sender.keep(volume);
+    let in_use =
+        |record: &Record| record.state == State::Sending && sender.table().contains(record.push);
+    let mut listed = Vec::new();
+    each(sender, selection, |state, items| {
+        let verdicts = retention::decide(&items, keep, in_use);
+        for (item, verdict) in items.into_iter().zip(verdicts) {
+            if item.presence == Presence::Here {
+                listed.push((Kept::of(state, item), verdict));
+            }
+        }
     });
-    explain_older(&mut kept);
-    kept
+    listed.sort_by_key(|(kept, _)| kept.order());
+    let all: Vec<Kept> = listed.iter().map(|(kept, _)| kept.clone()).collect();
+    listed
+        .into_iter()
+        .map(|(kept, verdict)| describe(&kept, why(&kept.record, verdict, paired), &all, paired))
+        .collect()
 }
 
-/// Only the newest acknowledged state is the parent that a push would take first.
-fn explain_older(sorted: &mut [v1::KeptSnapshot]) {
-    let mut newer: Option<(String, String)> = None;
-    for kept in sorted
-        .iter_mut()
-        .rev()
-        .filter(|kept| kept.state == ACKNOWLEDGED)
-    {
-        let key = (kept.volume.clone(), kept.receiver.clone());
-        if newer.as_ref() == Some(&key) {
-            kept.reason = format!(
-                "in case {} loses its newest copy; see `keep`",
-                kept.receiver
-            );
-        }
-        newer = Some(key);
+/// Why it is still there.
+fn why(record: &Record, verdict: Verdict, paired: &Paired) -> String {
+    let reason = verdict.reason(record);
+    if verdict.lets_go() {
+        return format!("{reason}; the next push or `prune` lets it go");
+    }
+    if paired.values().any(|id| *id == record.receiver) {
+        return reason;
+    }
+    let receiver = &record.receiver_name;
+    match paired.contains_key(receiver) {
+        true => format!("{receiver} was set up again since; `forget` lets it go"),
+        false => format!("{receiver} is not paired any more; `forget` lets it go"),
     }
 }
 
-fn matches(found: &str, wanted: &str) -> bool {
-    wanted.is_empty() || found == wanted
-}
-
-/// Bytes of the sendshot of a record, 0 for one that has its snapshot; `None` for one whose
-/// snapshot somebody has deleted.
-fn size(state: &StateSubvolume, record: &Record) -> Option<u64> {
-    if record.engine == Engine::Sendshot {
-        let name = record.sendshot_name();
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statat(state.sendshots(), name, flags).ok()?;
-        return u64::try_from(stat.st_size).ok();
-    }
-    let name = record.snapshot_name();
-    durable::open_dir(state.snapshots(), OsStr::new(&name))
-        .ok()
-        .map(|_| 0)
-}
-
-fn describe(sender: &Sender, record: &Record, sendshot_bytes: u64) -> v1::KeptSnapshot {
-    let (state, reason) = match record.state {
-        State::Acknowledged => (
-            ACKNOWLEDGED,
-            format!("parent of the next push to {}", record.receiver_name),
-        ),
-        State::Unconfirmed => (
-            "unconfirmed",
-            format!(
-                "{} may have committed it; the next push finds out",
-                record.receiver_name
-            ),
-        ),
-        State::Sending if sender.table().contains(record.push) => {
-            ("unfinished", "it is being pushed".to_owned())
-        }
-        State::Sending => (
-            "unfinished",
-            "left by a push that broke off; the next one removes it".to_owned(),
-        ),
+/// A kept state as a message. Its holders are those of all records of this state in `all`.
+pub fn describe(kept: &Kept, reason: String, all: &[Kept], paired: &Paired) -> v1::KeptSnapshot {
+    let record = &kept.record;
+    let same_state = |other: &&Kept| match kept.uuid() {
+        Some(uuid) => other.uuid() == Some(uuid),
+        None => other.record.push == record.push,
     };
     v1::KeptSnapshot {
         volume: record.volume_name.to_string(),
         receiver: record.receiver_name.to_string(),
-        uuid: record
-            .snapshot
-            .map(|snapshot| snapshot.uuid.as_bytes().to_vec())
+        uuid: kept
+            .uuid()
+            .map(|uuid| uuid.as_bytes().to_vec())
             .unwrap_or_default(),
         taken_at: record.taken_at,
-        state: state.to_owned(),
+        state: state_name(record.state).to_owned(),
         reason,
-        sendshot_bytes,
+        sendshot_bytes: kept.sendshot_bytes,
+        hashes_bytes: kept.hashes_bytes,
+        kind: match record.engine {
+            Engine::Sendshot => "sendshot",
+            Engine::Kernel => "snapshot",
+        }
+        .to_owned(),
+        holders: all
+            .iter()
+            .filter(same_state)
+            .filter_map(|other| holder(&other.record, paired))
+            .collect(),
+        push_id: record.push.to_bytes().to_vec(),
     }
+}
+
+/// What messages call a state.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Acknowledged => "acknowledged",
+        State::Unconfirmed => "unconfirmed",
+        State::Sending => "unfinished",
+    }
+}
+
+fn holder(record: &Record, paired: &Paired) -> Option<v1::Holder> {
+    if record.state == State::Sending {
+        return None;
+    }
+    Some(v1::Holder {
+        receiver: record.receiver_name.to_string(),
+        receiver_id: record.receiver.to_bytes().to_vec(),
+        state: state_name(record.state).to_owned(),
+        paired: paired.values().any(|id| *id == record.receiver),
+    })
 }

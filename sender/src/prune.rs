@@ -1,14 +1,17 @@
-//! Stage *prune*: deleting hidden snapshots that no later push needs.
+//! Stage *prune*: deleting what no later push needs, by [`crate::retention`].
 
+use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU32;
 
-use sendshot_engine::hashes;
-use sendshot_model::{PushId, ReceiverId, VolumeId};
 use sendshot_sys::{durable, filesystem, subvolume};
 
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
+use crate::kept::{self, Kept};
+use crate::retention::{self, Item, Presence, Verdict};
+use crate::selection::Selection;
+use crate::sender::Sender;
 use crate::state_subvolume::StateSubvolume;
 
 /// Deletes the snapshot and the sendshot of a record, then the record.
@@ -17,17 +20,18 @@ use crate::state_subvolume::StateSubvolume;
 ///
 /// 1. Delete the snapshot. — Both, or a record without snapshot, which is let go once more.
 /// 2. Commit. — A record without snapshot.
-/// 3. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
+/// 3. Delete the block hashes, then the sendshot. — A sendshot without hashes, which is a whole
+///    one; or a record without anything, which is let go once more.
+/// 4. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
 ///    leave a snapshot that no record names and nobody ever deletes.
 ///
 /// # Errors
 /// The kernel's; the record then stays, so that settling tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     release(state, record)?; // 1, 2
-    let name = record.sendshot_name();
-    durable::remove_at(state.sendshots(), &hashes::companion(&name))?;
-    durable::remove_at(state.sendshots(), &name)?;
-    record.remove(state.pushes()) // 3
+    durable::remove_at(state.sendshots(), &record.hashes_name())?; // 3
+    durable::remove_at(state.sendshots(), &record.sendshot_name())?;
+    record.remove(state.pushes()) // 4
 }
 
 /// Deletes the snapshot of a record, durably; record and sendshot stay.
@@ -46,124 +50,121 @@ fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     }
 }
 
-/// What was acknowledged of this volume and receiver before `newest`, the push just acknowledged,
-/// and can go: all snapshots, since they pin data, and all but `keep` sendshots, the newest
-/// included.
+/// What a push that was just acknowledged makes superfluous among the acknowledged states of its
+/// volume and receiver: it can go now.
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
 pub fn superseded(
     state: &StateSubvolume,
-    volume: VolumeId,
-    receiver: ReceiverId,
-    newest: PushId,
+    newest: &Record,
     keep: NonZeroU32,
 ) -> io::Result<Vec<Record>> {
-    let records = journal::records(state.pushes())?;
-    let chosen = choose(&records, volume, receiver, newest, keep);
-    Ok(chosen.into_iter().cloned().collect())
+    let mut items = items(state)?;
+    items.retain(|item| {
+        item.record.state == State::Acknowledged
+            && retention::chain(&item.record) == retention::chain(newest)
+    });
+    let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);
+    let superfluous = items.into_iter().zip(verdicts);
+    Ok(superfluous
+        .filter(|(_, verdict)| verdict.lets_go())
+        .map(|(item, _)| item.record)
+        .collect())
 }
 
-/// What `newest` makes superfluous. Pure.
-fn choose(
-    records: &[Record],
-    volume: VolumeId,
-    receiver: ReceiverId,
-    newest: PushId,
-    keep: NonZeroU32,
-) -> Vec<&Record> {
-    let Some(newest) = records.iter().find(|record| record.push == newest) else {
-        return Vec::new();
+/// The records of a file system, with what is there of each.
+///
+/// # Errors
+/// The kernel's, for reading the journal.
+pub fn items(state: &StateSubvolume) -> io::Result<Vec<Item>> {
+    let with_presence = |record| Item {
+        presence: presence(state, &record),
+        record,
     };
-    let mut older: Vec<&Record> = records
-        .iter()
-        .filter(|record| record.volume == volume && record.receiver == receiver)
-        .filter(|record| record.push != newest.push && record.sender == newest.sender)
-        .filter(|record| record.state == State::Acknowledged)
-        .collect();
-    older.sort_by_key(|record| record.snapshot.map(|snapshot| snapshot.otransid));
-    let (sendshots, mut superfluous): (Vec<_>, Vec<_>) = older
-        .into_iter()
-        .partition(|record| record.engine == Engine::Sendshot);
-    let kept = keep.get() as usize - 1;
-    let surplus = sendshots.len().saturating_sub(kept);
-    superfluous.extend(sendshots.into_iter().take(surplus));
-    superfluous
+    let records = journal::records(state.pushes())?;
+    Ok(records.into_iter().map(with_presence).collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::Intent;
-    use sendshot_model::SenderId;
-    use uuid::Uuid;
+/// In doubt it is there.
+fn presence(state: &StateSubvolume, record: &Record) -> Presence {
+    let is_gone =
+        |result: io::Result<()>| matches!(result, Err(e) if e.kind() == io::ErrorKind::NotFound);
+    let gone = match record.engine {
+        Engine::Sendshot => is_gone(stat(state, &record.sendshot_name()).map(drop)),
+        Engine::Kernel => {
+            is_gone(durable::open_dir(state.snapshots(), &record.snapshot_name()).map(drop))
+        }
+    };
+    if gone { Presence::Gone } else { Presence::Here }
+}
 
-    fn record(like: Option<&Record>, state: State) -> Record {
-        let fresh = Record::new(Intent {
-            sender: like.map_or_else(SenderId::generate, |r| r.sender),
-            volume: like.map_or_else(VolumeId::generate, |r| r.volume),
-            volume_name: "photos".parse().unwrap(),
-            receiver: like.map_or_else(ReceiverId::generate, |r| r.receiver),
-            receiver_name: "nas2".parse().unwrap(),
-            push: PushId::generate(),
-            taken_at: 0,
-            engine: Engine::Kernel,
-        });
-        Record { state, ..fresh }
+/// Looks at a file beside the sendshots.
+///
+/// # Errors
+/// The kernel's.
+pub fn stat(state: &StateSubvolume, name: &OsStr) -> io::Result<rustix::fs::Stat> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::statat(state.sendshots(), name, flags)?)
+}
+
+/// Whether a prune by hand really deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    Delete,
+    /// It only tells.
+    DryRun,
+}
+
+/// What became of one kept state.
+#[derive(Debug)]
+pub struct Pruned {
+    /// It, as it was before.
+    pub kept: Kept,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why it could not be let go though it was to be.
+    pub failed: Option<io::Error>,
+}
+
+/// Applies `keep` now, on all file systems that are there. No push may start meanwhile, see
+/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Blocks.
+pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
+    let keep = |volume: &_| sender.keep(volume);
+    let in_use = |record: &Record| {
+        let table = sender.table();
+        table.contains(record.push) || table.of_volume(record.volume).is_some()
+    };
+    let mut pruned = Vec::new();
+    kept::each(sender, selection, |state, items| {
+        let verdicts = retention::decide(&items, keep, in_use);
+        for (item, verdict) in items.into_iter().zip(verdicts) {
+            let kept = Kept::of(state, item);
+            let failed = match (verdict.lets_go(), mode) {
+                (true, Mode::Delete) => let_go(state, &kept.record).err(),
+                (true, Mode::DryRun) | (false, _) => None,
+            };
+            log(&kept.record, verdict, mode, failed.as_ref());
+            pruned.push(Pruned {
+                kept,
+                verdict,
+                failed,
+            });
+        }
+    });
+    pruned.sort_by_key(|pruned| pruned.kept.order());
+    pruned
+}
+
+fn log(record: &Record, verdict: Verdict, mode: Mode, failed: Option<&io::Error>) {
+    if mode == Mode::DryRun || !verdict.lets_go() {
+        return;
     }
-
-    #[test]
-    fn only_older_acknowledged_pushes_of_the_same_volume_and_receiver_go() {
-        let newest = record(None, State::Acknowledged);
-        let old = record(Some(&newest), State::Acknowledged);
-        let unconfirmed = record(Some(&newest), State::Unconfirmed);
-        let elsewhere = Record {
-            receiver: ReceiverId::generate(),
-            ..record(Some(&newest), State::Acknowledged)
-        };
-        let other_box = Record {
-            sender: SenderId::generate(),
-            ..record(Some(&newest), State::Acknowledged)
-        };
-        let all = [
-            newest.clone(),
-            old.clone(),
-            unconfirmed,
-            elsewhere,
-            other_box,
-        ];
-        let chosen = choose(
-            &all,
-            newest.volume,
-            newest.receiver,
-            newest.push,
-            NonZeroU32::MIN,
-        );
-        assert_eq!(chosen, [&old]);
-    }
-
-    #[test]
-    fn as_many_sendshots_are_kept_as_are_asked_for() {
-        let newest = Record {
-            engine: Engine::Sendshot,
-            ..record(None, State::Acknowledged)
-        };
-        let older = |otransid| Record {
-            engine: Engine::Sendshot,
-            snapshot: Some(crate::journal::SnapshotId {
-                uuid: Uuid::from_u128(u128::from(otransid)),
-                otransid,
-            }),
-            ..record(Some(&newest), State::Acknowledged)
-        };
-        let (a, b, c) = (older(1), older(2), older(3));
-        let all = [newest.clone(), c, a.clone(), b.clone()];
-        let chosen = |keep| {
-            let keep = NonZeroU32::new(keep).unwrap();
-            choose(&all, newest.volume, newest.receiver, newest.push, keep)
-        };
-        assert_eq!(chosen(2), [&a, &b]);
-        assert_eq!(chosen(1).len(), 3);
-        assert!(chosen(4).is_empty());
+    let (push, volume, receiver) = (record.push, &record.volume_name, &record.receiver_name);
+    let reason = verdict.reason(record);
+    match failed {
+        None => tracing::info!(%push, %volume, %receiver, reason, "pruned by hand"),
+        Some(e) => tracing::warn!(%push, %volume, %receiver, "prune by hand: {e}"),
     }
 }

@@ -36,10 +36,9 @@ pub fn acknowledged(
 ) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
     record.store(state.pushes())?; // 1
-    let (volume, receiver, push) = (record.volume, record.receiver, record.push);
-    let older = prune::superseded(state, volume, receiver, push, keep); // 2
+    let older = prune::superseded(state, &record, keep); // 2
     let older = older.unwrap_or_else(|e| {
-        tracing::warn!(%push, "what this push supersedes stays until the next: {e}");
+        tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
         Vec::new()
     });
     let has_sendshot = record.engine == Engine::Sendshot;

@@ -198,6 +198,14 @@ impl Table {
         entries.others.contains(&push) || pushes.any(|running| running.push == push)
     }
 
+    /// A running push of a volume, to whatever receiver. It may build on any sendshot of the
+    /// volume: copies can have moved from one receiver to another.
+    pub fn of_volume(&self, volume: VolumeId) -> Option<Arc<Running>> {
+        let entries = self.lock();
+        let found = entries.pushes.iter().find(|((id, _), _)| *id == volume);
+        found.map(|(_, running)| Arc::clone(running))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,7 +12,7 @@ use sendshot_identity::SenderKey;
 use sendshot_model::{PeerName, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,6 +64,9 @@ pub struct Sender {
     filesystems: Filesystems,
     history: History,
     table: Table,
+    /// Held while a push is about to enter the table, and while something is let go by hand: what
+    /// was found to be used by no push stays so until it is gone.
+    letting_go: Arc<Mutex<()>>,
     stop: CancellationToken,
     pushes: TaskTracker,
 }
@@ -83,6 +86,7 @@ impl Sender {
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
+            letting_go: Arc::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -148,6 +152,21 @@ impl Sender {
     /// The running pushes.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Waits for the pushes whose users have been told that they are done, and which are still
+    /// letting go of what they made superfluous.
+    pub async fn wait_for_releases(&self) {
+        for running in self.table.all() {
+            if running.is_reported() {
+                running.over().await;
+            }
+        }
+    }
+
+    /// Keeps pushes from starting as long as the answer is held; those that run go on.
+    pub async fn hold_starts(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.letting_go).lock_owned().await
     }
 
     /// The last pushes.
@@ -222,7 +241,10 @@ impl Sender {
     async fn enter(&self, request: &Request, volume: &volume::Volume) -> Result<Place, Problem> {
         loop {
             let receiver = request.receiver.clone();
-            match self.table.enter(volume, receiver, self.stop.child_token()) {
+            let held = self.hold_starts().await;
+            let entered = self.table.enter(volume, receiver, self.stop.child_token());
+            drop(held);
+            match entered {
                 Ok(place) => return Ok(place),
                 Err(running) if running.is_reported() => running.over().await,
                 Err(running) => return Err(is_running(&running)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_config::SenderConfig;
-use sendshot_model::{VolumeName, VolumeRef};
+use sendshot_model::{VolumeId, VolumeName, VolumeRef};
 use sendshot_proto::inventory::VolumeKey;
 use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Info};
@@ -178,6 +178,28 @@ pub fn resolve(
         kind,
         skipped,
     })
+}
+
+/// The volume that was pushed from a path before; `None` if none was. Nothing is bound anew.
+///
+/// # Errors
+/// See [`Error`].
+pub fn known_at(ids: &VolumeIds, path: &Path) -> Result<Option<VolumeId>, Error> {
+    let fd = open(path)?;
+    check(&fd, path)?;
+    let ask = |source| Error::Ask {
+        path: path.to_owned(),
+        source,
+    };
+    let info = subvolume::info(&fd).map_err(ask)?;
+    let from_top = subvolume::path_from_top(&fd, info.id)
+        .map_err(ask)?
+        .unwrap_or_default();
+    let naming = Naming::by_path(filesystem::fsid(&fd).map_err(ask)?, &from_top);
+    let found = ids
+        .by_subvolume(identity(&fd, &info).map_err(ask)?)
+        .or_else(|| ids.by_naming(&naming));
+    Ok(found.map(|binding| binding.id))
 }
 
 /// The path, and the configured name if it has one.

@@ -108,6 +108,12 @@ impl VolumeIds {
         bindings.iter().find(|b| b.subvolume == subvolume).cloned()
     }
 
+    /// The volume that goes by this name, if there is one.
+    pub fn by_naming(&self, naming: &Naming) -> Option<Binding> {
+        let bindings = self.lock();
+        bindings.iter().find(|b| b.naming == *naming).cloned()
+    }
+
     /// The volume of this name and subvolume, bound anew where one of them changed, made if
     /// there is none.
     ///

@@ -20,6 +20,7 @@ pub mod history;
 pub mod link;
 pub mod loopfs;
 pub mod mount;
+pub mod nobody;
 pub mod pairing;
 pub mod random;
 pub mod receiver_box;

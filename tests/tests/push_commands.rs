@@ -240,11 +240,13 @@ fn ctl(arguments: &[&str]) -> Output {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["push"],
         &["plan"],
         &["list"],
+        &["prune"],
+        &["forget"],
         &["status"],
         &["cancel"],
         &["pair"],

@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sendshot_tests::binaries;
 use sendshot_tests::command::{Output, run, tool};
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::nobody::as_nobody;
 use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
@@ -433,28 +433,6 @@ fn an_active_swap_file_in_the_volume_is_named_with_its_remedy() {
     let pushed = sender.push("nas2:photos");
     assert_exact(sender, receiver, &pushed);
     assert_no_leftovers(sender, receiver);
-}
-
-/// sendshotctl as a user without rights, who may talk to a daemon.
-fn as_nobody(daemon: &sendshot_tests::daemon::Daemon, arguments: &[&str]) -> Output {
-    let socket = daemon.socket();
-    let dir = socket.parent().unwrap();
-    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    // Where the programs were built, others may not look.
-    let program = dir.join("sendshotctl");
-    if !program.exists() {
-        // By another process: a descriptor for writing, inherited by what a test beside this one
-        // starts, would make it "busy".
-        let built = binaries::path("sendshotctl");
-        tool("cp", &[built.as_os_str(), program.as_os_str()]);
-    }
-    run(Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(program)
-        .arg("--socket")
-        .arg(&socket)
-        .args(arguments))
 }
 
 #[test]

@@ -55,6 +55,21 @@ pub enum Command {
         #[arg(value_name = "HOST:VOL")]
         target: Option<OsString>,
     },
+    /// Let go of sendshots that `keep` of sender.toml does not want any more
+    ///
+    /// A push does this for its own volume and receiver when it is done. The newest state that a
+    /// receiver holds always stays, and so does what a running push may use. Without --dry-run
+    /// it needs root.
+    Prune {
+        /// Only this receiver and volume
+        #[arg(value_name = "HOST:VOL")]
+        target: Option<OsString>,
+        /// Only show what would be done
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+    },
+    /// Let go of one sendshot, or all, of a receiver and volume; the copies there stay
+    Forget(ForgetArguments),
     /// Show running and last pushes, receivers and volumes
     Status {
         /// Keep showing it, twice a second
@@ -125,6 +140,26 @@ pub struct PushArguments {
     /// Only show what would be done, like `plan`
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Args)]
+pub struct ForgetArguments {
+    /// Receiver and volume, as `list` shows them; either may be gone by now
+    #[arg(value_name = "HOST:VOL")]
+    pub target: OsString,
+    /// UUID, the beginning of one, or UTC time like 20261122T030000Z
+    #[arg(value_name = "WHICH", required_unless_present = "all", value_parser = NonEmptyStringValueParser::new())]
+    pub which: Option<String>,
+    /// All of this receiver and volume
+    #[arg(long, conflicts_with = "which")]
+    pub all: bool,
+    /// Even the last state that both boxes have in common: the next push sends everything
+    #[arg(long)]
+    pub break_chain: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
 }
 
 /// Arguments of `pair`.

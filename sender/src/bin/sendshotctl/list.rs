@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use sendshot_model::human;
-use sendshot_proto::v1::{KeptSnapshot, ListRequest};
+use sendshot_model::{CopyName, human};
+use sendshot_proto::v1::{Holder, KeptSnapshot, ListRequest};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
@@ -12,16 +13,35 @@ use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::plan;
 
+/// One kept state.
 #[derive(Serialize)]
-struct KeptJson {
+pub struct KeptJson {
     volume: String,
     receiver: String,
     uuid: String,
     taken_at: Option<String>,
+    /// Since it was taken.
+    age_seconds: u64,
+    /// The name that a copy of it has, but for a suffix.
+    time: String,
+    /// `sendshot` or `snapshot`.
+    kind: String,
     state: String,
+    /// Who holds a copy, by what this box was told.
+    holders: Vec<HolderJson>,
     reason: String,
     /// `null` for a snapshot, which is as large as what it pins.
     sendshot_bytes: Option<u64>,
+    hashes_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct HolderJson {
+    receiver: String,
+    receiver_id: String,
+    /// `acknowledged`, or `unconfirmed`.
+    state: String,
+    paired: bool,
 }
 
 /// Shows what is kept.
@@ -59,9 +79,11 @@ pub async fn run(mut client: Sender, target: Option<OsString>, output: &Output) 
                 "volume",
                 "receiver",
                 "taken",
+                "age",
                 "uuid",
                 "size",
                 "state",
+                "copy held by",
                 "why it is kept",
             ],
             rows,
@@ -70,30 +92,91 @@ pub async fn run(mut client: Sender, target: Option<OsString>, output: &Output) 
     Ok(ExitCode::SUCCESS)
 }
 
-fn json(kept: KeptSnapshot) -> KeptJson {
+/// As an object.
+pub fn json(kept: KeptSnapshot) -> KeptJson {
     KeptJson {
+        age_seconds: age(kept.taken_at).as_secs(),
+        time: name(kept.taken_at),
         volume: kept.volume,
         receiver: kept.receiver,
         uuid: output::uuid(&kept.uuid),
         taken_at: output::time_json(kept.taken_at),
+        kind: kept.kind,
         state: kept.state,
+        holders: kept.holders.into_iter().map(holder).collect(),
         reason: kept.reason,
         sendshot_bytes: Some(kept.sendshot_bytes).filter(|bytes| *bytes > 0),
+        hashes_bytes: kept.hashes_bytes,
     }
 }
 
-fn row(kept: KeptSnapshot) -> Vec<String> {
-    let size = match kept.sendshot_bytes {
-        0 => "snapshot".to_owned(),
-        bytes => human::bytes_human(bytes),
+fn holder(holder: Holder) -> HolderJson {
+    HolderJson {
+        receiver: holder.receiver,
+        receiver_id: output::uuid(&holder.receiver_id),
+        state: holder.state,
+        paired: holder.paired,
+    }
+}
+
+/// Since a moment; nothing if the clock says that it is still to come.
+fn age(taken_at: i64) -> Duration {
+    let seconds = jiff::Timestamp::now().as_second() - taken_at;
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// How copies of that moment are named.
+fn name(taken_at: i64) -> String {
+    let time = jiff::Timestamp::from_second(taken_at).unwrap_or_default();
+    CopyName::from_time(time).to_string()
+}
+
+/// What a state takes on disk, for people.
+pub fn size(kept: &KeptSnapshot) -> String {
+    match (kept.sendshot_bytes, kept.hashes_bytes) {
+        (0, _) => "snapshot".to_owned(),
+        (bytes, 0) => human::bytes_human(bytes),
+        (bytes, hashes) => format!(
+            "{} + {} hashes",
+            human::bytes_human(bytes),
+            human::bytes_human(hashes)
+        ),
+    }
+}
+
+/// Receiver and volume, time and UUID: enough to `forget` it.
+pub fn one_line(kept: &KeptSnapshot) -> String {
+    let uuid = output::uuid(&kept.uuid);
+    let time = name(kept.taken_at);
+    format!("{}:{} {time} {uuid}", kept.receiver, kept.volume)
+}
+
+fn held_by(holders: &[Holder]) -> String {
+    let name = |holder: &Holder| {
+        let mut name = holder.receiver.clone();
+        if holder.state != "acknowledged" {
+            name += " (unconfirmed)";
+        }
+        if !holder.paired {
+            name += " (not paired)";
+        }
+        name
     };
+    let names: Vec<String> = holders.iter().map(name).collect();
+    names.join(", ")
+}
+
+fn row(kept: KeptSnapshot) -> Vec<String> {
+    let (size, holders) = (size(&kept), held_by(&kept.holders));
     vec![
         kept.volume,
         kept.receiver,
         output::time(kept.taken_at),
+        human::duration(age(kept.taken_at)),
         output::uuid(&kept.uuid),
         size,
         kept.state,
+        holders,
         kept.reason,
     ]
 }

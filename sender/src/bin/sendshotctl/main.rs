@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod copies;
 mod diff;
+mod forget;
 mod list;
 mod outcome;
 mod output;
@@ -13,6 +14,7 @@ mod pair;
 mod peers;
 mod plan;
 mod progress;
+mod prune;
 mod push;
 mod status;
 mod stream;
@@ -76,6 +78,12 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             plan::run(&mut client::sender(socket).await?, request, output).await
         }
         Command::List { target } => list::run(client::sender(socket).await?, target, output).await,
+        Command::Prune { target, dry_run } => {
+            prune::run(client::sender(socket).await?, target, dry_run, output).await
+        }
+        Command::Forget(arguments) => {
+            forget::run(client::sender(socket).await?, arguments, output).await
+        }
         Command::Status { watch } => {
             status::run(client::sender(socket).await?, watch, output).await
         }

@@ -1,0 +1,103 @@
+//! `sendshotctl forget`.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use sendshot_proto::v1::{ForgetRequest, ForgetResponse, KeptSnapshot};
+use sendshot_sender::problem::{Kind, Problem};
+use serde::Serialize;
+
+use crate::arguments::ForgetArguments;
+use crate::client::{self, Sender};
+use crate::list::{self, KeptJson};
+use crate::outcome::{self, Outcome};
+use crate::output::Output;
+use crate::plan;
+
+/// Longest answer that is read.
+const MAX_ANSWER: u64 = 1024;
+
+/// What was let go: the fields of `list`, and what it means.
+#[derive(Serialize)]
+struct ForgottenJson {
+    #[serde(flatten)]
+    kept: KeptJson,
+    consequence: String,
+}
+
+/// Lets go of what the user names, having asked first.
+pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output) -> Outcome {
+    let target = plan::parse(&arguments.target)?;
+    let mut request = ForgetRequest {
+        receiver: target.receiver.to_string(),
+        volume: plan::volume_bytes(&target.volume),
+        which: arguments.which.unwrap_or_default(),
+        all: arguments.all,
+        break_chain: arguments.break_chain,
+        dry_run: false,
+        agreed: Vec::new(),
+    };
+    if !arguments.yes {
+        // Whoever is not there to answer must say so before, whatever it would be about.
+        check_terminal()?;
+        let dry_run = ForgetRequest {
+            dry_run: true,
+            ..request.clone()
+        };
+        let would_go = ask_daemon(&mut client, dry_run).await?;
+        confirm(&would_go)?;
+        let pushes = would_go.snapshots.into_iter().map(|kept| kept.push_id);
+        request.agreed = pushes.collect();
+    }
+    let answer = ask_daemon(&mut client, request).await?;
+    for kept in answer.snapshots {
+        show(kept, &answer.consequence, output);
+    }
+    output.note(&answer.consequence);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask_daemon(
+    client: &mut Sender,
+    request: ForgetRequest,
+) -> Result<ForgetResponse, Problem> {
+    let answer = client.forget(request).await.map_err(client::failed)?;
+    let answer = answer.into_inner();
+    outcome::check(answer.problem.clone())?;
+    Ok(answer)
+}
+
+fn check_terminal() -> Result<(), Problem> {
+    if io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::Usage,
+        "standard input is no terminal, so nobody can be asked",
+    )
+    .remedy("say --yes if you are sure"))
+}
+
+/// Asks; anything but a clear yes is a no.
+fn confirm(would_go: &ForgetResponse) -> Result<(), Problem> {
+    for kept in &would_go.snapshots {
+        eprintln!("{}, {}", list::one_line(kept), list::size(kept));
+    }
+    eprint!("Let go of this? {}. [y/N] ", would_go.consequence);
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().take(MAX_ANSWER).read_line(&mut line)?;
+    if matches!(line.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Cancelled, "nothing was let go"))
+}
+
+fn show(kept: KeptSnapshot, consequence: &str, output: &Output) {
+    let line = format!("let go of {}, {}", list::one_line(&kept), list::size(&kept));
+    let json = ForgottenJson {
+        kept: list::json(kept),
+        consequence: consequence.to_owned(),
+    };
+    output.report(&json, || line);
+}

@@ -1,0 +1,83 @@
+//! `sendshotctl prune`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use sendshot_proto::v1::{KeptSnapshot, PruneRequest, PruneVerdict};
+use serde::Serialize;
+
+use crate::client::{self, Sender};
+use crate::list::{self, KeptJson};
+use crate::outcome::{self, Outcome, SOME_FAILED};
+use crate::output::Output;
+use crate::plan;
+
+/// One verdict: the fields of `list`, and these.
+#[derive(Serialize)]
+struct VerdictJson {
+    #[serde(flatten)]
+    kept: KeptJson,
+    /// `kept`, `let_go`, or `failed`.
+    verdict: String,
+    dry_run: bool,
+}
+
+/// Applies `keep` now.
+pub async fn run(
+    mut client: Sender,
+    target: Option<OsString>,
+    dry_run: bool,
+    output: &Output,
+) -> Outcome {
+    let request = match target {
+        Some(target) => {
+            let target = plan::parse(&target)?;
+            PruneRequest {
+                receiver: target.receiver.to_string(),
+                volume: plan::volume_bytes(&target.volume),
+                dry_run,
+            }
+        }
+        None => PruneRequest {
+            dry_run,
+            ..Default::default()
+        },
+    };
+    let answer = client.prune(request).await.map_err(client::failed)?;
+    let answer = answer.into_inner();
+    outcome::check(answer.problem)?;
+    if answer.verdicts.is_empty() {
+        output.note("nothing is kept, so there is nothing to let go");
+    }
+    let code = exit_code(&answer.verdicts);
+    for verdict in answer.verdicts {
+        show(verdict, dry_run, output);
+    }
+    Ok(code)
+}
+
+fn exit_code(verdicts: &[PruneVerdict]) -> ExitCode {
+    let count = |what: &str| verdicts.iter().filter(|v| v.verdict == what).count();
+    match (count("failed"), count("let_go")) {
+        (0, _) => ExitCode::SUCCESS,
+        (_, 0) => ExitCode::FAILURE,
+        (_, _) => ExitCode::from(SOME_FAILED),
+    }
+}
+
+fn show(verdict: PruneVerdict, dry_run: bool, output: &Output) {
+    let kept: KeptSnapshot = verdict.snapshot.unwrap_or_default();
+    let what = match (verdict.verdict.as_str(), dry_run) {
+        ("let_go", true) => "would let go",
+        ("let_go", false) => "let go",
+        ("kept", true) => "would keep",
+        (other, _) => other,
+    };
+    let line = format!("{what:<12}  {}: {}", list::one_line(&kept), verdict.reason);
+    let json = VerdictJson {
+        kept: list::json(kept),
+        verdict: verdict.verdict,
+        dry_run,
+    };
+    output.report(&json, || line);
+}
