@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz memory boot-test packages
+.PHONY: help build demo test check lint unit scenarios fuzz sizes bench memory growth boot-test packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,15 @@ fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUND
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory
+
+bench: packages build ## Our stream against the kernel's on a real tree of 50,000 files: ROUNDS=5
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --release --locked -p sendshot-tests --bin bench -- $(or $(ROUNDS),5)
+
+sizes: packages ## Length of our streams against the kernel's over random histories: HISTORIES=100 SEED=1 ROUNDS=6
+	$(CARGO) run --locked -p sendshot-tests --bin sizes -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
+
+growth: packages build ## Peak memory for a million files, and for a file of five million extents; needs 8 GiB in /dev/shm
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin growth -- $(or $(FILES),1000000) $(or $(EXTENTS),5000000)
 
 boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn
 	@deploy/boot-test
