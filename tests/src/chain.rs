@@ -13,6 +13,7 @@ use sendshot_apply::Policies;
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
 use sendshot_engine::diff::Version;
+use sendshot_engine::measure::measure;
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::{Entry, Sendshot, Source, capture, hashes, recapture, save, stream, verify};
 
@@ -210,7 +211,26 @@ impl Chain {
             })
             .map_err(anyhow::Error::from)
         })?;
+        self.same_again(&source, &bytes)?;
         Ok(bytes)
+    }
+
+    /// The same two files give the same stream, whose length is known before.
+    fn same_again(&self, source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
+        let mut again = Vec::new();
+        stream(source, None, |part| {
+            again.extend_from_slice(part);
+            Ok(())
+        })?;
+        ensure!(again == bytes, "the stream is another one the second time");
+        let size = measure(source.m, source.n, source.name, source.version)?;
+        ensure!(
+            size.bytes == bytes.len() as u64,
+            "{} bytes were planned, {} came",
+            size.bytes,
+            bytes.len()
+        );
+        Ok(())
     }
 
     /// Waits until nothing is left of deleted subvolumes.

@@ -67,7 +67,10 @@ fn state_subvolume<T>(boxes: &Paired, look: impl FnOnce(&Path) -> T) -> T {
 #[test]
 fn nothing_of_the_past_is_pinned_and_the_next_push_is_incremental() {
     const FILES: u64 = 64;
-    let sender = SenderBox::setup().size(4 << 30).volume("photos", "photos").start();
+    let sender = SenderBox::setup()
+        .size(4 << 30)
+        .volume("photos", "photos")
+        .start();
     let receiver = ReceiverBox::with_size(4 << 30);
     pair(&sender, &receiver, "nas2");
     let boxes = Paired { sender, receiver };

@@ -8,11 +8,13 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
 use crate::entry::{Head, InodeItem, Name, Xattr};
 use crate::hashes::Hashes;
+use crate::reader::Blocks;
 pub use crate::reader::Reader;
 pub use crate::writer::Writer;
 
@@ -28,6 +30,9 @@ pub(crate) const CHECK_LEN: usize = 16;
 pub(crate) const BLOCK: usize = 256 * 1024;
 /// Largest block that is read: a record can exceed [`BLOCK`] by an attribute's value.
 pub(crate) const MAX_BLOCK: usize = 1024 * 1024;
+/// Most decoded bytes that are kept in memory for the next pass over a file: with two files no more
+/// than 32 MiB. Larger files are read anew.
+const KEPT: u64 = 16 << 20;
 /// Marks the tail, where a block's raw length would stand.
 pub(crate) const TAIL: u32 = u32::MAX;
 
@@ -148,6 +153,9 @@ pub struct Sendshot {
     head: Head,
     counts: Counts,
     hashes: Option<Hashes>,
+    /// Bytes of all decoded blocks, and the blocks if they are few.
+    decoded: u64,
+    blocks: OnceLock<Blocks>,
 }
 
 impl Sendshot {
@@ -169,13 +177,15 @@ impl Sendshot {
     /// # Errors
     /// See [`Error`].
     pub fn from_file(file: File, path: &Path) -> Result<Self, Error> {
-        let (head, counts) = Reader::new(&file, path)?.check()?;
+        let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
         Ok(Self {
             file,
             path: path.to_owned(),
             head,
             counts,
             hashes: None,
+            decoded,
+            blocks: OnceLock::new(),
         })
     }
 
@@ -210,7 +220,18 @@ impl Sendshot {
     /// # Errors
     /// See [`Error`].
     pub fn reader(&self) -> Result<Reader<&File>, Error> {
-        Reader::new(&self.file, &self.path)
+        let reader = || Reader::new(&self.file, &self.path);
+        if self.decoded > KEPT {
+            return reader();
+        }
+        let blocks = match self.blocks.get() {
+            Some(blocks) => Arc::clone(blocks),
+            None => {
+                let blocks = reader()?.blocks()?;
+                Arc::clone(self.blocks.get_or_init(|| blocks))
+            }
+        };
+        Ok(reader()?.with(blocks))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
 use crate::entry::{Entry, Extent, Head};
@@ -11,6 +12,9 @@ use crate::file::{
 };
 use crate::writer::Writer;
 
+/// The decoded blocks of a sendshot.
+pub(crate) type Blocks = Arc<Vec<Arc<Vec<u8>>>>;
+
 /// Reads the entries of a sendshot in order, inode by inode.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -19,7 +23,9 @@ pub struct Reader<R> {
     head: Head,
     offset: u64,
     packed: Vec<u8>,
-    block: Vec<u8>,
+    block: Arc<Vec<u8>>,
+    /// All blocks, if they are in memory, and which is the next.
+    known: Option<(Blocks, usize)>,
     /// Where in the block.
     at: usize,
     /// Where the record at hand ends.
@@ -62,7 +68,8 @@ impl<R: Read + Seek> Reader<R> {
             head: decode_head(&bytes),
             offset: HEAD_LEN as u64,
             packed: Vec::new(),
-            block: Vec::new(),
+            block: Arc::default(),
+            known: None,
             at: 0,
             end: 0,
             ahead: None,
@@ -71,8 +78,26 @@ impl<R: Read + Seek> Reader<R> {
         })
     }
 
-    /// Reads all of the file and checks that it is whole.
-    pub(crate) fn check(mut self) -> Result<(Head, Counts), Error> {
+    /// The same with blocks that are in memory.
+    pub(crate) fn with(self, blocks: Blocks) -> Self {
+        Self {
+            known: Some((blocks, 0)),
+            ..self
+        }
+    }
+
+    /// All blocks, decoded.
+    pub(crate) fn blocks(mut self) -> Result<Blocks, Error> {
+        let mut blocks = Vec::new();
+        while self.next_block()? {
+            blocks.push(std::mem::take(&mut self.block));
+        }
+        Ok(Arc::new(blocks))
+    }
+
+    /// Reads all of the file and checks that it is whole. Returns also how many bytes its decoded
+    /// blocks have.
+    pub(crate) fn check(mut self) -> Result<(Head, Counts, u64), Error> {
         let mut whole = blake3::Hasher::new();
         self.input.rewind().map_err(|source| Error::Io {
             path: self.path.clone(),
@@ -82,8 +107,10 @@ impl<R: Read + Seek> Reader<R> {
         self.take(&mut head)?;
         whole.update(&head);
         self.offset = HEAD_LEN as u64;
-        while let Some((frame, _)) = self.frame()? {
+        let mut decoded = 0;
+        while let Some((frame, raw_len)) = self.frame()? {
             whole.update(&frame);
+            decoded += raw_len as u64;
         }
         whole.update(&TAIL.to_le_bytes());
         let mut counts = [0; 16];
@@ -100,7 +127,7 @@ impl<R: Read + Seek> Reader<R> {
             inodes: u64_at(&counts, 0),
             extents: u64_at(&counts, 8),
         };
-        Ok((self.head, counts))
+        Ok((self.head, counts, decoded))
     }
 
     /// The next inode, without its extents; those of the one before are skipped.
@@ -313,22 +340,34 @@ impl<R: Read + Seek> Reader<R> {
 
     /// Reads the next block; false behind the last.
     fn next_block(&mut self) -> Result<bool, Error> {
-        if self.done {
-            return Ok(false);
-        }
-        let Some((_, raw_len)) = self.frame()? else {
-            self.done = true;
-            self.block.clear();
-            (self.at, self.end) = (0, 0);
-            return Ok(false);
+        let next = match &mut self.known {
+            Some((blocks, next)) => {
+                let block = blocks.get(*next).cloned();
+                *next += 1;
+                block
+            }
+            None if self.done => None,
+            None => self.decode_block()?,
         };
-        self.block.resize(raw_len, 0);
-        let decoded = zstd::bulk::decompress_to_buffer(&self.packed, &mut self.block[..]);
+        (self.at, self.end) = (0, 0);
+        self.done = next.is_none();
+        self.block = next.unwrap_or_default();
+        Ok(!self.done)
+    }
+
+    fn decode_block(&mut self) -> Result<Option<Arc<Vec<u8>>>, Error> {
+        let Some((_, raw_len)) = self.frame()? else {
+            return Ok(None);
+        };
+        let mut block = std::mem::take(&mut self.block);
+        // Nobody else has it, unless it was handed out.
+        let bytes = Arc::make_mut(&mut block);
+        bytes.resize(raw_len, 0);
+        let decoded = zstd::bulk::decompress_to_buffer(&self.packed, &mut bytes[..]);
         if decoded.ok() != Some(raw_len) {
             return Err(self.damaged());
         }
-        (self.at, self.end) = (0, 0);
-        Ok(true)
+        Ok(Some(block))
     }
 
     /// Reads the next block as it is stored, and its length; `None` at the tail.

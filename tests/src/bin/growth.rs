@@ -63,9 +63,15 @@ fn many_files(files: u64) -> Result<()> {
     measure(&fs, &volume, &format!("{files} files"), || {
         let mut random = Random::new(1);
         for _ in 0..files / CHANGED as u64 {
-            let (dir, file) = (random.below(files.div_ceil(DIR)), random.below(DIR.min(files)));
+            let (dir, file) = (
+                random.below(files.div_ceil(DIR)),
+                random.below(DIR.min(files)),
+            );
             let path = volume.join(format!("directory {dir}/file {file}.jpeg"));
-            OpenOptions::new().write(true).open(path)?.write_all_at(b"changed", 0)?;
+            OpenOptions::new()
+                .write(true)
+                .open(path)?
+                .write_all_at(b"changed", 0)?;
         }
         Ok(())
     })
@@ -86,7 +92,11 @@ fn many_extents(extents: u64) -> Result<()> {
     }
     base.sync_all()?;
     let base = File::open(fs.path().join("base"))?;
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(large)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(large)?;
     for at in 0..scattered {
         // An odd factor reaches every block of a power of two once.
         let from = at * 7919 % scattered;
@@ -98,13 +108,18 @@ fn many_extents(extents: u64) -> Result<()> {
         clone_range(&file, &file, 0, more * BLOCK, made * BLOCK)?;
         made += more;
     }
-    measure(&fs, &volume, &format!("one file of {extents} extents"), || {
-        let mut random = Random::new(2);
-        for _ in 0..extents / CHANGED as u64 {
-            file.write_all_at(b"changed", random.below(extents) * BLOCK)?;
-        }
-        Ok(())
-    })
+    measure(
+        &fs,
+        &volume,
+        &format!("one file of {extents} extents"),
+        || {
+            let mut random = Random::new(2);
+            for _ in 0..extents / CHANGED as u64 {
+                file.write_all_at(b"changed", random.below(extents) * BLOCK)?;
+            }
+            Ok(())
+        },
+    )
 }
 
 fn measure(
@@ -139,17 +154,14 @@ fn measure(
     Ok(())
 }
 
-fn send(
-    what: &str,
-    kind: &str,
-    arguments: Vec<std::ffi::OsString>,
-    snapshot: &Path,
-) -> Result<()> {
+fn send(what: &str, kind: &str, arguments: Vec<std::ffi::OsString>, snapshot: &Path) -> Result<()> {
     let start = Instant::now();
     let mut command = Command::new(binaries::path("sendshotctl"));
     command.args(["stream", "send", "--proto", "2"]);
     let command = command.args(arguments).arg(snapshot).stdout(Stdio::null());
-    let status = command.status().with_context(|| format!("run {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("run {command:?}"))?;
     ensure!(status.success(), "{command:?} failed");
     println!(
         "{what}, {kind}: {:.1} s, peak so far {} MiB",
