@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod equivalence;
 pub mod exact;
 pub mod fill;
+pub mod forgetful;
 pub mod history;
 pub mod link;
 pub mod loopfs;
