@@ -141,8 +141,15 @@ impl History {
             run(Command::new("btrfs").args(balance).arg(self.source.path()))?;
         }
         if self.setting.remounts && random.once_in(3) {
+            let options = random.pick(&[
+                "remount,compress=zstd",
+                "remount,compress-force=lzo",
+                "remount,compress=no",
+                "remount,noatime",
+                "remount,max_inline=0",
+            ]);
             run(Command::new("mount")
-                .args(["-o", "remount"])
+                .args(["-o", options])
                 .arg(self.source.path()))?;
         }
         let past = self.source.path().join("past");
