@@ -28,8 +28,7 @@ const SIZE: u64 = 1 << 30;
 #[derive(Debug)]
 pub struct Chain {
     source: LoopFs,
-    stock: LoopFs,
-    ours: LoopFs,
+    receivers: Receivers,
     files: tempfile::TempDir,
     version: Version,
     rounds: Cell<u64>,
@@ -80,8 +79,7 @@ impl Chain {
     pub fn with(version: Version, mkfs: &[&str], mount: &str) -> Result<Self> {
         let chain = Self {
             source: LoopFs::new(SIZE, mkfs, mount)?,
-            stock: LoopFs::new(SIZE, &[], "")?,
-            ours: LoopFs::new(SIZE, &[], "")?,
+            receivers: Receivers::new()?,
             files: tempfile::tempdir()?,
             version,
             rounds: Cell::new(0),
@@ -135,24 +133,13 @@ impl Chain {
         let stream = self.stream(round, &snapshot)?;
         let sent = Sent {
             round,
-            stock: self.stock.path().join(format!("s{round}")),
-            ours: self.ours.path().join(format!("s{round}")),
+            stock: self.receivers.stock.path().join(format!("s{round}")),
+            ours: self.receivers.ours.path().join(format!("s{round}")),
             kernels_len: self.kernels_len(round, &snapshot)?,
             snapshot,
             stream,
         };
-        streams::stock_receive(&sent.stream, self.stock.path()).context("stock receive")?;
-        let options = Options {
-            trust: Trust::Strict,
-            policies: Policies::default(),
-        };
-        let target = File::open(self.ours.path())?;
-        sendshot_apply::receive(sent.stream.as_slice(), &target, options, |_| {})
-            .context("our receive")?;
-        for (who, copy) in [("stock", &sent.stock), ("ours", &sent.ours)] {
-            let differences = tree::compare(&sent.snapshot, copy)?;
-            ensure!(differences.is_empty(), "{who}: {}", differences.join("\n"));
-        }
+        self.receivers.receive(&sent.stream, &sent.snapshot)?;
         look(&sent)?;
         if !self.keeps_last {
             streams::delete(&sent.snapshot)?;
@@ -182,55 +169,15 @@ impl Chain {
 
     /// Captures and makes the stream, from the sendshot of the round before.
     fn stream(&self, round: u64, snapshot: &Path) -> Result<Vec<u8>> {
-        let root = File::open(snapshot)?;
         let path = self.sendshot(round);
+        let root = File::open(snapshot)?;
         capture(&root, File::create(&path)?)?;
-        let mut new = Sendshot::open(&path)?;
-        let old = match round {
-            0 => None,
-            n => Some(sendshot_engine::open(&self.sendshot(n - 1))?),
-        };
-        let (dir, name) = save::place(&path)?;
+        let old = round.checked_sub(1).map(|before| self.sendshot(before));
         if let Some(old) = &old {
-            same_when_captured_from(old, &new, &root)?;
-            new = verify(old, new, &root, &dir, name)?;
+            let (old, new) = (sendshot_engine::open(old)?, sendshot_engine::open(&path)?);
+            same_when_captured_from(&old, &new, &root)?;
         }
-        let mut bytes = Vec::new();
-        let called = format!("s{round}");
-        let source = Source {
-            m: old.as_ref(),
-            n: &new,
-            snapshot: &root,
-            name: called.as_bytes(),
-            version: self.version,
-        };
-        hashes::save(dir, name, new.head().uuid, |hashes| {
-            stream(&source, Some(hashes), |part| {
-                bytes.extend_from_slice(part);
-                Ok(())
-            })
-            .map_err(anyhow::Error::from)
-        })?;
-        self.same_again(&source, &bytes)?;
-        Ok(bytes)
-    }
-
-    /// The same two files give the same stream, whose length is known before.
-    fn same_again(&self, source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
-        let mut again = Vec::new();
-        stream(source, None, |part| {
-            again.extend_from_slice(part);
-            Ok(())
-        })?;
-        ensure!(again == bytes, "the stream is another one the second time");
-        let size = measure(source.m, source.n, source.name, source.version)?;
-        ensure!(
-            size.bytes == bytes.len() as u64,
-            "{} bytes were planned, {} came",
-            size.bytes,
-            bytes.len()
-        );
-        Ok(())
+        make_stream(old.as_deref(), &path, snapshot, self.version)
     }
 
     /// Waits until nothing is left of deleted subvolumes.
@@ -241,6 +188,103 @@ impl Chain {
         run(Command::new("btrfs")
             .args(["subvolume", "sync"])
             .arg(self.fs()))
+    }
+}
+
+/// Makes the stream of a snapshot from its sendshot and perhaps another one, as the daemon does:
+/// with hashes of blocks beside both. Its length must be the planned one, and it must be the same a
+/// second time.
+///
+/// # Errors
+/// The engine's, or the difference.
+pub fn make_stream(
+    old: Option<&Path>,
+    new: &Path,
+    snapshot: &Path,
+    version: Version,
+) -> Result<Vec<u8>> {
+    let root = File::open(snapshot)?;
+    let (dir, file) = save::place(new)?;
+    let old = old.map(sendshot_engine::open).transpose()?;
+    let mut new = sendshot_engine::open(new)?;
+    if let Some(old) = &old {
+        new = verify(old, new, &root, &dir, file)?;
+    }
+    let source = Source {
+        m: old.as_ref(),
+        n: &new,
+        snapshot: &root,
+        name: snapshot.file_name().context("a name")?.as_encoded_bytes(),
+        version,
+    };
+    let mut bytes = Vec::new();
+    hashes::save(dir, file, new.head().uuid, |hashes| {
+        stream(&source, Some(hashes), |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })
+        .map_err(anyhow::Error::from)
+    })?;
+    same_again(&source, &bytes)?;
+    Ok(bytes)
+}
+
+fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
+    let mut again = Vec::new();
+    stream(source, None, |part| {
+        again.extend_from_slice(part);
+        Ok(())
+    })?;
+    ensure!(again == bytes, "the stream is another one the second time");
+    let size = measure(source.m, source.n, source.name, source.version)?;
+    ensure!(
+        size.bytes == bytes.len() as u64,
+        "{} bytes were planned, {} came",
+        size.bytes,
+        bytes.len()
+    );
+    Ok(())
+}
+
+/// Two file systems that receive the same streams: by stock `btrfs receive`, and by our applier.
+#[derive(Debug)]
+pub struct Receivers {
+    /// Of the stock tool.
+    pub stock: LoopFs,
+    /// Of our applier.
+    pub ours: LoopFs,
+}
+
+impl Receivers {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// As [`LoopFs::new`].
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            stock: LoopFs::new(SIZE, &[], "")?,
+            ours: LoopFs::new(SIZE, &[], "")?,
+        })
+    }
+
+    /// Both receive the stream of a snapshot and must end up with what that has.
+    ///
+    /// # Errors
+    /// If one cannot receive it, or the first difference.
+    pub fn receive(&self, stream: &[u8], snapshot: &Path) -> Result<()> {
+        streams::stock_receive(stream, self.stock.path()).context("stock receive")?;
+        let options = Options {
+            trust: Trust::Strict,
+            policies: Policies::default(),
+        };
+        let target = File::open(self.ours.path())?;
+        sendshot_apply::receive(stream, &target, options, |_| {}).context("our receive")?;
+        let name = snapshot.file_name().context("a name")?;
+        for (who, received) in [("stock", &self.stock), ("ours", &self.ours)] {
+            let differences = tree::compare(snapshot, &received.path().join(name))?;
+            ensure!(differences.is_empty(), "{who}: {}", differences.join("\n"));
+        }
+        Ok(())
     }
 }
 

@@ -35,6 +35,24 @@ fn path(random: &mut Random, root: &Path) -> PathBuf {
     (0..depth).fold(root.to_owned(), |path, _| path.join(name(random)))
 }
 
+/// The regular files of a tree, in an order that is the same for the same tree.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        for entry in entries {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 fn range(random: &mut Random) -> (u64, u64) {
     let aligned = random.once_in(2);
     let (offset, len) = (random.below(REACH), 1 + random.below(100_000));
@@ -46,10 +64,20 @@ fn range(random: &mut Random) -> (u64, u64) {
 }
 
 /// Makes one change. What the file system refuses (names that are taken or missing, a
-/// directory into itself) is no change.
-pub fn change(random: &mut Random, root: &Path) {
-    let (path, other) = (path(random, root), path(random, root));
-    let result = match random.below(34) {
+/// directory into itself) is no change. Returns which kind it was to be, and whether it was made.
+pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
+    let kind = random.below(40);
+    let (mut path, mut other) = (path(random, root), path(random, root));
+    let of_files = matches!(kind, 5..=7 | 16..=23 | 31..);
+    if of_files || (matches!(kind, 25..=29) && random.once_in(2)) {
+        // On names taken blindly these would nearly always find nothing.
+        let files = files(root);
+        if !files.is_empty() {
+            path = files[random.below(files.len() as u64) as usize].clone();
+            other = files[random.below(files.len() as u64) as usize].clone();
+        }
+    }
+    let result = match kind {
         0 | 1 => fs::create_dir(&path),
         2..=4 => create(random, &path),
         5..=7 => overwrite(random, &path),
@@ -82,9 +110,15 @@ pub fn change(random: &mut Random, root: &Path) {
         30 => node(random, &path),
         31 => times(random, &path),
         32 => direct(random, &path),
+        33 => reflink_within(random, &path),
+        34 => reflink_tail(random, &path, &other),
+        35 => flag(random, &path),
+        36 => compression(random, &path),
+        37 => replace_open(random, &path),
+        38 => grow(random, &path),
         _ => mapped(random, &path),
     };
-    drop(result); // see above
+    (kind, result.is_ok())
 }
 
 fn mode(random: &mut Random) -> u32 {
@@ -146,6 +180,69 @@ fn reflink(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
         len.min((size - offset) & !4095),
         to,
     )
+}
+
+/// Shares a range of a file with another place in it.
+fn reflink_within(random: &mut Random, path: &Path) -> io::Result<()> {
+    let file = writable(path)?;
+    let blocks = file.metadata()?.len() / 4096;
+    let len = 4096 * (1 + random.below(blocks.min(16)));
+    let from = 4096 * random.below(blocks);
+    let to = from + len + 4096 * random.below(8);
+    sendshot_sys::clone::clone_range(&file, &file, from, len, to)
+}
+
+/// Shares up to the end of a file, which need not be the end of a block, as the end of another.
+fn reflink_tail(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
+    let (source, target) = (writable(from)?, writable(to)?);
+    let size = source.metadata()?.len();
+    let start = random.below(size.max(1)) & !4095;
+    let there = random.below(REACH) & !4095;
+    target.set_len(there.min(target.metadata()?.len()))?;
+    sendshot_sys::clone::clone_range(&target, &source, start, size - start, there)
+}
+
+/// Flags of a file or a directory; none that would make it immutable, as nothing would then be
+/// changed any more. `C` and `m` take only where btrfs lets them.
+fn flag(random: &mut Random, path: &Path) -> io::Result<()> {
+    let flag = random.pick(&["c", "m", "d", "A", "S", "C"]);
+    let sign = random.pick(&["+", "-"]);
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        chattr(&format!("{sign}{flag}"), path)?;
+    }
+    Ok(())
+}
+
+fn compression(random: &mut Random, path: &Path) -> io::Result<()> {
+    let algorithm = random.pick(&["zstd", "lzo", "zlib", "none", ""]);
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Ok(());
+    }
+    quietly(
+        Command::new("btrfs")
+            .args(["property", "set"])
+            .arg(path)
+            .args(["compression", algorithm]),
+    )
+}
+
+/// Deletes a file that is written to all the same, and makes another of its name.
+fn replace_open(random: &mut Random, path: &Path) -> io::Result<()> {
+    let file = writable(path)?;
+    fs::remove_file(path)?;
+    file.write_all_at(&random.bytes(5000), 0)?;
+    create(random, path)
+}
+
+/// Space beyond the end, with and without the end moving there.
+fn grow(random: &mut Random, path: &Path) -> io::Result<()> {
+    let file = writable(path)?;
+    let end = file.metadata()?.len();
+    let how = random.pick(&[FallocateFlags::KEEP_SIZE, FallocateFlags::empty()]);
+    let len = 1 + random.below(100_000);
+    Ok(rustix::fs::fallocate(&file, how, end, len)?)
 }
 
 /// Makes two ranges equal first, so that there is something to share.
@@ -274,7 +371,7 @@ fn times(random: &mut Random, path: &Path) -> io::Result<()> {
 fn direct(random: &mut Random, path: &Path) -> io::Result<()> {
     let offset = random.below(REACH) & !4095;
     let seed = random.below(256);
-    let command = format!("pwrite -d -S {seed} {offset} 8192");
+    let command = format!("pwrite -S {seed} {offset} 8192");
     writable(path)?;
     quietly(
         Command::new("xfs_io")
@@ -306,12 +403,28 @@ fn chattr(flag: &str, path: &Path) -> io::Result<()> {
     quietly(Command::new("chattr").arg(flag).arg(path))
 }
 
+/// Whether btrfs still refuses to insert and to collapse ranges, which is why no change does.
+///
+/// # Errors
+/// That of the file, if it cannot be opened.
+pub fn shifting_ranges_is_refused(path: &Path) -> io::Result<bool> {
+    let file = writable(path)?;
+    let refused = |how| {
+        let result = rustix::fs::fallocate(&file, how, 0, 4096);
+        result == Err(rustix::io::Errno::OPNOTSUPP)
+    };
+    Ok(refused(FallocateFlags::INSERT_RANGE) && refused(FallocateFlags::COLLAPSE_RANGE))
+}
+
 fn quietly(command: &mut Command) -> io::Result<()> {
-    command
+    let status = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status()
-        .map(drop)
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{command:?}: {status}"))),
+    }
 }
 
 /// Files that are open without a name while a snapshot is made.

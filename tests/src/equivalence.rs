@@ -132,8 +132,15 @@ impl History {
             run(Command::new("btrfs").args(balance).arg(self.chain.fs()))?;
         }
         if self.setting.remounts && random.once_in(3) {
+            let options = random.pick(&[
+                "remount,compress=zstd",
+                "remount,compress-force=lzo",
+                "remount,compress=no",
+                "remount,noatime",
+                "remount,max_inline=0",
+            ]);
             run(Command::new("mount")
-                .args(["-o", "remount"])
+                .args(["-o", options])
                 .arg(self.chain.fs()))?;
         }
         let past = self.chain.fs().join("past");

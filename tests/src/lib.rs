@@ -16,6 +16,7 @@ pub mod equivalence;
 pub mod exact;
 pub mod extents;
 pub mod fill;
+pub mod forgetful;
 pub mod history;
 pub mod link;
 pub mod loopfs;

@@ -264,7 +264,31 @@ mod tests {
             ..file(50)
         };
         assert!(!rule().is_unchanged(&swap, &swap));
-        assert!(!rule().is_same_data(&swap, &extent(), &extent()));
+        // Formatted as one, or used as something else, in the meantime.
+        let plain = InodeItem {
+            swap: false,
+            ..swap.clone()
+        };
+        assert!(!rule().is_unchanged(&swap, &plain));
+        assert!(!rule().is_unchanged(&plain, &swap));
+        let held = Extent {
+            leaf_generation: SINCE,
+            ..extent()
+        };
+        assert!(rule().is_same_data(&plain, &extent(), &held));
+        assert!(!rule().is_same_data(&swap, &extent(), &held));
+    }
+
+    #[test]
+    fn nothing_is_the_same_on_another_file_system() {
+        let foreign = Head {
+            fsid: Uuid::from_u128(9),
+            ..head(200)
+        };
+        let rule = Rule::new(&head(SINCE), &foreign);
+        assert!(!rule.is_same_object(&file(50), &file(50), (None, None)));
+        assert!(!rule.is_unchanged(&file(50), &file(50)));
+        assert!(!rule.is_same_data(&file(50), &extent(), &extent()));
     }
 
     #[test]
