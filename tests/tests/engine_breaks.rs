@@ -605,3 +605,22 @@ fn a_push_snapshot_that_is_deduplicated_while_it_is_sent_is_sent_right() {
         lab.send(Some(&n), &later);
     }
 }
+
+// --- What a stock receiver adds by itself ---
+
+#[test]
+fn a_file_moved_into_a_directory_that_compresses_inherits_nothing_from_it() {
+    let lab = Forgetful::new(LARGE, "");
+    let dir = lab.volume().join("dir");
+    fs::create_dir(&dir).unwrap();
+    btrfs(
+        &["property", "set"],
+        &[&dir, Path::new("compression"), Path::new("zlib")],
+    );
+    let m = lab.push(None, "m");
+    let new = lab.volume().join("new");
+    fs::write(&new, "made elsewhere").unwrap();
+    fs::rename(&new, dir.join("new")).unwrap();
+    let n = lab.take("n");
+    lab.send(Some(&m), &n);
+}
