@@ -18,6 +18,8 @@ const ROOT: u64 = 256;
 const BLOCK: u64 = 4096;
 /// The transaction in which M was taken.
 const SINCE: u64 = 100;
+/// What is made in a directory that has it has it too.
+const INHERITED: &[u8] = b"btrfs.compression";
 /// What times become by themselves.
 const NOW: i64 = i64::MAX;
 
@@ -72,6 +74,8 @@ struct Generator {
     random: Random,
     disk: u64,
     generation: u64,
+    /// The highest inode number so far.
+    last: u64,
 }
 
 impl Generator {
@@ -125,7 +129,7 @@ impl Generator {
     }
 
     fn attributes(&mut self, made: &mut Made) {
-        for name in [&b"user.a"[..], b"security.capability"] {
+        for name in [&b"user.a"[..], b"security.capability", INHERITED] {
             match self.random.below(3) {
                 0 => drop(made.xattrs.remove(name)),
                 1 => drop(
@@ -179,6 +183,7 @@ impl Generator {
     /// Another state of the same tree: things moved, linked, gone, new, changed.
     fn later(&mut self, before: &Tree) -> Tree {
         let mut tree = before.clone();
+        self.last = self.last.max(*tree.keys().last().unwrap());
         for _ in 0..self.random.below(12) {
             let inos: Vec<u64> = tree.keys().copied().collect();
             let ino = inos[self.random.below(inos.len() as u64) as usize];
@@ -187,7 +192,9 @@ impl Generator {
                 1 | 2 => self.move_(&mut tree, ino),
                 3 => self.exchange(&mut tree, ino),
                 4 => {
-                    let next = inos.last().unwrap() + 1;
+                    // Numbers are not used again.
+                    let next = self.last.max(*inos.last().unwrap()) + 1;
+                    self.last = next;
                     let dir = self.random.once_in(2);
                     let made = self.inode(dir);
                     self.add(&mut tree, next, made);
@@ -498,11 +505,15 @@ impl<'a> Model<'a> {
     }
 
     fn make(&mut self, path: &[u8], dir: bool) {
-        let node = Node {
+        let mut node = Node {
             dir,
             mtime: NOW,
             ..Node::default()
         };
+        let parent = &self.nodes[self.split(path).0];
+        if let Some(value) = parent.xattrs.get(INHERITED) {
+            node.xattrs.insert(INHERITED.to_vec(), value.clone());
+        }
         self.nodes.push(node);
         self.enter(path, self.nodes.len() - 1);
     }
@@ -723,6 +734,7 @@ fn case(seed: u64) -> u64 {
         random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         disk: 0,
         generation: 0,
+        last: 0,
     };
     let old = generator.tree();
     let old_disk = generator.disk;

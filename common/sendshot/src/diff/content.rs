@@ -12,7 +12,7 @@ use sendshot_stream::{Command, Timespec};
 use super::blocks::Blocks;
 use super::clones::Clones;
 use super::data::{self, Open, Stream};
-use super::names::dir_id;
+use super::names::{dir_id, is_inheritable};
 use super::{Error, Pair, Sink, Step, Version};
 use crate::codec::Glance;
 use crate::entry::{
@@ -274,7 +274,12 @@ fn directory<S: Sink>(
     match before {
         Some(before) => {
             out.changed_flags(pair.version, before, inode)?;
-            out.changed_xattrs(before, inode)?;
+            let mut before = before.clone();
+            if !unchanged {
+                // They were taken off at the beginning.
+                before.xattrs.retain(|xattr| !is_inheritable(xattr));
+            }
+            out.changed_xattrs(&before, inode)?;
         }
         None => {
             let inherits = inode.names.first().is_some_and(|name| pair.inherits(name));

@@ -4,7 +4,8 @@
 //! under a temporary name in the root. It is in the way if its directory is to be removed, or if
 //! its old name is somebody's new one. The order:
 //!
-//! 0. Immutable and append-only things that are changed lose that.
+//! 0. Immutable and append-only things that are changed lose that, and directories what is
+//!    inherited by what is made in them.
 //! 1. Directories in the way get temporary names.
 //! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
 //! 3. Dead directories, empty now, are removed, the deepest first.
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use sendshot_stream::Command;
 
 use super::{Error, Pair, Sink, Step, Version};
-use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE};
+use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE, Xattr};
 use crate::file::{Inode, Reader};
 use crate::paths::{DirId, Place, Tree};
 use crate::reader::skip_same;
@@ -36,9 +37,20 @@ struct Renamed {
     kept: Option<Name>,
 }
 
+/// Attributes of a directory that the receiver's kernel gives to what is made in it.
+const INHERITABLE: [&[u8]; 2] = [b"btrfs.compression", b"system.posix_acl_default"];
+
+/// Whether what is made in a directory has this attribute of it too.
+pub(super) fn is_inheritable(xattr: &Xattr) -> bool {
+    INHERITABLE.contains(&xattr.name.as_slice())
+}
+
 /// What changed among names.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// Directories in which something may be made that must not inherit: attributes to take off.
+    /// Directories get them back in the end.
+    heirs: Vec<(DirId, Vec<u8>)>,
     /// What forbids changes and will be changed: a name, and its other flags.
     guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
@@ -120,6 +132,12 @@ fn compare(
         changes.guarded.push((before.ino, name, flags & !GUARDS));
     }
     if before.item.is_dir() {
+        let changed = after.is_some_and(|after| dir_id(before) == dir_id(after)) && !stays;
+        if changed && pair.rule.is_some() {
+            let xattrs = before.xattrs.iter().filter(|xattr| is_inheritable(xattr));
+            let heirs = xattrs.map(|xattr| (dir_id(before), xattr.name.clone()));
+            changes.heirs.extend(heirs);
+        }
         return;
     }
     match after.filter(|after| pair.is_same(before, after)) {
@@ -228,6 +246,7 @@ pub(super) fn emit<S: Sink>(
         temporaries: 0,
     };
     names.unguard(&changes.guarded)?;
+    names.disinherit(&changes.heirs)?;
     names.clear_dirs(&moved)?;
     let waiting = names.clear_files(&changes.dead_files, &changes.renamed)?;
     names.remove_dirs()?;
@@ -294,6 +313,15 @@ impl<S: Sink> Names<'_, '_, S> {
             let path = self.path(&place)?;
             let flags = *flags;
             self.command(Command::Fileattr { path: &path, flags })?;
+        }
+        Ok(())
+    }
+
+    fn disinherit(&mut self, heirs: &[(DirId, Vec<u8>)]) -> Result<(), S::Error> {
+        for (dir, name) in heirs {
+            let path = self.now.dir_path(*dir);
+            let path = path.ok_or_else(|| self.pair.orphan(dir.ino))?;
+            self.command(Command::RemoveXattr { path: &path, name })?;
         }
         Ok(())
     }
