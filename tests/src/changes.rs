@@ -68,8 +68,8 @@ fn range(random: &mut Random) -> (u64, u64) {
 pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
     let kind = random.below(40);
     let (mut path, mut other) = (path(random, root), path(random, root));
-    let of_files = matches!(kind, 5..=7 | 16..=23 | 31..);
-    if of_files || (matches!(kind, 25..=29) && random.once_in(2)) {
+    let of_files = matches!(kind, 5..=7 | 16..=23 | 31..=34 | 37..);
+    if of_files || (matches!(kind, 25..=29 | 35 | 36) && random.once_in(2)) {
         // On names taken blindly these would nearly always find nothing.
         let files = files(root);
         if !files.is_empty() {
@@ -293,7 +293,10 @@ fn attribute(random: &mut Random, path: &Path) -> io::Result<()> {
 
 /// An access control list with one named user.
 fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
-    let name = "system.posix_acl_access";
+    let name = match is_dir(path) && random.once_in(2) {
+        true => "system.posix_acl_default",
+        false => "system.posix_acl_access",
+    };
     if random.once_in(3) {
         return Ok(rustix::fs::lremovexattr(path, name)?);
     }
@@ -317,6 +320,11 @@ fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
         &value,
         XattrFlags::empty(),
     )?)
+}
+
+/// Whether a path is that of a directory.
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 /// CAP_NET_RAW, permitted and effective.

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
+use sendshot_engine::ExtentKind;
 use sendshot_engine::diff::Version;
 use sendshot_tests::chain::Chain;
 use sendshot_tests::command::tool;
@@ -247,4 +248,41 @@ fn of_a_file_without_checksums_only_what_changed_is_sent() {
     file.write_all_at(b"changed", 50 * 16 * KIB).unwrap();
     let third = chain.send().unwrap();
     assert!(third.stream.len() < 200_000, "{}", third.stream.len());
+}
+
+/// The rest of a page whose beginning is inline reads as zeros, whatever M has there.
+#[test]
+fn what_follows_inline_data_in_its_page_is_cleared() {
+    for version in [Version::V1, Version::V2] {
+        let chain = Chain::with(version, &[], "compress=lzo").unwrap();
+        let path = chain.volume().join("file");
+        let other = chain.volume().join("other");
+        fill::file(&path, 1, 4000);
+        fill::file(&other, 2, 8192);
+        chain.send().unwrap();
+        let file = writable(&path);
+        file.set_len(0).unwrap();
+        file.write_all_at(&[b'a'; 221], 0).unwrap();
+        file.sync_all().unwrap();
+        // A clone behind the end leaves what was the last page as it is.
+        let range = format!("reflink {} 0 8192 8192", other.display());
+        tool("xfs_io", &["-c".as_ref(), range.as_ref(), path.as_os_str()]);
+        let sent = chain.send().unwrap();
+        assert!(
+            begins_inline(&chain.sendshot(sent.round)),
+            "this proves nothing"
+        );
+    }
+}
+
+/// Whether the first file with extents is inline at first and longer than that.
+fn begins_inline(sendshot: &Path) -> bool {
+    let sendshot = sendshot_engine::open(sendshot).unwrap();
+    let mut reader = sendshot.reader().unwrap();
+    while let Some(inode) = reader.next_inode().unwrap() {
+        if let Some(extent) = reader.next_extent().unwrap() {
+            return extent.kind == ExtentKind::Inline && inode.item.size > extent.len;
+        }
+    }
+    false
 }

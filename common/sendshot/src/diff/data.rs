@@ -144,9 +144,13 @@ impl Data<'_, '_> {
                 ExtentKind::Inline => self.write(extent.offset, end, out)?,
                 ExtentKind::Regular => self.regular(&extent, end, parent, out)?,
             }
-            // The rest of a file's last page is nobody's.
+            // The rest of a file's last page is nobody's; that of a page whose beginning is
+            // inline reads as zeros.
             let page_end = extent.end().checked_next_multiple_of(PAGE);
-            at = page_end.unwrap_or(u64::MAX);
+            at = match end < self.size() {
+                true => end,
+                false => page_end.unwrap_or(u64::MAX),
+            };
         }
         self.gap(Gap::Hole, at, self.size(), parent, out)?;
         self.flush(out)?;
