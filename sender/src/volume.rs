@@ -74,6 +74,13 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// It was received, and made writable since: under its received UUID it would pass for what it
+    /// no longer is.
+    #[error("{} was received from elsewhere and made writable since", path.display())]
+    Received {
+        /// The path.
+        path: PathBuf,
+    },
     /// It is our own.
     #[error("{} belongs to Sendshot itself", path.display())]
     Ours {
@@ -118,6 +125,10 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "push the subvolume that contains it, or make it one: `btrfs subvolume create`, then move its files in",
             ),
+            Error::Received { .. } => (
+                ProblemKind::Usage,
+                "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",
+            ),
             Error::Ours { .. } => (ProblemKind::Usage, "push the volume it was made from"),
             Error::Id(volume_ids::Error::Conflict { .. }) => (
                 ProblemKind::Usage,
@@ -157,6 +168,9 @@ pub fn resolve(
     } else {
         Kind::Live
     };
+    if kind == Kind::Live && !info.received_uuid.is_nil() {
+        return Err(Error::Received { path });
+    }
     let naming = match configured {
         Some(name) => Naming::Configured(name),
         None => Naming::by_path(filesystem::fsid(&fd).map_err(ask)?, &from_top),

@@ -142,12 +142,13 @@ fn address(path: &Path) -> Option<u64> {
 
 #[test]
 fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_change() {
-    let lab = Forgetful::new(SMALL, "");
+    let lab = Forgetful::new(SMALL, "commit=900");
     let volume = lab.volume();
     let (f, x) = (volume.join("f"), volume.join("x"));
     let fill = |name: &str| lab.fs().join(name);
     let len = 8 * MIB;
-    // One transaction: two extents of one generation, in different block groups.
+    // One transaction, which must not end by itself: two extents of one generation, in different
+    // block groups.
     write_extent(&f, len, 1);
     fs::create_dir(fill("between")).unwrap();
     for n in 0..128 {

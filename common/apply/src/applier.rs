@@ -266,7 +266,11 @@ impl Applier {
         else {
             return Err(Cause::Misplaced);
         };
-        let source = if clone_uuid == self.identity.uuid {
+        let named = Identity {
+            uuid: clone_uuid,
+            ctransid: clone_ctransid,
+        };
+        let source = if named == self.identity {
             self.clone_source(clone_path)
         } else {
             self.foreign

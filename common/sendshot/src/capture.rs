@@ -13,18 +13,16 @@ use sendshot_sys::filesystem;
 use sendshot_sys::search::{self, Item, Key, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
-use crate::entry::{
-    Entry, Extent, ExtentKind, Head, InodeItem, Name, REGULAR, ROOT, SYMLINK, Time, Xattr,
-};
+use crate::entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, Xattr};
 use crate::extent_items::ExtentItems;
 use crate::file::{Counts, Writer};
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
 pub(crate) const LAST_INODE: u64 = u64::MAX - 256;
 
-/// What a swap area has at byte 4086 of its first page.
+/// What a swap area has at the end of its first page.
 const SWAP_SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
-/// Where the signature is.
+/// Where that is on most machines; others have larger pages.
 const SWAP_OFFSET: u64 = 4086;
 
 /// Describes a read-only snapshot as the head of its sendshot.
@@ -148,18 +146,24 @@ impl<'a, W: Write> Scan<'a, W> {
         }
         let ino = item.key.objectid;
         let mut inode = inode_item(&data)?;
-        inode.swap =
-            inode.is_nodatasum() && inode.kind() == REGULAR && self.is_swap(ino, &inode)?;
+        inode.swap = inode.is_nodatasum() && inode.is_regular() && self.is_swap(ino, &inode);
         self.writer.entry(&Entry::Inode(ino, inode.clone()))?;
         self.inode = Some((ino, inode));
         Ok(())
     }
 
-    /// Whether a file looks like a swap file. One that cannot be looked at counts as one.
-    fn is_swap(&self, ino: u64, inode: &InodeItem) -> io::Result<bool> {
-        if inode.size < SWAP_OFFSET + SWAP_SIGNATURE.len() as u64 {
-            return Ok(false);
-        }
+    /// Whether a file looks like a swap file. One that cannot be looked at counts as one: it is
+    /// then sent, and if it cannot be read either, that is said of it by name.
+    fn is_swap(&self, ino: u64, inode: &InodeItem) -> bool {
+        let page = rustix::param::page_size() as u64;
+        let offsets = [SWAP_OFFSET, page - SWAP_SIGNATURE.len() as u64];
+        offsets.into_iter().any(|offset| {
+            let is_long_enough = inode.size >= offset + SWAP_SIGNATURE.len() as u64;
+            is_long_enough && self.has_signature(ino, offset).unwrap_or(true)
+        })
+    }
+
+    fn has_signature(&self, ino: u64, offset: u64) -> io::Result<bool> {
         let Some(path) = subvolume::path_of_inode(self.snapshot, ino)? else {
             return Ok(true);
         };
@@ -167,7 +171,7 @@ impl<'a, W: Write> Scan<'a, W> {
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let file = rustix::fs::openat2(self.snapshot, path, flags, Mode::empty(), beneath)?;
         let mut found = [0; SWAP_SIGNATURE.len()];
-        let len = std::os::unix::fs::FileExt::read_at(&File::from(file), &mut found, SWAP_OFFSET)?;
+        let len = std::os::unix::fs::FileExt::read_at(&File::from(file), &mut found, offset)?;
         Ok(len < found.len() || found == *SWAP_SIGNATURE)
     }
 

@@ -153,7 +153,7 @@ impl Context {
         } = Glance::take(input)?;
         let generation = take_u(input)?;
         let transid = generation.wrapping_add(take_i(input)? as u64);
-        let size = take_u(input)?;
+        let size = within_files(take_u(input)?, 0)?;
         let (uid, gid) = (take_u32(input)?, take_u32(input)?);
         let rdev = take_u(input)?;
         let mtime = take_time(0, input)?;
@@ -306,6 +306,8 @@ impl Context {
             leaf_generation: take_u(input)?,
             is_shared: flags & SHARED != 0,
         };
+        within_files(extent.offset, extent.len)?;
+        within_files(extent.disk_offset, extent.len)?;
         self.after_extent(&extent);
         Ok(extent)
     }
@@ -316,6 +318,15 @@ impl Context {
             self.disk_end = extent.disk_bytenr.wrapping_add(extent.disk_len);
         }
         self.generation = extent.generation;
+    }
+}
+
+/// No file goes further, so that nobody has to fear for a sum.
+fn within_files(offset: u64, len: u64) -> Result<u64, Nonsense> {
+    const END: u64 = i64::MAX as u64;
+    match offset.checked_add(len) {
+        Some(end) if end <= END => Ok(offset),
+        _ => Err(Nonsense),
     }
 }
 

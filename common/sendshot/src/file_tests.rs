@@ -28,7 +28,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             let item = InodeItem {
                 generation,
                 transid,
-                size,
+                size: size / 2,
                 uid,
                 gid,
                 mode,
@@ -52,14 +52,14 @@ fn entry() -> impl Strategy<Value = Entry> {
     ]);
     let extent = (any::<[u64; 9]>(), kind, 0u8..4).prop_map(|(n, kind, compression)| {
         Entry::Extent(Extent {
-            offset: n[0],
-            len: n[1],
+            offset: n[0] / 4,
+            len: n[1] / 4,
             kind,
             compression,
             ram_bytes: n[2],
             disk_bytenr: n[3],
             disk_len: n[4],
-            disk_offset: n[5],
+            disk_offset: n[5] / 4,
             generation: n[6],
             extent_generation: n[7],
             leaf_generation: n[8],
@@ -114,6 +114,32 @@ proptest! {
     fn anything_else_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
         prop_assert!(opened(&bytes).is_err());
     }
+}
+
+#[test]
+fn what_is_beyond_any_file_is_refused_where_it_is_read() {
+    let extent = Extent {
+        offset: u64::MAX - 4095,
+        len: 8192,
+        kind: ExtentKind::Regular,
+        compression: 0,
+        ram_bytes: 8192,
+        disk_bytenr: 4096,
+        disk_len: 8192,
+        disk_offset: 0,
+        generation: 1,
+        extent_generation: 1,
+        leaf_generation: 0,
+        is_shared: true,
+    };
+    let sendshot = opened(&written(&[Entry::Extent(extent)])).unwrap();
+    assert!(sendshot.reader().unwrap().next_entry().is_err());
+    let endless = InodeItem {
+        size: u64::MAX,
+        ..InodeItem::default()
+    };
+    let sendshot = opened(&written(&[Entry::Inode(257, endless)])).unwrap();
+    assert!(sendshot.reader().unwrap().next_inode().is_err());
 }
 
 #[test]

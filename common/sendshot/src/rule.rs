@@ -15,7 +15,9 @@
 //! **Inode.** With lineage, the same number, generation and transaction means that nothing of
 //! the inode changed: every change of content, names or attributes stamps the inode with the
 //! running transaction, and `s` is over. Exception: an active swap file changes without a
-//! trace, so what looks like one never counts as unchanged. Without lineage this says nothing.
+//! trace, so what looks like one never counts as unchanged. (One that was used and wiped between two
+//! snapshots does not look like one any more; what the kernel swapped out into it may be missing
+//! in the copy.) Without lineage this says nothing.
 //!
 //! **Extent.** In a changed inode, a range is unchanged if both items are regular, map the same
 //! address with the same adjusted offset, item generation, length and compression, and the

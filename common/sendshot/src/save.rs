@@ -42,6 +42,8 @@ pub fn save(
     dir: impl AsFd,
     name: &OsStr,
 ) -> Result<(Sendshot, Effort), Error> {
+    // Hashes of another state under this name must not outlive it.
+    durable::remove_at(&dir, &hashes::companion(name))?;
     let effort = durable::stream_at(&dir, name, durable::PRIVATE, |file| {
         let out = BufWriter::new(file);
         let (out, effort) = match before {

@@ -81,7 +81,7 @@ impl<W: Write> Writer<W> {
     pub(crate) fn copy(&mut self, frame: Frame, record: &[u8]) -> io::Result<()> {
         self.close()?;
         self.counts.inodes += u64::from(frame.kind == INODE);
-        self.counts.extents += frame.extents;
+        self.counts.extents = self.counts.extents.saturating_add(frame.extents);
         self.block.extend_from_slice(record);
         self.flush_if_full()
     }

@@ -17,7 +17,7 @@ use sendshot_stream::Command;
 use super::data::Open;
 use super::{Error, Pair};
 use crate::entry::{Extent, ExtentKind, InodeItem, Name};
-use crate::file::Inode;
+use crate::file::{Inode, Sendshot};
 use crate::paths::Tree;
 
 /// Most shared extents that are kept in mind, about 50 bytes each.
@@ -193,7 +193,9 @@ impl Clones {
     }
 
     fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
-        let Some(m) = pair.m.filter(|_| self.is_old) else {
+        // Under one UUID a clone command could not say which of the two it means.
+        let is_told_apart = |m: &&Sendshot| m.head().wire_uuid != pair.n.head().wire_uuid;
+        let Some(m) = pair.m.filter(|_| self.is_old).filter(is_told_apart) else {
             return Ok(());
         };
         let mut reader = m.reader()?;
