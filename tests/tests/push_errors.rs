@@ -83,6 +83,17 @@ fn wrong_targets_are_told_apart() {
 }
 
 #[test]
+fn a_received_subvolume_that_was_made_writable_is_not_pushed() {
+    let boxes = Paired::new();
+    let photos = std::fs::File::open(boxes.sender.photos()).unwrap();
+    sendshot_sys::subvolume::set_received(&photos, uuid::Uuid::from_u128(7), 1).unwrap();
+    let expected = ["was received from elsewhere", "btrfs subvolume snapshot"];
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(2, &expected);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
 fn several_pushes_go_on_after_one_failed_and_say_so() {
     let boxes = Paired::of(SenderBox::setup().volume("a", "a").volume("b", "b").start());
     let arguments = ["push", "--json", "nas2:a", "nas2:nope", "nas2:b"];
