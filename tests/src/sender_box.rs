@@ -287,7 +287,10 @@ impl Default for SenderBox {
 }
 
 pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> Command {
-    let mut command = Command::new(binaries::path("sendshotctl"));
+    // Whoever runs the tests under nohup has it ignore what a terminal says when it closes.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP");
+    command.arg(binaries::path("sendshotctl"));
     command.arg("--socket").arg(daemon.socket()).args(arguments);
     command
 }

@@ -240,14 +240,14 @@ fn a_plan_names_the_paths_that_cost_most() {
         let sum: u64 = top.iter().filter_map(|c| c["stream_bytes"].as_u64()).sum();
         (paths, sum, planned["stream_bytes"].as_u64().unwrap())
     };
-    let (paths, sum, _) = top(&["--top", "2"]);
+    let (paths, sum, _) = top(&["--top=2"]);
     assert_eq!(paths, ["dir3/larger", "large"]);
     assert!(sum > 11 * MIB as u64);
     let (paths, sum, all) = top(&["--top"]);
     assert!(paths.contains(&json!("small")), "{paths:?}");
     // All but the header of the stream.
     assert_eq!(sum + 17, all);
-    let told = boxes.sender.ctl(&["plan", "--top", "1", "nas2:photos"]);
+    let told = boxes.sender.ctl(&["plan", "--top=1", "nas2:photos"]);
     let told = told.success().stdout;
     assert!(told.contains("6.0 MiB  dir3/larger"), "{told}");
 }

@@ -46,7 +46,7 @@ pub enum Command {
         #[arg(long, value_enum)]
         engine: Option<Engine>,
         /// Name the N paths that cost most of the stream [default of N: 10]
-        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+        #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
         top: Option<u32>,
     },
     /// Show what is kept on this box for later pushes
@@ -244,7 +244,7 @@ pub struct StreamSendArguments {
     /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then go
     #[arg(long, value_name = "FILE")]
     pub save_sendshot: Option<PathBuf>,
-    /// What makes the stream [default: sendshot if one is named, else kernel]
+    /// What makes the stream [default: kernel if a parent is named, else sendshot]
     #[arg(long, value_enum)]
     pub engine: Option<Engine>,
     /// Stream version [default: the newest this kernel makes]
