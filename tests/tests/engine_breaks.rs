@@ -72,6 +72,9 @@ fn assert_trap(m: &State, n: &State, name: &str, trap: Trap) {
     }
 }
 
+/// Bytes of an extent whose place is taken by another.
+const EXTENT: usize = 8 * MIB;
+
 /// What lies under the same address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trap {
@@ -140,38 +143,38 @@ fn address(path: &Path) -> Option<u64> {
     physical.split("..").next().unwrap().trim().parse().ok()
 }
 
-#[test]
-fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_change() {
+/// A disk on which `f` and `x`, 8 MiB each, are two extents of one generation in different block
+/// groups, and nothing else has room; and the state in which that was pushed. `None` if the allocator
+/// laid them out otherwise, or the transaction ended by itself, which is up to the kernel.
+fn two_extents_of_one_transaction() -> Option<(Forgetful, State)> {
     let lab = Forgetful::new(SMALL, "commit=900");
     let volume = lab.volume();
-    let (f, x) = (volume.join("f"), volume.join("x"));
     let fill = |name: &str| lab.fs().join(name);
-    let len = 8 * MIB;
-    // One transaction, which must not end by itself: two extents of one generation, in different
-    // block groups.
-    write_extent(&f, len, 1);
+    write_extent(&volume.join("f"), EXTENT, 1);
     fs::create_dir(fill("between")).unwrap();
     for n in 0..128 {
         write_extent(&fill("between").join(n.to_string()), MIB, 7);
     }
-    write_extent(&x, len, 2);
+    write_extent(&volume.join("x"), EXTENT, 2);
     fill_up(&fill("rest"));
     let m = lab.push(None, "m");
-    let [before] = m.file("f").2[..] else {
-        panic!("f is not one extent: {:?}", m.file("f").2);
+    let ([f], [x]) = (&m.file("f").2[..], &m.file("x").2[..]) else {
+        return None;
     };
-    let [other] = m.file("x").2[..] else {
-        panic!("x is not one extent: {:?}", m.file("x").2);
-    };
-    assert_eq!(before.generation, other.generation, "not one transaction");
+    let apart = !block_group(&lab, x.disk_bytenr).contains(&f.disk_bytenr);
+    (f.generation == x.generation && apart).then_some((lab, m))
+}
 
+/// Has a balance move what `f` and `x` share by now to where `f` was; returns the state after it.
+fn move_to_the_freed_place(lab: &Forgetful, m: &State) -> State {
+    let volume = lab.volume();
+    let other = m.file("x").2[0];
     // The only free place of this size becomes the one that f had.
-    reflink(&x, &f);
+    reflink(&volume.join("x"), &volume.join("f"));
     lab.commit();
-    let group = block_group(&lab, other.disk_bytenr);
-    assert!(!group.contains(&before.disk_bytenr), "both in one group");
-    for dir in [fill("between"), fill("rest")] {
-        for entry in fs::read_dir(dir).unwrap() {
+    let group = block_group(lab, other.disk_bytenr);
+    for dir in ["between", "rest"] {
+        for entry in fs::read_dir(lab.fs().join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if address(&path).is_some_and(|at| group.contains(&at)) {
                 fs::remove_file(path).unwrap();
@@ -181,8 +184,18 @@ fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_c
     lab.commit();
     let range = format!("-dvrange={}..{}", other.disk_bytenr, other.disk_bytenr + 1);
     btrfs(&["balance", "start", &range], &[lab.fs()]);
+    lab.take("n")
+}
 
-    let n = lab.take("n");
+#[test]
+fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_change() {
+    let made = (0..20).filter_map(|_| two_extents_of_one_transaction());
+    let mut moved = made.map(|(lab, m)| {
+        let n = move_to_the_freed_place(&lab, &m);
+        (lab, m, n)
+    });
+    let trap = moved.find(|(_, m, n)| !m.collisions(n, "f").is_empty());
+    let (lab, m, n) = trap.expect("the kernel never moved an extent to the freed place");
     assert_trap(&m, &n, "f", Trap::MovedExtent);
     lab.send(Some(&m), &n);
 }
