@@ -287,9 +287,9 @@ impl Default for SenderBox {
 }
 
 pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> Command {
-    // Whoever runs the tests under nohup has it ignore what a terminal says when it closes.
+    // Whoever runs the tests under nohup or in the background has it ignore some signals.
     let mut command = Command::new("env");
-    command.arg("--default-signal=HUP");
+    command.arg("--default-signal");
     command.arg(binaries::path("sendshotctl"));
     command.arg("--socket").arg(daemon.socket()).args(arguments);
     command
