@@ -224,7 +224,7 @@ pub fn make_stream(
             Ok(())
         })
         .map_err(anyhow::Error::from)
-    })?;
+    })??;
     same_again(&source, &bytes)?;
     Ok(bytes)
 }

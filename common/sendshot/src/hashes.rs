@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use integer_encoding::{VarIntReader, VarIntWriter};
+use integer_encoding::{VarInt, VarIntReader};
 use rustix::fs::{Mode, OFlags};
 use sendshot_sys::durable;
 use uuid::Uuid;
@@ -52,10 +52,10 @@ pub fn companion(sendshot: &OsStr) -> OsString {
     name
 }
 
-/// Writes a companion.
+/// Writes a companion. What goes wrong is told at the end: who makes a stream must not fail for it.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
-    out: W,
+    out: io::Result<W>,
     whole: blake3::Hasher,
     last: (u64, u64),
     count: u64,
@@ -64,62 +64,71 @@ pub struct Writer<W: Write> {
 
 impl<W: Write> Writer<W> {
     /// Begins the companion of the sendshot of the snapshot with this UUID.
-    ///
-    /// # Errors
-    /// The writer's.
-    pub fn new(out: W, snapshot: Uuid) -> io::Result<Self> {
-        let mut writer = Self {
+    pub fn new(out: W, snapshot: Uuid) -> Self {
+        let mut writer = Self::on(Ok(out));
+        writer.scratch.extend_from_slice(MAGIC);
+        writer.scratch.extend_from_slice(&VERSION.to_le_bytes());
+        writer.scratch.extend_from_slice(snapshot.as_bytes());
+        writer.put();
+        writer
+    }
+
+    fn on(out: io::Result<W>) -> Self {
+        Self {
             out,
             whole: blake3::Hasher::new(),
             last: (0, 0),
             count: 0,
             scratch: Vec::new(),
-        };
-        writer.scratch.extend_from_slice(MAGIC);
-        writer.scratch.extend_from_slice(&VERSION.to_le_bytes());
-        writer.scratch.extend_from_slice(snapshot.as_bytes());
-        writer.put()?;
-        Ok(writer)
+        }
     }
 
     /// Adds a hash. They must come by inode number, then by block. Beyond [`MOST`] they are
     /// dropped.
-    ///
-    /// # Errors
-    /// The writer's.
-    pub fn add(&mut self, ino: u64, block: u64, hash: &Hash) -> io::Result<()> {
+    pub fn add(&mut self, ino: u64, block: u64, hash: &Hash) {
         if self.count == MOST || (self.count > 0 && (ino, block) <= self.last) {
-            return Ok(());
+            return;
         }
         let (last_ino, last_block) = self.last;
         let before = if ino == last_ino { last_block } else { 0 };
-        self.scratch.write_varint(ino - last_ino)?;
-        self.scratch.write_varint(block - before)?;
+        self.number(ino - last_ino);
+        self.number(block - before);
         self.scratch.extend_from_slice(hash);
         self.last = (ino, block);
         self.count += 1;
-        self.put()
+        self.put();
     }
 
-    /// Ends the file and returns what it was written to; nothing is synced.
+    /// Ends the file and returns what it was written to, and how many hashes there are; nothing is
+    /// synced.
     ///
     /// # Errors
-    /// The writer's.
+    /// The writer's, of now or before.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
-        self.scratch.write_varint(END)?;
+        self.number(END);
         self.scratch.extend_from_slice(&self.count.to_le_bytes());
-        self.put()?;
+        self.put();
         let whole = self.whole.finalize();
-        self.out.write_all(&whole.as_bytes()[..CHECK_LEN])?;
-        self.out.flush()?;
-        Ok((self.out, self.count))
+        let mut out = self.out?;
+        out.write_all(&whole.as_bytes()[..CHECK_LEN])?;
+        out.flush()?;
+        Ok((out, self.count))
     }
 
-    fn put(&mut self) -> io::Result<()> {
+    fn number(&mut self, number: u64) {
+        let mut buffer = [0; 10];
+        let len = number.encode_var(&mut buffer);
+        self.scratch.extend_from_slice(&buffer[..len]);
+    }
+
+    fn put(&mut self) {
         self.whole.update(&self.scratch);
-        self.out.write_all(&self.scratch)?;
+        if let Ok(out) = &mut self.out
+            && let Err(e) = out.write_all(&self.scratch)
+        {
+            self.out = Err(e);
+        }
         self.scratch.clear();
-        Ok(())
     }
 }
 
@@ -287,42 +296,53 @@ impl Cursor {
     }
 }
 
-/// Writes the companion of the sendshot `name` in `dir`, whole or not at all, and replaces the
-/// one that is there. If there is nothing to write, what is there stays.
+/// Has `fill` write the companion of the sendshot `name` in `dir`, which is whole or absent and
+/// replaces the one that is there. If there is nothing to write, what is there stays.
 ///
 /// # Errors
-/// What `fill` returns, and the kernel's as `E`.
-pub fn save<E: From<io::Error>>(
+/// The outer one is that of `fill`. The inner one is the kernel's: `fill` has done its work then, but
+/// its hashes are not kept.
+pub fn save<E>(
     dir: impl AsFd,
     sendshot: &OsStr,
     snapshot: Uuid,
     fill: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<io::Result<()>, E> {
+    let mut fill = Some(fill);
+    let mut filled = None;
     let saved = durable::stream_at(&dir, &companion(sendshot), durable::PRIVATE, |file| {
-        let mut writer = Writer::new(BufWriter::new(file), snapshot)?;
-        fill(&mut writer).map_err(Unsaved::Failed)?;
+        let mut writer = Writer::new(BufWriter::new(file), snapshot);
+        filled = fill.take().map(|fill| fill(&mut writer));
         let (out, count) = writer.finish()?;
-        if count == 0 {
-            return Err(Unsaved::Empty);
+        if count == 0 || !matches!(filled, Some(Ok(()))) {
+            return Err(Unsaved::Unwanted);
         }
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok((file, ()))
     });
-    match saved {
-        Ok(()) | Err(Unsaved::Empty) => Ok(()),
-        Err(Unsaved::Failed(error)) => Err(error),
+    let saved = match saved {
+        Ok(()) | Err(Unsaved::Unwanted) => Ok(()),
+        Err(Unsaved::Io(error)) => Err(error),
+    };
+    match (filled, fill, saved) {
+        (Some(filled), _, saved) => filled.map(|()| saved),
+        (None, Some(fill), Err(error)) => {
+            let mut nowhere = Writer::on(Err(io::Error::from(error.kind())));
+            fill(&mut nowhere).map(|()| Err(error))
+        }
+        (None, _, saved) => Ok(saved),
     }
 }
 
 /// Why there is no new companion.
-enum Unsaved<E> {
-    Empty,
-    Failed(E),
+enum Unsaved {
+    Unwanted,
+    Io(io::Error),
 }
 
-impl<E: From<io::Error>> From<io::Error> for Unsaved<E> {
+impl From<io::Error> for Unsaved {
     fn from(error: io::Error) -> Self {
-        Self::Failed(error.into())
+        Self::Io(error)
     }
 }
 
@@ -333,4 +353,79 @@ pub fn open_at(dir: impl AsFd, sendshot: &OsStr, snapshot: Uuid) -> Option<Hashe
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, &name, flags, Mode::empty()).ok()?;
     Hashes::from_file(File::from(file), Path::new(&name), snapshot).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SNAPSHOT: Uuid = Uuid::from_u128(7);
+
+    fn add_three(hashes: &mut Writer<BufWriter<File>>) -> io::Result<()> {
+        for (ino, block) in [(300, 1), (300, 2), (301, 0)] {
+            hashes.add(ino, block, &hash(&[block as u8]));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_saved_is_found_in_order_and_belongs_to_one_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fd, name) = (File::open(dir.path()).unwrap(), OsStr::new("s"));
+        save(&fd, name, SNAPSHOT, add_three).unwrap().unwrap();
+        let hashes = open_at(&fd, name, SNAPSHOT).unwrap();
+        assert_eq!(hashes.count(), 3);
+        let mut cursor = hashes.cursor().unwrap();
+        assert_eq!(cursor.find(300, 0).unwrap(), None);
+        assert_eq!(cursor.find(300, 2).unwrap(), Some(hash(&[2])));
+        assert_eq!(cursor.next_of(301).unwrap(), Some((0, hash(&[0]))));
+        assert!(open_at(&fd, name, Uuid::from_u128(8)).is_none());
+    }
+
+    #[test]
+    fn a_damaged_companion_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fd, name) = (File::open(dir.path()).unwrap(), OsStr::new("s"));
+        save(&fd, name, SNAPSHOT, add_three).unwrap().unwrap();
+        let path = dir.path().join("s.hashes");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(open_at(&fd, name, SNAPSHOT).is_none(), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(open_at(&fd, name, SNAPSHOT).is_none(), "cut at {at}");
+        }
+    }
+
+    /// A full disk must not undo a push that has come to its end.
+    #[test]
+    fn what_cannot_be_saved_does_not_hinder_who_fills_it() {
+        let nowhere = File::open("/proc").unwrap();
+        let mut filled = false;
+        let saved = save(nowhere, OsStr::new("s"), SNAPSHOT, |hashes| {
+            filled = true;
+            add_three(hashes)
+        });
+        assert!(saved.unwrap().is_err() && filled);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut writer = Writer::new(full, SNAPSHOT);
+        writer.add(300, 1, &hash(b"x"));
+        assert!(writer.finish().is_err());
+    }
+
+    #[test]
+    fn a_stream_that_fails_leaves_what_was_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fd, name) = (File::open(dir.path()).unwrap(), OsStr::new("s"));
+        save(&fd, name, SNAPSHOT, add_three).unwrap().unwrap();
+        let failed = save(&fd, name, SNAPSHOT, |hashes| {
+            hashes.add(400, 1, &hash(b"y"));
+            Err("the connection broke")
+        });
+        assert_eq!(failed.unwrap_err(), "the connection broke");
+        assert_eq!(open_at(&fd, name, SNAPSHOT).unwrap().count(), 3);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

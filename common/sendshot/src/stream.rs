@@ -31,9 +31,6 @@ pub enum Error {
     /// Data cannot be read.
     #[error(transparent)]
     Read(#[from] snapshot::Error),
-    /// Hashes for the next push cannot be written.
-    #[error("write the hashes of blocks")]
-    Hashes(#[source] io::Error),
     /// The stream cannot be written.
     #[error("write the stream")]
     Write(#[source] io::Error),
@@ -189,22 +186,16 @@ impl<'h, F: FnMut(&[u8]) -> io::Result<()>> Stream<'h, F> {
         self.pass_on()
     }
 
-    /// The block was read a moment ago, so that reading it once more costs little.
-    fn hash(
-        &mut self,
-        ino: u64,
-        path: &[u8],
-        (block, len): (u64, u64),
-        known: Option<Hash>,
-    ) -> Result<(), Error> {
+    /// The block was read a moment ago, so that reading it once more costs little. One that cannot
+    /// be read has no hash: what was sent of it has been read.
+    fn hash(&mut self, ino: u64, path: &[u8], (block, len): (u64, u64), known: Option<Hash>) {
         let Some(hashes) = &mut self.hashes else {
-            return Ok(());
+            return;
         };
-        let hash = match known {
-            Some(hash) => hash,
-            None => self.snapshot.hash(path, block, len)?,
-        };
-        hashes.add(ino, block, &hash).map_err(Error::Hashes)
+        let hash = known.or_else(|| self.snapshot.hash(path, block, len).ok());
+        if let Some(hash) = hash {
+            hashes.add(ino, block, &hash);
+        }
     }
 
     fn pass_on(&mut self) -> Result<(), Error> {
@@ -241,7 +232,10 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<'_, F> {
                 block,
                 len,
                 known,
-            } => self.hash(ino, path, (block, len), known),
+            } => {
+                self.hash(ino, path, (block, len), known);
+                Ok(())
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use crate::diff::{self, Sink, Step, Version, diff};
 use crate::file::Sendshot;
 use crate::hashes;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::stream::HashWriter;
 
 /// Why blocks were not verified.
@@ -16,9 +16,6 @@ pub enum Error {
     /// The sendshots cannot be compared.
     #[error(transparent)]
     Diff(#[from] diff::Error),
-    /// Data cannot be read.
-    #[error(transparent)]
-    Read(#[from] snapshot::Error),
     /// The hashes cannot be saved.
     #[error("save the hashes of blocks")]
     Save(#[from] io::Error),
@@ -46,7 +43,7 @@ pub fn verify(
     hashes::save(&dir, name, uuid, |hashes| {
         let mut reading = Reading { snapshot, hashes };
         diff(Some(m), &n, b"", Version::V2, &mut reading)
-    })?;
+    })??;
     Ok(n.with_hashes(hashes::open_at(dir, name, uuid)))
 }
 
@@ -69,7 +66,10 @@ impl Sink for Reading<'_> {
         else {
             return Ok(());
         };
-        let hash = self.snapshot.hash(path, block, len)?;
-        Ok(self.hashes.add(ino, block, &hash)?)
+        // What cannot be read is told by name when it is to be sent.
+        if let Ok(hash) = self.snapshot.hash(path, block, len) {
+            self.hashes.add(ino, block, &hash);
+        }
+        Ok(())
     }
 }

@@ -52,9 +52,6 @@ pub enum Error {
     /// What only hashes can tell was not found out.
     #[error("compare files without checksums")]
     Verify(#[from] sendshot_engine::verify::Error),
-    /// Hashes cannot be written.
-    #[error("keep hashes for the next push")]
-    Hashes(#[from] io::Error),
     /// A thread is gone.
     #[error("the thread of the generator died")]
     Died,

@@ -72,13 +72,19 @@ pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
     start("sendshot-engine", move |cutter| make(&source, cutter))
 }
 
-/// The hashes are durable before the stream has ended, hence before the push is recorded.
+/// The hashes are durable before the stream has ended, hence before the push is recorded. Without
+/// them the next push sends more, no worse.
 fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
     let (dir, name) = &source.place;
     let uuid = source.new.head().uuid;
     let made = hashes::save(dir, name, uuid, |hashes| write(source, hashes, cutter));
     match made {
-        Ok(()) => cutter.flush(),
+        Ok(saved) => {
+            if let Err(e) = saved {
+                tracing::warn!("hashes of files without checksums are not kept: {e}");
+            }
+            cutter.flush()
+        }
         Err(_) if cutter.is_cancelled() => Err(Error::Cancelled),
         Err(e) => Err(e),
     }

@@ -89,7 +89,7 @@ fn send(arguments: &StreamSendArguments, output: &Output) -> Outcome {
     let sink = Sink::open(arguments.output.as_deref())?;
     let sent = match engine {
         Engine::Kernel => send_by_kernel(arguments, snapshot, stream_version, &sink, output),
-        Engine::Sendshot => send_by_sendshot(arguments, &snapshot, stream_version, &sink),
+        Engine::Sendshot => send_by_sendshot(arguments, &snapshot, stream_version, &sink, output),
     };
     match sent {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -125,6 +125,7 @@ fn send_by_sendshot(
     snapshot: &OwnedFd,
     stream_version: u32,
     sink: &Sink,
+    output: &Output,
 ) -> Result<(), Problem> {
     let failed = |e: &dyn std::error::Error| Problem::from_error(Kind::Failed, e);
     let unusable = |e: sendshot_engine::file::Error| {
@@ -160,19 +161,16 @@ fn send_by_sendshot(
     };
     let (dir, name) = save::place(path)?;
     let uuid = captured.head().uuid;
-    hashes::save(dir, name, uuid, |hashes| {
-        sendshot_engine::stream(&source, Some(hashes), out).map_err(StreamError::from)
-    })
-    .map_err(|e| failed(&e))
-}
-
-/// Why a stream and its hashes were not written.
-#[derive(Debug, thiserror::Error)]
-enum StreamError {
-    #[error(transparent)]
-    Stream(#[from] sendshot_engine::stream::Error),
-    #[error("save the hashes of blocks")]
-    Hashes(#[from] io::Error),
+    let saved = hashes::save(dir, name, uuid, |hashes| {
+        sendshot_engine::stream(&source, Some(hashes), out)
+    });
+    if let Err(e) = saved.map_err(|e| failed(&e))? {
+        output.note(&format!(
+            "the stream is whole, but hashes of files without checksums are not kept beside {}: {e}",
+            path.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Captures into the file that is asked for, or into one without a name.
