@@ -23,6 +23,7 @@ pub mod loopfs;
 pub mod mount;
 pub mod nobody;
 pub mod pairing;
+pub mod power;
 pub mod random;
 pub mod receiver_box;
 pub mod sender_box;
