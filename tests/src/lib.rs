@@ -18,6 +18,7 @@ pub mod extents;
 pub mod fill;
 pub mod forgetful;
 pub mod history;
+pub mod liar;
 pub mod link;
 pub mod loopfs;
 pub mod mount;

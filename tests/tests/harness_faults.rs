@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
+use sendshot_tests::command::Output;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
+use sendshot_tests::liar::{Liar, Lie};
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::pairing::Linked;
 use sendshot_tests::receiver_box::ReceiverBox;
@@ -105,4 +107,35 @@ fn what_a_disk_had_not_taken_is_gone_after_a_power_cut() {
         "the page cache survived a power cut"
     );
     boxes.sender.push("nas2:photos");
+}
+
+/// A push through somebody who tells one lie; returns how it ended.
+#[track_caller]
+fn push_through(boxes: &Linked, lie: Lie) -> Output {
+    let liar = Liar::between(&boxes.sender, &boxes.receiver, "nas2", lie, 7);
+    boxes.link.aim(liar.address());
+    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    assert!(liar.told() > 0, "{lie:?}: no lie was told: {pushed:?}");
+    boxes.link.aim(boxes.receiver.address());
+    boxes.link.reset();
+    pushed
+}
+
+#[test]
+fn a_receiver_that_commits_early_is_not_believed() {
+    let (boxes, first) = with_news();
+    let pushed = push_through(&boxes, Lie::CommitEarly);
+    pushed.fails(1, &["no sense"]);
+    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    let acknowledged = kept.iter().filter(|k| k["state"] == "acknowledged");
+    let acknowledged: Vec<_> = acknowledged.map(|k| &k["uuid"]).collect();
+    assert_eq!(acknowledged, [&first["uuid"]], "{kept:#?}");
+    goes_on_from(&boxes, &first);
+}
+
+#[test]
+fn data_that_was_changed_on_the_way_is_not_taken() {
+    let (boxes, first) = with_news();
+    push_through(&boxes, Lie::FlipData).fails(1, &[]);
+    goes_on_from(&boxes, &first);
 }
