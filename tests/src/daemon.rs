@@ -85,6 +85,11 @@ impl Daemon {
         self.environment.push((key.into(), value.into()));
     }
 
+    /// Whether [`env`](Self::env) has set something.
+    pub fn is_armed(&self) -> bool {
+        !self.environment.is_empty()
+    }
+
     /// Forgets what [`env`](Self::env) set.
     pub fn clear_env(&mut self) {
         self.environment.clear();
