@@ -29,6 +29,9 @@ const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval =
 /// The boxes' disks: sparse, and room for all copies of a life.
 const DISK: u64 = 1 << 30;
 
+/// About what goes up with a push that has nothing to send, in bytes.
+const GREETING: u64 = 6000;
+
 /// A copy, and which state of the volume it is of.
 #[derive(Debug)]
 pub(super) struct Copy {
@@ -115,7 +118,7 @@ impl World {
         let written = volume::change(&mut random, &self.boxes.sender.photos());
         self.keep_state();
         let since = self.states.len() - 1;
-        self.incremental.bytes[Way::Up as usize] = written + 60_000;
+        self.incremental.bytes[Way::Up as usize] = written + GREETING;
         let (mut went, told) = self.struck_push(kind, full, &mut random);
         self.heal();
         if kind == Kind::Lie {
