@@ -57,15 +57,19 @@ impl Liar {
             .enable_all()
             .build()
             .unwrap();
-        let address = address::own();
+        // Kept from here on: what this process starts meanwhile has its descriptors for a moment,
+        // and an address that is let go would not be free.
+        let listener = address::listen();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
         let tls = sendshot_identity::server_config(&stolen.authority).unwrap();
         let service = Between {
             stolen,
             tongue: Arc::clone(&tongue),
         };
         let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
-        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
         runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
             let connections = sendshot_identity::accept(listener, tls);
             let server = Server::builder().add_service(service);
             server

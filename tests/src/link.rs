@@ -132,8 +132,8 @@ impl Link {
     /// # Panics
     /// If it cannot listen.
     pub fn to(target: SocketAddr) -> Self {
-        let address = address::own();
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = address::listen();
+        let address = listener.local_addr().unwrap();
         let direction = || Direction {
             rule: Rule::Pass,
             then: None,
@@ -313,7 +313,7 @@ mod tests {
 
     /// A link to somebody who sends back what comes.
     fn echo() -> Link {
-        let listener = TcpListener::bind(address::own()).unwrap();
+        let listener = address::listen();
         let link = Link::to(listener.local_addr().unwrap());
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {

@@ -21,12 +21,25 @@ const LAYOUT: Layout = Layout::Ignore;
 /// Most differences that are shown.
 const SHOWN: usize = 5;
 
+/// What a push is to build on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// There is nothing.
+    None,
+    /// What both sides have in common.
+    Common,
+    /// The same, but the push before was not to.
+    NotAskedFor,
+}
+
 impl World {
     /// Checks everything after a push that nothing stood in the way of. The volume's states since
     /// `since` are those that can have been pushed since the last check, the newest by this push.
-    pub(super) fn check(&mut self, pushed: &Value, since: usize, had_common: bool) {
+    pub(super) fn check(&mut self, pushed: &Value, since: usize, parent: Parent) {
         let held = self.held();
-        if had_common {
+        // A full one that was asked for may have gone on from the middle.
+        let goes_on = parent == Parent::NotAskedFor && !pushed["resumed_at"].is_null();
+        if parent != Parent::None && !goes_on {
             let parent = pushed["parent"].as_str();
             let parent = parent.unwrap_or_else(|| {
                 panic!("all was sent again although there was a common state: {pushed}")
@@ -178,7 +191,9 @@ impl World {
         for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
             let names = names(&fs.join(".sendshot").join(dir));
             if names.len() != expected {
-                left.push(format!("{dir} of the sender: {names:?} for {kept:#?}"));
+                left.push(format!(
+                    "{dir} of the sender: {names:?}, and {expected} are known of"
+                ));
             }
         }
         left

@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::torture::kind::Kind;
 use crate::torture::strike::{Moment, finish, offset, pause};
 use crate::torture::table::Went;
-use crate::torture::world::{Measure, World};
+use crate::torture::world::{Measure, World, report};
 
 /// How long a fault lasts at most that heals while its push goes on.
 const LASTING: Duration = Duration::from_millis(60);
@@ -44,10 +44,7 @@ impl World {
     ) -> (Went, Option<Value>) {
         let measure = match full {
             true => self.full,
-            false => Measure {
-                time: self.incremental.time,
-                ..self.incremental
-            },
+            false => self.incremental,
         };
         let (struck, output) = match kind {
             Kind::Cut | Kind::Flip | Kind::Stall => self.broken_link(kind, full, measure, random),
@@ -75,7 +72,7 @@ impl World {
             survived,
             resumed: false,
         };
-        (went, survived.then(|| output.json()))
+        (went, survived.then(|| report(&output)))
     }
 
     fn start_push(&self, full: bool) -> Running {
