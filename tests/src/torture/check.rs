@@ -35,16 +35,19 @@ pub(super) enum Parent {
 impl World {
     /// Checks everything after a push that nothing stood in the way of. The volume's states since
     /// `since` are those that can have been pushed since the last check, the newest by this push.
-    pub(super) fn check(&mut self, pushed: &Value, since: usize, parent: Parent) {
+    /// `before` are the copies that were there when it began.
+    pub(super) fn check(
+        &mut self,
+        pushed: &Value,
+        since: usize,
+        parent: Parent,
+        before: &BTreeSet<String>,
+    ) {
         let held = self.held();
         // A full one that was asked for may have gone on from the middle.
         let goes_on = parent == Parent::NotAskedFor && !pushed["resumed_at"].is_null();
         if parent != Parent::None && !goes_on {
-            let parent = pushed["parent"].as_str();
-            let parent = parent.unwrap_or_else(|| {
-                panic!("all was sent again although there was a common state: {pushed}")
-            });
-            assert!(held.iter().any(|c| c["uuid"] == parent), "{pushed}");
+            self.parent_is_the_newest(pushed, before, &uuids(&held));
         }
         self.no_copy_is_gone(&held);
         for copy in &held {
@@ -52,6 +55,7 @@ impl World {
         }
         let newest = self.states.len() - 1;
         self.check_told(pushed, newest);
+        pushed["uuid"].as_str().unwrap().clone_into(&mut self.last);
         self.what_is_acknowledged_is_held(&held);
         self.nothing_is_left(&held);
         let Self { boxes, .. } = self;
@@ -72,6 +76,36 @@ impl World {
             copy.state >= since,
             "told that this is the newest state: {pushed}"
         );
+    }
+
+    /// What was committed costs nothing more, whether or not the sender was told.
+    fn parent_is_the_newest(
+        &self,
+        pushed: &Value,
+        before: &BTreeSet<String>,
+        held: &BTreeSet<String>,
+    ) {
+        let parent = pushed["parent"].as_str().unwrap_or_else(|| {
+            panic!("all was sent again although there was a common state: {pushed}")
+        });
+        let uuid = pushed["uuid"].as_str().unwrap();
+        let unknown = |uuid: &&String| !self.copies.contains_key(*uuid);
+        // By the push that the fault happened to, and by this one before what it reports.
+        let untold: BTreeSet<_> = before.iter().filter(unknown).collect();
+        let on_the_way: BTreeSet<_> = held.difference(before).filter(|u| *u != uuid).collect();
+        let newest = match untold.is_empty() {
+            true => BTreeSet::from([&self.last]),
+            false => untold,
+        };
+        assert!(
+            newest.iter().chain(&on_the_way).any(|u| **u == parent),
+            "more was sent again than had to be: the newest copies were {newest:?}: {pushed}"
+        );
+    }
+
+    /// The UUIDs of the copies.
+    pub(super) fn held_uuids(&self) -> BTreeSet<String> {
+        uuids(&self.held())
     }
 
     /// The copies, by the receiver's word.

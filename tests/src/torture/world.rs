@@ -59,6 +59,8 @@ pub(super) struct World {
     seed: u64,
     /// By UUID.
     pub(super) copies: BTreeMap<String, Copy>,
+    /// The copy of the last push that nothing stood in the way of.
+    pub(super) last: String,
     /// What the sender was told is held, and is not.
     pub(super) lied: BTreeSet<String>,
     pub(super) full: Measure,
@@ -81,6 +83,7 @@ impl World {
             boxes: Linked::between(sender.start(), receiver.start()),
             seed,
             copies: BTreeMap::new(),
+            last: String::new(),
             lied: BTreeSet::new(),
             full: Measure::default(),
             incremental: Measure::default(),
@@ -90,7 +93,7 @@ impl World {
         world.keep_state();
         let (pushed, measure) = world.honest_push();
         (world.full, world.incremental) = (measure, measure);
-        world.check(&pushed, 0, Parent::None);
+        world.check(&pushed, 0, Parent::None, &BTreeSet::new());
         world
     }
 
@@ -118,6 +121,7 @@ impl World {
             volume::change(&mut random, &self.boxes.sender.photos());
             self.keep_state();
         }
+        let before = self.held_uuids();
         let (pushed, measure) = self.honest_push();
         if pushed["parent"] != Value::Null {
             self.incremental = measure;
@@ -128,7 +132,7 @@ impl World {
             true => Parent::NotAskedFor,
             false => Parent::Common,
         };
-        self.check(&pushed, since, parent);
+        self.check(&pushed, since, parent, &before);
         if let Some(told) = told.filter(|_| kind != Kind::Lie) {
             self.check_told(&told, since);
         }
