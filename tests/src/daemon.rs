@@ -29,17 +29,22 @@ pub struct Daemon {
     name: &'static str,
     arguments: Vec<OsString>,
     dir: PathBuf,
+    state: PathBuf,
+    environment: Vec<(OsString, OsString)>,
     child: Option<Child>,
     /// Where it says that it is ready.
     notify: Option<UnixDatagram>,
     declared: Mutex<Vec<String>>,
+    /// Somebody has reported already what is wrong with it.
+    forgiven: bool,
 }
 
 impl Daemon {
-    /// Not started yet. `dir` is for its log, its control socket and its state.
-    pub(crate) fn new(name: &'static str, dir: &Path, config: &Path) -> Self {
+    /// Not started yet. `dir` is for its log and its control socket, `home` for its state: what
+    /// its box has on disk.
+    pub(crate) fn new(name: &'static str, dir: &Path, home: &Path, config: &Path) -> Self {
         let mut arguments = Vec::new();
-        let state = dir.join("state");
+        let state = home.join("state");
         let socket = dir.join("control.sock");
         for (option, path) in [
             ("--config", config),
@@ -52,9 +57,12 @@ impl Daemon {
             name,
             arguments,
             dir: dir.to_owned(),
+            state,
+            environment: Vec::new(),
             child: None,
             notify: None,
             declared: Mutex::default(),
+            forgiven: false,
         }
     }
 
@@ -69,7 +77,22 @@ impl Daemon {
 
     /// Where it keeps its state.
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
+        self.state.clone()
+    }
+
+    /// Sets a variable of its environment from its next start on.
+    pub fn env(&mut self, key: &str, value: &str) {
+        self.environment.push((key.into(), value.into()));
+    }
+
+    /// Whether [`env`](Self::env) has set something.
+    pub fn is_armed(&self) -> bool {
+        !self.environment.is_empty()
+    }
+
+    /// Forgets what [`env`](Self::env) set.
+    pub fn clear_env(&mut self) {
+        self.environment.clear();
     }
 
     /// A command of it with all its options.
@@ -100,6 +123,7 @@ impl Daemon {
         let child = self
             .command()
             .env("NOTIFY_SOCKET", &path)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -166,6 +190,43 @@ impl Daemon {
         child.wait().unwrap();
     }
 
+    /// Whether it runs. What has ended by itself is over with.
+    ///
+    /// # Panics
+    /// If the system does not know.
+    pub fn runs(&mut self) -> bool {
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        if self.child.as_mut().is_some_and(ended) {
+            self.child = None;
+        }
+        self.child.is_some()
+    }
+
+    /// Waits for it to end by itself, as at a fail point. Returns whether it did.
+    ///
+    /// # Panics
+    /// If the system does not know.
+    pub fn wait_dead(&mut self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        while self.runs() {
+            if Instant::now() > end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    /// Kills it if it still runs.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn kill_if_alive(&mut self) {
+        if self.runs() {
+            self.kill();
+        }
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
@@ -197,7 +258,16 @@ impl Daemon {
         self.declared.lock().unwrap().push(text.to_owned());
     }
 
-    fn undeclared(&self) -> Vec<String> {
+    /// Lets the log be as it is, for whom it has been reported to.
+    pub fn forgive(&mut self) {
+        self.forgiven = true;
+    }
+
+    /// The warnings and errors in its log that nobody declared.
+    ///
+    /// # Panics
+    /// If a thread panicked while it declared one.
+    pub fn undeclared(&self) -> Vec<String> {
         let declared = self.declared.lock().unwrap();
         self.log()
             .lines()
@@ -210,6 +280,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if self.forgiven {
+            self.kill_if_alive();
+            return;
+        }
         if thread::panicking() {
             if let Some(mut child) = self.child.take() {
                 let _ = child.kill();

@@ -36,6 +36,14 @@ pub enum Rule {
     Stall,
     /// They are taken and lost.
     Lose,
+    /// They arrive, each piece so much later.
+    Delay(Duration),
+    /// The bit of this number of the next byte is flipped; then all pass.
+    Flip(u8),
+    /// What is connected is reset, once; what connects then passes.
+    Cut,
+    /// What is connected is reset, and what comes is refused until the link is mended.
+    Sever,
 }
 
 #[derive(Debug)]
@@ -65,15 +73,44 @@ impl Direction {
 struct State {
     up: bool,
     gone: bool,
+    target: SocketAddr,
     directions: [Direction; 2],
     open: Vec<TcpStream>,
+    faults: u64,
+}
+
+impl State {
+    /// What applies to the next byte, and how many it applies to. A cut is made here, whether or
+    /// not a byte follows: `None`, as what was connected is not any more.
+    fn next(&mut self, way: Way) -> Option<(Rule, usize)> {
+        if self.gone {
+            return None;
+        }
+        let next = self.directions[way as usize].next();
+        if !matches!(next.0, Rule::Cut | Rule::Sever) {
+            return Some(next);
+        }
+        self.up = next.0 == Rule::Cut;
+        self.directions[way as usize].rule = Rule::Pass;
+        self.faults += 1;
+        hang_up(self);
+        None
+    }
+
+    /// Does to bytes that came what a rule says that is meant for one of them.
+    fn corrupt(&mut self, way: Way, piece: &mut [u8]) {
+        if let Rule::Flip(bit) = self.directions[way as usize].rule {
+            piece[0] ^= 1 << (bit % 8);
+            self.directions[way as usize].rule = Rule::Pass;
+            self.faults += 1;
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    target: SocketAddr,
 }
 
 impl Shared {
@@ -95,8 +132,8 @@ impl Link {
     /// # Panics
     /// If it cannot listen.
     pub fn to(target: SocketAddr) -> Self {
-        let address = address::own();
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = address::listen();
+        let address = listener.local_addr().unwrap();
         let direction = || Direction {
             rule: Rule::Pass,
             then: None,
@@ -105,13 +142,14 @@ impl Link {
         let state = State {
             up: true,
             gone: false,
+            target,
             directions: [direction(), direction()],
             open: Vec::new(),
+            faults: 0,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            target,
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, &accepting));
@@ -126,6 +164,21 @@ impl Link {
     /// Bytes that went through one way.
     pub fn bytes(&self, way: Way) -> u64 {
         self.shared.lock().directions[way as usize].bytes
+    }
+
+    /// How many cuts and flips that were set as rules have been made.
+    pub fn faults(&self) -> u64 {
+        self.shared.lock().faults
+    }
+
+    /// What connects from now on goes to another address; what is connected stays as it is.
+    pub fn aim(&self, target: SocketAddr) {
+        self.shared.lock().target = target;
+    }
+
+    /// Resets what is connected; what connects then passes.
+    pub fn reset(&self) {
+        hang_up(&mut self.shared.lock());
     }
 
     /// Sets what happens one way from now on.
@@ -195,7 +248,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
-    let server = TcpStream::connect(shared.target)?;
+    let target = shared.lock().target;
+    let server = TcpStream::connect(target)?;
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
         set_socket_recv_buffer_size(stream, BUFFER)?;
@@ -215,24 +269,25 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
 fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let mut piece = [0; PIECE];
     while let Some((rule, most)) = next(shared, way) {
-        let Ok(len) = from.read(&mut piece[..most]) else {
+        let Ok(len @ 1..) = from.read(&mut piece[..most]) else {
             break;
         };
         // The rule may have changed while nothing came.
         let rule = match next(shared, way) {
-            Some((now, _)) if len > 0 => {
-                if now == Rule::Lose {
-                    now
-                } else {
-                    rule
-                }
-            }
-            _ => break,
+            Some((Rule::Lose, _)) => Rule::Lose,
+            Some(_) => rule,
+            None => break,
         };
-        if let Rule::Slow(rate) = rule {
-            thread::sleep(Duration::from_secs_f64(len as f64 / rate as f64));
+        match rule {
+            Rule::Slow(rate) => thread::sleep(Duration::from_secs_f64(len as f64 / rate as f64)),
+            Rule::Delay(time) => thread::sleep(time),
+            Rule::Pass | Rule::Stall | Rule::Lose | Rule::Flip(_) | Rule::Cut | Rule::Sever => {}
         }
-        shared.lock().directions[way as usize].bytes += len as u64;
+        {
+            let mut state = shared.lock();
+            state.corrupt(way, &mut piece[..len]);
+            state.directions[way as usize].bytes += len as u64;
+        }
         if rule != Rule::Lose && to.write_all(&piece[..len]).is_err() {
             break;
         }
@@ -241,16 +296,77 @@ fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let _ = from.shutdown(Shutdown::Read);
 }
 
-/// Waits while the way is stalled. `None` once the link is gone.
+/// Waits while the way is stalled. `None` once the link, or what was connected, is gone.
 fn next(shared: &Shared, way: Way) -> Option<(Rule, usize)> {
     let mut state = shared.lock();
     loop {
-        if state.gone {
-            return None;
-        }
-        match state.directions[way as usize].next() {
+        match state.next(way)? {
             (Rule::Stall, _) => state = shared.changed.wait(state).unwrap(),
             other => return Some(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link to somebody who sends back what comes.
+    fn echo() -> Link {
+        let listener = address::listen();
+        let link = Link::to(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut piece = [0; PIECE];
+                    while let Ok(len @ 1..) = stream.read(&mut piece) {
+                        let _ = stream.write_all(&piece[..len]);
+                    }
+                });
+            }
+        });
+        link
+    }
+
+    /// Sends bytes of zeros, and returns what comes back until the end of the connection or as
+    /// much as was sent.
+    fn exchange(link: &Link, len: usize) -> Vec<u8> {
+        let mut stream = TcpStream::connect(link.address()).unwrap();
+        let _ = stream.write_all(&vec![0; len]);
+        let mut back = Vec::new();
+        let _ = stream.take(len as u64).read_to_end(&mut back);
+        back
+    }
+
+    #[test]
+    fn one_bit_of_one_byte_is_flipped() {
+        let link = echo();
+        link.set_after(Way::Up, 70_000, Rule::Flip(3));
+        let mut expected = vec![0; 100_000];
+        expected[70_000] = 8;
+        assert_eq!(exchange(&link, 100_000), expected);
+        assert_eq!(exchange(&link, 100_000), vec![0; 100_000], "only once");
+        assert_eq!(link.faults(), 1);
+    }
+
+    #[test]
+    fn a_cut_is_made_where_it_was_set_and_comes_back_by_itself() {
+        let link = echo();
+        link.set_after(Way::Down, 12_345, Rule::Cut);
+        assert!(exchange(&link, 50_000).len() <= 12_345);
+        assert_eq!(link.bytes(Way::Down), 12_345);
+        assert_eq!(exchange(&link, 50_000).len(), 50_000);
+        assert_eq!(link.faults(), 1);
+    }
+
+    #[test]
+    fn what_is_severed_stays_so_until_it_is_mended() {
+        let link = echo();
+        link.set_after(Way::Up, 10, Rule::Sever);
+        for _ in 0..2 {
+            assert!(exchange(&link, 20).len() <= 10);
+        }
+        link.mend();
+        assert_eq!(exchange(&link, 20).len(), 20);
     }
 }

@@ -29,16 +29,25 @@ impl LoopFs {
     /// # Errors
     /// If the caller is not root, or a tool is missing or fails.
     pub fn new(size: u64, mkfs_args: &[&str], mount_options: &str) -> Result<Self> {
+        Self::made_by(
+            Command::new("mkfs.btrfs").args(mkfs_args),
+            size,
+            mount_options,
+        )
+    }
+
+    /// Makes a file system by a `mkfs` that takes `-q` and the image, and mounts it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn made_by(mkfs: &mut Command, size: u64, mount_options: &str) -> Result<Self> {
         require_root()?;
         let dir = tempfile::Builder::new()
             .prefix("sendshot-test-")
             .tempdir_in(IMAGES)?;
         let image = dir.path().join("image");
         std::fs::File::create(&image)?.set_len(size)?;
-        run(Command::new("mkfs.btrfs")
-            .arg("-q")
-            .args(mkfs_args)
-            .arg(&image))?;
+        run(mkfs.arg("-q").arg(&image))?;
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount)?;
         mount_loop(&image, &mount, mount_options)?;
@@ -53,16 +62,21 @@ impl LoopFs {
 
 impl Drop for LoopFs {
     fn drop(&mut self) {
-        for _ in 0..UNMOUNT_ATTEMPTS {
-            if run(Command::new("umount").arg(&self.mount)).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
+        unmount(&self.mount);
+    }
+}
+
+/// Unmounts, and if something keeps using the mount, detaches it.
+pub(crate) fn unmount(mount: &Path) {
+    for _ in 0..UNMOUNT_ATTEMPTS {
+        if run(Command::new("umount").arg(mount)).is_ok() {
+            return;
         }
-        eprintln!("{} is still in use; detaching it", self.mount.display());
-        if let Err(e) = run(Command::new("umount").arg("--lazy").arg(&self.mount)) {
-            eprintln!("{e:#}");
-        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("{} is still in use; detaching it", mount.display());
+    if let Err(e) = run(Command::new("umount").arg("--lazy").arg(mount)) {
+        eprintln!("{e:#}");
     }
 }
 

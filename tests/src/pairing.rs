@@ -91,7 +91,15 @@ impl Linked {
     /// If that fails.
     #[track_caller]
     pub fn of(sender: SenderBox) -> Self {
-        let receiver = ReceiverBox::new();
+        Self::between(sender, ReceiverBox::new())
+    }
+
+    /// With boxes that were made otherwise.
+    ///
+    /// # Panics
+    /// If they cannot be paired.
+    #[track_caller]
+    pub fn between(sender: SenderBox, receiver: ReceiverBox) -> Self {
         let link = Link::to(receiver.address());
         pair_at(&sender, &receiver, "nas2", link.address());
         Self {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::command::{self, Output, Running};
 use crate::daemon::Daemon;
-use crate::loopfs::LoopFs;
+use crate::power::Disk;
 use crate::streams;
 use crate::until;
 
@@ -26,8 +26,10 @@ pub const NAME: &str = "nas1";
 pub struct SenderBox {
     /// Its daemon.
     pub daemon: Daemon,
-    fs: LoopFs,
-    dir: TempDir,
+    fs: Disk,
+    home: PathBuf,
+    _dir: TempDir,
+    keys: String,
     pin_parent: bool,
     /// The configured volumes: names and paths.
     volumes: Mutex<BTreeMap<String, PathBuf>>,
@@ -38,6 +40,8 @@ pub struct SenderBox {
 pub struct SenderSetup {
     size: u64,
     mount: String,
+    power: bool,
+    keys: String,
     pin_parent: bool,
     volumes: Vec<Volume>,
 }
@@ -61,6 +65,20 @@ impl SenderSetup {
     #[must_use]
     pub fn mount(mut self, options: &str) -> Self {
         options.clone_into(&mut self.mount);
+        self
+    }
+
+    /// A box whose power can be cut: what it keeps lies on the disk that is cut off.
+    #[must_use]
+    pub fn power(mut self) -> Self {
+        self.power = true;
+        self
+    }
+
+    /// Lines for the top of its configuration.
+    #[must_use]
+    pub fn keys(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.keys);
         self
     }
 
@@ -110,20 +128,24 @@ impl SenderSetup {
     /// If that fails.
     #[track_caller]
     pub fn make(self) -> SenderBox {
-        let fs = LoopFs::new(self.size, &[], &self.mount).unwrap();
+        let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
         let dir = private_dir();
+        let home = fs.home(dir.path());
+        fs::create_dir_all(&home).unwrap();
         for volume in self.volumes.iter().filter(|v| v.create) {
             let path = fs.path().join(&volume.path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             streams::create(&path).unwrap();
         }
-        let file = dir.path().join("sender.toml");
-        let mut daemon = Daemon::new("sendshot-sender", dir.path(), &file);
-        daemon.option("--receivers-dir", &dir.path().join("receivers.d"));
+        let file = home.join("sender.toml");
+        let mut daemon = Daemon::new("sendshot-sender", dir.path(), &home, &file);
+        daemon.option("--receivers-dir", &home.join("receivers.d"));
         let sender = SenderBox {
             daemon,
             fs,
-            dir,
+            home,
+            _dir: dir,
+            keys: self.keys,
             pin_parent: self.pin_parent,
             volumes: Mutex::default(),
         };
@@ -143,11 +165,13 @@ impl SenderBox {
         Self::setup().volume("photos", "photos").start()
     }
 
-    /// A box to be described: 1 GiB and no volume.
+    /// A box to be described: 1 GiB and no volume; it tells of a broken connection at once.
     pub fn setup() -> SenderSetup {
         SenderSetup {
             size: 1 << 30,
             mount: String::new(),
+            power: false,
+            keys: "retry_for = \"0s\"".to_owned(),
             pin_parent: false,
             volumes: Vec::new(),
         }
@@ -165,7 +189,7 @@ impl SenderBox {
 
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
-        self.dir.path().join("sender.toml")
+        self.home.join("sender.toml")
     }
 
     /// Writes a configuration with these volumes: names, and paths from the mount point or
@@ -181,7 +205,7 @@ impl SenderBox {
     }
 
     fn write_config(&self) {
-        let mut config = String::new();
+        let mut config = format!("{}\n", self.keys);
         for (name, path) in &*self.volumes.lock().unwrap() {
             writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
             if self.pin_parent {
@@ -189,6 +213,18 @@ impl SenderBox {
             }
         }
         fs::write(self.config(), config).unwrap();
+        self.fs.sync();
+    }
+
+    /// Cuts its power and switches it on again; its daemon is to be started then. What it had
+    /// said before must not be known to others that go on: cut the link first.
+    ///
+    /// # Panics
+    /// If it was not made for that, or something else than its daemon uses its disk.
+    #[track_caller]
+    pub fn power_cut(&mut self) {
+        let daemon = &mut self.daemon;
+        self.fs.cut(|| daemon.kill_if_alive());
     }
 
     /// Has all volumes keep their last snapshot as parent, or none, and restarts the daemon.
@@ -230,7 +266,7 @@ impl SenderBox {
     /// What pairing writes for a receiver.
     pub fn receiver_file(&self, name: &str) -> PathBuf {
         let file = format!("receivers.d/{name}.toml");
-        self.dir.path().join(file)
+        self.home.join(file)
     }
 
     /// A command of sendshotctl for this box.

@@ -1,0 +1,44 @@
+//! The places at which the daemons can be made to die, by name.
+
+/// The variable of a daemon's environment that arms them.
+pub const VARIABLE: &str = "FAILPOINTS";
+
+/// Whether the daemons were built with them.
+pub const BUILT: bool = cfg!(feature = "failpoints");
+
+/// Those of the sender, in the order of a push.
+pub const SENDER: [&str; 11] = [
+    "snapshot-record",
+    "snapshot-made",
+    "snapshot-noted",
+    "capture-saved",
+    "begin-noted",
+    "mark-written",
+    "end-announced",
+    "acknowledged-noted",
+    "release-snapshot",
+    "release-committed",
+    "prune-record",
+];
+
+/// Those of the receiver, in the order of a push.
+pub const RECEIVER: [&str; 10] = [
+    "partial-noted",
+    "staging-made",
+    "checkpoint-flushed",
+    "checkpoint-made",
+    "checkpoint-old-dropped",
+    "commit-flushed",
+    "commit-received",
+    "commit-snapshot",
+    "commit-destroyed",
+    "partial-forgotten",
+];
+
+/// What arms a place: the daemon dies there after it has passed it so many times.
+pub fn armed(name: &str, passed: u64) -> String {
+    match passed {
+        0 => format!("{name}=1*return"),
+        n => format!("{name}={n}*off->1*return"),
+    }
+}

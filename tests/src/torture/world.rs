@@ -1,0 +1,217 @@
+//! The boxes of a life, and what they hold by what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::command::Output;
+use crate::exact::Reference;
+use crate::fail_points;
+use crate::liar::Lie;
+use crate::link::Way;
+use crate::pairing::Linked;
+use crate::random::Random;
+use crate::receiver_box::ReceiverBox;
+use crate::sender_box::SenderBox;
+use crate::torture::check::Parent;
+use crate::torture::kind::Kind;
+use crate::torture::table::Went;
+use crate::torture::volume;
+
+/// Whether the daemons know the keys of their configuration for going on with a push.
+const THEY_RESUME: bool = false;
+
+/// Short, so that a push whose receiver stays away is over soon.
+const SENDER_KEYS: &str = "retry_for = \"2s\"";
+/// Often, so that small pushes have checkpoints.
+const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
+
+/// The boxes' disks: sparse, and room for all copies of a life.
+const DISK: u64 = 1 << 30;
+
+/// About what goes up with a push that has nothing to send, in bytes.
+const GREETING: u64 = 6000;
+
+/// A copy, and which state of the volume it is of.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) path: PathBuf,
+    pub(super) state: usize,
+}
+
+/// About what a push takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Measure {
+    /// Bytes each way.
+    pub(super) bytes: [u64; 2],
+    pub(super) time: Duration,
+}
+
+/// The boxes of a life.
+#[derive(Debug)]
+pub(super) struct World {
+    /// The states the volume was pushed in, one after the other. Before the boxes, to be dropped
+    /// before them.
+    pub(super) states: Vec<Reference>,
+    pub(super) boxes: Linked,
+    seed: u64,
+    /// By UUID.
+    pub(super) copies: BTreeMap<String, Copy>,
+    /// The copy of the last push that nothing stood in the way of.
+    pub(super) last: String,
+    /// What the sender was told is held, and is not.
+    pub(super) lied: BTreeSet<String>,
+    pub(super) full: Measure,
+    pub(super) incremental: Measure,
+    /// The last lie that was told, for who reads of a failure.
+    pub(super) lie: Option<Lie>,
+}
+
+impl World {
+    /// New boxes of which a volume has been pushed.
+    pub(super) fn new(seed: u64) -> Self {
+        let (mut sender, mut receiver) = (SenderBox::setup(), ReceiverBox::setup());
+        if THEY_RESUME {
+            (sender, receiver) = (sender.keys(SENDER_KEYS), receiver.keys(RECEIVER_KEYS));
+        }
+        let sender = sender.volume("photos", "photos").size(DISK).power();
+        let receiver = receiver.size(DISK).power();
+        let mut world = Self {
+            states: Vec::new(),
+            boxes: Linked::between(sender.start(), receiver.start()),
+            seed,
+            copies: BTreeMap::new(),
+            last: String::new(),
+            lied: BTreeSet::new(),
+            full: Measure::default(),
+            incremental: Measure::default(),
+            lie: None,
+        };
+        volume::fill(&mut Random::new(seed), &world.boxes.sender.photos());
+        world.keep_state();
+        let (pushed, measure) = world.honest_push();
+        (world.full, world.incremental) = (measure, measure);
+        world.check(&pushed, 0, Parent::None, &BTreeSet::new());
+        world
+    }
+
+    /// Keeps the volume's state to compare copies with. It is on the disk then.
+    pub(super) fn keep_state(&mut self) {
+        let sender = &self.boxes.sender;
+        let state = Reference::of(sender.fs(), &sender.photos());
+        self.states.push(state);
+    }
+
+    /// Changes the volume, has a fault happen to a push, heals everything, pushes, and checks.
+    pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
+        let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
+        let full = random.once_in(4);
+        let written = volume::change(&mut random, &self.boxes.sender.photos());
+        self.keep_state();
+        let since = self.states.len() - 1;
+        self.incremental.bytes[Way::Up as usize] = written + GREETING;
+        let (mut went, told) = self.struck_push(kind, full, &mut random);
+        self.heal();
+        if kind == Kind::Lie {
+            self.note_false_acknowledgements();
+        }
+        if random.once_in(2) {
+            volume::change(&mut random, &self.boxes.sender.photos());
+            self.keep_state();
+        }
+        let before = self.held_uuids();
+        let (pushed, measure) = self.honest_push();
+        if pushed["parent"] != Value::Null {
+            self.incremental = measure;
+        }
+        let resumed = |report: &Value| !report["resumed_at"].is_null();
+        went.resumed = resumed(&pushed) || told.as_ref().is_some_and(resumed);
+        let parent = match full {
+            true => Parent::NotAskedFor,
+            false => Parent::Common,
+        };
+        self.check(&pushed, since, parent, &before);
+        if let Some(told) = told.filter(|_| kind != Kind::Lie) {
+            self.check_told(&told, since);
+        }
+        went
+    }
+
+    /// A push with nothing in its way.
+    fn honest_push(&self) -> (Value, Measure) {
+        let link = &self.boxes.link;
+        let bytes = || [Way::Up, Way::Down].map(|way| link.bytes(way));
+        let (before, began) = (bytes(), Instant::now());
+        let sender = &self.boxes.sender;
+        let pushed = sender.ctl(&["push", "--json", "nas2:photos"]);
+        let pushed = report(&pushed.success());
+        sender.wait_until_released();
+        let (after, time) = (bytes(), began.elapsed());
+        let bytes = [after[0] - before[0], after[1] - before[1]];
+        (pushed, Measure { bytes, time })
+    }
+
+    /// Everything works again: the link is honest, both daemons run, and die nowhere.
+    fn heal(&mut self) {
+        let Linked {
+            sender,
+            link,
+            receiver,
+        } = &mut self.boxes;
+        link.aim(receiver.address());
+        link.mend();
+        for daemon in [&mut receiver.daemon, &mut sender.daemon] {
+            if daemon.is_armed() && daemon.runs() {
+                daemon.stop();
+            }
+            daemon.clear_env();
+            if !daemon.runs() {
+                daemon.start();
+            }
+        }
+    }
+
+    /// Makes a daemon die at a place, from its next start on, which is now.
+    pub(super) fn arm(daemon: &mut crate::daemon::Daemon, places: &[&str], random: &mut Random) {
+        daemon.stop();
+        let passed = match random.once_in(3) {
+            true => random.below(4),
+            false => 0,
+        };
+        let armed = fail_points::armed(random.pick(places), passed);
+        daemon.env(fail_points::VARIABLE, &armed);
+        daemon.start();
+    }
+
+    /// Prints what is needed to understand a failure.
+    pub(super) fn show(&self, lines: usize) {
+        if let Some(lie) = self.lie {
+            println!("  the last lie: {lie:?}");
+        }
+        let Linked {
+            sender, receiver, ..
+        } = &self.boxes;
+        for (name, daemon) in [("sender", &sender.daemon), ("receiver", &receiver.daemon)] {
+            let log = daemon.log();
+            let all: Vec<_> = log.lines().collect();
+            println!("--- the end of the log of the {name}");
+            for line in &all[all.len().saturating_sub(lines)..] {
+                println!("{line}");
+            }
+        }
+        println!("---");
+    }
+
+    /// Lets the boxes go without further complaints.
+    pub(super) fn forgive(&mut self) {
+        self.boxes.sender.daemon.forgive();
+        self.boxes.receiver.daemon.forgive();
+    }
+}
+
+/// What a push reported of the newest state. One that finished another before has two reports.
+pub(super) fn report(output: &Output) -> Value {
+    output.jsons().pop().expect("a push that succeeds reports")
+}
