@@ -41,10 +41,18 @@ impl LoopFs {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn made_by(mkfs: &mut Command, size: u64, mount_options: &str) -> Result<Self> {
+        Self::made_in(Path::new(IMAGES), mkfs, size, mount_options)
+    }
+
+    /// The same with its image in a directory: on a disk that fails, for example.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn made_in(dir: &Path, mkfs: &mut Command, size: u64, mount_options: &str) -> Result<Self> {
         require_root()?;
         let dir = tempfile::Builder::new()
             .prefix("sendshot-test-")
-            .tempdir_in(IMAGES)?;
+            .tempdir_in(dir)?;
         let image = dir.path().join("image");
         std::fs::File::create(&image)?.set_len(size)?;
         run(mkfs.arg("-q").arg(&image))?;
