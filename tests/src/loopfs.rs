@@ -20,7 +20,7 @@ const UNMOUNT_ATTEMPTS: u32 = 30;
 pub struct LoopFs {
     mount: PathBuf,
     /// Holds the image and the mount point; removed after the unmount.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl LoopFs {
@@ -59,12 +59,21 @@ impl LoopFs {
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount)?;
         mount_loop(&image, &mount, mount_options)?;
-        Ok(Self { mount, _dir: dir })
+        Ok(Self { mount, dir })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Unmounts it and mounts it again, as after a fault that is mended.
+    ///
+    /// # Errors
+    /// If something uses it, or it cannot be mounted.
+    pub fn remount(&self) -> Result<()> {
+        run(Command::new("umount").arg(&self.mount))?;
+        mount_loop(&self.dir.path().join("image"), &self.mount, "")
     }
 }
 
