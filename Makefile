@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz torture sizes bench memory growth boot-test packages
+.PHONY: help build demo test check lint unit scenarios fuzz torture resume sizes bench memory growth boot-test packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,15 +33,18 @@ unit: ## Tests beside the code
 	$(CARGO) test --workspace --exclude sendshot-tests --locked
 
 scenarios: ## Tests on real btrfs
-	$(CARGO) build --workspace --bins --locked
-	$(CARGO) test -p sendshot-tests --locked -- --test-threads=$(TEST_THREADS)
+	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints
+	$(CARGO) test -p sendshot-tests --locked --features failpoints -- --test-threads=$(TEST_THREADS)
 
 fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUNDS=6
 	$(CARGO) run --locked -p sendshot-tests --bin fuzz -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
 
 torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUTS=1000 KILLS_SENDER=300 LIES=100 ...
-	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints
 	target/debug/torture
+
+resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin resume -- $(or $(MIB),4096)
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory
