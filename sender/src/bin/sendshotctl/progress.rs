@@ -19,6 +19,8 @@ pub struct Progress {
     name: String,
     stage: String,
     stage_began: Instant,
+    /// Bytes that were there when this stage began to tell of them: a resumed push has them from before.
+    stage_bytes: Option<u64>,
     began: Instant,
 }
 
@@ -39,6 +41,7 @@ impl Progress {
             name,
             stage: "start".to_owned(),
             stage_began: Instant::now(),
+            stage_bytes: None,
             began: Instant::now(),
         }
     }
@@ -47,28 +50,33 @@ impl Progress {
     pub fn stage(&mut self, stage: PushStage) {
         self.stage = stage.stage;
         self.stage_began = Instant::now();
+        self.stage_bytes = None;
         let line = match stage.detail.as_str() {
             "" => format!("{}: {}", self.name, self.stage),
             detail => format!("{}: {} – {detail}", self.name, self.stage),
         };
-        match &self.live {
-            Some(bar) => bar.set_message(line),
-            None => self.output.note(&line),
+        match (&self.live, self.stage.as_str()) {
+            // Why it takes longer is worth more than a moment.
+            (Some(_), "retry" | "resume") => self.say(&line),
+            (Some(bar), _) => bar.set_message(line),
+            (None, _) => self.output.note(&line),
         }
     }
 
     /// Bytes went over.
-    pub fn progress(&self, progress: &PushProgress) {
+    pub fn progress(&mut self, progress: &PushProgress) {
+        let before = *self.stage_bytes.get_or_insert(progress.stream_bytes);
         let Some(bar) = &self.live else { return };
+        let moved = progress.stream_bytes.saturating_sub(before);
         let time = self.stage_began.elapsed();
         bar.set_message(format!(
             "{}: {}  {}  {}  {}{}",
             self.name,
             self.stage,
             human::bytes_human(progress.stream_bytes),
-            human::rate(progress.stream_bytes, time),
+            human::rate(moved, time),
             human::duration(self.began.elapsed()),
-            rest(progress, time),
+            rest(progress, moved, time),
         ));
     }
 
@@ -82,13 +90,13 @@ impl Progress {
 }
 
 /// How much is done and how long the rest will take, if the engine knows.
-fn rest(progress: &PushProgress, time: Duration) -> String {
+fn rest(progress: &PushProgress, moved: u64, time: Duration) -> String {
     let (done, total) = (progress.stream_bytes as f64, progress.total_bytes as f64);
-    if total == 0.0 || done == 0.0 {
+    if total == 0.0 || moved == 0 {
         return String::new();
     }
     let share = (done / total).min(1.0);
-    let left = time.as_secs_f64() * (1.0 - share) / share;
+    let left = time.as_secs_f64() * (total - done).max(0.0) / moved as f64;
     let left = Duration::try_from_secs_f64(left).unwrap_or_default();
     format!("  {:.0} %, {} left", share * 100.0, human::duration(left))
 }
