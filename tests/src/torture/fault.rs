@@ -1,7 +1,8 @@
 //! A push to which a fault happens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::command::{Output, Running};
@@ -18,7 +19,7 @@ use crate::torture::world::{Measure, World, report};
 /// How long a fault lasts at most that heals while its push goes on.
 const LASTING: Duration = Duration::from_millis(60);
 
-/// How long a liar is listened to after its lie.
+/// How long a liar is listened to after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
 
 /// Exit codes of a push that could not be made by nobody's mistake: it failed, the receiver was not
@@ -61,6 +62,7 @@ impl World {
             Kind::PowerReceiver => self.power(Side::Receiver, full, measure, random),
             Kind::LostAck => self.lie(Lie::SwallowCommit, full, random),
             Kind::Lie => self.lie(random.pick(&LIES), full, random),
+            Kind::Cancel => self.cancel(full, measure, random),
         };
         let survived = output.code == 0;
         assert!(
@@ -82,6 +84,19 @@ impl World {
         };
         let arguments = [&["push", "--json", "nas2:photos"], options].concat();
         self.boxes.sender.ctl_start(&arguments)
+    }
+
+    fn cancel(&self, full: bool, measure: Measure, random: &mut Random) -> (bool, Output) {
+        let before = self.boxes.link.bytes(Way::Up);
+        let mut push = self.start_push(full);
+        // Earlier, the command dies of the signal, and it is open whether the daemon has heard of it.
+        let begun = self.comes_when(&mut push, |world| world.boxes.link.bytes(Way::Up) > before);
+        let moment = self.moment(random, measure);
+        let struck = begun && self.comes(moment, &mut push);
+        if struck {
+            push.signal(Signal::INT);
+        }
+        (struck, finish(push))
     }
 
     fn broken_link(
@@ -113,6 +128,13 @@ impl World {
             }
             _ => self.comes_when(&mut push, |_| link.faults() > faults) || link.faults() > faults,
         };
+        if struck && matches!(rule, Rule::Flip(_)) {
+            // A length that was changed has the other side wait for what does not come.
+            let patience = Moment::At(Instant::now() + LISTENING);
+            if self.comes(patience, &mut push) {
+                link.reset();
+            }
+        }
         let stays = rule == Rule::Sever && random.once_in(3);
         if struck && !stays {
             pause(random, LASTING);
@@ -238,7 +260,7 @@ impl World {
         let mut push = self.start_push(full);
         let told = self.comes_when(&mut push, |_| liar.told() > 0);
         if told {
-            let patience = Moment::At(std::time::Instant::now() + LISTENING);
+            let patience = Moment::At(Instant::now() + LISTENING);
             if !matches!(lie, Lie::SwallowCommit) || random.once_in(3) {
                 self.comes(patience, &mut push);
             }

@@ -17,6 +17,17 @@ pub(super) struct Went {
     pub(super) resumed: bool,
 }
 
+impl Went {
+    /// What to tell of several pushes.
+    pub(super) fn and(self, next: Self) -> Self {
+        Self {
+            struck: self.struck || next.struck,
+            survived: next.survived,
+            resumed: self.resumed || next.resumed,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     passed: u64,

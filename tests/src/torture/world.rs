@@ -24,7 +24,7 @@ use crate::torture::volume;
 const THEY_RESUME: bool = false;
 
 /// Short, so that a push whose receiver stays away is over soon.
-const SENDER_KEYS: &str = "retry_for = \"2s\"";
+const SENDER_KEYS: &str = "retry_for = \"1s\"";
 /// Often, so that small pushes have checkpoints.
 const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
 
@@ -33,6 +33,9 @@ const DISK: u64 = 1 << 30;
 
 /// About what goes up with a push that has nothing to send, in bytes.
 const GREETING: u64 = 6000;
+
+/// How many pushes a fault happens to before one is left alone.
+const STRIKES: &[u64] = &[1, 1, 1, 1, 1, 2, 2, 4];
 
 /// A copy, and which state of the volume it is of.
 #[derive(Debug)]
@@ -104,39 +107,51 @@ impl World {
         self.states.push(state);
     }
 
-    /// Changes the volume, has a fault happen to a push, heals everything, pushes, and checks.
+    /// Has a fault happen to a push, or to one after the other, heals everything, pushes, and checks.
     pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
         let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
-        let full = random.once_in(4);
-        let written = volume::change(&mut random, &self.boxes.sender.photos());
-        self.keep_state();
-        let since = self.states.len() - 1;
-        self.incremental.bytes[Way::Up as usize] = written + GREETING;
-        let (mut went, told) = self.struck_push(kind, full, &mut random);
-        self.heal();
+        let (since, mut went, mut told) = (self.states.len(), Went::default(), Vec::new());
+        let mut parent = Parent::Common;
+        for strike in 0..random.pick(STRIKES) {
+            if strike == 0 || random.once_in(3) {
+                let written = self.change(&mut random);
+                self.incremental.bytes[Way::Up as usize] = written + GREETING;
+            }
+            let full = random.once_in(4);
+            if full {
+                parent = Parent::NotAskedFor;
+            }
+            let (now, report) = self.struck_push(kind, full, &mut random);
+            went = went.and(now);
+            told.extend(report.map(|report| (report, self.states.len() - 1)));
+            self.heal();
+        }
         if kind == Kind::Lie {
             self.note_false_acknowledgements();
+            told.clear();
         }
         if random.once_in(2) {
-            volume::change(&mut random, &self.boxes.sender.photos());
-            self.keep_state();
+            self.change(&mut random);
         }
         let before = self.held_uuids();
         let (pushed, measure) = self.honest_push();
         if pushed["parent"] != Value::Null {
             self.incremental = measure;
         }
-        let resumed = |report: &Value| !report["resumed_at"].is_null();
-        went.resumed = resumed(&pushed) || told.as_ref().is_some_and(resumed);
-        let parent = match full {
-            true => Parent::NotAskedFor,
-            false => Parent::Common,
-        };
+        let reports = told.iter().map(|(report, _)| report).chain([&pushed]);
+        went.resumed = reports.into_iter().any(|r| !r["resumed_at"].is_null());
         self.check(&pushed, since, parent, &before);
-        if let Some(told) = told.filter(|_| kind != Kind::Lie) {
-            self.check_told(&told, since);
+        for (report, state) in told {
+            self.check_told(&report, state);
         }
         went
+    }
+
+    /// Changes the volume and keeps that state. Returns about how many bytes were written.
+    fn change(&mut self, random: &mut Random) -> u64 {
+        let written = volume::change(random, &self.boxes.sender.photos());
+        self.keep_state();
+        written
     }
 
     /// A push with nothing in its way.
