@@ -34,6 +34,8 @@ pub enum Code {
     Io,
     /// The receiver is stopping.
     ShuttingDown,
+    /// The transfer cannot be taken up where the sender wants to.
+    ResumeImpossible,
 }
 
 /// A failure as the receiver tells it.
@@ -103,6 +105,7 @@ impl From<v1::FailureCode> for Code {
             Wire::RootMissing => Code::RootMissing,
             Wire::Io => Code::Io,
             Wire::ShuttingDown => Code::ShuttingDown,
+            Wire::ResumeImpossible => Code::ResumeImpossible,
         }
     }
 }
@@ -122,6 +125,7 @@ impl From<Code> for v1::FailureCode {
             Code::RootMissing => Self::RootMissing,
             Code::Io => Self::Io,
             Code::ShuttingDown => Self::ShuttingDown,
+            Code::ResumeImpossible => Self::ResumeImpossible,
         }
     }
 }

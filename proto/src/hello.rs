@@ -12,6 +12,18 @@ pub const VERSION: u32 = 1;
 /// Feature: the receiver applies send streams of version 2.
 const STREAM_V2: &str = "stream-v2";
 
+/// Feature: the receiver keeps partials of resumable transfers.
+const RESUME: &str = "resume";
+
+/// Whether a peer has a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// It does.
+    Has,
+    /// It does not, or is older.
+    Lacks,
+}
+
 /// A sender's greeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -32,6 +44,8 @@ pub struct Welcome {
     pub version: u32,
     /// Highest send stream version the receiver applies.
     pub stream_version: u32,
+    /// Whether it keeps partials to resume.
+    pub resume: Support,
     /// Program and version, for logs.
     pub software: String,
     /// The receiver.
@@ -68,7 +82,7 @@ impl From<Hello> for v1::HelloRequest {
         Self {
             version_min: hello.version_min,
             version_max: hello.version_max,
-            features: vec![STREAM_V2.into()],
+            features: vec![STREAM_V2.into(), RESUME.into()],
             software: hello.software,
             receiver_id: hello
                 .receiver
@@ -85,10 +99,15 @@ impl TryFrom<v1::HelloResponse> for Welcome {
         if message.version != VERSION {
             return Err(Malformed::Value("version"));
         }
-        let v2 = message.features.iter().any(|name| name == STREAM_V2);
+        let has = |feature| message.features.iter().any(|name| name == feature);
         Ok(Self {
             version: message.version,
-            stream_version: if v2 { 2 } else { 1 },
+            stream_version: if has(STREAM_V2) { 2 } else { 1 },
+            resume: if has(RESUME) {
+                Support::Has
+            } else {
+                Support::Lacks
+            },
             software: printable(&message.software).chars().take(100).collect(),
             receiver: ReceiverId::from_bytes(id_bytes(&message.receiver_id, "receiver_id")?),
         })
@@ -97,11 +116,13 @@ impl TryFrom<v1::HelloResponse> for Welcome {
 
 impl From<Welcome> for v1::HelloResponse {
     fn from(welcome: Welcome) -> Self {
-        let features = if welcome.stream_version >= 2 {
-            vec![STREAM_V2.into()]
-        } else {
-            Vec::new()
-        };
+        let mut features = Vec::new();
+        if welcome.stream_version >= 2 {
+            features.push(STREAM_V2.into());
+        }
+        if welcome.resume == Support::Has {
+            features.push(RESUME.into());
+        }
         Self {
             version: welcome.version,
             features,

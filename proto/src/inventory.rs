@@ -1,10 +1,11 @@
 //! What a receiver holds of a volume.
 
-use sendshot_model::{VolumeId, VolumeName};
+use sendshot_model::{TransferId, VolumeId, VolumeName};
 use uuid::Uuid;
 
 use crate::failure::{Failure, printable};
 use crate::malformed::{self, Malformed};
+use crate::resume::{self, Partial};
 use crate::v1;
 
 /// A volume as both sides name it.
@@ -40,6 +41,17 @@ pub struct Inventory {
     pub copies: Vec<HeldCopy>,
     /// Whether a push was at work, whose copy may be missing.
     pub push_at_work: bool,
+    /// Transfers of the volume that broke off.
+    pub partials: Vec<Partial>,
+}
+
+/// What a sender asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// About which volume.
+    pub volume: VolumeKey,
+    /// The transfer it is about to resume: a call that still carries it is dead.
+    pub resuming: Option<TransferId>,
 }
 
 impl VolumeKey {
@@ -55,19 +67,31 @@ impl VolumeKey {
     }
 }
 
-impl TryFrom<v1::InventoryRequest> for VolumeKey {
+impl TryFrom<v1::InventoryRequest> for Question {
     type Error = Malformed;
 
     fn try_from(message: v1::InventoryRequest) -> Result<Self, Malformed> {
-        Self::parse(&message.volume_id, &message.volume_name)
+        let resuming = match message.transfer_id.as_slice() {
+            [] => None,
+            bytes => {
+                let id = malformed::id_bytes(bytes, "transfer_id")?;
+                Some(TransferId::from_bytes(id))
+            }
+        };
+        Ok(Self {
+            volume: VolumeKey::parse(&message.volume_id, &message.volume_name)?,
+            resuming,
+        })
     }
 }
 
-impl From<&VolumeKey> for v1::InventoryRequest {
-    fn from(volume: &VolumeKey) -> Self {
+impl From<Question> for v1::InventoryRequest {
+    fn from(question: Question) -> Self {
+        let resuming = question.resuming.map(|id| id.to_bytes().to_vec());
         Self {
-            volume_id: volume.id.to_bytes().to_vec(),
-            volume_name: volume.name.to_string(),
+            volume_id: question.volume.id.to_bytes().to_vec(),
+            volume_name: question.volume.name.to_string(),
+            transfer_id: resuming.unwrap_or_default(),
         }
     }
 }
@@ -117,6 +141,7 @@ pub fn parse_response(
         directory: printable(&message.directory),
         copies,
         push_at_work: message.push_at_work,
+        partials: resume::partials(message.partials)?,
     }))
 }
 
@@ -128,6 +153,7 @@ pub fn response(outcome: Result<Inventory, Failure>) -> v1::InventoryResponse {
             copies: inventory.copies.into_iter().map(Into::into).collect(),
             failure: None,
             push_at_work: inventory.push_at_work,
+            partials: inventory.partials.into_iter().map(Into::into).collect(),
         },
         Err(failure) => v1::InventoryResponse {
             failure: Some(failure.into()),

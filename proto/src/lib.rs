@@ -9,6 +9,7 @@ pub mod hello;
 pub mod inventory;
 pub mod malformed;
 pub mod refusal;
+pub mod resume;
 pub mod transfer;
 
 /// Generated messages and services.

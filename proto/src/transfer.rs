@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::failure::{Failure, printable};
 use crate::inventory::VolumeKey;
 use crate::malformed::{self, Malformed};
+use crate::resume::{CheckpointPolicy, Point};
 use crate::v1;
 
 /// Largest segment a receiver takes, in bytes: bounds what a message can make it hold.
@@ -43,7 +44,7 @@ impl Chain {
     }
 
     /// Parses a field.
-    fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         bytes.try_into().map(Self).map_err(|_| Malformed::Length {
             field: "chain",
             len: bytes.len(),
@@ -78,6 +79,20 @@ pub struct Begin {
     pub taken_at: i64,
     /// Send stream version, 1 or 2.
     pub stream_version: u32,
+    /// Whether it can be taken up again when it breaks off.
+    pub resumable: Resumable,
+    /// Where to take it up; `None` to begin it.
+    pub resume_at: Option<Point>,
+}
+
+/// Whether a transfer can be taken up again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resumable {
+    /// Its segments end between commands, and its stream can be made again from there.
+    Yes,
+    /// It starts over.
+    #[default]
+    No,
 }
 
 /// A piece of the stream.
@@ -89,6 +104,18 @@ pub struct Segment {
     pub data: Bytes,
     /// Chain value behind it.
     pub chain: Chain,
+    /// Whether a checkpoint is worth taking behind it.
+    pub mark: Mark,
+}
+
+/// Whether the sender durably knows the chain value behind a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// It does: it can resume there after a crash.
+    Durable,
+    /// Only as long as it lives.
+    #[default]
+    None,
 }
 
 /// From sender to receiver.
@@ -110,10 +137,17 @@ pub enum Up {
 /// From receiver to sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
-    /// Ready; the stream is wanted from this offset.
-    Accepted(u64),
+    /// Ready.
+    Accepted {
+        /// The stream is wanted from this offset.
+        resume_at: u64,
+        /// When checkpoints are taken.
+        checkpoints: CheckpointPolicy,
+    },
     /// Applied up to this offset.
     Applied(u64),
+    /// Durable up to this offset.
+    Checkpoint(u64),
     /// The copy exists, durably.
     Committed {
         /// Its name.
@@ -183,6 +217,12 @@ impl TryFrom<v1::Begin> for Begin {
             parent,
             taken_at: message.taken_at,
             stream_version: message.stream_version,
+            resumable: if message.resumable {
+                Resumable::Yes
+            } else {
+                Resumable::No
+            },
+            resume_at: message.resume_at.map(Point::try_from).transpose()?,
         })
     }
 }
@@ -201,6 +241,8 @@ impl From<Begin> for v1::Begin {
             }),
             taken_at: begin.taken_at,
             stream_version: begin.stream_version,
+            resumable: begin.resumable == Resumable::Yes,
+            resume_at: begin.resume_at.map(Into::into),
         }
     }
 }
@@ -216,6 +258,11 @@ impl TryFrom<v1::Segment> for Segment {
             offset: message.offset,
             data: message.data,
             chain: Chain::parse(&message.chain)?,
+            mark: if message.marked {
+                Mark::Durable
+            } else {
+                Mark::None
+            },
         })
     }
 }
@@ -226,6 +273,7 @@ impl From<Segment> for v1::Segment {
             offset: segment.offset,
             data: segment.data,
             chain: segment.chain.0.to_vec(),
+            marked: segment.mark == Mark::Durable,
         }
     }
 }
@@ -237,13 +285,20 @@ impl TryFrom<v1::TransferDown> for Down {
         use v1::transfer_down::Message;
         Ok(
             match message.message.ok_or(Malformed::Missing("message"))? {
-                Message::Accepted(accepted) => Down::Accepted(accepted.resume_at),
+                Message::Accepted(accepted) => Down::Accepted {
+                    resume_at: accepted.resume_at,
+                    checkpoints: CheckpointPolicy {
+                        bytes: accepted.checkpoint_bytes,
+                        milliseconds: accepted.checkpoint_milliseconds,
+                    },
+                },
                 Message::Applied(applied) => Down::Applied(applied.offset),
                 Message::Committed(committed) => Down::Committed {
                     name: printable(&committed.name),
                     directory: printable(&committed.directory),
                 },
                 Message::Failure(failure) => Down::Failure(failure.into()),
+                Message::Checkpoint(checkpoint) => Down::Checkpoint(checkpoint.offset),
             },
         )
     }
@@ -253,12 +308,20 @@ impl From<Down> for v1::TransferDown {
     fn from(down: Down) -> Self {
         use v1::transfer_down::Message;
         let message = match down {
-            Down::Accepted(resume_at) => Message::Accepted(v1::Accepted { resume_at }),
+            Down::Accepted {
+                resume_at,
+                checkpoints,
+            } => Message::Accepted(v1::Accepted {
+                resume_at,
+                checkpoint_bytes: checkpoints.bytes,
+                checkpoint_milliseconds: checkpoints.milliseconds,
+            }),
             Down::Applied(offset) => Message::Applied(v1::Applied { offset }),
             Down::Committed { name, directory } => {
                 Message::Committed(v1::Committed { name, directory })
             }
             Down::Failure(failure) => Message::Failure(failure.into()),
+            Down::Checkpoint(offset) => Message::Checkpoint(v1::Checkpoint { offset }),
         };
         Self {
             message: Some(message),
@@ -285,6 +348,7 @@ mod tests {
                 offset: 0,
                 data: vec![0; len].into(),
                 chain: vec![0; 32],
+                marked: false,
             };
             assert!(Segment::try_from(message).is_err());
         }
@@ -306,6 +370,11 @@ mod tests {
             }),
             taken_at: 1,
             stream_version: 2,
+            resumable: Resumable::Yes,
+            resume_at: Some(Point {
+                offset: 9,
+                chain: Chain([7; 32]),
+            }),
         };
         let up = Up::Begin(begin);
         assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);

@@ -4,32 +4,30 @@
 //! Steps, and what a crash after each leaves:
 //!
 //! 1. Check the root, find or make the volume's directory. — At most an empty directory.
-//! 2. Apply the stream to a staging subvolume. — A staging subvolume, which the next start
-//!    deletes: nothing is ever applied over it again.
+//! 2. Apply the stream to a staging subvolume, with a checkpoint now and then; see
+//!    [`mod@crate::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
+//!    applied over it again. The last checkpoint stays, and the push goes on from it.
 //! 3. Commit; see [`mod@sendshot_apply::commit`]. — At last the copy, durable.
+//! 4. Forget the partial. — Checkpoints of a push whose copy is there; the next start deletes them.
+//!
+//! When only the connection breaks, the [`Intake`] waits as it is for its sender to come back.
 
-use std::error::Error as StdError;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::io::Errno;
-use sendshot_apply::commit::{CommitError, Committed, Taken, commit};
-use sendshot_apply::parent::{self, FindError, Trust};
-use sendshot_apply::staging::{Area, Staged, StagingError};
-use sendshot_apply::{
-    Announced, CloneSources, Host, Identity, Policies, Session, SessionError, Subvolumes,
-};
-use sendshot_model::CopyName;
+use sendshot_apply::staging::Area;
+use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
+use sendshot_model::{CopyName, TransferId};
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::transfer::{Begin, Chain, ParentRef, Segment, Up};
+use sendshot_proto::resume::{CheckpointPolicy, Point};
+use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
+use crate::checkpoint::Checkpoints;
+use crate::failures::{hash_mismatch, io_failure, rule_broken, session_failure};
 use crate::holdings::{self, Caller, VolumeDir};
-use crate::root::{OpenRoot, Root};
-
-/// What names of staging subvolumes begin with; only those are ever swept.
-pub const STAGING_PREFIX: &str = "push-";
+use crate::partials::{self, Checkpoint, Record};
+use crate::root::Root;
+use crate::staging_host::StagingHost;
 
 /// One push to take in.
 #[derive(Debug)]
@@ -40,6 +38,19 @@ pub struct Work {
     pub caller: Caller,
     /// What was announced.
     pub begin: Begin,
+    /// When checkpoints are taken.
+    pub checkpoints: CheckpointPolicy,
+    /// What was applied before the connection broke; of another push perhaps.
+    pub waiting: Option<Box<Intake>>,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of the sender.
+    Up(Up),
+    /// The sender is not welcome any more, or does not keep to the contract.
+    Unwelcome,
 }
 
 /// A copy that was made.
@@ -53,86 +64,277 @@ pub struct Received {
     pub stream_bytes: u64,
 }
 
-/// Why there is no copy.
+/// How the input ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The stream is complete.
+    Whole,
+    /// The connection broke, or the sender hung up.
+    Broken,
+    /// Nothing of this sender is wanted.
+    Unwelcome,
+}
+
+/// What is told on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Applied up to this offset.
+    Applied(u64),
+    /// Safe up to this offset.
+    Checkpoint(u64),
+}
+
+/// A push as far as it was applied. Dropping it deletes its staging; its checkpoints stay.
 #[derive(Debug)]
-pub enum Error {
-    /// To be told to the sender.
-    Failed(Failure),
-    /// The sender went away or gave up; nobody is there to be told.
-    Abandoned,
-}
-
-impl<T: Into<Failure>> From<T> for Error {
-    fn from(failure: T) -> Self {
-        Self::Failed(failure.into())
-    }
-}
-
-/// Takes in a push. `accepted` runs when the receiver is ready for segments, `applied` after
-/// each of them with the offset behind it. Blocks; on any error nothing of the push is left.
-///
-/// # Errors
-/// See [`Error`].
-pub fn run(
-    work: Work,
-    mut input: mpsc::Receiver<Up>,
-    accepted: impl FnOnce(),
-    mut applied: impl FnMut(u64),
-) -> Result<Received, Error> {
-    let root = work.root.open()?;
-    let dir = holdings::find_or_create(&root, &work.caller, &work.begin.volume)
-        .map_err(|e| io_failure("prepare the volume's directory", &e))?; // 1
-    refuse_what_is_held(&dir, &work.begin)?;
-    let name = copy_name(work.begin.taken_at)?;
-    let host = StagingHost::new(&root, &dir, work.begin)?;
-    let mut session = Session::new(host, Subvolumes::One, Policies::default());
-    accepted();
-    let mut progress = Progress::default();
-    loop {
-        match input.blocking_recv().ok_or(Error::Abandoned)? {
-            Up::Segment(segment) => {
-                progress.check(&segment)?;
-                session.feed(&segment.data).map_err(session_failure)?;
-                applied(progress.offset);
-            }
-            Up::End { length, chain } => {
-                progress.check_end(length, chain)?;
-                break;
-            }
-            Up::Begin(_) => return Err(rule_broken("the push was begun twice").into()),
-        }
-    }
-    let host = session.finish().map_err(session_failure)?; // 2
-    let copy = host.commit(&dir, &name)?; // 3
-    Ok(Received {
-        name: copy.name.to_string_lossy().into_owned(),
-        directory: dir.name,
-        stream_bytes: progress.offset,
-    })
+pub struct Intake {
+    session: Session<StagingHost>,
+    dir: VolumeDir,
+    name: CopyName,
+    begin: Begin,
+    place: Place,
+    checkpoints: Checkpoints,
 }
 
 /// Where the stream is, and its hash so far.
-#[derive(Debug, Default)]
-struct Progress {
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
     offset: u64,
     chain: Chain,
 }
 
-impl Progress {
-    fn check(&mut self, segment: &Segment) -> Result<(), Failure> {
+impl Intake {
+    /// Makes everything ready for a push, from its start or from where it can be taken up. Blocks.
+    ///
+    /// # Errors
+    /// What is to be told to the sender; nothing is left then but what could be resumed before.
+    pub fn start(mut work: Work) -> Result<Box<Self>, Failure> {
+        let waiting = work.waiting.take();
+        match (work.begin.resume_at, waiting) {
+            (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => Ok(waiting),
+            (Some(point), other) => {
+                drop(other);
+                Self::from_checkpoint(&work, point)
+            }
+            (None, other) => {
+                drop(other);
+                Self::afresh(work)
+            }
+        }
+    }
+
+    fn afresh(work: Work) -> Result<Box<Self>, Failure> {
+        let root = work.root.open()?;
+        let dir = holdings::find_or_create(&root, &work.caller, &work.begin.volume)
+            .map_err(|e| io_failure("prepare the volume's directory", &e))?; // 1
+        refuse_what_is_held(&dir, &work.begin)?;
+        let area = Area::new(&root).map_err(|e| io_failure("prepare staging", &e))?;
+        let checkpoints = Checkpoints::new(&area, &work, 0)?;
+        let concerned = |record: &Record| record.concerns(&work.caller, work.begin.volume.id);
+        checkpoints
+            .forget_those(|partial| concerned(&partial.record))
+            .map_err(|e| io_failure("let go of an earlier partial of the volume", &e))?;
+        let name = copy_name(work.begin.taken_at)?;
+        let host = StagingHost::new(area, &dir, work.begin.clone())?;
+        let session = Session::new(host, Subvolumes::One, Policies::default());
+        Ok(Box::new(Self {
+            session,
+            dir,
+            name,
+            begin: work.begin,
+            place: Place::default(),
+            checkpoints,
+        }))
+    }
+
+    fn from_checkpoint(work: &Work, point: Point) -> Result<Box<Self>, Failure> {
+        let begin = &work.begin;
+        let root = work.root.open()?;
+        let failed = |e| io_failure("look for the partial", &e);
+        let dir = holdings::find(&root, &work.caller, &begin.volume).map_err(failed)?;
+        let dir = dir.ok_or_else(not_resumable)?;
+        refuse_what_is_held(&dir, begin)?;
+        let area = Area::new(&root).map_err(failed)?;
+        let checkpoints = Checkpoints::new(&area, work, point.offset)?;
+        let mine = |partial: &partials::Partial| partial.record.is_of(&work.caller, begin);
+        if !partials::all(checkpoints.area())
+            .map_err(failed)?
+            .iter()
+            .any(mine)
+        {
+            return Err(not_resumable());
+        }
+        let checkpoint = Checkpoint {
+            transfer: begin.transfer,
+            point,
+        };
+        let source = partials::open(checkpoints.area(), checkpoint).map_err(failed)?;
+        let source = source.ok_or_else(not_resumable)?;
+        let mut host = StagingHost::new(area, &dir, begin.clone())?;
+        let staging = host.take_again(&source)?;
+        let position = Position {
+            offset: point.offset,
+            version: stream_version(begin)?,
+            subvolume: host.announced(),
+        };
+        let session = Session::resume(
+            host,
+            position,
+            staging,
+            Subvolumes::One,
+            Policies::default(),
+        );
+        Ok(Box::new(Self {
+            session: session.map_err(|e| rule_broken(e.to_string()))?,
+            dir,
+            name: copy_name(begin.taken_at)?,
+            begin: begin.clone(),
+            place: Place {
+                offset: point.offset,
+                chain: point.chain,
+            },
+            checkpoints: checkpoints.with(checkpoint),
+        }))
+    }
+
+    /// Which transfer it is of.
+    pub fn transfer(&self) -> TransferId {
+        self.begin.transfer
+    }
+
+    /// What was announced.
+    pub fn begin(&self) -> &Begin {
+        &self.begin
+    }
+
+    /// Bytes applied, and those of a command that is not complete.
+    pub fn offset(&self) -> u64 {
+        self.place.offset
+    }
+
+    /// Where it can be taken up as it is: between two commands only.
+    pub fn point(&self) -> Option<Point> {
+        let between = self.place.offset > 0 && self.session.offset() == self.place.offset;
+        (between && self.begin.resumable == Resumable::Yes).then_some(Point {
+            offset: self.place.offset,
+            chain: self.place.chain,
+        })
+    }
+
+    fn goes_on_at(&self, begin: &Begin, point: Point) -> bool {
+        let announced = Begin {
+            resume_at: self.begin.resume_at,
+            volume: self.begin.volume.clone(),
+            ..begin.clone()
+        };
+        self.begin.volume.id == begin.volume.id
+            && announced == self.begin
+            && self.point() == Some(point)
+    }
+
+    /// Applies what comes in until it ends.
+    ///
+    /// # Errors
+    /// What is to be told to the sender; what was applied is of no use then.
+    pub fn take(
+        &mut self,
+        input: &mut mpsc::Receiver<Input>,
+        mut told: impl FnMut(Progress),
+    ) -> Result<Ended, Failure> {
+        loop {
+            match input.blocking_recv() {
+                None => return Ok(Ended::Broken),
+                Some(Input::Unwelcome) => return Ok(Ended::Unwelcome),
+                Some(Input::Up(Up::Segment(segment))) => {
+                    self.place.check(&segment)?;
+                    self.session.feed(&segment.data).map_err(session_failure)?;
+                    self.place.passed(&segment);
+                    told(Progress::Applied(self.place.offset));
+                    if let Some(offset) = self.checkpoint(&segment)? {
+                        told(Progress::Checkpoint(offset));
+                    }
+                }
+                Some(Input::Up(Up::End { length, chain })) => {
+                    self.place.check_end(length, chain)?;
+                    return Ok(Ended::Whole);
+                }
+                Some(Input::Up(Up::Begin(_))) => {
+                    return Err(rule_broken("the push was begun twice"));
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, behind: &Segment) -> Result<Option<u64>, Failure> {
+        let Some(point) = self
+            .point()
+            .filter(|point| self.checkpoints.is_due(behind, *point))
+        else {
+            return Ok(None);
+        };
+        self.checkpoints.take(&mut self.session, point)?;
+        Ok(Some(point.offset))
+    }
+
+    /// Makes the copy of a stream that is whole, and forgets the partial.
+    ///
+    /// # Errors
+    /// What is to be told to the sender; there is no copy then.
+    pub fn commit(self) -> Result<Received, Failure> {
+        let host = self.session.finish().map_err(session_failure)?;
+        let copy = host.commit(&self.dir, &self.name)?; // 3
+        self.checkpoints.forget(); // 4
+        Ok(Received {
+            name: copy.name.to_string_lossy().into_owned(),
+            directory: self.dir.name,
+            stream_bytes: self.place.offset,
+        })
+    }
+
+    /// Drops it with all its checkpoints.
+    pub fn forget(self) {
+        drop(self.session);
+        self.checkpoints.forget();
+    }
+}
+
+/// Whether what is safe on disk may be gone on from after this went wrong: the push will work when the
+/// cause is gone.
+pub fn can_go_on_after(failure: &Failure) -> bool {
+    match failure.code {
+        Code::NoSpace
+        | Code::ReadOnly
+        | Code::RootMissing
+        | Code::Io
+        | Code::Internal
+        | Code::Busy
+        | Code::ShuttingDown => true,
+        Code::ParentGone
+        | Code::ParentUnusable
+        | Code::AlreadyHeld
+        | Code::InvalidStream
+        | Code::HashMismatch
+        | Code::ResumeImpossible => false,
+    }
+}
+
+impl Place {
+    fn check(&self, segment: &Segment) -> Result<(), Failure> {
         if segment.offset != self.offset {
             return Err(rule_broken(format!(
                 "a segment begins at {} instead of {}",
                 segment.offset, self.offset
             )));
         }
-        let chain = self.chain.extend(&segment.data);
-        if chain != segment.chain {
+        if self.chain.extend(&segment.data) != segment.chain {
             return Err(hash_mismatch(self.offset));
         }
-        self.chain = chain;
-        self.offset += segment.data.len() as u64;
         Ok(())
+    }
+
+    /// What was checked and applied.
+    fn passed(&mut self, segment: &Segment) {
+        self.chain = segment.chain;
+        self.offset += segment.data.len() as u64;
     }
 
     fn check_end(&self, length: u64, chain: Chain) -> Result<(), Failure> {
@@ -143,108 +345,24 @@ impl Progress {
     }
 }
 
-/// Makes staging for the one subvolume that was announced, and hands out clone sources of the
-/// same sender and volume only.
-struct StagingHost {
-    area: Area,
-    dir: OwnedFd,
-    begin: Begin,
-    staged: Option<Staged>,
+fn not_resumable() -> Failure {
+    Failure::new(
+        Code::ResumeImpossible,
+        "there is nothing left of the push that could be gone on from there",
+        "push again: it begins anew",
+    )
 }
 
-impl StagingHost {
-    fn new(root: &OpenRoot, dir: &VolumeDir, begin: Begin) -> Result<Self, Failure> {
-        let io = |e| io_failure("prepare staging", &e);
-        let host = Self {
-            area: Area::new(root).map_err(io)?,
-            dir: dir.fd.try_clone().map_err(io)?,
-            begin,
-            staged: None,
-        };
-        // The parent is looked at before the sender is told to begin, and once more when the
-        // stream names it.
-        host.parent()?;
-        Ok(host)
-    }
-
-    fn parent(&self) -> Result<Option<OwnedFd>, Failure> {
-        let Some(parent) = self.begin.parent else {
-            return Ok(None);
-        };
-        match parent::find(&self.dir, parent_identity(parent), Trust::Strict) {
-            Ok(found) => Ok(Some(found.root)),
-            Err(error) => Err(parent_failure(&error)),
-        }
-    }
-
-    fn commit(mut self, dir: &VolumeDir, name: &CopyName) -> Result<Committed, Failure> {
-        let staged = self
-            .staged
-            .take()
-            .ok_or_else(|| rule_broken("the stream holds no subvolume"))?;
-        let identity = announced_identity(&self.begin);
-        let name = name.to_string();
-        match commit(staged, &dir.fd, name.as_ref(), identity, Taken::Number) {
-            Ok(copy) => Ok(copy),
-            Err(CommitError::Leftover { copy, source }) => {
-                tracing::warn!("{}; the next start deletes it", with_causes(&source));
-                Ok(*copy)
-            }
-            Err(error) => Err(commit_failure(&error)),
-        }
-    }
+fn stream_version(begin: &Begin) -> Result<sendshot_stream::Version, Failure> {
+    sendshot_stream::Version::from_number(begin.stream_version)
+        .ok_or_else(|| rule_broken("the stream has a version that does not exist"))
 }
 
-impl CloneSources for StagingHost {
-    fn open(
-        &mut self,
-        uuid: Uuid,
-        ctransid: u64,
-    ) -> Result<OwnedFd, Box<dyn StdError + Send + Sync>> {
-        let wanted = Identity { uuid, ctransid };
-        Ok(parent::find(&self.dir, wanted, Trust::Strict)?.root)
-    }
-}
-
-impl Host for StagingHost {
-    type Error = Failure;
-
-    fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Failure> {
-        let parent = self.begin.parent.map(parent_identity);
-        if subvolume.identity != announced_identity(&self.begin) || subvolume.parent != parent {
-            return Err(rule_broken(
-                "the stream holds another subvolume than the push announced",
-            ));
-        }
-        let parent = self.parent()?;
-        let name = format!("{STAGING_PREFIX}{}", self.begin.transfer);
-        let staged = self
-            .area
-            .stage(name.as_ref(), parent.as_ref().map(AsFd::as_fd))
-            .map_err(|e| staging_failure(&e))?;
-        let root = staged
-            .root_for_applier()
-            .map_err(|e| io_failure("open the staging subvolume", &e))?;
-        self.staged = Some(staged);
-        Ok(root)
-    }
-
-    fn complete(&mut self, _: &Announced, _: Arc<OwnedFd>) -> Result<(), Failure> {
-        Ok(()) // committed when the whole stream is known to be good
-    }
-}
-
-fn announced_identity(begin: &Begin) -> Identity {
+/// What a stream calls the state that was announced.
+pub(crate) fn announced_identity(begin: &Begin) -> Identity {
     Identity {
         uuid: begin.uuid,
         ctransid: begin.ctransid,
-    }
-}
-
-fn parent_identity(parent: ParentRef) -> Identity {
-    Identity {
-        uuid: parent.uuid,
-        ctransid: parent.ctransid,
     }
 }
 
@@ -270,114 +388,10 @@ fn refuse_what_is_held(dir: &VolumeDir, begin: &Begin) -> Result<(), Failure> {
     }
 }
 
-fn rule_broken(what: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidStream, what, "")
-}
-
-fn hash_mismatch(offset: u64) -> Failure {
-    Failure::new(
-        Code::HashMismatch,
-        format!("what arrived behind byte {offset} of the stream is not what was sent"),
-        "nothing of it was kept; push again, and look for faulty memory or network hardware",
-    )
-}
-
-fn session_failure(error: SessionError<Failure>) -> Failure {
-    match error {
-        SessionError::Host(failure) => failure,
-        SessionError::Apply(apply) => match apply.errno() {
-            Some(errno) => errno_failure(errno, with_causes(&apply)),
-            None => rule_broken(with_causes(&apply)),
-        },
-        SessionError::Decode(decode) => rule_broken(with_causes(&decode)),
-        SessionError::Staging(cause) => failure_with_errno(&cause),
-        other @ (SessionError::Sequence { .. } | SessionError::Failed) => {
-            rule_broken(with_causes(&other))
-        }
+/// The policy that a configuration asks for.
+pub fn policy(bytes: u64, interval: Duration) -> CheckpointPolicy {
+    CheckpointPolicy {
+        bytes,
+        milliseconds: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
     }
-}
-
-fn parent_failure(error: &FindError) -> Failure {
-    let remedy = "push again: another parent will be agreed on";
-    match error {
-        FindError::Missing(_) => {
-            Failure::new(Code::ParentGone, "the agreed parent is gone", remedy)
-        }
-        FindError::Unusable { name, why, .. } => Failure::new(
-            Code::ParentUnusable,
-            format!("the agreed parent {} cannot be used: {why}", name.display()),
-            remedy,
-        ),
-        FindError::Search { source, .. } => io_failure("look for the agreed parent", source),
-    }
-}
-
-fn staging_failure(error: &StagingError) -> Failure {
-    failure_with_errno(error)
-}
-
-fn commit_failure(error: &CommitError) -> Failure {
-    failure_with_errno(error)
-}
-
-/// Looks for the kernel's word among the causes.
-fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let io = cause.downcast_ref::<std::io::Error>();
-        if let Some(errno) = io.and_then(Errno::from_io_error) {
-            return errno_failure(errno, with_causes(error));
-        }
-        next = cause.source();
-    }
-    Failure::new(Code::Internal, with_causes(error), "")
-}
-
-/// A failure of the receiver's own disks.
-pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
-    let message = format!("{what}: {error}");
-    match Errno::from_io_error(error) {
-        Some(errno) => errno_failure(errno, message),
-        None => Failure::new(Code::Io, message, ""),
-    }
-}
-
-fn errno_failure(errno: Errno, message: String) -> Failure {
-    match errno {
-        Errno::NOSPC | Errno::DQUOT => Failure::new(
-            Code::NoSpace,
-            format!("the receiver's file system is full: {message}"),
-            "free space on the receiver (delete copies, or grow the file system) and push again",
-        ),
-        Errno::ROFS => Failure::new(
-            Code::ReadOnly,
-            format!("the receiver's file system is read-only: {message}"),
-            "look into the receiver's kernel log, mount it read-write again, and push again",
-        ),
-        Errno::IO => Failure::new(
-            Code::Io,
-            format!("the receiver's disk fails: {message}"),
-            "look into the receiver's kernel log",
-        ),
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Failure::new(
-            Code::Internal,
-            format!("the receiver is short of memory or descriptors: {message}"),
-            "push again when it has less to do",
-        ),
-        _ => Failure::new(Code::InvalidStream, message, ""),
-    }
-}
-
-fn with_causes(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        next = cause.source();
-    }
-    line
 }

@@ -33,6 +33,9 @@ const MAX_STREAMS: u32 = 32;
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How often to look for what nobody resumes.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What a daemon needs to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -118,22 +121,45 @@ impl Daemon {
         let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
         tokio::select! {
             served = &mut serve => drop(served?),
+            never = expire(&receiver) => match never {},
             () = stop.cancelled() => {
                 receiver.stop();
                 let farewell = async {
                     let _ = serve.await;
                     receiver.tasks().wait().await;
-                    while !receiver.busy().is_idle() {
+                    while !receiver.transfers().is_idle() {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 };
                 if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
                     tracing::info!("not everybody hung up; leaving");
                 }
+                drop_waiting(&receiver).await;
             }
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Lets go of what nobody resumes; ends only by being dropped.
+async fn expire(receiver: &Arc<Receiver>) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let receiver = Arc::clone(receiver);
+        let work = move || receiver.drop_what_is_over();
+        if let Err(e) = sendshot_service::blocking::run("expire", work).await {
+            tracing::warn!("look for old partials: {e}");
+        }
+    }
+}
+
+/// What was applied since the last checkpoints goes with the daemon.
+async fn drop_waiting(receiver: &Arc<Receiver>) {
+    let waiting = receiver.transfers().take_waiting(Duration::ZERO);
+    if let Err(e) = sendshot_service::blocking::run("drop-waiting", move || drop(waiting)).await {
+        tracing::warn!("drop staging: {e}");
     }
 }
 

@@ -35,6 +35,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    sendshot_sys::crash::arm();
     if arguments.check {
         return sendshot_service::exit_code(daemon::check(&arguments.config));
     }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::apply::STAGING_PREFIX;
-use crate::busy::Busy;
+use crate::partials;
 use crate::root::Root;
+use crate::transfers::{Transfers, WAITS_FOR};
 
 /// File in the state directory that holds the receiver's id.
 const INSTANCE: &str = "instance.json";
@@ -34,7 +34,7 @@ pub struct Receiver {
     authority: Arc<Authority>,
     senders: Senders,
     root: Root,
-    busy: Busy,
+    transfers: Transfers,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -52,7 +52,7 @@ impl Receiver {
         if let Err(error) = root.set_up(state_dir) {
             anyhow::bail!("{error}; {}", error.remedy());
         }
-        sweep(&root)?;
+        partials::settle(&root.open()?)?;
         let authority = Arc::new(Authority::load_or_create(state_dir, id, Timestamp::now())?);
         let senders = Senders::open(state_dir, Arc::clone(&authority))?;
         Ok(Self {
@@ -61,7 +61,7 @@ impl Receiver {
             authority,
             senders,
             root,
-            busy: Busy::default(),
+            transfers: Transfers::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -93,8 +93,8 @@ impl Receiver {
     }
 
     /// Which volumes are being pushed.
-    pub fn busy(&self) -> &Busy {
-        &self.busy
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// Cancelled when the daemon stops.
@@ -107,22 +107,47 @@ impl Receiver {
         &self.tasks
     }
 
+    /// Drops what has waited too long for its sender, and partials that are older than the
+    /// configuration allows. Blocks.
+    pub fn drop_what_is_over(&self) {
+        for intake in self.transfers.take_waiting(WAITS_FOR) {
+            let (transfer, offset) = (intake.transfer(), intake.offset());
+            tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
+            drop(intake);
+        }
+        if let Err(e) = self.expire_partials() {
+            tracing::warn!("look for old partials: {e:#}");
+        }
+    }
+
+    fn expire_partials(&self) -> anyhow::Result<()> {
+        let in_use: Vec<_> = self.transfers.glances();
+        let area = Area::new(self.root.open()?)?;
+        if !area.exists() {
+            return Ok(());
+        }
+        let (dir, now) = (area.dir()?, Timestamp::now());
+        partials::forget_those(&dir, |partial| {
+            let record = &partial.record;
+            let free = in_use
+                .iter()
+                .all(|glance| glance.transfer != record.transfer);
+            let over = free && partial.is_over(now, self.config.partial_keep);
+            if over {
+                tracing::info!(transfer = %record.transfer, sender = %record.sender_name,
+                    volume = %record.volume_name,
+                    "an interrupted push was not resumed in time; its partial is dropped");
+            }
+            over
+        })?;
+        Ok(())
+    }
+
     /// Ends all pushes.
     pub fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
     }
-}
-
-fn sweep(root: &Root) -> anyhow::Result<()> {
-    let opened = root.open()?;
-    let area = Area::new(&opened)?;
-    let swept = area.sweep(STAGING_PREFIX)?;
-    area.remove_if_empty()?;
-    if swept > 0 {
-        tracing::info!(swept, "partials of an earlier run were dropped");
-    }
-    Ok(())
 }
 
 fn instance(state_dir: &Path) -> io::Result<ReceiverId> {

@@ -1,19 +1,24 @@
 //! The data path's calls: authorise, then hand over to the stage.
 
+use std::io;
 use std::sync::Arc;
 
+use sendshot_apply::staging::Area;
 use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
-use sendshot_proto::hello::{self, Hello, VERSION, Welcome};
-use sendshot_proto::inventory::{self, Inventory, VolumeKey};
+use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
+use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
 use sendshot_proto::refusal::refusal;
+use sendshot_proto::resume::Partial;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_server::Replication;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::apply::io_failure;
+use crate::failures::io_failure;
 use crate::holdings::{self, Caller};
+use crate::partials;
 use crate::receiver::Receiver;
+use crate::root::OpenRoot;
 use crate::transfer;
 
 /// Serves the data path.
@@ -81,6 +86,7 @@ impl Replication for ReplicationService {
         let welcome = Welcome {
             version: VERSION,
             stream_version: 2,
+            resume: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
         };
@@ -92,8 +98,12 @@ impl Replication for ReplicationService {
         request: Request<v1::InventoryRequest>,
     ) -> Result<Response<v1::InventoryResponse>, Status> {
         let caller = self.caller(&request)?;
-        let volume = VolumeKey::try_from(request.into_inner())?;
+        let Question { volume, resuming } = Question::try_from(request.into_inner())?;
         let receiver = Arc::clone(&self.0);
+        if let Some(transfer) = resuming {
+            let transfers = receiver.transfers();
+            transfers.interrupt(&caller, volume.id, transfer).await;
+        }
         let looked =
             sendshot_service::blocking::run("inventory", move || look(&receiver, &caller, &volume));
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
@@ -120,12 +130,14 @@ fn look(
     volume: &VolumeKey,
 ) -> Result<Inventory, sendshot_proto::failure::Failure> {
     // Asked before looking: a push that ends in between has committed before we look.
-    let push_at_work = receiver.busy().has(caller, volume.id);
+    let push_at_work = receiver.transfers().has(caller, volume.id);
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies of the volume", &e);
+    let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
     let Some(dir) = holdings::find(&root, caller, volume).map_err(failed)? else {
         return Ok(Inventory {
             push_at_work,
+            partials,
             ..Inventory::default()
         });
     };
@@ -133,5 +145,41 @@ fn look(
         copies: holdings::copies(&dir.fd).map_err(failed)?,
         directory: dir.name,
         push_at_work,
+        partials,
     })
+}
+
+/// The transfers of a volume that broke off, each with all the places it can be taken up at.
+fn resumable(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    caller: &Caller,
+    volume: &VolumeKey,
+) -> io::Result<Vec<Partial>> {
+    let mut found: Vec<Partial> = Vec::new();
+    let area = Area::new(root)?;
+    if area.exists() {
+        let dir = area.dir().map_err(io::Error::other)?;
+        let all = partials::all(&dir)?.into_iter();
+        let ours = all.filter(|partial| partial.record.concerns(caller, volume.id));
+        found.extend(ours.map(|partial| Partial {
+            transfer: partial.record.transfer,
+            points: partial.checkpoints.iter().map(|(c, _)| c.point).collect(),
+        }));
+    }
+    let waiting = receiver.transfers().glance(caller, volume.id);
+    if let Some((transfer, point)) = waiting.and_then(|w| Some((w.transfer, w.waits_at?))) {
+        match found
+            .iter_mut()
+            .find(|partial| partial.transfer == transfer)
+        {
+            Some(partial) => partial.points.push(point),
+            None => found.push(Partial {
+                transfer,
+                points: vec![point],
+            }),
+        }
+    }
+    found.retain(|partial| !partial.points.is_empty());
+    Ok(found)
 }

@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::apply::{self, Error, Work};
-use crate::busy::Place;
+use crate::apply::{self, Ended, Input, Intake, Progress, Received, Work};
 use crate::holdings::Caller;
 use crate::receiver::Receiver;
 use crate::root::Root;
+use crate::transfers::{Entered, Place};
 
 /// Segments that wait for the applier. More are held back by HTTP/2's window.
 const QUEUE: usize = 4;
@@ -46,7 +46,7 @@ pub async fn serve(
 ) -> Result<Answers, Status> {
     let begin = first(&mut messages).await?;
     let (answers, answered) = mpsc::channel(ANSWERS);
-    let Some(place) = receiver.busy().enter(&caller, &begin) else {
+    let Some(Entered { place, waiting }) = receiver.transfers().enter(&caller, &begin) else {
         let failure = Failure::new(
             Code::Busy,
             format!("a push of `{}` is running already", begin.volume.name),
@@ -56,7 +56,7 @@ pub async fn serve(
         let _ = answers.try_send(Ok(Down::Failure(failure).into()));
         return Ok(answered);
     };
-    let (input, segments) = mpsc::channel(QUEUE);
+    let (input, messages_in) = mpsc::channel(QUEUE);
     let over = CancellationToken::new();
     let pump = pump(
         messages,
@@ -65,22 +65,26 @@ pub async fn serve(
         still_welcome,
         receiver.stopping(),
     );
-    let watch = over.clone();
+    let (watch, interrupted) = (over.clone(), place.interrupted());
     receiver.tasks().spawn(async move {
         tokio::select! {
             () = pump => {}
             () = watch.cancelled() => {}
+            () = interrupted.cancelled() => {}
         }
     });
+    let config = receiver.config();
     let work = Work {
         root: receiver.root().clone(),
         caller,
         begin,
+        checkpoints: apply::policy(config.checkpoint_bytes, config.checkpoint_interval),
+        waiting,
     };
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        take_in(work, place, segments, &answers);
+        take_in(work, place, messages_in, &answers);
     });
     spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
     Ok(answered)
@@ -98,10 +102,10 @@ async fn first(messages: &mut Streaming<v1::TransferUp>) -> Result<Begin, Status
 }
 
 /// Moves messages to the thread. When it returns, the thread sees the end of its input: after
-/// anything but `End` it gives the push up.
+/// anything but `End` the push is broken off.
 async fn pump(
     mut messages: Streaming<v1::TransferUp>,
-    input: mpsc::Sender<Up>,
+    input: mpsc::Sender<Input>,
     answers: mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: impl Fn() -> Result<(), Status>,
     stopping: CancellationToken,
@@ -120,16 +124,27 @@ async fn pump(
         let up = still_welcome().and_then(|()| Ok(Up::try_from(message)?));
         match up {
             Ok(up) => {
-                if input.send(up).await.is_err() {
+                if input.send(Input::Up(up)).await.is_err() {
                     return; // the thread has failed, and said why
                 }
             }
             Err(status) => {
+                let _ = input.send(Input::Unwelcome).await;
                 let _ = answers.send(Err(status)).await;
                 return;
             }
         }
     }
+}
+
+/// How a push ended on this side.
+enum Outcome {
+    Received(Received),
+    Failed(Failure),
+    /// The connection broke; what was applied, if it can be gone on from.
+    BrokeOff(Option<Box<Intake>>),
+    /// The sender is not welcome any more.
+    Dropped,
 }
 
 /// Runs the push and tells how it ends; the whole story goes into the journal as one line.
@@ -138,53 +153,102 @@ async fn pump(
 fn take_in(
     work: Work,
     place: Place,
-    segments: mpsc::Receiver<Up>,
+    input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
 ) {
     let (started, transfer) = (Instant::now(), work.begin.transfer);
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
     let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
+    let resumed_at = work.begin.resume_at.map(|point| point.offset);
     let root = work.root.clone();
     let tell = |down: Down| {
         // Nobody may be listening any more; how it ended stands in the journal as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
-    let mut told = Instant::now();
-    let outcome = apply::run(
-        work,
-        segments,
-        || tell(Down::Accepted(0)),
-        |offset| {
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                let _ = answers.try_send(Ok(Down::Applied(offset).into()));
-            }
-        },
-    );
-    drop(place);
-    if outcome.is_err() {
-        reclaim_space(&root);
-    }
+    let outcome = run(work, &place, input, answers);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
-        Ok(received) => {
+        Outcome::Received(received) => {
+            drop(place);
             tracing::info!(%transfer, %sender, %volume, %uuid, parent = parent.map(tracing::field::display),
                 copy = %received.name, directory = %received.directory,
-                stream_bytes = received.stream_bytes, seconds,
+                stream_bytes = received.stream_bytes, resumed_at, seconds,
                 "received {}/{}", received.directory, received.name);
             tell(Down::Committed {
                 name: received.name,
                 directory: received.directory,
             });
         }
-        Err(Error::Failed(failure)) => {
-            tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
+        Outcome::Failed(failure) => {
+            drop(place);
+            reclaim_space(&root);
+            tracing::info!(%transfer, %sender, %volume, %uuid, resumed_at, seconds,
                 "push of {sender}/{volume} failed: {failure}");
             tell(Down::Failure(failure));
         }
-        Err(Error::Abandoned) => {
+        Outcome::BrokeOff(Some(intake)) => {
+            let offset = intake.offset();
+            place.wait_for_sender(intake);
+            tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
+                "push of {sender}/{volume} broke off; it waits for its sender");
+        }
+        Outcome::BrokeOff(None) | Outcome::Dropped => {
+            drop(place);
+            reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} broke off; its partial was dropped");
+        }
+    }
+}
+
+/// From the announcement to the copy, or to what stands in its way.
+fn run(
+    work: Work,
+    place: &Place,
+    mut input: mpsc::Receiver<Input>,
+    answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
+) -> Outcome {
+    let checkpoints = work.checkpoints;
+    let mut intake = match Intake::start(work) {
+        Ok(intake) => intake,
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    let accepted = Down::Accepted {
+        resume_at: intake.offset(),
+        checkpoints,
+    };
+    let _ = answers.blocking_send(Ok(accepted.into()));
+    let mut told = Instant::now();
+    let ended = intake.take(&mut input, |progress| {
+        let down = match progress {
+            Progress::Applied(offset) => {
+                place.applied(offset);
+                if told.elapsed() < TELL_EVERY {
+                    return;
+                }
+                told = Instant::now();
+                Down::Applied(offset)
+            }
+            Progress::Checkpoint(offset) => Down::Checkpoint(offset),
+        };
+        let _ = answers.try_send(Ok(down.into()));
+    });
+    match ended {
+        Ok(Ended::Whole) => match intake.commit() {
+            Ok(received) => Outcome::Received(received),
+            Err(failure) => Outcome::Failed(failure),
+        },
+        Ok(Ended::Broken) if intake.point().is_some() => Outcome::BrokeOff(Some(intake)),
+        Ok(Ended::Broken) => Outcome::BrokeOff(None),
+        Ok(Ended::Unwelcome) => {
+            intake.forget();
+            Outcome::Dropped
+        }
+        Err(failure) => {
+            if !apply::can_go_on_after(&failure) {
+                intake.forget();
+            }
+            Outcome::Failed(failure)
         }
     }
 }

@@ -30,6 +30,7 @@ pub fn capture(
     let before = newest.map(|(_, sendshot)| sendshot);
     let name = record.sendshot_name();
     let captured = save(&snapshot, before, state.sendshots(), &name)?;
+    sendshot_sys::crash::point("capture-saved");
     if subvolume::info(&snapshot)?.ctransid == captured.0.head().ctransid {
         return Ok(captured);
     }

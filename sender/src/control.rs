@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sendshot_config::Address;
 use sendshot_model::{PeerName, PushId, Target, VolumeRef};
@@ -22,6 +23,7 @@ use crate::dry_run::Foreseen;
 use crate::engine::Engine;
 use crate::forget::{self, Chain, Which};
 use crate::history::{Last, Outcome};
+use crate::interrupted;
 use crate::kept::{self, Kept};
 use crate::pair;
 use crate::plan::Wish;
@@ -106,6 +108,7 @@ fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem>
         receiver: target.receiver,
         volume: target.volume,
         wish: wish(&message.parent)?,
+        retry_for: message.retry_milliseconds.map(Duration::from_millis),
         engine: engine(&message.engine)?,
     })
 }
@@ -169,13 +172,14 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::ListResponse>, Status> {
         let root = is_root(&request);
         let answer = match self.list_kept(request.into_inner(), root).await {
-            Ok(snapshots) => v1::ListResponse {
+            Ok((snapshots, interrupted)) => v1::ListResponse {
                 snapshots,
+                interrupted,
                 problem: None,
             },
             Err(problem) => v1::ListResponse {
-                snapshots: Vec::new(),
                 problem: Some(problem.into()),
+                ..Default::default()
             },
         };
         Ok(Response::new(answer))
@@ -292,13 +296,14 @@ impl Control {
         &self,
         message: v1::ListRequest,
         root: bool,
-    ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
+    ) -> Result<(Vec<v1::KeptSnapshot>, Vec<v1::Interrupted>), Problem> {
         let target = target(message.receiver, message.volume, root)?;
         let paired = self.paired().await?;
         let sender = Arc::clone(&self.0);
         crate::blocking("list", move || {
             let selection = Choice::resolve(&sender, target)?;
-            Ok(kept::list(&sender, &selection, &paired))
+            let kept = kept::list(&sender, &selection, &paired);
+            Ok((kept, interrupted::list(&sender, &selection)))
         })
         .await?
     }

@@ -9,6 +9,7 @@ use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use tokio::sync::Notify;
 
 use crate::control::Control;
+use crate::interrupted;
 use crate::sender::{Paths, Sender};
 
 /// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
@@ -70,6 +71,7 @@ impl Daemon {
         let mut serve = std::pin::pin!(serve);
         tokio::select! {
             served = &mut serve => served?,
+            never = interrupted::watch(Arc::clone(&self.sender)) => match never {},
             () = stop.cancelled() => {
                 self.sender.shut_down().await;
                 // The pushes are over; a client that does not hang up is left.

@@ -72,7 +72,9 @@ async fn by_snapshots(
 ) -> Result<Foreseen, Problem> {
     let entry = sender.receiver(&request.receiver).await?;
     let mut link = receiver_link::connect(&entry, sender.key()).await?;
-    let held = negotiate::inventory(&mut link, &volume.key).await?.copies;
+    let held = negotiate::inventory(&mut link, &volume.key, None)
+        .await?
+        .copies;
     let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
     let plan = blocking("plan", move || -> Result<Plan, Problem> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
@@ -116,7 +118,9 @@ async fn by_sendshots(
     let mut push = begun.await?;
     let subject = push.snapshot(volume).await?;
     let foreseen = look(&mut push, &subject, request.wish, top, key).await;
-    push.abandon(subject.record).await;
+    if let Some(record) = subject.record {
+        push.let_go(record).await;
+    }
     foreseen
 }
 
@@ -127,11 +131,13 @@ async fn look(
     top: usize,
     key: VolumeKey,
 ) -> Result<Foreseen, Problem> {
-    let held = push.negotiate().await?;
+    let held = push.negotiate(None).await?.copies;
     let (prepared, adopted) = push.prepare(subject, held, wish, Adoption::Passing).await?;
     let version = push.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
-    push.abandon(adopted.map(|adopted| adopted.record)).await;
+    if let Some(adopted) = adopted {
+        push.let_go(adopted.record).await;
+    }
     measured?
 }
 
@@ -149,13 +155,13 @@ fn measure(
     else {
         return Err(Problem::new(Kind::Failed, "nothing was captured"));
     };
-    let (size, top) = generate::size_by_paths(parent.as_ref(), &new, stream_version, top)?;
+    let (size, top) = generate::size_by_paths(parent.as_deref(), &new, stream_version, top)?;
     let failed = |e: sendshot_engine::file::Error| Problem::from_error(Kind::Failed, &e);
     let found = Found {
         kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
         effort,
         inodes: new.counts().inodes,
-        changed: changed(parent.as_ref(), &new).map_err(failed)?,
+        changed: changed(parent.as_deref(), &new).map_err(failed)?,
         size,
     };
     Ok(Foreseen {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_engine::hashes;
-use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId, VolumeName};
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -60,6 +60,36 @@ pub struct Record {
     /// as the receiver has committed.
     #[serde(default = "Engine::of_old_records")]
     pub engine: Engine,
+    /// What is needed to go on with the transfer when it breaks off, written before it begins.
+    /// `None` before, and for what cannot be resumed.
+    #[serde(default)]
+    pub transfer: Option<Transferring>,
+}
+
+/// A transfer that can be resumed: with these the stream can be made again, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transferring {
+    /// What the receiver knows it by.
+    pub id: TransferId,
+    /// Version of the send stream.
+    pub stream_version: u32,
+    /// What it builds on; `None` for a full send.
+    pub parent: Option<ParentState>,
+    /// Why on that.
+    pub reason: String,
+}
+
+/// The state that a transfer builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParentState {
+    /// The push whose sendshot it is.
+    pub push: PushId,
+    /// UUID that both sides know it by.
+    pub uuid: Uuid,
+    /// Its ctransid here.
+    pub ctransid: u64,
 }
 
 /// Identity of a hidden snapshot.
@@ -107,12 +137,13 @@ impl Record {
             taken_at: intent.taken_at,
             snapshot: None,
             engine: intent.engine,
+            transfer: None,
         }
     }
 
     /// Name of the sendshot, if there is one.
     pub fn sendshot_name(&self) -> OsString {
-        format!("{}.sendshot", self.push).into()
+        sendshot_name(self.push)
     }
 
     /// Name of the file of block hashes beside the sendshot, if there is one.
@@ -140,6 +171,11 @@ impl Record {
     pub fn remove(&self, pushes: impl AsFd) -> io::Result<()> {
         durable::remove_at(pushes, &file_name(self.push))
     }
+}
+
+/// Name of the sendshot of a push.
+pub fn sendshot_name(push: PushId) -> OsString {
+    format!("{push}.sendshot").into()
 }
 
 fn file_name(push: PushId) -> OsString {

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         state_dir: arguments.state_dir,
         receivers_dir: arguments.receivers_dir,
     };
+    sendshot_sys::crash::arm();
     if arguments.check {
         return sendshot_service::exit_code(daemon::check(&paths));
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sendshot_model::ReceiverId;
+use sendshot_model::{ReceiverId, TransferId};
 use sendshot_proto::hello::{Hello, VERSION, Welcome, software};
-use sendshot_proto::inventory::{self, Inventory, VolumeKey};
+use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use tonic::Request;
@@ -49,12 +49,21 @@ pub async fn hello(
     Ok(welcome)
 }
 
-/// Asks what the receiver holds.
+/// Asks what the receiver holds. `resuming` is the transfer that is to be taken up: a call that
+/// still carries it is dead.
 ///
 /// # Errors
 /// A [`Problem`] for the user.
-pub async fn inventory(link: &mut Link, volume: &VolumeKey) -> Result<Inventory, Problem> {
-    let mut request = Request::new(v1::InventoryRequest::from(volume));
+pub async fn inventory(
+    link: &mut Link,
+    volume: &VolumeKey,
+    resuming: Option<TransferId>,
+) -> Result<Inventory, Problem> {
+    let question = Question {
+        volume: volume.clone(),
+        resuming,
+    };
+    let mut request = Request::new(v1::InventoryRequest::from(question));
     request.set_timeout(INVENTORY_DEADLINE);
     let answer = link.client().inventory(request).await;
     let answer = answer

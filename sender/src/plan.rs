@@ -89,7 +89,7 @@ pub enum Local {
 }
 
 /// What to do, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// `None` means a full send.
     pub parent: Option<Parent>,

@@ -34,8 +34,8 @@ pub(crate) struct Prepared {
 /// What our engine makes a stream of.
 #[derive(Debug)]
 pub(crate) struct BySendshots {
-    pub(crate) new: Sendshot,
-    pub(crate) parent: Option<Sendshot>,
+    pub(crate) new: Arc<Sendshot>,
+    pub(crate) parent: Option<Arc<Sendshot>>,
     pub(crate) effort: Effort,
 }
 
@@ -216,8 +216,8 @@ impl Push {
         Ok(Prepared {
             plan,
             by_sendshots: Some(BySendshots {
-                new,
-                parent,
+                new: Arc::new(new),
+                parent: parent.map(Arc::new),
                 effort,
             }),
         })

@@ -118,7 +118,8 @@ impl From<Failure> for Problem {
             | Code::NoSpace
             | Code::ReadOnly
             | Code::RootMissing
-            | Code::Io => Kind::Failed,
+            | Code::Io
+            | Code::ResumeImpossible => Kind::Failed,
         };
         Self {
             kind,

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU32;
 
-use sendshot_sys::{durable, filesystem, subvolume};
+use sendshot_sys::{crash, durable, filesystem, subvolume};
 
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
@@ -13,13 +13,14 @@ use crate::retention::{self, Item, Presence, Verdict};
 use crate::selection::Selection;
 use crate::sender::Sender;
 use crate::state_subvolume::StateSubvolume;
+use crate::trail;
 
 /// Deletes the snapshot and the sendshot of a record, then the record.
 ///
 /// Steps, and what a crash after each leaves:
 ///
 /// 1. Delete the snapshot. — Both, or a record without snapshot, which is let go once more.
-/// 2. Commit. — A record without snapshot.
+/// 2. Commit; remove the marks. — A record without snapshot.
 /// 3. Delete the block hashes, then the sendshot. — A sendshot without hashes, which is a whole
 ///    one; or a record without anything, which is let go once more.
 /// 4. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
@@ -31,16 +32,21 @@ pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     release(state, record)?; // 1, 2
     durable::remove_at(state.sendshots(), &record.hashes_name())?; // 3
     durable::remove_at(state.sendshots(), &record.sendshot_name())?;
+    crash::point("prune-record");
     record.remove(state.pushes()) // 4
 }
 
-/// Deletes the snapshot of a record, durably; record and sendshot stay.
+/// Deletes the snapshot of a record, durably, and what it takes to resume its push; record and
+/// sendshot stay.
 ///
 /// # Errors
 /// The kernel's.
 pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     destroy(state, record)?;
-    filesystem::commit(state.top())
+    crash::point("release-snapshot");
+    filesystem::commit(state.top())?;
+    crash::point("release-committed");
+    durable::remove_at(state.pushes(), &trail::file_name(record.push))
 }
 
 fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {

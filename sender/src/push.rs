@@ -1,9 +1,11 @@
-//! The way of a push: its stages in order. Each is a module of its name.
+//! The way of a push: its stages in order. Each is a module of its name. From negotiate to acknowledge
+//! they are run by [`crate::job`], again and again if need be ([`crate::retry`]).
 //!
 //! | stage | module |
 //! |---|---|
 //! | snapshot | [`crate::snapshot`] |
 //! | negotiate | [`crate::negotiate`] |
+//! | (resume, if one broke off) | [`crate::job`] by [`crate::resume`] and [`crate::trail`] |
 //! | (adopt, capture, with our engine) | [`crate::prepare`] runs [`crate::adopt`], [`crate::capture`] |
 //! | plan | [`crate::prepare`] asks; [`crate::plan`] decides by [`crate::lineage`], [`crate::plan_sendshots`] by [`crate::sendshots`] |
 //! | generate | [`crate::generate`] |
@@ -18,37 +20,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_model::{PeerName, PushId, TransferId, VolumeRef};
-use sendshot_proto::inventory::{HeldCopy, VolumeKey};
-use sendshot_proto::transfer::{Begin, ParentRef};
-use sendshot_sys::subvolume::Info;
+use sendshot_model::{PeerName, PushId, VolumeRef};
+use sendshot_proto::inventory::{Inventory, VolumeKey};
+use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{crash, filesystem};
 
 use crate::blocking;
 use crate::engine::{self, Engine};
-use crate::generate::{self, Generator};
+use crate::job::{Job, Stopped};
 use crate::journal::{self, Intent, Record, State};
 use crate::negotiate;
-use crate::plan::{Local, Wish};
-use crate::prepare::{Adoption, BySendshots, Prepared};
-use crate::problem::{JOURNAL, Problem};
+use crate::plan::Wish;
+use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
 use crate::prune;
 use crate::receiver_link::{self, Link};
 use crate::record::{self, Superfluous};
 use crate::release::Release;
 use crate::report::Report;
+use crate::resume::{self, Interrupted};
+use crate::retry::Patience;
 use crate::running::Running;
 use crate::sender::Sender;
 use crate::settle;
 use crate::snapshot;
 use crate::state_subvolume::StateSubvolume;
-use crate::transfer::{self, Committed, Transfer};
+use crate::transfer;
 use crate::volume::{self, Volume};
-
-/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
-/// without finding anything to write; its snapshot is then left to be settled later.
-const ENDING: Duration = Duration::from_secs(30);
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -61,14 +60,16 @@ pub struct Request {
     pub wish: Wish,
     /// What is to make the stream; `None` for what is usual for the volume.
     pub engine: Option<Engine>,
+    /// For how long to try again; `None` for what the configuration says.
+    pub retry_for: Option<Duration>,
 }
 
-/// What is read by this push: a snapshot taken for it, or the user's own.
+/// What is read by this push: a snapshot taken for it or for one that broke off, or the user's own.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) fd: OwnedFd,
     pub(crate) info: Info,
-    taken_at: i64,
+    pub(crate) taken_at: i64,
     /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
     pub(crate) record: Option<Record>,
 }
@@ -80,6 +81,8 @@ pub(crate) struct Push {
     pub(crate) listener: Listener,
     pub(crate) key: VolumeKey,
     pub(crate) link: Link,
+    /// Bytes on the connections before this one.
+    pub(crate) wire_before: u64,
     pub(crate) state: Arc<StateSubvolume>,
     pub(crate) engine: Engine,
 }
@@ -87,8 +90,11 @@ pub(crate) struct Push {
 /// Runs a push until its user can be told how it ended. What is to be done after that is returned
 /// with the outcome; `None` if the push has not come so far that there is anything.
 ///
-/// A push that failed leaves nothing, except that a snapshot which the receiver may have committed
-/// stays until the next push finds out.
+/// An earlier push of the volume to this receiver that broke off is completed first, if it can be;
+/// if the volume has changed since, what it is now follows.
+///
+/// A push that fails leaves nothing but what the next one can go on from, or what the receiver may
+/// have committed.
 pub async fn run(
     sender: Arc<Sender>,
     request: Request,
@@ -96,44 +102,45 @@ pub async fn run(
     running: Arc<Running>,
     listener: Listener,
 ) -> (Result<Report, Problem>, Option<Release>) {
-    let skipped = volume
-        .skipped
-        .iter()
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
     let usual = sender.engine(&volume.key.name);
     let engine = match engine::choose(request.engine, usual, &volume) {
         Ok(engine) => engine,
         Err(e) => return (Err(e.into()), None),
     };
-    let begun = Push::begin(
-        sender,
-        &request.receiver,
-        engine,
-        &volume,
-        running,
-        listener,
-    )
-    .await;
+    let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
+    let told = listener.clone();
+    let begun = loop {
+        let (sender, running) = (Arc::clone(&sender), Arc::clone(&running));
+        let (receiver, listener) = (&request.receiver, listener.clone());
+        let begun = Push::begin(
+            sender,
+            receiver,
+            engine,
+            &volume,
+            Arc::clone(&running),
+            listener,
+        );
+        match begun.await {
+            Ok(push) => break Ok(push),
+            Err(problem) => {
+                if let Err(problem) = patience.wait(problem, &running, &told).await {
+                    break Err(problem);
+                }
+            }
+        }
+    };
     let mut push = match begun {
         Ok(push) => push,
         Err(problem) => return (Err(problem), None),
     };
-    let subject = match push.snapshot(volume).await {
-        Ok(subject) => subject,
-        Err(problem) => return (Err(problem), Some(push.release(Superfluous::default()))),
-    };
-    let record = subject.record.clone();
-    match push.send(subject, request.wish).await {
-        Ok((report, superfluous)) => {
-            let report = Report { skipped, ..report };
-            (Ok(report), Some(push.release(superfluous)))
-        }
-        Err(problem) => {
-            push.abandon(record).await;
-            (Err(problem), Some(push.release(Superfluous::default())))
-        }
-    }
+    let skipped = volume
+        .skipped
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    let (outcome, superfluous) = push.carry_out(volume, &request, &mut patience).await;
+    let outcome = outcome.map(|report| Report { skipped, ..report });
+    (outcome, Some(push.release(superfluous)))
 }
 
 async fn connect(sender: &Sender, receiver: &PeerName, running: &Running) -> Result<Link, Problem> {
@@ -182,6 +189,7 @@ impl Push {
             running,
             listener,
             link,
+            wire_before: 0,
             state,
             engine,
         })
@@ -233,46 +241,127 @@ impl Push {
         }
     }
 
-    async fn send(
-        &mut self,
-        subject: Subject,
-        wish: Wish,
-    ) -> Result<(Report, Superfluous), Problem> {
-        let held = self.negotiate().await?;
-        if let Some(copy) = already_held(&subject.info, &held) {
-            let report = self.nothing_to_do(&subject, copy);
-            return Ok((report, Superfluous::default()));
-        }
-        let (prepared, _) = self.prepare(&subject, held, wish, Adoption::Kept).await?;
-        let plan = prepared.plan.clone();
-        let committed = self.transfer(&subject, prepared).await?;
-        let uuid = subject.info.wire_uuid();
-        let superfluous = self.record(subject.record).await?;
-        let pruned = superfluous.older.iter();
-        let report = Report {
-            volume: self.key.name.clone(),
-            receiver: self.running.receiver.clone(),
-            uuid,
-            parent: plan.parent.map(|parent| parent.uuid),
-            parent_reason: plan.reason,
-            engine: self.engine.to_string(),
-            stream_bytes: committed.stream_bytes,
-            wire_bytes: self.link.wire_bytes(),
-            resumed_at: None,
-            seconds: self.running.elapsed().as_secs_f64(),
-            pruned: pruned
-                .filter_map(|record| Some(record.snapshot?.uuid))
-                .collect(),
-            skipped: Vec::new(),
-            copy: committed.copy,
-        };
-        Ok((report, superfluous))
+    /// Dials the receiver again.
+    pub(crate) async fn reconnect(&mut self) -> Result<(), Problem> {
+        self.wire_before += self.link.wire_bytes();
+        self.link = connect(&self.sender, &self.running.receiver, &self.running).await?;
+        Ok(())
     }
 
-    /// Asks what the receiver holds, and settles what that decides.
-    pub(crate) async fn negotiate(&mut self) -> Result<Vec<HeldCopy>, Problem> {
+    /// Completes what broke off, and sends the present state.
+    async fn carry_out(
+        &mut self,
+        volume: Volume,
+        request: &Request,
+        patience: &mut Patience,
+    ) -> (Result<Report, Problem>, Superfluous) {
+        let mut completed = None;
+        match self.interrupted(&volume, request).await {
+            Ok(Some(interrupted)) => {
+                let mut job = Job::resumed(interrupted, &self.sender);
+                match job.run(self, request, patience).await {
+                    Ok((report, superfluous)) => {
+                        if self.is_unchanged(&volume, &job).await {
+                            return (Ok(report), superfluous);
+                        }
+                        Release::new(Arc::clone(&self.state), superfluous)
+                            .carry_out()
+                            .await;
+                        completed = Some(report);
+                    }
+                    Err(Stopped::StartOver) => {}
+                    Err(Stopped::Failed(problem)) => {
+                        return (Err(problem), Superfluous::default());
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => return (Err(problem), Superfluous::default()),
+        }
+        match self.send_present_state(volume, request, patience).await {
+            Ok((report, superfluous)) => (Ok(report.after(completed)), superfluous),
+            Err(problem) => (Err(problem), Superfluous::default()),
+        }
+    }
+
+    async fn send_present_state(
+        &mut self,
+        volume: Volume,
+        request: &Request,
+        patience: &mut Patience,
+    ) -> Result<(Report, Superfluous), Problem> {
+        self.let_go_of_interrupted().await?;
+        let subject = self.snapshot(volume).await?;
+        let mut job = Job::fresh(subject);
+        match job.run(self, request, patience).await {
+            Ok(done) => Ok(done),
+            Err(Stopped::Failed(problem)) => Err(problem),
+            // Only what was interrupted before is started over.
+            Err(Stopped::StartOver) => Err(Problem::new(Kind::Failed, "the push came to nothing")),
+        }
+    }
+
+    /// The push that broke off and is to be completed; none if the user wants something else.
+    async fn interrupted(
+        &self,
+        volume: &Volume,
+        request: &Request,
+    ) -> Result<Option<Interrupted>, Problem> {
+        if request.wish != Wish::Auto || self.engine != Engine::Sendshot {
+            return Ok(None);
+        }
+        let (state, id, receiver) = (Arc::clone(&self.state), volume.key.id, self.link.receiver());
+        blocking("resume", move || resume::find(&state, id, receiver))
+            .await?
+            .map_err(|e| Problem::local_io(JOURNAL, &e))
+    }
+
+    /// Lets go of pushes of this volume to this receiver that broke off and will not be completed.
+    /// What the receiver may have committed stays until it has told.
+    async fn let_go_of_interrupted(&self) -> Result<(), Problem> {
+        let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
+        let (volume, receiver) = (self.key.id, self.link.receiver());
+        let work = move || -> std::io::Result<()> {
+            for record in journal::records(state.pushes())? {
+                let mine = record.volume == volume && record.receiver == receiver;
+                let unfinished = record.state == State::Sending && resume::is_resumable(&record);
+                if mine && unfinished && !sender.table().contains(record.push) {
+                    tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
+                    prune::let_go(&state, &record)?;
+                }
+            }
+            Ok(())
+        };
+        blocking("let-go", work)
+            .await?
+            .map_err(|e| Problem::local_io(JOURNAL, &e))
+    }
+
+    /// Whether a volume is what it was when the snapshot of a push was taken of it. In doubt it is
+    /// not.
+    async fn is_unchanged(&self, volume: &Volume, job: &Job) -> bool {
+        let snapshot = job.snapshot_info();
+        let (uuid, otransid) = (snapshot.parent_uuid, snapshot.otransid);
+        let Ok(fd) = another(&volume.fd) else {
+            return false;
+        };
+        let work = move || -> std::io::Result<bool> {
+            filesystem::sync(&fd)?;
+            let now = subvolume::info(&fd)?;
+            Ok(now.uuid == uuid && now.ctransid <= otransid)
+        };
+        matches!(blocking("compare", work).await, Ok(Ok(true)))
+    }
+
+    /// Asks what the receiver holds, and settles what that decides. `resuming` is the push that is
+    /// about to go on.
+    pub(crate) async fn negotiate(
+        &mut self,
+        resuming: Option<&Record>,
+    ) -> Result<Inventory, Problem> {
+        let transfer = resuming.and_then(|record| Some(record.transfer.as_ref()?.id));
         let inventory = tokio::select! {
-            inventory = negotiate::inventory(&mut self.link, &self.key) => inventory?,
+            inventory = negotiate::inventory(&mut self.link, &self.key, transfer) => inventory?,
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
         let detail = match inventory.copies.len() {
@@ -287,81 +376,19 @@ impl Push {
         blocking("settle", move || {
             let running = |push| sender.table().contains(push);
             settle::acknowledgements(&state, volume, receiver, &inventory, running)
-                .map(|()| inventory.copies)
+                .map(|()| inventory)
         })
         .await?
         .map_err(|e| Problem::local_io(JOURNAL, &e))
     }
 
-    async fn transfer(
-        &mut self,
-        subject: &Subject,
-        prepared: Prepared,
-    ) -> Result<Committed, Problem> {
-        // What the stream says: a snapshot that was deduplicated since it was taken has another.
-        let captured = prepared.by_sendshots.as_ref();
-        let ctransid = captured.map_or(subject.info.ctransid, |by| by.new.head().ctransid);
-        let begin = Begin {
-            transfer: TransferId::generate(),
-            volume: self.key.clone(),
-            uuid: subject.info.wire_uuid(),
-            ctransid,
-            parent: prepared.plan.parent.map(|parent| ParentRef {
-                uuid: parent.uuid,
-                ctransid: parent.ctransid,
-            }),
-            taken_at: subject.taken_at,
-            stream_version: self.stream_version(),
-        };
-        self.listener.stage(&self.running, "transfer", "");
-        let accepted = tokio::select! {
-            accepted = Transfer::open(&mut self.link, begin) => accepted?,
-            () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
-        };
-        let generator = self.generate(subject, prepared).await?;
-        let before_end = async || self.announce_end(subject.record.clone()).await;
-        let outcome = tokio::select! {
-            outcome = accepted.run(generator.outputs, &self.running, &self.running.cancel, before_end) => outcome,
-            never = self.listener.tick(Arc::clone(&self.running)) => match never {},
-        };
-        // A snapshot that is still being sent could not be deleted.
-        let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
-        Ok(outcome?)
-    }
-
-    async fn generate(&self, subject: &Subject, prepared: Prepared) -> Result<Generator, Problem> {
-        let snapshot = another(&subject.fd)?;
-        let stream_version = self.stream_version();
-        let Some(BySendshots { new, parent, .. }) = prepared.by_sendshots else {
-            let parent = match prepared.plan.parent.map(|parent| parent.local) {
-                Some(Local::Snapshot(id)) => Some(id),
-                Some(Local::Sendshot(_)) | None => None,
-            };
-            return Ok(generate::kernel(generate::Source {
-                snapshot,
-                parent,
-                stream_version,
-            })?);
-        };
-        let name = subject.record.as_ref().map(Record::sendshot_name);
-        let place = (another(self.state.sendshots())?, name.unwrap_or_default());
-        let running = Arc::clone(&self.running);
-        let work = move || -> Result<Generator, Problem> {
-            let size = generate::size(parent.as_ref(), &new, stream_version)?;
-            running.expect(size.bytes);
-            Ok(generate::sendshot(generate::Sendshots {
-                snapshot,
-                parent,
-                new,
-                place,
-                stream_version,
-            })?)
-        };
-        blocking("measure", work).await?
+    /// Bytes on all connections of this push.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.wire_before + self.link.wire_bytes()
     }
 
     /// From here on the receiver may commit without our hearing of it.
-    async fn announce_end(&self, record: Option<Record>) -> std::io::Result<()> {
+    pub(crate) async fn announce_end(&self, record: Option<Record>) -> std::io::Result<()> {
         self.listener.stage(&self.running, "commit", "");
         let Some(mut record) = record else {
             return Ok(());
@@ -369,7 +396,9 @@ impl Push {
         let state = Arc::clone(&self.state);
         let work = move || {
             record.state = State::Unconfirmed;
-            record.store(state.pushes())
+            record.store(state.pushes())?;
+            crash::point("end-announced");
+            Ok(())
         };
         blocking("record", work)
             .await
@@ -377,7 +406,7 @@ impl Push {
     }
 
     /// Records the acknowledgement and finds what it makes superfluous.
-    async fn record(&self, record: Option<Record>) -> Result<Superfluous, Problem> {
+    pub(crate) async fn record(&self, record: Option<Record>) -> Result<Superfluous, Problem> {
         self.listener.stage(&self.running, "record", "");
         let Some(record) = record else {
             return Ok(Superfluous::default());
@@ -396,36 +425,12 @@ impl Push {
         Ok(superfluous)
     }
 
-    fn nothing_to_do(&self, subject: &Subject, copy: &HeldCopy) -> Report {
-        Report {
-            volume: self.key.name.clone(),
-            receiver: self.running.receiver.clone(),
-            uuid: subject.info.wire_uuid(),
-            parent: None,
-            parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
-            engine: self.engine.to_string(),
-            stream_bytes: 0,
-            wire_bytes: self.link.wire_bytes(),
-            resumed_at: None,
-            seconds: self.running.elapsed().as_secs_f64(),
-            pruned: Vec::new(),
-            skipped: Vec::new(),
-            copy: copy.name.clone(),
-        }
-    }
-
     /// What is left to do when the user has been told.
     pub(crate) fn release(self, superfluous: Superfluous) -> Release {
         Release::new(self.state, superfluous)
     }
 
-    /// Lets go of the snapshot of a push that failed, unless the receiver may have committed.
-    pub(crate) async fn abandon(&self, record: Option<Record>) {
-        if let Some(record) = record {
-            self.let_go(record).await;
-        }
-    }
-
+    /// Lets go of the snapshot of a push that came to nothing, unless the receiver may have committed.
     pub(crate) async fn let_go(&self, record: Record) {
         let (state, push) = (Arc::clone(&self.state), record.push);
         let work = move || match journal::find(state.pushes(), push)? {
@@ -443,11 +448,4 @@ pub(crate) fn another(fd: impl AsFd) -> Result<OwnedFd, Problem> {
     fd.as_fd()
         .try_clone_to_owned()
         .map_err(|e| Problem::local_io("open the volume once more", &e))
-}
-
-/// A copy of exactly this state.
-fn already_held<'a>(info: &Info, held: &'a [HeldCopy]) -> Option<&'a HeldCopy> {
-    held.iter().find(|copy| {
-        copy.uuid == info.wire_uuid() && copy.ctransid == info.ctransid && copy.unusable.is_none()
-    })
 }

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use sendshot_config::ReceiverEntry;
 use sendshot_identity::{ConnectError, SenderKey};
 use sendshot_model::ReceiverId;
-use sendshot_proto::hello::Welcome;
+use sendshot_proto::hello::{Support, Welcome};
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
@@ -119,6 +119,11 @@ impl Link {
     /// The newest stream version that both sides and this kernel speak.
     pub fn stream_version(&self) -> u32 {
         filesystem::send_stream_version().clamp(1, self.welcome.stream_version)
+    }
+
+    /// Whether the receiver keeps partials to resume.
+    pub fn resume(&self) -> Support {
+        self.welcome.resume
     }
 
     /// Bytes on the connection so far.

@@ -36,6 +36,7 @@ pub fn acknowledged(
 ) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
     record.store(state.pushes())?; // 1
+    sendshot_sys::crash::point("acknowledged-noted");
     let older = prune::superseded(state, &record, keep); // 2
     let older = older.unwrap_or_else(|e| {
         tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");

@@ -37,6 +37,25 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// Where the copy is, below the receiver's root.
     pub copy: String,
+    /// Where the copy of an interrupted push is that was completed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_first: Option<String>,
+}
+
+impl Report {
+    /// With what was completed before, if there was something.
+    #[must_use]
+    pub fn after(self, completed: Option<Report>) -> Self {
+        match completed {
+            None => self,
+            Some(completed) => Self {
+                resumed_at: completed.resumed_at,
+                pruned: [completed.pruned, self.pruned].concat(),
+                completed_first: Some(completed.copy),
+                ..self
+            },
+        }
+    }
 }
 
 /// A path as the bytes of a message.
@@ -61,6 +80,7 @@ impl From<Report> for v1::PushReport {
             pruned: report.pruned.into_iter().map(bytes).collect(),
             skipped: report.skipped.into_iter().map(String::into_bytes).collect(),
             copy: report.copy,
+            completed_first: report.completed_first.unwrap_or_default(),
         }
     }
 }
@@ -91,6 +111,7 @@ impl TryFrom<v1::PushReport> for Report {
                 .collect::<Result<_, _>>()?,
             skipped: message.skipped.iter().map(|bytes| lossy(bytes)).collect(),
             copy: message.copy,
+            completed_first: Some(message.completed_first).filter(|copy| !copy.is_empty()),
         })
     }
 }

@@ -13,6 +13,7 @@ use sendshot_model::{ReceiverId, SenderId, VolumeId, VolumeName};
 
 use crate::engine::Engine;
 use crate::journal::{Record, State};
+use crate::resume;
 
 /// Whether what a record names is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum Verdict {
     PinsData,
     /// An older sendshot, more than so many: let go.
     Surplus(NonZeroU32),
+    /// A push that broke off; the next one goes on with it.
+    Interrupted,
     /// Left by a push that broke off: let go.
     BrokenOff,
     /// What it names is gone: let go.
@@ -57,7 +60,11 @@ impl Verdict {
     /// Whether it is to be let go.
     pub fn lets_go(self) -> bool {
         match self {
-            Self::LastCommon | Self::Spare | Self::Unconfirmed | Self::InUse => false,
+            Self::LastCommon
+            | Self::Spare
+            | Self::Unconfirmed
+            | Self::InUse
+            | Self::Interrupted => false,
             Self::PinsData | Self::Surplus(_) | Self::BrokenOff | Self::Gone => true,
         }
     }
@@ -77,6 +84,7 @@ impl Verdict {
             Self::Surplus(keep) => {
                 format!("older than the {keep} that `keep` says for this volume and receiver")
             }
+            Self::Interrupted => "it broke off; the next push goes on with it".to_owned(),
             Self::BrokenOff => "left by a push that broke off".to_owned(),
             Self::Gone => "what it stands for was deleted by somebody else".to_owned(),
         }
@@ -97,6 +105,9 @@ pub fn decide(
                 return Verdict::InUse;
             }
             match (item.record.state, item.presence) {
+                (State::Sending, Presence::Here) if resume::is_resumable(&item.record) => {
+                    Verdict::Interrupted
+                }
                 (State::Sending, _) => Verdict::BrokenOff,
                 (State::Unconfirmed, _) => Verdict::Unconfirmed,
                 (State::Acknowledged, Presence::Gone) => Verdict::Gone,

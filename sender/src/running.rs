@@ -68,6 +68,12 @@ impl Running {
         self.stream_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Notes that the stream is sent from this offset on.
+    pub fn goes_on_at(&self, offset: u64) {
+        self.stream_bytes.store(offset, Ordering::Relaxed);
+        self.applied_bytes.store(offset, Ordering::Relaxed);
+    }
+
     /// Notes how far the receiver is.
     pub fn applied(&self, offset: u64) {
         self.applied_bytes.store(offset, Ordering::Relaxed);

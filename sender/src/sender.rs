@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -67,6 +68,8 @@ pub struct Sender {
     /// Held while a push is about to enter the table, and while something is let go by hand: what
     /// was found to be used by no push stays so until it is gone.
     letting_go: Arc<Mutex<()>>,
+    /// Whether a push may have broken off that keeps its snapshot.
+    interrupted: AtomicBool,
     stop: CancellationToken,
     pushes: TaskTracker,
 }
@@ -87,6 +90,7 @@ impl Sender {
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
             letting_go: Arc::default(),
+            interrupted: AtomicBool::new(true),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -152,6 +156,16 @@ impl Sender {
     /// The running pushes.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Notes that a push has broken off and keeps its snapshot.
+    pub fn note_interrupted(&self) {
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    /// Whether there may be such a push; there is none from now on, unless it is noted again.
+    pub fn take_interrupted(&self) -> bool {
+        self.interrupted.swap(false, Ordering::AcqRel)
     }
 
     /// Waits for the pushes whose users have been told that they are done, and which are still

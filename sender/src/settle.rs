@@ -2,8 +2,8 @@
 //!
 //! | record | at start, and before a push | when the receiver reports what it holds |
 //! |---|---|---|
-//! | `sending`, push not running | delete snapshot and record: nothing was committed | – |
-//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, delete |
+//! | `sending`, push not running | keep what can be resumed ([`crate::interrupted`] says how long), else delete snapshot and record: nothing was committed | – |
+//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, or this is the push that goes on, delete |
 //! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
 
 use std::io;
@@ -15,13 +15,17 @@ use sendshot_sys::durable;
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
 use crate::prune;
+use crate::resume;
 use crate::state_subvolume::StateSubvolume;
 
 /// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// It stays as it is.
     Keep,
+    /// All of it goes.
     Drop,
+    /// The receiver has committed it.
     Acknowledge,
 }
 
@@ -111,14 +115,16 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
 }
 
 /// For a record whose push is not running.
-fn at_start(record: &Record, sender: SenderId) -> Verdict {
+pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
     match record.state {
+        State::Sending if resume::is_resumable(record) => Verdict::Keep,
         State::Sending if record.sender == sender => Verdict::Drop,
         State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
     }
 }
 
-fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
+/// For a record whose push is not running, now that the receiver has told what it holds.
+pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
     let copies = &inventory.copies;
     let is_held = record
         .snapshot

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Access, Info};
+use sendshot_sys::{crash, durable};
 
 use crate::journal::{Intent, Record, SnapshotId};
 use crate::problem::{self, Kind, Problem};
@@ -88,6 +88,7 @@ pub fn take(
 ) -> Result<PushSnapshot, Error> {
     let mut record = Record::new(intent);
     record.store(state.pushes()).map_err(Error::Journal)?; // 1
+    crash::point("snapshot-record");
     let result = create(state, volume, &mut record);
     result.map_err(|e| {
         undo(state, &record);
@@ -107,6 +108,7 @@ fn create(
 ) -> io::Result<PushSnapshot> {
     let name = record.snapshot_name();
     subvolume::snapshot(volume, state.snapshots(), &name, Access::ReadOnly)?; // 2
+    crash::point("snapshot-made");
     let fd = durable::open_dir(state.snapshots(), &name)?;
     let info = subvolume::info(&fd)?;
     record.snapshot = Some(SnapshotId {
@@ -114,6 +116,7 @@ fn create(
         otransid: info.otransid,
     });
     record.store(state.pushes())?; // 3
+    crash::point("snapshot-noted");
     Ok(PushSnapshot {
         fd,
         info,

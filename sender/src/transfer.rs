@@ -3,19 +3,22 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use sendshot_model::human;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::malformed::Malformed;
+use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::{Begin, Down, Up};
 use sendshot_proto::v1;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::generate::{self, Output};
 use crate::problem::{Kind, Problem};
 use crate::receiver_link::{Link, problem_of};
 use crate::running::Running;
+use crate::trail::Trail;
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
@@ -23,6 +26,9 @@ const QUEUE: usize = 2;
 /// Longest wait until the receiver is ready for the stream: it opens every copy of the volume,
 /// from a cold disk at worst.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How often to look for progress in the time after which there must have been some.
+const LOOKS: u32 = 20;
 
 /// What the receiver said at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,14 @@ pub enum Error {
     /// The push could not be recorded as sent.
     #[error("write the push's record")]
     Record(#[source] std::io::Error),
+    /// Nothing goes on.
+    #[error("{address} is connected, but the push came no further for {}", human::duration(*.after))]
+    Stalled {
+        /// The receiver.
+        address: String,
+        /// For how long.
+        after: Duration,
+    },
     /// The user cancelled it.
     #[error("cancelled")]
     Cancelled,
@@ -72,8 +86,9 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(failure) => failure.into(),
-            Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled")
-                .remedy("it cannot be resumed yet; the next push starts over"),
+            Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
+            Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
+                .remedy("look into the receiver's kernel log, and try again later"),
             Error::Broken(problem) => problem,
             Error::Generate(_) | Error::Nonsense(_) | Error::Record(_) => {
                 Problem::from_error(Kind::Failed, &error)
@@ -114,7 +129,7 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn open(link: &mut Link, begin: Begin) -> Result<Self, Error> {
+    pub async fn open(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
         let silent = Problem::new(
             Kind::Unreachable,
             format!(
@@ -129,7 +144,8 @@ impl Transfer {
             .unwrap_or(Err(Error::Broken(silent)))
     }
 
-    async fn begin(link: &mut Link, begin: Begin) -> Result<Self, Error> {
+    async fn begin(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
+        let from = begin.resume_at.map_or(0, |point| point.offset);
         let (up, messages) = mpsc::channel(QUEUE);
         // Cannot fail: the channel was just made and has room.
         let _ = up.try_send(Up::Begin(begin).into());
@@ -138,12 +154,15 @@ impl Transfer {
             address: link.address().to_owned(),
         };
         match down.next().await? {
-            Down::Accepted(0) => Ok(Self { up, down }),
-            Down::Accepted(offset) => Err(Error::Nonsense(format!(
-                "it wants to resume at {offset} a push it never had"
+            Down::Accepted {
+                resume_at,
+                checkpoints,
+            } if resume_at == from => Ok((Self { up, down }, checkpoints)),
+            Down::Accepted { resume_at, .. } => Err(Error::Nonsense(format!(
+                "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
             ))),
             Down::Failure(failure) => Err(failure.into()),
-            Down::Applied(_) | Down::Committed { .. } => {
+            Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => {
                 Err(Error::Nonsense("it did not accept the push first".into()))
             }
         }
@@ -152,8 +171,8 @@ impl Transfer {
     /// Streams what the generator makes, and waits for the commit. `before_end` runs when all
     /// is sent and the receiver does not know yet that it is all.
     ///
-    /// Dropping the returned future, or cancelling, breaks the call: the receiver then drops
-    /// what it has.
+    /// Dropping the returned future, or cancelling, breaks the call: the receiver then keeps what
+    /// can be resumed, and drops what cannot.
     ///
     /// # Errors
     /// See [`Error`]. After `before_end` has run the receiver may have committed all the same.
@@ -161,23 +180,34 @@ impl Transfer {
         self,
         outputs: mpsc::Receiver<Result<Output, generate::Error>>,
         running: &Running,
-        cancel: &CancellationToken,
+        trail: Option<&Trail>,
+        stall_after: Duration,
         before_end: F,
     ) -> Result<Committed, Error>
     where
         F: AsyncFnOnce() -> std::io::Result<()>,
     {
         let Self { up, mut down } = self;
+        let address = down.address.clone();
         let mut pump = pin!(pump(outputs, up, running, before_end));
+        let mut stalled = pin!(stalled(running, stall_after));
         let mut stream_bytes = None;
         loop {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Err(Error::Cancelled),
+                () = running.cancel.cancelled() => return Err(Error::Cancelled),
+                () = &mut stalled => {
+                    return Err(Error::Stalled { address, after: stall_after });
+                }
                 message = down.next() => match message? {
                     Down::Applied(offset) => running.applied(offset),
+                    Down::Checkpoint(offset) => {
+                        if let Some(trail) = trail {
+                            trail.checkpoint(offset);
+                        }
+                    }
                     Down::Failure(failure) => return Err(failure.into()),
-                    Down::Accepted(_) => return Err(Error::Nonsense("it accepted twice".into())),
+                    Down::Accepted { .. } => return Err(Error::Nonsense("it accepted twice".into())),
                     Down::Committed { name, directory } => {
                         let stream_bytes = stream_bytes.ok_or_else(|| {
                             Error::Nonsense("it committed before the end of the stream".into())
@@ -187,6 +217,20 @@ impl Transfer {
                 },
                 sent = &mut pump, if stream_bytes.is_none() => stream_bytes = Some(sent?),
             }
+        }
+    }
+}
+
+/// Returns when nothing was sent and nothing applied for so long. How long it takes in all does not
+/// count.
+async fn stalled(running: &Running, after: Duration) {
+    let (mut last, mut since) = (running.progress(), Instant::now());
+    let mut looks = tokio::time::interval((after / LOOKS).max(Duration::from_millis(10)));
+    while since.elapsed() < after {
+        looks.tick().await;
+        let now = running.progress();
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
     }
 }

@@ -3,7 +3,7 @@
 //! snapshot is gone before anything else happens, so that nothing pins its data.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,9 @@ use sendshot_apply::receive::Options;
 use sendshot_engine::diff::Version;
 use sendshot_engine::measure::measure;
 use sendshot_engine::recapture::Effort;
-use sendshot_engine::{Entry, Sendshot, Source, capture, hashes, recapture, save, stream, verify};
+use sendshot_engine::{
+    Entry, Sendshot, Source, capture, hashes, recapture, save, stream, stream_from, verify,
+};
 
 use crate::loopfs::{LoopFs, run};
 use crate::streams::{self, Format};
@@ -229,10 +231,13 @@ pub fn make_stream(
     Ok(bytes)
 }
 
+/// The same a second time, as long as planned, and the same from any place on.
 fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
     let mut again = Vec::new();
-    stream(source, None, |part| {
-        again.extend_from_slice(part);
+    let mut places = Vec::new();
+    stream_from(source, None, None, |part| {
+        again.extend_from_slice(&part.bytes);
+        places.push(part.end);
         Ok(())
     })?;
     ensure!(again == bytes, "the stream is another one the second time");
@@ -243,6 +248,18 @@ fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
         size.bytes,
         bytes.len()
     );
+    let last = places.len() - 1;
+    for at in BTreeSet::from([0, last / 2, last]) {
+        let (place, mut rest) = (places[at], Vec::new());
+        stream_from(source, Some(place), None, |part| {
+            rest.extend_from_slice(&part.bytes);
+            Ok(())
+        })?;
+        ensure!(
+            rest == bytes[usize::try_from(place.offset)?..],
+            "the stream is another one when it is taken up at {place:?}"
+        );
+    }
     Ok(())
 }
 

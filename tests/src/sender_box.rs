@@ -165,13 +165,13 @@ impl SenderBox {
         Self::setup().volume("photos", "photos").start()
     }
 
-    /// A box to be described: 1 GiB and no volume.
+    /// A box to be described: 1 GiB and no volume; it tells of a broken connection at once.
     pub fn setup() -> SenderSetup {
         SenderSetup {
             size: 1 << 30,
             mount: String::new(),
             power: false,
-            keys: String::new(),
+            keys: "retry_for = \"0s\"".to_owned(),
             pin_parent: false,
             volumes: Vec::new(),
         }

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Access, Info};
+use sendshot_sys::{crash, durable};
 
 use crate::applier::Identity;
 use crate::staging::{Staged, StagingError};
@@ -101,13 +101,19 @@ pub fn commit(
     identity: Identity,
     taken: Taken,
 ) -> Result<Committed, CommitError> {
-    flush(staged.root()).map_err(CommitError::Flush)?;
+    flush(staged.root()).map_err(CommitError::Flush)?; // 1
+    crash::point("commit-flushed");
     subvolume::set_received(staged.root(), identity.uuid, identity.ctransid)
-        .map_err(CommitError::SetReceived)?;
-    let name = snapshot(&staged, &target, name, taken)?;
-    let copy = verified(&target, name, identity)?;
+        .map_err(CommitError::SetReceived)?; // 2
+    crash::point("commit-received");
+    let name = snapshot(&staged, &target, name, taken)?; // 3
+    crash::point("commit-snapshot");
+    let copy = verified(&target, name, identity)?; // 4
     match staged.destroy() {
-        Ok(()) => Ok(copy),
+        Ok(()) => {
+            crash::point("commit-destroyed");
+            Ok(copy)
+        }
         Err(source) => Err(CommitError::Leftover {
             copy: Box::new(copy),
             source,

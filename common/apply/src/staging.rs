@@ -131,6 +131,21 @@ impl Area {
         Ok(swept)
     }
 
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        durable::open_dir(&self.parent, AREA.as_ref()).is_ok()
+    }
+
+    /// The area's directory, made if it is missing.
+    ///
+    /// # Errors
+    /// [`StagingError`].
+    pub fn dir(&self) -> Result<OwnedFd, StagingError> {
+        let area = self.lock()?;
+        unlock(&area).map_err(StagingError::Area)?;
+        Ok(area)
+    }
+
     /// Removes the area if nothing is in it.
     ///
     /// # Errors

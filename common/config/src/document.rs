@@ -7,7 +7,9 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use jiff::{Span, SpanRelativeTo};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -220,6 +222,42 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| self.problem("expected a whole number from 1 to 4294967295"))
     }
 
+    /// The value as a span of time, with units: `10m`, `7 days`. Days have 24 hours.
+    pub(crate) fn duration(&self) -> Result<Duration, Problem> {
+        let text = self.text()?;
+        let wrong = || {
+            self.problem(format!("`{text}` is no span of time")).help(
+                "write a number with a unit, for example \"30s\", \"10m\", \"12h\" or \"7 days\"",
+            )
+        };
+        let span: Span = text.parse().map_err(|_| wrong())?;
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
+        duration
+            .ok()
+            .and_then(|duration| Duration::try_from(duration).ok())
+            .ok_or_else(wrong)
+    }
+
+    /// The value as a number of bytes, with a unit: `64 MiB`.
+    pub(crate) fn bytes(&self) -> Result<u64, Problem> {
+        let text = self.text()?;
+        size(text).ok_or_else(|| {
+            self.problem(format!("`{text}` is no size"))
+                .help("write a whole number with B, KiB, MiB, GiB or TiB, for example \"64 MiB\"")
+        })
+    }
+
+    /// The value as a part of a whole: `5%`, from 0 to 100.
+    pub(crate) fn percent(&self) -> Result<u8, Problem> {
+        let text = self.text()?;
+        let number = text.strip_suffix('%').map(str::trim_end);
+        let number = number.and_then(|number| number.parse().ok());
+        number.filter(|percent| *percent <= 100).ok_or_else(|| {
+            self.problem(format!("`{text}` is no percentage"))
+                .help("write a whole number from 0 to 100 and %, for example \"5%\"")
+        })
+    }
+
     /// The value as true or false.
     pub(crate) fn switch(&self) -> Result<bool, Problem> {
         match self.value.get_ref() {
@@ -241,6 +279,20 @@ impl<'a> Entry<'a> {
         };
         Ok(items.iter().map(item).collect())
     }
+}
+
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start() {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 fn similar<'k>(given: &str, keys: &[&'k str]) -> Option<&'k str> {

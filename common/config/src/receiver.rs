@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sendshot_model::PeerName;
 
@@ -11,6 +12,16 @@ use crate::address::DEFAULT_PORT;
 use crate::document::{self, Entry, Section};
 use crate::error::Problem;
 
+/// How long what is left of an interrupted push is kept unless the file says otherwise: as long as
+/// senders keep their side of it.
+const DEFAULT_PARTIAL_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Bytes between two checkpoints unless the file says otherwise.
+const DEFAULT_CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// Time between two checkpoints unless the file says otherwise: each commits the file system.
+const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What the receiver is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiverConfig {
@@ -18,6 +29,12 @@ pub struct ReceiverConfig {
     pub listen: SocketAddr,
     /// The directory, on btrfs, that holds each sender's directory; absolute.
     pub root: PathBuf,
+    /// How long what is left of an interrupted push is kept.
+    pub partial_keep: Duration,
+    /// Bytes of a stream between two checkpoints, at the least.
+    pub checkpoint_bytes: u64,
+    /// Time between two checkpoints, at the least.
+    pub checkpoint_interval: Duration,
     /// What is kept of each sender's copies. A sender that is not listed has the defaults.
     pub senders: BTreeMap<PeerName, SenderPolicy>,
 }
@@ -64,12 +81,28 @@ impl ReceiverConfig {
 }
 
 fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
-    root.accept(&["listen", "root", "senders"])?;
+    root.accept(&[
+        "listen",
+        "root",
+        "senders",
+        "partial_keep",
+        "checkpoint_bytes",
+        "checkpoint_interval",
+    ])?;
+    let duration = |key, default| {
+        root.get(key)
+            .map_or(Ok(default), |entry: Entry<'_>| entry.duration())
+    };
     Ok(ReceiverConfig {
         listen: root
             .get("listen")
             .map_or(Ok(default_listen()), |entry| listen(&entry))?,
         root: root.require("root", "root = \"/srv/backup\"")?.path()?,
+        partial_keep: duration("partial_keep", DEFAULT_PARTIAL_KEEP)?,
+        checkpoint_bytes: root
+            .get("checkpoint_bytes")
+            .map_or(Ok(DEFAULT_CHECKPOINT_BYTES), |entry| entry.bytes())?,
+        checkpoint_interval: duration("checkpoint_interval", DEFAULT_CHECKPOINT_INTERVAL)?,
         senders: root
             .get("senders")
             .map_or(Ok(BTreeMap::new()), |entry| senders(&entry))?,
@@ -136,6 +169,8 @@ mod tests {
     fn the_root_is_enough() {
         let config = parse("root = '/srv/backup'\n").unwrap();
         assert_eq!(config.listen.to_string(), "[::]:7117");
+        assert_eq!(config.checkpoint_bytes, 64 << 20);
+        assert_eq!(config.checkpoint_interval.as_secs(), 2);
         assert_eq!(config.policy(&"nas1".parse().unwrap()).keep, Keep::All);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sendshot_model::{PeerName, VolumeName};
 
@@ -14,9 +15,32 @@ use crate::error::Problem;
 /// one, and two more for a receiver that lost its newest copies.
 const DEFAULT_KEEP: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
+/// For how long what can pass is tried again unless the file says otherwise: longer than a receiver
+/// takes to restart, not so long that a timer's next push finds this one still trying.
+const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How long a push may come no further unless the file says otherwise: a disk that is being
+/// written full can take minutes for what it has been given.
+const DEFAULT_STALL_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// How long an interrupted push is kept unless the file says otherwise: its snapshot pins data.
+const DEFAULT_RESUME_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How much of the file system must be free for an interrupted push to stay, in percent, unless the
+/// file says otherwise.
+const DEFAULT_RESUME_MIN_FREE: u8 = 5;
+
 /// What the sender is told.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderConfig {
+    /// For how long what can pass is tried again, since a push last came forward.
+    pub retry_for: Duration,
+    /// After how long without any progress a connection is given up.
+    pub stall_after: Duration,
+    /// How long an interrupted push keeps its snapshot, to be resumed.
+    pub resume_keep: Duration,
+    /// How much of the volume's file system must be free for that, in percent.
+    pub resume_min_free: u8,
     /// The configured volumes; none is fine, since any subvolume can be pushed by its path.
     pub volumes: BTreeMap<VolumeName, VolumeConfig>,
 }
@@ -33,6 +57,18 @@ pub struct VolumeConfig {
     /// Whether the last snapshot stays as the parent, for the kernel's own send, instead of a
     /// sendshot. It pins the data of the past.
     pub pin_parent: bool,
+}
+
+impl Default for SenderConfig {
+    fn default() -> Self {
+        Self {
+            retry_for: DEFAULT_RETRY_FOR,
+            stall_after: DEFAULT_STALL_AFTER,
+            resume_keep: DEFAULT_RESUME_KEEP,
+            resume_min_free: DEFAULT_RESUME_MIN_FREE,
+            volumes: BTreeMap::new(),
+        }
+    }
 }
 
 impl SenderConfig {
@@ -57,8 +93,26 @@ impl SenderConfig {
 }
 
 fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
-    root.accept(&["volumes"])?;
+    root.accept(&[
+        "volumes",
+        "retry_for",
+        "stall_after",
+        "resume_keep",
+        "resume_min_free",
+    ])?;
     let mut config = SenderConfig::default();
+    for (key, value) in [
+        ("retry_for", &mut config.retry_for),
+        ("stall_after", &mut config.stall_after),
+        ("resume_keep", &mut config.resume_keep),
+    ] {
+        if let Some(entry) = root.get(key) {
+            *value = entry.duration()?;
+        }
+    }
+    if let Some(entry) = root.get("resume_min_free") {
+        config.resume_min_free = entry.percent()?;
+    }
     let Some(volumes) = root.get("volumes") else {
         return Ok(config);
     };
@@ -151,6 +205,39 @@ mod tests {
     }
 
     #[test]
+    fn spans_and_shares_have_units() {
+        let text = "retry_for = '90s'\nstall_after = '2m'\nresume_keep = '3 days'\nresume_min_free = '10%'\n";
+        let config = parse(text).unwrap();
+        assert_eq!(config.retry_for.as_secs(), 90);
+        assert_eq!(config.stall_after.as_secs(), 120);
+        assert_eq!(config.resume_keep.as_secs(), 3 * 86_400);
+        assert_eq!(config.resume_min_free, 10);
+        for (line, message) in [
+            ("retry_for = '-5m'", "`retry_for`: `-5m` is no span of time"),
+            (
+                "retry_for = '1 month'",
+                "`retry_for`: `1 month` is no span of time",
+            ),
+            (
+                "retry_for = 600",
+                "`retry_for`: expected a string, found an integer",
+            ),
+            (
+                "resume_min_free = '101%'",
+                "`resume_min_free`: `101%` is no percentage",
+            ),
+            (
+                "resume_min_free = '5'",
+                "`resume_min_free`: `5` is no percentage",
+            ),
+        ] {
+            let error = error(line);
+            let first = error.lines().next().unwrap();
+            assert!(first.ends_with(message), "{first}");
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_fine() {
         assert_eq!(parse("# nothing yet\n").unwrap(), SenderConfig::default());
     }
@@ -175,7 +262,7 @@ mod tests {
              |\n\
              1 | interval = '1h'\n  \
              | ^^^^^^^^\n  \
-             = accepted at the top: `volumes`"
+             = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`"
         );
     }
 

@@ -8,7 +8,7 @@
 //! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
 //!   stream; [`mod@rule`] decides what is unchanged, and is where the argument stands;
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it;
-//!   [`mod@measure`] tells its size without making it;
+//!   [`stream_from()`] goes on in its middle; [`mod@measure`] tells its size without making it;
 //! - [`mod@hashes`] lie beside a sendshot, for files without checksums, and [`verify()`] reads what
 //!   only they can tell.
 
@@ -25,6 +25,7 @@ mod reader;
 pub mod recapture;
 pub mod rule;
 pub mod save;
+pub mod skeleton;
 pub mod snapshot;
 pub mod stream;
 pub mod verify;
@@ -36,5 +37,6 @@ pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
 pub use file::{Reader, Sendshot, Writer};
 pub use recapture::recapture;
 pub use save::{open, open_at, save, save_to};
-pub use stream::{Source, stream};
+pub use skeleton::{Place, SkeletonHash};
+pub use stream::{Part, Source, stream, stream_from};
 pub use verify::verify;

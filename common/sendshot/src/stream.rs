@@ -11,6 +11,7 @@ use crate::diff::{self, Sink, Step, Version, diff};
 use crate::entry::Extent;
 use crate::file::Sendshot;
 use crate::hashes::{self, Hash};
+use crate::skeleton::{Place, Skeleton};
 use crate::snapshot::{self, Snapshot};
 
 /// Most bytes an encoded extent has on disk.
@@ -34,6 +35,12 @@ pub enum Error {
     /// The stream cannot be written.
     #[error("write the stream")]
     Write(#[source] io::Error),
+    /// A stream that is to be taken up in the middle is not the same up to there.
+    #[error("the stream is not the same up to byte {offset} as it was before")]
+    Diverged {
+        /// Where it was to be taken up.
+        offset: u64,
+    },
 }
 
 pub(crate) fn version(version: Version) -> sendshot_stream::Version {
@@ -69,6 +76,15 @@ pub struct Source<'a, F> {
 /// Where hashes of blocks go.
 pub type HashWriter = hashes::Writer<BufWriter<File>>;
 
+/// Whole commands of a stream, one after the other.
+#[derive(Debug)]
+pub struct Part {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Where the stream is behind them.
+    pub end: Place,
+}
+
 /// Hands the stream to `out`, part by part, and the hashes that the next push will want to
 /// `hashes`.
 ///
@@ -77,10 +93,24 @@ pub type HashWriter = hashes::Writer<BufWriter<File>>;
 pub fn stream<F: AsFd>(
     source: &Source<'_, F>,
     hashes: Option<&mut HashWriter>,
-    out: impl FnMut(&[u8]) -> io::Result<()>,
+    mut out: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), Error> {
+    stream_from(source, None, hashes, |part| out(&part.bytes))
+}
+
+/// The same from a place on that an earlier run on the same source has told. What lies before it is
+/// not read; that it would be the same is known by its skeleton.
+///
+/// # Errors
+/// See [`Error`]; [`Error::Diverged`] before anything is handed out.
+pub fn stream_from<F: AsFd>(
+    source: &Source<'_, F>,
+    from: Option<Place>,
+    hashes: Option<&mut HashWriter>,
+    out: impl FnMut(Part) -> io::Result<()>,
 ) -> Result<(), Error> {
     let snapshot = Snapshot::new(&source.snapshot).map_err(Error::Write)?;
-    let mut writer = Stream::new(snapshot, source.version, hashes, out);
+    let mut writer = Stream::new(snapshot, source.version, from, hashes, out);
     let Source {
         m,
         n,
@@ -89,7 +119,7 @@ pub fn stream<F: AsFd>(
         ..
     } = *source;
     diff(m, n, name, version, &mut writer)?;
-    writer.flush()
+    writer.finish()
 }
 
 /// Reads what steps need and encodes them.
@@ -101,57 +131,159 @@ struct Stream<'h, F> {
     batch: Vec<u8>,
     encoded: Vec<u8>,
     hashes: Option<&'h mut HashWriter>,
+    /// Bytes of the stream before the batch.
+    offset: u64,
+    skeleton: Skeleton,
+    /// Where to begin to hand out; steps before it are only counted.
+    from: Option<Place>,
 }
 
-impl<'h, F: FnMut(&[u8]) -> io::Result<()>> Stream<'h, F> {
+impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
     fn new(
         snapshot: Snapshot,
         stream: Version,
+        from: Option<Place>,
         hashes: Option<&'h mut HashWriter>,
         out: F,
     ) -> Self {
         let encoder = Encoder::new(version(stream));
-        let mut batch = Vec::with_capacity(BATCH + BATCH / 2);
-        encoder.header(&mut batch);
-        Self {
+        let mut writer = Self {
             snapshot,
             encoder,
             chunk: chunk(stream),
             out,
-            batch,
+            batch: Self::empty_batch(),
             encoded: vec![0; MAX_ENCODED],
             hashes,
+            offset: 0,
+            skeleton: Skeleton::default(),
+            from,
+        };
+        encoder.header(&mut writer.batch);
+        if writer.from.is_some() {
+            writer.pass_over(0);
         }
+        writer
+    }
+
+    fn empty_batch() -> Vec<u8> {
+        Vec::with_capacity(BATCH + BATCH / 2)
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        (self.out)(&self.batch).map_err(Error::Write)?;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.batch, Self::empty_batch());
+        self.offset += bytes.len() as u64;
+        let end = Place {
+            offset: self.offset,
+            skeleton: self.skeleton.value(),
+        };
+        (self.out)(Part { bytes, end }).map_err(Error::Write)
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        match self.from {
+            Some(from) => Err(Error::Diverged {
+                offset: from.offset,
+            }),
+            None => self.flush(),
+        }
+    }
+
+    /// Drops the batch as if it and `data` bytes more had been handed out.
+    fn pass_over(&mut self, data: u64) {
+        self.offset += self.batch.len() as u64 + data;
         self.batch.clear();
+    }
+
+    /// Counts a command that was handed out in an earlier run; `data` bytes of data follow what
+    /// the batch holds of it.
+    fn passed(&mut self, from: Place, data: u64) -> Result<(), Error> {
+        self.pass_over(data);
+        if self.offset < from.offset {
+            return Ok(());
+        }
+        let here = Place {
+            offset: self.offset,
+            skeleton: self.skeleton.value(),
+        };
+        if here != from {
+            let offset = from.offset;
+            return Err(Error::Diverged { offset });
+        }
+        self.from = None;
         Ok(())
+    }
+
+    fn command(&mut self, command: &Command<'_>) -> Result<(), Error> {
+        let start = self.batch.len();
+        self.encoder.command(command, &mut self.batch)?;
+        self.skeleton.command(&self.batch[start..]);
+        match self.from {
+            Some(from) => self.passed(from, 0),
+            None => self.pass_on(),
+        }
     }
 
     fn data(&mut self, path: &[u8], offset: u64, len: u64) -> Result<(), Error> {
         let (mut at, end) = (offset, offset + len);
-        let (chunk, encoder) = (self.chunk, self.encoder);
         while at < end {
-            let len = usize::try_from(end - at).unwrap_or(chunk).min(chunk);
+            let len = usize::try_from(end - at)
+                .unwrap_or(self.chunk)
+                .min(self.chunk);
             let command = Command::Write {
                 path,
                 offset: at,
                 data: b"",
             };
-            let (batch, snapshot) = (&mut self.batch, &mut self.snapshot);
-            encoder.command_with_data(&command, len, batch, |buffer| {
-                snapshot.read(path, at, buffer).map_err(Error::Read)
-            })?;
+            self.skeleton.write(path, at, len as u64);
+            match self.from {
+                Some(from) => self.pass_data(&command, from, len as u64)?,
+                None => self.write(&command, path, at, len)?,
+            }
             at += len as u64;
-            self.pass_on()?;
         }
         Ok(())
     }
 
+    fn write(
+        &mut self,
+        command: &Command<'_>,
+        path: &[u8],
+        at: u64,
+        len: usize,
+    ) -> Result<(), Error> {
+        let (batch, snapshot) = (&mut self.batch, &mut self.snapshot);
+        self.encoder
+            .command_with_data(command, len, batch, |buffer| {
+                snapshot.read(path, at, buffer).map_err(Error::Read)
+            })?;
+        self.pass_on()
+    }
+
+    fn pass_data(&mut self, command: &Command<'_>, from: Place, data: u64) -> Result<(), Error> {
+        self.encoder.command(command, &mut self.batch)?;
+        self.passed(from, data)
+    }
+
     /// The extent as it is stored, if the kernel gives just that; else its data.
     fn encoded(&mut self, path: &[u8], extent: &Extent, len: u64) -> Result<(), Error> {
+        if let Some(from) = self.from {
+            let command = Command::EncodedWrite {
+                path,
+                offset: extent.offset,
+                unencoded_file_len: len,
+                unencoded_len: extent.ram_bytes,
+                unencoded_offset: extent.disk_offset,
+                compression: 1,
+                encryption: 0,
+                data: b"",
+            };
+            self.skeleton.encoded(path, extent.offset, extent.disk_len);
+            return self.pass_data(&command, from, extent.disk_len);
+        }
         let mut buffer = std::mem::take(&mut self.encoded);
         let file = self.snapshot.file(path)?;
         let read = encoded::encoded_read(file, extent.offset, len, &mut buffer);
@@ -182,6 +314,8 @@ impl<'h, F: FnMut(&[u8]) -> io::Result<()>> Stream<'h, F> {
             encryption: 0,
             data,
         };
+        self.skeleton
+            .encoded(path, encoding.file_offset, data.len() as u64);
         self.encoder.command(&command, &mut self.batch)?;
         self.pass_on()
     }
@@ -192,7 +326,12 @@ impl<'h, F: FnMut(&[u8]) -> io::Result<()>> Stream<'h, F> {
         let Some(hashes) = &mut self.hashes else {
             return;
         };
-        let hash = known.or_else(|| self.snapshot.hash(path, block, len).ok());
+        let hash = match (known, self.from) {
+            (Some(hash), _) => Some(hash),
+            // Sent by an earlier run: without a hash it is sent once more by the next push.
+            (None, Some(_)) => None,
+            (None, None) => self.snapshot.hash(path, block, len).ok(),
+        };
         if let Some(hash) = hash {
             hashes.add(ino, block, &hash);
         }
@@ -214,15 +353,12 @@ fn fits(encoding: &Encoding, extent: &Extent, len: u64) -> bool {
         && encoding.unencoded_offset == extent.disk_offset
 }
 
-impl<F: FnMut(&[u8]) -> io::Result<()>> Sink for Stream<'_, F> {
+impl<F: FnMut(Part) -> io::Result<()>> Sink for Stream<'_, F> {
     type Error = Error;
 
     fn step(&mut self, step: Step<'_>) -> Result<(), Error> {
         match step {
-            Step::Command(command) => {
-                self.encoder.command(&command, &mut self.batch)?;
-                self.pass_on()
-            }
+            Step::Command(command) => self.command(&command),
             Step::Data { path, offset, len } => self.data(path, offset, len),
             Step::Encoded { path, extent, len } => self.encoded(path, &extent, len),
             Step::Check { .. } => Ok(()),

@@ -124,6 +124,27 @@ pub fn commit(fd: impl AsFd) -> io::Result<()> {
     raw::wait_sync(&fd, &mut transid)
 }
 
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What can still be written, as far as btrfs can tell.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
+}
+
+/// The room on the file system of `fd`.
+///
+/// # Errors
+/// The kernel's.
+pub fn space(fd: impl AsFd) -> io::Result<Space> {
+    let stat = rustix::fs::fstatvfs(fd)?;
+    Ok(Space {
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+    })
+}
+
 /// The newest version of the send stream that this kernel can make; 1 on kernels before 6.0.
 pub fn send_stream_version() -> u32 {
     std::fs::read_to_string(SEND_STREAM_VERSION)

@@ -6,6 +6,7 @@
 //! `btrfs_tree.h`, measured on Linux 6.18.
 
 pub mod clone;
+pub mod crash;
 pub mod durable;
 pub mod encoded;
 pub mod filesystem;

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use nix::sys::signal::SigSet;
-use sendshot_proto::transfer::SEGMENT;
+use sendshot_proto::transfer::{Mark, SEGMENT};
 use sendshot_sys::send;
 
 use super::{Cutter, Error, Generator, start};
@@ -32,7 +32,7 @@ pub struct Source {
 /// [`Error::Start`]; later ones come through the channel.
 pub fn kernel(source: Source) -> Result<Generator, Error> {
     let (reader, sending) = kernel_pipe(source)?;
-    start("segments", move |cutter| cut(reader, sending, cutter))
+    start("segments", None, move |cutter| cut(reader, sending, cutter))
 }
 
 /// Thread of a running send; joining it tells whether the stream is complete.
@@ -82,7 +82,7 @@ fn cut(mut reader: File, sending: Sending, cutter: &mut Cutter) -> Result<(), Er
     loop {
         let wanted = match read_segment(&mut reader).map_err(Error::Read) {
             Ok(data) if data.is_empty() => return finish(sending),
-            Ok(data) => cutter.segment(data),
+            Ok(data) => cutter.segment(data, |_| Mark::None),
             Err(e) => Err(e),
         };
         if let Err(e) = wanted {

@@ -10,7 +10,8 @@ mod sendshot;
 use std::io;
 
 use bytes::Bytes;
-use sendshot_proto::transfer::{Chain, SEGMENT, Segment};
+use sendshot_proto::resume::Point;
+use sendshot_proto::transfer::{Chain, Mark, Segment};
 use tokio::sync::{mpsc, oneshot};
 
 pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};
@@ -82,15 +83,16 @@ impl Over {
     }
 }
 
-/// Runs an engine on a thread; what it gives to its cutter comes out as segments.
+/// Runs an engine on a thread; what it gives to its cutter comes out as segments, from `from` on.
 fn start(
     name: &str,
+    from: Option<Point>,
     engine: impl FnOnce(&mut Cutter) -> Result<(), Error> + Send + 'static,
 ) -> Result<Generator, Error> {
     let (out, outputs) = mpsc::channel(QUEUE);
     let (working, over) = oneshot::channel();
     let work = move || {
-        let mut cutter = Cutter::new(out);
+        let mut cutter = Cutter::new(out, from);
         let made = engine(&mut cutter);
         cutter.end(made);
         drop(working);
@@ -105,61 +107,42 @@ fn start(
     })
 }
 
-/// Cuts a stream into segments and hashes them.
+/// Numbers and hashes the segments of a stream.
 #[derive(Debug)]
 struct Cutter {
     out: mpsc::Sender<Result<Output, Error>>,
-    pending: Vec<u8>,
     offset: u64,
     chain: Chain,
 }
 
 impl Cutter {
-    fn new(out: mpsc::Sender<Result<Output, Error>>) -> Self {
+    fn new(out: mpsc::Sender<Result<Output, Error>>, from: Option<Point>) -> Self {
         Self {
             out,
-            pending: Vec::new(),
-            offset: 0,
-            chain: Chain::default(),
+            offset: from.map_or(0, |from| from.offset),
+            chain: from.map_or(Chain::default(), |from| from.chain),
         }
     }
 
-    /// Sends a segment; waits while too many are under way.
-    fn segment(&mut self, data: Bytes) -> Result<(), Error> {
+    /// Sends a segment; waits while too many are under way. `mark` is told the place behind it
+    /// before it leaves.
+    fn segment(&mut self, data: Bytes, mark: impl FnOnce(Point) -> Mark) -> Result<(), Error> {
         self.chain = self.chain.extend(&data);
-        let length = data.len() as u64;
-        let segment = Segment {
+        let offset = self.offset;
+        self.offset += data.len() as u64;
+        let behind = Point {
             offset: self.offset,
-            data,
             chain: self.chain,
         };
-        self.offset += length;
+        let segment = Segment {
+            offset,
+            data,
+            chain: self.chain,
+            mark: mark(behind),
+        };
         self.out
             .blocking_send(Ok(Output::Segment(segment)))
             .map_err(|_| Error::Cancelled)
-    }
-
-    /// Adds bytes, however many.
-    fn bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while !bytes.is_empty() {
-            let room = SEGMENT - self.pending.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.pending.extend_from_slice(now);
-            bytes = later;
-            if self.pending.len() == SEGMENT {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what is pending.
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let data = std::mem::replace(&mut self.pending, Vec::with_capacity(SEGMENT));
-        self.segment(data.into())
     }
 
     fn is_cancelled(&self) -> bool {

@@ -4,13 +4,16 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use sendshot_engine::diff::Version;
 use sendshot_engine::measure::{self, PathCost, Size};
-use sendshot_engine::stream::{HashWriter, Source};
+use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_engine::{Sendshot, hashes};
+use sendshot_proto::resume::Point;
 
 use super::{Cutter, Error, Generator, start};
+use crate::trail::{Trail, Waypoint};
 
 /// What the stream calls the subvolume; a daemon names its copies itself.
 const NAME: &[u8] = b"push";
@@ -21,13 +24,17 @@ pub struct Sendshots {
     /// Root directory of the read-only snapshot.
     pub snapshot: OwnedFd,
     /// The sendshot of what the receiver has; `None` for a full send.
-    pub parent: Option<Sendshot>,
+    pub parent: Option<Arc<Sendshot>>,
     /// The sendshot of the snapshot.
-    pub new: Sendshot,
+    pub new: Arc<Sendshot>,
     /// Where the new sendshot lies, for the hashes that belong to it: directory and name.
     pub place: (OwnedFd, OsString),
     /// Stream version, 1 or 2.
     pub stream_version: u32,
+    /// Where to begin; `None` for the start of the stream.
+    pub from: Option<Waypoint>,
+    /// What is noted of it on the way.
+    pub trail: Arc<Trail>,
 }
 
 fn version(stream_version: u32) -> Version {
@@ -69,7 +76,8 @@ pub fn size_by_paths(
 /// # Errors
 /// [`Error::Start`]; later ones come through the channel.
 pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
-    start("sendshot-engine", move |cutter| make(&source, cutter))
+    let from = source.from.map(|from| from.point());
+    start("sendshot-engine", from, move |cutter| make(&source, cutter))
 }
 
 /// The hashes are durable before the stream has ended, hence before the push is recorded. Without
@@ -83,7 +91,7 @@ fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
             if let Err(e) = saved {
                 tracing::warn!("hashes of files without checksums are not kept: {e}");
             }
-            cutter.flush()
+            Ok(())
         }
         Err(_) if cutter.is_cancelled() => Err(Error::Cancelled),
         Err(e) => Err(e),
@@ -92,12 +100,27 @@ fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
 
 fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Result<(), Error> {
     let stream = Source {
-        m: source.parent.as_ref(),
+        m: source.parent.as_deref(),
         n: &source.new,
         snapshot: &source.snapshot,
         name: NAME,
         version: version(source.stream_version),
     };
-    let out = |bytes: &[u8]| cutter.bytes(bytes).map_err(io::Error::other);
-    Ok(sendshot_engine::stream(&stream, Some(hashes), out)?)
+    let from = source.from.map(|from| from.place);
+    let out = |part: Part| {
+        let mark = |behind: Point| {
+            source.trail.passed(Waypoint {
+                place: part.end,
+                chain: behind.chain,
+            })
+        };
+        let sent = cutter.segment(part.bytes.into(), mark);
+        sent.map_err(io::Error::other)
+    };
+    Ok(sendshot_engine::stream_from(
+        &stream,
+        from,
+        Some(hashes),
+        out,
+    )?)
 }

@@ -212,7 +212,10 @@ impl Tongue {
         let lie = match (self.lie, message.message) {
             (Lie::AcceptElsewhere, Some(Down::Accepted(accepted))) => {
                 let resume_at = accepted.resume_at + 1 + self.random.below(1 << 20);
-                vec![down(Down::Accepted(Accepted { resume_at }))]
+                vec![down(Down::Accepted(Accepted {
+                    resume_at,
+                    ..Default::default()
+                }))]
             }
             (Lie::AcceptTwice, Some(Down::Accepted(_))) => [honest.clone(), honest].concat(),
             (Lie::ApplyBeyond, Some(Down::Accepted(_))) => {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -54,6 +55,9 @@ pub enum Command {
         /// Only this receiver and volume
         #[arg(value_name = "HOST:VOL")]
         target: Option<OsString>,
+        /// The pushes that broke off and can be resumed, instead
+        #[arg(long)]
+        partials: bool,
     },
     /// Let go of sendshots that `keep` of sender.toml does not want any more
     ///
@@ -137,9 +141,22 @@ pub struct PushArguments {
     /// Return as soon as the push is under way
     #[arg(long)]
     pub detach: bool,
+    /// Try again what can pass for so long since the push last came forward, like `90s` or `12h`, also
+    /// if the receiver cannot be reached at first [default: `retry_for` of sender.toml]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub retry_for: Option<Duration>,
     /// Only show what would be done, like `plan`
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+}
+
+/// A span of time with units. Days have 24 hours.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no span of time; write one like 90s, 10m or 12h");
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let duration = duration.ok().and_then(|span| Duration::try_from(span).ok());
+    duration.ok_or_else(wrong)
 }
 
 /// Arguments of `forget`.
@@ -184,6 +201,9 @@ pub enum CopyCommand {
         /// Only this sender, or this volume of it
         #[arg(value_name = "SENDER[/VOLUME]")]
         which: Option<String>,
+        /// The transfers that run or broke off, instead; none of them is a copy
+        #[arg(long)]
+        partials: bool,
     },
 }
 

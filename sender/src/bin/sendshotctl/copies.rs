@@ -7,8 +7,10 @@ use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::client::{self, Receiver};
+use crate::list::What;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
+use crate::partials;
 
 #[derive(Serialize)]
 struct CopyJson {
@@ -21,14 +23,26 @@ struct CopyJson {
     path: String,
 }
 
-/// Shows the copies.
-pub async fn list(mut client: Receiver, which: Option<String>, output: &Output) -> Outcome {
+/// Shows the copies, or the partials.
+pub async fn list(
+    mut client: Receiver,
+    which: Option<String>,
+    what: What,
+    output: &Output,
+) -> Outcome {
     let which = which.unwrap_or_default();
     let (sender, volume) = which.split_once('/').unwrap_or((&which, ""));
     let request = CopiesRequest {
         sender: sender.to_owned(),
         volume: volume.to_owned(),
     };
+    if what == What::Partials {
+        let answer = client.partials(request).await.map_err(client::failed)?;
+        let answer = answer.into_inner();
+        outcome::check(answer.problem)?;
+        partials::of_receiver(answer.partials, output);
+        return Ok(ExitCode::SUCCESS);
+    }
     let answer = client
         .copies(request)
         .await

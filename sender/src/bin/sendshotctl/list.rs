@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::client::{self, Sender};
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
+use crate::partials;
 use crate::plan;
 
 /// One kept state.
@@ -44,8 +45,28 @@ struct HolderJson {
     paired: bool,
 }
 
+/// What is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// What later pushes build on.
+    Kept,
+    /// Pushes that broke off.
+    Partials,
+}
+
+impl From<bool> for What {
+    fn from(partials: bool) -> Self {
+        if partials { Self::Partials } else { Self::Kept }
+    }
+}
+
 /// Shows what is kept.
-pub async fn run(mut client: Sender, target: Option<OsString>, output: &Output) -> Outcome {
+pub async fn run(
+    mut client: Sender,
+    target: Option<OsString>,
+    what: What,
+    output: &Output,
+) -> Outcome {
     let request = match target {
         Some(target) => {
             let target = plan::parse(&target)?;
@@ -62,6 +83,10 @@ pub async fn run(mut client: Sender, target: Option<OsString>, output: &Output) 
         .map_err(client::failed)?
         .into_inner();
     outcome::check(answer.problem)?;
+    if what == What::Partials {
+        partials::of_sender(answer.interrupted, output);
+        return Ok(ExitCode::SUCCESS);
+    }
     if output.is_json() {
         for kept in answer.snapshots {
             output.result(&json(kept), String::new);

@@ -11,6 +11,7 @@ mod list;
 mod outcome;
 mod output;
 mod pair;
+mod partials;
 mod peers;
 mod plan;
 mod progress;
@@ -77,7 +78,15 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             request.top = top.unwrap_or(0);
             plan::run(&mut client::sender(socket).await?, request, output).await
         }
-        Command::List { target } => list::run(client::sender(socket).await?, target, output).await,
+        Command::List { target, partials } => {
+            list::run(
+                client::sender(socket).await?,
+                target,
+                partials.into(),
+                output,
+            )
+            .await
+        }
         Command::Prune { target, dry_run } => {
             prune::run(client::sender(socket).await?, target, dry_run, output).await
         }
@@ -94,8 +103,14 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             pair::run(client::sender(socket).await?, arguments, output).await
         }
         Command::Copy { command } => match command {
-            CopyCommand::List { which } => {
-                copies::list(client::receiver(socket).await?, which, output).await
+            CopyCommand::List { which, partials } => {
+                copies::list(
+                    client::receiver(socket).await?,
+                    which,
+                    partials.into(),
+                    output,
+                )
+                .await
             }
         },
         Command::Peer { command } => {

@@ -57,6 +57,7 @@ pub fn request(
         parent: parent.to_owned(),
         engine: engine.map_or("", Engine::name).to_owned(),
         top: 0,
+        retry_milliseconds: None,
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendshot_model::human;
 use sendshot_proto::v1::push_event::Event;
-use sendshot_proto::v1::{CancelRequest, PushEvent};
+use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::report::Report;
 use serde::Serialize;
@@ -96,7 +96,11 @@ async fn one(
     interrupts: &mut Signal,
     output: &Output,
 ) -> Result<Followed, Problem> {
-    let request = plan::request(target, &arguments.parent, arguments.engine)?;
+    let retry_for = arguments.retry_for.map(|span| span.as_millis());
+    let request = PushRequest {
+        retry_milliseconds: retry_for.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
+        ..plan::request(target, &arguments.parent, arguments.engine)?
+    };
     let events = tokio::select! {
         events = client.push(request) => events.map_err(client::failed)?,
         // The daemon has not even answered.
@@ -208,6 +212,19 @@ fn text(report: &Report) -> String {
         human::duration(time),
     )];
     lines.push(format!("  copy     {}", report.copy));
+    match (report.resumed_at, &report.completed_first) {
+        (Some(offset), None) => {
+            lines.push(format!("  resumed  at {}", human::bytes_human(offset)));
+        }
+        (Some(offset), Some(copy)) => lines.push(format!(
+            "  before   {copy} was completed, an interrupted push, from {} on",
+            human::bytes_human(offset)
+        )),
+        (None, Some(copy)) => {
+            lines.push(format!("  before   {copy} was found to be complete"));
+        }
+        (None, None) => {}
+    }
     lines.push(match report.parent {
         Some(parent) => format!("  parent   {parent}: {}", report.parent_reason),
         None => format!("  parent   none, all was sent: {}", report.parent_reason),

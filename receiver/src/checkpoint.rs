@@ -1,0 +1,135 @@
+//! Checkpoints: what makes a push go on from its middle after this box has died.
+//!
+//! Steps, and what a crash after each leaves:
+//!
+//! 1. Before the first one, write down whose it is. — A record without a checkpoint; the next start
+//!    deletes it.
+//! 2. Write everything to disk, and learn whether anything failed to be written since staging was
+//!    opened. — Staging, which the next start deletes.
+//! 3. Make one read-only snapshot of staging, whose name says where in the stream it is; that is
+//!    atomic, and durable when the call returns. — The checkpoint; the push goes on from it.
+//! 4. Delete the checkpoint before. — The same, and perhaps the one before it, which the next start
+//!    deletes.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use sendshot_apply::commit::flush;
+use sendshot_apply::staging::Area;
+use sendshot_apply::{Session, SessionError};
+use sendshot_proto::failure::Failure;
+use sendshot_proto::resume::{CheckpointPolicy, Point};
+use sendshot_proto::transfer::{Mark, Segment};
+use sendshot_sys::crash;
+use sendshot_sys::subvolume::{self, Access};
+
+use crate::apply::Work;
+use crate::failures::{io_failure, rule_broken, session_failure};
+use crate::partials::{self, Checkpoint, Partial, Record};
+use crate::staging_host::StagingHost;
+
+/// The checkpoints of one push.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    /// The staging area's directory.
+    area: OwnedFd,
+    record: Record,
+    policy: CheckpointPolicy,
+    last: Option<Checkpoint>,
+    last_offset: u64,
+    last_at: Instant,
+}
+
+impl Checkpoints {
+    /// Of a push that begins or goes on at `offset`.
+    pub(crate) fn new(area: &Area, work: &Work, offset: u64) -> Result<Self, Failure> {
+        let area = area
+            .dir()
+            .map_err(|e| crate::failures::staging_failure(&e))?;
+        Ok(Self {
+            area,
+            record: Record::new(&work.caller, &work.begin),
+            policy: work.checkpoints,
+            last: None,
+            last_offset: offset,
+            last_at: Instant::now(),
+        })
+    }
+
+    /// With the one that it goes on from.
+    pub(crate) fn with(self, last: Checkpoint) -> Self {
+        Self {
+            last: Some(last),
+            ..self
+        }
+    }
+
+    /// The staging area's directory.
+    pub(crate) fn area(&self) -> BorrowedFd<'_> {
+        self.area.as_fd()
+    }
+
+    /// Whether one is to be taken at `point`, behind a segment.
+    pub(crate) fn is_due(&self, behind: &Segment, point: Point) -> bool {
+        behind.mark == Mark::Durable
+            && point.offset.saturating_sub(self.last_offset) >= self.policy.bytes
+            && self.last_at.elapsed() >= Duration::from_millis(self.policy.milliseconds)
+    }
+
+    /// Takes one, where the session is between two commands.
+    pub(crate) fn take(
+        &mut self,
+        session: &mut Session<StagingHost>,
+        point: Point,
+    ) -> Result<(), Failure> {
+        let position = session
+            .checkpoint()
+            .map_err(|cause| session_failure(SessionError::Staging(cause)))?;
+        if position.is_none_or(|position| position.offset != point.offset) {
+            return Err(rule_broken("the stream is not where its segments say"));
+        }
+        let failed = |e| io_failure("take a checkpoint", &e);
+        if self.last.is_none() {
+            partials::note(&self.area, &self.record).map_err(failed)?; // 1
+        }
+        let Some(staging) = session.host().staging() else {
+            return Ok(()); // nothing was begun yet
+        };
+        flush(staging).map_err(failed)?; // 2
+        crash::point("checkpoint-flushed");
+        let new = Checkpoint {
+            transfer: self.record.transfer,
+            point,
+        };
+        subvolume::snapshot(staging, &self.area, &new.name(), Access::ReadOnly).map_err(failed)?; // 3
+        crash::point("checkpoint-made");
+        if let Some(before) = self.last.replace(new) {
+            partials::delete(&self.area, before).map_err(failed)?; // 4
+            crash::point("checkpoint-old-dropped");
+        }
+        (self.last_offset, self.last_at) = (point.offset, Instant::now());
+        Ok(())
+    }
+
+    /// Deletes the partials that `superfluous` selects.
+    pub(crate) fn forget_those(
+        &self,
+        superfluous: impl FnMut(&Partial) -> bool,
+    ) -> io::Result<usize> {
+        partials::forget_those(&self.area, superfluous)
+    }
+
+    /// Deletes all of this push. What cannot be deleted now, the next start tries again.
+    pub(crate) fn forget(self) {
+        let Some(last) = self.last else { return };
+        let partial = Partial {
+            record: self.record,
+            checkpoints: vec![(last, 0)],
+        };
+        if let Err(e) = partials::forget(&self.area, &partial) {
+            let transfer = partial.record.transfer;
+            tracing::warn!(%transfer, "a partial stays until the next start: {e}");
+        }
+    }
+}

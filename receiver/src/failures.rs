@@ -1,0 +1,122 @@
+//! What goes wrong with a push, as it is told to the sender: a code, a sentence, a remedy.
+
+use std::error::Error as StdError;
+
+use rustix::io::Errno;
+use sendshot_apply::SessionError;
+use sendshot_apply::commit::CommitError;
+use sendshot_apply::parent::FindError;
+use sendshot_apply::staging::StagingError;
+use sendshot_proto::failure::{Code, Failure};
+
+pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidStream, what, "")
+}
+
+pub(crate) fn hash_mismatch(offset: u64) -> Failure {
+    Failure::new(
+        Code::HashMismatch,
+        format!("what arrived behind byte {offset} of the stream is not what was sent"),
+        "nothing of it was kept; push again, and look for faulty memory or network hardware",
+    )
+}
+
+pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
+    match error {
+        SessionError::Host(failure) => failure,
+        SessionError::Apply(apply) => match apply.errno() {
+            Some(errno) => errno_failure(errno, with_causes(&apply)),
+            None => rule_broken(with_causes(&apply)),
+        },
+        SessionError::Decode(decode) => rule_broken(with_causes(&decode)),
+        SessionError::Staging(cause) => failure_with_errno(&cause),
+        other @ (SessionError::Sequence { .. } | SessionError::Failed) => {
+            rule_broken(with_causes(&other))
+        }
+    }
+}
+
+pub(crate) fn parent_failure(error: &FindError) -> Failure {
+    let remedy = "push again: another parent will be agreed on";
+    match error {
+        FindError::Missing(_) => {
+            Failure::new(Code::ParentGone, "the agreed parent is gone", remedy)
+        }
+        FindError::Unusable { name, why, .. } => Failure::new(
+            Code::ParentUnusable,
+            format!("the agreed parent {} cannot be used: {why}", name.display()),
+            remedy,
+        ),
+        FindError::Search { source, .. } => io_failure("look for the agreed parent", source),
+    }
+}
+
+pub(crate) fn staging_failure(error: &StagingError) -> Failure {
+    failure_with_errno(error)
+}
+
+pub(crate) fn commit_failure(error: &CommitError) -> Failure {
+    failure_with_errno(error)
+}
+
+/// Looks for the kernel's word among the causes.
+fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if let Some(errno) = io.and_then(Errno::from_io_error) {
+            return errno_failure(errno, with_causes(error));
+        }
+        next = cause.source();
+    }
+    Failure::new(Code::Internal, with_causes(error), "")
+}
+
+/// A failure of the receiver's own disks.
+pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
+    let message = format!("{what}: {error}");
+    match Errno::from_io_error(error) {
+        Some(errno) => errno_failure(errno, message),
+        None => Failure::new(Code::Io, message, ""),
+    }
+}
+
+fn errno_failure(errno: Errno, message: String) -> Failure {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => Failure::new(
+            Code::NoSpace,
+            format!("the receiver's file system is full: {message}"),
+            "free space on the receiver (delete copies, or grow the file system) and push again",
+        ),
+        Errno::ROFS => Failure::new(
+            Code::ReadOnly,
+            format!("the receiver's file system is read-only: {message}"),
+            "look into the receiver's kernel log, mount it read-write again, and push again",
+        ),
+        Errno::IO => Failure::new(
+            Code::Io,
+            format!("the receiver's disk fails: {message}"),
+            "look into the receiver's kernel log",
+        ),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Failure::new(
+            Code::Internal,
+            format!("the receiver is short of memory or descriptors: {message}"),
+            "push again when it has less to do",
+        ),
+        _ => Failure::new(Code::InvalidStream, message, ""),
+    }
+}
+
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = cause.source();
+    }
+    line
+}

@@ -1,0 +1,396 @@
+//! What is kept of a push that broke off, so that it can be resumed after this daemon has died: a
+//! record and checkpoints, in the staging area, which nobody but us can enter.
+//!
+//! | name in the area | what |
+//! |---|---|
+//! | `push-<transfer>` | staging of a push that runs or waits for its sender; nothing after a restart |
+//! | `checkpoint-<transfer>-<offset>-<chain>` | read-only snapshot of staging between two commands |
+//! | `partial-<transfer>.json` | whose they are |
+//!
+//! A partial is no copy: it is in no volume's directory, and has no received UUID. Its staging is
+//! never taken up after a restart, since it may be newer than any progress that was written down;
+//! it is taken again from the checkpoint ([`crate::apply`]).
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sendshot_apply::staging::Area;
+use sendshot_model::{PeerName, SenderId, TransferId, VolumeId, VolumeName};
+use sendshot_proto::inventory::VolumeKey;
+use sendshot_proto::resume::Point;
+use sendshot_proto::transfer::{Begin, Chain, ParentRef};
+use sendshot_sys::{crash, durable, subvolume};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::holdings::{self, Caller};
+use crate::root::OpenRoot;
+
+/// What names of staging subvolumes begin with; only those are ever swept.
+pub const STAGING: &str = "push-";
+/// What names of checkpoints begin with.
+const CHECKPOINT: &str = "checkpoint-";
+/// What names of records begin with.
+const RECORD: &str = "partial-";
+/// How they end.
+const RECORD_END: &str = ".json";
+/// Layout version of a record.
+const VERSION: u32 = 1;
+
+/// Whose a partial is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Layout version.
+    version: u32,
+    /// Which transfer.
+    pub transfer: TransferId,
+    /// Whose.
+    pub sender: SenderId,
+    /// The sender's name, which is its directory.
+    pub sender_name: PeerName,
+    /// Of what.
+    pub volume: VolumeId,
+    /// Its name.
+    pub volume_name: VolumeName,
+    /// The state that it brings.
+    pub uuid: Uuid,
+    /// The sender's ctransid of it.
+    pub ctransid: u64,
+    /// What it builds on, UUID and ctransid.
+    parent: Option<(Uuid, u64)>,
+    /// Version of the send stream.
+    stream_version: u32,
+    /// When it was begun, seconds since 1970 UTC.
+    pub begun_at: i64,
+}
+
+/// A place in a stream up to which everything is in a snapshot of staging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Of which transfer.
+    pub transfer: TransferId,
+    /// Where.
+    pub point: Point,
+}
+
+/// A partial as it is on disk.
+#[derive(Debug, Clone)]
+pub struct Partial {
+    /// Whose it is.
+    pub record: Record,
+    /// Its checkpoints, the newest last, each with the time it was made, seconds since 1970 UTC.
+    pub checkpoints: Vec<(Checkpoint, i64)>,
+}
+
+impl Record {
+    /// For a push that was announced.
+    pub fn new(caller: &Caller, begin: &Begin) -> Self {
+        Self {
+            version: VERSION,
+            transfer: begin.transfer,
+            sender: caller.id,
+            sender_name: caller.name.clone(),
+            volume: begin.volume.id,
+            volume_name: begin.volume.name.clone(),
+            uuid: begin.uuid,
+            ctransid: begin.ctransid,
+            parent: begin.parent.map(parent_pair),
+            stream_version: begin.stream_version,
+            begun_at: Timestamp::now().as_second(),
+        }
+    }
+
+    /// Whether it is of the push that is announced now, by the same sender.
+    pub fn is_of(&self, caller: &Caller, begin: &Begin) -> bool {
+        let same = Self {
+            begun_at: self.begun_at,
+            volume_name: self.volume_name.clone(),
+            ..Self::new(caller, begin)
+        };
+        *self == same
+    }
+
+    /// Whether it is of a volume of a sender.
+    pub fn concerns(&self, caller: &Caller, volume: VolumeId) -> bool {
+        self.sender == caller.id && self.sender_name == caller.name && self.volume == volume
+    }
+
+    fn caller(&self) -> Caller {
+        Caller {
+            name: self.sender_name.clone(),
+            id: self.sender,
+        }
+    }
+
+    fn key(&self) -> VolumeKey {
+        VolumeKey {
+            id: self.volume,
+            name: self.volume_name.clone(),
+        }
+    }
+}
+
+fn parent_pair(parent: ParentRef) -> (Uuid, u64) {
+    (parent.uuid, parent.ctransid)
+}
+
+impl Checkpoint {
+    /// Its name in the area.
+    pub fn name(&self) -> OsString {
+        let mut name = format!("{CHECKPOINT}{}-{}-", self.transfer, self.point.offset);
+        for byte in self.point.chain.0 {
+            let _ = write!(name, "{byte:02x}"); // a String takes everything
+        }
+        name.into()
+    }
+
+    fn parse(name: &OsStr) -> Option<Self> {
+        let rest = name.to_str()?.strip_prefix(CHECKPOINT)?;
+        let (transfer, rest) = (rest.get(..36)?, rest.get(36..)?.strip_prefix('-')?);
+        let (offset, chain) = rest.split_once('-')?;
+        if chain.len() != 64 || !chain.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&chain[2 * i..2 * i + 2], 16).ok()?;
+        }
+        let found = Self {
+            transfer: transfer.parse().ok()?,
+            point: Point {
+                offset: offset.parse().ok()?,
+                chain: Chain(bytes),
+            },
+        };
+        // What was written otherwise was not written by us.
+        (found.name() == name).then_some(found)
+    }
+}
+
+impl Partial {
+    /// When it was last made safe, or begun; seconds since 1970 UTC.
+    pub fn since(&self) -> i64 {
+        let newest = self.checkpoints.iter().map(|(_, made_at)| *made_at).max();
+        newest.unwrap_or(self.record.begun_at)
+    }
+
+    /// Whether it has been there longer than it may. A clock that went back makes it young.
+    pub fn is_over(&self, now: Timestamp, keep: Duration) -> bool {
+        now.as_second().saturating_sub(self.since())
+            > i64::try_from(keep.as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+fn record_name(transfer: TransferId) -> OsString {
+    format!("{RECORD}{transfer}{RECORD_END}").into()
+}
+
+/// Name of the staging subvolume of a transfer.
+pub fn staging_name(transfer: TransferId) -> OsString {
+    format!("{STAGING}{transfer}").into()
+}
+
+/// Writes down whose the checkpoints of a transfer are, durably.
+///
+/// # Errors
+/// The kernel's.
+pub fn note(area: impl AsFd, record: &Record) -> io::Result<()> {
+    durable::write_json_at(area, &record_name(record.transfer), record)?;
+    crash::point("partial-noted");
+    Ok(())
+}
+
+/// All partials that are on disk. A record that cannot be read is told and left alone.
+///
+/// # Errors
+/// The kernel's.
+pub fn all(area: impl AsFd) -> io::Result<Vec<Partial>> {
+    let (mut partials, mut checkpoints) = (Vec::new(), Vec::new());
+    for name in durable::names(&area)? {
+        if let Some(checkpoint) = Checkpoint::parse(&name) {
+            checkpoints.extend(made_at(&area, &name)?.map(|made_at| (checkpoint, made_at)));
+        } else if name.to_string_lossy().starts_with(RECORD) {
+            match durable::read_json_at::<Record>(&area, &name) {
+                Ok(Some(record)) if record_name(record.transfer) == name => {
+                    partials.push(Partial {
+                        record,
+                        checkpoints: Vec::new(),
+                    })
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    tracing::warn!(name = %name.display(), "record of a partial cannot be read: {e}")
+                }
+            }
+        }
+    }
+    for partial in &mut partials {
+        let own = checkpoints
+            .iter()
+            .filter(|(c, _)| c.transfer == partial.record.transfer);
+        partial.checkpoints = own.copied().collect();
+        partial
+            .checkpoints
+            .sort_by_key(|(checkpoint, _)| checkpoint.point.offset);
+    }
+    Ok(partials)
+}
+
+/// When a checkpoint was made; `None` if it is not what a checkpoint is.
+fn made_at(area: impl AsFd, name: &OsStr) -> io::Result<Option<i64>> {
+    Ok(pristine(area, name)?.map(|(_, made_at)| made_at))
+}
+
+/// Opens a checkpoint, unless it is gone or was changed since it was made.
+fn pristine(area: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, i64)>> {
+    let root = match durable::open_dir(area, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !subvolume::is_subvolume(&root)? {
+        return Ok(None);
+    }
+    let info = subvolume::info(&root)?;
+    Ok(info.is_pristine().then_some((root, info.otime)))
+}
+
+/// Opens the checkpoint of a transfer at just this place.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<Option<OwnedFd>> {
+    Ok(pristine(area, &checkpoint.name())?.map(|(root, _)| root))
+}
+
+/// Deletes a checkpoint.
+///
+/// # Errors
+/// The kernel's.
+pub fn delete(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<()> {
+    match subvolume::destroy(area, &checkpoint.name()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes all of a partial but its staging. A crash in between leaves a record, or a checkpoint
+/// without one; both are swept at the next start.
+///
+/// # Errors
+/// The kernel's.
+pub fn forget(area: impl AsFd, partial: &Partial) -> io::Result<()> {
+    for (checkpoint, _) in &partial.checkpoints {
+        delete(&area, *checkpoint)?;
+    }
+    durable::remove_at(&area, &record_name(partial.record.transfer))?;
+    crash::point("partial-forgotten");
+    Ok(())
+}
+
+/// Deletes the partials that `superfluous` selects; returns how many.
+///
+/// # Errors
+/// The kernel's.
+pub fn forget_those(
+    area: impl AsFd,
+    mut superfluous: impl FnMut(&Partial) -> bool,
+) -> io::Result<usize> {
+    let mut forgotten = 0;
+    for partial in all(&area)? {
+        if superfluous(&partial) {
+            forget(&area, &partial)?;
+            forgotten += 1;
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Settles what a dead daemon left.
+///
+/// 1. Staging is deleted, all of it: it may hold commands that no record tells of.
+/// 2. Checkpoints without a record are deleted, and all but the newest of each transfer.
+/// 3. Records without a checkpoint go, and partials whose copy was committed.
+///
+/// A crash in between leaves less to settle.
+///
+/// # Errors
+/// The kernel's.
+pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
+    let area = Area::new(root)?;
+    let swept = area.sweep(STAGING)?; // 1
+    let dir = area.dir()?;
+    let partials = all(&dir)?;
+    let newest: Vec<Checkpoint> = partials
+        .iter()
+        .filter_map(|partial| partial.checkpoints.last())
+        .map(|(checkpoint, _)| *checkpoint)
+        .collect();
+    for name in durable::names(&dir)? {
+        if let Some(stale) = Checkpoint::parse(&name).filter(|found| !newest.contains(found)) {
+            delete(&dir, stale)?; // 2
+        }
+    }
+    let mut kept = 0;
+    for partial in partials {
+        if partial.checkpoints.is_empty() || is_committed(root, &partial.record)? {
+            forget(&dir, &partial)?; // 3
+        } else {
+            kept += 1;
+        }
+    }
+    drop(dir);
+    area.remove_if_empty()?;
+    if swept > 0 || kept > 0 {
+        tracing::info!(
+            swept,
+            kept,
+            "partials of an earlier run: staging was dropped, checkpoints stay"
+        );
+    }
+    Ok(())
+}
+
+fn is_committed(root: &OpenRoot, record: &Record) -> io::Result<bool> {
+    let Some(dir) = holdings::find(root, &record.caller(), &record.key())? else {
+        return Ok(false);
+    };
+    let copies = holdings::copies(&dir.fd)?;
+    Ok(copies
+        .iter()
+        .any(|copy| (copy.uuid, copy.ctransid) == (record.uuid, record.ctransid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoints_name_says_all_that_is_to_be_known_of_it() {
+        let checkpoint = Checkpoint {
+            transfer: TransferId::generate(),
+            point: Point {
+                offset: 67_108_864,
+                chain: Chain([0xab; 32]),
+            },
+        };
+        let name = checkpoint.name();
+        assert_eq!(Checkpoint::parse(&name), Some(checkpoint));
+        assert!(name.len() < 255, "longer than a name can be");
+        let text = name.to_str().unwrap();
+        for other in [
+            text.replace("checkpoint", "push"),
+            text.replace("-67108864-", "-067108864-"),
+            text.replace("abab", "ABab"),
+            text[..text.len() - 1].to_owned(),
+            format!("{text}0"),
+            text.replace("ab", "é"),
+        ] {
+            assert_eq!(Checkpoint::parse(other.as_ref()), None, "{other}");
+        }
+    }
+}

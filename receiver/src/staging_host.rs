@@ -1,0 +1,146 @@
+//! Where the stream of a push is applied: a staging subvolume, made when the stream names what was
+//! announced, or taken again from a checkpoint.
+
+use std::error::Error as StdError;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use sendshot_apply::commit::{CommitError, Committed, Taken, commit};
+use sendshot_apply::parent::{self, Trust};
+use sendshot_apply::staging::{Area, Staged};
+use sendshot_apply::{Announced, CloneSources, Host, Identity};
+use sendshot_model::CopyName;
+use sendshot_proto::failure::Failure;
+use sendshot_proto::transfer::{Begin, ParentRef};
+use sendshot_sys::crash;
+use uuid::Uuid;
+
+use crate::apply::announced_identity;
+use crate::failures::{
+    commit_failure, io_failure, parent_failure, rule_broken, staging_failure, with_causes,
+};
+use crate::holdings::VolumeDir;
+use crate::partials::staging_name;
+
+/// Makes staging for the one subvolume that was announced, and hands out clone sources of the
+/// same sender and volume only.
+#[derive(Debug)]
+pub(crate) struct StagingHost {
+    area: Area,
+    dir: OwnedFd,
+    begin: Begin,
+    staged: Option<Staged>,
+}
+
+impl StagingHost {
+    pub(crate) fn new(area: Area, dir: &VolumeDir, begin: Begin) -> Result<Self, Failure> {
+        let io = |e| io_failure("prepare staging", &e);
+        let host = Self {
+            area,
+            dir: dir.fd.try_clone().map_err(io)?,
+            begin,
+            staged: None,
+        };
+        // The parent is looked at before the sender is told to begin, and once more when the
+        // stream names it.
+        host.parent()?;
+        Ok(host)
+    }
+
+    fn parent(&self) -> Result<Option<OwnedFd>, Failure> {
+        let Some(parent) = self.begin.parent else {
+            return Ok(None);
+        };
+        match parent::find(&self.dir, parent_identity(parent), Trust::Strict) {
+            Ok(found) => Ok(Some(found.root)),
+            Err(error) => Err(parent_failure(&error)),
+        }
+    }
+
+    /// The staging subvolume, once there is one.
+    pub(crate) fn staging(&self) -> Option<BorrowedFd<'_>> {
+        self.staged.as_ref().map(Staged::root)
+    }
+
+    /// What the stream says first.
+    pub(crate) fn announced(&self) -> Announced {
+        Announced {
+            name: Vec::new(),
+            identity: announced_identity(&self.begin),
+            parent: self.begin.parent.map(parent_identity),
+        }
+    }
+
+    /// Makes staging anew from a checkpoint; returns its root directory.
+    pub(crate) fn take_again(&mut self, checkpoint: &OwnedFd) -> Result<OwnedFd, Failure> {
+        self.stage(Some(checkpoint.as_fd()))
+    }
+
+    fn stage(&mut self, source: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
+        let name = staging_name(self.begin.transfer);
+        let staged = self
+            .area
+            .stage(&name, source)
+            .map_err(|e| staging_failure(&e))?;
+        crash::point("staging-made");
+        let root = staged
+            .root_for_applier()
+            .map_err(|e| io_failure("open the staging subvolume", &e))?;
+        self.staged = Some(staged);
+        Ok(root)
+    }
+
+    pub(crate) fn commit(mut self, dir: &VolumeDir, name: &CopyName) -> Result<Committed, Failure> {
+        let staged = self
+            .staged
+            .take()
+            .ok_or_else(|| rule_broken("the stream holds no subvolume"))?;
+        let identity = announced_identity(&self.begin);
+        let name = name.to_string();
+        match commit(staged, &dir.fd, name.as_ref(), identity, Taken::Number) {
+            Ok(copy) => Ok(copy),
+            Err(CommitError::Leftover { copy, source }) => {
+                tracing::warn!("{}; the next start deletes it", with_causes(&source));
+                Ok(*copy)
+            }
+            Err(error) => Err(commit_failure(&error)),
+        }
+    }
+}
+
+impl CloneSources for StagingHost {
+    fn open(
+        &mut self,
+        uuid: Uuid,
+        ctransid: u64,
+    ) -> Result<OwnedFd, Box<dyn StdError + Send + Sync>> {
+        let wanted = Identity { uuid, ctransid };
+        Ok(parent::find(&self.dir, wanted, Trust::Strict)?.root)
+    }
+}
+
+impl Host for StagingHost {
+    type Error = Failure;
+
+    fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Failure> {
+        let parent = self.begin.parent.map(parent_identity);
+        if subvolume.identity != announced_identity(&self.begin) || subvolume.parent != parent {
+            return Err(rule_broken(
+                "the stream holds another subvolume than the push announced",
+            ));
+        }
+        let parent = self.parent()?;
+        self.stage(parent.as_ref().map(AsFd::as_fd))
+    }
+
+    fn complete(&mut self, _: &Announced, _: Arc<OwnedFd>) -> Result<(), Failure> {
+        Ok(()) // committed when the whole stream is known to be good
+    }
+}
+
+fn parent_identity(parent: ParentRef) -> Identity {
+    Identity {
+        uuid: parent.uuid,
+        ctransid: parent.ctransid,
+    }
+}

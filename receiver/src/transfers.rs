@@ -1,0 +1,233 @@
+//! Which volumes are being pushed now, one push of a volume at a time, and pushes whose connection
+//! broke and which wait, with all that was applied, for their senders to come back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sendshot_model::{PeerName, TransferId, VolumeId, VolumeName};
+use sendshot_proto::resume::Point;
+use sendshot_proto::transfer::Begin;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::apply::Intake;
+use crate::holdings::Caller;
+
+/// How long a push waits for its sender before what lies behind its last checkpoint is dropped: longer
+/// than a sender tries again, not so long that a disk cannot be unmounted all day.
+pub const WAITS_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// Longest wait for a thread whose connection is dead to come to rest: it applies at most what has
+/// arrived, or commits.
+const REST_DEADLINE: Duration = Duration::from_secs(60);
+
+type Key = (PeerName, VolumeId);
+
+/// The table of them.
+#[derive(Debug, Clone, Default)]
+pub struct Transfers(Arc<Mutex<HashMap<Key, Entry>>>);
+
+#[derive(Debug)]
+enum Entry {
+    Running(Running),
+    Waiting(Box<Intake>, Instant),
+}
+
+/// A push that is being applied.
+#[derive(Debug, Clone)]
+struct Running {
+    transfer: TransferId,
+    volume: VolumeName,
+    uuid: Uuid,
+    applied: Arc<AtomicU64>,
+    interrupt: CancellationToken,
+    over: watch::Sender<bool>,
+}
+
+/// A volume's place in the table; given up when dropped.
+#[derive(Debug)]
+pub struct Place {
+    table: Transfers,
+    key: Key,
+    running: Running,
+}
+
+/// A place, and the push that waited in it.
+#[derive(Debug)]
+pub struct Entered {
+    /// The place.
+    pub place: Place,
+    /// What was applied before the connection broke; of another push perhaps.
+    pub waiting: Option<Box<Intake>>,
+}
+
+/// What the table tells of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glance {
+    /// Which.
+    pub transfer: TransferId,
+    /// Whose.
+    pub sender: PeerName,
+    /// Of what.
+    pub volume: VolumeName,
+    /// The state that it brings.
+    pub uuid: Uuid,
+    /// Bytes applied.
+    pub applied: u64,
+    /// Where it can go on, if it waits for its sender.
+    pub waits_at: Option<Point>,
+}
+
+impl Transfers {
+    /// Takes the place of a volume, unless a push runs in it.
+    pub fn enter(&self, caller: &Caller, begin: &Begin) -> Option<Entered> {
+        let key = key(caller, begin.volume.id);
+        let mut table = self.lock();
+        if matches!(table.get(&key), Some(Entry::Running(_))) {
+            return None;
+        }
+        let running = Running {
+            transfer: begin.transfer,
+            volume: begin.volume.name.clone(),
+            uuid: begin.uuid,
+            applied: Arc::default(),
+            interrupt: CancellationToken::new(),
+            over: watch::Sender::new(false),
+        };
+        let before = table.insert(key.clone(), Entry::Running(running.clone()));
+        let waiting = match before {
+            Some(Entry::Waiting(intake, _)) => Some(intake),
+            Some(Entry::Running(_)) | None => None,
+        };
+        let place = Place {
+            table: self.clone(),
+            key,
+            running,
+        };
+        Some(Entered { place, waiting })
+    }
+
+    /// Whether a push of a volume is running.
+    pub fn has(&self, caller: &Caller, volume: VolumeId) -> bool {
+        let table = self.lock();
+        matches!(table.get(&key(caller, volume)), Some(Entry::Running(_)))
+    }
+
+    /// Ends the call that carries a transfer, whose sender says that it is dead, and waits until
+    /// its thread has come to rest.
+    pub async fn interrupt(&self, caller: &Caller, volume: VolumeId, transfer: TransferId) {
+        let over = match self.lock().get(&key(caller, volume)) {
+            Some(Entry::Running(running)) if running.transfer == transfer => {
+                running.interrupt.cancel();
+                running.over.subscribe()
+            }
+            Some(Entry::Running(_) | Entry::Waiting(..)) | None => return,
+        };
+        let mut over = over;
+        // One that does not is reported as at work.
+        let _ = tokio::time::timeout(REST_DEADLINE, over.wait_for(|over| *over)).await;
+    }
+
+    /// The push of a volume, if there is one.
+    pub fn glance(&self, caller: &Caller, volume: VolumeId) -> Option<Glance> {
+        let key = key(caller, volume);
+        self.lock().get(&key).map(|entry| glance(&key, entry))
+    }
+
+    /// All pushes.
+    pub fn glances(&self) -> Vec<Glance> {
+        self.lock()
+            .iter()
+            .map(|(key, entry)| glance(key, entry))
+            .collect()
+    }
+
+    /// Whether no push is running.
+    pub fn is_idle(&self) -> bool {
+        let table = self.lock();
+        !table
+            .values()
+            .any(|entry| matches!(entry, Entry::Running(_)))
+    }
+
+    /// Takes out those that have waited so long for their senders. Dropping one deletes its staging,
+    /// which blocks.
+    pub fn take_waiting(&self, longer_than: Duration) -> Vec<Box<Intake>> {
+        let mut table = self.lock();
+        let over: Vec<Key> = table
+            .iter()
+            .filter(|(_, entry)| {
+                matches!(entry, Entry::Waiting(_, since) if since.elapsed() >= longer_than)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        over.iter()
+            .filter_map(|key| match table.remove(key) {
+                Some(Entry::Waiting(intake, _)) => Some(intake),
+                Some(Entry::Running(_)) | None => None,
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(caller: &Caller, volume: VolumeId) -> Key {
+    (caller.name.clone(), volume)
+}
+
+fn glance(key: &Key, entry: &Entry) -> Glance {
+    let sender = key.0.clone();
+    match entry {
+        Entry::Running(running) => Glance {
+            sender,
+            transfer: running.transfer,
+            volume: running.volume.clone(),
+            uuid: running.uuid,
+            applied: running.applied.load(Ordering::Relaxed),
+            waits_at: None,
+        },
+        Entry::Waiting(intake, _) => Glance {
+            sender,
+            transfer: intake.transfer(),
+            volume: intake.begin().volume.name.clone(),
+            uuid: intake.begin().uuid,
+            applied: intake.offset(),
+            waits_at: intake.point(),
+        },
+    }
+}
+
+impl Place {
+    /// Notes how far the push is.
+    pub fn applied(&self, offset: u64) {
+        self.running.applied.store(offset, Ordering::Relaxed);
+    }
+
+    /// Cancelled when the sender says that the connection is dead.
+    pub fn interrupted(&self) -> CancellationToken {
+        self.running.interrupt.clone()
+    }
+
+    /// Gives the place up to a push that waits for its sender.
+    pub fn wait_for_sender(self, intake: Box<Intake>) {
+        let entry = Entry::Waiting(intake, Instant::now());
+        self.table.lock().insert(self.key.clone(), entry);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.table.lock();
+        if matches!(table.get(&self.key), Some(Entry::Running(_))) {
+            table.remove(&self.key);
+        }
+        drop(table);
+        self.running.over.send_replace(true);
+    }
+}

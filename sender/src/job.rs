@@ -1,0 +1,612 @@
+//! One state on its way to the receiver, through as many attempts as it takes: negotiate, prepare or
+//! resume, generate, transfer, record.
+//!
+//! Steps of the first attempt, and what a crash after each leaves:
+//!
+//! 1. Prepare: the sendshot of the state is durable, and why it builds on which parent is known. — A
+//!    snapshot and a sendshot of a push that never began; settling deletes them.
+//! 2. Write into the record what it takes to make the same stream again. — The same, but the next push
+//!    takes it up.
+//! 3. Transfer, marking it now and then ([`crate::trail`]). — The same; it goes on from the receiver's
+//!    last checkpoint.
+//! 4. Before the receiver is told that it is all: mark the record `unconfirmed`. — The next push asks.
+//! 5. Record the acknowledgement; see [`crate::record`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendshot_model::TransferId;
+use sendshot_proto::hello::Support;
+use sendshot_proto::inventory::{HeldCopy, Inventory};
+use sendshot_proto::transfer::{Begin, ParentRef, Resumable};
+use sendshot_sys::crash;
+use sendshot_sys::subvolume::Info;
+
+use crate::blocking;
+use crate::generate::{self, Generator};
+use crate::journal::{self, ParentState, Record, State, Transferring};
+use crate::plan::{Local, Plan};
+use crate::prepare::{Adoption, BySendshots, Prepared};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::push::{Push, Request, Subject, another};
+use crate::record::Superfluous;
+use crate::report::Report;
+use crate::resume::{self, Interrupted, Start};
+use crate::retry::{self, Next, Patience};
+use crate::running::Protected;
+use crate::sender::Sender;
+use crate::trail::{Trail, Waypoint};
+use crate::transfer::{self, Committed, Transfer};
+
+/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
+/// without finding anything to write; its snapshot is then left to be settled later.
+const ENDING: Duration = Duration::from_secs(30);
+
+/// How often in a row a state is sent anew because what was agreed on did not hold: a receiver
+/// with which that goes on is not one to be trusted.
+const MOST_RESTARTS: u32 = 3;
+
+/// A state on its way.
+#[derive(Debug)]
+pub(crate) struct Job {
+    subject: Subject,
+    origin: Origin,
+    prepared: Option<Prepared>,
+    trail: Option<Arc<Trail>>,
+    /// Whether the transfer of the record was begun: the receiver may have a part of it.
+    begun: bool,
+    resumed_at: Option<u64>,
+    restarts: u32,
+    _protected: Option<Protected>,
+}
+
+/// Where a state comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was snapshotted for this push.
+    Fresh,
+    /// It was, for a push that broke off.
+    Interrupted,
+}
+
+/// Why a job came to no end.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// For the user.
+    Failed(Problem),
+    /// There is nothing to go on from; the present state of the volume is the better one to send.
+    StartOver,
+}
+
+/// Why an attempt failed, and what to do.
+struct Failed {
+    problem: Problem,
+    next: Next,
+}
+
+impl Failed {
+    fn at_work(push: &Push) -> Self {
+        let message = format!("{} is still at work on it", push.running.receiver);
+        Problem::new(Kind::Unreachable, message)
+            .remedy("try again later")
+            .into()
+    }
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        let next = retry::after_problem(&problem);
+        Self { problem, next }
+    }
+}
+
+impl From<transfer::Error> for Failed {
+    fn from(error: transfer::Error) -> Self {
+        let next = retry::after(&error);
+        let problem = error.into();
+        Self { problem, next }
+    }
+}
+
+/// How an attempt ended well.
+enum Attempt {
+    Done(Box<(Report, Superfluous)>),
+    StartOver,
+}
+
+impl Job {
+    /// For a snapshot that was just taken, or for the user's own.
+    pub(crate) fn fresh(subject: Subject) -> Self {
+        Self {
+            subject,
+            origin: Origin::Fresh,
+            prepared: None,
+            trail: None,
+            begun: false,
+            resumed_at: None,
+            restarts: 0,
+            _protected: None,
+        }
+    }
+
+    /// For a push that broke off. Nobody settles its record as long as this lives.
+    pub(crate) fn resumed(interrupted: Interrupted, sender: &Sender) -> Self {
+        let plan = interrupted.plan();
+        let protected = sender.table().protect(interrupted.record.push);
+        Self {
+            subject: Subject {
+                fd: interrupted.fd,
+                info: interrupted.info,
+                taken_at: interrupted.record.taken_at,
+                record: Some(interrupted.record),
+            },
+            origin: Origin::Interrupted,
+            prepared: Some(Prepared {
+                plan,
+                by_sendshots: Some(BySendshots {
+                    new: Arc::new(interrupted.new),
+                    parent: interrupted.parent.map(Arc::new),
+                    effort: sendshot_engine::recapture::Effort::Changes(0),
+                }),
+            }),
+            trail: None,
+            begun: true,
+            resumed_at: None,
+            restarts: 0,
+            _protected: Some(protected),
+        }
+    }
+
+    /// What the kernel knows of its snapshot.
+    pub(crate) fn snapshot_info(&self) -> &Info {
+        &self.subject.info
+    }
+
+    /// Tries until it is done, or there is no more to try.
+    pub(crate) async fn run(
+        &mut self,
+        push: &mut Push,
+        request: &Request,
+        patience: &mut Patience,
+    ) -> Result<(Report, Superfluous), Stopped> {
+        patience.contact();
+        loop {
+            let before = push.running.progress().1;
+            let failed = match self.attempt(push, request).await {
+                Ok(Attempt::Done(done)) => {
+                    patience.progress();
+                    return Ok(*done);
+                }
+                Ok(Attempt::StartOver) => {
+                    self.let_go(push).await;
+                    return Err(Stopped::StartOver);
+                }
+                Err(failed) => failed,
+            };
+            if push.running.progress().1 > before {
+                patience.progress();
+            }
+            self.before_next(push, failed, patience).await?;
+        }
+    }
+
+    /// Waits until the next attempt, if there is to be one.
+    async fn before_next(
+        &mut self,
+        push: &mut Push,
+        failed: Failed,
+        patience: &mut Patience,
+    ) -> Result<(), Stopped> {
+        let Failed { problem, next } = failed;
+        match next {
+            Next::Never => return Err(Stopped::Failed(self.give_up(push, problem).await)),
+            Next::Later => {}
+            Next::Negotiate | Next::Afresh if self.origin == Origin::Interrupted => {
+                let detail = format!("it begins anew: {}", problem.message);
+                push.listener.stage(&push.running, "resume", &*detail);
+                tracing::info!(push = %push.running.push, volume = %push.running.volume,
+                    "an interrupted push cannot go on: {}", problem.message);
+                self.let_go(push).await;
+                return Err(Stopped::StartOver);
+            }
+            Next::Negotiate | Next::Afresh if self.restarts >= MOST_RESTARTS => {
+                return Err(Stopped::Failed(self.give_up(push, problem).await));
+            }
+            Next::Negotiate | Next::Afresh => {
+                self.restarts += 1;
+                // What was agreed on, or sent, is void.
+                self.prepared = None;
+                self.begun = false;
+                let detail = format!("{}; it is sent anew", problem.message);
+                push.listener.stage(&push.running, "retry", detail);
+                tracing::info!(push = %push.running.push, "{}; it is sent anew", problem.message);
+                return Ok(());
+            }
+        }
+        let mut problem = problem;
+        loop {
+            let (running, listener) = (Arc::clone(&push.running), push.listener.clone());
+            if let Err(problem) = patience.wait(problem, &running, &listener).await {
+                return Err(Stopped::Failed(self.give_up(push, problem).await));
+            }
+            match push.reconnect().await {
+                Ok(()) => return Ok(()),
+                Err(again) => problem = again,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, push: &mut Push, request: &Request) -> Result<Attempt, Failed> {
+        self.reread(push).await?;
+        let record = self.subject.record.as_ref().filter(|_| self.begun);
+        let inventory = push.negotiate(record).await?;
+        if let Some(done) = self.already_held(push, &inventory).await? {
+            return Ok(Attempt::Done(Box::new(done)));
+        }
+        if self.begun && inventory.push_at_work {
+            return Err(Failed::at_work(push));
+        }
+        let start = match self.start(&inventory) {
+            None => None,
+            Some(Start::At(waypoint)) => Some(waypoint),
+            Some(Start::Beginning(why)) => {
+                let detail = format!("it begins anew: {}", why.reason());
+                push.listener.stage(&push.running, "resume", &*detail);
+                tracing::info!(push = %push.running.push, volume = %push.running.volume,
+                    "an interrupted push cannot go on: {}", why.reason());
+                if self.origin == Origin::Interrupted {
+                    return Ok(Attempt::StartOver);
+                }
+                self.begun = false;
+                None
+            }
+        };
+        if self.prepared.is_none() {
+            let held = inventory.copies;
+            let (prepared, _) = push
+                .prepare(&self.subject, held, request.wish, Adoption::Kept)
+                .await?;
+            self.prepared = Some(prepared);
+        }
+        let committed = self.transfer(push, start).await?;
+        self.finish(push, committed)
+            .await
+            .map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// The record as it is now: the attempt before may have written it.
+    async fn reread(&mut self, push: &Push) -> Result<(), Problem> {
+        let Some(record) = &self.subject.record else {
+            return Ok(());
+        };
+        let (state, id) = (Arc::clone(&push.state), record.push);
+        let now = blocking("journal", move || {
+            let record = journal::find(state.pushes(), id)?;
+            let trail = Trail::open(state.pushes(), id)?;
+            Ok::<_, std::io::Error>((record, trail))
+        })
+        .await?;
+        let (record, trail) = now.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        self.subject.record = Some(record.ok_or_else(|| {
+            Problem::new(
+                Kind::Failed,
+                "the record of the push was deleted by somebody else",
+            )
+            .remedy("push again")
+        })?);
+        // What this process remembers is more than what is in the file.
+        self.trail.get_or_insert_with(|| Arc::new(trail));
+        Ok(())
+    }
+
+    /// Whether the receiver holds just this state already.
+    async fn already_held(
+        &mut self,
+        push: &mut Push,
+        inventory: &Inventory,
+    ) -> Result<Option<(Report, Superfluous)>, Failed> {
+        let info = &self.subject.info;
+        let (uuid, ctransid) = match self.captured() {
+            Some(head) => head,
+            None => (info.wire_uuid(), info.ctransid),
+        };
+        let held = inventory
+            .copies
+            .iter()
+            .find(|copy| copy.uuid == uuid && copy.ctransid == ctransid && copy.unusable.is_none());
+        let Some(copy) = held else { return Ok(None) };
+        match self.subject.record.as_ref().map(|record| record.state) {
+            None => Ok(Some((
+                self.nothing_to_do(push, copy),
+                Superfluous::default(),
+            ))),
+            Some(State::Unconfirmed) => {
+                tracing::info!(push = %push.running.push, "a lost acknowledgement was found out");
+                let committed = Committed {
+                    copy: format!("{}/{}", inventory.directory, copy.name),
+                    stream_bytes: push.running.total(),
+                };
+                Ok(Some(self.finish(push, committed).await?))
+            }
+            // Nobody can have what was never sent whole.
+            Some(State::Sending | State::Acknowledged) => Err(transfer::Error::Nonsense(
+                "it claims to hold a state that was not sent to it".to_owned(),
+            )
+            .into()),
+        }
+    }
+
+    /// UUID and ctransid of the state, if it was captured.
+    fn captured(&self) -> Option<(uuid::Uuid, u64)> {
+        let by_sendshots = self.prepared.as_ref()?.by_sendshots.as_ref()?;
+        let head = by_sendshots.new.head();
+        Some((head.wire_uuid, head.ctransid))
+    }
+
+    /// Where to go on with what was begun; `None` if nothing was.
+    fn start(&self, inventory: &Inventory) -> Option<Start> {
+        let record = self.subject.record.as_ref().filter(|_| self.begun)?;
+        let transfer = record.transfer.as_ref()?;
+        let offered = resume::offered(&inventory.partials, transfer.id);
+        let known = self
+            .trail
+            .as_ref()
+            .map_or_else(Vec::new, |trail| trail.known());
+        Some(resume::choose(&known, &offered))
+    }
+
+    /// What was decided.
+    fn plan(&self) -> Plan {
+        let prepared = self.prepared.as_ref();
+        prepared.map_or_else(Plan::default, |prepared| prepared.plan.clone())
+    }
+
+    async fn transfer(
+        &mut self,
+        push: &mut Push,
+        from: Option<Waypoint>,
+    ) -> Result<Committed, Failed> {
+        let begin = self.begin(push, from).await?;
+        let cancel = push.running.cancel.clone();
+        let detail = match from {
+            Some(from) => format!(
+                "goes on at {}",
+                sendshot_model::human::bytes_human(from.place.offset)
+            ),
+            None => String::new(),
+        };
+        push.listener.stage(&push.running, "transfer", detail);
+        let (accepted, policy) = tokio::select! {
+            accepted = Transfer::open(&mut push.link, begin) => accepted?,
+            () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
+        };
+        self.begun = true;
+        let offset = from.map(|from| from.place.offset);
+        self.resumed_at = offset;
+        push.running.goes_on_at(offset.unwrap_or(0));
+        let trail = self.trail.clone();
+        if let Some(trail) = trail.clone().filter(|_| self.is_resumable(push)) {
+            blocking("trail", move || trail.restart(from, policy))
+                .await?
+                .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        }
+        let generator = self.generate(push, from).await?;
+        let record = self.subject.record.clone();
+        let before_end = async || push.announce_end(record).await;
+        let stall_after = push.sender.config().stall_after;
+        let running = &push.running;
+        let outcome = tokio::select! {
+            outcome = accepted.run(generator.outputs, running, trail.as_deref(), stall_after, before_end) => outcome,
+            never = push.listener.tick(Arc::clone(running)) => match never {},
+        };
+        // A snapshot that is still being sent could not be deleted.
+        let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
+        Ok(outcome?)
+    }
+
+    fn is_resumable(&self, push: &Push) -> bool {
+        let by_sendshots = self
+            .prepared
+            .as_ref()
+            .is_some_and(|p| p.by_sendshots.is_some());
+        by_sendshots && self.subject.record.is_some() && push.link.resume() == Support::Has
+    }
+
+    /// What the receiver is told first. For a transfer that begins it is written down before.
+    async fn begin(&mut self, push: &Push, from: Option<Waypoint>) -> Result<Begin, Problem> {
+        let plan = self.plan();
+        let resumable = self.is_resumable(push);
+        if from.is_none() && resumable {
+            self.note_transfer(push, &plan).await?;
+        }
+        let record = self.subject.record.as_ref();
+        let noted = record.and_then(|record| record.transfer.as_ref());
+        let noted = noted.filter(|_| resumable);
+        // What the stream says: a snapshot that was deduplicated since it was taken has another.
+        let (uuid, ctransid) = match self.captured() {
+            Some(head) => head,
+            None => (self.subject.info.wire_uuid(), self.subject.info.ctransid),
+        };
+        Ok(Begin {
+            transfer: noted.map_or_else(TransferId::generate, |noted| noted.id),
+            volume: push.key.clone(),
+            uuid,
+            ctransid,
+            parent: plan.parent.map(|parent| ParentRef {
+                uuid: parent.uuid,
+                ctransid: parent.ctransid,
+            }),
+            taken_at: self.subject.taken_at,
+            stream_version: noted.map_or_else(|| push.stream_version(), |n| n.stream_version),
+            resumable: if resumable {
+                Resumable::Yes
+            } else {
+                Resumable::No
+            },
+            resume_at: from.map(|from| from.point()),
+        })
+    }
+
+    async fn note_transfer(&mut self, push: &Push, plan: &Plan) -> Result<(), Problem> {
+        let Some(record) = &mut self.subject.record else {
+            return Ok(());
+        };
+        let parent = plan.parent.and_then(|parent| match parent.local {
+            Local::Sendshot(push) => Some(ParentState {
+                push,
+                uuid: parent.uuid,
+                ctransid: parent.ctransid,
+            }),
+            Local::Snapshot(_) => None,
+        });
+        record.transfer = Some(Transferring {
+            id: TransferId::generate(),
+            stream_version: push.stream_version(),
+            parent,
+            reason: plan.reason.clone(),
+        });
+        let (state, record) = (Arc::clone(&push.state), record.clone());
+        blocking("journal", move || {
+            record.store(state.pushes())?;
+            crash::point("begin-noted");
+            Ok::<_, std::io::Error>(())
+        })
+        .await?
+        .map_err(|e| Problem::local_io(JOURNAL, &e))
+    }
+
+    async fn generate(&self, push: &Push, from: Option<Waypoint>) -> Result<Generator, Failed> {
+        let snapshot = another(&self.subject.fd)?;
+        let record = self.subject.record.as_ref();
+        let prepared = self.prepared.as_ref();
+        let by_sendshots = prepared.and_then(|prepared| prepared.by_sendshots.as_ref());
+        let (Some(BySendshots { new, parent, .. }), Some(record), Some(trail)) =
+            (by_sendshots, record, &self.trail)
+        else {
+            let parent = match self.plan().parent.map(|parent| parent.local) {
+                Some(Local::Snapshot(id)) => Some(id),
+                Some(Local::Sendshot(_)) | None => None,
+            };
+            let stream_version = push.stream_version();
+            let source = generate::Source {
+                snapshot,
+                parent,
+                stream_version,
+            };
+            return Ok(generate::kernel(source).map_err(transfer::Error::from)?);
+        };
+        let noted = record.transfer.as_ref().filter(|_| self.is_resumable(push));
+        let stream_version = noted.map_or_else(|| push.stream_version(), |n| n.stream_version);
+        let source = generate::Sendshots {
+            snapshot,
+            parent: parent.clone(),
+            new: Arc::clone(new),
+            place: (another(push.state.sendshots())?, record.sendshot_name()),
+            stream_version,
+            from,
+            trail: Arc::clone(trail),
+        };
+        let running = Arc::clone(&push.running);
+        let work = move || -> Result<Generator, generate::Error> {
+            let size = generate::size(source.parent.as_deref(), &source.new, stream_version)?;
+            running.expect(size.bytes);
+            generate::sendshot(source)
+        };
+        Ok(blocking("measure", work)
+            .await?
+            .map_err(transfer::Error::from)?)
+    }
+
+    async fn finish(
+        &mut self,
+        push: &mut Push,
+        committed: Committed,
+    ) -> Result<(Report, Superfluous), Failed> {
+        let superfluous = push.record(self.subject.record.clone()).await?;
+        let (uuid, _) = self
+            .captured()
+            .unwrap_or((self.subject.info.wire_uuid(), 0));
+        let plan = self.plan();
+        let pruned = superfluous.older.iter();
+        let report = Report {
+            uuid,
+            parent: plan.parent.map(|parent| parent.uuid),
+            parent_reason: plan.reason,
+            stream_bytes: committed.stream_bytes,
+            resumed_at: self.resumed_at,
+            pruned: pruned
+                .filter_map(|record| Some(record.snapshot?.uuid))
+                .collect(),
+            copy: committed.copy,
+            ..self.report(push)
+        };
+        Ok((report, superfluous))
+    }
+
+    fn nothing_to_do(&self, push: &Push, copy: &HeldCopy) -> Report {
+        Report {
+            uuid: self.subject.info.wire_uuid(),
+            parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
+            copy: copy.name.clone(),
+            ..self.report(push)
+        }
+    }
+
+    /// What is the same in all reports.
+    fn report(&self, push: &Push) -> Report {
+        Report {
+            volume: push.key.name.clone(),
+            receiver: push.running.receiver.clone(),
+            uuid: uuid::Uuid::nil(),
+            parent: None,
+            parent_reason: String::new(),
+            engine: push.engine.to_string(),
+            stream_bytes: 0,
+            wire_bytes: push.wire_bytes(),
+            resumed_at: None,
+            seconds: push.running.elapsed().as_secs_f64(),
+            pruned: Vec::new(),
+            skipped: Vec::new(),
+            copy: String::new(),
+            completed_first: None,
+        }
+    }
+
+    /// Keeps what the next push can go on from; says so.
+    async fn give_up(&self, push: &Push, problem: Problem) -> Problem {
+        if self.is_worth_keeping(push, &problem) {
+            push.sender.note_interrupted();
+            let hint = "the next push goes on where this one stopped";
+            let remedy = match problem.remedy.as_str() {
+                "" => hint.to_owned(),
+                remedy => format!("{remedy}; {hint}"),
+            };
+            return problem.remedy(remedy);
+        }
+        self.let_go(push).await;
+        problem
+    }
+
+    /// Whether the receiver has, or will have when it is back, a part to go on from.
+    fn is_worth_keeping(&self, push: &Push, problem: &Problem) -> bool {
+        if !self.begun || !self.is_resumable(push) {
+            return false;
+        }
+        let Some(trail) = &self.trail else {
+            return false;
+        };
+        match problem.kind {
+            // It waits there for us.
+            Kind::Unreachable | Kind::Cancelled => !trail.known().is_empty(),
+            // What it had applied is void; its checkpoint may not be.
+            Kind::Failed => trail.last_checkpoint() > 0,
+            Kind::Usage | Kind::Refused => false,
+        }
+    }
+
+    async fn let_go(&self, push: &Push) {
+        if let Some(record) = &self.subject.record {
+            push.let_go(Record::clone(record)).await;
+        }
+    }
+}

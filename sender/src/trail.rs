@@ -1,0 +1,343 @@
+//! The log of segment hashes: what the sender knows of a stream that it has sent, so that it can go on
+//! from where the receiver says it is without reading again what lies before.
+//!
+//! Everything sent lately is known as long as this process lives. *Marks* are known after a crash, too:
+//! they lie in a file beside the push's record, and a segment leaves with its mark only when that
+//! is durable. The receiver takes checkpoints behind marked segments only, so there is no
+//! checkpoint that the sender could not resume from.
+//!
+//! The file: eight bytes of magic, then 80 bytes a mark: offset (u64, little endian), chain
+//! value (32), skeleton (32), and eight bytes of BLAKE3 over those. What is damaged or cut ends
+//! it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_engine::{Place, SkeletonHash};
+use sendshot_model::PushId;
+use sendshot_proto::resume::{CheckpointPolicy, Point};
+use sendshot_proto::transfer::{Chain, Mark};
+use sendshot_sys::{crash, durable};
+
+const MAGIC: &[u8; 8] = b"SSMARK1\n";
+/// Length of a mark in the file.
+const MARK_LEN: usize = 80;
+/// How much of it is checked by its last bytes.
+const CHECKED: usize = 72;
+
+/// Segments of late that are known without a mark: more than can be under way. (Windows and queues
+/// hold 20 MiB at most; a segment is seldom below 256 KiB.)
+const RECENT: usize = 1024;
+
+/// How many times a receiver's distance between checkpoints is to be marked: it takes one at the
+/// first mark behind that distance.
+const MARKS_PER_CHECKPOINT: u64 = 4;
+
+/// A place in the stream that the sender knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waypoint {
+    /// Where it is, and what comes before it but the data.
+    pub place: Place,
+    /// Chain value there.
+    pub chain: Chain,
+}
+
+impl Waypoint {
+    /// It, as the receiver knows it.
+    pub fn point(&self) -> Point {
+        Point {
+            offset: self.place.offset,
+            chain: self.chain,
+        }
+    }
+
+    fn to_bytes(self) -> [u8; MARK_LEN] {
+        let mut bytes = [0; MARK_LEN];
+        bytes[..8].copy_from_slice(&self.place.offset.to_le_bytes());
+        bytes[8..40].copy_from_slice(&self.chain.0);
+        bytes[40..CHECKED].copy_from_slice(&self.place.skeleton.0);
+        let check = blake3::hash(&bytes[..CHECKED]);
+        bytes[CHECKED..].copy_from_slice(&check.as_bytes()[..MARK_LEN - CHECKED]);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; MARK_LEN] = bytes.try_into().ok()?;
+        let part = |from: usize| {
+            let mut part = [0; 32];
+            part.copy_from_slice(&bytes[from..from + 32]);
+            part
+        };
+        let found = Self {
+            place: Place {
+                offset: u64::from_le_bytes(bytes[..8].try_into().ok()?),
+                skeleton: SkeletonHash(part(40)),
+            },
+            chain: Chain(part(8)),
+        };
+        (found.to_bytes() == *bytes).then_some(found)
+    }
+}
+
+/// The log of one transfer.
+#[derive(Debug)]
+pub struct Trail {
+    pushes: OwnedFd,
+    name: OsString,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    recent: VecDeque<Waypoint>,
+    marks: Vec<Waypoint>,
+    file: Option<File>,
+    policy: CheckpointPolicy,
+    last_mark: (u64, Instant),
+    checkpoint: u64,
+}
+
+/// Name of a push's file of marks beside its record.
+pub fn file_name(push: PushId) -> OsString {
+    format!("{push}.marks").into()
+}
+
+impl Trail {
+    /// The log of a push in the journal's directory, with the marks that are there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(pushes: impl AsFd, push: PushId) -> io::Result<Self> {
+        let name = file_name(push);
+        let marks = durable::read_at(&pushes, &name)?.map_or_else(Vec::new, |bytes| parse(&bytes));
+        Ok(Self {
+            pushes: pushes.as_fd().try_clone_to_owned()?,
+            name,
+            state: Mutex::new(State {
+                recent: VecDeque::new(),
+                marks,
+                file: None,
+                policy: CheckpointPolicy::default(),
+                last_mark: (0, Instant::now()),
+                checkpoint: 0,
+            }),
+        })
+    }
+
+    /// All that the sender knows of the stream, in no particular order.
+    pub fn known(&self) -> Vec<Waypoint> {
+        let state = self.lock();
+        state.recent.iter().chain(&state.marks).copied().collect()
+    }
+
+    /// The last place that is known after a crash; 0 if there is none.
+    pub fn last_mark(&self) -> u64 {
+        self.lock().marks.last().map_or(0, |mark| mark.place.offset)
+    }
+
+    /// Forgets what lies behind `from`: it will be sent again, in other segments. From now on marks
+    /// are made as `policy` needs them. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn restart(&self, from: Option<Waypoint>, policy: CheckpointPolicy) -> io::Result<()> {
+        let offset = from.map_or(0, |from| from.place.offset);
+        let mut state = self.lock();
+        state.recent.clear();
+        state.recent.extend(from);
+        state.marks.retain(|mark| mark.place.offset <= offset);
+        state.policy = policy;
+        state.last_mark = (offset, Instant::now());
+        state.checkpoint = state.checkpoint.min(offset);
+        state.file = None;
+        if state.marks.is_empty() {
+            return durable::remove_at(&self.pushes, &self.name);
+        }
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(state.marks.iter().flat_map(|mark| mark.to_bytes()));
+        durable::write_at(&self.pushes, &self.name, &bytes, durable::PRIVATE)
+    }
+
+    /// Notes that the stream has come to a place, before the segment that ends there leaves; says
+    /// whether it is marked. A mark that cannot be written is none: the push goes on, and has
+    /// further to go back after a crash. Blocks, as long as a disk takes to be sure.
+    pub fn passed(&self, waypoint: Waypoint) -> Mark {
+        let mut state = self.lock();
+        state.recent.push_back(waypoint);
+        if state.recent.len() > RECENT {
+            state.recent.pop_front();
+        }
+        if !state.is_mark_due(waypoint.place.offset) {
+            return Mark::None;
+        }
+        // Tried again no sooner, whether it works or not.
+        state.last_mark = (waypoint.place.offset, Instant::now());
+        match self.write(&mut state, waypoint) {
+            Ok(()) => {
+                state.marks.push(waypoint);
+                crash::point("mark-written");
+                Mark::Durable
+            }
+            Err(e) => {
+                tracing::info!(
+                    offset = waypoint.place.offset,
+                    "a mark to resume from is not kept: {e}"
+                );
+                state.file = None;
+                Mark::None
+            }
+        }
+    }
+
+    fn write(&self, state: &mut State, waypoint: Waypoint) -> io::Result<()> {
+        let file = match &mut state.file {
+            Some(file) => file,
+            none => none.insert(self.open_file()?),
+        };
+        file.write_all(&waypoint.to_bytes())?;
+        file.sync_data()
+    }
+
+    fn open_file(&self) -> io::Result<File> {
+        let flags =
+            OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(durable::PRIVATE);
+        let mut file = File::from(rustix::fs::openat(&self.pushes, &self.name, flags, mode)?);
+        if file.metadata()?.len() == 0 {
+            file.write_all(MAGIC)?;
+            file.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    /// Notes that the receiver has a checkpoint.
+    pub fn checkpoint(&self, offset: u64) {
+        self.lock().checkpoint = offset;
+    }
+
+    /// Where the receiver's last checkpoint is, as far as it has told; 0 if nowhere.
+    pub fn last_checkpoint(&self) -> u64 {
+        self.lock().checkpoint
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_mark_due(&self, offset: u64) -> bool {
+        let CheckpointPolicy {
+            bytes,
+            milliseconds,
+        } = self.policy;
+        if (bytes, milliseconds) == (0, 0) {
+            return false;
+        }
+        let (last, at) = self.last_mark;
+        let wait = Duration::from_millis(milliseconds / MARKS_PER_CHECKPOINT);
+        offset.saturating_sub(last) >= bytes / MARKS_PER_CHECKPOINT && at.elapsed() >= wait
+    }
+}
+
+fn parse(bytes: &[u8]) -> Vec<Waypoint> {
+    let marks = bytes.strip_prefix(MAGIC).unwrap_or_default();
+    marks
+        .chunks_exact(MARK_LEN)
+        .map_while(Waypoint::from_bytes)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFTEN: CheckpointPolicy = CheckpointPolicy {
+        bytes: 4,
+        milliseconds: 0,
+    };
+
+    fn waypoint(offset: u64) -> Waypoint {
+        Waypoint {
+            place: Place {
+                offset,
+                skeleton: SkeletonHash([offset as u8; 32]),
+            },
+            chain: Chain([!offset as u8; 32]),
+        }
+    }
+
+    fn trail(dir: &tempfile::TempDir, push: PushId) -> Trail {
+        Trail::open(File::open(dir.path()).unwrap(), push).unwrap()
+    }
+
+    #[test]
+    fn marks_are_known_after_a_crash_and_the_rest_is_not() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let before = trail(&dir, push);
+        before.restart(None, OFTEN).unwrap();
+        for offset in 1..=3 {
+            assert_eq!(before.passed(waypoint(offset)), Mark::Durable);
+        }
+        before
+            .restart(Some(waypoint(2)), CheckpointPolicy::default())
+            .unwrap();
+        assert_eq!(before.passed(waypoint(5)), Mark::None);
+        assert!(before.known().contains(&waypoint(5)));
+        let after = trail(&dir, push);
+        assert_eq!(after.known(), [waypoint(1), waypoint(2)]);
+        assert_eq!(after.last_mark(), 2);
+        after.restart(None, OFTEN).unwrap();
+        assert_eq!(trail(&dir, push).known(), []);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_torn_or_damaged_is_no_mark() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let before = trail(&dir, push);
+        before.restart(None, OFTEN).unwrap();
+        for offset in 1..=3 {
+            before.passed(waypoint(offset));
+        }
+        let path = dir.path().join(file_name(push));
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let intact = at.saturating_sub(MAGIC.len()) / MARK_LEN;
+            let expected: Vec<_> = (1..=intact as u64).map(waypoint).collect();
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(trail(&dir, push).known(), expected, "cut at {at}");
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let found = trail(&dir, push).known();
+            assert!(found.len() <= intact || at < MAGIC.len(), "flipped at {at}");
+            assert!(found.iter().all(|mark| expected.contains(mark)) || at < MAGIC.len());
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_takes_no_checkpoints_costs_nothing() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let trail = trail(&dir, push);
+        trail.restart(None, CheckpointPolicy::default()).unwrap();
+        assert_eq!(trail.passed(waypoint(1 << 40)), Mark::None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_known_without_a_mark_is_bounded() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let trail = trail(&dir, push);
+        for offset in 1..=3 * RECENT as u64 {
+            trail.passed(waypoint(offset));
+        }
+        assert_eq!(trail.known().len(), RECENT);
+    }
+}
