@@ -3,8 +3,8 @@
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::transfer_up::Message as Up;
 use sendshot_proto::v1::{
-    Accepted, Applied, Committed, End, Failure, HeldCopy, InventoryResponse, Parent, Segment,
-    TransferDown, TransferUp,
+    Accepted, Applied, Checkpoint, Committed, End, Failure, HeldCopy, InventoryResponse, Parent,
+    Partial, ResumePoint, Segment, TransferDown, TransferUp,
 };
 
 use crate::random::Random;
@@ -31,6 +31,14 @@ pub enum Lie {
     Malformed,
     /// It could not look.
     CouldNotLook,
+    /// A push can be taken up elsewhere.
+    OtherPoint,
+    /// A push can be taken up where its chain value is another.
+    OtherPointChain,
+    /// There is something of another push, or of one that there is nothing of.
+    InventPartial,
+    /// There is nothing of a push.
+    ConcealPartial,
     // In what the receiver says of a push.
     /// Accepted from the middle.
     AcceptElsewhere,
@@ -38,6 +46,10 @@ pub enum Lie {
     AcceptTwice,
     /// More was applied than sent.
     ApplyBeyond,
+    /// A checkpoint that is not there.
+    Checkpoint,
+    /// Checkpoints are taken more often, or more seldom, than they are.
+    CheckpointRate,
     /// Committed before the end.
     CommitEarly,
     /// Committed at the end, by a receiver that never hears of the end.
@@ -73,10 +85,14 @@ pub enum Lie {
     BeginOther,
     /// The push builds on another parent, or on none.
     BeginParent,
+    /// The push is taken up elsewhere.
+    BeginElsewhere,
+    /// All segments are marked, or none is.
+    Marks,
 }
 
 /// All of them.
-pub const LIES: [Lie; 29] = {
+pub const LIES: [Lie; 37] = {
     use Lie::*;
     [
         Invent,
@@ -88,9 +104,15 @@ pub const LIES: [Lie; 29] = {
         AtWork,
         Malformed,
         CouldNotLook,
+        OtherPoint,
+        OtherPointChain,
+        InventPartial,
+        ConcealPartial,
         AcceptElsewhere,
         AcceptTwice,
         ApplyBeyond,
+        Checkpoint,
+        CheckpointRate,
         CommitEarly,
         CommitNothing,
         CommitElsewhere,
@@ -108,6 +130,8 @@ pub const LIES: [Lie; 29] = {
         OtherEndChain,
         BeginOther,
         BeginParent,
+        BeginElsewhere,
+        Marks,
     ]
 };
 
@@ -198,6 +222,29 @@ impl Tongue {
             Lie::AtWork => answer.push_at_work = !answer.push_at_work,
             Lie::Malformed => answer.copies.iter_mut().for_each(|c| c.uuid.truncate(5)),
             Lie::CouldNotLook => answer.failure = Some(failure(random)),
+            Lie::OtherPoint => {
+                for point in answer.partials.iter_mut().flat_map(|p| &mut p.points) {
+                    point.offset = match random.once_in(2) {
+                        true => point.offset + 1 + random.below(1 << 20),
+                        false => random.number(),
+                    };
+                }
+            }
+            Lie::OtherPointChain => {
+                let partials = answer.partials.iter_mut();
+                partials
+                    .flat_map(|p| &mut p.points)
+                    .for_each(|point| point.chain = random.bytes(32));
+            }
+            Lie::InventPartial => match answer.partials.first_mut() {
+                Some(partial) if random.once_in(2) => partial.transfer_id[2] ^= 1,
+                Some(partial) => partial.points.push(any_point(random)),
+                None => answer.partials.push(Partial {
+                    transfer_id: random.bytes(16),
+                    points: vec![any_point(random)],
+                }),
+            },
+            Lie::ConcealPartial => answer.partials.clear(),
             _ => return,
         }
         self.told += u64::from(*answer != before);
@@ -221,6 +268,18 @@ impl Tongue {
             (Lie::ApplyBeyond, Some(Down::Accepted(_))) => {
                 let offset = self.random.number();
                 [honest, vec![down(Down::Applied(Applied { offset }))]].concat()
+            }
+            (Lie::Checkpoint, Some(Down::Accepted(_))) => {
+                let offset = self.random.below(1 << 24);
+                [honest, vec![down(Down::Checkpoint(Checkpoint { offset }))]].concat()
+            }
+            (Lie::CheckpointRate, Some(Down::Accepted(accepted))) => {
+                let any = [0, 1, 4096, 1 << 20, u64::MAX];
+                vec![down(Down::Accepted(Accepted {
+                    checkpoint_bytes: self.random.pick(&any),
+                    checkpoint_milliseconds: self.random.pick(&any),
+                    ..accepted
+                }))]
             }
             (Lie::CommitEarly, Some(Down::Accepted(_))) => [honest, vec![invented()]].concat(),
             (Lie::CommitElsewhere, Some(Down::Committed(_))) => vec![invented()],
@@ -273,6 +332,16 @@ impl Tongue {
                     }),
                 }
             }
+            Lie::BeginElsewhere => {
+                begin.resume_at = match begin.resume_at.take() {
+                    Some(_) if self.random.once_in(3) => None,
+                    Some(mut point) if self.random.once_in(2) => {
+                        point.offset += 1;
+                        Some(point)
+                    }
+                    _ => Some(any_point(&mut self.random)),
+                }
+            }
             _ => {}
         }
         self.told += u64::from(begin != before);
@@ -280,6 +349,11 @@ impl Tongue {
     }
 
     fn segment(&mut self, segment: Segment) -> Said {
+        if self.lie == Lie::Marks {
+            self.told += 1;
+            let marked = !segment.marked;
+            return said(vec![up(Up::Segment(Segment { marked, ..segment }))]);
+        }
         let honest = up(Up::Segment(segment.clone()));
         if let Some(held_back) = self.held_back.take() {
             self.told += 1;
@@ -388,10 +462,17 @@ fn invented() -> TransferDown {
     }))
 }
 
+fn any_point(random: &mut Random) -> ResumePoint {
+    ResumePoint {
+        offset: 1 + random.below(1 << 22),
+        chain: random.bytes(32),
+    }
+}
+
 /// Any code, and some that do not exist.
 fn failure(random: &mut Random) -> Failure {
     Failure {
-        code: random.below(15) as i32,
+        code: random.below(16) as i32,
         message: "a lie".into(),
         remedy: "do not believe it".into(),
     }

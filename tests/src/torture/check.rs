@@ -46,7 +46,9 @@ impl World {
         let held = self.held();
         // A full one that was asked for may have gone on from the middle.
         let goes_on = parent == Parent::NotAskedFor && !pushed["resumed_at"].is_null();
-        if parent != Parent::None && !goes_on {
+        // One may have been committed by the push before, and nothing was to be sent any more.
+        let was_there = pushed["stream_bytes"] == 0;
+        if parent != Parent::None && !goes_on && !was_there {
             self.parent_is_the_newest(pushed, before, &uuids(&held));
         }
         self.no_copy_is_gone(&held);
@@ -223,7 +225,19 @@ impl World {
         let sendshots = number(&|k| !k["sendshot_bytes"].is_null());
         let hashes = number(&|k| k["hashes_bytes"].as_u64() > Some(0));
         for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
-            let names = names(&fs.join(".sendshot").join(dir));
+            let mut names = names(&fs.join(".sendshot").join(dir));
+            // They belong to the record beside them, and go with it at the latest.
+            let records: Vec<_> = names
+                .iter()
+                .filter(|n| n.ends_with(".json"))
+                .cloned()
+                .collect();
+            names.retain(|name| {
+                let record = name
+                    .strip_suffix(".marks")
+                    .map(|push| format!("{push}.json"));
+                record.is_none_or(|record| !records.contains(&record))
+            });
             if names.len() != expected {
                 left.push(format!(
                     "{dir} of the sender: {names:?}, and {expected} are known of"

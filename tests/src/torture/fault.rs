@@ -47,13 +47,14 @@ impl World {
             true => self.full,
             false => self.incremental,
         };
+        let mut died_at = None;
         let (struck, output) = match kind {
             Kind::Cut | Kind::Flip | Kind::Stall => self.broken_link(kind, full, measure, random),
             Kind::KillSender if BUILT && random.once_in(2) => {
-                self.fail_point(Side::Sender, full, random)
+                self.fail_point(Side::Sender, full, random, &mut died_at)
             }
             Kind::KillReceiver if BUILT && random.once_in(2) => {
-                self.fail_point(Side::Receiver, full, random)
+                self.fail_point(Side::Receiver, full, random, &mut died_at)
             }
             Kind::KillSender => self.kill(Side::Sender, full, measure, random),
             Kind::KillReceiver => self.kill(Side::Receiver, full, measure, random),
@@ -73,6 +74,7 @@ impl World {
             struck,
             survived,
             resumed: false,
+            died_at: died_at.filter(|_| struck),
         };
         (went, survived.then(|| report(&output)))
     }
@@ -182,16 +184,22 @@ impl World {
     }
 
     /// Has a daemon die at a place in its code.
-    fn fail_point(&mut self, side: Side, full: bool, random: &mut Random) -> (bool, Output) {
+    fn fail_point(
+        &mut self,
+        side: Side,
+        full: bool,
+        random: &mut Random,
+        place: &mut Option<&'static str>,
+    ) -> (bool, Output) {
         let Linked {
             sender, receiver, ..
         } = &mut self.boxes;
-        match side {
+        *place = Some(match side {
             Side::Sender | Side::Both => {
                 Self::arm(&mut sender.daemon, &fail_points::SENDER, random)
             }
             Side::Receiver => Self::arm(&mut receiver.daemon, &fail_points::RECEIVER, random),
-        }
+        });
         let mut push = self.start_push(full);
         let again = random.once_in(2);
         while push.runs() {

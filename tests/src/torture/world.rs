@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::command::Output;
+use crate::daemon::Daemon;
 use crate::exact::Reference;
 use crate::fail_points;
 use crate::liar::Lie;
@@ -21,7 +22,7 @@ use crate::torture::table::Went;
 use crate::torture::volume;
 
 /// Whether the daemons know the keys of their configuration for going on with a push.
-const THEY_RESUME: bool = false;
+const THEY_RESUME: bool = true;
 
 /// Short, so that a push whose receiver stays away is over soon.
 const SENDER_KEYS: &str = "retry_for = \"1s\"";
@@ -121,6 +122,12 @@ impl World {
             if full {
                 parent = Parent::NotAskedFor;
             }
+            if kind == Kind::Lie && random.once_in(2) {
+                // There is something to lie about.
+                let (_, report) = self.struck_push(Kind::Cancel, full, &mut random);
+                told.extend(report.map(|report| (report, self.states.len() - 1)));
+                self.heal();
+            }
             let (now, report) = self.struck_push(kind, full, &mut random);
             went = went.and(now);
             told.extend(report.map(|report| (report, self.states.len() - 1)));
@@ -188,16 +195,21 @@ impl World {
         }
     }
 
-    /// Makes a daemon die at a place, from its next start on, which is now.
-    pub(super) fn arm(daemon: &mut crate::daemon::Daemon, places: &[&str], random: &mut Random) {
+    /// Makes a daemon die at a place, from its next start on, which is now. Returns the place.
+    pub(super) fn arm(
+        daemon: &mut Daemon,
+        places: &[&'static str],
+        random: &mut Random,
+    ) -> &'static str {
         daemon.stop();
         let passed = match random.once_in(3) {
             true => random.below(4),
             false => 0,
         };
-        let armed = fail_points::armed(random.pick(places), passed);
-        daemon.env(fail_points::VARIABLE, &armed);
+        let place = random.pick(places);
+        daemon.env(fail_points::VARIABLE, &fail_points::armed(place, passed));
         daemon.start();
+        place
     }
 
     /// Prints what is needed to understand a failure.
