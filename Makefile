@@ -40,7 +40,7 @@ fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUND
 	$(CARGO) run --locked -p sendshot-tests --bin fuzz -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
 
 torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUTS=1000 KILLS_SENDER=300 LIES=100 ...
-	$(CARGO) build --workspace --bins --locked
+	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints
 	target/debug/torture
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
