@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::command::Output;
 use crate::subvolumes;
 use crate::torture::world::{Copy, World};
 use crate::tree::{self, Layout};
@@ -209,7 +210,8 @@ impl World {
 
     fn left_at_sender(&self) -> Vec<String> {
         let kept = self.kept();
-        let mut left = Vec::new();
+        let partials = self.boxes.sender.ctl(&["list", "--partials", "--json"]);
+        let mut left = lines("interrupted", &partials);
         let snapshots: BTreeSet<_> = kept
             .iter()
             .filter(|k| k["kind"] == "snapshot")
@@ -254,8 +256,16 @@ impl World {
         let all = all.map(|s| receiver.fs().join(s.path).display().to_string());
         let mut left: Vec<_> = all.filter(|path| !held.contains(&**path)).collect();
         left.extend(names(&receiver.root().join(".sendshot-staging")));
+        let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
+        left.extend(lines("a partial", &partials));
         left
     }
+}
+
+fn lines(what: &str, output: &Output) -> Vec<String> {
+    assert_eq!(output.code, 0, "{output:#?}");
+    let lines = output.stdout.lines();
+    lines.map(|line| format!("{what}: {line}")).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {

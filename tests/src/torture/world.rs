@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::exact::Reference;
 use crate::fail_points;
 use crate::liar::Lie;
-use crate::link::Way;
+use crate::link::{Rule, Way};
 use crate::pairing::Linked;
 use crate::random::Random;
 use crate::receiver_box::ReceiverBox;
@@ -20,9 +20,6 @@ use crate::torture::check::Parent;
 use crate::torture::kind::Kind;
 use crate::torture::table::Went;
 use crate::torture::volume;
-
-/// Whether the daemons know the keys of their configuration for going on with a push.
-const THEY_RESUME: bool = true;
 
 /// Short, so that a push whose receiver stays away is over soon.
 const SENDER_KEYS: &str = "retry_for = \"1s\"";
@@ -69,6 +66,8 @@ pub(super) struct World {
     pub(super) lied: BTreeSet<String>,
     pub(super) full: Measure,
     pub(super) incremental: Measure,
+    /// The link is so slow that times of pushes say nothing.
+    pub(super) slow: bool,
     /// The last lie that was told, for who reads of a failure.
     pub(super) lie: Option<Lie>,
 }
@@ -76,12 +75,9 @@ pub(super) struct World {
 impl World {
     /// New boxes of which a volume has been pushed.
     pub(super) fn new(seed: u64) -> Self {
-        let (mut sender, mut receiver) = (SenderBox::setup(), ReceiverBox::setup());
-        if THEY_RESUME {
-            (sender, receiver) = (sender.keys(SENDER_KEYS), receiver.keys(RECEIVER_KEYS));
-        }
-        let sender = sender.volume("photos", "photos").size(DISK).power();
-        let receiver = receiver.size(DISK).power();
+        let sender = SenderBox::setup().keys(SENDER_KEYS).size(DISK).power();
+        let sender = sender.volume("photos", "photos");
+        let receiver = ReceiverBox::setup().keys(RECEIVER_KEYS).size(DISK).power();
         let mut world = Self {
             states: Vec::new(),
             boxes: Linked::between(sender.start(), receiver.start()),
@@ -91,6 +87,7 @@ impl World {
             lied: BTreeSet::new(),
             full: Measure::default(),
             incremental: Measure::default(),
+            slow: false,
             lie: None,
         };
         volume::fill(&mut Random::new(seed), &world.boxes.sender.photos());
@@ -128,6 +125,7 @@ impl World {
                 told.extend(report.map(|report| (report, self.states.len() - 1)));
                 self.heal();
             }
+            self.slow_down(&mut random);
             let (now, report) = self.struck_push(kind, full, &mut random);
             went = went.and(now);
             told.extend(report.map(|report| (report, self.states.len() - 1)));
@@ -152,6 +150,21 @@ impl World {
             self.check_told(&report, state);
         }
         went
+    }
+
+    /// Some links are slow, which gives more to interrupt.
+    fn slow_down(&mut self, random: &mut Random) {
+        let link = &self.boxes.link;
+        self.slow = true;
+        match random.below(8) {
+            0 => link.set(Way::Up, Rule::Slow((4 + random.below(16)) << 20)),
+            1 => {
+                let late = Rule::Delay(Duration::from_micros(200 + random.below(3000)));
+                link.set(Way::Up, late);
+                link.set(Way::Down, late);
+            }
+            _ => self.slow = false,
+        }
     }
 
     /// Changes the volume and keeps that state. Returns about how many bytes were written.
