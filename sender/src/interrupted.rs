@@ -128,16 +128,17 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             stay += 1;
             continue;
         }
-        match record.state {
-            State::Sending => prune::let_go(state, &record)?,
-            State::Unconfirmed => prune::release(state, &record)?,
-            State::Acknowledged => continue,
-        }
-        state.reclaim_space();
         tracing::warn!(push = %record.push, volume = %record.volume_name, receiver = %record.receiver_name,
             "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
+        sender.take_trail(record.push);
+        match record.state {
+            State::Sending => prune::let_go(state, &record)?,
+            // Its sendshot, which pins nothing, stays until the receiver has told.
+            State::Unconfirmed | State::Acknowledged => prune::release(state, &record)?,
+        }
+        state.reclaim_space();
     }
     Ok(stay)
 }

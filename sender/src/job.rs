@@ -133,6 +133,7 @@ impl Job {
     pub(crate) fn resumed(interrupted: Interrupted, sender: &Sender) -> Self {
         let plan = interrupted.plan();
         let protected = sender.table().protect(interrupted.record.push);
+        let trail = sender.take_trail(interrupted.record.push);
         Self {
             subject: Subject {
                 fd: interrupted.fd,
@@ -149,7 +150,7 @@ impl Job {
                     effort: sendshot_engine::recapture::Effort::Changes(0),
                 }),
             }),
-            trail: None,
+            trail,
             begun: true,
             resumed_at: None,
             restarts: 0,
@@ -326,7 +327,15 @@ impl Job {
                     copy: format!("{}/{}", inventory.directory, copy.name),
                     stream_bytes: push.running.total(),
                 };
-                Ok(Some(self.finish(push, committed).await?))
+                let (report, superfluous) = self.finish(push, committed).await?;
+                let reason = report.parent_reason;
+                let report = Report {
+                    parent_reason: format!(
+                        "{reason}; it had been committed before, and the word of it lost"
+                    ),
+                    ..report
+                };
+                Ok(Some((report, superfluous)))
             }
             // Nobody can have what was never sent whole.
             Some(State::Sending | State::Acknowledged) => Err(transfer::Error::Nonsense(
@@ -576,6 +585,9 @@ impl Job {
     async fn give_up(&self, push: &Push, problem: Problem) -> Problem {
         if self.is_worth_keeping(push, &problem) {
             push.sender.note_interrupted();
+            if let (Some(record), Some(trail)) = (&self.subject.record, &self.trail) {
+                push.sender.keep_trail(record.push, Arc::clone(trail));
+            }
             let hint = "the next push goes on where this one stopped";
             let remedy = match problem.remedy.as_str() {
                 "" => hint.to_owned(),

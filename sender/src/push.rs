@@ -327,6 +327,7 @@ impl Push {
                 let unfinished = record.state == State::Sending && resume::is_resumable(&record);
                 if mine && unfinished && !sender.table().contains(record.push) {
                     tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
+                    sender.take_trail(record.push);
                     prune::let_go(&state, &record)?;
                 }
             }

@@ -1,6 +1,6 @@
 //! The sending daemon's state: what all its pushes share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
-use sendshot_model::{PeerName, SenderId, VolumeName};
+use sendshot_model::{PeerName, PushId, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
@@ -28,6 +28,7 @@ use crate::push::{self, Request};
 use crate::release;
 use crate::report::Report;
 use crate::running::{Place, Running, Table};
+use crate::trail::Trail;
 use crate::volume;
 use crate::volume_ids::VolumeIds;
 
@@ -70,6 +71,8 @@ pub struct Sender {
     letting_go: Arc<Mutex<()>>,
     /// Whether a push may have broken off that keeps its snapshot.
     interrupted: AtomicBool,
+    /// What is known of the streams of such pushes, beyond their marks.
+    trails: std::sync::Mutex<HashMap<PushId, Arc<Trail>>>,
     stop: CancellationToken,
     pushes: TaskTracker,
 }
@@ -91,6 +94,7 @@ impl Sender {
             table: Table::default(),
             letting_go: Arc::default(),
             interrupted: AtomicBool::new(true),
+            trails: std::sync::Mutex::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -161,6 +165,20 @@ impl Sender {
     /// Notes that a push has broken off and keeps its snapshot.
     pub fn note_interrupted(&self) {
         self.interrupted.store(true, Ordering::Release);
+    }
+
+    /// Keeps what is known of a stream that broke off until it is taken up or let go.
+    pub fn keep_trail(&self, push: PushId, trail: Arc<Trail>) {
+        self.trails().insert(push, trail);
+    }
+
+    /// What is known of the stream of a push beyond its marks.
+    pub fn take_trail(&self, push: PushId) -> Option<Arc<Trail>> {
+        self.trails().remove(&push)
+    }
+
+    fn trails(&self) -> std::sync::MutexGuard<'_, HashMap<PushId, Arc<Trail>>> {
+        self.trails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there may be such a push; there is none from now on, unless it is noted again.

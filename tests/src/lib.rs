@@ -35,3 +35,8 @@ pub mod torture;
 pub mod tree;
 pub mod until;
 pub mod zoo;
+
+/// BLAKE3 of some bytes, as what lies on disk is checked by it.
+pub fn blake3(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}

@@ -20,7 +20,7 @@ const UNMOUNT_ATTEMPTS: u32 = 30;
 pub struct LoopFs {
     mount: PathBuf,
     /// Holds the image and the mount point; removed after the unmount.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl LoopFs {
@@ -41,22 +41,39 @@ impl LoopFs {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn made_by(mkfs: &mut Command, size: u64, mount_options: &str) -> Result<Self> {
+        Self::made_in(Path::new(IMAGES), mkfs, size, mount_options)
+    }
+
+    /// The same with its image in a directory: on a disk that fails, for example.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn made_in(dir: &Path, mkfs: &mut Command, size: u64, mount_options: &str) -> Result<Self> {
         require_root()?;
         let dir = tempfile::Builder::new()
             .prefix("sendshot-test-")
-            .tempdir_in(IMAGES)?;
+            .tempdir_in(dir)?;
         let image = dir.path().join("image");
         std::fs::File::create(&image)?.set_len(size)?;
         run(mkfs.arg("-q").arg(&image))?;
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount)?;
         mount_loop(&image, &mount, mount_options)?;
-        Ok(Self { mount, _dir: dir })
+        Ok(Self { mount, dir })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Unmounts it and mounts it again, as after a fault that is mended.
+    ///
+    /// # Errors
+    /// If something uses it, or it cannot be mounted.
+    pub fn remount(&self) -> Result<()> {
+        run(Command::new("umount").arg(&self.mount))?;
+        mount_loop(&self.dir.path().join("image"), &self.mount, "")
     }
 }
 

@@ -85,6 +85,58 @@ pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
     others
 }
 
+/// Expects that nothing is left but copies, what is kept, and what is listed as a push that broke off:
+/// on the sender its snapshot, on the receiver its staging and checkpoints.
+///
+/// # Panics
+/// If there is more.
+#[track_caller]
+pub fn assert_only_resumable_left(sender: &SenderBox, receiver: &ReceiverBox) {
+    sender.wait_until_released();
+    let text = |v: &Value, key: &str| v[key].as_str().unwrap().to_owned();
+    let interrupted = sender.ctl(&["list", "--partials", "--json"]);
+    let interrupted = interrupted.success().jsons();
+    assert!(interrupted.len() <= 1, "{interrupted:#?}");
+    let mut owned: BTreeSet<String> = interrupted.iter().map(|v| text(v, "uuid")).collect();
+    let kept = sender.ctl(&["list", "--json"]).success().jsons();
+    owned.extend(
+        kept.iter()
+            .filter(|kept| kept["sendshot_bytes"].is_null())
+            .map(|kept| text(kept, "uuid")),
+    );
+    let hidden = list(sender.fs()).into_iter();
+    let hidden: Vec<_> = hidden
+        .filter(|s| s.path.starts_with(".sendshot/") && !owned.contains(&s.uuid))
+        .collect();
+    assert!(hidden.is_empty(), "snapshots of nobody: {hidden:#?}");
+
+    let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
+    let partials = partials.success().jsons();
+    assert!(partials.len() <= 1, "{partials:#?}");
+    let transfers: Vec<String> = partials.iter().map(|v| text(v, "transfer")).collect();
+    let copies = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
+    let copies: BTreeSet<String> = copies.iter().map(|v| text(v, "uuid")).collect();
+    let unowned: Vec<_> = list(receiver.fs())
+        .into_iter()
+        .filter(|s| !copies.contains(&s.received_uuid))
+        .filter(|s| {
+            !transfers
+                .iter()
+                .any(|transfer| s.path.contains(transfer.as_str()))
+        })
+        .collect();
+    assert!(unowned.is_empty(), "subvolumes of nobody: {unowned:#?}");
+    for s in list(receiver.fs()) {
+        let partial = transfers
+            .iter()
+            .any(|transfer| s.path.contains(transfer.as_str()));
+        assert!(
+            !partial || s.received_uuid == "-",
+            "a partial could be taken for a copy: {s:?}"
+        );
+    }
+}
+
 /// Expects that no trace of a transfer is left: on the sender only the snapshots that `list`
 /// names as acknowledged (a push by sendshots leaves none), on the receiver only the copies that
 /// `copy list` names.

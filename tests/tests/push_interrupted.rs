@@ -1,5 +1,5 @@
-//! Pushes that are cancelled, cut off or run into each other: nothing is left behind, nothing
-//! is lost, and the next one goes on from what both sides have.
+//! Pushes that are cancelled, cut off or run into each other: nothing is left behind but what the next
+//! one goes on with, nothing is lost, and it builds on what both sides have.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -15,7 +15,7 @@ use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
-use sendshot_tests::subvolumes::{self, assert_no_leftovers};
+use sendshot_tests::subvolumes::{assert_no_leftovers, assert_only_resumable_left};
 use sendshot_tests::until;
 use serde_json::{Value, json};
 
@@ -89,14 +89,18 @@ fn state_files(sender: &SenderBox) -> [usize; 2] {
     })
 }
 
-/// Both sides clean up on their own, the receiver when it notices.
+/// Nothing is left but what the next push goes on with.
 #[track_caller]
-fn nothing_is_left(boxes: &Linked) {
+fn nothing_is_left_but_what_can_be_resumed(boxes: &Linked) {
     boxes.link.mend();
-    until::holds("the receiver has dropped what was not committed", || {
-        subvolumes::list(boxes.receiver.fs()).len() == copies(&boxes.receiver).len()
+    until::holds("the receiver runs no push any more", || {
+        let partials = boxes
+            .receiver
+            .ctl(&["copy", "list", "--partials", "--json"]);
+        let partials = partials.success().jsons();
+        partials.iter().all(|partial| partial["state"] != "running")
     });
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
 }
 
 #[test]
@@ -152,7 +156,7 @@ fn cancel_ends_a_push_at_once_and_cleanly() {
         "cancelling took {:?}",
         began.elapsed()
     );
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     boxes
         .sender
         .ctl(&["cancel", "nas2:photos"])
@@ -174,7 +178,7 @@ fn a_push_whose_receiver_takes_nothing_more_can_be_cancelled() {
         "cancelling took {:?}",
         began.elapsed()
     );
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
@@ -189,7 +193,7 @@ fn ctrl_c_cancels_cleanly() {
         Vec::<Value>::new(),
         "it goes on in secret"
     );
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
@@ -240,13 +244,13 @@ fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
 }
 
 #[test]
-fn a_first_push_that_is_cancelled_leaves_nothing_of_the_volume() {
+fn a_first_push_that_is_cancelled_is_gone_on_with() {
     let boxes = Linked::new();
     fill::file(boxes.sender.photos().join("big"), 1, BIG);
     let push = start_slow(&boxes, &["push", "nas2:photos"]);
     push.signal(Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &json!({"uuid": null}));
 }
 
@@ -304,30 +308,30 @@ fn a_detached_push_goes_on_by_itself() {
 }
 
 #[test]
-fn a_crash_of_the_sender_leaves_nothing_behind() {
+fn a_crash_of_the_sender_leaves_nothing_but_what_can_be_resumed() {
     let (mut boxes, first) = with_news();
     let push = start_slow(&boxes, &["push", "nas2:photos"]);
     boxes.sender.daemon.kill();
     push.finish().fails(1, &["daemon"]);
     boxes.link.mend();
     boxes.sender.daemon.start();
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
 #[test]
-fn a_crash_of_the_receiver_leaves_nothing_behind() {
+fn a_crash_of_the_receiver_leaves_nothing_but_what_can_be_resumed() {
     let (mut boxes, first) = with_news();
     let push = start_slow(&boxes, &["push", "nas2:photos"]);
     boxes.receiver.daemon.kill();
     push.finish().fails(3, &["nas2"]);
     boxes.receiver.daemon.start();
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
 #[test]
-fn a_crash_of_both_at_once_leaves_nothing_behind() {
+fn a_crash_of_both_at_once_leaves_nothing_but_what_can_be_resumed() {
     let (mut boxes, first) = with_news();
     let push = start_slow(&boxes, &["push", "nas2:photos"]);
     boxes.receiver.daemon.kill();
@@ -337,7 +341,7 @@ fn a_crash_of_both_at_once_leaves_nothing_behind() {
     boxes.link.mend();
     boxes.receiver.daemon.start();
     boxes.sender.daemon.start();
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
@@ -349,7 +353,7 @@ fn a_link_that_breaks_is_to_be_tried_again() {
         boxes.link.cut();
         push.finish().fails(3, &["nas2"]);
         boxes.sender.ctl(&["push", "nas2:photos"]).fails(3, &[]);
-        nothing_is_left(&boxes);
+        nothing_is_left_but_what_can_be_resumed(&boxes);
     }
     goes_on_from(&boxes, &first);
 }
@@ -415,7 +419,7 @@ fn a_receiver_that_is_stopped_during_a_push_does_not_hold_up_the_shutdown() {
     assert!(took < PROMPT, "a shutdown waited {took:?} for a push");
     push.finish().fails(3, &[]);
     boxes.receiver.daemon.start();
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
 
@@ -427,6 +431,6 @@ fn a_sender_that_is_stopped_during_a_push_does_not_hold_up_the_shutdown() {
     assert!(took < PROMPT, "a shutdown waited {took:?} for a push");
     assert_eq!(push.finish().code, 1);
     boxes.sender.daemon.start();
-    nothing_is_left(&boxes);
+    nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
