@@ -324,6 +324,7 @@ pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
     let area = Area::new(root)?;
     let swept = area.sweep(STAGING)?; // 1
     let dir = area.dir()?;
+    durable::sweep_temporaries(&dir)?;
     let partials = all(&dir)?;
     let newest: Vec<Checkpoint> = partials
         .iter()

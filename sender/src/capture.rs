@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::save::Error;
-use sendshot_engine::{Sendshot, save};
+use sendshot_engine::{Sendshot, file, save};
 use sendshot_model::VolumeId;
 use sendshot_sys::subvolume;
 
@@ -58,6 +58,10 @@ pub fn acknowledged(
             Ok(sendshot) => found.push((record, sendshot)),
             // A push to another receiver has pruned it since it was listed.
             Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
+            // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
+            Err(file::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(push = %record.push, "a sendshot is gone");
+            }
             Err(e) => tracing::warn!(push = %record.push, "a sendshot is not used: {e}"),
         }
     }

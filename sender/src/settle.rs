@@ -58,6 +58,9 @@ pub fn leftovers(
             Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
         }
     }
+    for dir in [state.pushes(), state.sendshots()] {
+        durable::sweep_temporaries(dir)?;
+    }
     if settled > 0 {
         tracing::info!(
             settled,

@@ -178,6 +178,8 @@ impl ConnectError {
                 address: address.to_owned(),
                 reason: error.to_string(),
             }
+        } else if let Some(alert) = alert_in(&error.to_string()) {
+            Self::from_tls(address, &rustls::Error::AlertReceived(alert), phase)
         } else {
             Self::unreachable(address, error.to_string())
         }
@@ -254,16 +256,52 @@ fn clock_fault(error: &CertificateError) -> Option<ClockFault> {
     }
 }
 
+/// The alerts by which a receiver says that it does not accept our certificate.
+const ABOUT_OUR_CERTIFICATE: [AlertDescription; 8] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+    AlertDescription::CertificateRequired,
+];
+
 fn is_about_our_certificate(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied
-            | AlertDescription::DecryptError
-            | AlertDescription::CertificateRequired
-    )
+    ABOUT_OUR_CERTIFICATE.contains(&alert)
+}
+
+/// The alert in the text of an error: HTTP/2 passes on no more of what the connection said.
+fn alert_in(text: &str) -> Option<AlertDescription> {
+    let mut known = ABOUT_OUR_CERTIFICATE
+        .into_iter()
+        .chain([AlertDescription::CertificateExpired]);
+    known.find(|alert| text.contains(&rustls::Error::AlertReceived(*alert).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_receiver_says_of_our_certificate_is_told_also_from_the_text_of_an_error() {
+        let refused = |alert| {
+            let text = rustls::Error::AlertReceived(alert).to_string();
+            ConnectError::from_io("nas2:7117", &io::Error::other(text))
+        };
+        assert!(matches!(
+            refused(AlertDescription::CertificateExpired),
+            ConnectError::Clock {
+                fault: ClockFault::OwnCertificate,
+                ..
+            }
+        ));
+        assert!(matches!(
+            refused(AlertDescription::UnknownCA),
+            ConnectError::Refused { .. }
+        ));
+        let other = ConnectError::from_io("nas2:7117", &io::Error::other("reset"));
+        assert!(matches!(other, ConnectError::Unreachable { .. }));
+    }
 }

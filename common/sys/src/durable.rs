@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 pub const PRIVATE: u32 = 0o600;
 /// Mode of directories that only their owner may enter.
 pub const PRIVATE_DIR: u32 = 0o700;
+
+/// How names of files end that are being written.
+const TEMPORARY_END: &str = ".tmp";
 
 /// Largest state file that is read: a damaged one must not fill the memory.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
@@ -32,9 +35,9 @@ pub fn write_at(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Re
 
 /// Has `fill` write a file that becomes `name` in `dir` when it is whole, and is absent before.
 ///
-/// Steps: 1. write `.name.tmp`; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
-/// A crash before 3 leaves a `.tmp` file, which the next write replaces and no reader reads; an
-/// error before removes it.
+/// Steps: 1. write `.name.tmp`, locked; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
+/// A crash before 3 leaves a `.tmp` file, which the next write replaces, no reader reads, and
+/// [`sweep_temporaries`] removes; an error before removes it.
 ///
 /// # Errors
 /// The kernel's, and those of `fill`.
@@ -45,8 +48,9 @@ pub fn stream_at<T, E: From<io::Error>>(
     fill: impl FnOnce(File) -> Result<(File, T), E>,
 ) -> Result<T, E> {
     let tmp = temporary(name);
-    let written = fill_temporary(&dir, &tmp, mode, fill).and_then(|result| {
+    let written = fill_temporary(&dir, &tmp, mode, fill).and_then(|(locked, result)| {
         rustix::fs::renameat(&dir, &tmp, &dir, name).map_err(io::Error::from)?;
+        drop(locked);
         rustix::fs::fsync(reopen_dir(&dir)?).map_err(io::Error::from)?;
         Ok(result)
     });
@@ -62,15 +66,48 @@ fn fill_temporary<T, E: From<io::Error>>(
     tmp: &OsStr,
     mode: u32,
     fill: impl FnOnce(File) -> Result<(File, T), E>,
-) -> Result<T, E> {
+) -> Result<(File, T), E> {
     let flags =
         OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
     let file = rustix::fs::openat(&dir, tmp, flags, mode).map_err(io::Error::from)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from)?;
     rustix::fs::fchmod(&file, mode).map_err(io::Error::from)?;
     let (file, result) = fill(File::from(file))?;
     file.sync_all()?;
-    Ok(result)
+    Ok((file, result))
+}
+
+/// Removes what crashes in the middle of [`stream_at`] left in `dir`; returns how many files. What
+/// somebody is writing now is locked, and stays.
+///
+/// # Errors
+/// The kernel's.
+pub fn sweep_temporaries(dir: impl AsFd) -> io::Result<usize> {
+    let mut swept = 0;
+    for name in names(&dir)? {
+        let bytes = name.as_encoded_bytes();
+        if !bytes.starts_with(b".") || !bytes.ends_with(TEMPORARY_END.as_bytes()) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&dir, &name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        match rustix::fs::unlinkat(&dir, &name, AtFlags::empty()) {
+            Ok(()) => swept += 1,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(swept)
 }
 
 /// The bytes of `name` in `dir`, or `None` if there is no such file.
@@ -228,7 +265,7 @@ fn to_json(value: &impl Serialize) -> io::Result<Vec<u8>> {
 fn temporary(name: &OsStr) -> OsString {
     let mut tmp = OsString::from(".");
     tmp.push(name);
-    tmp.push(".tmp");
+    tmp.push(TEMPORARY_END);
     tmp
 }
 
