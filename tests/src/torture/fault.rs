@@ -22,6 +22,9 @@ const LASTING: Duration = Duration::from_millis(60);
 /// How long a liar is listened to after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
 
+/// More bytes than a connection that is over may still send.
+const FAREWELL: u64 = 1000;
+
 /// Exit codes of a push that could not be made by nobody's mistake: it failed, the receiver was not
 /// reached, the receiver said no.
 const EXCUSABLE: [i32; 3] = [1, 3, 4];
@@ -92,7 +95,9 @@ impl World {
         let before = self.boxes.link.bytes(Way::Up);
         let mut push = self.start_push(full);
         // Earlier, the command dies of the signal, and it is open whether the daemon has heard of it.
-        let begun = self.comes_when(&mut push, |world| world.boxes.link.bytes(Way::Up) > before);
+        let begun = self.comes_when(&mut push, |world| {
+            world.boxes.link.bytes(Way::Up) > before + FAREWELL
+        });
         let moment = self.moment(random, measure);
         let struck = begun && self.comes(moment, &mut push);
         if struck {
