@@ -3,6 +3,7 @@
 
 mod dial;
 mod lie;
+mod tongue;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::address;
 use crate::liar::dial::Stolen;
 pub use crate::liar::lie::{LIES, Lie};
-use crate::liar::lie::{Said, Tongue};
+use crate::liar::tongue::{Said, Tongue};
 use crate::receiver_box::ReceiverBox;
 use crate::sender_box::SenderBox;
 

@@ -139,3 +139,14 @@ fn data_that_was_changed_on_the_way_is_not_taken() {
     push_through(&boxes, Lie::FlipData).fails(1, &[]);
     goes_on_from(&boxes, &first);
 }
+
+#[test]
+#[ignore = "as many false commits as are kept push out what is really common"]
+fn a_receiver_that_claims_commits_again_and_again_costs_no_common_state() {
+    let (boxes, first) = with_news();
+    for number in 0..4 {
+        fill::file(boxes.sender.photos().join("more"), number, 10_000);
+        push_through(&boxes, Lie::CommitNothing).success();
+    }
+    goes_on_from(&boxes, &first);
+}

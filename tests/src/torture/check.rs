@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::command::Output;
 use crate::subvolumes;
 use crate::torture::world::{Copy, World};
 use crate::tree::{self, Layout};
@@ -46,7 +47,9 @@ impl World {
         let held = self.held();
         // A full one that was asked for may have gone on from the middle.
         let goes_on = parent == Parent::NotAskedFor && !pushed["resumed_at"].is_null();
-        if parent != Parent::None && !goes_on {
+        // One may have been committed by the push before, and nothing was to be sent any more.
+        let was_there = pushed["stream_bytes"] == 0;
+        if parent != Parent::None && !goes_on && !was_there {
             self.parent_is_the_newest(pushed, before, &uuids(&held));
         }
         self.no_copy_is_gone(&held);
@@ -210,7 +213,8 @@ impl World {
 
     fn left_at_sender(&self) -> Vec<String> {
         let kept = self.kept();
-        let mut left = Vec::new();
+        let partials = self.boxes.sender.ctl(&["list", "--partials", "--json"]);
+        let mut left = lines("interrupted", &partials);
         let snapshots: BTreeSet<_> = kept
             .iter()
             .filter(|k| k["kind"] == "snapshot")
@@ -226,7 +230,19 @@ impl World {
         let sendshots = number(&|k| !k["sendshot_bytes"].is_null());
         let hashes = number(&|k| k["hashes_bytes"].as_u64() > Some(0));
         for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
-            let names = names(&fs.join(".sendshot").join(dir));
+            let mut names = names(&fs.join(".sendshot").join(dir));
+            // They belong to the record beside them, and go with it at the latest.
+            let records: Vec<_> = names
+                .iter()
+                .filter(|n| n.ends_with(".json"))
+                .cloned()
+                .collect();
+            names.retain(|name| {
+                let record = name
+                    .strip_suffix(".marks")
+                    .map(|push| format!("{push}.json"));
+                record.is_none_or(|record| !records.contains(&record))
+            });
             if names.len() != expected {
                 left.push(format!(
                     "{dir} of the sender: {names:?}, and {expected} are known of"
@@ -243,8 +259,16 @@ impl World {
         let all = all.map(|s| receiver.fs().join(s.path).display().to_string());
         let mut left: Vec<_> = all.filter(|path| !held.contains(&**path)).collect();
         left.extend(names(&receiver.root().join(".sendshot-staging")));
+        let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
+        left.extend(lines("a partial", &partials));
         left
     }
+}
+
+fn lines(what: &str, output: &Output) -> Vec<String> {
+    assert_eq!(output.code, 0, "{output:#?}");
+    let lines = output.stdout.lines();
+    lines.map(|line| format!("{what}: {line}")).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! A push to which a fault happens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::command::{Output, Running};
@@ -18,8 +19,11 @@ use crate::torture::world::{Measure, World, report};
 /// How long a fault lasts at most that heals while its push goes on.
 const LASTING: Duration = Duration::from_millis(60);
 
-/// How long a liar is listened to after its lie.
+/// How long a liar is listened to after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
+
+/// More bytes than a connection that is over may still send.
+const FAREWELL: u64 = 1000;
 
 /// Exit codes of a push that could not be made by nobody's mistake: it failed, the receiver was not
 /// reached, the receiver said no.
@@ -46,13 +50,14 @@ impl World {
             true => self.full,
             false => self.incremental,
         };
+        let mut died_at = None;
         let (struck, output) = match kind {
             Kind::Cut | Kind::Flip | Kind::Stall => self.broken_link(kind, full, measure, random),
             Kind::KillSender if BUILT && random.once_in(2) => {
-                self.fail_point(Side::Sender, full, random)
+                self.fail_point(Side::Sender, full, random, &mut died_at)
             }
             Kind::KillReceiver if BUILT && random.once_in(2) => {
-                self.fail_point(Side::Receiver, full, random)
+                self.fail_point(Side::Receiver, full, random, &mut died_at)
             }
             Kind::KillSender => self.kill(Side::Sender, full, measure, random),
             Kind::KillReceiver => self.kill(Side::Receiver, full, measure, random),
@@ -61,6 +66,7 @@ impl World {
             Kind::PowerReceiver => self.power(Side::Receiver, full, measure, random),
             Kind::LostAck => self.lie(Lie::SwallowCommit, full, random),
             Kind::Lie => self.lie(random.pick(&LIES), full, random),
+            Kind::Cancel => self.cancel(full, measure, random),
         };
         let survived = output.code == 0;
         assert!(
@@ -71,6 +77,7 @@ impl World {
             struck,
             survived,
             resumed: false,
+            died_at: died_at.filter(|_| struck),
         };
         (went, survived.then(|| report(&output)))
     }
@@ -82,6 +89,21 @@ impl World {
         };
         let arguments = [&["push", "--json", "nas2:photos"], options].concat();
         self.boxes.sender.ctl_start(&arguments)
+    }
+
+    fn cancel(&self, full: bool, measure: Measure, random: &mut Random) -> (bool, Output) {
+        let before = self.boxes.link.bytes(Way::Up);
+        let mut push = self.start_push(full);
+        // Earlier, the command dies of the signal, and it is open whether the daemon has heard of it.
+        let begun = self.comes_when(&mut push, |world| {
+            world.boxes.link.bytes(Way::Up) > before + FAREWELL
+        });
+        let moment = self.moment(random, measure);
+        let struck = begun && self.comes(moment, &mut push);
+        if struck {
+            push.signal(Signal::INT);
+        }
+        (struck, finish(push))
     }
 
     fn broken_link(
@@ -113,6 +135,13 @@ impl World {
             }
             _ => self.comes_when(&mut push, |_| link.faults() > faults) || link.faults() > faults,
         };
+        if struck && matches!(rule, Rule::Flip(_)) {
+            // A length that was changed has the other side wait for what does not come.
+            let patience = Moment::At(Instant::now() + LISTENING);
+            if self.comes(patience, &mut push) {
+                link.reset();
+            }
+        }
         let stays = rule == Rule::Sever && random.once_in(3);
         if struck && !stays {
             pause(random, LASTING);
@@ -160,16 +189,22 @@ impl World {
     }
 
     /// Has a daemon die at a place in its code.
-    fn fail_point(&mut self, side: Side, full: bool, random: &mut Random) -> (bool, Output) {
+    fn fail_point(
+        &mut self,
+        side: Side,
+        full: bool,
+        random: &mut Random,
+        place: &mut Option<&'static str>,
+    ) -> (bool, Output) {
         let Linked {
             sender, receiver, ..
         } = &mut self.boxes;
-        match side {
+        *place = Some(match side {
             Side::Sender | Side::Both => {
                 Self::arm(&mut sender.daemon, &fail_points::SENDER, random)
             }
             Side::Receiver => Self::arm(&mut receiver.daemon, &fail_points::RECEIVER, random),
-        }
+        });
         let mut push = self.start_push(full);
         let again = random.once_in(2);
         while push.runs() {
@@ -238,7 +273,7 @@ impl World {
         let mut push = self.start_push(full);
         let told = self.comes_when(&mut push, |_| liar.told() > 0);
         if told {
-            let patience = Moment::At(std::time::Instant::now() + LISTENING);
+            let patience = Moment::At(Instant::now() + LISTENING);
             if !matches!(lie, Lie::SwallowCommit) || random.once_in(3) {
                 self.comes(patience, &mut push);
             }

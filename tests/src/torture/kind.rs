@@ -25,11 +25,13 @@ pub enum Kind {
     LostAck,
     /// A peer lies.
     Lie,
+    /// The user presses Ctrl-C.
+    Cancel,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Cut,
         Self::Flip,
         Self::Stall,
@@ -40,6 +42,7 @@ impl Kind {
         Self::PowerReceiver,
         Self::LostAck,
         Self::Lie,
+        Self::Cancel,
     ];
 
     /// Its name in lists and tables.
@@ -55,6 +58,7 @@ impl Kind {
             Self::PowerReceiver => "power-receiver",
             Self::LostAck => "lost-ack",
             Self::Lie => "lie",
+            Self::Cancel => "cancel",
         }
     }
 
@@ -71,6 +75,7 @@ impl Kind {
             Self::PowerReceiver => "POWER_RECEIVER",
             Self::LostAck => "LOST_ACKS",
             Self::Lie => "LIES",
+            Self::Cancel => "CANCELS",
         }
     }
 
@@ -81,8 +86,7 @@ impl Kind {
             Self::KillSender | Self::KillReceiver => 15,
             Self::PowerSender | Self::PowerReceiver => 10,
             Self::Lie => 15,
-            Self::LostAck => 5,
-            Self::Flip => 5,
+            Self::LostAck | Self::Flip | Self::Cancel => 5,
             Self::Stall | Self::KillBoth => 3,
         }
     }

@@ -104,3 +104,17 @@ fn text(panic: &(dyn Any + Send)) -> String {
     let text = literal.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without words".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_can_be_lived_again_from_its_text() {
+        let text = "17:cut,kill-sender,lie";
+        assert_eq!(Life::parse(text).unwrap().to_string(), text);
+        for text in ["", "cut", "x:cut", "1:", "1:cut,nothing"] {
+            assert!(Life::parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -66,3 +66,26 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_dealt_out_and_what_comes_back_again() {
+        let counts = BTreeMap::from([(Kind::Cut, 30), (Kind::Lie, 7)]);
+        let options = Options {
+            counts,
+            ..Options::lasting(std::time::Duration::ZERO, 1)
+        };
+        let mut pool = Pool::new(&options);
+        let first = pool.take().unwrap();
+        assert_eq!(first.kinds.len(), LENGTH);
+        pool.give_back(&first.kinds[..3]);
+        let rest: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        let all = rest.iter().flat_map(|life| &life.kinds);
+        let all: Vec<_> = all.chain(&first.kinds[3..]).collect();
+        assert_eq!(all.iter().filter(|k| ***k == Kind::Cut).count(), 30);
+        assert_eq!(all.len(), 37);
+    }
+}

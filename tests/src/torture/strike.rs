@@ -41,7 +41,7 @@ pub(super) fn offset(random: &mut Random, measure: Measure, way: Way) -> u64 {
 impl World {
     /// A place in the course of a push that begins now.
     pub(super) fn moment(&self, random: &mut Random, measure: Measure) -> Moment {
-        if random.once_in(3) {
+        if self.slow || random.once_in(3) {
             let more = offset(random, measure, Way::Up);
             return Moment::Bytes(Way::Up, self.boxes.link.bytes(Way::Up) + more);
         }

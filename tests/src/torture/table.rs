@@ -15,6 +15,20 @@ pub(super) struct Went {
     pub(super) survived: bool,
     /// It, or the next one, went on from the middle.
     pub(super) resumed: bool,
+    /// The place in its code at which a daemon died.
+    pub(super) died_at: Option<&'static str>,
+}
+
+impl Went {
+    /// What to tell of several pushes.
+    pub(super) fn and(self, next: Self) -> Self {
+        Self {
+            struck: self.struck || next.struck,
+            survived: next.survived,
+            resumed: self.resumed || next.resumed,
+            died_at: next.died_at.or(self.died_at),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +45,7 @@ struct Row {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     rows: BTreeMap<Kind, Row>,
+    died_at: BTreeMap<&'static str, u64>,
 }
 
 impl Table {
@@ -46,6 +61,9 @@ impl Table {
         row.missed += u64::from(!went.struck);
         row.survived += u64::from(went.struck && went.survived);
         row.resumed += u64::from(went.resumed);
+        if let Some(place) = went.died_at {
+            *self.died_at.entry(place).or_default() += 1;
+        }
     }
 
     /// Iterations after which everything held.
@@ -80,6 +98,11 @@ impl fmt::Display for Table {
                 write!(f, "{number:>9}")?;
             }
             write!(f, "{:>9.2}", row.time.as_secs_f64() / all.max(1) as f64)?;
+        }
+        let deaths = self.died_at.iter();
+        let deaths: Vec<_> = deaths.map(|(place, n)| format!("{place} {n}")).collect();
+        if !deaths.is_empty() {
+            write!(f, "\ndied at: {}", deaths.join(", "))?;
         }
         write!(f, "\n{} passed, {} failed", self.passed(), self.failed())
     }

@@ -10,7 +10,7 @@ use crate::random::Random;
 /// Large files in it, written anew now and then.
 const LARGE: u64 = 4;
 /// The largest of them, in bytes: a few segments of a stream.
-const LARGEST: u64 = 2 << 20;
+const LARGEST: u64 = 3 << 20;
 
 /// Fills a new volume.
 pub(super) fn fill(random: &mut Random, volume: &Path) {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::command::Output;
+use crate::daemon::Daemon;
 use crate::exact::Reference;
 use crate::fail_points;
 use crate::liar::Lie;
-use crate::link::Way;
+use crate::link::{Rule, Way};
 use crate::pairing::Linked;
 use crate::random::Random;
 use crate::receiver_box::ReceiverBox;
@@ -20,11 +21,8 @@ use crate::torture::kind::Kind;
 use crate::torture::table::Went;
 use crate::torture::volume;
 
-/// Whether the daemons know the keys of their configuration for going on with a push.
-const THEY_RESUME: bool = false;
-
 /// Short, so that a push whose receiver stays away is over soon.
-const SENDER_KEYS: &str = "retry_for = \"2s\"";
+const SENDER_KEYS: &str = "retry_for = \"1s\"";
 /// Often, so that small pushes have checkpoints.
 const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
 
@@ -33,6 +31,9 @@ const DISK: u64 = 1 << 30;
 
 /// About what goes up with a push that has nothing to send, in bytes.
 const GREETING: u64 = 6000;
+
+/// How many pushes a fault happens to before one is left alone.
+const STRIKES: &[u64] = &[1, 1, 1, 1, 1, 2, 2, 4];
 
 /// A copy, and which state of the volume it is of.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub(super) struct World {
     pub(super) lied: BTreeSet<String>,
     pub(super) full: Measure,
     pub(super) incremental: Measure,
+    /// The link is so slow that times of pushes say nothing.
+    pub(super) slow: bool,
     /// The last lie that was told, for who reads of a failure.
     pub(super) lie: Option<Lie>,
 }
@@ -72,12 +75,9 @@ pub(super) struct World {
 impl World {
     /// New boxes of which a volume has been pushed.
     pub(super) fn new(seed: u64) -> Self {
-        let (mut sender, mut receiver) = (SenderBox::setup(), ReceiverBox::setup());
-        if THEY_RESUME {
-            (sender, receiver) = (sender.keys(SENDER_KEYS), receiver.keys(RECEIVER_KEYS));
-        }
-        let sender = sender.volume("photos", "photos").size(DISK).power();
-        let receiver = receiver.size(DISK).power();
+        let sender = SenderBox::setup().keys(SENDER_KEYS).size(DISK).power();
+        let sender = sender.volume("photos", "photos");
+        let receiver = ReceiverBox::setup().keys(RECEIVER_KEYS).size(DISK).power();
         let mut world = Self {
             states: Vec::new(),
             boxes: Linked::between(sender.start(), receiver.start()),
@@ -87,6 +87,7 @@ impl World {
             lied: BTreeSet::new(),
             full: Measure::default(),
             incremental: Measure::default(),
+            slow: false,
             lie: None,
         };
         volume::fill(&mut Random::new(seed), &world.boxes.sender.photos());
@@ -104,39 +105,73 @@ impl World {
         self.states.push(state);
     }
 
-    /// Changes the volume, has a fault happen to a push, heals everything, pushes, and checks.
+    /// Has a fault happen to a push, or to one after the other, heals everything, pushes, and checks.
     pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
         let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
-        let full = random.once_in(4);
-        let written = volume::change(&mut random, &self.boxes.sender.photos());
-        self.keep_state();
-        let since = self.states.len() - 1;
-        self.incremental.bytes[Way::Up as usize] = written + GREETING;
-        let (mut went, told) = self.struck_push(kind, full, &mut random);
-        self.heal();
+        let (since, mut went, mut told) = (self.states.len(), Went::default(), Vec::new());
+        let mut parent = Parent::Common;
+        for strike in 0..random.pick(STRIKES) {
+            if strike == 0 || random.once_in(3) {
+                let written = self.change(&mut random);
+                self.incremental.bytes[Way::Up as usize] = written + GREETING;
+            }
+            let full = random.once_in(4);
+            if full {
+                parent = Parent::NotAskedFor;
+            }
+            if kind == Kind::Lie && random.once_in(2) {
+                // There is something to lie about.
+                let (_, report) = self.struck_push(Kind::Cancel, full, &mut random);
+                told.extend(report.map(|report| (report, self.states.len() - 1)));
+                self.heal();
+            }
+            self.slow_down(&mut random);
+            let (now, report) = self.struck_push(kind, full, &mut random);
+            went = went.and(now);
+            told.extend(report.map(|report| (report, self.states.len() - 1)));
+            self.heal();
+        }
         if kind == Kind::Lie {
             self.note_false_acknowledgements();
+            told.clear();
         }
         if random.once_in(2) {
-            volume::change(&mut random, &self.boxes.sender.photos());
-            self.keep_state();
+            self.change(&mut random);
         }
         let before = self.held_uuids();
         let (pushed, measure) = self.honest_push();
         if pushed["parent"] != Value::Null {
             self.incremental = measure;
         }
-        let resumed = |report: &Value| !report["resumed_at"].is_null();
-        went.resumed = resumed(&pushed) || told.as_ref().is_some_and(resumed);
-        let parent = match full {
-            true => Parent::NotAskedFor,
-            false => Parent::Common,
-        };
+        let reports = told.iter().map(|(report, _)| report).chain([&pushed]);
+        went.resumed = reports.into_iter().any(|r| !r["resumed_at"].is_null());
         self.check(&pushed, since, parent, &before);
-        if let Some(told) = told.filter(|_| kind != Kind::Lie) {
-            self.check_told(&told, since);
+        for (report, state) in told {
+            self.check_told(&report, state);
         }
         went
+    }
+
+    /// Some links are slow, which gives more to interrupt.
+    fn slow_down(&mut self, random: &mut Random) {
+        let link = &self.boxes.link;
+        self.slow = true;
+        match random.below(8) {
+            0 => link.set(Way::Up, Rule::Slow((4 + random.below(16)) << 20)),
+            1 => {
+                let late = Rule::Delay(Duration::from_micros(200 + random.below(3000)));
+                link.set(Way::Up, late);
+                link.set(Way::Down, late);
+            }
+            _ => self.slow = false,
+        }
+    }
+
+    /// Changes the volume and keeps that state. Returns about how many bytes were written.
+    fn change(&mut self, random: &mut Random) -> u64 {
+        let written = volume::change(random, &self.boxes.sender.photos());
+        self.keep_state();
+        written
     }
 
     /// A push with nothing in its way.
@@ -173,16 +208,21 @@ impl World {
         }
     }
 
-    /// Makes a daemon die at a place, from its next start on, which is now.
-    pub(super) fn arm(daemon: &mut crate::daemon::Daemon, places: &[&str], random: &mut Random) {
+    /// Makes a daemon die at a place, from its next start on, which is now. Returns the place.
+    pub(super) fn arm(
+        daemon: &mut Daemon,
+        places: &[&'static str],
+        random: &mut Random,
+    ) -> &'static str {
         daemon.stop();
         let passed = match random.once_in(3) {
             true => random.below(4),
             false => 0,
         };
-        let armed = fail_points::armed(random.pick(places), passed);
-        daemon.env(fail_points::VARIABLE, &armed);
+        let place = random.pick(places);
+        daemon.env(fail_points::VARIABLE, &fail_points::armed(place, passed));
         daemon.start();
+        place
     }
 
     /// Prints what is needed to understand a failure.
