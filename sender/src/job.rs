@@ -531,7 +531,8 @@ impl Job {
         push: &mut Push,
         committed: Committed,
     ) -> Result<(Report, Superfluous), Failed> {
-        let superfluous = push.record(self.subject.record.clone()).await?;
+        let parent = self.plan().parent.map(|parent| parent.uuid);
+        let superfluous = push.record(self.subject.record.clone(), parent).await?;
         let (uuid, _) = self
             .captured()
             .unwrap_or((self.subject.info.wire_uuid(), 0));

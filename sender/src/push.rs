@@ -25,6 +25,7 @@ use sendshot_proto::inventory::{Inventory, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{crash, filesystem};
+use uuid::Uuid;
 
 use crate::blocking;
 use crate::engine::{self, Engine};
@@ -407,16 +408,22 @@ impl Push {
     }
 
     /// Records the acknowledgement and finds what it makes superfluous.
-    pub(crate) async fn record(&self, record: Option<Record>) -> Result<Superfluous, Problem> {
+    pub(crate) async fn record(
+        &self,
+        record: Option<Record>,
+        parent: Option<Uuid>,
+    ) -> Result<Superfluous, Problem> {
         self.listener.stage(&self.running, "record", "");
         let Some(record) = record else {
             return Ok(Superfluous::default());
         };
         let state = Arc::clone(&self.state);
         let keep = self.sender.keep(&self.key.name);
-        let superfluous = blocking("record", move || record::acknowledged(&state, record, keep))
-            .await?
-            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        let superfluous = blocking("record", move || {
+            record::acknowledged(&state, record, parent, keep)
+        })
+        .await?
+        .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         let detail = match superfluous.older.len() {
             0 => "nothing to let go".to_owned(),
             1 => "1 older state is let go".to_owned(),

@@ -11,6 +11,8 @@
 use std::io;
 use std::num::NonZeroU32;
 
+use uuid::Uuid;
+
 use crate::engine::Engine;
 use crate::journal::{Record, State};
 use crate::prune;
@@ -27,21 +29,28 @@ pub struct Superfluous {
 
 /// Records an acknowledgement; returns what can go now. `keep` sendshots stay.
 ///
+/// So does `parent`, which the receiver has reported to hold in this push, if more than one is to stay:
+/// that it has committed is only its word until it reports that too, and a receiver that lies must
+/// not push out what both sides really have.
+///
 /// # Errors
 /// The kernel's. The push is then still `unconfirmed`, and the next one finds out.
 pub fn acknowledged(
     state: &StateSubvolume,
     mut record: Record,
+    parent: Option<Uuid>,
     keep: NonZeroU32,
 ) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
     record.store(state.pushes())?; // 1
     sendshot_sys::crash::point("acknowledged-noted");
     let older = prune::superseded(state, &record, keep); // 2
-    let older = older.unwrap_or_else(|e| {
+    let mut older = older.unwrap_or_else(|e| {
         tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
         Vec::new()
     });
+    let is_parent = |older: &Record| older.snapshot.map(|s| s.uuid) == parent && parent.is_some();
+    older.retain(|older| keep.get() == 1 || older.engine == Engine::Kernel || !is_parent(older));
     let has_sendshot = record.engine == Engine::Sendshot;
     Ok(Superfluous {
         snapshot_of: has_sendshot.then_some(record),

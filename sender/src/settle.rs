@@ -17,6 +17,7 @@ use crate::journal::{self, Record, State};
 use crate::prune;
 use crate::resume;
 use crate::state_subvolume::StateSubvolume;
+use crate::trail;
 
 /// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,10 +110,12 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     if !over || record.sender != sender {
         return;
     }
-    let name = record.snapshot_name();
-    if durable::open_dir(state.snapshots(), &name).is_ok()
-        && let Err(e) = prune::release(state, record)
-    {
+    let there = durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok();
+    let released = match there {
+        true => prune::release(state, record),
+        false => durable::remove_at(state.pushes(), &trail::file_name(record.push)),
+    };
+    if let Err(e) = released {
         tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
     }
 }

@@ -141,7 +141,6 @@ fn data_that_was_changed_on_the_way_is_not_taken() {
 }
 
 #[test]
-#[ignore = "as many false commits as are kept push out what is really common"]
 fn a_receiver_that_claims_commits_again_and_again_costs_no_common_state() {
     let (boxes, first) = with_news();
     for number in 0..4 {

@@ -40,14 +40,14 @@ enum Followed {
 }
 
 /// Pushes one volume after the other. Who cancels one wants no further one.
-pub async fn run(mut client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
+pub async fn run(client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
     let several = arguments.targets.len() > 1;
     let mut failed = 0;
     // One listener for the whole command: a Ctrl-C between two pushes must not get lost.
     let mut interrupts = signal(SignalKind::interrupt())?;
     for target in &arguments.targets {
         let name = target.to_string_lossy().into_owned();
-        match one(&mut client, target, &arguments, &mut interrupts, output).await {
+        match one(&client, target, &arguments, &mut interrupts, output).await {
             Ok(Followed::Done(report)) => output.report(&report, || text(&report)),
             Ok(Followed::Detached(push)) => {
                 let detached = Detached {
@@ -90,7 +90,7 @@ fn report_failure(output: &Output, target: &str, problem: &Problem) {
 }
 
 async fn one(
-    client: &mut Sender,
+    client: &Sender,
     target: &OsString,
     arguments: &PushArguments,
     interrupts: &mut Signal,
@@ -101,42 +101,51 @@ async fn one(
         retry_milliseconds: retry_for.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
         ..plan::request(target, &arguments.parent, arguments.engine)?
     };
-    let events = tokio::select! {
-        events = client.push(request) => events.map_err(client::failed)?,
-        // The daemon has not even answered.
-        _ = interrupts.recv() => return Err(Problem::new(Kind::Cancelled, "cancelled before it began")),
-    };
     let progress = Progress::new(*output, target.to_string_lossy().into_owned());
+    let mut asked = client.clone();
+    let mut asking = std::pin::pin!(asked.push(request));
+    let mut cancelled = false;
+    let events = loop {
+        tokio::select! {
+            events = &mut asking => break events.map_err(client::failed)?,
+            // The daemon has not answered yet, and may be about to begin: that is waited for.
+            _ = interrupts.recv() => interrupted(&mut cancelled, &progress),
+        }
+    };
     follow(
-        client.clone(),
+        client,
         events.into_inner(),
         arguments,
         interrupts,
-        progress,
+        (progress, cancelled),
     )
     .await
+}
+
+/// Ctrl-C: the first cancels, the second leaves at once.
+fn interrupted(cancelled: &mut bool, progress: &Progress) {
+    if *cancelled {
+        leave();
+    }
+    *cancelled = true;
+    progress.say("cancelling; Ctrl-C again leaves at once");
 }
 
 /// Follows a push to its end. The daemon owns it: whatever happens here, it goes on, unless the
 /// user cancels it with Ctrl-C. A second Ctrl-C leaves at once.
 async fn follow(
-    client: Sender,
+    client: &Sender,
     mut events: Streaming<PushEvent>,
     arguments: &PushArguments,
     interrupts: &mut Signal,
-    mut progress: Progress,
+    (mut progress, mut cancelled): (Progress, bool),
 ) -> Result<Followed, Problem> {
     let mut push = Vec::new();
-    let mut cancelled = false;
     loop {
         let event = tokio::select! {
             event = events.message() => event.map_err(client::failed)?,
             _ = interrupts.recv() => {
-                if cancelled {
-                    leave();
-                }
-                cancelled = true;
-                progress.say("cancelling; Ctrl-C again leaves at once");
+                interrupted(&mut cancelled, &progress);
                 // Without an id it would be every push there is; the id is about to come.
                 if !push.is_empty() {
                     cancel(client.clone(), push.clone());
