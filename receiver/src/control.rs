@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
-use sendshot_identity::{InviteError, Pairing};
+use sendshot_identity::{InviteError, Pairing, PeerId};
 use sendshot_model::PeerName;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::inventory::HeldCopy;
@@ -111,7 +111,14 @@ impl Control {
                 .senders()
                 .revoke(&name, Timestamp::now())
                 .map_err(|e| problem(v1::ProblemKind::Usage, &e, e.remedy()))?;
-            tracing::info!(sender = %name, "revoked");
+            // What is under way must not outlive it.
+            let mut senders = receiver.senders().list().into_iter();
+            let record = senders.find(|(found, _)| *found == name);
+            let ended = record.map_or(0, |(_, record)| {
+                let peer = PeerId::Sender(record.sender_id);
+                receiver.connections().end_all_of(peer)
+            });
+            tracing::info!(sender = %name, ended, "revoked; its connections were ended");
             Ok(())
         })
         .await?

@@ -27,8 +27,8 @@ use crate::root::Root;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Streams per connection: a sender uses one for calls and one a push.
-const MAX_STREAMS: u32 = 32;
+/// Calls at a time on one connection: a sender uses one for looking and one for a push.
+const MAX_STREAMS: u32 = 8;
 
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -98,7 +98,8 @@ impl Daemon {
         notify::ready();
         let receiver = Arc::clone(&self.receiver);
         let tls = sendshot_identity::server_config(receiver.authority())?;
-        let connections = sendshot_identity::accept(self.listener, tls);
+        let connections =
+            sendshot_identity::accept(self.listener, tls, receiver.connections().clone());
         let data = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sendshot_identity::{RedeemError, Redeemed, Secret};
+use sendshot_identity::{PeerId, RedeemError, Redeemed, Secret};
 use sendshot_model::SenderId;
 use sendshot_proto::malformed;
 use sendshot_proto::refusal::refusal;
@@ -38,6 +38,10 @@ impl Pairing for PairingService {
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| refuse(&e))?;
         log(&redeemed, sender);
+        if let Some(replaced) = redeemed.replaced {
+            let connections = self.0.connections();
+            connections.end_all_of(PeerId::Sender(replaced));
+        }
         Ok(Response::new(v1::PairResponse {
             sender_name: redeemed.name.to_string(),
             receiver_id: self.0.id().to_bytes().to_vec(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_config::ReceiverConfig;
-use sendshot_identity::{Authority, Senders};
+use sendshot_identity::{Authority, Connections, Senders};
 use sendshot_model::ReceiverId;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,7 @@ pub struct Receiver {
     senders: Senders,
     root: Root,
     transfers: Transfers,
+    connections: Connections,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -62,6 +63,7 @@ impl Receiver {
             senders,
             root,
             transfers: Transfers::default(),
+            connections: Connections::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -90,6 +92,11 @@ impl Receiver {
     /// Where copies are.
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// The connections that are open.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// Which volumes are being pushed.

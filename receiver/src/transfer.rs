@@ -119,8 +119,13 @@ async fn pump(
                 return;
             }
         };
-        // A connection that broke, and a sender that hung up.
-        let Ok(Some(message)) = message else { return };
+        // A connection that broke, and a sender that hung up, perhaps because it was revoked.
+        let Ok(Some(message)) = message else {
+            if still_welcome().is_err() {
+                let _ = input.send(Input::Unwelcome).await;
+            }
+            return;
+        };
         let up = still_welcome().and_then(|()| Ok(Up::try_from(message)?));
         match up {
             Ok(up) => {

@@ -71,7 +71,8 @@ impl Liar {
         let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let connections = sendshot_identity::accept(listener, tls);
+            let connections =
+                sendshot_identity::accept(listener, tls, sendshot_identity::Connections::default());
             let server = Server::builder().add_service(service);
             server
                 .serve_with_incoming(ReceiverStream::new(connections))

@@ -1,5 +1,6 @@
 //! Taking connections, with the handshakes off the accept loop.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,18 +9,21 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use crate::connections::Connections;
 use crate::peer::PeerIdentityError;
 use crate::stream::{self, PeerStream};
 
 /// A handshake is two round trips; who needs longer than this only holds a slot.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes at a time. Each costs a signature and memory before anybody is authenticated; when
-/// all slots are taken, the kernel's backlog holds the rest.
-const PENDING_HANDSHAKES: usize = 64;
+/// Handshakes at a time. Each costs a signature and memory before anybody is authenticated. When
+/// all slots are taken, the oldest handshake makes room: an honest one is done after two round trips,
+/// so that only a flood of so many in that time could keep it out, and not those who hold a connection
+/// open and say nothing.
+const PENDING_HANDSHAKES: usize = 256;
 
 /// Connections that wait for the server to take them; a few, since it takes them at once.
 const READY: usize = 16;
@@ -34,29 +38,46 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    connections: Connections,
 ) -> mpsc::Receiver<io::Result<PeerStream>> {
     let (ready, yielded) = mpsc::channel(READY);
-    tokio::spawn(accept_loop(listener, TlsAcceptor::from(config), ready));
+    let acceptor = TlsAcceptor::from(config);
+    tokio::spawn(accept_loop(listener, acceptor, connections, ready));
     yielded
 }
 
 async fn accept_loop(
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    connections: Connections,
     ready: mpsc::Sender<io::Result<PeerStream>>,
 ) {
     // Owns the handshakes: they end with this function.
     let mut handshakes = JoinSet::new();
+    let mut by_age = VecDeque::new();
     loop {
         tokio::select! {
             () = ready.closed() => return,
             Some(_) = handshakes.join_next() => {}
-            accepted = listener.accept(), if handshakes.len() < PENDING_HANDSHAKES => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((tcp, addr)) => {
-                    handshakes.spawn(yield_one(acceptor.clone(), tcp, addr, ready.clone()));
+                    make_room(&mut by_age);
+                    let (acceptor, connections) = (acceptor.clone(), connections.clone());
+                    let work = yield_one(acceptor, tcp, addr, connections, ready.clone());
+                    by_age.push_back(handshakes.spawn(work));
                 }
                 Err(error) => pause(&error).await,
             },
+        }
+    }
+}
+
+/// Ends the oldest handshakes that are still under way, beyond those there is room for.
+fn make_room(by_age: &mut VecDeque<AbortHandle>) {
+    by_age.retain(|handshake| !handshake.is_finished());
+    while by_age.len() >= PENDING_HANDSHAKES {
+        if let Some(oldest) = by_age.pop_front() {
+            oldest.abort();
         }
     }
 }
@@ -65,11 +86,12 @@ async fn yield_one(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
     addr: SocketAddr,
+    connections: Connections,
     ready: mpsc::Sender<io::Result<PeerStream>>,
 ) {
     match handshake(acceptor, tcp, addr).await {
         // An error means that nobody takes connections any more.
-        Ok(stream) => drop(ready.send(Ok(stream)).await),
+        Ok(stream) => drop(ready.send(Ok(stream.among(&connections))).await),
         // Port scanners and health checks do this all day.
         Err(error) => tracing::info!(peer = %addr, %error, "no TLS connection made"),
     }

@@ -10,9 +10,12 @@ use rustix::net::sockopt;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use crate::connections::{Connections, Open, STRANGER_LIFE};
 use crate::peer::{PeerIdentity, PeerIdentityError};
 
 /// A peer that was unplugged is noticed after a minute (30 s + 3 × 10 s): soon enough to resume,
@@ -35,6 +38,32 @@ pub struct PeerInfo {
 pub struct PeerStream {
     tls: TlsStream<TcpStream>,
     info: PeerInfo,
+    life: Option<Life>,
+}
+
+/// What ends a connection that was accepted, whatever the peer does.
+#[derive(Debug)]
+struct Life {
+    _open: Open,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// For who showed no certificate.
+    limit: Option<Pin<Box<Sleep>>>,
+}
+
+impl Life {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            let why = "the receiver has ended this connection";
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+        }
+        let limit = self.limit.as_mut();
+        let over = limit.is_some_and(|limit| limit.as_mut().poll(cx).is_ready());
+        if over {
+            let why = "a connection without a certificate has lasted too long";
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        Poll::Pending
+    }
 }
 
 impl PeerStream {
@@ -51,7 +80,21 @@ impl PeerStream {
         Ok(Self {
             tls,
             info: PeerInfo { addr, identity },
+            life: None,
         })
+    }
+
+    /// Has it count among others, and end with them.
+    pub(crate) fn among(mut self, connections: &Connections) -> Self {
+        let peer = self.info.identity.as_ref().map(|identity| identity.id);
+        let open = connections.enter(peer);
+        let stranger = peer.is_none();
+        self.life = Some(Life {
+            ended: Box::pin(open.end.clone().cancelled_owned()),
+            limit: stranger.then(|| Box::pin(tokio::time::sleep(STRANGER_LIFE))),
+            _open: open,
+        });
+        self
     }
 
     /// Who is at the other end.
@@ -95,6 +138,12 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Who reads is always there: HTTP/2 waits for the next frame.
+        if let Some(life) = &mut self.life
+            && let Poll::Ready(ended) = life.poll_end(cx)
+        {
+            return Poll::Ready(Err(ended));
+        }
         Pin::new(&mut self.tls).poll_read(cx, buf)
     }
 }

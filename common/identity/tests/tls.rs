@@ -11,8 +11,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sendshot_identity::{
-    Authority, ClockFault, ConnectError, Pairing, PeerId, PeerInfo, PeerStream, Refusal, SenderKey,
-    Senders, accept, ca_pem, client_config, connect, pairing_client_config, server_config,
+    Authority, ClockFault, ConnectError, Connections, Pairing, PeerId, PeerInfo, PeerStream,
+    Refusal, SenderKey, Senders, accept, ca_pem, client_config, connect, pairing_client_config,
+    server_config,
 };
 use sendshot_model::{PeerName, ReceiverId, SenderId};
 use tempfile::TempDir;
@@ -60,7 +61,7 @@ async fn serve(config: Arc<ServerConfig>) -> (u16, mpsc::Receiver<PeerInfo>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (seen, peers) = mpsc::channel(16);
-    let mut streams = accept(listener, config);
+    let mut streams = accept(listener, config, Connections::default());
     tokio::spawn(async move {
         while let Some(stream) = streams.recv().await {
             let mut stream = stream.unwrap();
@@ -401,6 +402,7 @@ async fn dropping_the_connections_closes_the_port() {
     drop(accept(
         listener,
         server_config(&receiver.authority).unwrap(),
+        Connections::default(),
     ));
     let closed = async {
         while tokio::net::TcpStream::connect(address).await.is_ok() {

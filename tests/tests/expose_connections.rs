@@ -1,0 +1,157 @@
+//! A receiver on an open port: who is revoked is out at once, and whoever opens connections by the
+//! thousand keeps no paired sender out.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sendshot_tests::exact::assert_exact;
+use sendshot_tests::fill;
+use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::pairing::{Linked, Paired};
+use sendshot_tests::until;
+use serde_json::Value;
+
+/// Connections that are opened and say nothing.
+const SILENT: usize = 2000;
+
+/// Descriptors for so many connections of this process.
+fn many_descriptors() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: hard,
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+fn silent(to: SocketAddr) -> Vec<TcpStream> {
+    let connect = |_| TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap();
+    (0..SILENT).map(connect).collect()
+}
+
+/// Connections whose handshake is done, without a certificate, and which then say nothing.
+struct Strangers(Child);
+
+impl Strangers {
+    fn to(address: SocketAddr) -> Self {
+        let program = "import socket, ssl, sys, time\n\
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n\
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE\n\
+            context.set_alpn_protocols(['h2'])\n\
+            open = []\n\
+            for _ in range(300):\n    \
+                s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n    \
+                open.append(context.wrap_socket(s))\n\
+            print('open', flush=True)\n\
+            time.sleep(600)";
+        let mut child = Command::new("python3")
+            .args([
+                "-c",
+                program,
+                &address.ip().to_string(),
+                &address.port().to_string(),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        assert_eq!(line, "open\n");
+        Self(child)
+    }
+}
+
+impl Drop for Strangers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The median of three full pushes, in seconds.
+fn timed(boxes: &Paired) -> f64 {
+    let mut all: Vec<f64> = (0..3)
+        .map(|_| {
+            let began = Instant::now();
+            boxes.sender.push_with("nas2:photos", &["--parent", "none"]);
+            began.elapsed().as_secs_f64()
+        })
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all[1]
+}
+
+#[test]
+fn thousands_of_silent_connections_do_not_stop_or_slow_a_paired_sender() {
+    many_descriptors();
+    let boxes = Paired::new();
+    fill::file(boxes.sender.photos().join("big"), 1, 64 << 20);
+    let alone = timed(&boxes);
+    let silent = silent(boxes.receiver.address());
+    let strangers = Strangers::to(boxes.receiver.address());
+    let attacked = timed(&boxes);
+    println!(
+        "alone {alone:.2} s, under attack {attacked:.2} s: {:.2}",
+        attacked / alone
+    );
+    assert!(
+        attacked <= 2.0 * alone,
+        "alone {alone} s, under attack {attacked} s"
+    );
+    drop((silent, strangers));
+    fs::write(boxes.sender.photos().join("new"), "new").unwrap();
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    assert!(
+        boxes.receiver.daemon.peak_memory() < 192 << 20,
+        "{} bytes were held at most",
+        boxes.receiver.daemon.peak_memory()
+    );
+}
+
+#[test]
+fn revoking_a_sender_ends_its_push_within_a_second_and_keeps_nothing_of_it() {
+    let boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    fill::file(boxes.sender.photos().join("big"), 1, 40 << 20);
+    boxes.link.set(Way::Up, Rule::Slow(2 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + (2 << 20)
+    });
+    let began = Instant::now();
+    boxes.receiver.ctl(&["peer", "revoke", "nas1"]).success();
+    until::holds("its push has ended", || {
+        let partials = boxes
+            .receiver
+            .ctl(&["copy", "list", "--partials", "--json"]);
+        partials.success().jsons().is_empty()
+    });
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    boxes.link.mend();
+    let output = push.finish();
+    assert_ne!(output.code, 0, "{output:?}");
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(4, &["revoked"]);
+    let copies = boxes
+        .receiver
+        .ctl(&["copy", "list", "--json"])
+        .success()
+        .jsons();
+    let uuids: Vec<&Value> = copies.iter().map(|copy| &copy["uuid"]).collect();
+    assert_eq!(uuids, [&first["uuid"]]);
+}
