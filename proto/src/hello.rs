@@ -15,6 +15,9 @@ const STREAM_V2: &str = "stream-v2";
 /// Feature: the receiver keeps partials of resumable transfers.
 const RESUME: &str = "resume";
 
+/// Feature: the receiver renews certificates.
+const RENEW: &str = "renew";
+
 /// Whether a peer has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
@@ -22,6 +25,12 @@ pub enum Support {
     Has,
     /// It does not, or is older.
     Lacks,
+}
+
+impl Support {
+    fn of(listed: bool) -> Self {
+        if listed { Self::Has } else { Self::Lacks }
+    }
 }
 
 /// A sender's greeting.
@@ -46,6 +55,8 @@ pub struct Welcome {
     pub stream_version: u32,
     /// Whether it keeps partials to resume.
     pub resume: Support,
+    /// Whether it renews certificates.
+    pub renew: Support,
     /// Program and version, for logs.
     pub software: String,
     /// The receiver.
@@ -103,11 +114,8 @@ impl TryFrom<v1::HelloResponse> for Welcome {
         Ok(Self {
             version: message.version,
             stream_version: if has(STREAM_V2) { 2 } else { 1 },
-            resume: if has(RESUME) {
-                Support::Has
-            } else {
-                Support::Lacks
-            },
+            resume: Support::of(has(RESUME)),
+            renew: Support::of(has(RENEW)),
             software: printable(&message.software).chars().take(100).collect(),
             receiver: ReceiverId::from_bytes(id_bytes(&message.receiver_id, "receiver_id")?),
         })
@@ -120,8 +128,10 @@ impl From<Welcome> for v1::HelloResponse {
         if welcome.stream_version >= 2 {
             features.push(STREAM_V2.into());
         }
-        if welcome.resume == Support::Has {
-            features.push(RESUME.into());
+        for (support, feature) in [(welcome.resume, RESUME), (welcome.renew, RENEW)] {
+            if support == Support::Has {
+                features.push(feature.into());
+            }
         }
         Self {
             version: welcome.version,

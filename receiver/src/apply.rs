@@ -271,8 +271,7 @@ impl Intake {
         else {
             return Ok(None);
         };
-        self.checkpoints.take(&mut self.session, point)?;
-        Ok(Some(point.offset))
+        self.checkpoints.take(&mut self.session, point)
     }
 
     /// Makes the copy of a stream that is whole, and forgets the partial.

@@ -77,25 +77,26 @@ impl Checkpoints {
             && self.last_at.elapsed() >= Duration::from_millis(self.policy.milliseconds)
     }
 
-    /// Takes one, where the session is between two commands.
+    /// Takes one, where the session is between two commands; says where. `None` if there is nothing
+    /// to take: no subvolume was begun yet, or it is complete, and only the commit is left.
     pub(crate) fn take(
         &mut self,
         session: &mut Session<StagingHost>,
         point: Point,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<u64>, Failure> {
         let position = session
             .checkpoint()
             .map_err(|cause| session_failure(SessionError::Staging(cause)))?;
-        if position.is_none_or(|position| position.offset != point.offset) {
+        let (Some(position), Some(staging)) = (position, session.host().staging()) else {
+            return Ok(None);
+        };
+        if position.offset != point.offset {
             return Err(rule_broken("the stream is not where its segments say"));
         }
         let failed = |e| io_failure("take a checkpoint", &e);
         if self.last.is_none() {
             partials::note(&self.area, &self.record).map_err(failed)?; // 1
         }
-        let Some(staging) = session.host().staging() else {
-            return Ok(()); // nothing was begun yet
-        };
         flush(staging).map_err(failed)?; // 2
         crash::point("checkpoint-flushed");
         let new = Checkpoint {
@@ -109,7 +110,7 @@ impl Checkpoints {
             crash::point("checkpoint-old-dropped");
         }
         (self.last_offset, self.last_at) = (point.offset, Instant::now());
-        Ok(())
+        Ok(Some(point.offset))
     }
 
     /// Deletes the partials that `superfluous` selects.

@@ -33,8 +33,8 @@ const MAX_STREAMS: u32 = 8;
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// How often to look for what nobody resumes.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often to look for what nobody resumes, and for certificates that end.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a daemon needs to start.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Daemon {
         let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
         tokio::select! {
             served = &mut serve => drop(served?),
-            never = expire(&receiver) => match never {},
+            never = look_after(&receiver) => match never {},
             () = stop.cancelled() => {
                 receiver.stop();
                 let farewell = async {
@@ -143,15 +143,15 @@ impl Daemon {
     }
 }
 
-/// Lets go of what nobody resumes; ends only by being dropped.
-async fn expire(receiver: &Arc<Receiver>) -> std::convert::Infallible {
-    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+/// Looks again and again; ends only by being dropped.
+async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     loop {
         ticks.tick().await;
         let receiver = Arc::clone(receiver);
-        let work = move || receiver.drop_what_is_over();
-        if let Err(e) = sendshot_service::blocking::run("expire", work).await {
-            tracing::warn!("look for old partials: {e}");
+        let work = move || receiver.look_after();
+        if let Err(e) = sendshot_service::blocking::run("look-after", work).await {
+            tracing::warn!("look after partials and certificates: {e}");
         }
     }
 }

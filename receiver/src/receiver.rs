@@ -115,12 +115,17 @@ impl Receiver {
     }
 
     /// Drops what has waited too long for its sender, and partials that are older than the
-    /// configuration allows. Blocks.
-    pub fn drop_what_is_over(&self) {
+    /// configuration allows; renews its own certificate when it is time. Blocks.
+    pub fn look_after(&self) {
         for intake in self.transfers.take_waiting(WAITS_FOR) {
             let (transfer, offset) = (intake.transfer(), intake.offset());
             tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
             drop(intake);
+        }
+        match self.authority.renew_server(Timestamp::now()) {
+            Ok(true) => tracing::info!("this receiver's own certificate was renewed"),
+            Ok(false) => {}
+            Err(e) => tracing::warn!("renew this receiver's own certificate: {e}"),
         }
         if let Err(e) = self.expire_partials() {
             tracing::warn!("look for old partials: {e:#}");

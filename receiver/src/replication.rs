@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use sendshot_apply::staging::Area;
-use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
+use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal, RenewError};
 use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
 use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
 use sendshot_proto::refusal::refusal;
@@ -87,6 +88,7 @@ impl Replication for ReplicationService {
             version: VERSION,
             stream_version: 2,
             resume: Support::Has,
+            renew: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
         };
@@ -110,6 +112,26 @@ impl Replication for ReplicationService {
         Ok(Response::new(inventory::response(outcome)))
     }
 
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let peer = identity(&request);
+        let (receiver, csr) = (Arc::clone(&self.0), request.into_inner().signing_request);
+        let renewed = sendshot_service::blocking::run("renew", move || {
+            let now = Timestamp::now();
+            receiver.senders().renew(peer.as_ref(), &csr, now)
+        });
+        let renewed = renewed
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| not_renewed(&e))?;
+        tracing::info!(sender = %caller.name, until = %renewed.not_after, "its certificate was renewed");
+        let certificate = renewed.pem;
+        Ok(Response::new(v1::RenewResponse { certificate }))
+    }
+
     async fn transfer(
         &self,
         request: Request<Streaming<v1::TransferUp>>,
@@ -121,6 +143,18 @@ impl Replication for ReplicationService {
         let answers = transfer::serve(Arc::clone(&self.0), caller, messages, still_welcome).await?;
         Ok(Response::new(ReceiverStream::new(answers)))
     }
+}
+
+fn not_renewed(error: &RenewError) -> Status {
+    let (code, remedy) = match error {
+        RenewError::Refused(refusal) => (Code::PermissionDenied, refusal.remedy()),
+        RenewError::OtherKey | RenewError::Sign(_) => (Code::InvalidArgument, String::new()),
+        RenewError::Registry(_) => (
+            Code::Internal,
+            "look into the journal of sendshot-receiver".to_owned(),
+        ),
+    };
+    refusal(code, error.to_string(), &remedy)
 }
 
 /// What is held of a volume, from the file system as it is now.

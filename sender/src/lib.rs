@@ -31,6 +31,7 @@ pub mod push;
 pub mod receiver_link;
 pub mod record;
 pub mod release;
+pub mod renewal;
 pub mod report;
 pub mod resume;
 pub mod retention;

@@ -39,6 +39,7 @@ use crate::prune;
 use crate::receiver_link::{self, Link};
 use crate::record::{self, Superfluous};
 use crate::release::Release;
+use crate::renewal;
 use crate::report::Report;
 use crate::resume::{self, Interrupted};
 use crate::retry::Patience;
@@ -144,10 +145,19 @@ pub async fn run(
     (outcome, Some(push.release(superfluous)))
 }
 
-async fn connect(sender: &Sender, receiver: &PeerName, running: &Running) -> Result<Link, Problem> {
+async fn connect(
+    sender: &Arc<Sender>,
+    receiver: &PeerName,
+    running: &Running,
+) -> Result<Link, Problem> {
     let entry = sender.receiver(receiver).await?;
+    let connecting = async {
+        let mut link = receiver_link::connect(&entry, sender.key()).await?;
+        renewal::if_due(sender, receiver, &entry, &mut link).await;
+        Ok(link)
+    };
     tokio::select! {
-        link = receiver_link::connect(&entry, sender.key()) => Ok(link?),
+        link = connecting => link,
         () = running.cancel.cancelled() => Err(transfer::Error::Cancelled.into()),
     }
 }

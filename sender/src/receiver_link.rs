@@ -126,6 +126,11 @@ impl Link {
         self.welcome.resume
     }
 
+    /// Whether the receiver renews certificates.
+    pub fn renew(&self) -> Support {
+        self.welcome.renew
+    }
+
     /// Bytes on the connection so far.
     pub fn wire_bytes(&self) -> u64 {
         self.wire.get()

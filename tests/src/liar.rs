@@ -124,6 +124,14 @@ impl Replication for Between {
         Ok(Response::new(answer?.into_inner()))
     }
 
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let answer = self.stolen.dial().await?.renew(request.into_inner()).await;
+        Ok(Response::new(answer?.into_inner()))
+    }
+
     async fn inventory(
         &self,
         request: Request<v1::InventoryRequest>,

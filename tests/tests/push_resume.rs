@@ -10,7 +10,7 @@ use sendshot_tests::command::{self, Running};
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
 use sendshot_tests::link::{Link, Rule, Way};
-use sendshot_tests::pairing::{Linked, pair_at};
+use sendshot_tests::pairing::{Linked, pair, pair_at};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::{self, assert_no_leftovers, assert_only_resumable_left};
@@ -428,6 +428,22 @@ fn a_receiver_that_is_away_is_waited_for_only_if_the_user_says_so() {
     boxes.receiver.daemon.start();
     let pushed = push.finish().success().json();
     is_exact_and_tidy(&boxes, &pushed);
+}
+
+#[test]
+fn a_checkpoint_that_falls_due_at_the_end_of_a_stream_is_none() {
+    let sender = SenderBox::new();
+    // Every segment is marked, the last one too.
+    let receiver = ReceiverBox::setup()
+        .keys("checkpoint_bytes = \"1 B\"\ncheckpoint_interval = \"0s\"")
+        .start();
+    pair(&sender, &receiver, "nas2");
+    for len in [0, 1000, MIB as usize] {
+        fill::file(sender.photos().join("file"), len as u64 + 1, len);
+        let pushed = sender.push("nas2:photos");
+        assert_exact(&sender, &receiver, &pushed);
+    }
+    assert_no_leftovers(&sender, &receiver);
 }
 
 #[test]

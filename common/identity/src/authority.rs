@@ -5,6 +5,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use jiff::Timestamp;
 use rcgen::{
@@ -20,6 +21,7 @@ use crate::certificate::{self, CertificateError};
 use crate::crypto::sha256;
 use crate::key_file::{self, KeyFileError};
 use crate::peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
+use crate::validity::Validity;
 
 const CA_KEY: &str = "ca.key";
 const CA_CERTIFICATE: &str = "ca.pem";
@@ -35,8 +37,9 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
     ca: CertificateDer<'static>,
-    server: CertificateDer<'static>,
+    server: RwLock<CertificateDer<'static>>,
     server_key: KeyPair,
+    dir: PathBuf,
 }
 
 /// An authority that cannot be loaded or made.
@@ -146,9 +149,29 @@ impl Authority {
             issuer,
             ca_pem,
             ca,
-            server,
+            server: RwLock::new(server),
             server_key,
+            dir: dir.to_owned(),
         })
+    }
+
+    /// Makes the receiver's own certificate again if it is in the last third of its life; says whether
+    /// it did. What is connected stays so. Blocks.
+    ///
+    /// # Errors
+    /// If the new one cannot be made or written; the former stays.
+    pub fn renew_server(&self, now: Timestamp) -> Result<bool, AuthorityError> {
+        let made = load_or_make_server(
+            &self.dir,
+            self.receiver,
+            &self.issuer,
+            &self.server_key,
+            now,
+        )?;
+        let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
+        let renewed = *server != made;
+        *server = made;
+        Ok(renewed)
     }
 
     /// Whose authority this is.
@@ -206,7 +229,8 @@ impl Authority {
     /// What the receiver presents: its certificate, and the authority's so that a pairing sender,
     /// who knows only the fingerprint, finds it.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.server.clone(), self.ca.clone()]
+        let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
+        vec![server.clone(), self.ca.clone()]
     }
 
     pub(crate) fn server_key(&self) -> PrivateKeyDer<'static> {
@@ -298,14 +322,11 @@ fn serves(found: &CertificateDer<'_>, receiver: ReceiverId, key: &KeyPair, now: 
     let Ok(identity) = PeerIdentity::from_certificates(std::slice::from_ref(found)) else {
         return false;
     };
-    let (start, end) = (
-        identity.not_before.as_second(),
-        identity.not_after.as_second(),
-    );
+    let validity = Validity::of(&identity);
     identity.id == PeerId::Receiver(receiver)
         && identity.pin == SpkiPin(sha256(&key.subject_public_key_info()))
-        && now.as_second() >= start
-        && now.as_second() < end - (end - start) / 3
+        && now >= validity.not_before
+        && !validity.is_renewal_due(now)
 }
 
 fn belongs(ca: &CertificateDer<'_>, key: &KeyPair) -> bool {

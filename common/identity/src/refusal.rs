@@ -31,6 +31,23 @@ pub enum InviteError {
     Random(#[from] RandomError),
 }
 
+/// A certificate that is not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The sender is not welcome.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The request is for another key than the sender's: that needs an administrator.
+    #[error("the request to renew a certificate is for another key")]
+    OtherKey,
+    /// The request is not in order.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The new end cannot be written down.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
 /// A token that opens nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {

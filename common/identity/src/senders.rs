@@ -21,7 +21,7 @@ use crate::authority::{Authority, SenderCertificate};
 use crate::crypto::RandomError;
 use crate::invitation::{Claim, Invitation, Pairing, Stored, Use};
 use crate::peer::{PeerId, PeerIdentity, SpkiPin};
-use crate::refusal::{InviteError, RedeemError, Refusal, RegistryError, RevokeError};
+use crate::refusal::{InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError};
 use crate::token::{Secret, Token};
 
 const SENDERS: &str = "senders";
@@ -192,6 +192,36 @@ impl Senders {
         } else {
             Ok(name)
         }
+    }
+
+    /// Gives a sender's key a certificate that lasts longer.
+    ///
+    /// # Errors
+    /// If the sender may not come in now, the request is for another key or not in order, or the disk
+    /// fails; the former certificate is good as long as it was.
+    pub fn renew(
+        &self,
+        peer: Option<&PeerIdentity>,
+        csr: &[u8],
+        now: Timestamp,
+    ) -> Result<SenderCertificate, RenewError> {
+        let _one_writer = self.lock();
+        let name = self.authorize(peer)?;
+        let record = self.record(&name);
+        let record = record.ok_or_else(|| Refusal::Revoked { name: name.clone() })?;
+        let certificate = self.authority.sign_sender(csr, record.sender_id, now)?;
+        if certificate.pin != record.pin {
+            return Err(RenewError::OtherKey);
+        }
+        let certificate_expires_at = certificate.not_after;
+        self.keep_record(
+            &name,
+            SenderRecord {
+                certificate_expires_at,
+                ..record
+            },
+        )?;
+        Ok(certificate)
     }
 
     /// All senders, revoked ones included, by name.

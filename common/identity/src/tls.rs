@@ -8,7 +8,10 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
@@ -47,7 +50,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// If the authority's certificates and keys cannot be used.
-pub fn server_config(authority: &Authority) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(authority: &Arc<Authority>) -> Result<Arc<ServerConfig>, TlsError> {
     let roots = Arc::new(roots(authority.ca())?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
@@ -55,11 +58,43 @@ pub fn server_config(authority: &Authority) -> Result<Arc<ServerConfig>, TlsErro
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(authority.chain(), authority.server_key())?;
+        .with_cert_resolver(Arc::new(Present::new(authority)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+/// What the receiver presents: its certificate as it is at the time of the handshake, since it is
+/// renewed while the daemon runs.
+#[derive(Debug)]
+struct Present {
+    authority: Arc<Authority>,
+    key: Arc<dyn SigningKey>,
+}
+
+impl Present {
+    fn new(authority: &Arc<Authority>) -> Result<Self, TlsError> {
+        let key = provider()
+            .key_provider
+            .load_private_key(authority.server_key())?;
+        let present = Self {
+            authority: Arc::clone(authority),
+            key,
+        };
+        present.certified().keys_match()?;
+        Ok(present)
+    }
+
+    fn certified(&self) -> CertifiedKey {
+        CertifiedKey::new(self.authority.chain(), Arc::clone(&self.key))
+    }
+}
+
+impl ResolvesServerCert for Present {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::new(self.certified()))
+    }
 }
 
 /// How a paired sender dials: it trusts the receiver's authority only, and shows its certificate.

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The keys of both boxes. Nobody on the way has them; only so can the way lie.
 #[derive(Debug)]
 pub(super) struct Stolen {
-    pub(super) authority: Authority,
+    pub(super) authority: Arc<Authority>,
     key: SenderKey,
     entry: ReceiverEntry,
     receiver: SocketAddr,
@@ -40,7 +40,7 @@ impl Stolen {
         let entry = entries[&name.parse::<PeerName>().unwrap()].clone();
         let (state, now) = (receiver.daemon.state_dir(), jiff::Timestamp::now());
         Self {
-            authority: Authority::load_or_create(&state, entry.receiver_id, now).unwrap(),
+            authority: Arc::new(Authority::load_or_create(&state, entry.receiver_id, now).unwrap()),
             key: SenderKey::load_or_create(&sender.daemon.state_dir()).unwrap(),
             entry,
             receiver: receiver.address(),
