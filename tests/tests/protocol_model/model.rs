@@ -12,7 +12,8 @@ use crate::state::{Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up
 pub struct Protocol {
     pub bounds: Bounds,
     pub fault: Fault,
-    pub properties: fn() -> Vec<Property<Protocol>>,
+    /// What is looked at besides what must always hold.
+    pub more: fn() -> Vec<Property<Protocol>>,
 }
 
 /// Something that happens. Numbers of receivers are those of their slots.
@@ -24,6 +25,10 @@ pub enum Action {
     Sender(usize),
     /// It sends a segment, marked or not.
     Send(usize, bool),
+    /// It notices that it has failed while a thread writes that it may be committed.
+    FailWhileAnnouncing(usize),
+    /// That thread has written.
+    WriteStray,
     /// It makes another attempt.
     TryAgain(usize),
     /// It gives up, and keeps what the next one can go on from or does not.
@@ -88,6 +93,9 @@ impl Model for Protocol {
             let under_way = world.receivers.iter().map(under_way).max().unwrap_or(0);
             actions.extend((0..=under_way).map(|arrives| Action::CrashSender { arrives }));
         }
+        if world.sender.stray.is_some() {
+            actions.push(Action::WriteStray);
+        }
         let idle = world.sender.jobs.iter().all(Option::is_none);
         if world.left.ages > 0 && idle && world.sender.daemon == Daemon::Up {
             let records = world.sender.records.iter();
@@ -106,6 +114,8 @@ impl Model for Protocol {
             }
             Action::Sender(slot) => world.step_sender(slot, fault),
             Action::Send(slot, marked) => world.send(slot, marked, fault),
+            Action::FailWhileAnnouncing(slot) => world.fail_while_announcing(slot),
+            Action::WriteStray => world.write_stray(),
             Action::TryAgain(slot) => world.try_again(slot, fault),
             Action::GiveUp { slot, keep } => world.give_up(slot, keep),
             Action::Receiver(slot) => {
@@ -167,17 +177,19 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        (self.properties)()
+        let mut properties = properties::always();
+        properties.extend((self.more)());
+        properties
     }
 }
 
 impl Protocol {
-    /// With all that must always hold.
-    pub fn new(bounds: Bounds, fault: Fault) -> Self {
+    /// The model, with properties besides those that must always hold.
+    pub fn new(bounds: Bounds, fault: Fault, more: fn() -> Vec<Property<Protocol>>) -> Self {
         Self {
             bounds,
             fault,
-            properties: properties::always,
+            more,
         }
     }
 
@@ -193,6 +205,9 @@ impl Protocol {
         match job.phase {
             Phase::Sending(sent) if job.connected && sent < world.left.segments => {
                 actions.extend([true, false].map(|marked| Action::Send(slot, marked)));
+            }
+            Phase::Announce if !job.connected && world.sender.stray.is_none() => {
+                actions.push(Action::FailWhileAnnouncing(slot));
             }
             Phase::Failed(next, kind) => {
                 if world.can_try_again(slot, job, next, self.fault) {

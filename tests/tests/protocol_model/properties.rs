@@ -1,11 +1,12 @@
 //! What must always hold, and what must be possible.
 
-use stateright::Property;
+use stateright::{Model, Property};
 
+use crate::bounds::SLOTS;
 use crate::model::Protocol;
 use crate::real;
 use crate::state::{
-    Came, Daemon, Entry, Job, Origin, Phase, Receiver, Record, Violation, World, bit,
+    Came, Daemon, Doing, Entry, Job, Origin, Phase, Push, Receiver, Record, Violation, World, bit,
 };
 
 /// What must always hold, by the numbers of ARCHITECTURE.md where it has one.
@@ -36,9 +37,12 @@ pub fn always() -> Vec<Property<Protocol>> {
             },
         ),
         Property::always("4: the last common sendshot stays", |_, world: &World| {
-            let newest = world.ghost.newest.iter().flatten();
-            let kept = |push| acknowledged(world).any(|r| r.push == push && r.sendshot);
-            newest.copied().all(kept)
+            let newest = world.ghost.newest.iter().enumerate();
+            newest
+                .filter_map(|(instance, newest)| Some((instance, (*newest)?)))
+                .all(|(instance, push)| {
+                    has_sendshot(world, push) || was_deleted(world, instance, push)
+                })
         }),
         Property::always(
             "5: between pushes no snapshot is held for nothing",
@@ -57,6 +61,11 @@ pub fn always() -> Vec<Property<Protocol>> {
                 records.all(|record| can_go_on_from_checkpoints(world, record))
             },
         ),
+        Property::always("who waits for an answer is owed one", |_, world: &World| {
+            let jobs = world.sender.jobs.iter().zip(&world.receivers);
+            jobs.filter_map(|(job, receiver)| Some((job.as_ref()?, receiver)))
+                .all(|(job, receiver)| is_owed_an_answer(job, receiver))
+        }),
         Property::always("an honest receiver is not accused", |_, world: &World| {
             world.ghost.violation != Some(Violation::HonestReceiverAccused)
         }),
@@ -116,21 +125,63 @@ pub fn sometimes() -> Vec<Property<Protocol>> {
     ]
 }
 
-/// What must come about when the first receiver is away for ever.
-pub fn second_completes() -> Vec<Property<Protocol>> {
-    let mut properties = always();
-    properties.push(Property::eventually(
-        "5: the push to the other completes",
-        |_, world: &World| world.ghost.newest[1].is_some(),
-    ));
-    properties.push(Property::sometimes(
-        "the first push is in its middle then",
+/// What must be possible when a receiver is replaced: each instance has its own last common state.
+pub fn replaced() -> Vec<Property<Protocol>> {
+    vec![Property::sometimes(
+        "the old instance's last common state outlives pushes to the new one",
         |_, world: &World| {
-            let first = world.sender.jobs[0].as_ref();
-            world.ghost.newest[1].is_some() && first.is_some_and(|job| job.begun)
+            let newest = world.ghost.newest;
+            matches!((newest[0], newest[SLOTS]), (Some(old), Some(new)) if old < new)
+                && !is_pushing(world)
+                && world.sender.records.len() == 2
         },
-    ));
-    properties
+    )]
+}
+
+/// What must be possible with two receivers.
+pub fn both() -> Vec<Property<Protocol>> {
+    vec![Property::sometimes(
+        "both receivers have the volume",
+        |_, world: &World| {
+            !is_pushing(world) && world.ghost.newest[..2].iter().all(Option::is_some)
+        },
+    )]
+}
+
+/// What must come about, and be possible, when the first receiver goes away for ever.
+pub fn second_completes() -> Vec<Property<Protocol>> {
+    vec![
+        Property::always(
+            "5: nothing ends before the push to the second has completed",
+            |model: &Protocol, world: &World| {
+                let is_complete = world.ghost.newest[1].is_some();
+                is_complete || !model.next_states(world).is_empty()
+            },
+        ),
+        Property::sometimes(
+            "it completes while the first push is in its middle",
+            |_, world: &World| {
+                let first = world.sender.jobs[0].as_ref();
+                let is_away = !world.receivers[0].up;
+                let is_begun = first.is_some_and(|job| job.begun);
+                is_away && is_begun && world.ghost.newest[1].is_some()
+            },
+        ),
+    ]
+}
+
+/// The sendshot is there, and its record says that the receiver may have its state. (A record
+/// that a thread writes late can be `unconfirmed` once more, until the receiver has told again.)
+fn has_sendshot(world: &World, push: Push) -> bool {
+    let record = world.sender.record(push);
+    record.is_some_and(|record| record.sendshot && record.came != Came::Sending)
+}
+
+/// A user has deleted the copy.
+fn was_deleted(world: &World, instance: usize, push: Push) -> bool {
+    let mut receivers = world.receivers.iter();
+    let receiver = receivers.find(|receiver| usize::from(receiver.instance) == instance);
+    receiver.is_some_and(|receiver| receiver.copies.iter().all(|copy| copy.push != push))
 }
 
 fn acknowledged(world: &World) -> impl Iterator<Item = &Record> {
@@ -175,6 +226,22 @@ fn can_go_on_from_checkpoints(world: &World, record: &Record) -> bool {
         checkpoints
             .all(|(at, _)| marks.stream == Some(partial.stream) && marks.places & (1 << at) != 0)
     })
+}
+
+/// A push that waits is answered by what is under way: it cannot wait for ever.
+fn is_owed_an_answer(job: &Job, receiver: &Receiver) -> bool {
+    if !job.connected || !matches!(job.phase, Phase::Opening(_) | Phase::Waiting) {
+        return true;
+    }
+    let call = receiver.call.as_ref();
+    let on_the_wire = call.is_some_and(|call| call.begin.is_some() || !call.down.is_empty());
+    let at_work = match &receiver.entry {
+        Some(Entry::Running(thread)) => {
+            thread.live && (thread.doing != Doing::Take || !thread.input.is_empty())
+        }
+        Some(Entry::Waiting(_)) | None => false,
+    };
+    on_the_wire || at_work
 }
 
 /// Pushes to the first receiver whose copy was just acknowledged.

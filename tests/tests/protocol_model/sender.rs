@@ -535,6 +535,39 @@ impl World {
         }
     }
 
+    /// The attempt ends while its record is being written by a thread that nobody stops.
+    pub fn fail_while_announcing(&mut self, slot: usize) {
+        let Some(mut job) = self.sender.jobs[slot].take() else {
+            return;
+        };
+        let written = Record {
+            came: Came::Unconfirmed,
+            ..self.record_of(&job).clone()
+        };
+        self.sender.stray = Some(written);
+        self.fail(slot, &mut job, real::after_break());
+        self.sender.jobs[slot] = Some(job);
+    }
+
+    /// What such a thread has written is there, whatever has become of the push.
+    pub fn write_stray(&mut self) {
+        let Some(written) = self.sender.stray.take() else {
+            return;
+        };
+        match self.sender.record_mut(written.push) {
+            Some(record) => {
+                record.came = written.came;
+                record.transfer = written.transfer;
+            }
+            None => self.sender.records.push(Record {
+                snapshot: false,
+                sendshot: false,
+                marks: Trail::default(),
+                ..written
+            }),
+        }
+    }
+
     /// Gives a push up.
     pub fn give_up(&mut self, slot: usize, keep: bool) {
         let job = self.sender.jobs[slot].take();
@@ -549,6 +582,7 @@ impl World {
     /// The sender dies, and with it what it had not sent; of the rest `arrives` messages do.
     pub fn crash_sender(&mut self, arrives: usize) {
         self.sender.daemon = Daemon::Dead;
+        self.sender.stray = None;
         for slot in 0..self.receivers.len() {
             self.receivers[slot].hang_up(arrives);
             self.sender.jobs[slot] = None;

@@ -49,6 +49,8 @@ pub struct Sender {
     pub records: Vec<Record>,
     /// What runs, lost in a crash.
     pub jobs: [Option<Job>; SLOTS],
+    /// A record that a thread still writes whose push has failed meanwhile.
+    pub stray: Option<Record>,
     pub next_push: Push,
 }
 
@@ -367,10 +369,6 @@ impl Trail {
             stream: Some(stream),
             places,
         }
-    }
-
-    pub fn has(self, point: Point) -> bool {
-        self.stream == Some(point.stream) && self.places & (1 << point.at) != 0
     }
 
     pub fn points(self) -> impl Iterator<Item = Point> {
