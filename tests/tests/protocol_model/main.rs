@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `bounds` | how often what happens at most, and which step can be wrong on purpose |
 //! | `state` | both sides and what is under way between them, in small numbers |
-//! | `sender`, `receiver` | the steps, as the numbered ones in the daemons' modules |
+//! | `sender`, `sending`, `settling`, `failing` | the sender's steps, as the numbered ones in the daemon's modules |
+//! | `receiver` | the receiver's |
 //! | `real` | the daemons' own decisions, which the steps ask: settling, resuming, the plan, retention, what is tried again |
 //! | `model` | what can happen in a state |
 //! | `properties` | what must always hold, and what must be possible |
@@ -30,11 +31,14 @@
 )]
 
 mod bounds;
+mod failing;
 mod model;
 mod properties;
 mod real;
 mod receiver;
 mod sender;
+mod sending;
+mod settling;
 mod state;
 
 use std::collections::BTreeSet;
@@ -191,6 +195,29 @@ fn two_receivers_do_not_disturb_each_other() {
         ..ONE_RECEIVER
     };
     explore(bounds, properties::both, 100_000);
+}
+
+#[test]
+#[ignore = "takes minutes and some gigabytes"]
+fn much_at_once() {
+    let bounds = Bounds {
+        replacements: [1, 0],
+        duplicates: 1,
+        deletions: 1,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 10_000_000);
+}
+
+#[test]
+#[ignore = "takes minutes and some gigabytes"]
+fn two_receivers_one_of_which_dies() {
+    let bounds = Bounds {
+        snapshots: [1, 1],
+        requests: [2, 1],
+        ..ONE_RECEIVER
+    };
+    explore(bounds, properties::both, 10_000_000);
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Receiver {
         };
         let intake = match (begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(begin, point) => waiting,
-            (Some(point), _) => self.from_checkpoint(begin, point)?,
+            (Some(point), _) => self.at_checkpoint(begin, point)?,
             (None, _) => self.afresh(begin)?,
         };
         if begin.resume_at.is_none() && begin.stream.parent.is_some_and(|p| !self.holds(p)) {
@@ -134,7 +134,7 @@ impl Receiver {
         })
     }
 
-    fn from_checkpoint(&self, begin: Begin, point: Point) -> Result<Intake, Code> {
+    fn at_checkpoint(&self, begin: Begin, point: Point) -> Result<Intake, Code> {
         if self.holds(begin.stream.push) {
             return Err(Code::AlreadyHeld);
         }
