@@ -5,7 +5,7 @@ use stateright::{Model, Property};
 use crate::bounds::{Bounds, Fault, SLOTS};
 use crate::properties;
 use crate::real;
-use crate::state::{Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up, World};
+use crate::state::{Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up, World, bit};
 
 /// The protocol within bounds, with a fault perhaps.
 #[derive(Debug, Clone)]
@@ -160,6 +160,7 @@ impl Model for Protocol {
             }
             Action::Delete(slot, push) => {
                 world.left.deletions -= 1;
+                world.ghost.deleted |= bit(push);
                 world.receivers[slot]
                     .copies
                     .retain(|copy| copy.push != push);

@@ -37,12 +37,8 @@ pub fn always() -> Vec<Property<Protocol>> {
             },
         ),
         Property::always("4: the last common sendshot stays", |_, world: &World| {
-            let newest = world.ghost.newest.iter().enumerate();
-            newest
-                .filter_map(|(instance, newest)| Some((instance, (*newest)?)))
-                .all(|(instance, push)| {
-                    has_sendshot(world, push) || was_deleted(world, instance, push)
-                })
+            let mut newest = world.ghost.newest.iter().flatten();
+            newest.all(|push| has_sendshot(world, *push) || world.ghost.deleted & bit(*push) != 0)
         }),
         Property::always(
             "5: between pushes no snapshot is held for nothing",
@@ -175,13 +171,6 @@ pub fn second_completes() -> Vec<Property<Protocol>> {
 fn has_sendshot(world: &World, push: Push) -> bool {
     let record = world.sender.record(push);
     record.is_some_and(|record| record.sendshot && record.came != Came::Sending)
-}
-
-/// A user has deleted the copy.
-fn was_deleted(world: &World, instance: usize, push: Push) -> bool {
-    let mut receivers = world.receivers.iter();
-    let receiver = receivers.find(|receiver| usize::from(receiver.instance) == instance);
-    receiver.is_some_and(|receiver| receiver.copies.iter().all(|copy| copy.push != push))
 }
 
 fn acknowledged(world: &World) -> impl Iterator<Item = &Record> {

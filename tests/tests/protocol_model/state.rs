@@ -28,6 +28,8 @@ pub struct Ghost {
     pub newest: [Option<Push>; INSTANCES],
     /// Pushes whose snapshot the sender let go though they were not committed, a bit each.
     pub let_go: u8,
+    /// Pushes whose copy a user deleted, a bit each.
+    pub deleted: u8,
     /// What must not happen, and did.
     pub violation: Option<Violation>,
 }
