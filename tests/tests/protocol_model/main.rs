@@ -138,8 +138,8 @@ fn connections_that_break_again_and_again_change_nothing() {
     let bounds = Bounds {
         snapshots: [1, 0],
         receiver_crashes: [0, 0],
-        breaks: 3,
-        attempts: 3,
+        breaks: 2,
+        attempts: 2,
         ..ONE_RECEIVER
     };
     explore(bounds, Vec::new, 100_000);
@@ -191,10 +191,9 @@ fn two_receivers_do_not_disturb_each_other() {
         segments: 1,
         snapshots: [1, 1],
         requests: [1, 1],
-        receiver_crashes: [0, 0],
         ..ONE_RECEIVER
     };
-    explore(bounds, properties::both, 100_000);
+    explore(bounds, properties::both, 1_000_000);
 }
 
 #[test]
@@ -207,17 +206,6 @@ fn much_at_once() {
         ..ONE_RECEIVER
     };
     explore(bounds, Vec::new, 10_000_000);
-}
-
-#[test]
-#[ignore = "takes minutes and some gigabytes"]
-fn two_receivers_one_of_which_dies() {
-    let bounds = Bounds {
-        snapshots: [1, 1],
-        requests: [2, 1],
-        ..ONE_RECEIVER
-    };
-    explore(bounds, properties::both, 10_000_000);
 }
 
 #[test]
