@@ -14,6 +14,8 @@ pub struct Bounds {
     pub snapshots: [u8; SLOTS],
     /// Pushes asked for to each receiver; one that goes on takes no snapshot.
     pub requests: [u8; SLOTS],
+    /// How many of those ask for a full send, which goes on from nothing.
+    pub full_sends: u8,
     /// Deaths of the sender.
     pub sender_crashes: u8,
     /// Deaths of each receiver.
@@ -42,6 +44,7 @@ impl Bounds {
         segments: 2,
         snapshots: [1, 0],
         requests: [1, 0],
+        full_sends: 0,
         sender_crashes: 0,
         receiver_crashes: [0, 0],
         receiver_starts: [1, 1],

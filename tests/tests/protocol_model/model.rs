@@ -5,7 +5,9 @@ use stateright::{Model, Property};
 use crate::bounds::{Bounds, Fault, SLOTS};
 use crate::properties;
 use crate::real;
-use crate::state::{Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up, World, bit};
+use crate::state::{
+    Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up, Wish, World, bit,
+};
 
 /// The protocol within bounds, with a fault perhaps.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct Protocol {
 pub enum Action {
     /// A user asks for a push.
     Ask(usize),
+    /// A user asks for a full send.
+    AskFull(usize),
     /// The push goes one step on.
     Sender(usize),
     /// It sends a segment, marked or not.
@@ -109,8 +113,11 @@ impl Model for Protocol {
         let fault = self.fault;
         match action {
             Action::Ask(slot) => {
-                world.left.requests[slot] -= 1;
-                world.sender.jobs[slot] = Some(Job::new(world.receivers[slot].instance));
+                world.ask(slot, Wish::Best);
+            }
+            Action::AskFull(slot) => {
+                world.left.full_sends -= 1;
+                world.ask(slot, Wish::FullSend);
             }
             Action::Sender(slot) => world.step_sender(slot, fault),
             Action::Send(slot, marked) => world.send(slot, marked, fault),
@@ -200,6 +207,7 @@ impl Protocol {
             let asked = world.left.requests[slot] > 0 && receiver.up;
             if asked && world.sender.daemon == Daemon::Up {
                 actions.push(Action::Ask(slot));
+                actions.extend((world.left.full_sends > 0).then_some(Action::AskFull(slot)));
             }
             return;
         };
@@ -301,6 +309,11 @@ fn under_way(receiver: &Receiver) -> usize {
 }
 
 impl World {
+    fn ask(&mut self, slot: usize, wish: Wish) {
+        self.left.requests[slot] -= 1;
+        self.sender.jobs[slot] = Some(Job::new(self.receivers[slot].instance, wish));
+    }
+
     fn disconnect(&mut self, slot: usize) {
         if let Some(job) = &mut self.sender.jobs[slot] {
             job.connected = false;

@@ -20,7 +20,7 @@ use sendshot_sender::trail::Waypoint;
 use sendshot_sender::{resume, retry, transfer};
 use uuid::Uuid;
 
-use crate::state::{Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
+use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
 
 /// The sender's id.
 const SENDER: SenderId = SenderId::from_bytes([1; 16]);
@@ -172,7 +172,7 @@ pub fn goes_on_at(
 }
 
 /// The parent, by [`plan_sendshots::decide`], of copies and the sendshots that are here.
-pub fn parent(of: Push, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
+pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
     let candidate = |&push: &Push| Candidate {
         copy: held(push),
         sendshot: sendshots
@@ -181,9 +181,13 @@ pub fn parent(of: Push, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
         stream_bytes: None,
     };
     let candidates: Vec<Candidate> = copies.iter().map(candidate).collect();
-    let tried = plan_sendshots::to_try(Wish::Auto, &head(of), &candidates);
+    let wish = match wish {
+        state::Wish::Best => Wish::Auto,
+        state::Wish::FullSend => Wish::None,
+    };
+    let tried = plan_sendshots::to_try(wish, &head(of), &candidates);
     assert!(tried.is_empty(), "all snapshots are of one lineage");
-    let plan = plan_sendshots::decide(Wish::Auto, &head(of), candidates).unwrap();
+    let plan = plan_sendshots::decide(wish, &head(of), candidates).unwrap();
     plan.parent.map(|parent| match parent.local {
         Local::Sendshot(push) => number(push),
         Local::Snapshot(_) => unreachable!("there are only sendshots"),

@@ -4,15 +4,16 @@
 use crate::bounds::Fault;
 use crate::real;
 use crate::state::{
-    Came, Down, Inventory, Job, Origin, Phase, Point, Push, Record, Stream, Then, Trail, Transfer,
-    Violation, World, bit,
+    Came, Down, Instance, Inventory, Job, Origin, Phase, Point, Push, Record, Stream, Then, Trail,
+    Transfer, Violation, Wish, World, bit,
 };
 
 impl Job {
     /// A push that was just asked for, connected to `link`.
-    pub fn new(link: u8) -> Self {
+    pub fn new(link: Instance, wish: Wish) -> Self {
         Self {
             push: None,
+            wish,
             origin: Origin::Fresh,
             begun: false,
             prepared: None,
@@ -135,6 +136,7 @@ impl World {
             record.snapshot && record.sendshot && parent
         };
         let records = self.sender.records.iter();
+        let records = records.filter(|_| job.wish == Wish::Best);
         let ours = records.filter(|r| r.instance == job.link && real::is_resumable(r));
         let Some(found) = ours.filter(whole).max_by_key(|record| record.push) else {
             job.phase = Phase::LetGoInterrupted;
@@ -213,7 +215,7 @@ impl World {
         let records = self.sender.records.iter();
         let known = records.filter(|r| r.came == Came::Acknowledged && r.sendshot);
         let known: Vec<Push> = known.map(|record| record.push).collect();
-        job.prepared = Some(real::parent(push, &told.copies, &known));
+        job.prepared = Some(real::parent(push, job.wish, &told.copies, &known));
         job.phase = Phase::NoteTransfer;
     }
 

@@ -134,7 +134,7 @@ impl World {
             phase: Phase::LetGoInterrupted,
             reported: job.reported,
             connected: job.connected,
-            ..Job::new(job.link)
+            ..Job::new(job.link, job.wish)
         };
         then == Then::StartOver
     }

@@ -121,6 +121,7 @@ pub struct Point {
 pub struct Job {
     /// None before it has a record.
     pub push: Option<Push>,
+    pub wish: Wish,
     pub origin: Origin,
     pub begun: bool,
     /// The parent that was decided on, when something was.
@@ -136,6 +137,13 @@ pub struct Job {
     /// The instance at the other end.
     pub link: Instance,
     pub phase: Phase,
+}
+
+/// What the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wish {
+    Best,
+    FullSend,
 }
 
 /// Where a state that is pushed comes from.
