@@ -1,0 +1,296 @@
+//! The protocol as a model that is explored exhaustively: every order of the steps of both daemons,
+//! with connections that break, messages that are lost, late or come twice, and deaths of either side
+//! between any two steps.
+//!
+//! | module | what |
+//! |---|---|
+//! | `bounds` | how often what happens at most, and which step can be wrong on purpose |
+//! | `state` | both sides and what is under way between them, in small numbers |
+//! | `sender`, `sending`, `settling`, `failing` | the sender's steps, as the numbered ones in the daemon's modules |
+//! | `receiver` | the receiver's |
+//! | `real` | the daemons' own decisions, which the steps ask: settling, resuming, the plan, retention, what is tried again |
+//! | `model` | what can happen in a state |
+//! | `properties` | what must always hold, and what must be possible |
+//!
+//! A step is as small as a crash can tell it from the next: one durable write, one deletion, one
+//! message. What one side does durably in one step is atomic there, too (a rename, a snapshot). A
+//! stream is one to three segments, and its chain value says which snapshot, which parent and which
+//! segment; staging is the list of what was applied over what, so segments that are left out,
+//! applied twice, or of another stream make a copy that is visibly wrong.
+//!
+//! Each test says its bounds; within them nothing is left out. Most have two segments, two snapshots
+//! of the volume, two or three pushes, one death of the sender, one of the receiver, one connection that
+//! breaks with any part of what is under way lost and the rest late, and one attempt more after that;
+//! to which each adds more of one thing. `-- --nocapture` prints how many states there were.
+//!
+//! What is not in the model: clocks (what depends on time can happen at any time), the kernel's
+//! engine, segments of other lengths after a resumption, a push that is cancelled (it is one whose
+//! connection breaks), and a push that goes on to another receiver which was paired under the same name
+//! meanwhile ([`Fault::ReconnectToAnother`] is that).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a test ends it, and where says enough"
+)]
+
+mod bounds;
+mod failing;
+mod model;
+mod properties;
+mod real;
+mod receiver;
+mod sender;
+mod sending;
+mod settling;
+mod state;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model, Path, Property};
+
+use bounds::{Bounds, Fault};
+use model::{Action, Protocol};
+use state::World;
+
+/// Two pushes to one receiver, one death of each side, and one connection that breaks.
+const ONE_RECEIVER: Bounds = Bounds {
+    snapshots: [2, 0],
+    requests: [2, 0],
+    sender_crashes: 1,
+    receiver_crashes: [1, 0],
+    breaks: 1,
+    ..Bounds::CALM
+};
+
+/// Explores all there is within bounds; fails with the way to what must not happen, or with the
+/// name of what did not come about. `least` is how many states there are at least: fewer, and something
+/// is not explored any more.
+fn explore(bounds: Bounds, more: fn() -> Vec<Property<Protocol>>, least: usize) {
+    let started = Instant::now();
+    let model = Protocol::new(bounds, Fault::None, more);
+    let checker = model.checker().spawn_dfs().join();
+    let states = checker.unique_state_count();
+    println!(
+        "{states} states, {} steps, the longest run {}, {:.1} s",
+        checker.state_count(),
+        checker.max_depth(),
+        started.elapsed().as_secs_f64()
+    );
+    let mut found = checker.discoveries();
+    for property in checker.model().properties() {
+        let path = found.remove(property.name);
+        match (property.expectation.discovery_is_failure(), path) {
+            (true, Some(path)) => panic!("{}\n{}", property.name, story(path)),
+            (false, None) => panic!("this never comes about: {}", property.name),
+            (true, None) | (false, Some(_)) => {}
+        }
+    }
+    assert!(states >= least, "only {states} states");
+}
+
+/// What happened, and what came of it.
+fn story(path: Path<World, Action>) -> String {
+    let last = format!("{:#?}", path.last_state());
+    let actions = path.into_actions();
+    let lines = actions.iter().map(|action| format!("{action:?}\n"));
+    lines.chain([last]).collect()
+}
+
+/// Whether a model with a fault comes to the place where `property` does not hold; tells the way.
+fn finds(bounds: Bounds, fault: Fault, property: &'static str) -> bool {
+    let model = Protocol::new(bounds, fault, Vec::new);
+    let until = HasDiscoveries::AnyOf(BTreeSet::from([property]));
+    let checker = model.checker().finish_when(until).spawn_bfs().join();
+    let found = checker.discovery(property);
+    let steps = found.map(|path| path.into_actions().len());
+    println!(
+        "{fault:?}: {property}: {steps:?} steps, {} states",
+        checker.unique_state_count()
+    );
+    steps.is_some()
+}
+
+#[test]
+fn whatever_breaks_and_dies_copies_are_right_and_nothing_is_let_go_too_early() {
+    let bounds = Bounds {
+        requests: [3, 0],
+        ..ONE_RECEIVER
+    };
+    explore(bounds, properties::sometimes, 900_000);
+}
+
+#[test]
+fn a_full_send_takes_the_place_of_what_broke_off() {
+    let bounds = Bounds {
+        full_sends: 1,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 1_200_000);
+}
+
+#[test]
+fn dying_again_and_again_changes_nothing() {
+    let bounds = Bounds {
+        segments: 3,
+        snapshots: [1, 0],
+        requests: [3, 0],
+        sender_crashes: 2,
+        receiver_crashes: [2, 0],
+        receiver_starts: [2, 1],
+        breaks: 0,
+        attempts: 2,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 900_000);
+}
+
+#[test]
+fn connections_that_break_again_and_again_change_nothing() {
+    let bounds = Bounds {
+        snapshots: [1, 0],
+        receiver_crashes: [0, 0],
+        breaks: 2,
+        attempts: 2,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 400_000);
+}
+
+#[test]
+fn messages_that_come_twice_change_nothing() {
+    let bounds = Bounds {
+        receiver_crashes: [0, 0],
+        duplicates: 2,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 1_400_000);
+}
+
+#[test]
+fn copies_that_a_user_deletes_are_no_parents() {
+    let bounds = Bounds {
+        receiver_crashes: [0, 0],
+        deletions: 1,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 150_000);
+}
+
+#[test]
+fn what_is_too_old_to_go_on_with_goes() {
+    let bounds = Bounds {
+        ages: 2,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 1_200_000);
+}
+
+#[test]
+fn a_receiver_that_is_set_up_anew_is_another_one() {
+    let bounds = Bounds {
+        replacements: [1, 0],
+        requests: [3, 0],
+        receiver_crashes: [0, 0],
+        ..ONE_RECEIVER
+    };
+    explore(bounds, properties::replaced, 1_000_000);
+}
+
+#[test]
+fn two_receivers_do_not_disturb_each_other() {
+    let bounds = Bounds {
+        segments: 1,
+        snapshots: [1, 1],
+        requests: [1, 1],
+        ..ONE_RECEIVER
+    };
+    explore(bounds, properties::both, 3_000_000);
+}
+
+#[test]
+#[ignore = "takes minutes and some gigabytes"]
+fn much_at_once() {
+    let bounds = Bounds {
+        replacements: [1, 0],
+        duplicates: 1,
+        deletions: 1,
+        ..ONE_RECEIVER
+    };
+    explore(bounds, Vec::new, 15_000_000);
+}
+
+#[test]
+fn one_that_is_away_for_ever_delays_nobody_else() {
+    let bounds = Bounds {
+        snapshots: [1, 1],
+        requests: [1, 1],
+        receiver_crashes: [1, 0],
+        receiver_starts: [0, 0],
+        ..Bounds::CALM
+    };
+    explore(bounds, properties::second_completes, 80_000);
+}
+
+#[test]
+fn every_wrong_order_is_found() {
+    let replaced = Bounds {
+        replacements: [1, 0],
+        ..ONE_RECEIVER
+    };
+    for (fault, bounds, property) in [
+        (
+            Fault::RecordBeforeAcknowledge,
+            ONE_RECEIVER,
+            "3: what is acknowledged was committed",
+        ),
+        (
+            Fault::EndBeforeUnconfirmed,
+            ONE_RECEIVER,
+            "an honest receiver is not accused",
+        ),
+        (
+            Fault::DropUnconfirmed,
+            ONE_RECEIVER,
+            "3: what was let go is not committed after",
+        ),
+        (
+            Fault::IgnoreWork,
+            ONE_RECEIVER,
+            "3: what was let go is not committed after",
+        ),
+        (
+            Fault::MarkAfterSegment,
+            ONE_RECEIVER,
+            "a checkpoint is one the sender can go on from",
+        ),
+        (
+            Fault::ReplayOverStaging,
+            ONE_RECEIVER,
+            "10: staging is what its offset says",
+        ),
+        (
+            Fault::ReplayOverStaging,
+            ONE_RECEIVER,
+            "1: a copy is what was snapshotted",
+        ),
+        (
+            Fault::PlanWithoutAsking,
+            replaced,
+            "2: a parent was reported in this push",
+        ),
+        (
+            Fault::PruneAcrossInstances,
+            replaced,
+            "4: the last common sendshot stays",
+        ),
+        (
+            Fault::ReconnectToAnother,
+            replaced,
+            "3: what is acknowledged was committed",
+        ),
+    ] {
+        assert!(finds(bounds, fault, property), "{fault:?} is not found");
+    }
+}

@@ -1,0 +1,249 @@
+//! The daemons' own decisions, asked with their own types made of the model's numbers.
+
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
+
+use sendshot_engine::{Head, Place, SkeletonHash};
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
+use sendshot_proto::failure::{self, Failure};
+use sendshot_proto::inventory::{self, HeldCopy};
+use sendshot_proto::resume as places;
+use sendshot_proto::transfer::Chain;
+use sendshot_sender::engine::Engine;
+use sendshot_sender::journal::{self, Intent, ParentState, SnapshotId, State, Transferring};
+use sendshot_sender::plan::{Local, Wish};
+use sendshot_sender::plan_sendshots::{self, Candidate};
+use sendshot_sender::problem::{self, Problem};
+use sendshot_sender::retention::{self, Item, Presence};
+use sendshot_sender::settle::{self, Verdict};
+use sendshot_sender::trail::Waypoint;
+use sendshot_sender::{resume, retry, transfer};
+use uuid::Uuid;
+
+use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
+
+/// The sender's id.
+const SENDER: SenderId = SenderId::from_bytes([1; 16]);
+/// The volume's id.
+const VOLUME: VolumeId = VolumeId::from_bytes([2; 16]);
+/// The subvolume that is snapshotted.
+const SUBVOLUME: Uuid = Uuid::from_u128(3);
+/// Its file system.
+const FILESYSTEM: Uuid = Uuid::from_u128(4);
+
+static NAMES: LazyLock<(VolumeName, PeerName)> =
+    LazyLock::new(|| ("photos".parse().unwrap(), "nas2".parse().unwrap()));
+
+fn push_id(push: Push) -> PushId {
+    PushId::from_bytes([push; 16])
+}
+
+fn number(push: PushId) -> Push {
+    push.to_bytes()[0]
+}
+
+fn transfer_id(transfer: u8) -> TransferId {
+    TransferId::from_bytes([transfer; 16])
+}
+
+fn uuid(push: Push) -> Uuid {
+    Uuid::from_u128(100 + u128::from(push))
+}
+
+/// Snapshots are of growing transactions; a pristine one has the same ctransid.
+fn transid(push: Push) -> u64 {
+    100 + u64::from(push)
+}
+
+fn record(record: &Record) -> journal::Record {
+    let fresh = journal::Record::new(Intent {
+        sender: SENDER,
+        volume: VOLUME,
+        volume_name: NAMES.0.clone(),
+        receiver: ReceiverId::from_bytes([record.instance; 16]),
+        receiver_name: NAMES.1.clone(),
+        push: push_id(record.push),
+        taken_at: i64::from(record.push),
+        engine: Engine::Sendshot,
+    });
+    journal::Record {
+        state: match record.came {
+            Came::Sending => State::Sending,
+            Came::Unconfirmed => State::Unconfirmed,
+            Came::Acknowledged => State::Acknowledged,
+        },
+        snapshot: record.is_named.then(|| SnapshotId {
+            uuid: uuid(record.push),
+            otransid: transid(record.push),
+        }),
+        transfer: record.transfer.map(|transfer| Transferring {
+            id: transfer_id(transfer.id),
+            stream_version: 2,
+            parent: transfer.parent.map(|parent| ParentState {
+                push: push_id(parent),
+                uuid: uuid(parent),
+                ctransid: transid(parent),
+            }),
+            reason: String::new(),
+        }),
+        ..fresh
+    }
+}
+
+fn held(push: Push) -> HeldCopy {
+    HeldCopy {
+        uuid: uuid(push),
+        ctransid: transid(push),
+        name: String::new(),
+        unusable: None,
+        committed_at: 0,
+    }
+}
+
+fn chain(stream: Stream, at: u8) -> Chain {
+    let mut chain = [0; 32];
+    chain[..3].copy_from_slice(&[stream.push, stream.parent.map_or(0, |p| p + 1), at]);
+    Chain(chain)
+}
+
+fn waypoint(point: Point) -> Waypoint {
+    Waypoint {
+        place: Place {
+            offset: u64::from(point.at),
+            skeleton: SkeletonHash::default(),
+        },
+        chain: chain(point.stream, point.at),
+    }
+}
+
+fn told(inventory: &Inventory) -> inventory::Inventory {
+    let partial = |&(transfer, point): &(u8, Point)| places::Partial {
+        transfer: transfer_id(transfer),
+        points: vec![waypoint(point).point()],
+    };
+    inventory::Inventory {
+        directory: String::new(),
+        copies: inventory.copies.iter().copied().map(held).collect(),
+        push_at_work: inventory.at_work,
+        partials: inventory.points.iter().map(partial).collect(),
+    }
+}
+
+fn head(push: Push) -> Head {
+    Head {
+        wire_uuid: uuid(push),
+        ctransid: transid(push),
+        fsid: FILESYSTEM,
+        uuid: uuid(push),
+        parent_uuid: SUBVOLUME,
+        otransid: transid(push),
+        generation: transid(push),
+        taken_at: i64::from(push),
+    }
+}
+
+/// What a start does with a record: [`settle::at_start`].
+pub fn at_start(of: &Record) -> Verdict {
+    settle::at_start(&record(of), SENDER)
+}
+
+/// What the receiver's report does with a record: [`settle::after_inventory`].
+pub fn after_inventory(of: &Record, inventory: &Inventory) -> Verdict {
+    settle::after_inventory(&record(of), &told(inventory))
+}
+
+/// [`resume::is_resumable`].
+pub fn is_resumable(of: &Record) -> bool {
+    resume::is_resumable(&record(of))
+}
+
+/// Where to go on, by [`resume::offered`] and [`resume::choose`]; `None` for the beginning.
+pub fn goes_on_at(
+    known: impl Iterator<Item = Point> + Clone,
+    inventory: &Inventory,
+    transfer: u8,
+) -> Option<Point> {
+    let waypoints: Vec<Waypoint> = known.clone().map(waypoint).collect();
+    let offered = resume::offered(&told(inventory).partials, transfer_id(transfer));
+    match resume::choose(&waypoints, &offered) {
+        resume::Start::At(chosen) => known.into_iter().find(|point| waypoint(*point) == chosen),
+        resume::Start::Beginning(_) => None,
+    }
+}
+
+/// The parent, by [`plan_sendshots::decide`], of copies and the sendshots that are here.
+pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
+    let candidate = |&push: &Push| Candidate {
+        copy: held(push),
+        sendshot: sendshots
+            .contains(&push)
+            .then(|| (push_id(push), head(push))),
+        stream_bytes: None,
+    };
+    let candidates: Vec<Candidate> = copies.iter().map(candidate).collect();
+    let wish = match wish {
+        state::Wish::Best => Wish::Auto,
+        state::Wish::FullSend => Wish::None,
+    };
+    let tried = plan_sendshots::to_try(wish, &head(of), &candidates);
+    assert!(tried.is_empty(), "all snapshots are of one lineage");
+    let plan = plan_sendshots::decide(wish, &head(of), candidates).unwrap();
+    plan.parent.map(|parent| match parent.local {
+        Local::Sendshot(push) => number(push),
+        Local::Snapshot(_) => unreachable!("there are only sendshots"),
+    })
+}
+
+/// What `newest` supersedes, by [`retention::decide`].
+pub fn superseded(newest: Push, records: &[Record], keep: NonZeroU32) -> Vec<Push> {
+    let items: Vec<Item> = records
+        .iter()
+        .map(|of| Item {
+            record: record(of),
+            presence: if of.sendshot {
+                Presence::Here
+            } else {
+                Presence::Gone
+            },
+        })
+        .collect();
+    let verdicts = retention::decide(&items, |_| keep, |r| r.push == push_id(newest));
+    let superfluous = items.iter().zip(verdicts);
+    superfluous
+        .filter(|(_, verdict)| verdict.lets_go())
+        .map(|(item, _)| number(item.record.push))
+        .collect()
+}
+
+/// What becomes of a push after a receiver's refusal, by [`retry::after`].
+pub fn after_refusal(code: Code) -> (Next, Kind) {
+    let code = match code {
+        Code::Busy => failure::Code::Busy,
+        Code::ParentGone => failure::Code::ParentGone,
+        Code::AlreadyHeld => failure::Code::AlreadyHeld,
+        Code::ResumeImpossible => failure::Code::ResumeImpossible,
+        Code::HashMismatch => failure::Code::HashMismatch,
+        Code::InvalidStream => failure::Code::InvalidStream,
+    };
+    after(transfer::Error::Refused(Failure::new(code, "", "")))
+}
+
+/// What becomes of a push after its connection has broken, by [`retry::after`].
+pub fn after_break() -> (Next, Kind) {
+    let broken = Problem::new(problem::Kind::Unreachable, "");
+    after(transfer::Error::Broken(broken))
+}
+
+fn after(error: transfer::Error) -> (Next, Kind) {
+    let next = match retry::after(&error) {
+        retry::Next::Later => Next::Later,
+        retry::Next::Negotiate | retry::Next::Afresh => Next::Again,
+        retry::Next::Never => Next::Never,
+    };
+    let kind = match Problem::from(error).kind {
+        problem::Kind::Unreachable | problem::Kind::Cancelled => Kind::Unreachable,
+        problem::Kind::Failed => Kind::Failed,
+        problem::Kind::Usage | problem::Kind::Refused => Kind::Refused,
+    };
+    (next, kind)
+}
