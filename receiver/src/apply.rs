@@ -49,7 +49,7 @@ pub struct Work {
 pub enum Input {
     /// A message of the sender.
     Up(Up),
-    /// The sender is not welcome any more, or does not keep to the contract.
+    /// The sender is not welcome any more.
     Unwelcome,
 }
 
@@ -133,6 +133,11 @@ impl Intake {
         checkpoints
             .forget_those(|partial| concerned(&partial.record))
             .map_err(|e| io_failure("let go of an earlier partial of the volume", &e))?;
+        if partials::is_taken(checkpoints.area(), work.begin.transfer)
+            .map_err(|e| io_failure("look for partials", &e))?
+        {
+            return Err(rule_broken("another transfer has this id"));
+        }
         let name = copy_name(work.begin.taken_at)?;
         let host = StagingHost::new(area, &dir, work.begin.clone())?;
         let session = Session::new(host, Subvolumes::One, Policies::default());

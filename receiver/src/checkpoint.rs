@@ -37,6 +37,8 @@ pub(crate) struct Checkpoints {
     record: Record,
     policy: CheckpointPolicy,
     last: Option<Checkpoint>,
+    /// Whether it is written down whose they are.
+    noted: bool,
     last_offset: u64,
     last_at: Instant,
 }
@@ -52,6 +54,7 @@ impl Checkpoints {
             record: Record::new(&work.caller, &work.begin),
             policy: work.checkpoints,
             last: None,
+            noted: false,
             last_offset: offset,
             last_at: Instant::now(),
         })
@@ -94,8 +97,9 @@ impl Checkpoints {
             return Err(rule_broken("the stream is not where its segments say"));
         }
         let failed = |e| io_failure("take a checkpoint", &e);
-        if self.last.is_none() {
+        if !self.noted {
             partials::note(&self.area, &self.record).map_err(failed)?; // 1
+            self.noted = true;
         }
         flush(staging).map_err(failed)?; // 2
         crash::point("checkpoint-flushed");
@@ -123,13 +127,11 @@ impl Checkpoints {
 
     /// Deletes all of this push. What cannot be deleted now, the next start tries again.
     pub(crate) fn forget(self) {
-        let Some(last) = self.last else { return };
-        let partial = Partial {
-            record: self.record,
-            checkpoints: vec![(last, 0)],
-        };
-        if let Err(e) = partials::forget(&self.area, &partial) {
-            let transfer = partial.record.transfer;
+        let transfer = self.record.transfer;
+        if self.last.is_none() {
+            return;
+        }
+        if let Err(e) = partials::forget(&self.area, transfer) {
             tracing::warn!(%transfer, "a partial stays until the next start: {e}");
         }
     }

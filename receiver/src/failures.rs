@@ -65,7 +65,7 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
     while let Some(cause) = next {
         let io = cause.downcast_ref::<std::io::Error>();
         if let Some(errno) = io.and_then(Errno::from_io_error) {
-            return errno_failure(errno, with_causes(error));
+            return own_failure(errno, with_causes(error));
         }
         next = cause.source();
     }
@@ -76,8 +76,23 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
 pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     let message = format!("{what}: {error}");
     match Errno::from_io_error(error) {
-        Some(errno) => errno_failure(errno, message),
+        Some(errno) => own_failure(errno, message),
         None => Failure::new(Code::Io, message, ""),
+    }
+}
+
+/// A failure of our own files: nothing of it is the stream's fault.
+fn own_failure(errno: Errno, message: String) -> Failure {
+    match errno {
+        // The staging of this very push is just being deleted.
+        Errno::EXIST => Failure::new(Code::Busy, message, "try again in a moment"),
+        errno => match errno_failure(errno, message) {
+            failure if failure.code == Code::InvalidStream => Failure {
+                code: Code::Internal,
+                ..failure
+            },
+            failure => failure,
+        },
     }
 }
 

@@ -213,7 +213,11 @@ pub fn all(area: impl AsFd) -> io::Result<Vec<Partial>> {
     let (mut partials, mut checkpoints) = (Vec::new(), Vec::new());
     for name in durable::names(&area)? {
         if let Some(checkpoint) = Checkpoint::parse(&name) {
-            checkpoints.extend(made_at(&area, &name)?.map(|made_at| (checkpoint, made_at)));
+            match made_at(&area, &name) {
+                Ok(made_at) => checkpoints.extend(made_at.map(|made_at| (checkpoint, made_at))),
+                // One that is damaged is nobody else's harm.
+                Err(e) => tracing::warn!(name = %name.display(), "a checkpoint is not used: {e}"),
+            }
         } else if name.to_string_lossy().starts_with(RECORD) {
             match durable::read_json_at::<Record>(&area, &name) {
                 Ok(Some(record)) if record_name(record.transfer) == name => {
@@ -248,15 +252,21 @@ fn made_at(area: impl AsFd, name: &OsStr) -> io::Result<Option<i64>> {
 
 /// Opens a checkpoint, unless it is gone or was changed since it was made.
 fn pristine(area: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, i64)>> {
-    let root = match durable::open_dir(area, name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    if !subvolume::is_subvolume(&root)? {
-        return Ok(None);
+    let opened = durable::open_dir(area, name).and_then(|root| {
+        let info = match subvolume::is_subvolume(&root)? {
+            true => Some(subvolume::info(&root)?),
+            false => None,
+        };
+        Ok((root, info))
+    });
+    match opened {
+        // The push that it is of may have deleted it since its name was read.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+        Ok((root, info)) => Ok(info
+            .filter(sendshot_sys::subvolume::Info::is_pristine)
+            .map(|info| (root, info.otime))),
     }
-    let info = subvolume::info(&root)?;
-    Ok(info.is_pristine().then_some((root, info.otime)))
 }
 
 /// Opens the checkpoint of a transfer at just this place.
@@ -283,13 +293,29 @@ pub fn delete(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn forget(area: impl AsFd, partial: &Partial) -> io::Result<()> {
-    for (checkpoint, _) in &partial.checkpoints {
-        delete(&area, *checkpoint)?;
+pub fn forget(area: impl AsFd, transfer: TransferId) -> io::Result<()> {
+    for name in durable::names(&area)? {
+        // Those too that somebody changed.
+        if let Some(found) = Checkpoint::parse(&name).filter(|found| found.transfer == transfer) {
+            delete(&area, found)?;
+        }
     }
-    durable::remove_at(&area, &record_name(partial.record.transfer))?;
+    durable::remove_at(&area, &record_name(transfer))?;
     crash::point("partial-forgotten");
     Ok(())
+}
+
+/// Whether there is anything of a transfer. Ids are generated: who announces one that is there means to
+/// take over what is another's.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_taken(area: impl AsFd, transfer: TransferId) -> io::Result<bool> {
+    let is_of = |name: &OsString| {
+        *name == record_name(transfer)
+            || Checkpoint::parse(name).is_some_and(|found| found.transfer == transfer)
+    };
+    Ok(durable::names(&area)?.iter().any(is_of))
 }
 
 /// Deletes the partials that `superfluous` selects; returns how many.
@@ -303,7 +329,7 @@ pub fn forget_those(
     let mut forgotten = 0;
     for partial in all(&area)? {
         if superfluous(&partial) {
-            forget(&area, &partial)?;
+            forget(&area, partial.record.transfer)?;
             forgotten += 1;
         }
     }
@@ -339,7 +365,7 @@ pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
     let mut kept = 0;
     for partial in partials {
         if partial.checkpoints.is_empty() || is_committed(root, &partial.record)? {
-            forget(&dir, &partial)?; // 3
+            forget(&dir, partial.record.transfer)?; // 3
         } else {
             kept += 1;
         }

@@ -53,7 +53,10 @@ impl Receiver {
         if let Err(error) = root.set_up(state_dir) {
             anyhow::bail!("{error}; {}", error.remedy());
         }
-        partials::settle(&root.open()?)?;
+        // What cannot be settled harms nobody else, and is tried again at the next start.
+        if let Err(e) = partials::settle(&root.open()?) {
+            tracing::warn!("settle what earlier pushes left: {e:#}");
+        }
         let authority = Arc::new(Authority::load_or_create(state_dir, id, Timestamp::now())?);
         let senders = Senders::open(state_dir, Arc::clone(&authority))?;
         Ok(Self {

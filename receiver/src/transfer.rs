@@ -134,7 +134,9 @@ async fn pump(
                 }
             }
             Err(status) => {
-                let _ = input.send(Input::Unwelcome).await;
+                if still_welcome().is_err() {
+                    let _ = input.send(Input::Unwelcome).await;
+                }
                 let _ = answers.send(Err(status)).await;
                 return;
             }
@@ -193,7 +195,8 @@ fn take_in(
         }
         Outcome::BrokeOff(Some(intake)) => {
             let offset = intake.offset();
-            place.wait_for_sender(intake);
+            // Its checkpoint stays, if it has one.
+            drop(place.wait_for_sender(intake));
             tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
                 "push of {sender}/{volume} broke off; it waits for its sender");
         }

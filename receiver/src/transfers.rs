@@ -24,6 +24,9 @@ pub const WAITS_FOR: Duration = Duration::from_secs(15 * 60);
 /// arrived, or commits.
 const REST_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Pushes of one sender that wait at a time.
+const MOST_WAITING: usize = 64;
+
 type Key = (PeerName, VolumeId);
 
 /// The table of them.
@@ -214,17 +217,38 @@ impl Place {
         self.running.interrupt.clone()
     }
 
-    /// Gives the place up to a push that waits for its sender.
-    pub fn wait_for_sender(self, intake: Box<Intake>) {
+    /// Gives the place up to a push that waits for its sender; returns one that has waited longest,
+    /// if too many of this sender do: each holds descriptors.
+    pub fn wait_for_sender(self, intake: Box<Intake>) -> Option<Box<Intake>> {
+        let mut table = self.table.lock();
         let entry = Entry::Waiting(intake, Instant::now());
-        self.table.lock().insert(self.key.clone(), entry);
+        table.insert(self.key.clone(), entry);
+        let waiting = table.iter().filter_map(|(key, entry)| match entry {
+            Entry::Waiting(_, since) if key.0 == self.key.0 => Some((*since, key.clone())),
+            Entry::Waiting(..) | Entry::Running(_) => None,
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        if waiting.len() <= MOST_WAITING {
+            return None;
+        }
+        waiting.sort();
+        let (_, oldest) = waiting.swap_remove(0);
+        match table.remove(&oldest) {
+            Some(Entry::Waiting(intake, _)) => Some(intake),
+            Some(Entry::Running(_)) | None => None,
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.table.lock();
-        if matches!(table.get(&self.key), Some(Entry::Running(_))) {
+        // Another push may have taken the place of one that waits.
+        let ours = |entry: &Entry| match entry {
+            Entry::Running(running) => Arc::ptr_eq(&running.applied, &self.running.applied),
+            Entry::Waiting(..) => false,
+        };
+        if table.get(&self.key).is_some_and(ours) {
             table.remove(&self.key);
         }
         drop(table);

@@ -23,7 +23,7 @@ use crate::plan::{Plan, Wish};
 use crate::prepare::{self, Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
-use crate::push::{Push, Request, Subject};
+use crate::push::{Purpose, Push, Request, Subject};
 use crate::receiver_link;
 use crate::running::Running;
 use crate::sender::Sender;
@@ -131,7 +131,7 @@ async fn look(
     top: usize,
     key: VolumeKey,
 ) -> Result<Foreseen, Problem> {
-    let held = push.negotiate(None).await?.copies;
+    let held = push.negotiate(None, Purpose::Look).await?.copies;
     let (prepared, adopted) = push.prepare(subject, held, wish, Adoption::Passing).await?;
     let version = push.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;

@@ -85,8 +85,9 @@ impl Filesystems {
     }
 
     /// Each file system that is there now, by its state subvolume. One that is not mounted is
-    /// passed over: the next push on it settles.
-    pub fn each(&self, mut work: impl FnMut(&StateSubvolume)) {
+    /// passed over: the next push on it settles. Returns how many were passed over.
+    pub fn each(&self, mut work: impl FnMut(&StateSubvolume)) -> usize {
+        let mut absent = 0;
         let known = self
             .known
             .lock()
@@ -96,12 +97,17 @@ impl Filesystems {
             let path = PathBuf::from(place);
             match open(fsid, &path) {
                 Ok(Some(state)) => work(&state),
-                Ok(None) => tracing::debug!(%fsid, path = %path.display(), "not mounted now"),
+                Ok(None) => {
+                    absent += 1;
+                    tracing::debug!(%fsid, path = %path.display(), "not mounted now");
+                }
                 Err(e) => {
-                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {e:#}")
+                    absent += 1;
+                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {e:#}");
                 }
             }
         }
+        absent
     }
 
     /// Settles what a crash left, at start.

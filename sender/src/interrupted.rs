@@ -13,6 +13,7 @@ use sendshot_proto::v1;
 use sendshot_sys::durable;
 use sendshot_sys::filesystem::{self, Space};
 
+use crate::engine::Engine;
 use crate::journal::{self, Record, State};
 use crate::kept;
 use crate::prune;
@@ -103,13 +104,13 @@ fn let_go_of_what_is_over(sender: &Sender) -> usize {
         min_free: config.resume_min_free,
     };
     let mut stay = 0;
-    sender
-        .filesystems()
-        .each(|state| match let_go(sender, state, limits) {
-            Ok(more) => stay += more,
-            Err(e) => tracing::warn!("look for interrupted pushes: {e}"),
+    let absent = sender.filesystems().each(|state| {
+        stay += let_go(sender, state, limits).unwrap_or_else(|e| {
+            tracing::warn!("look for interrupted pushes: {e}");
+            1
         });
-    stay
+    });
+    stay + absent
 }
 
 fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result<usize> {
@@ -132,11 +133,15 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
-        sender.take_trail(record.push);
-        match record.state {
-            State::Sending => prune::let_go(state, &record)?,
+        sender.take_memory(record.push);
+        let gone = match record.state {
+            State::Sending => prune::let_go(state, &record),
             // Its sendshot, which pins nothing, stays until the receiver has told.
-            State::Unconfirmed | State::Acknowledged => prune::release(state, &record)?,
+            State::Unconfirmed | State::Acknowledged => prune::release(state, &record),
+        };
+        if let Err(e) = gone {
+            stay += 1;
+            tracing::warn!(push = %record.push, "let go of an interrupted push: {e}");
         }
         state.reclaim_space();
     }
@@ -144,7 +149,9 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
 }
 
 fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
-    resume::is_resumable(record)
+    // What the receiver may have committed has its sendshot, and does not need its snapshot.
+    let unconfirmed = record.engine == Engine::Sendshot && record.state == State::Unconfirmed;
+    (resume::is_resumable(record) || unconfirmed)
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 

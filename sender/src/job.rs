@@ -28,14 +28,14 @@ use crate::journal::{self, ParentState, Record, State, Transferring};
 use crate::plan::{Local, Plan};
 use crate::prepare::{Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
-use crate::push::{Push, Request, Subject, another};
+use crate::push::{Purpose, Push, Request, Subject, another};
 use crate::record::Superfluous;
 use crate::report::Report;
 use crate::resume::{self, Interrupted, Start};
 use crate::retry::{self, Next, Patience};
 use crate::running::Protected;
 use crate::sender::Sender;
-use crate::trail::{Trail, Waypoint};
+use crate::trail::{Memory, Trail, Waypoint};
 use crate::transfer::{self, Committed, Transfer};
 
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
@@ -53,6 +53,10 @@ pub(crate) struct Job {
     origin: Origin,
     prepared: Option<Prepared>,
     trail: Option<Arc<Trail>>,
+    /// What an earlier push remembers of the stream.
+    memory: Memory,
+    /// How far the receiver has come at most.
+    furthest: u64,
     /// Whether the transfer of the record was begun: the receiver may have a part of it.
     begun: bool,
     resumed_at: Option<u64>,
@@ -122,6 +126,8 @@ impl Job {
             origin: Origin::Fresh,
             prepared: None,
             trail: None,
+            memory: Memory::default(),
+            furthest: 0,
             begun: false,
             resumed_at: None,
             restarts: 0,
@@ -133,7 +139,7 @@ impl Job {
     pub(crate) fn resumed(interrupted: Interrupted, sender: &Sender) -> Self {
         let plan = interrupted.plan();
         let protected = sender.table().protect(interrupted.record.push);
-        let trail = sender.take_trail(interrupted.record.push);
+        let memory = sender.take_memory(interrupted.record.push);
         Self {
             subject: Subject {
                 fd: interrupted.fd,
@@ -150,7 +156,9 @@ impl Job {
                     effort: sendshot_engine::recapture::Effort::Changes(0),
                 }),
             }),
-            trail,
+            trail: None,
+            memory,
+            furthest: 0,
             begun: true,
             resumed_at: None,
             restarts: 0,
@@ -172,7 +180,6 @@ impl Job {
     ) -> Result<(Report, Superfluous), Stopped> {
         patience.contact();
         loop {
-            let before = push.running.progress().1;
             let failed = match self.attempt(push, request).await {
                 Ok(Attempt::Done(done)) => {
                     patience.progress();
@@ -184,7 +191,9 @@ impl Job {
                 }
                 Err(failed) => failed,
             };
-            if push.running.progress().1 > before {
+            let applied = push.running.progress().1;
+            if applied > self.furthest {
+                self.furthest = applied;
                 patience.progress();
             }
             self.before_next(push, failed, patience).await?;
@@ -200,9 +209,13 @@ impl Job {
     ) -> Result<(), Stopped> {
         let Failed { problem, next } = failed;
         match next {
-            Next::Never => return Err(Stopped::Failed(self.give_up(push, problem).await)),
+            Next::Never => {
+                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
+            }
             Next::Later => {}
-            Next::Negotiate | Next::Afresh if self.origin == Origin::Interrupted => {
+            Next::Negotiate | Next::Afresh | Next::Hopeless
+                if self.origin == Origin::Interrupted =>
+            {
                 let detail = format!("it begins anew: {}", problem.message);
                 push.listener.stage(&push.running, "resume", &*detail);
                 tracing::info!(push = %push.running.push, volume = %push.running.volume,
@@ -210,14 +223,19 @@ impl Job {
                 self.let_go(push).await;
                 return Err(Stopped::StartOver);
             }
+            Next::Hopeless => {
+                self.let_go(push).await;
+                return Err(Stopped::Failed(problem));
+            }
             Next::Negotiate | Next::Afresh if self.restarts >= MOST_RESTARTS => {
-                return Err(Stopped::Failed(self.give_up(push, problem).await));
+                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
             }
             Next::Negotiate | Next::Afresh => {
                 self.restarts += 1;
                 // What was agreed on, or sent, is void.
                 self.prepared = None;
                 self.begun = false;
+                self.furthest = 0;
                 let detail = format!("{}; it is sent anew", problem.message);
                 push.listener.stage(&push.running, "retry", detail);
                 tracing::info!(push = %push.running.push, "{}; it is sent anew", problem.message);
@@ -228,11 +246,17 @@ impl Job {
         loop {
             let (running, listener) = (Arc::clone(&push.running), push.listener.clone());
             if let Err(problem) = patience.wait(problem, &running, &listener).await {
-                return Err(Stopped::Failed(self.give_up(push, problem).await));
+                return Err(Stopped::Failed(
+                    self.give_up(push, problem, Next::Later).await,
+                ));
             }
             match push.reconnect().await {
                 Ok(()) => return Ok(()),
                 Err(again) => problem = again,
+            }
+            let next = retry::after_problem(&problem);
+            if next != Next::Later {
+                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
             }
         }
     }
@@ -240,7 +264,7 @@ impl Job {
     async fn attempt(&mut self, push: &mut Push, request: &Request) -> Result<Attempt, Failed> {
         self.reread(push).await?;
         let record = self.subject.record.as_ref().filter(|_| self.begun);
-        let inventory = push.negotiate(record).await?;
+        let inventory = push.negotiate(record, Purpose::Push).await?;
         if let Some(done) = self.already_held(push, &inventory).await? {
             return Ok(Attempt::Done(Box::new(done)));
         }
@@ -281,9 +305,14 @@ impl Job {
             return Ok(());
         };
         let (state, id) = (Arc::clone(&push.state), record.push);
+        let (known, memory) = (self.trail.clone(), std::mem::take(&mut self.memory));
         let now = blocking("journal", move || {
             let record = journal::find(state.pushes(), id)?;
-            let trail = Trail::open(state.pushes(), id)?;
+            // What this process remembers is more than what is in the file.
+            let trail = match known {
+                Some(trail) => trail,
+                None => Arc::new(Trail::open(state.pushes(), id, memory)?),
+            };
             Ok::<_, std::io::Error>((record, trail))
         })
         .await?;
@@ -295,8 +324,7 @@ impl Job {
             )
             .remedy("push again")
         })?);
-        // What this process remembers is more than what is in the file.
-        self.trail.get_or_insert_with(|| Arc::new(trail));
+        self.trail = Some(trail);
         Ok(())
     }
 
@@ -385,19 +413,24 @@ impl Job {
             None => String::new(),
         };
         push.listener.stage(&push.running, "transfer", detail);
+        // The receiver may get to know of it whether or not we hear of that.
+        self.begun = true;
         let (accepted, policy) = tokio::select! {
             accepted = Transfer::open(&mut push.link, begin) => accepted?,
             () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
-        self.begun = true;
         let offset = from.map(|from| from.place.offset);
         self.resumed_at = offset;
         push.running.goes_on_at(offset.unwrap_or(0));
         let trail = self.trail.clone();
         if let Some(trail) = trail.clone().filter(|_| self.is_resumable(push)) {
-            blocking("trail", move || trail.restart(from, policy))
-                .await?
-                .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            blocking("trail", move || {
+                // Without marks it has further to go back after a crash.
+                if let Err(e) = trail.restart(from, policy) {
+                    tracing::info!("marks to resume from are not kept: {e}");
+                }
+            })
+            .await?;
         }
         let generator = self.generate(push, from).await?;
         let record = self.subject.record.clone();
@@ -583,11 +616,12 @@ impl Job {
     }
 
     /// Keeps what the next push can go on from; says so.
-    async fn give_up(&self, push: &Push, problem: Problem) -> Problem {
-        if self.is_worth_keeping(push, &problem) {
-            push.sender.note_interrupted();
+    async fn give_up(&self, push: &Push, problem: Problem, next: Next) -> Problem {
+        // Whatever is kept is looked at again, also what the receiver may have committed.
+        push.sender.note_interrupted();
+        if self.is_worth_keeping(push, &problem, next) {
             if let (Some(record), Some(trail)) = (&self.subject.record, &self.trail) {
-                push.sender.keep_trail(record.push, Arc::clone(trail));
+                push.sender.keep_memory(record.push, trail.memory());
             }
             let hint = "the next push goes on where this one stopped";
             let remedy = match problem.remedy.as_str() {
@@ -601,19 +635,25 @@ impl Job {
     }
 
     /// Whether the receiver has, or will have when it is back, a part to go on from.
-    fn is_worth_keeping(&self, push: &Push, problem: &Problem) -> bool {
+    fn is_worth_keeping(&self, push: &Push, problem: &Problem, next: Next) -> bool {
         if !self.begun || !self.is_resumable(push) {
             return false;
         }
         let Some(trail) = &self.trail else {
             return false;
         };
-        match problem.kind {
+        match (next, problem.kind) {
             // It waits there for us.
-            Kind::Unreachable | Kind::Cancelled => !trail.known().is_empty(),
-            // What it had applied is void; its checkpoint may not be.
-            Kind::Failed => trail.last_checkpoint() > 0,
-            Kind::Usage | Kind::Refused => false,
+            (Next::Later, _) | (_, Kind::Unreachable | Kind::Cancelled) => {
+                !trail.known().is_empty()
+            }
+            // What it had applied is void; its checkpoint may not be. Where there is a mark there may be
+            // one, told of or not.
+            (_, Kind::Failed) => {
+                let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
+                checkpoint || self.resumed_at.is_some() || self.origin == Origin::Interrupted
+            }
+            (_, Kind::Usage | Kind::Refused) => false,
         }
     }
 

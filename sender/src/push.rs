@@ -42,7 +42,8 @@ use crate::release::Release;
 use crate::renewal;
 use crate::report::Report;
 use crate::resume::{self, Interrupted};
-use crate::retry::Patience;
+use crate::retention;
+use crate::retry::{self, Next, Patience};
 use crate::running::Running;
 use crate::sender::Sender;
 use crate::settle;
@@ -74,6 +75,15 @@ pub(crate) struct Subject {
     pub(crate) taken_at: i64,
     /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
     pub(crate) record: Option<Record>,
+}
+
+/// What the receiver is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To push: what turns out to be of no use goes.
+    Push,
+    /// To look: nothing goes.
+    Look,
 }
 
 /// What all stages of one push share.
@@ -124,6 +134,7 @@ pub async fn run(
         );
         match begun.await {
             Ok(push) => break Ok(push),
+            Err(problem) if retry::after_problem(&problem) != Next::Later => break Err(problem),
             Err(problem) => {
                 if let Err(problem) = patience.wait(problem, &running, &told).await {
                     break Err(problem);
@@ -254,8 +265,17 @@ impl Push {
 
     /// Dials the receiver again.
     pub(crate) async fn reconnect(&mut self) -> Result<(), Problem> {
+        let link = connect(&self.sender, &self.running.receiver, &self.running).await?;
+        if link.receiver() != self.link.receiver() {
+            // What this push has sent, and will note as acknowledged, is the other's.
+            let message = format!(
+                "`{}` was paired with another receiver while the push was under way",
+                self.running.receiver
+            );
+            return Err(Problem::new(Kind::Failed, message).remedy("push again"));
+        }
         self.wire_before += self.link.wire_bytes();
-        self.link = connect(&self.sender, &self.running.receiver, &self.running).await?;
+        self.link = link;
         Ok(())
     }
 
@@ -321,8 +341,9 @@ impl Push {
         if request.wish != Wish::Auto || self.engine != Engine::Sendshot {
             return Ok(None);
         }
-        let (state, id, receiver) = (Arc::clone(&self.state), volume.key.id, self.link.receiver());
-        blocking("resume", move || resume::find(&state, id, receiver))
+        let state = Arc::clone(&self.state);
+        let chain = (self.sender.id(), volume.key.id, self.link.receiver());
+        blocking("resume", move || resume::find(&state, chain))
             .await?
             .map_err(|e| Problem::local_io(JOURNAL, &e))
     }
@@ -331,14 +352,14 @@ impl Push {
     /// What the receiver may have committed stays until it has told.
     async fn let_go_of_interrupted(&self) -> Result<(), Problem> {
         let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
-        let (volume, receiver) = (self.key.id, self.link.receiver());
+        let chain = (self.sender.id(), self.key.id, self.link.receiver());
         let work = move || -> std::io::Result<()> {
             for record in journal::records(state.pushes())? {
-                let mine = record.volume == volume && record.receiver == receiver;
+                let mine = retention::chain(&record) == chain;
                 let unfinished = record.state == State::Sending && resume::is_resumable(&record);
                 if mine && unfinished && !sender.table().contains(record.push) {
                     tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
-                    sender.take_trail(record.push);
+                    sender.take_memory(record.push);
                     prune::let_go(&state, &record)?;
                 }
             }
@@ -370,6 +391,7 @@ impl Push {
     pub(crate) async fn negotiate(
         &mut self,
         resuming: Option<&Record>,
+        purpose: Purpose,
     ) -> Result<Inventory, Problem> {
         let transfer = resuming.and_then(|record| Some(record.transfer.as_ref()?.id));
         let inventory = tokio::select! {
@@ -387,7 +409,7 @@ impl Push {
         let sender = Arc::clone(&self.sender);
         blocking("settle", move || {
             let running = |push| sender.table().contains(push);
-            settle::acknowledgements(&state, volume, receiver, &inventory, running)
+            settle::acknowledgements(&state, (volume, receiver), &inventory, purpose, running)
                 .map(|()| inventory)
         })
         .await?

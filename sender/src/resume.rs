@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sendshot_engine::Sendshot;
-use sendshot_model::{ReceiverId, TransferId, VolumeId, human};
+use sendshot_model::{ReceiverId, SenderId, TransferId, VolumeId, human};
 use sendshot_proto::resume::{Partial, Point};
 use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Info};
@@ -15,7 +15,7 @@ use crate::journal::{self, Record, State, Transferring};
 use crate::plan::{Local, Parent, Plan};
 use crate::retention;
 use crate::state_subvolume::StateSubvolume;
-use crate::trail::{Trail, Waypoint};
+use crate::trail::{Memory, Trail, Waypoint};
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,11 +124,10 @@ impl Interrupted {
 /// The kernel's, for reading the journal.
 pub fn find(
     state: &StateSubvolume,
-    volume: VolumeId,
-    receiver: ReceiverId,
+    chain: (SenderId, VolumeId, ReceiverId),
 ) -> io::Result<Option<Interrupted>> {
     let mut records = journal::records(state.pushes())?;
-    records.retain(|r| r.volume == volume && r.receiver == receiver && is_resumable(r));
+    records.retain(|record| retention::chain(record) == chain && is_resumable(record));
     records.sort_by_key(retention::age_order);
     while let Some(record) = records.pop() {
         match open(state, record) {
@@ -194,7 +193,7 @@ fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
 /// # Errors
 /// The kernel's.
 pub fn trail(state: &StateSubvolume, record: &Record) -> io::Result<Trail> {
-    Trail::open(state.pushes(), record.push)
+    Trail::open(state.pushes(), record.push, Memory::default())
 }
 
 #[cfg(test)]

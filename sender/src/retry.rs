@@ -30,6 +30,8 @@ pub enum Next {
     Negotiate,
     /// Send the same state again from the start: what was sent of it is void.
     Afresh,
+    /// Tell the user, and keep nothing: this state can never be sent.
+    Hopeless,
     /// Tell the user.
     Never,
 }
@@ -53,7 +55,16 @@ pub fn after(error: &transfer::Error) -> Next {
         transfer::Error::Generate(generate::Error::Engine(
             sendshot_engine::stream::Error::Diverged { .. },
         )) => Next::Afresh,
-        transfer::Error::Generate(_)
+        // Whoever tells of a file that cannot be read wants another state sent, without it.
+        transfer::Error::Generate(
+            generate::Error::Engine(_)
+            | generate::Error::Send(_)
+            | generate::Error::Read(_)
+            | generate::Error::Verify(_),
+        ) => Next::Hopeless,
+        transfer::Error::Generate(
+            generate::Error::Start(_) | generate::Error::Died | generate::Error::Cancelled,
+        )
         | transfer::Error::Nonsense(_)
         | transfer::Error::Record(_)
         | transfer::Error::Cancelled => Next::Never,
@@ -113,19 +124,16 @@ impl Patience {
         (now < until).then(|| wait.min(until - now))
     }
 
-    /// Waits, if there is to be another attempt after `problem`.
+    /// Waits before the next attempt after `problem`, which can pass.
     ///
     /// # Errors
-    /// The problem if there is to be none, or that the user cancelled it.
+    /// The problem if there is to be no further attempt, or that the user cancelled it.
     pub async fn wait(
         &mut self,
         problem: Problem,
         running: &Running,
         listener: &Listener,
     ) -> Result<(), Problem> {
-        if after_problem(&problem) != Next::Later {
-            return Err(problem);
-        }
         let Some(wait) = self.next(Instant::now()) else {
             return Err(problem);
         };

@@ -76,6 +76,8 @@ impl Running {
 
     /// Notes how far the receiver is.
     pub fn applied(&self, offset: u64) {
+        // It cannot have more than it was sent, whatever it says.
+        let offset = offset.min(self.stream_bytes.load(Ordering::Relaxed));
         self.applied_bytes.store(offset, Ordering::Relaxed);
     }
 

@@ -28,7 +28,7 @@ use crate::push::{self, Request};
 use crate::release;
 use crate::report::Report;
 use crate::running::{Place, Running, Table};
-use crate::trail::Trail;
+use crate::trail::Memory;
 use crate::volume;
 use crate::volume_ids::VolumeIds;
 
@@ -72,7 +72,7 @@ pub struct Sender {
     /// Whether a push may have broken off that keeps its snapshot.
     interrupted: AtomicBool,
     /// What is known of the streams of such pushes, beyond their marks.
-    trails: std::sync::Mutex<HashMap<PushId, Arc<Trail>>>,
+    memories: std::sync::Mutex<HashMap<PushId, Memory>>,
     stop: CancellationToken,
     pushes: TaskTracker,
 }
@@ -94,7 +94,7 @@ impl Sender {
             table: Table::default(),
             letting_go: Arc::default(),
             interrupted: AtomicBool::new(true),
-            trails: std::sync::Mutex::default(),
+            memories: std::sync::Mutex::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -168,17 +168,17 @@ impl Sender {
     }
 
     /// Keeps what is known of a stream that broke off until it is taken up or let go.
-    pub fn keep_trail(&self, push: PushId, trail: Arc<Trail>) {
-        self.trails().insert(push, trail);
+    pub fn keep_memory(&self, push: PushId, memory: Memory) {
+        self.memories().insert(push, memory);
     }
 
     /// What is known of the stream of a push beyond its marks.
-    pub fn take_trail(&self, push: PushId) -> Option<Arc<Trail>> {
-        self.trails().remove(&push)
+    pub fn take_memory(&self, push: PushId) -> Memory {
+        self.memories().remove(&push).unwrap_or_default()
     }
 
-    fn trails(&self) -> std::sync::MutexGuard<'_, HashMap<PushId, Arc<Trail>>> {
-        self.trails.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memories(&self) -> std::sync::MutexGuard<'_, HashMap<PushId, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there may be such a push; there is none from now on, unless it is noted again.

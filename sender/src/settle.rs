@@ -15,6 +15,7 @@ use sendshot_sys::durable;
 use crate::engine::Engine;
 use crate::journal::{self, Record, State};
 use crate::prune;
+use crate::push::Purpose;
 use crate::resume;
 use crate::state_subvolume::StateSubvolume;
 use crate::trail;
@@ -51,7 +52,7 @@ pub fn leftovers(
             continue;
         };
         release_what_has_a_sendshot(state, &record, sender);
-        if at_start(&record, sender) != Verdict::Drop {
+        if at_start(&record, sender) != Verdict::Drop && !is_half_gone(state, &record, sender) {
             continue;
         }
         match prune::let_go(state, &record) {
@@ -78,9 +79,9 @@ pub fn leftovers(
 /// The kernel's.
 pub fn acknowledgements(
     state: &StateSubvolume,
-    volume: VolumeId,
-    receiver: ReceiverId,
+    (volume, receiver): (VolumeId, ReceiverId),
     inventory: &Inventory,
+    purpose: Purpose,
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<()> {
     for mut record in journal::records(state.pushes())? {
@@ -89,6 +90,7 @@ pub fn acknowledgements(
         }
         match after_inventory(&record, inventory) {
             Verdict::Keep => {}
+            Verdict::Drop if purpose == Purpose::Look => {}
             Verdict::Drop => prune::let_go(state, &record)?,
             Verdict::Acknowledge => {
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
@@ -118,6 +120,13 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     if let Err(e) = released {
         tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
     }
+}
+
+/// A crash while an interrupted push was let go leaves a record that nothing can be resumed of.
+fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bool {
+    let snapshot = durable::open_dir(state.snapshots(), &record.snapshot_name());
+    let gone = matches!(snapshot, Err(e) if e.kind() == io::ErrorKind::NotFound);
+    record.state == State::Sending && record.sender == sender && gone
 }
 
 /// For a record whose push is not running.

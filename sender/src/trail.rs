@@ -35,6 +35,9 @@ const CHECKED: usize = 72;
 /// hold 20 MiB at most; a segment is seldom below 256 KiB.)
 const RECENT: usize = 1024;
 
+/// Marks that are kept: the receiver's last checkpoint lies at one of the newest few.
+const MOST_MARKS: usize = 4096;
+
 /// How many times a receiver's distance between checkpoints is to be marked: it takes one at the
 /// first mark behind that distance.
 const MARKS_PER_CHECKPOINT: u64 = 4;
@@ -98,8 +101,18 @@ struct State {
     recent: VecDeque<Waypoint>,
     marks: Vec<Waypoint>,
     file: Option<File>,
+    /// Whether the file must be written anew before anything is added: its end may be torn, or it is long.
+    stale: bool,
     policy: CheckpointPolicy,
     last_mark: (u64, Instant),
+    checkpoint: u64,
+}
+
+/// What is known of a stream that broke off, beyond its marks, as long as this process lives. It holds no
+/// descriptor: the disk can be unplugged meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    recent: VecDeque<Waypoint>,
     checkpoint: u64,
 }
 
@@ -109,23 +122,31 @@ pub fn file_name(push: PushId) -> OsString {
 }
 
 impl Trail {
-    /// The log of a push in the journal's directory, with the marks that are there.
+    /// The log of a push in the journal's directory, with the marks that are there, and what this process
+    /// remembers besides. Marks that cannot be read are none.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open(pushes: impl AsFd, push: PushId) -> io::Result<Self> {
+    pub fn open(pushes: impl AsFd, push: PushId, memory: Memory) -> io::Result<Self> {
         let name = file_name(push);
-        let marks = durable::read_at(&pushes, &name)?.map_or_else(Vec::new, |bytes| parse(&bytes));
+        let marks = match durable::read_at(&pushes, &name) {
+            Ok(bytes) => bytes.map_or_else(Vec::new, |bytes| parse(&bytes)),
+            Err(e) => {
+                tracing::info!(%push, "its marks cannot be read: {e}");
+                Vec::new()
+            }
+        };
         Ok(Self {
             pushes: pushes.as_fd().try_clone_to_owned()?,
             name,
             state: Mutex::new(State {
-                recent: VecDeque::new(),
+                recent: memory.recent,
                 marks,
                 file: None,
+                stale: true,
                 policy: CheckpointPolicy::default(),
                 last_mark: (0, Instant::now()),
-                checkpoint: 0,
+                checkpoint: memory.checkpoint,
             }),
         })
     }
@@ -134,6 +155,15 @@ impl Trail {
     pub fn known(&self) -> Vec<Waypoint> {
         let state = self.lock();
         state.recent.iter().chain(&state.marks).copied().collect()
+    }
+
+    /// What is known besides the marks.
+    pub fn memory(&self) -> Memory {
+        let state = self.lock();
+        Memory {
+            recent: state.recent.clone(),
+            checkpoint: state.checkpoint,
+        }
     }
 
     /// The last place that is known after a crash; 0 if there is none.
@@ -155,12 +185,16 @@ impl Trail {
         state.policy = policy;
         state.last_mark = (offset, Instant::now());
         state.checkpoint = state.checkpoint.min(offset);
-        state.file = None;
-        if state.marks.is_empty() {
-            return durable::remove_at(&self.pushes, &self.name);
+        (state.file, state.stale) = (None, true);
+        match state.marks.as_slice() {
+            [] => durable::remove_at(&self.pushes, &self.name),
+            marks => self.rewrite(marks),
         }
+    }
+
+    fn rewrite(&self, marks: &[Waypoint]) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(state.marks.iter().flat_map(|mark| mark.to_bytes()));
+        bytes.extend(marks.iter().flat_map(|mark| mark.to_bytes()));
         durable::write_at(&self.pushes, &self.name, &bytes, durable::PRIVATE)
     }
 
@@ -180,7 +214,6 @@ impl Trail {
         state.last_mark = (waypoint.place.offset, Instant::now());
         match self.write(&mut state, waypoint) {
             Ok(()) => {
-                state.marks.push(waypoint);
                 crash::point("mark-written");
                 Mark::Durable
             }
@@ -189,31 +222,39 @@ impl Trail {
                     offset = waypoint.place.offset,
                     "a mark to resume from is not kept: {e}"
                 );
-                state.file = None;
+                // What is behind a torn end would not be found.
+                (state.file, state.stale) = (None, true);
                 Mark::None
             }
         }
     }
 
     fn write(&self, state: &mut State, waypoint: Waypoint) -> io::Result<()> {
+        if state.stale || state.marks.len() >= MOST_MARKS {
+            let superfluous = match state.marks.len() {
+                few if few < MOST_MARKS => 0,
+                many => many - MOST_MARKS / 2,
+            };
+            let kept = state.marks.get(superfluous..).unwrap_or_default();
+            let marks = [kept, &[waypoint]].concat();
+            self.rewrite(&marks)?;
+            (state.marks, state.file, state.stale) = (marks, None, false);
+            return Ok(());
+        }
         let file = match &mut state.file {
             Some(file) => file,
             none => none.insert(self.open_file()?),
         };
         file.write_all(&waypoint.to_bytes())?;
-        file.sync_data()
+        file.sync_data()?;
+        state.marks.push(waypoint);
+        Ok(())
     }
 
     fn open_file(&self) -> io::Result<File> {
-        let flags =
-            OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(durable::PRIVATE);
-        let mut file = File::from(rustix::fs::openat(&self.pushes, &self.name, flags, mode)?);
-        if file.metadata()?.len() == 0 {
-            file.write_all(MAGIC)?;
-            file.sync_all()?;
-        }
-        Ok(file)
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.pushes, &self.name, flags, Mode::empty())?;
+        Ok(File::from(file))
     }
 
     /// Notes that the receiver has a checkpoint.
@@ -274,7 +315,7 @@ mod tests {
     }
 
     fn trail(dir: &tempfile::TempDir, push: PushId) -> Trail {
-        Trail::open(File::open(dir.path()).unwrap(), push).unwrap()
+        Trail::open(File::open(dir.path()).unwrap(), push, Memory::default()).unwrap()
     }
 
     #[test]
@@ -329,6 +370,31 @@ mod tests {
         trail.restart(None, CheckpointPolicy::default()).unwrap();
         assert_eq!(trail.passed(waypoint(1 << 40)), Mark::None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn marks_are_bounded_and_the_newest_stay() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let before = trail(&dir, push);
+        before.restart(None, OFTEN).unwrap();
+        let last = 2 * MOST_MARKS as u64 + 7;
+        for offset in 1..=last {
+            assert_eq!(before.passed(waypoint(offset)), Mark::Durable);
+        }
+        let after = trail(&dir, push).known();
+        assert!(after.len() <= MOST_MARKS, "{}", after.len());
+        assert!((last - 100..=last).all(|offset| after.contains(&waypoint(offset))));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_as_good_as_none() {
+        let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
+        let file = File::create(dir.path().join(file_name(push))).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let trail = trail(&dir, push);
+        assert_eq!(trail.known(), []);
+        trail.restart(None, OFTEN).unwrap();
+        assert_eq!(trail.passed(waypoint(1)), Mark::Durable);
     }
 
     #[test]

@@ -67,15 +67,31 @@ fn fill_temporary<T, E: From<io::Error>>(
     mode: u32,
     fill: impl FnOnce(File) -> Result<(File, T), E>,
 ) -> Result<(File, T), E> {
-    let flags =
-        OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
-    let file = rustix::fs::openat(&dir, tmp, flags, mode).map_err(io::Error::from)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from)?;
+    let file = open_temporary(&dir, tmp, mode)?;
     rustix::fs::fchmod(&file, mode).map_err(io::Error::from)?;
     let (file, result) = fill(File::from(file))?;
     file.sync_all()?;
     Ok((file, result))
+}
+
+/// Opens the file alone and empty. Another writer of the same name is waited for; what it made has got its
+/// name then, and is another file.
+fn open_temporary(dir: impl AsFd, tmp: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        let file = rustix::fs::openat(&dir, tmp, flags, mode)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        let ours = rustix::fs::fstat(&file)?;
+        match rustix::fs::statat(&dir, tmp, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino) => {
+                rustix::fs::ftruncate(&file, 0)?;
+                return Ok(file);
+            }
+            Ok(_) | Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Removes what crashes in the middle of [`stream_at`] left in `dir`; returns how many files. What
@@ -282,4 +298,50 @@ fn split(path: &Path) -> io::Result<(File, &OsStr)> {
 
 fn at(path: &Path, e: io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_of_one_name_at_a_time_leave_one_of_their_files_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let bytes = vec![writer; 1000 * (1 + usize::from(writer))];
+                        write(path, &bytes, PRIVATE).unwrap();
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let Ok(found) = std::fs::read(&path) else {
+                    continue;
+                };
+                let writer = found[0];
+                assert_eq!(found, vec![writer; 1000 * (1 + usize::from(writer))]);
+            }
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_half_written_is_swept_and_what_is_being_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = File::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join(".a.json.tmp"), "half").unwrap();
+        std::fs::write(dir.path().join("b.json"), "whole").unwrap();
+        let done: Result<(), io::Error> = stream_at(&fd, OsStr::new("c"), PRIVATE, |file| {
+            assert_eq!(sweep_temporaries(&fd).unwrap(), 1);
+            Ok((file, ()))
+        });
+        done.unwrap();
+        let mut names = names(&fd).unwrap();
+        names.sort();
+        assert_eq!(names, ["b.json", "c"]);
+    }
 }
