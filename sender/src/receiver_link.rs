@@ -55,9 +55,22 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     let address = entry.address.to_string();
     let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
     let wire = WireBytes::default();
-    let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
-    let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
+    let greeted = async {
+        let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
+        let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
+        Ok((client, welcome))
+    };
+    // In TLS 1.3 a receiver refuses our certificate only now.
+    let (client, welcome) = greeted.await.map_err(|problem: Problem| {
+        let said = wire.failure().map(std::io::Error::other);
+        match said.map(|said| ConnectError::from_io(&address, &said)) {
+            Some(refused @ (ConnectError::Refused { .. } | ConnectError::Clock { .. })) => {
+                refused.into()
+            }
+            Some(_) | None => problem,
+        }
+    })?;
     tracing::debug!(receiver = %welcome.receiver, software = %welcome.software, "connected");
     Ok(Link {
         address,

@@ -1,25 +1,37 @@
-//! A connection that counts its bytes.
+//! A connection that counts its bytes, and remembers what it said when it failed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that went over a connection in both directions.
 #[derive(Debug, Clone, Default)]
-pub struct WireBytes(Arc<AtomicU64>);
+pub struct WireBytes(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    bytes: AtomicU64,
+    /// The first failure of reading, as text.
+    failure: OnceLock<String>,
+}
 
 impl WireBytes {
     /// How many so far.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the connection said when it failed. HTTP/2 does not always pass it on.
+    pub fn failure(&self) -> Option<&str> {
+        self.0.failure.get().map(String::as_str)
     }
 }
 
@@ -53,6 +65,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.bytes.add(buf.filled().len() - before);
+        if let Poll::Ready(Err(e)) = &result {
+            let _ = self.bytes.0.failure.set(e.to_string());
+        }
         result
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -24,6 +25,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// so that only a flood of so many in that time could keep it out, and not those who hold a connection
 /// open and say nothing.
 const PENDING_HANDSHAKES: usize = 256;
+
+/// How long what a peer still sends is read, after its handshake has failed.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Connections that wait for the server to take them; a few, since it takes them at once.
 const READY: usize = 16;
@@ -113,10 +117,26 @@ async fn handshake(
     addr: SocketAddr,
 ) -> Result<PeerStream, HandshakeError> {
     stream::prepare(&tcp)?;
-    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
+    let handshake = acceptor.accept(tcp).into_fallible();
+    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
-        .map_err(|_| HandshakeError::Timeout)??;
-    Ok(PeerStream::new(tls, addr)?)
+        .map_err(|_| HandshakeError::Timeout)?;
+    match tls {
+        Ok(tls) => Ok(PeerStream::new(tls, addr)?),
+        Err((error, tcp)) => {
+            let _ = tokio::time::timeout(LINGER, part(tcp)).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Closes a connection so that the peer gets the alert which says why. It has sent on meanwhile: to close
+/// with that unread would be a reset, which overtakes the alert.
+async fn part(mut tcp: TcpStream) -> io::Result<()> {
+    tcp.shutdown().await?;
+    let mut unread = [0; 4096];
+    while tcp.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 async fn pause(error: &io::Error) {

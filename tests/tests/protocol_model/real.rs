@@ -238,7 +238,8 @@ fn after(error: transfer::Error) -> (Next, Kind) {
     let next = match retry::after(&error) {
         retry::Next::Later => Next::Later,
         retry::Next::Negotiate | retry::Next::Afresh => Next::Again,
-        retry::Next::Never => Next::Never,
+        // Nothing that a receiver says or a connection does is hopeless.
+        retry::Next::Never | retry::Next::Hopeless => Next::Never,
     };
     let kind = match Problem::from(error).kind {
         problem::Kind::Unreachable | problem::Kind::Cancelled => Kind::Unreachable,
