@@ -162,6 +162,15 @@ impl Disk {
         }
     }
 
+    /// Unmounts it and mounts it again.
+    #[track_caller]
+    pub(crate) fn replug(&self) {
+        match self {
+            Self::Plain(fs) => fs.remount().unwrap(),
+            Self::Power(_) => panic!("this box is for power cuts"),
+        }
+    }
+
     /// Sees to it that what was written is there after a power cut.
     pub(crate) fn sync(&self) {
         rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();

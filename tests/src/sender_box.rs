@@ -227,6 +227,15 @@ impl SenderBox {
         self.fs.cut(|| daemon.kill_if_alive());
     }
 
+    /// Unmounts the file system and mounts it again, as who unplugs a disk does.
+    ///
+    /// # Panics
+    /// If something keeps it busy.
+    #[track_caller]
+    pub fn replug(&self) {
+        self.fs.replug();
+    }
+
     /// Has all volumes keep their last snapshot as parent, or none, and restarts the daemon.
     ///
     /// # Panics

@@ -568,3 +568,46 @@ fn given_up(boxes: &mut Linked, because: &str, first: &Value) {
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
     is_exact_and_tidy(boxes, &pushed);
 }
+
+#[test]
+fn a_push_that_broke_off_keeps_no_disk_busy_and_goes_on_when_it_is_back() {
+    let boxes = boxes(&Wanted::default());
+    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+    push.signal(rustix::process::Signal::INT);
+    push.finish().fails(1, &["cancelled"]);
+    boxes.sender.wait_until_released();
+    boxes.sender.replug();
+    let pushed = boxes.sender.push("nas2:photos");
+    assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
+    is_exact_and_tidy(&boxes, &pushed);
+}
+
+#[test]
+fn a_file_that_cannot_be_sent_is_not_tried_for_ever() {
+    // What the snapshot of the first push holds is gone from the volume when the next one begins.
+    let boxes = boxes(&Wanted::default());
+    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+    push.signal(rustix::process::Signal::INT);
+    push.finish().fails(1, &["cancelled"]);
+    delete_from_interrupted(&boxes.sender, "big3");
+    fs::remove_file(boxes.sender.photos().join("big3")).unwrap();
+    let pushed = boxes.sender.push("nas2:photos");
+    assert!(pushed["completed_first"].is_null(), "{pushed}");
+    is_exact_and_tidy(&boxes, &pushed);
+}
+
+/// Has a file of the hidden snapshot be unreadable, by not being there.
+fn delete_from_interrupted(sender: &SenderBox, name: &str) {
+    use sendshot_tests::mount::{self, Mount};
+    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
+    let snapshots = top.path().join(".sendshot/snapshots");
+    let hidden = fs::read_dir(snapshots).unwrap().next().unwrap().unwrap();
+    let path = hidden.path();
+    let set = |ro: &str| {
+        let mut btrfs = Command::new("btrfs");
+        command::run(btrfs.args(["property", "set"]).arg(&path).args(["ro", ro])).success();
+    };
+    set("false");
+    fs::remove_file(path.join(name)).unwrap();
+    set("true");
+}
