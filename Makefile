@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz torture resume sizes bench memory growth boot-test packages
+.PHONY: help build demo test check lint unit scenarios fuzz torture resume sizes bench memory growth boot-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,5 +60,8 @@ growth: packages build ## Peak memory for a million files, and for a file of fiv
 
 boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn
 	@deploy/boot-test
+
+deny: ## Licences, banned crates, sources of the dependencies; needs cargo-deny (cargo install cargo-deny)
+	$(CARGO) deny --all-features check licenses bans sources
 
 include deploy/install.mk

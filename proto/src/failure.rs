@@ -36,6 +36,8 @@ pub enum Code {
     ShuttingDown,
     /// The transfer cannot be taken up where the sender wants to.
     ResumeImpossible,
+    /// The sender has all that it may have there.
+    OverLimit,
 }
 
 /// A failure as the receiver tells it.
@@ -106,6 +108,7 @@ impl From<v1::FailureCode> for Code {
             Wire::Io => Code::Io,
             Wire::ShuttingDown => Code::ShuttingDown,
             Wire::ResumeImpossible => Code::ResumeImpossible,
+            Wire::OverLimit => Code::OverLimit,
         }
     }
 }
@@ -126,6 +129,7 @@ impl From<Code> for v1::FailureCode {
             Code::Io => Self::Io,
             Code::ShuttingDown => Self::ShuttingDown,
             Code::ResumeImpossible => Self::ResumeImpossible,
+            Code::OverLimit => Self::OverLimit,
         }
     }
 }

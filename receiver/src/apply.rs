@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use sendshot_apply::staging::Area;
 use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
+use sendshot_config::SenderPolicy;
 use sendshot_model::{CopyName, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
@@ -25,9 +26,11 @@ use tokio::sync::mpsc;
 use crate::checkpoint::Checkpoints;
 use crate::failures::{hash_mismatch, io_failure, rule_broken, session_failure};
 use crate::holdings::{self, Caller, VolumeDir};
+use crate::limits;
 use crate::partials::{self, Checkpoint, Record};
 use crate::root::Root;
 use crate::staging_host::StagingHost;
+use crate::usage;
 
 /// One push to take in.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct Work {
     pub begin: Begin,
     /// When checkpoints are taken.
     pub checkpoints: CheckpointPolicy,
+    /// What its sender may have here.
+    pub policy: SenderPolicy,
     /// What was applied before the connection broke; of another push perhaps.
     pub waiting: Option<Box<Intake>>,
 }
@@ -124,6 +129,7 @@ impl Intake {
 
     fn afresh(work: Work) -> Result<Box<Self>, Failure> {
         let root = work.root.open()?;
+        limits::check_volumes(&root, &work.caller, &work.begin.volume, &work.policy)?;
         let dir = holdings::find_or_create(&root, &work.caller, &work.begin.volume)
             .map_err(|e| io_failure("prepare the volume's directory", &e))?; // 1
         refuse_what_is_held(&dir, &work.begin)?;
@@ -133,6 +139,7 @@ impl Intake {
         checkpoints
             .forget_those(|partial| concerned(&partial.record))
             .map_err(|e| io_failure("let go of an earlier partial of the volume", &e))?;
+        limits::check_partials(checkpoints.area(), &work.caller, &work.policy)?;
         if partials::is_taken(checkpoints.area(), work.begin.transfer)
             .map_err(|e| io_failure("look for partials", &e))?
         {
@@ -243,7 +250,7 @@ impl Intake {
     pub fn take(
         &mut self,
         input: &mut mpsc::Receiver<Input>,
-        mut told: impl FnMut(Progress),
+        mut told: impl FnMut(Progress) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         loop {
             match input.blocking_recv() {
@@ -253,9 +260,9 @@ impl Intake {
                     self.place.check(&segment)?;
                     self.session.feed(&segment.data).map_err(session_failure)?;
                     self.place.passed(&segment);
-                    told(Progress::Applied(self.place.offset));
+                    told(Progress::Applied(self.place.offset))?;
                     if let Some(offset) = self.checkpoint(&segment)? {
-                        told(Progress::Checkpoint(offset));
+                        told(Progress::Checkpoint(offset))?;
                     }
                 }
                 Some(Input::Up(Up::End { length, chain })) => {
@@ -285,6 +292,8 @@ impl Intake {
     /// What is to be told to the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
         let host = self.session.finish().map_err(session_failure)?;
+        usage::note(&self.dir.fd, self.begin.uuid, self.place.offset)
+            .map_err(|e| io_failure("note the size of the copy", &e))?;
         let copy = host.commit(&self.dir, &self.name)?; // 3
         self.checkpoints.forget(); // 4
         Ok(Received {
@@ -311,6 +320,7 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::Io
         | Code::Internal
         | Code::Busy
+        | Code::OverLimit
         | Code::ShuttingDown => true,
         Code::ParentGone
         | Code::ParentUnusable

@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use crate::apply::{self, Ended, Input, Intake, Progress, Received, Work};
 use crate::holdings::Caller;
+use crate::limits;
 use crate::receiver::Receiver;
 use crate::root::Root;
 use crate::transfers::{Entered, Place};
@@ -74,7 +75,14 @@ pub async fn serve(
         }
     });
     let config = receiver.config();
+    let policy = config.policy(&caller.name);
+    if receiver.transfers().of_sender(&caller).0 > policy.max_partials.get() as usize {
+        let failure = limits::too_many_pushes(&policy);
+        let _ = answers.try_send(Ok(Down::Failure(failure).into()));
+        return Ok(answered);
+    }
     let work = Work {
+        policy,
         root: receiver.root().clone(),
         caller,
         begin,
@@ -216,7 +224,16 @@ fn run(
     mut input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
 ) -> Outcome {
-    let checkpoints = work.checkpoints;
+    let (checkpoints, policy, caller) =
+        (work.checkpoints, work.policy.clone(), work.caller.clone());
+    let left = match work.root.open() {
+        Ok(root) => limits::bytes_left(&root, &caller, &policy),
+        Err(error) => Err(error.into()),
+    };
+    let left = match left {
+        Ok(left) => left,
+        Err(failure) => return Outcome::Failed(failure),
+    };
     let mut intake = match Intake::start(work) {
         Ok(intake) => intake,
         Err(failure) => return Outcome::Failed(failure),
@@ -231,8 +248,12 @@ fn run(
         let down = match progress {
             Progress::Applied(offset) => {
                 place.applied(offset);
+                // What its other pushes have sent meanwhile counts, too.
+                if left.is_some_and(|left| place.table().of_sender(&caller).1 > left) {
+                    return Err(limits::too_many_bytes(&policy));
+                }
                 if told.elapsed() < TELL_EVERY {
-                    return;
+                    return Ok(());
                 }
                 told = Instant::now();
                 Down::Applied(offset)
@@ -240,6 +261,7 @@ fn run(
             Progress::Checkpoint(offset) => Down::Checkpoint(offset),
         };
         let _ = answers.try_send(Ok(down.into()));
+        Ok(())
     });
     match ended {
         Ok(Ended::Whole) => match intake.commit() {

@@ -148,6 +148,19 @@ impl Transfers {
             .collect()
     }
 
+    /// How many pushes of a sender run or wait, and how many bytes they have applied together.
+    pub fn of_sender(&self, caller: &Caller) -> (usize, u64) {
+        let table = self.lock();
+        let own = table.iter().filter(|(key, _)| key.0 == caller.name);
+        own.fold((0, 0), |(pushes, bytes), (_, entry)| {
+            let applied = match entry {
+                Entry::Running(running) => running.applied.load(Ordering::Relaxed),
+                Entry::Waiting(intake, _) => intake.offset(),
+            };
+            (pushes + 1, bytes + applied)
+        })
+    }
+
     /// Whether no push is running.
     pub fn is_idle(&self) -> bool {
         let table = self.lock();
@@ -207,6 +220,11 @@ fn glance(key: &Key, entry: &Entry) -> Glance {
 }
 
 impl Place {
+    /// The table it is in.
+    pub fn table(&self) -> &Transfers {
+        &self.table
+    }
+
     /// Notes how far the push is.
     pub fn applied(&self, offset: u64) {
         self.running.applied.store(offset, Ordering::Relaxed);

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_config::Address;
+use jiff::Timestamp;
+use sendshot_config::{Address, ReceiverEntry};
+use sendshot_identity::Validity;
 use sendshot_model::{PeerName, PushId, Target, VolumeRef};
 use sendshot_proto::hello::software;
 use sendshot_proto::malformed;
@@ -237,11 +239,7 @@ impl SenderControl for Control {
             last: self.0.history().all().into_iter().map(last).collect(),
             receivers: receivers
                 .into_iter()
-                .map(|(name, entry)| v1::ReceiverState {
-                    name: name.to_string(),
-                    address: entry.address.to_string(),
-                    receiver_id: entry.receiver_id.to_bytes().to_vec(),
-                })
+                .map(|(name, entry)| receiver_state(&name, &entry))
                 .collect(),
             volumes,
         }))
@@ -269,6 +267,22 @@ impl SenderControl for Control {
             },
         };
         Ok(Response::new(answer))
+    }
+}
+
+fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
+    let validity = Validity::of_pem(&entry.client_certificate);
+    let ends_soon = validity.is_some_and(|validity| validity.ends_soon(Timestamp::now()));
+    v1::ReceiverState {
+        name: name.to_string(),
+        address: entry.address.to_string(),
+        receiver_id: entry.receiver_id.to_bytes().to_vec(),
+        certificate_ends: validity.map_or(0, |validity| validity.not_after.as_second()),
+        problem: if ends_soon {
+            format!("the certificate for {name} ends: push to it, which renews it, or pair again")
+        } else {
+            String::new()
+        },
     }
 }
 

@@ -107,7 +107,7 @@ pub fn with_causes(error: &dyn Error) -> String {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let kind = match failure.code {
-            Code::Busy => Kind::Refused,
+            Code::Busy | Code::OverLimit => Kind::Refused,
             Code::ShuttingDown => Kind::Unreachable,
             Code::Internal
             | Code::ParentGone

@@ -48,6 +48,7 @@ pub fn after(error: &transfer::Error) -> Next {
             | Code::NoSpace
             | Code::ReadOnly
             | Code::RootMissing
+            | Code::OverLimit
             | Code::Io => Next::Never,
         },
         transfer::Error::Broken(problem) => after_problem(problem),

@@ -10,6 +10,7 @@ pub mod address;
 pub mod binaries;
 pub mod chain;
 pub mod changes;
+pub mod clock;
 pub mod command;
 pub mod daemon;
 pub mod equivalence;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use sendshot_tests::clock::Clock;
 use sendshot_tests::command::{Running, run, tool};
 use sendshot_tests::exact::{Reference, assert_copy, assert_exact, assert_same};
 use sendshot_tests::fill;
@@ -363,33 +364,6 @@ fn a_staging_subvolume_deleted_in_the_middle_fails_the_push_and_no_more() {
     boxes.link.mend();
     assert_ne!(push.finish().code, 0, "a copy was made of what was gone");
     goes_on(&boxes);
-}
-
-/// A clock for a daemon that can be set while it runs.
-struct Clock(tempfile::TempDir);
-
-impl Clock {
-    fn new() -> Self {
-        let clock = Self(tempfile::tempdir().unwrap());
-        clock.set("+0");
-        clock
-    }
-
-    fn set(&self, offset: &str) {
-        fs::write(self.0.path().join("offset"), offset).unwrap();
-    }
-
-    fn of(&self, daemon: &mut sendshot_tests::daemon::Daemon) {
-        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-        assert!(Path::new(library).exists(), "this test needs libfaketime");
-        let file = self.0.path().join("offset");
-        daemon.env("LD_PRELOAD", library);
-        daemon.env("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap());
-        daemon.env("FAKETIME_NO_CACHE", "1");
-        daemon.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        daemon.stop();
-        daemon.start();
-    }
 }
 
 #[test]

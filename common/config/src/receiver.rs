@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,10 +41,34 @@ pub struct ReceiverConfig {
 }
 
 /// One table `[senders.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderPolicy {
     /// Which copies are kept.
     pub keep: Keep,
+    /// Volumes it may have here.
+    pub max_volumes: NonZeroU32,
+    /// Bytes of streams whose copies it may have here; `None` for as many as there is room for.
+    pub max_bytes: Option<u64>,
+    /// Pushes that may run or be interrupted at a time.
+    pub max_partials: NonZeroU32,
+}
+
+/// Volumes of a sender unless the file says otherwise: more than anybody configures, few enough to be
+/// listed.
+const DEFAULT_MAX_VOLUMES: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// Pushes of a sender at a time unless the file says otherwise. Each has a thread and files open.
+const DEFAULT_MAX_PARTIALS: NonZeroU32 = NonZeroU32::new(64).unwrap();
+
+impl Default for SenderPolicy {
+    fn default() -> Self {
+        Self {
+            keep: Keep::All,
+            max_volumes: DEFAULT_MAX_VOLUMES,
+            max_bytes: None,
+            max_partials: DEFAULT_MAX_PARTIALS,
+        }
+    }
 }
 
 /// Which copies of a sender are kept.
@@ -131,11 +156,23 @@ fn senders(entry: &Entry<'_>) -> Result<BTreeMap<PeerName, SenderPolicy>, Proble
 }
 
 fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
-    section.accept(&["keep"])?;
-    let keep = section
-        .get("keep")
-        .map_or(Ok(Keep::All), |entry| keep(&entry))?;
-    Ok(SenderPolicy { keep })
+    section.accept(&["keep", "max_volumes", "max_bytes", "max_partials"])?;
+    let count = |key, default| {
+        section
+            .get(key)
+            .map_or(Ok(default), |entry: Entry<'_>| entry.count())
+    };
+    Ok(SenderPolicy {
+        keep: section
+            .get("keep")
+            .map_or(Ok(Keep::All), |entry| keep(&entry))?,
+        max_volumes: count("max_volumes", DEFAULT_MAX_VOLUMES)?,
+        max_bytes: section
+            .get("max_bytes")
+            .map(|entry| entry.bytes())
+            .transpose()?,
+        max_partials: count("max_partials", DEFAULT_MAX_PARTIALS)?,
+    })
 }
 
 fn keep(entry: &Entry<'_>) -> Result<Keep, Problem> {
@@ -163,6 +200,19 @@ mod tests {
     fn the_shipped_example_is_accepted() {
         let config = parse(include_str!("../../../deploy/receiver.toml")).unwrap();
         assert_eq!(config.root, Path::new("/srv/backup"));
+    }
+
+    #[test]
+    fn a_sender_can_be_limited() {
+        let text =
+            "root = '/b'\n[senders.nas1]\nmax_volumes = 2\nmax_bytes = '2 TiB'\nmax_partials = 1\n";
+        let config = parse(text).unwrap();
+        let policy = config.policy(&"nas1".parse().unwrap());
+        assert_eq!(policy.max_volumes.get(), 2);
+        assert_eq!(policy.max_bytes, Some(2 << 40));
+        assert_eq!(policy.max_partials.get(), 1);
+        let other = config.policy(&"nas2".parse().unwrap());
+        assert_eq!((other.max_volumes.get(), other.max_bytes), (1000, None));
     }
 
     #[test]

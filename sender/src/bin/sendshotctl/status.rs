@@ -56,6 +56,8 @@ struct ReceiverJson {
     name: String,
     address: String,
     receiver_id: String,
+    certificate_ends: Option<String>,
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +104,8 @@ fn json(answer: StatusResponse) -> StatusJson {
                 name: receiver.name,
                 address: receiver.address,
                 receiver_id: output::uuid(&receiver.receiver_id),
+                certificate_ends: output::time_json(receiver.certificate_ends),
+                problem: Some(receiver.problem).filter(|problem| !problem.is_empty()),
             })
             .collect(),
         volumes: answer
@@ -175,11 +179,19 @@ fn text(status: &StatusJson) -> String {
     );
     section(
         "Receivers",
-        &["name", "address", "id"],
+        &["name", "address", "id", "note"],
         status
             .receivers
             .iter()
-            .map(|r| vec![r.name.clone(), r.address.clone(), r.receiver_id.clone()])
+            .map(|r| {
+                let note = r.problem.clone().unwrap_or_default();
+                vec![
+                    r.name.clone(),
+                    r.address.clone(),
+                    r.receiver_id.clone(),
+                    note,
+                ]
+            })
             .collect(),
         "none is paired; begin with `sendshotctl pair HOST`",
     );

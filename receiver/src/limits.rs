@@ -1,0 +1,116 @@
+//! What a sender may take up, by its administrator's word and our own count: one that was taken over runs
+//! into its own limits, not into other senders' space.
+
+use std::os::fd::AsFd;
+
+use sendshot_config::SenderPolicy;
+use sendshot_model::human;
+use sendshot_proto::failure::{Code, Failure};
+use sendshot_proto::inventory::VolumeKey;
+
+use crate::failures::io_failure;
+use crate::holdings::{self, Caller};
+use crate::partials;
+use crate::usage;
+
+/// Refuses a volume that would be one too many.
+///
+/// # Errors
+/// What is to be told to the sender.
+pub(crate) fn check_volumes(
+    root: impl AsFd,
+    caller: &Caller,
+    volume: &VolumeKey,
+    policy: &SenderPolicy,
+) -> Result<(), Failure> {
+    let failed = |e| io_failure("count the volumes of the sender", &e);
+    if holdings::find(&root, caller, volume)
+        .map_err(failed)?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let all = holdings::all(&root).map_err(failed)?;
+    let there = all
+        .iter()
+        .filter(|(sender, ..)| *sender == caller.name.as_str());
+    if there.count() < policy.max_volumes.get() as usize {
+        return Ok(());
+    }
+    Err(over(
+        format!("it has {} volumes here", policy.max_volumes),
+        "max_volumes",
+    ))
+}
+
+/// Refuses a push that would be one too many to be kept when it breaks off.
+///
+/// # Errors
+/// What is to be told to the sender.
+pub(crate) fn check_partials(
+    area: impl AsFd,
+    caller: &Caller,
+    policy: &SenderPolicy,
+) -> Result<(), Failure> {
+    let all =
+        partials::all(area).map_err(|e| io_failure("count the partials of the sender", &e))?;
+    let there = all
+        .iter()
+        .filter(|partial| partial.record.sender_name == caller.name);
+    if there.count() < policy.max_partials.get() as usize {
+        return Ok(());
+    }
+    Err(over(
+        format!("{} pushes of it are interrupted here", policy.max_partials),
+        "max_partials",
+    ))
+}
+
+/// Bytes that a sender may still send, by the copies it has; `None` if there is no limit.
+///
+/// # Errors
+/// What is to be told to the sender.
+pub(crate) fn bytes_left(
+    root: impl AsFd,
+    caller: &Caller,
+    policy: &SenderPolicy,
+) -> Result<Option<u64>, Failure> {
+    let Some(most) = policy.max_bytes else {
+        return Ok(None);
+    };
+    let failed = |e| io_failure("count what the sender has here", &e);
+    let mut used: u64 = 0;
+    for (sender, _, dir) in holdings::all(&root).map_err(failed)? {
+        if sender == caller.name.as_str() {
+            used = used.saturating_add(usage::of(&dir).map_err(failed)?);
+        }
+    }
+    Ok(Some(most.saturating_sub(used)))
+}
+
+/// A push that has sent more than its sender may have.
+pub(crate) fn too_many_bytes(policy: &SenderPolicy) -> Failure {
+    let most = human::bytes_human(policy.max_bytes.unwrap_or(0));
+    over(format!("it has {most} here, with this push"), "max_bytes")
+}
+
+/// The sender has too many pushes at a time.
+pub(crate) fn too_many_pushes(policy: &SenderPolicy) -> Failure {
+    over(
+        format!(
+            "{} pushes of it are running or waiting here",
+            policy.max_partials
+        ),
+        "max_partials",
+    )
+}
+
+fn over(what: String, key: &str) -> Failure {
+    Failure::new(
+        Code::OverLimit,
+        format!("the sender has all that it may have: {what}"),
+        format!(
+            "ask the receiver's administrator: `{key}` of this sender in receiver.toml, or copies that can go"
+        ),
+    )
+}
