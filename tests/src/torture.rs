@@ -17,6 +17,7 @@ mod volume;
 mod world;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -26,6 +27,19 @@ pub use table::Table;
 
 use life::Life;
 use pool::Pool;
+
+/// Set when whoever started it wants no more.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Has a run end as soon as its boxes are put away.
+pub fn stop() {
+    STOPPED.store(true, Ordering::Relaxed);
+}
+
+/// Whether nothing further is to be begun.
+fn is_over(end: Option<Instant>) -> bool {
+    STOPPED.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end)
+}
 
 /// Runs it; returns what happened.
 ///
@@ -56,7 +70,7 @@ pub fn run(options: &Options) -> Table {
 
 /// Lives one life after the other.
 fn work(pool: &Mutex<Pool>, table: &Mutex<Table>, end: Option<Instant>) {
-    while end.is_none_or(|end| Instant::now() < end) {
+    while !is_over(end) {
         let life: Option<Life> = pool.lock().unwrap().take();
         let Some(life) = life else { return };
         let again = life.live(table, end);

@@ -5,10 +5,24 @@ use std::process::ExitCode;
 use sendshot_tests::torture::{self, Options};
 
 fn main() -> ExitCode {
+    end_by_ctrl_c();
     let table = torture::run(&Options::from_environment());
     println!("{table}");
     match table.failed() {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Ctrl-C ends it when what is under way is put away; the daemons get it, too, so that this one fails.
+fn end_by_ctrl_c() {
+    std::thread::spawn(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if let Ok(runtime) = runtime.enable_all().build()
+            && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
+        {
+            eprintln!("ending; what is under way is put away first");
+            torture::stop();
+        }
+    });
 }

@@ -41,7 +41,7 @@ impl Life {
         };
         let mut again = Vec::new();
         for (number, kind) in self.kinds.iter().enumerate() {
-            if end.is_some_and(|end| Instant::now() >= end) {
+            if super::is_over(end) {
                 again.extend(&self.kinds[number..]);
                 break;
             }
