@@ -187,11 +187,8 @@ fn describe(state: &StateSubvolume, record: &Record, keep: i64) -> v1::Interrupt
 
 #[cfg(test)]
 mod tests {
-    use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
-
     use super::*;
-    use crate::engine::Engine;
-    use crate::journal::Intent;
+    use crate::retention;
 
     const LIMITS: Limits = Limits {
         keep: Duration::from_secs(100),
@@ -203,16 +200,10 @@ mod tests {
     };
 
     fn taken_at(taken_at: i64) -> Record {
-        Record::new(Intent {
-            sender: SenderId::generate(),
-            volume: VolumeId::generate(),
-            volume_name: "photos".parse().unwrap(),
-            receiver: ReceiverId::generate(),
-            receiver_name: "nas2".parse().unwrap(),
-            push: PushId::generate(),
+        Record {
             taken_at,
-            engine: Engine::Sendshot,
-        })
+            ..retention::tests::record()
+        }
     }
 
     fn at(second: i64) -> Timestamp {

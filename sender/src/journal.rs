@@ -232,16 +232,7 @@ mod tests {
 
     #[test]
     fn a_record_from_before_there_were_two_engines_is_the_kernels() {
-        let record = Record::new(Intent {
-            sender: SenderId::generate(),
-            volume: VolumeId::generate(),
-            volume_name: "photos".parse().unwrap(),
-            receiver: ReceiverId::generate(),
-            receiver_name: "nas2".parse().unwrap(),
-            push: PushId::generate(),
-            taken_at: 0,
-            engine: Engine::Sendshot,
-        });
+        let record = crate::retention::tests::record();
         let mut old = serde_json::to_value(&record).unwrap();
         old.as_object_mut().unwrap().remove("engine");
         let read: Record = serde_json::from_value(old).unwrap();

@@ -156,21 +156,13 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Intent, SnapshotId};
+    use crate::journal::{SnapshotId, Transferring};
+    use crate::retention;
+    use sendshot_model::TransferId;
     use sendshot_proto::inventory::HeldCopy;
     use uuid::Uuid;
 
     fn record(state: State) -> Record {
-        let fresh = Record::new(Intent {
-            sender: SenderId::generate(),
-            volume: VolumeId::generate(),
-            volume_name: "photos".parse().unwrap(),
-            receiver: ReceiverId::generate(),
-            receiver_name: "nas2".parse().unwrap(),
-            push: PushId::generate(),
-            taken_at: 0,
-            engine: Engine::Kernel,
-        });
         let snapshot = Some(SnapshotId {
             uuid: Uuid::from_u128(7),
             otransid: 1,
@@ -178,8 +170,34 @@ mod tests {
         Record {
             state,
             snapshot,
-            ..fresh
+            ..retention::tests::record()
         }
+    }
+
+    #[test]
+    fn what_can_be_resumed_is_kept_at_start_and_not_what_never_began() {
+        let never_began = record(State::Sending);
+        assert_eq!(at_start(&never_began, never_began.sender), Verdict::Drop);
+        let transfer = Some(Transferring {
+            id: TransferId::generate(),
+            stream_version: 2,
+            parent: None,
+            reason: String::new(),
+        });
+        let began = Record {
+            transfer: transfer.clone(),
+            ..never_began.clone()
+        };
+        assert_eq!(at_start(&began, began.sender), Verdict::Keep);
+        let by_the_kernel = Record {
+            engine: Engine::Kernel,
+            transfer,
+            ..never_began
+        };
+        assert_eq!(
+            at_start(&by_the_kernel, by_the_kernel.sender),
+            Verdict::Drop
+        );
     }
 
     fn held(uuid: u128) -> Inventory {

@@ -6,7 +6,7 @@ use sendshot_stream::{Command, Encoder};
 
 use crate::diff::{Sink, Step, Version, diff};
 use crate::file::Sendshot;
-use crate::stream::{Error, chunk, version};
+use crate::stream::{Error, chunk, encoded_head, version};
 
 /// Paths that a tally keeps apart at the least: what one path costs is found in several places of a
 /// stream, so one that seems small at first can still turn out large.
@@ -116,17 +116,7 @@ impl Sink for Counter {
                 Ok(())
             }
             Step::Encoded { path, extent, len } => {
-                let command = Command::EncodedWrite {
-                    path,
-                    offset: extent.offset,
-                    unencoded_file_len: len,
-                    unencoded_len: extent.ram_bytes,
-                    unencoded_offset: extent.disk_offset,
-                    compression: 1,
-                    encryption: 0,
-                    data: b"",
-                };
-                self.count(&command, extent.disk_len)
+                self.count(&encoded_head(path, &extent, len), extent.disk_len)
             }
             Step::Check { .. } | Step::Hash { .. } => Ok(()),
         }

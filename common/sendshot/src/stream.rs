@@ -271,16 +271,7 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
     /// The extent as it is stored, if the kernel gives just that; else its data.
     fn encoded(&mut self, path: &[u8], extent: &Extent, len: u64) -> Result<(), Error> {
         if let Some(from) = self.from {
-            let command = Command::EncodedWrite {
-                path,
-                offset: extent.offset,
-                unencoded_file_len: len,
-                unencoded_len: extent.ram_bytes,
-                unencoded_offset: extent.disk_offset,
-                compression: 1,
-                encryption: 0,
-                data: b"",
-            };
+            let command = encoded_head(path, extent, len);
             self.skeleton.encoded(path, extent.offset, extent.disk_len);
             return self.pass_data(&command, from, extent.disk_len);
         }
@@ -342,6 +333,20 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
             self.flush()?;
         }
         Ok(())
+    }
+}
+
+/// An encoded write without its data: as long as the real one is without it.
+pub(crate) fn encoded_head<'a>(path: &'a [u8], extent: &Extent, len: u64) -> Command<'a> {
+    Command::EncodedWrite {
+        path,
+        offset: extent.offset,
+        unencoded_file_len: len,
+        unencoded_len: extent.ram_bytes,
+        unencoded_offset: extent.disk_offset,
+        compression: 1,
+        encryption: 0,
+        data: b"",
     }
 }
 
