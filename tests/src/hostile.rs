@@ -1,6 +1,8 @@
 //! Streams and pushes of a sender that means harm, and a watch over what they must not touch.
 
+#[allow(missing_docs, reason = "numbers, named as in the format")]
 pub mod frame;
+pub mod pushes;
 pub mod scene;
 pub mod sender;
 pub mod trick;

@@ -7,6 +7,7 @@ use std::process::Command as Program;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -17,6 +18,7 @@ use crate::binaries;
 use crate::command::{run, tool};
 use crate::exact::assert_exact;
 use crate::fill;
+use crate::hostile::pushes::PushTrick;
 use crate::hostile::sender::{self, Answer, HostileSender, Then};
 use crate::hostile::trick::{Held, SECRET, SECRET_LEN, mkdir, mkfile, symlink};
 use crate::hostile::watch::Watch;
@@ -32,6 +34,9 @@ pub const VOLUME_ID: [u8; 16] = [0x5e; 16];
 
 /// How long what a transfer leaves in staging may take to go.
 const CLEANING: Duration = Duration::from_secs(10);
+
+/// What neither the daemon nor a program may ever hold, in bytes.
+const MEMORY: u64 = 128 << 20;
 
 /// Seconds that a program may take for a stream.
 const DEADLINE: &str = "60";
@@ -213,6 +218,29 @@ impl Scene {
         println!("  {daemon:?} {:?}", started.elapsed());
     }
 
+    /// Plays a trick with the daemon, and looks.
+    pub fn play_push(&mut self, trick: &PushTrick) {
+        let world = self.world();
+        let answer = self.hostile.push((trick.messages)(&world), trick.then);
+        if matches!(trick.then, Then::HangUp(_)) {
+            let fine = matches!(answer, Answer::Silence | Answer::Status(_));
+            println!("{}: {answer:?}", trick.name);
+            if !fine {
+                self.problems.push(format!("{}: {answer:?}", trick.name));
+            }
+        } else {
+            self.judge(trick.name, trick.expect == Expect::Harmless, &answer);
+        }
+        // A volume that is new gets a directory of its own.
+        let may_begin = trick.expect == Expect::Harmless;
+        let own = self.root().join("nas1");
+        let (itself, below) = (format!("{own:?} was"), own.join("").display().to_string());
+        self.look_but(trick.name, |change| {
+            let new = change.starts_with(&format!("\"{below}")) && change.contains(" is new");
+            may_begin && (new || change.starts_with(&itself))
+        });
+    }
+
     /// Whether an answer is what was to come.
     pub fn judge(&mut self, what: &str, may_commit: bool, answer: &Answer) {
         let fine = match answer {
@@ -298,7 +326,11 @@ impl Scene {
         self.push_honestly();
         let peak = self.boxes.receiver.daemon.peak_memory();
         println!("the daemon held {peak} bytes at most");
-        assert!(peak < 128 << 20, "the daemon held {peak} bytes");
+        assert!(peak < MEMORY, "the daemon held {peak} bytes");
+        let programs = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss();
+        let programs = u64::try_from(programs).unwrap() * 1024;
+        println!("no program held more than {programs} bytes");
+        assert!(programs < MEMORY, "a program held {programs} bytes");
         let undeclared = self.boxes.receiver.daemon.undeclared();
         self.problems.extend(undeclared);
         assert!(

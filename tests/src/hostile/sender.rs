@@ -7,12 +7,12 @@ use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::transfer_up::Message as Up;
 use sendshot_proto::v1::{
-    Accepted, Begin, Committed, End, Failure, HelloRequest, InventoryRequest, InventoryResponse,
-    Segment, TransferUp,
+    Begin, Committed, End, Failure, HelloRequest, InventoryRequest, InventoryResponse, Segment,
+    TransferUp,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -50,7 +50,7 @@ pub enum Then {
     Wait,
     /// Close this direction, and wait for the answer.
     Close,
-    /// Say nothing more for a moment, and hang up.
+    /// Say nothing more for a moment, and cut the connection.
     HangUp(Duration),
 }
 
@@ -59,6 +59,7 @@ pub enum Then {
 pub struct HostileSender {
     runtime: Runtime,
     client: ReplicationClient<Channel>,
+    stolen: Stolen,
 }
 
 impl HostileSender {
@@ -69,25 +70,13 @@ impl HostileSender {
     #[track_caller]
     pub fn connect(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
         let stolen = Stolen::from(sender, receiver, name);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let client = runtime.block_on(async {
-            let mut client = stolen.dial().await.unwrap();
-            let hello = HelloRequest {
-                version_min: 1,
-                version_max: 1,
-                features: vec!["resume".into(), "stream-v2".into()],
-                software: "hostile".into(),
-                receiver_id: Vec::new(),
-            };
-            client.hello(hello).await.unwrap();
-            // Bigger messages than are allowed are to be sent.
-            client.max_encoding_message_size(64 << 20)
-        });
-        Self { runtime, client }
+        let runtime = runtime();
+        let client = runtime.block_on(greeted(&stolen));
+        Self {
+            runtime,
+            client,
+            stolen,
+        }
     }
 
     /// Asks what is held of a volume.
@@ -101,59 +90,122 @@ impl HostileSender {
     }
 
     /// Says these messages without waiting for an answer in between, and then hears the answer.
-    pub fn push(&self, messages: Vec<Up>, then: Then) -> Answer {
-        self.push_accepted(messages, then).0
+    pub fn push(&self, messages: Vec<TransferUp>, then: Then) -> Answer {
+        self.push_pausing(messages, then, Duration::ZERO)
     }
 
-    /// The same, and what the receiver said when it accepted.
-    pub fn push_accepted(&self, messages: Vec<Up>, then: Then) -> (Answer, Option<Accepted>) {
-        let mut accepted = None;
-        let answer = self.runtime.block_on(async {
-            let said = self.say(messages, then, &mut accepted);
-            timeout(PATIENCE, said).await.unwrap_or(Answer::Silence)
-        });
-        (answer, accepted)
-    }
-
-    async fn say(&self, messages: Vec<Up>, then: Then, accepted: &mut Option<Accepted>) -> Answer {
-        let (queue, queued) = mpsc::channel(4);
-        tokio::spawn(async move {
-            for message in messages {
-                let message = Some(message);
-                if queue.send(TransferUp { message }).await.is_err() {
-                    return;
-                }
-            }
-            if then != Then::Close {
-                queue.closed().await;
-            }
-        });
-        let mut client = self.client.clone();
-        let heard = async {
-            match client.transfer(ReceiverStream::new(queued)).await {
-                Err(status) => Answer::Status(status),
-                Ok(answers) => {
-                    let mut answers = answers.into_inner();
-                    loop {
-                        match answers.message().await {
-                            Err(status) => return Answer::Status(status),
-                            Ok(None) => return Answer::Nothing,
-                            Ok(Some(message)) => match message.message {
-                                Some(Down::Committed(committed)) => {
-                                    return Answer::Committed(committed);
-                                }
-                                Some(Down::Failure(failure)) => return Answer::Failure(failure),
-                                Some(Down::Accepted(said)) => *accepted = Some(said),
-                                Some(Down::Applied(_) | Down::Checkpoint(_)) | None => {}
-                            },
-                        }
-                    }
-                }
-            }
+    /// The same with a pause before the last message.
+    pub fn push_pausing(&self, messages: Vec<TransferUp>, then: Then, pause: Duration) -> Answer {
+        let Then::HangUp(moment) = then else {
+            let heard = say(self.client.clone(), messages, then, pause);
+            return self
+                .runtime
+                .block_on(async { timeout(PATIENCE, heard).await.unwrap_or(Answer::Silence) });
         };
-        match then {
-            Then::Wait | Then::Close => heard.await,
-            Then::HangUp(moment) => timeout(moment, heard).await.unwrap_or(Answer::Silence),
+        self.hang_up(vec![messages], moment, || {})
+    }
+
+    /// Says messages, the last one after a pause, and cuts the connection after another one.
+    pub fn hang_up_pausing(&self, messages: Vec<TransferUp>, pause: Duration) -> Answer {
+        let runtime = runtime();
+        let answer = runtime.block_on(async {
+            let client = greeted(&self.stolen).await;
+            let heard = say(client, messages, Then::Wait, pause);
+            let heard = timeout(pause * 2, heard).await;
+            heard.unwrap_or(Answer::Silence)
+        });
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        answer
+    }
+
+    /// Says messages of several pushes at once over a connection of their own, does something after a
+    /// moment, and cuts the connection. Returns the first push's answer.
+    pub fn hang_up(
+        &self,
+        pushes: Vec<Vec<TransferUp>>,
+        moment: Duration,
+        meanwhile: impl FnOnce(),
+    ) -> Answer {
+        let runtime = runtime();
+        let client = runtime.block_on(greeted(&self.stolen));
+        let pushes: Vec<_> = pushes
+            .into_iter()
+            .map(|messages| {
+                let heard = say(client.clone(), messages, Then::Wait, Duration::ZERO);
+                runtime.spawn(heard)
+            })
+            .collect();
+        let first = pushes.into_iter().next();
+        let first = runtime.block_on(async {
+            match first {
+                Some(first) => timeout(moment, first).await.ok(),
+                None => None,
+            }
+        });
+        meanwhile();
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        first.map_or(Answer::Silence, Result::unwrap)
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A connection on which the greetings have been exchanged.
+async fn greeted(stolen: &Stolen) -> ReplicationClient<Channel> {
+    let mut client = stolen.dial().await.unwrap();
+    let hello = HelloRequest {
+        version_min: 1,
+        version_max: 1,
+        features: vec!["resume".into(), "stream-v2".into()],
+        software: "hostile".into(),
+        receiver_id: Vec::new(),
+    };
+    client.hello(hello).await.unwrap();
+    // Bigger messages than are allowed are to be sent.
+    client.max_encoding_message_size(64 << 20)
+}
+
+async fn say(
+    mut client: ReplicationClient<Channel>,
+    messages: Vec<TransferUp>,
+    then: Then,
+    pause: Duration,
+) -> Answer {
+    let (queue, queued) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let last = messages.len().saturating_sub(1);
+        for (number, message) in messages.into_iter().enumerate() {
+            if number == last {
+                sleep(pause).await;
+            }
+            if queue.send(message).await.is_err() {
+                return;
+            }
+        }
+        if then != Then::Close {
+            queue.closed().await;
+        }
+    });
+    let mut answers = match client.transfer(ReceiverStream::new(queued)).await {
+        Err(status) => return Answer::Status(status),
+        Ok(answers) => answers.into_inner(),
+    };
+    loop {
+        let message = match answers.message().await {
+            Err(status) => return Answer::Status(status),
+            Ok(None) => return Answer::Nothing,
+            Ok(Some(message)) => message,
+        };
+        match message.message {
+            Some(Down::Committed(committed)) => return Answer::Committed(committed),
+            Some(Down::Failure(failure)) => return Answer::Failure(failure),
+            Some(Down::Accepted(_) | Down::Applied(_) | Down::Checkpoint(_)) | None => {}
         }
     }
 }
@@ -174,30 +226,61 @@ pub fn begin(world: &World, volume_id: [u8; 16], volume_name: &str) -> Begin {
     }
 }
 
-/// A stream as segments and an end, with all hashes right.
-pub fn segments(stream: &[u8]) -> Vec<Up> {
+/// A message.
+pub fn up(message: Up) -> TransferUp {
+    let message = Some(message);
+    TransferUp { message }
+}
+
+/// A stream as segments of a length, with all hashes right, and its end.
+pub fn segments(stream: &[u8], len: usize) -> (Vec<Segment>, End) {
+    let pieces: Vec<_> = stream.chunks(len).map(<[u8]>::to_vec).collect();
+    let (mut segments, end) = self::pieces(&pieces);
+    for segment in &mut segments {
+        segment.marked = false;
+    }
+    (segments, end)
+}
+
+/// Pieces of a stream as segments that are all marked, with all hashes right, and its end.
+pub fn pieces(pieces: &[Vec<u8>]) -> (Vec<Segment>, End) {
     let (mut chain, mut offset) = (Chain::default(), 0);
-    let mut messages = Vec::new();
-    for data in stream.chunks(SEGMENT) {
+    let mut segments = Vec::new();
+    for data in pieces {
         chain = chain.extend(data);
-        messages.push(Up::Segment(Segment {
+        segments.push(Segment {
             offset,
-            data: data.to_vec().into(),
+            data: data.clone().into(),
             chain: chain.0.to_vec(),
-            marked: false,
-        }));
+            marked: true,
+        });
         offset += data.len() as u64;
     }
-    messages.push(Up::End(End {
+    let end = End {
         length: offset,
         chain: chain.0.to_vec(),
-    }));
-    messages
+    };
+    (segments, end)
 }
 
 /// All messages of a push.
-pub fn whole(begin: Begin, stream: &[u8]) -> Vec<Up> {
-    let mut messages = vec![Up::Begin(begin)];
-    messages.extend(segments(stream));
-    messages
+pub fn whole(begin: Begin, stream: &[u8]) -> Vec<TransferUp> {
+    let (segments, end) = segments(stream, SEGMENT);
+    said(begin, segments, [end])
+}
+
+/// Messages in the right order, as many as are given.
+pub fn said(
+    begin: Begin,
+    segments: impl IntoIterator<Item = Segment>,
+    ends: impl IntoIterator<Item = End>,
+) -> Vec<TransferUp> {
+    let segments = segments.into_iter().map(Up::Segment);
+    let ends = ends.into_iter().map(Up::End);
+    [Up::Begin(begin)]
+        .into_iter()
+        .chain(segments)
+        .chain(ends)
+        .map(up)
+        .collect()
 }

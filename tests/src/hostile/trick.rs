@@ -133,6 +133,16 @@ impl World {
         self.framed(&[stream])
     }
 
+    /// The same in pieces that end between commands.
+    ///
+    /// # Panics
+    /// If the format cannot hold them.
+    pub fn pieces(&self, commands: &[Command<'_>]) -> Vec<Vec<u8>> {
+        let head = [frame::header(2), encode(&self.subvol())].concat();
+        let commands = commands.iter().chain([&Command::End]);
+        [head].into_iter().chain(commands.map(encode)).collect()
+    }
+
     /// A stream with these bytes between the subvolume's beginning and its end.
     pub fn framed(&self, middle: &[Vec<u8>]) -> Vec<u8> {
         [
