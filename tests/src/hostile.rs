@@ -33,3 +33,8 @@ pub fn corpus() -> Vec<Trick> {
     ]
     .concat()
 }
+
+/// Short streams that copy nothing but holes, of more bytes than any disk has.
+pub fn filling() -> &'static [Trick] {
+    harmless::FILLING
+}

@@ -8,14 +8,14 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use sendshot_proto::v1::{InventoryRequest, ResumePoint};
+use sendshot_proto::v1::{FailureCode, InventoryRequest, ResumePoint};
 use sendshot_stream::Command;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::hostile::pushes::PUSHES;
 use sendshot_tests::hostile::scene::{Scene, VOLUME, VOLUME_ID};
 use sendshot_tests::hostile::sender::{self, Answer, HostileSender, Then};
-use sendshot_tests::hostile::{Expect, World, corpus};
-use sendshot_tests::{fill, until};
+use sendshot_tests::hostile::{Expect, World, corpus, filling};
+use sendshot_tests::{fill, streams, until};
 use tonic::Code;
 
 /// Tricks between two honest pushes.
@@ -268,6 +268,26 @@ fn questions_find_nothing_of_others() {
     scene.end();
 }
 
+/// Clones of holes, even where the kernel cannot clone, do not fill the disk that others need.
+#[test]
+fn a_clone_of_a_hole_fills_no_disk() {
+    let mut scene = Scene::new();
+    for trick in filling() {
+        let world = scene.world();
+        let bytes = (trick.stream)(&world);
+        let begin = sender::begin(&world, VOLUME_ID, VOLUME);
+        let answer = scene.hostile.push(sender::whole(begin, &bytes), Then::Wait);
+        let what = format!("{}, {} bytes", trick.name, bytes.len());
+        scene.judge(&what, true, &answer);
+        if matches!(&answer, Answer::Failure(f) if f.code() == FailureCode::NoSpace) {
+            scene.problems.push(format!("{what}: the disk is full"));
+        }
+    }
+    scene.look("clones of holes");
+    assert!(scene.problems.is_empty(), "{:#?}", scene.problems);
+    scene.end();
+}
+
 /// Hundreds of pushes that are begun and never followed by anything take nothing from others.
 #[test]
 fn pushes_that_are_only_begun_hold_up_nobody() {
@@ -292,7 +312,10 @@ fn pushes_that_are_only_begun_hold_up_nobody() {
             assert_exact(honest, &boxes.receiver, &pushed);
         }
     });
-    scene.look_but("pushes that are only begun", |_| true);
+    scene.look_but("pushes that are only begun", |change| {
+        let begun = change.contains("backup/nas1/idle-") || change.contains("backup/nas1\" was");
+        begun || change.contains("/photos")
+    });
     scene.end();
 }
 
@@ -314,4 +337,31 @@ fn seen(by: &HostileSender, transfer: &[u8]) -> Vec<ResumePoint> {
 fn of_the_other_sender(change: &str) -> bool {
     change.contains("backup/nas3/hostile") && change.contains(" is new")
         || change.contains("backup/nas3\" was")
+}
+
+/// What the other tests rest on.
+#[test]
+fn the_watch_sees_what_is_touched() {
+    let mut scene = Scene::new();
+    let canary = scene.boxes.receiver.fs().join("canary");
+    let copy = scene.root().join("nas1/photos");
+    let touches: [(&str, &dyn Fn()); 4] = [
+        ("content", &|| {
+            fs::write(canary.join("victim"), "x").unwrap()
+        }),
+        ("a new file", &|| {
+            fs::write(canary.join("dir/new"), "").unwrap()
+        }),
+        ("a removed file", &|| {
+            fs::remove_file(canary.join("dir/new")).unwrap()
+        }),
+        ("a subvolume", &|| {
+            streams::create(&copy.join("new")).unwrap()
+        }),
+    ];
+    for (count, (what, touch)) in touches.iter().enumerate() {
+        touch();
+        scene.look(what);
+        assert_eq!(scene.problems.len(), count + 1, "{what} goes unseen");
+    }
 }

@@ -240,7 +240,7 @@ pub(super) const TRICKS: &[Trick] = &[
         file_and(w, &[hostile])
     }),
     Trick::harmless("an extent that does not decode", |w| {
-        let noise: Vec<u8> = (0..2000u32).map(|n| (n * 7919 >> 3) as u8).collect();
+        let noise: Vec<u8> = (0..2000u32).map(|n| ((n * 7919) >> 3) as u8).collect();
         let extent = Command::EncodedWrite {
             path: b"f",
             offset: 0,
@@ -273,4 +273,45 @@ pub(super) const TRICKS: &[Trick] = &[
         let commands = names.iter().flat_map(|n| [mkfile(n), write(n)]);
         w.whole(&commands.collect::<Vec<_>>())
     }),
+    Trick::harmless("data that ends in attributes", |w| {
+        let data = [&b"data"[..], &frame::path(&w.outside("victim"))].concat();
+        let (path, offset) = (b"f", 0);
+        file_and(
+            w,
+            &[Command::Write {
+                path,
+                offset,
+                data: &data,
+            }],
+        )
+    }),
+    Trick::harmless("a clone of 4 EiB of nothing", |w| huge(w, 1 << 62, 0)),
 ];
+
+/// A few hundred bytes that must not take the receiver's whole disk: what they copy is a hole.
+pub(super) const FILLING: &[Trick] = &[
+    Trick::harmless(
+        "a clone of 4 EiB of nothing, to a file of another kind",
+        |w| huge(w, 1 << 62, 2),
+    ),
+    Trick::harmless(
+        "a clone of 4 EiB of nothing that ends within a block",
+        |w| huge(w, (1 << 62) - 1, 0),
+    ),
+];
+
+/// A clone of a hole between two files, one with inode flags.
+fn huge(w: &World, len: u64, inode_flags: u64) -> Vec<u8> {
+    let cloned = Command::Clone {
+        path: b"mine",
+        offset: 0,
+        len,
+        clone_uuid: w.uuid,
+        clone_ctransid: w.ctransid,
+        clone_path: b"f",
+        clone_offset: 0,
+    };
+    let prepared = [mkfile(b"mine"), flags(b"mine", inode_flags)];
+    let sized = [truncate(b"f", 1 << 62), truncate(b"mine", 1 << 62), cloned];
+    file_and(w, &[&prepared[..], &sized].concat())
+}

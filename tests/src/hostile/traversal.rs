@@ -56,6 +56,17 @@ pub(super) const TRICKS: &[Trick] = &[
     Trick::refused("mkfile with a NUL before a climb", |w| {
         w.whole(&[mkfile(b"d\0/../../new")])
     }),
+    Trick::refused("a refusal that would forge a line of the log", |w| {
+        let path = b"x\n2026-11-26T00:00:00Z ERROR forged \x1b[2J\x07/../y";
+        w.whole(&[mkfile(path)])
+    }),
+    Trick::refused(
+        "a refusal that would forge a line by a symlink's name",
+        |w| {
+            let path = b"x\r\n2026-11-26T00:00:00Z  WARN forged\x1b]0;x\x07";
+            w.whole(&[symlink(path, b"/"), write(path)])
+        },
+    ),
     Trick::refused("mkdir outside", |w| w.whole(&[mkdir(&w.up("new"))])),
     Trick::refused("mknod outside", |w| w.whole(&[device(&w.up("new"))])),
     Trick::refused("mkfifo outside", |w| {

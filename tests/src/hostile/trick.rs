@@ -167,7 +167,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 fn climb(absolute: &[u8]) -> Vec<u8> {
-    [&b"..".repeat(1)[..], &b"/..".repeat(15), absolute].concat()
+    [b"..", &b"/..".repeat(15)[..], absolute].concat()
 }
 
 /// One command of version 2.
