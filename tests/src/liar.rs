@@ -1,7 +1,7 @@
 //! A peer that lies: it speaks to the sender as the receiver and to the receiver as the sender,
 //! with their own keys, and changes what they tell each other.
 
-mod dial;
+pub(crate) mod dial;
 mod lie;
 mod tongue;
 

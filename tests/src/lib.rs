@@ -53,6 +53,7 @@ pub mod fail_points;
 pub mod fill;
 pub mod forgetful;
 pub mod history;
+pub mod hostile;
 pub mod liar;
 pub mod link;
 pub mod loopfs;

@@ -23,8 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The keys of both boxes. Nobody on the way has them; only so can the way lie.
 #[derive(Debug)]
-pub(super) struct Stolen {
-    pub(super) authority: Arc<Authority>,
+pub(crate) struct Stolen {
+    pub(crate) authority: Arc<Authority>,
     key: SenderKey,
     entry: ReceiverEntry,
     receiver: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) struct Stolen {
 impl Stolen {
     /// Takes them out of the boxes' state.
     #[track_caller]
-    pub(super) fn from(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
+    pub(crate) fn from(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
         let file = sender.receiver_file(name);
         let entries: BTreeMap<PeerName, ReceiverEntry> =
             sendshot_config::load_dir(file.parent().unwrap()).unwrap();
@@ -48,7 +48,7 @@ impl Stolen {
     }
 
     /// Dials the receiver as the sender does.
-    pub(super) async fn dial(&self) -> Result<ReplicationClient<Channel>, Status> {
+    pub(crate) async fn dial(&self) -> Result<ReplicationClient<Channel>, Status> {
         let gone = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
         let entry = &self.entry;
         let config = sendshot_identity::client_config(
