@@ -259,6 +259,7 @@ impl Intake {
                 Some(Input::Up(Up::Segment(segment))) => {
                     self.place.check(&segment)?;
                     self.session.feed(&segment.data).map_err(session_failure)?;
+                    self.check_version()?;
                     self.place.passed(&segment);
                     told(Progress::Applied(self.place.offset))?;
                     if let Some(offset) = self.checkpoint(&segment)? {
@@ -273,6 +274,20 @@ impl Intake {
                     return Err(rule_broken("the push was begun twice"));
                 }
             }
+        }
+    }
+
+    fn check_version(&self) -> Result<(), Failure> {
+        let found = self.session.version();
+        match found {
+            Some(version) if version.number() != self.begin.stream_version => {
+                Err(rule_broken(format!(
+                    "the stream has version {}, and {} was announced",
+                    version.number(),
+                    self.begin.stream_version
+                )))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

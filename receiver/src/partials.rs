@@ -312,7 +312,7 @@ pub fn forget(area: impl AsFd, transfer: TransferId) -> io::Result<()> {
 /// The kernel's.
 pub fn is_taken(area: impl AsFd, transfer: TransferId) -> io::Result<bool> {
     let is_of = |name: &OsString| {
-        *name == record_name(transfer)
+        [record_name(transfer), staging_name(transfer)].contains(name)
             || Checkpoint::parse(name).is_some_and(|found| found.transfer == transfer)
     };
     Ok(durable::names(&area)?.iter().any(is_of))

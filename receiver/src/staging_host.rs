@@ -123,6 +123,12 @@ impl Host for StagingHost {
     type Error = Failure;
 
     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Failure> {
+        // It is not used: a copy is named by its time. But nothing of a stream goes unchecked.
+        if !is_plain(&subvolume.name) {
+            return Err(rule_broken(
+                "the stream's name for its subvolume is no plain name",
+            ));
+        }
         let parent = self.begin.parent.map(parent_identity);
         if subvolume.identity != announced_identity(&self.begin) || subvolume.parent != parent {
             return Err(rule_broken(
@@ -136,6 +142,12 @@ impl Host for StagingHost {
     fn complete(&mut self, _: &Announced, _: Arc<OwnedFd>) -> Result<(), Failure> {
         Ok(()) // committed when the whole stream is known to be good
     }
+}
+
+/// Whether it can be the name of a directory entry.
+fn is_plain(name: &[u8]) -> bool {
+    let special = name.is_empty() || name == b"." || name == b"..";
+    !special && name.len() <= 255 && !name.iter().any(|byte| [b'/', 0].contains(byte))
 }
 
 fn parent_identity(parent: ParentRef) -> Identity {

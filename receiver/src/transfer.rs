@@ -118,6 +118,7 @@ async fn pump(
     still_welcome: impl Fn() -> Result<(), Status>,
     stopping: CancellationToken,
 ) {
+    let mut whole = false;
     loop {
         let message = tokio::select! {
             message = messages.message() => message,
@@ -127,16 +128,27 @@ async fn pump(
                 return;
             }
         };
-        // A connection that broke, and a sender that hung up, perhaps because it was revoked.
-        let Ok(Some(message)) = message else {
-            if still_welcome().is_err() {
-                let _ = input.send(Input::Unwelcome).await;
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) if whole => return, // it has said all
+            // A connection that broke, a sender that hung up, perhaps because it was revoked, or one
+            // that does not keep to the contract and is still there to be told.
+            broken => {
+                if still_welcome().is_err() {
+                    let _ = input.send(Input::Unwelcome).await;
+                }
+                let why = match broken {
+                    Err(status) => status,
+                    Ok(_) => Status::invalid_argument("the push was closed before its end"),
+                };
+                let _ = answers.try_send(Err(why));
+                return;
             }
-            return;
         };
         let up = still_welcome().and_then(|()| Ok(Up::try_from(message)?));
         match up {
             Ok(up) => {
+                whole = matches!(up, Up::End { .. });
                 if input.send(Input::Up(up)).await.is_err() {
                     return; // the thread has failed, and said why
                 }

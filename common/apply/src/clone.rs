@@ -4,6 +4,7 @@ use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -157,13 +158,60 @@ fn copy(source: impl AsFd, target: impl AsFd, range: Range, end: u64) -> Result<
     if same && range.from.abs_diff(range.to) < range.len {
         return Err(Cause::CloneOverlap);
     }
-    let mut buffer = vec![0; CHUNK];
+    let mut at = range.from;
+    while at < end {
+        let (data, data_end) = next_data(&source, at, end)?;
+        let target_at = |at: u64| range.to + (at - range.from);
+        clear(&target, target_at(at), data - at, to.st_size as u64)?;
+        copy_data(&source, &target, (data, target_at(data)), data_end - data)?;
+        at = data_end;
+    }
+    // What ends in a hole has not grown yet.
+    let target_end = range.to + range.len;
+    if rustix::fs::fstat(&target)?.st_size as u64 >= target_end {
+        return Ok(());
+    }
+    data::truncate(target, target_end)
+}
+
+/// The next data of a file from `at` on, up to `end`: a hole of any length costs nothing, and must not
+/// be written out.
+fn next_data(file: impl AsFd, at: u64, end: u64) -> Result<(u64, u64), Cause> {
+    let data = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+        Ok(data) => data.min(end),
+        Err(Errno::NXIO) => end,
+        Err(e) => return Err(e.into()),
+    };
+    if data == end {
+        return Ok((end, end));
+    }
+    let hole = rustix::fs::seek(&file, SeekFrom::Hole(data))?;
+    Ok((data, hole.min(end)))
+}
+
+/// Makes a range zeros, of which only what lies before the file's end can be anything else.
+fn clear(file: impl AsFd, offset: u64, len: u64, size: u64) -> Result<(), Cause> {
+    let len = len.min(size.saturating_sub(offset));
+    if len == 0 {
+        return Ok(());
+    }
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, punch, offset, len)?)
+}
+
+fn copy_data(
+    source: impl AsFd,
+    target: impl AsFd,
+    (from, to): (u64, u64),
+    len: u64,
+) -> Result<(), Cause> {
+    let mut buffer = vec![0; len.min(CHUNK as u64) as usize];
     let mut done = 0;
-    while done < range.len {
-        let wanted = (range.len - done).min(CHUNK as u64) as usize;
+    while done < len {
+        let wanted = (len - done).min(CHUNK as u64) as usize;
         let chunk = &mut buffer[..wanted];
-        read_exact(&source, range.from + done, chunk)?;
-        data::write(&target, range.to + done, chunk)?;
+        read_exact(&source, from + done, chunk)?;
+        data::write(&target, to + done, chunk)?;
         done += wanted as u64;
     }
     Ok(())

@@ -60,6 +60,9 @@ pub enum Cause {
     /// A node that is neither a device nor a pipe nor a socket.
     #[error("mode {0:o} is not that of a device, a pipe or a socket")]
     NodeMode(u64),
+    /// More than a mode has bits.
+    #[error("mode {0:#o} does not exist")]
+    Mode(u64),
     /// A device number beyond 32 bits.
     #[error("device number {0:#x} does not exist")]
     DeviceNumber(u64),

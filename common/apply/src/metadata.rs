@@ -13,6 +13,8 @@ use crate::files::Files;
 
 /// The bits of a mode that chmod sets.
 const PERMISSIONS: u64 = 0o7777;
+/// A mode with the kind of the file.
+const ALL_OF_A_MODE: u64 = 0o177_777;
 /// Nanoseconds of a second. Beyond lie UTIME_NOW and UTIME_OMIT, which mean something else.
 const SECOND: u32 = 1_000_000_000;
 
@@ -37,6 +39,9 @@ impl<'p> Inode<'p> {
     }
 
     pub(crate) fn chmod(&self, mode: u64) -> Result<(), Cause> {
+        if mode > ALL_OF_A_MODE {
+            return Err(Cause::Mode(mode));
+        }
         let mode = Mode::from_raw_mode((mode & PERMISSIONS) as u32);
         match self {
             Self::Open(fd) => rustix::fs::fchmod(fd, mode)?,

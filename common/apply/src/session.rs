@@ -203,6 +203,11 @@ impl<H: Host> Session<H> {
         Ok(())
     }
 
+    /// The stream's version, once its header was read.
+    pub fn version(&self) -> Option<Version> {
+        self.parser.version()
+    }
+
     /// Bytes from the start of the stream to the first byte of the next command.
     pub fn offset(&self) -> u64 {
         self.parser.offset()

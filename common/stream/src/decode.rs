@@ -154,6 +154,10 @@ impl<'a> Attributes<'a> {
             this.store(number, value)?;
             rest = after;
         }
+        // Nobody uses it, but it must be what it says.
+        if let Some(number) = this.get(attribute::INO) {
+            this.sized::<8>(attribute::INO, number)?;
+        }
         Ok(this)
     }
 

@@ -368,7 +368,8 @@ impl Scene {
     #[track_caller]
     fn watch(&self) -> Watch {
         let volume = self.root().join("nas1").join(VOLUME);
-        let busy: [&Path; 2] = [&self.pipe, &volume];
+        let usage = volume.join(".sendshot-usage");
+        let busy: [&Path; 3] = [&self.pipe, &volume, &usage];
         Watch::of(self.boxes.receiver.fs(), &[self.outside.path()], &busy)
     }
 

@@ -35,7 +35,7 @@ pub struct Watch {
 
 impl Watch {
     /// Looks at a file system, and at other directories. What is made and removed again in the
-    /// directories `busy` changes their times, which do not count.
+    /// directories `busy` changes their times, which do not count; a file that is busy is not looked at.
     ///
     /// # Panics
     /// If something cannot be read.
@@ -106,7 +106,12 @@ fn look(path: &Path, busy: &[&Path], seen: &mut BTreeMap<PathBuf, Seen>) {
     seen.insert(path.to_owned(), found);
     if kind.is_dir() && !path.ends_with(STAGING) {
         for entry in fs::read_dir(path).unwrap() {
-            look(&entry.unwrap().path(), busy, seen);
+            let entry = entry.unwrap();
+            let is_busy = busy.contains(&entry.path().as_path());
+            if is_busy && entry.file_type().unwrap().is_file() {
+                continue;
+            }
+            look(&entry.path(), busy, seen);
         }
     }
 }
