@@ -79,6 +79,15 @@ impl HostileSender {
         }
     }
 
+    /// Makes any calls over a connection of their own.
+    ///
+    /// # Panics
+    /// If it is not let in.
+    pub fn call<F: Future>(&self, calls: impl FnOnce(Channel) -> F) -> F::Output {
+        self.runtime
+            .block_on(async { calls(self.stolen.channel().await.unwrap()).await })
+    }
+
     /// Asks what is held of a volume.
     ///
     /// # Errors

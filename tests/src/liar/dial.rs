@@ -49,6 +49,12 @@ impl Stolen {
 
     /// Dials the receiver as the sender does.
     pub(crate) async fn dial(&self) -> Result<ReplicationClient<Channel>, Status> {
+        let client = ReplicationClient::new(self.channel().await?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// A connection to the receiver, for calls of any service.
+    pub(crate) async fn channel(&self) -> Result<Channel, Status> {
         let gone = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
         let entry = &self.entry;
         let config = sendshot_identity::client_config(
@@ -66,13 +72,12 @@ impl Stolen {
             let stream = once.lock().unwrap().take();
             async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
         });
-        let channel = Endpoint::from_static("http://receiver.sendshot")
+        Endpoint::from_static("http://receiver.sendshot")
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .connect_with_connector(connector)
             .await
-            .map_err(|e| gone(&e))?;
-        Ok(ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+            .map_err(|e| gone(&e))
     }
 }
