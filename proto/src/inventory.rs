@@ -8,6 +8,13 @@ use crate::malformed::{self, Malformed};
 use crate::resume::{self, Partial};
 use crate::v1;
 
+/// Copies in one part of an inventory: well below the length of a message, whatever their names.
+pub const COPIES_A_PART: usize = 4096;
+
+/// Most copies of one volume that are listened to: some 25 MiB here, and more than btrfs can well
+/// have.
+pub const MOST_COPIES: usize = 250_000;
+
 /// A volume as both sides name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeKey {
@@ -122,42 +129,145 @@ impl From<HeldCopy> for v1::HeldCopy {
     }
 }
 
-/// An answer is either an inventory or the receiver's failure to make one.
-///
-/// # Errors
-/// [`Malformed`] if a copy is described impossibly.
-pub fn parse_response(
-    message: v1::InventoryResponse,
-) -> Result<Result<Inventory, Failure>, Malformed> {
-    if let Some(failure) = message.failure {
-        return Ok(Err(failure.into()));
-    }
-    let copies = message
-        .copies
-        .into_iter()
-        .map(HeldCopy::try_from)
-        .collect::<Result<_, _>>()?;
-    Ok(Ok(Inventory {
-        directory: printable(&message.directory),
-        copies,
-        push_at_work: message.push_at_work,
-        partials: resume::partials(message.partials)?,
-    }))
+/// What a receiver says, as it comes in parts.
+#[derive(Debug, Default)]
+pub struct Parts {
+    inventory: Option<Inventory>,
 }
 
-/// The message for an inventory or a failure.
-pub fn response(outcome: Result<Inventory, Failure>) -> v1::InventoryResponse {
-    match outcome {
-        Ok(inventory) => v1::InventoryResponse {
-            directory: inventory.directory,
-            copies: inventory.copies.into_iter().map(Into::into).collect(),
-            failure: None,
-            push_at_work: inventory.push_at_work,
-            partials: inventory.partials.into_iter().map(Into::into).collect(),
-        },
-        Err(failure) => v1::InventoryResponse {
-            failure: Some(failure.into()),
-            ..Default::default()
-        },
+impl Parts {
+    /// Takes the next part, or the receiver's failure to look.
+    ///
+    /// # Errors
+    /// [`Malformed`] if a copy is described impossibly, or if there are more than anybody has.
+    pub fn add(&mut self, part: v1::InventoryResponse) -> Result<Result<(), Failure>, Malformed> {
+        if let Some(failure) = part.failure {
+            return Ok(Err(failure.into()));
+        }
+        let before = self.inventory.as_ref().map_or(0, |i| i.copies.len());
+        if before + part.copies.len() > MOST_COPIES {
+            return Err(Malformed::TooMany {
+                field: "copies",
+                limit: MOST_COPIES,
+            });
+        }
+        let copies = part.copies.into_iter().map(HeldCopy::try_from);
+        let inventory = match &mut self.inventory {
+            Some(begun) => begun,
+            first => first.insert(Inventory {
+                directory: printable(&part.directory),
+                copies: Vec::new(),
+                push_at_work: part.push_at_work,
+                partials: resume::partials(part.partials)?,
+            }),
+        };
+        for copy in copies {
+            inventory.copies.push(copy?);
+        }
+        Ok(Ok(()))
+    }
+
+    /// The inventory, when all parts have come.
+    ///
+    /// # Errors
+    /// [`Malformed::Missing`] if there was none.
+    pub fn finish(self) -> Result<Inventory, Malformed> {
+        self.inventory.ok_or(Malformed::Missing("inventory"))
+    }
+}
+
+/// The parts of an inventory, or a failure.
+pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> {
+    let inventory = match outcome {
+        Ok(inventory) => inventory,
+        Err(failure) => {
+            return vec![v1::InventoryResponse {
+                failure: Some(failure.into()),
+                ..Default::default()
+            }];
+        }
+    };
+    let mut parts = vec![v1::InventoryResponse {
+        directory: inventory.directory,
+        push_at_work: inventory.push_at_work,
+        partials: inventory.partials.into_iter().map(Into::into).collect(),
+        ..Default::default()
+    }];
+    let mut copies = inventory.copies.into_iter().map(v1::HeldCopy::from);
+    while let Some(copy) = copies.next() {
+        let more = copies.by_ref().take(COPIES_A_PART - 1);
+        let copies: Vec<_> = std::iter::once(copy).chain(more).collect();
+        match parts.last_mut() {
+            Some(part) if part.copies.is_empty() => part.copies = copies,
+            _ => parts.push(v1::InventoryResponse {
+                copies,
+                ..Default::default()
+            }),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(n: usize) -> HeldCopy {
+        HeldCopy {
+            uuid: Uuid::from_u128(n as u128 + 1),
+            ctransid: 7,
+            name: "n".repeat(255),
+            unusable: Some("u".repeat(255)),
+            committed_at: 1,
+        }
+    }
+
+    fn inventory(copies: usize) -> Inventory {
+        Inventory {
+            directory: "nas1/photos".into(),
+            copies: (0..copies).map(copy).collect(),
+            push_at_work: true,
+            partials: Vec::new(),
+        }
+    }
+
+    fn joined(parts: Vec<v1::InventoryResponse>) -> Result<Result<Inventory, Failure>, Malformed> {
+        let mut whole = Parts::default();
+        for part in parts {
+            if let Err(failure) = whole.add(part)? {
+                return Ok(Err(failure));
+            }
+        }
+        whole.finish().map(Ok)
+    }
+
+    #[test]
+    fn a_long_inventory_goes_in_parts_that_fit_a_message() {
+        use prost::Message;
+        for copies in [0, 1, COPIES_A_PART, COPIES_A_PART + 1, 60_000] {
+            let parts = parts(Ok(inventory(copies)));
+            assert_eq!(parts.len(), copies.div_ceil(COPIES_A_PART).max(1));
+            for part in &parts {
+                assert!(part.encoded_len() <= crate::transfer::MAX_MESSAGE);
+            }
+            assert_eq!(joined(parts).unwrap().unwrap(), inventory(copies));
+        }
+    }
+
+    #[test]
+    fn a_failure_in_any_part_is_the_answer() {
+        let mut parts = parts(Ok(inventory(2)));
+        let failure = Failure::new(crate::failure::Code::Io, "the disk fails", "");
+        parts.extend(super::parts(Err(failure.clone())));
+        assert_eq!(joined(parts).unwrap(), Err(failure));
+    }
+
+    #[test]
+    fn a_receiver_that_lists_copies_without_end_is_not_listened_to_for_ever() {
+        let part = parts(Ok(inventory(COPIES_A_PART))).remove(0);
+        let endless = std::iter::repeat_n(part, MOST_COPIES / COPIES_A_PART + 1);
+        let error = joined(endless.collect()).unwrap_err();
+        assert!(matches!(error, Malformed::TooMany { .. }), "{error}");
+        assert!(joined(Vec::new()).is_err(), "nothing is no inventory");
     }
 }

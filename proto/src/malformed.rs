@@ -19,6 +19,14 @@ pub enum Malformed {
         /// The length it must have.
         expected: usize,
     },
+    /// A list is longer than is listened to.
+    #[error("more than {limit} {field}")]
+    TooMany {
+        /// The list.
+        field: &'static str,
+        /// How long it may be.
+        limit: usize,
+    },
     /// A value is outside of its range.
     #[error("field {0} has an impossible value")]
     Value(&'static str),

@@ -28,7 +28,7 @@ pub const STREAM_WINDOW: u32 = 6 * 1024 * 1024;
 /// HTTP/2 window of one connection in bytes.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// Largest message of any call in bytes: an inventory of some 50,000 copies.
+/// Largest message of any call in bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// Value of the hash chain: BLAKE3 of the value before and the bytes since.

@@ -59,6 +59,8 @@ impl ReplicationService {
 
 #[tonic::async_trait]
 impl Replication for ReplicationService {
+    type InventoryStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::InventoryResponse, Status>>>;
     type TransferStream = ReceiverStream<Result<v1::TransferDown, Status>>;
 
     async fn hello(
@@ -98,7 +100,7 @@ impl Replication for ReplicationService {
     async fn inventory(
         &self,
         request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
+    ) -> Result<Response<Self::InventoryStream>, Status> {
         let caller = self.caller(&request)?;
         let Question { volume, resuming } = Question::try_from(request.into_inner())?;
         let receiver = Arc::clone(&self.0);
@@ -109,7 +111,8 @@ impl Replication for ReplicationService {
         let looked =
             sendshot_service::blocking::run("inventory", move || look(&receiver, &caller, &volume));
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
-        Ok(Response::new(inventory::response(outcome)))
+        let parts: Vec<_> = inventory::parts(outcome).into_iter().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
     }
 
     async fn renew(

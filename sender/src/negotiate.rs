@@ -63,13 +63,36 @@ pub async fn inventory(
         volume: volume.clone(),
         resuming,
     };
-    let mut request = Request::new(v1::InventoryRequest::from(question));
-    request.set_timeout(INVENTORY_DEADLINE);
-    let answer = link.client().inventory(request).await;
-    let answer = answer
-        .map_err(|status| problem_of(link.address(), &status))?
+    let request = v1::InventoryRequest::from(question);
+    match tokio::time::timeout(INVENTORY_DEADLINE, ask(link, request)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Problem::new(
+            Kind::Unreachable,
+            format!(
+                "the receiver at {} did not say within {} seconds what it holds",
+                link.address(),
+                INVENTORY_DEADLINE.as_secs()
+            ),
+        )
+        .remedy("look whether its disks answer; try again later")),
+    }
+}
+
+async fn ask(link: &mut Link, request: v1::InventoryRequest) -> Result<Inventory, Problem> {
+    let answers = link.client().inventory(request).await;
+    let problem = |link: &Link, status| problem_of(link.address(), &status);
+    let mut answers = answers
+        .map_err(|status| problem(link, status))?
         .into_inner();
-    Ok(inventory::parse_response(answer).map_err(nonsense)??)
+    let mut parts = inventory::Parts::default();
+    while let Some(part) = answers
+        .message()
+        .await
+        .map_err(|status| problem(link, status))?
+    {
+        parts.add(part).map_err(nonsense)??;
+    }
+    parts.finish().map_err(nonsense)
 }
 
 fn nonsense(error: sendshot_proto::Malformed) -> Problem {

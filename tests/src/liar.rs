@@ -114,6 +114,8 @@ struct Between {
 
 #[tonic::async_trait]
 impl Replication for Between {
+    type InventoryStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::InventoryResponse, Status>>>;
     type TransferStream = ReceiverStream<Result<v1::TransferDown, Status>>;
 
     async fn hello(
@@ -135,11 +137,11 @@ impl Replication for Between {
     async fn inventory(
         &self,
         request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
-        let mut client = self.stolen.dial().await?;
-        let mut answer = client.inventory(request.into_inner()).await?.into_inner();
+    ) -> Result<Response<Self::InventoryStream>, Status> {
+        let client = self.stolen.dial().await?;
+        let mut answer = dial::inventory(client, request.into_inner()).await?;
         self.tongue.lock().unwrap().inventory(&mut answer);
-        Ok(Response::new(answer))
+        Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
     }
 
     async fn transfer(

@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::hostile::World;
-use crate::liar::dial::Stolen;
+use crate::liar::dial::{self, Stolen};
 use crate::receiver_box::ReceiverBox;
 use crate::sender_box::SenderBox;
 
@@ -93,9 +93,8 @@ impl HostileSender {
     /// # Errors
     /// The receiver's.
     pub fn inventory(&self, request: InventoryRequest) -> Result<InventoryResponse, Status> {
-        let mut client = self.client.clone();
-        let answer = self.runtime.block_on(client.inventory(request))?;
-        Ok(answer.into_inner())
+        let asked = dial::inventory(self.client.clone(), request);
+        self.runtime.block_on(asked)
     }
 
     /// Says these messages without waiting for an answer in between, and then hears the answer.

@@ -12,6 +12,7 @@ use sendshot_identity::{Authority, SenderKey};
 use sendshot_model::PeerName;
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
 use sendshot_proto::v1::replication_client::ReplicationClient;
+use sendshot_proto::v1::{InventoryRequest, InventoryResponse};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -80,4 +81,18 @@ impl Stolen {
             .await
             .map_err(|e| gone(&e))
     }
+}
+
+/// All that the receiver says of what it holds, as one part.
+pub(crate) async fn inventory(
+    mut client: ReplicationClient<Channel>,
+    request: InventoryRequest,
+) -> Result<InventoryResponse, Status> {
+    let mut parts = client.inventory(request).await?.into_inner();
+    let mut whole = parts.message().await?.unwrap_or_default();
+    while let Some(part) = parts.message().await? {
+        whole.copies.extend(part.copies);
+        whole.failure = whole.failure.or(part.failure);
+    }
+    Ok(whole)
 }
