@@ -9,8 +9,8 @@ use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use tokio::sync::Notify;
 
 use crate::control::Control;
-use crate::interrupted;
 use crate::sender::{Paths, Sender};
+use crate::{interrupted, renewal};
 
 /// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -72,6 +72,7 @@ impl Daemon {
         tokio::select! {
             served = &mut serve => served?,
             never = interrupted::watch(Arc::clone(&self.sender)) => match never {},
+            never = renewal::watch(Arc::clone(&self.sender)) => match never {},
             () = stop.cancelled() => {
                 self.sender.shut_down().await;
                 // The pushes are over; a client that does not hang up is left.

@@ -1,5 +1,6 @@
 //! Certificates renew themselves over the paired connection, in the last third of their lives. What is
-//! connected stays so; the next connection shows the new one.
+//! connected stays so; the next connection shows the new one. Every push looks, and once a day the daemon,
+//! for receivers that nothing is pushed to.
 //!
 //! Steps, and what a crash after each leaves:
 //!
@@ -19,11 +20,42 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{Link, problem_of};
+use crate::receiver_link::{self, Link, problem_of};
 use crate::sender::Sender;
 
 /// Longest wait for the receiver to sign.
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often the daemon looks by itself.
+const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Looks again and again, from the start on; ends only by being dropped.
+pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        ticks.tick().await;
+        match sender.receivers().await {
+            Ok(receivers) => {
+                for (name, entry) in &receivers {
+                    look(&sender, name, entry).await;
+                }
+            }
+            // Whoever pushes is told.
+            Err(problem) => tracing::info!("look at the certificates: {problem}"),
+        }
+    }
+}
+
+async fn look(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry) {
+    let validity = Validity::of_pem(&entry.client_certificate);
+    let Some(validity) = validity.filter(|v| v.is_renewal_due(Timestamp::now())) else {
+        return;
+    };
+    match receiver_link::connect(entry, sender.key()).await {
+        Ok(mut link) => if_due(sender, name, entry, &mut link).await,
+        Err(problem) => not_renewed(name, validity, &problem),
+    }
+}
 
 /// Renews the certificate by which a receiver knows this sender, if it is time. That it fails is told,
 /// and tried again by the next connection.
@@ -37,13 +69,16 @@ pub async fn if_due(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry
     }
     match renew(sender, name, entry, link).await {
         Ok(()) => tracing::info!(receiver = %name, "the certificate for it was renewed"),
-        Err(problem) if validity.ends_soon(now) => {
-            tracing::warn!(receiver = %name, ends = %validity.not_after, remedy = %problem.remedy,
-                "the certificate for it ends, and cannot be renewed: {problem}");
-        }
-        Err(problem) => {
-            tracing::info!(receiver = %name, "the certificate for it is not renewed yet: {problem}");
-        }
+        Err(problem) => not_renewed(name, validity, &problem),
+    }
+}
+
+fn not_renewed(name: &PeerName, validity: Validity, problem: &Problem) {
+    if validity.ends_soon(Timestamp::now()) {
+        tracing::warn!(receiver = %name, ends = %validity.not_after, remedy = %problem.remedy,
+            "the certificate for it ends, and cannot be renewed: {problem}");
+    } else {
+        tracing::info!(receiver = %name, "the certificate for it is not renewed yet: {problem}");
     }
 }
 

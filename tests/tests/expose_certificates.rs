@@ -65,6 +65,40 @@ fn a_certificate_renews_itself_while_a_push_runs_and_outlives_the_first_ones_end
     assert!(!ends.is_empty());
 }
 
+/// Nothing is pushed: the daemon looks by itself, and says so while there is time.
+#[test]
+fn a_certificate_that_nobody_uses_renews_itself_and_one_that_cannot_is_warned_of() {
+    let mut boxes = Linked::new();
+    let (here, there) = (Clock::new(), Clock::new());
+    there.of(&mut boxes.receiver.daemon);
+    let file = boxes.sender.receiver_file("nas2");
+    let first = fs::read_to_string(&file).unwrap();
+    there.set("+4y");
+    here.set("+4y");
+    here.of(&mut boxes.sender.daemon);
+    until::holds("it is renewed", || {
+        fs::read_to_string(&file).unwrap() != first
+    });
+
+    // Twenty days before the end of the new one, the receiver cannot be reached.
+    boxes.link.set(Way::Up, Rule::Cut);
+    let (before, soon) = ("+3230d", "+3265d");
+    here.set(before);
+    boxes.sender.daemon.stop();
+    boxes.sender.daemon.start();
+    let state = |boxes: &Linked| boxes.sender.ctl(&["status", "--json"]).success().json();
+    assert!(state(&boxes)["receivers"][0]["problem"].is_null());
+    here.set(soon);
+    boxes.sender.daemon.may_log("the certificate for it ends");
+    boxes.sender.daemon.stop();
+    boxes.sender.daemon.start();
+    until::holds("it is warned of", || {
+        boxes.sender.daemon.log().contains("cannot be renewed")
+    });
+    let problem = state(&boxes)["receivers"][0]["problem"].to_string();
+    assert!(problem.contains("certificate"), "{problem}");
+}
+
 #[test]
 fn a_clock_that_is_wrong_by_years_is_named_as_the_reason() {
     let mut boxes = Linked::new();
