@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz torture resume sizes bench memory growth boot-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture resume sizes bench memory growth boot-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ scenarios: ## Tests on real btrfs
 
 fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUNDS=6
 	$(CARGO) run --locked -p sendshot-tests --bin fuzz -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
+
+fuzz-target: packages ## Fuzz what reads others' bytes: TARGET=stream SECONDS=3600; see CONTRIBUTING.md
+	@tests/fuzz/run $(or $(TARGET),stream) $(or $(SECONDS),60)
+
+fuzz-merge: packages ## Keep the inputs that a target's coverage needs: TARGET=stream
+	@tests/fuzz/run $(or $(TARGET),stream) merge
 
 torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUTS=1000 KILLS_SENDER=300 LIES=100 ...
 	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints

@@ -52,6 +52,7 @@ pub mod extents;
 pub mod fail_points;
 pub mod fill;
 pub mod forgetful;
+pub mod fuzzing;
 pub mod history;
 pub mod hostile;
 pub mod liar;

@@ -4,7 +4,7 @@ use sendshot_stream::Command;
 
 use crate::hostile::World;
 use crate::hostile::trick::{
-    Trick, ZSTD, chmod, encoded, fallocate, mkfile, truncate, write, xattr,
+    Trick, ZEROS_BY_ZSTD, chmod, encoded, fallocate, mkfile, truncate, write, xattr,
 };
 
 /// A file and a command on it.
@@ -22,7 +22,7 @@ struct Fields {
     encryption: u32,
 }
 
-/// Such as are right, for [`ZSTD`].
+/// Such as are right, for [`ZEROS_BY_ZSTD`].
 const RIGHT: Fields = Fields {
     offset: 0,
     file_len: 4096,
@@ -151,7 +151,7 @@ pub(super) const TRICKS: &[Trick] = &[
                 compression,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write of nothing compressed", |w| {
@@ -162,7 +162,7 @@ pub(super) const TRICKS: &[Trick] = &[
                 compression,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write that is encrypted", |w| {
@@ -173,7 +173,7 @@ pub(super) const TRICKS: &[Trick] = &[
                 encryption,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write of no data", |w| extent(w, &RIGHT, b"")),
@@ -186,7 +186,7 @@ pub(super) const TRICKS: &[Trick] = &[
                 file_len,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write of 16 EiB", |w| {
@@ -198,27 +198,27 @@ pub(super) const TRICKS: &[Trick] = &[
                 file_len,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write of more in the file than there is", |w| {
         let file_len = 8192;
-        extent(w, &Fields { file_len, ..RIGHT }, &ZSTD)
+        extent(w, &Fields { file_len, ..RIGHT }, &ZEROS_BY_ZSTD)
     }),
     Trick::refused("encoded write that begins behind its end", |w| {
         let skip = 8192;
-        extent(w, &Fields { skip, ..RIGHT }, &ZSTD)
+        extent(w, &Fields { skip, ..RIGHT }, &ZEROS_BY_ZSTD)
     }),
     Trick::refused(
         "encoded write that begins so far in that it overflows",
         |w| {
             let skip = u64::MAX - 4095;
-            extent(w, &Fields { skip, ..RIGHT }, &ZSTD)
+            extent(w, &Fields { skip, ..RIGHT }, &ZEROS_BY_ZSTD)
         },
     ),
     Trick::refused("encoded write of nothing in the file", |w| {
         let file_len = 0;
-        extent(w, &Fields { file_len, ..RIGHT }, &ZSTD)
+        extent(w, &Fields { file_len, ..RIGHT }, &ZEROS_BY_ZSTD)
     }),
     Trick::refused("encoded write of a length of nothing", |w| {
         let (len, file_len) = (0, 0);
@@ -229,16 +229,16 @@ pub(super) const TRICKS: &[Trick] = &[
                 file_len,
                 ..RIGHT
             },
-            &ZSTD,
+            &ZEROS_BY_ZSTD,
         )
     }),
     Trick::refused("encoded write at the end of all offsets", |w| {
         let offset = u64::MAX - 4095;
-        extent(w, &Fields { offset, ..RIGHT }, &ZSTD)
+        extent(w, &Fields { offset, ..RIGHT }, &ZEROS_BY_ZSTD)
     }),
     Trick::refused("encoded write at a negative offset", |w| {
         let offset = 1 << 63;
-        extent(w, &Fields { offset, ..RIGHT }, &ZSTD)
+        extent(w, &Fields { offset, ..RIGHT }, &ZEROS_BY_ZSTD)
     }),
     Trick::refused("encoded write of more data than it decodes to", |w| {
         extent(w, &RIGHT, &[7; 8192])

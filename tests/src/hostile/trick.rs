@@ -264,12 +264,12 @@ pub(super) fn encoded(path: &[u8]) -> Command<'_> {
         unencoded_offset: 0,
         compression: 2,
         encryption: 0,
-        data: &ZSTD,
+        data: &ZEROS_BY_ZSTD,
     }
 }
 
 /// 4096 zero bytes by zstd: a frame with one block that repeats one byte.
-pub(super) const ZSTD: [u8; 11] = [
+pub(crate) const ZEROS_BY_ZSTD: [u8; 11] = [
     0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x00, 0x0f, 0x03, 0x80, 0x00, 0x00,
 ];
 

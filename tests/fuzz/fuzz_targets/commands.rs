@@ -1,0 +1,8 @@
+//! See `sendshot_tests::fuzzing::commands`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sendshot_tests::fuzzing::commands;
+
+fuzz_target!(|input: &[u8]| commands::run(input));
