@@ -13,7 +13,9 @@ use sendshot_apply::commit::{CommitError, Taken, commit};
 use sendshot_apply::parent::{FindError, Trust, Unusable};
 use sendshot_apply::receive::{Event, HostError, Options, ReceiveError};
 use sendshot_apply::staging::{Area, Staged};
-use sendshot_apply::{Announced, CloneSources, Host, Policies, Session, SessionError, Subvolumes};
+use sendshot_apply::{
+    Announced, Cause, CloneSources, Host, Policies, Session, SessionError, Subvolumes,
+};
 use sendshot_stream::Fault;
 use sendshot_tests::loopfs::{LoopFs, run};
 use sendshot_tests::streams::{self, Format};
@@ -491,4 +493,39 @@ fn a_second_subvolume_is_refused_where_one_is_allowed() {
     assert!(matches!(error, SessionError::Sequence { .. }), "{error:?}");
     assert!(matches!(session.feed(b""), Err(SessionError::Failed)));
     assert!(matches!(session.finish(), Err(SessionError::Failed)));
+}
+
+/// The kernel says that there is no space, which would have people delete copies.
+#[test]
+fn an_attribute_that_no_leaf_here_holds_is_told_as_such() {
+    let larger = LoopFs::new(SIZE, &["--nodesize", "65536"], "").unwrap();
+    let (volume, snapshot) = (larger.path().join("volume"), larger.path().join("s1"));
+    streams::create(&volume).unwrap();
+    let file = volume.join("file");
+    fs::write(&file, "x").unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&file, "user.large", &[7; 20_000], flags).unwrap();
+    streams::snapshot(&volume, &snapshot).unwrap();
+    let stream = streams::send(Format::V1, None, &snapshot).unwrap();
+    let target = btrfs();
+    let error = receive(&stream, target.path()).unwrap_err();
+    let ReceiveError::Stream(SessionError::Apply(error)) = error else {
+        panic!("{error:?}");
+    };
+    assert!(
+        matches!(
+            error.cause,
+            Cause::AttributeTooLarge {
+                len: 20_010,
+                limit: 16_228
+            }
+        ),
+        "{error:?}"
+    );
+    // The largest that fits, fits.
+    rustix::fs::setxattr(&file, "user.large", &[7; 16_228 - 10], flags).unwrap();
+    let second = larger.path().join("s2");
+    streams::snapshot(&volume, &second).unwrap();
+    let stream = streams::send(Format::V1, None, &second).unwrap();
+    receive(&stream, target.path()).unwrap();
 }

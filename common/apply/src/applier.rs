@@ -7,6 +7,7 @@ use rustix::fs::Timestamps;
 use rustix::io::Errno;
 use sendshot_stream::{Command, Timespec};
 use sendshot_sys::encoded::Encoding;
+use sendshot_sys::filesystem;
 use uuid::Uuid;
 
 use crate::clone::{self, ClonePolicy, CloneSources, Foreign};
@@ -183,7 +184,8 @@ impl Applier {
             Command::Unlink { path } => self.nodes().unlink(path),
             Command::Rmdir { path } => self.nodes().rmdir(path),
             Command::SetXattr { path, name, data } => {
-                self.inode(path)?.set_xattr(name, data)?;
+                let set = self.inode(path)?.set_xattr(name, data);
+                set.map_err(|cause| self.explain_attribute(cause, name.len() + data.len()))?;
                 self.attribute_changed(name);
                 Ok(())
             }
@@ -241,6 +243,18 @@ impl Applier {
             self.root_times = Some(times);
         }
         Ok(())
+    }
+
+    /// The kernel says that there is no space for an attribute that is too large for any space.
+    fn explain_attribute(&self, cause: Cause, len: usize) -> Cause {
+        let limit = match filesystem::node_size(self.dirs.root()) {
+            Ok(size) => metadata::largest_attribute(size),
+            Err(_) => return cause,
+        };
+        match cause.errno() {
+            Some(Errno::NOSPC) if len > limit => Cause::AttributeTooLarge { len, limit },
+            _ => cause,
+        }
     }
 
     fn attribute_changed(&mut self, name: &[u8]) {

@@ -72,6 +72,17 @@ pub enum Cause {
     /// Nanoseconds beyond a second; some such values have other meanings in system calls.
     #[error("a time has {0} nanoseconds")]
     Nanoseconds(u32),
+    /// An attribute that this file system cannot hold, whatever is free: it lies in one leaf.
+    #[error(
+        "an attribute of {len} bytes with its name is larger than the {limit} that this file system holds; \
+         one made with larger nodes holds more (`mkfs.btrfs --nodesize`)"
+    )]
+    AttributeTooLarge {
+        /// Bytes of its name and value.
+        len: usize,
+        /// The most that a leaf holds of both.
+        limit: usize,
+    },
     /// A name or link target with a NUL byte.
     #[error("a NUL byte in the {0}")]
     Nul(&'static str),

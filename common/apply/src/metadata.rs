@@ -18,6 +18,15 @@ const ALL_OF_A_MODE: u64 = 0o177_777;
 /// Nanoseconds of a second. Beyond lie UTIME_NOW and UTIME_OMIT, which mean something else.
 const SECOND: u32 = 1_000_000_000;
 
+/// What a leaf holds besides an attribute's name and value: its own header, an item's, and a directory entry
+/// (`BTRFS_MAX_XATTR_SIZE` of the kernel's `fs/btrfs/ctree.h`).
+const AROUND_ATTRIBUTE: usize = 101 + 25 + 30;
+
+/// Most bytes of an attribute's name and value, with nodes of this size.
+pub(crate) fn largest_attribute(node_size: u32) -> usize {
+    (node_size as usize).saturating_sub(AROUND_ATTRIBUTE)
+}
+
 /// An inode to work on.
 pub(crate) enum Inode<'p> {
     /// Open for more than resolution: the root, or a regular file.

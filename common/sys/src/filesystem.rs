@@ -80,6 +80,16 @@ pub fn fsid(fd: impl AsFd) -> io::Result<Uuid> {
     Ok(Uuid::from_bytes(args.bytes(16)))
 }
 
+/// Bytes of a node of its trees (`mkfs.btrfs --nodesize`).
+///
+/// # Errors
+/// The kernel's; `ENOTTY` when it is not btrfs.
+pub fn node_size(fd: impl AsFd) -> io::Result<u32> {
+    let mut args = Args::<1024>::new();
+    raw::fs_info(fd, &mut args)?;
+    Ok(args.u32(32))
+}
+
 /// The paths of its devices, as the kernel knows them.
 ///
 /// # Errors

@@ -1,8 +1,9 @@
 //! The reader of sendshots, of the hashes beside them, and the diff.
 //!
-//! An input: how (bit 0: what follows is a file as it lies on disk; bit 1: the pair of two files of which the
-//! second begins at the length that follows; bit 2: with hashes). Files are built around the bytes
-//! that are given, with right checksums; `docs/sendshot-file.md` is what they are built by.
+//! An input: how, then files. The bits of how: 0 what follows is a file as it lies on disk; 1 two files, the first
+//! of which has the length that follows; 2 with hashes; 3 for version 1 of the stream; 4 and 5 which is
+//! compared with which. Files are built around the bytes that are given, with right checksums;
+//! `docs/sendshot-file.md` is what they are built by.
 
 use std::fs::File;
 use std::io::Write;
@@ -52,10 +53,15 @@ pub fn run(input: &[u8]) {
     for sendshot in [&m, &n] {
         read(sendshot);
     }
-    for (m, n) in [(None, &m), (Some(&m), &n), (Some(&n), &n)] {
-        for version in [Version::V1, Version::V2] {
-            compare(m, n, version);
-        }
+    let version = match how & 8 {
+        0 => Version::V2,
+        _ => Version::V1,
+    };
+    match how >> 4 & 3 {
+        0 => compare(Some(&m), &n, version),
+        1 => compare(None, &m, version),
+        2 => compare(Some(&n), &m, version),
+        _ => compare(Some(&n), &n, version),
     }
 }
 
@@ -68,7 +74,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let built = decoded(&file);
         let pair = [&built[..], &decoded(&written(count + 1))].concat();
         let len = u16::try_from(built.len()).unwrap().to_le_bytes();
-        for how in [0, 2, 6] {
+        for how in [2, 6, 0x0a, 0x12, 0x22, 0x36] {
             seeds.push([&[how][..], &len, &pair].concat());
         }
     }
