@@ -3,13 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use sendshot_tests::clock::Clock;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
+use sendshot_tests::hostile::scene::{Scene, VOLUME, VOLUME_ID};
+use sendshot_tests::hostile::sender::{self, Answer, HostileSender, Then};
 use sendshot_tests::pairing::pair;
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
+use sendshot_tests::subvolumes;
 
 const MIB: usize = 1 << 20;
 
@@ -109,4 +114,64 @@ fn no_amount_of_pushing_makes_the_receiver_remove_anything() {
             assert_eq!(copies.len(), held, "a copy was removed: {copies:?}");
         }
     }
+}
+
+/// What whoever has a sender's key might try so that older copies are thrown away: junk in volumes of its own
+/// and in the honest one, with dates of all times, and the receiver's own clock goes wrong besides.
+#[test]
+fn junk_volumes_and_dates_of_all_times_make_the_receiver_remove_nothing() {
+    const YEAR_ZERO: i64 = -62_167_219_200;
+    const YEAR_10000: i64 = 253_402_300_800;
+    const DATES: [i64; 8] = [
+        i64::MIN,
+        YEAR_ZERO - 1,
+        -1,
+        0,
+        1_795_000_000,
+        YEAR_10000 - 1,
+        YEAR_10000,
+        i64::MAX,
+    ];
+    let mut scene = Scene::new();
+    let clock = Clock::new();
+    let copies = |scene: &Scene| -> BTreeSet<(String, String)> {
+        let all = subvolumes::list(scene.boxes.receiver.fs()).into_iter();
+        let copies = all.filter(|s| s.path.starts_with("backup/nas"));
+        copies.map(|s| (s.path, s.uuid)).collect()
+    };
+    let mut held = copies(&scene);
+    let mut pushed = 0;
+    for (round, offset) in ["+0", "+3y", "-12h"].into_iter().enumerate() {
+        clock.set(offset);
+        clock.of(&mut scene.boxes.receiver.daemon);
+        scene.hostile = HostileSender::connect(&scene.boxes.sender, &scene.boxes.receiver, "nas2");
+        for (number, taken_at) in DATES.into_iter().enumerate() {
+            let junk = format!("junk-{round}-{number}");
+            let id = [u8::try_from(8 * round + number).unwrap(); 16];
+            for (id, volume) in [(id, junk.as_str()), (VOLUME_ID, VOLUME)] {
+                let world = scene.world();
+                let mut begin = sender::begin(&world, id, volume);
+                begin.taken_at = taken_at;
+                let messages = sender::whole(begin, &world.whole(&[]));
+                match scene.hostile.push(messages, Then::Wait) {
+                    Answer::Committed(_) => pushed += 1,
+                    Answer::Failure(failure) => assert!(!failure.message.is_empty()),
+                    other => panic!("{volume}, taken at {taken_at}: {other:?}"),
+                }
+                let now = copies(&scene);
+                assert!(now.is_superset(&held), "{:?} went", held.difference(&now));
+                held = now;
+            }
+        }
+    }
+    assert!(
+        pushed >= 3 * 2 * 4,
+        "only {pushed} were taken: the test is too weak"
+    );
+    clock.set("+0");
+    clock.of(&mut scene.boxes.receiver.daemon);
+    fs::write(scene.boxes.sender.photos().join("new"), "new").unwrap();
+    let honest = scene.boxes.sender.push("nas2:photos");
+    assert_exact(&scene.boxes.sender, &scene.boxes.receiver, &honest);
+    assert!(copies(&scene).is_superset(&held));
 }
