@@ -176,6 +176,22 @@ impl Parts {
     }
 }
 
+/// The inventory of all its parts, or the receiver's failure to make one.
+///
+/// # Errors
+/// See [`Parts`].
+pub fn whole(
+    parts: impl IntoIterator<Item = v1::InventoryResponse>,
+) -> Result<Result<Inventory, Failure>, Malformed> {
+    let mut whole = Parts::default();
+    for part in parts {
+        if let Err(failure) = whole.add(part)? {
+            return Ok(Err(failure));
+        }
+    }
+    whole.finish().map(Ok)
+}
+
 /// The parts of an inventory, or a failure.
 pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> {
     let inventory = match outcome {
@@ -231,16 +247,6 @@ mod tests {
         }
     }
 
-    fn joined(parts: Vec<v1::InventoryResponse>) -> Result<Result<Inventory, Failure>, Malformed> {
-        let mut whole = Parts::default();
-        for part in parts {
-            if let Err(failure) = whole.add(part)? {
-                return Ok(Err(failure));
-            }
-        }
-        whole.finish().map(Ok)
-    }
-
     #[test]
     fn a_long_inventory_goes_in_parts_that_fit_a_message() {
         use prost::Message;
@@ -250,7 +256,7 @@ mod tests {
             for part in &parts {
                 assert!(part.encoded_len() <= crate::transfer::MAX_MESSAGE);
             }
-            assert_eq!(joined(parts).unwrap().unwrap(), inventory(copies));
+            assert_eq!(whole(parts).unwrap().unwrap(), inventory(copies));
         }
     }
 
@@ -259,15 +265,15 @@ mod tests {
         let mut parts = parts(Ok(inventory(2)));
         let failure = Failure::new(crate::failure::Code::Io, "the disk fails", "");
         parts.extend(super::parts(Err(failure.clone())));
-        assert_eq!(joined(parts).unwrap(), Err(failure));
+        assert_eq!(whole(parts).unwrap(), Err(failure));
     }
 
     #[test]
     fn a_receiver_that_lists_copies_without_end_is_not_listened_to_for_ever() {
         let part = parts(Ok(inventory(COPIES_A_PART))).remove(0);
         let endless = std::iter::repeat_n(part, MOST_COPIES / COPIES_A_PART + 1);
-        let error = joined(endless.collect()).unwrap_err();
+        let error = whole(endless).unwrap_err();
         assert!(matches!(error, Malformed::TooMany { .. }), "{error}");
-        assert!(joined(Vec::new()).is_err(), "nothing is no inventory");
+        assert!(whole([]).is_err(), "nothing is no inventory");
     }
 }

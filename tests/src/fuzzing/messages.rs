@@ -6,10 +6,9 @@ use std::fmt::Debug;
 
 use prost::Message;
 use sendshot_model::TransferId;
-use sendshot_proto::Malformed;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::hello::{Hello, Welcome};
-use sendshot_proto::inventory::{self, HeldCopy, Inventory, Parts, Question};
+use sendshot_proto::inventory::{self, HeldCopy, Question};
 use sendshot_proto::resume::{Partial, Point};
 use sendshot_proto::transfer::{Begin, Down, Segment, Up};
 use sendshot_proto::v1;
@@ -203,7 +202,7 @@ fn inventory(bytes: &[u8]) {
     let Ok(message) = v1::InventoryResponse::decode(bytes) else {
         return;
     };
-    let Ok(taken) = joined(vec![message.clone(), message]) else {
+    let Ok(taken) = inventory::whole([message.clone(), message]) else {
         return;
     };
     let text = match &taken {
@@ -211,19 +210,8 @@ fn inventory(bytes: &[u8]) {
         Err(failure) => &failure.message,
     };
     assert!(is_printable(text), "{text:?}");
-    let again = joined(inventory::parts(taken.clone()));
+    let again = inventory::whole(inventory::parts(taken.clone()));
     assert!(matches!(again, Ok(again) if again == taken));
-}
-
-/// An inventory of parts.
-fn joined(parts: Vec<v1::InventoryResponse>) -> Result<Result<Inventory, Failure>, Malformed> {
-    let mut whole = Parts::default();
-    for part in parts {
-        if let Err(failure) = whole.add(part)? {
-            return Ok(Err(failure));
-        }
-    }
-    whole.finish().map(Ok)
 }
 
 fn is_printable(text: &str) -> bool {
