@@ -64,7 +64,7 @@ sizes: packages ## Length of our streams against the kernel's over random histor
 growth: packages build ## Peak memory for a million files, and for a file of five million extents; needs 8 GiB in /dev/shm
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin growth -- $(or $(FILES),1000000) $(or $(EXTENTS),5000000)
 
-boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn
+boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn, and 8 GiB in /var/tmp
 	@deploy/boot-test
 
 deny: ## Licences, banned crates, sources of the dependencies; needs cargo-deny (cargo install cargo-deny)

@@ -31,12 +31,21 @@ const CHUNK: usize = 1024 * 1024;
 /// Does what is asked.
 pub fn run(command: StreamCommand, output: &Output) -> Outcome {
     match command {
-        StreamCommand::Send(arguments) => send(&arguments, output),
+        StreamCommand::Send(arguments) => send(&arguments, output).map_err(is_for_root),
         StreamCommand::Receive { input, strict, dir } => {
-            take(input.as_deref(), strict, &dir, output)
+            take(input.as_deref(), strict, &dir, output).map_err(is_for_root)
         }
         StreamCommand::Dump { input } => dump_stream(input.as_deref(), output),
     }
+}
+
+/// The kernel's words for what it does for root alone do not say so.
+fn is_for_root(problem: Problem) -> Problem {
+    let explained = problem.kind != Kind::Failed || !problem.remedy.is_empty();
+    if explained || rustix::process::geteuid().is_root() {
+        return problem;
+    }
+    problem.remedy("only root can send and receive streams")
 }
 
 fn usage(message: String) -> Problem {

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# A zoo, pushed whole and changed, by both engines.
+set -Eeuo pipefail
+
+scenario 'A full push of a zoo by our engine: everything is there, nothing is pinned'
+cp -a /usr/share "$PHOTOS/tree"
+fill_zoo "$PHOTOS/zoo"
+sync_photos
+push nas2:photos
+[ "$(reported engine)" = sendshot ]
+same "$PHOTOS" "$COPY"
+same_flags "$PHOTOS" "$COPY"
+same_layout "$COPY" '' zstd lzo zlib
+nothing_left /srv
+
+scenario 'An increment by our engine, with nothing kept but a sendshot'
+first=$(reported uuid)
+change_zoo "$PHOTOS/zoo"
+rm -r "$PHOTOS/tree/doc"; mv "$PHOTOS/tree" "$PHOTOS/renamed"
+sync_photos
+push nas2:photos
+[ "$(reported parent)" = "$first" ]
+same "$PHOTOS" "$COPY"
+same_flags "$PHOTOS" "$COPY"
+same_layout "$COPY" 2 zstd zlib
+nothing_left /srv
+
+scenario "A full push and an increment by the kernel's engine"
+new_volume kernels /srv/kernels 'pin_parent = true'
+fill_zoo /srv/kernels/zoo
+push nas2:kernels
+[ "$(reported engine)" = kernel ]
+same /srv/kernels "$COPY"
+first=$(reported uuid)
+change_zoo /srv/kernels/zoo
+push --engine kernel nas2:kernels
+[ "$(reported parent)" = "$first" ]
+same /srv/kernels "$COPY"
+# Its parent is pinned, and that alone.
+[ "$(btrfs subvolume list /srv | grep -c '\.sendshot/snapshots/')" -eq 1 ]
+
+scenario 'By sendshots from then on: what was pinned goes'
+echo more > /srv/kernels/more
+push --engine sendshot nas2:kernels
+[ "$(reported parent)" != null ]
+same /srv/kernels "$COPY"
+sendshotctl --quiet forget --yes --all nas2:kernels --break-chain
+nothing_left /srv
