@@ -149,6 +149,11 @@ impl Link {
         self.wire.get()
     }
 
+    /// What counts them.
+    pub fn wire(&self) -> WireBytes {
+        self.wire.clone()
+    }
+
     /// Opens a push.
     ///
     /// # Errors
