@@ -11,7 +11,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{Link, problem_of};
+use crate::receiver_link::{Link, answer};
 
 /// Longest wait for the receiver's greeting.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
@@ -36,9 +36,8 @@ pub async fn hello(
     };
     let mut request = Request::new(v1::HelloRequest::from(hello));
     request.set_timeout(HELLO_DEADLINE);
-    let answer = client.hello(request).await;
-    let answer = answer.map_err(|status| problem_of(address, &status))?;
-    let welcome = Welcome::try_from(answer.into_inner()).map_err(nonsense)?;
+    let welcome = answer(address, HELLO_DEADLINE, client.hello(request)).await?;
+    let welcome = Welcome::try_from(welcome).map_err(nonsense)?;
     if welcome.receiver != receiver {
         return Err(Problem::new(
             Kind::Refused,
@@ -65,11 +64,10 @@ pub async fn inventory(
     };
     let mut request = Request::new(v1::InventoryRequest::from(question));
     request.set_timeout(INVENTORY_DEADLINE);
-    let answer = link.client().inventory(request).await;
-    let answer = answer
-        .map_err(|status| problem_of(link.address(), &status))?
-        .into_inner();
-    Ok(inventory::parse_response(answer).map_err(nonsense)??)
+    let address = link.address().to_owned();
+    let asked = link.client().inventory(request);
+    let inventory = answer(&address, INVENTORY_DEADLINE, asked).await?;
+    Ok(inventory::parse_response(inventory).map_err(nonsense)??)
 }
 
 fn nonsense(error: sendshot_proto::Malformed) -> Problem {

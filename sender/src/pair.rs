@@ -14,7 +14,7 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{self, problem_of};
+use crate::receiver_link;
 use crate::sender::Sender;
 
 /// Longest wait for TCP, TLS and the answer, each.
@@ -62,10 +62,9 @@ pub async fn pair(
             .map_err(|e| Problem::from_error(Kind::Failed, &e))?,
     });
     request.set_timeout(DEADLINE);
-    let answer = PairingClient::new(channel).pair(request).await; // 2
-    let answer = answer
-        .map_err(|status| problem_of(&address.to_string(), &status))?
-        .into_inner();
+    let mut client = PairingClient::new(channel);
+    let asked = client.pair(request);
+    let answer = receiver_link::answer(&address.to_string(), DEADLINE, asked).await?; // 2
     let entry = entry(address, authority, &answer)?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));

@@ -14,7 +14,7 @@ use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_sys::filesystem;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::negotiate;
 use crate::problem::{Kind, Problem, with_causes};
@@ -169,6 +169,26 @@ impl Link {
     }
 }
 
+/// Waits for the one message that answers a call to the receiver at `address`. The library's own limit ends
+/// when the answer begins: a receiver could begin it, and say no more.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn answer<T>(
+    address: &str,
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(problem_of(address, &status)),
+        Err(_) => {
+            let why = format!("it gave no whole answer within {} s", deadline.as_secs());
+            Err(broken(address, &why))
+        }
+    }
+}
+
 /// What a failed call to the receiver at `address` means to the user.
 pub fn problem_of(address: &str, status: &Status) -> Problem {
     if let Some(error) = ConnectError::find_in(address, status) {
@@ -252,6 +272,15 @@ mod tests {
             (&*problem.message, &*problem.remedy),
             ("revoked", "invite it again")
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_begins_and_does_not_end_is_not_waited_for() {
+        let begun = std::future::pending::<Result<Response<()>, Status>>();
+        let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
+        let problem = problem.unwrap_err();
+        assert_eq!(problem.kind, Kind::Unreachable);
+        assert!(problem.message.contains("no whole answer"), "{problem}");
     }
 
     #[test]

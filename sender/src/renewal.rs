@@ -19,7 +19,7 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{Link, problem_of};
+use crate::receiver_link::{Link, answer};
 use crate::sender::Sender;
 
 /// Longest wait for the receiver to sign.
@@ -62,10 +62,9 @@ async fn renew(
         signing_request: csr.map_err(|e| Problem::from_error(Kind::Failed, &e))?,
     });
     request.set_timeout(DEADLINE);
-    let answer = link.client().renew(request).await; // 1
     let address = link.address().to_owned();
-    let answer = answer.map_err(|status| problem_of(&address, &status))?;
-    let certificate = answer.into_inner().certificate;
+    let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
+    let certificate = answer.certificate;
     let before = Validity::of_pem(&entry.client_certificate);
     let after = Validity::of_pem(&certificate);
     if after.map(|v| v.not_after) <= before.map(|v| v.not_after) {
