@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sendshot_config::{Address, ReceiverEntry};
 use sendshot_identity::{ConnectError, Token};
 use sendshot_model::{PeerName, ReceiverId};
@@ -65,7 +66,7 @@ pub async fn pair(
     let mut client = PairingClient::new(channel);
     let asked = client.pair(request);
     let answer = receiver_link::answer(&address.to_string(), DEADLINE, asked).await?; // 2
-    let entry = entry(address, authority, &answer)?;
+    let entry = entry(sender, address, authority, &answer)?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();
@@ -102,6 +103,7 @@ fn not_paired_yet(error: ConnectError) -> Problem {
 
 /// The authority is the one that TLS verified, whatever the answer says.
 fn entry(
+    sender: &Sender,
     address: Address,
     authority: Option<String>,
     answer: &v1::PairResponse,
@@ -116,11 +118,17 @@ fn entry(
         .map_err(|e| nonsense(e.to_string()))?;
     let ca_certificate =
         authority.ok_or_else(|| nonsense("its authority is not in its chain".into()))?;
+    let client_certificate = receiver_link::own_certificate(
+        sender,
+        &ca_certificate,
+        &answer.certificate,
+        Timestamp::now(),
+    )?;
     Ok(ReceiverEntry {
         address,
         receiver_id: ReceiverId::from_bytes(id),
         ca_certificate,
-        client_certificate: answer.certificate.clone(),
+        client_certificate,
     })
 }
 

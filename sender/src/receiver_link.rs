@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use sendshot_config::ReceiverEntry;
 use sendshot_identity::{ConnectError, SenderKey};
 use sendshot_model::ReceiverId;
@@ -18,6 +19,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::negotiate;
 use crate::problem::{Kind, Problem, with_causes};
+use crate::sender::Sender;
 use crate::wire::{Counted, WireBytes};
 
 /// Longest wait for TCP and TLS together.
@@ -187,6 +189,26 @@ pub async fn answer<T>(
             Err(broken(address, &why))
         }
     }
+}
+
+/// Looks at a certificate that a receiver says to have made for this sender, and returns it and nothing of
+/// what may stand beside it.
+///
+/// # Errors
+/// A [`Problem`] for the user: nobody would be let in by it.
+pub fn own_certificate(
+    sender: &Sender,
+    ca_pem: &str,
+    pem: &str,
+    now: Timestamp,
+) -> Result<String, Problem> {
+    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now).map_err(|e| {
+        let error = with_causes(&e);
+        Problem::new(
+            Kind::Failed,
+            format!("the receiver's answer makes no sense: {error}"),
+        )
+    })
 }
 
 /// What a failed call to the receiver at `address` means to the user.

@@ -3,7 +3,8 @@
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. The receiver signs, and notes the new end. — The former certificate, good as long as it was.
+//! 1. The receiver signs, and notes the new end. What it answers is looked at: nothing takes the place of a
+//!    certificate that works but another one that does. — The former certificate, good as long as it was.
 //! 2. Replace the file in `receivers.d`, unless somebody has paired anew meanwhile. — The new one.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{Link, answer};
+use crate::receiver_link::{self, Link, answer};
 use crate::sender::Sender;
 
 /// Longest wait for the receiver to sign.
@@ -64,7 +65,12 @@ async fn renew(
     request.set_timeout(DEADLINE);
     let address = link.address().to_owned();
     let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
-    let certificate = answer.certificate;
+    let certificate = receiver_link::own_certificate(
+        sender,
+        &entry.ca_certificate,
+        &answer.certificate,
+        Timestamp::now(),
+    )?;
     let before = Validity::of_pem(&entry.client_certificate);
     let after = Validity::of_pem(&certificate);
     if after.map(|v| v.not_after) <= before.map(|v| v.not_after) {
