@@ -17,6 +17,7 @@ use crate::blocking;
 use crate::problem::{Kind, Problem};
 use crate::receiver_link;
 use crate::sender::Sender;
+use crate::wire::{Counted, WireBytes};
 
 /// Longest wait for TCP, TLS and the answer, each.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -53,7 +54,9 @@ pub async fn pair(
         .await
         .map_err(not_paired_yet)?; // 1
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
-    let channel = receiver_link::channel(&address.to_string(), stream).await?;
+    let wire = WireBytes::default();
+    wire.read_at_most(receiver_link::MAX_ANSWER);
+    let channel = receiver_link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),

@@ -30,6 +30,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
+pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
@@ -57,6 +60,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     let address = entry.address.to_string();
     let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
     let wire = WireBytes::default();
+    wire.read_at_most(MAX_ANSWER);
     let greeted = async {
         let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
         let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
@@ -116,8 +120,9 @@ where
 }
 
 impl Link {
-    /// The calls.
+    /// The calls that have one message as answer.
     pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
+        self.wire.read_at_most(MAX_ANSWER);
         &mut self.client
     }
 
@@ -164,6 +169,7 @@ impl Link {
         &mut self,
         messages: ReceiverStream<v1::TransferUp>,
     ) -> Result<Streaming<v1::TransferDown>, Problem> {
+        self.wire.read_all();
         match self.client.transfer(messages).await {
             Ok(answers) => Ok(answers.into_inner()),
             Err(status) => Err(problem_of(&self.address, &status)),

@@ -199,6 +199,8 @@ impl Transfer {
         let mut stalled = pin!(stalled(running, stall_after));
         let mut stream_bytes = None;
         loop {
+            // Messages that come without end must not keep from looking at the clock, or for a cancel.
+            tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
                 () = running.cancel.cancelled() => return Err(Error::Cancelled),

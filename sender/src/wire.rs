@@ -16,6 +16,9 @@ pub struct WireBytes(Arc<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     bytes: AtomicU64,
+    read: AtomicU64,
+    /// No more than this is read; 0 if all is.
+    most_read: AtomicU64,
     written: AtomicU64,
     more_written: Notify,
     /// The first failure of reading, as text.
@@ -42,6 +45,29 @@ impl WireBytes {
                 return;
             }
             more.await;
+        }
+    }
+
+    /// Has the connection fail when so many more bytes were read. Who takes what comes without end
+    /// may never come to look at a clock.
+    pub fn read_at_most(&self, more: u64) {
+        let most = self.0.read.load(Ordering::Relaxed).saturating_add(more);
+        self.0.most_read.store(most, Ordering::Relaxed);
+    }
+
+    /// Has it read whatever comes.
+    pub fn read_all(&self) {
+        self.0.most_read.store(0, Ordering::Relaxed);
+    }
+
+    fn add_read(&self, bytes: usize) -> io::Result<()> {
+        self.add(bytes);
+        let read = self.0.read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        match self.0.most_read.load(Ordering::Relaxed) {
+            most if most > 0 && read > most => {
+                Err(io::Error::other("it says more than any answer can be"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -90,7 +116,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.bytes.add(buf.filled().len() - before);
+        let read = self.bytes.add_read(buf.filled().len() - before);
+        let result = result.map(|done| done.and(read));
         if let Poll::Ready(Err(e)) = &result {
             let _ = self.bytes.0.failure.set(e.to_string());
         }

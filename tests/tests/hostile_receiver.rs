@@ -422,13 +422,6 @@ fn a_push_that_waits_for_it_can_be_cancelled_at_any_time() {
             "an inventory a byte a second",
             Script::to(Call::Inventory, vec![drip]),
         ),
-        (
-            "an inventory, and more and more",
-            Script::to(
-                Call::Inventory,
-                vec![Step::Flood(framed(&InventoryResponse::default()), u64::MAX)],
-            ),
-        ),
         ("never accepted", Script::to(Call::Transfer, vec![never])),
         ("nothing is taken", deaf(vec![Step::Hold])),
         ("no end", accepts(vec![Step::Hear(Until::End), Step::Hold])),

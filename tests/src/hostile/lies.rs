@@ -332,6 +332,14 @@ pub const INVENTORY: &[Row] = &[
         expect: Fails(&[1, 3], ""),
     },
     Row {
+        name: "messages without end",
+        script: |_| {
+            let one = framed(&InventoryResponse::default());
+            says_only(Call::Inventory, vec![Step::Flood(one, u64::MAX)])
+        },
+        expect: Fails(UNREACHABLE, "more than any answer"),
+    },
+    Row {
         name: "a message without end",
         script: |_| {
             let bytes = Bytes::from(vec![0; 64 << 10]);
