@@ -151,6 +151,10 @@ impl Parts {
                 limit: MOST_COPIES,
             });
         }
+        if self.inventory.is_some() && part.copies.is_empty() {
+            // Such parts could come without end.
+            return Err(Malformed::Missing("copies"));
+        }
         let copies = part.copies.into_iter().map(HeldCopy::try_from);
         let inventory = match &mut self.inventory {
             Some(begun) => begun,
@@ -274,6 +278,8 @@ mod tests {
         let endless = std::iter::repeat_n(part, MOST_COPIES / COPIES_A_PART + 1);
         let error = whole(endless).unwrap_err();
         assert!(matches!(error, Malformed::TooMany { .. }), "{error}");
+        let nothing = std::iter::repeat(v1::InventoryResponse::default());
+        assert!(whole(nothing).is_err());
         assert!(whole([]).is_err(), "nothing is no inventory");
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use sendshot_model::{ReceiverId, TransferId};
 use sendshot_proto::hello::{Hello, VERSION, Welcome, software};
 use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
+use sendshot_proto::transfer::STREAM_WINDOW;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{Link, problem_of};
+use crate::receiver_link::{Link, MAX_ANSWER, answer, problem_of, within};
 
 /// Longest wait for the receiver's greeting.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
@@ -36,9 +37,8 @@ pub async fn hello(
     };
     let mut request = Request::new(v1::HelloRequest::from(hello));
     request.set_timeout(HELLO_DEADLINE);
-    let answer = client.hello(request).await;
-    let answer = answer.map_err(|status| problem_of(address, &status))?;
-    let welcome = Welcome::try_from(answer.into_inner()).map_err(nonsense)?;
+    let welcome = answer(address, HELLO_DEADLINE, client.hello(request)).await?;
+    let welcome = Welcome::try_from(welcome).map_err(nonsense)?;
     if welcome.receiver != receiver {
         return Err(Problem::new(
             Kind::Refused,
@@ -64,35 +64,26 @@ pub async fn inventory(
         resuming,
     };
     let request = v1::InventoryRequest::from(question);
-    match tokio::time::timeout(INVENTORY_DEADLINE, ask(link, request)).await {
-        Ok(answered) => answered,
-        Err(_) => Err(Problem::new(
-            Kind::Unreachable,
-            format!(
-                "the receiver at {} did not say within {} seconds what it holds",
-                link.address(),
-                INVENTORY_DEADLINE.as_secs()
-            ),
-        )
-        .remedy("look whether its disks answer; try again later")),
-    }
+    let address = link.address().to_owned();
+    within(&address, INVENTORY_DEADLINE, ask(link, request)).await
 }
 
 async fn ask(link: &mut Link, request: v1::InventoryRequest) -> Result<Inventory, Problem> {
-    let answers = link.client().inventory(request).await;
-    let problem = |link: &Link, status| problem_of(link.address(), &status);
-    let mut answers = answers
-        .map_err(|status| problem(link, status))?
-        .into_inner();
-    let mut parts = inventory::Parts::default();
-    while let Some(part) = answers
-        .message()
-        .await
-        .map_err(|status| problem(link, status))?
-    {
-        parts.add(part).map_err(nonsense)??;
+    let (address, wire) = (link.address().to_owned(), link.wire());
+    let problem = |status| problem_of(&address, &status);
+    let parts = link.client().inventory(request).await;
+    let mut parts = parts.map_err(problem)?.into_inner();
+    let mut whole = inventory::Parts::default();
+    loop {
+        // Parts that come without end must not keep from looking at the clock, or for a cancel.
+        tokio::task::consume_budget().await;
+        // The next ones may be under way already.
+        wire.read_at_most(MAX_ANSWER + u64::from(STREAM_WINDOW));
+        match parts.message().await.map_err(problem)? {
+            Some(part) => whole.add(part).map_err(nonsense)??,
+            None => return whole.finish().map_err(nonsense),
+        }
     }
-    parts.finish().map_err(nonsense)
 }
 
 fn nonsense(error: sendshot_proto::Malformed) -> Problem {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sendshot_config::{Address, ReceiverEntry};
 use sendshot_identity::{ConnectError, Token};
 use sendshot_model::{PeerName, ReceiverId};
@@ -14,8 +15,9 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{self, problem_of};
+use crate::receiver_link;
 use crate::sender::Sender;
+use crate::wire::{Counted, WireBytes};
 
 /// Longest wait for TCP, TLS and the answer, each.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -52,7 +54,9 @@ pub async fn pair(
         .await
         .map_err(not_paired_yet)?; // 1
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
-    let channel = receiver_link::channel(&address.to_string(), stream).await?;
+    let wire = WireBytes::default();
+    wire.read_at_most(receiver_link::MAX_ANSWER);
+    let channel = receiver_link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),
@@ -62,11 +66,10 @@ pub async fn pair(
             .map_err(|e| Problem::from_error(Kind::Failed, &e))?,
     });
     request.set_timeout(DEADLINE);
-    let answer = PairingClient::new(channel).pair(request).await; // 2
-    let answer = answer
-        .map_err(|status| problem_of(&address.to_string(), &status))?
-        .into_inner();
-    let entry = entry(address, authority, &answer)?;
+    let mut client = PairingClient::new(channel);
+    let asked = client.pair(request);
+    let answer = receiver_link::answer(&address.to_string(), DEADLINE, asked).await?; // 2
+    let entry = entry(sender, address, authority, &answer)?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();
@@ -103,6 +106,7 @@ fn not_paired_yet(error: ConnectError) -> Problem {
 
 /// The authority is the one that TLS verified, whatever the answer says.
 fn entry(
+    sender: &Sender,
     address: Address,
     authority: Option<String>,
     answer: &v1::PairResponse,
@@ -117,11 +121,17 @@ fn entry(
         .map_err(|e| nonsense(e.to_string()))?;
     let ca_certificate =
         authority.ok_or_else(|| nonsense("its authority is not in its chain".into()))?;
+    let client_certificate = receiver_link::own_certificate(
+        sender,
+        &ca_certificate,
+        &answer.certificate,
+        Timestamp::now(),
+    )?;
     Ok(ReceiverEntry {
         address,
         receiver_id: ReceiverId::from_bytes(id),
         ca_certificate,
-        client_certificate: answer.certificate.clone(),
+        client_certificate,
     })
 }
 

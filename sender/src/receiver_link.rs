@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use sendshot_config::ReceiverEntry;
 use sendshot_identity::{ConnectError, SenderKey};
 use sendshot_model::ReceiverId;
@@ -14,10 +15,11 @@ use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_sys::filesystem;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::negotiate;
 use crate::problem::{Kind, Problem, with_causes};
+use crate::sender::Sender;
 use crate::wire::{Counted, WireBytes};
 
 /// Longest wait for TCP and TLS together.
@@ -27,6 +29,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// vanished peer is noticed in under a minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
+pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
 
 /// An open connection.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     let address = entry.address.to_string();
     let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
     let wire = WireBytes::default();
+    wire.read_at_most(MAX_ANSWER);
     let greeted = async {
         let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
         let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
@@ -114,8 +120,9 @@ where
 }
 
 impl Link {
-    /// The calls.
+    /// The calls that have one message as answer.
     pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
+        self.wire.read_at_most(MAX_ANSWER);
         &mut self.client
     }
 
@@ -149,6 +156,11 @@ impl Link {
         self.wire.get()
     }
 
+    /// What counts them.
+    pub fn wire(&self) -> WireBytes {
+        self.wire.clone()
+    }
+
     /// Opens a push.
     ///
     /// # Errors
@@ -157,11 +169,67 @@ impl Link {
         &mut self,
         messages: ReceiverStream<v1::TransferUp>,
     ) -> Result<Streaming<v1::TransferDown>, Problem> {
+        self.wire.read_all();
         match self.client.transfer(messages).await {
             Ok(answers) => Ok(answers.into_inner()),
             Err(status) => Err(problem_of(&self.address, &status)),
         }
     }
+}
+
+/// Waits for the one message that answers a call to the receiver at `address`; see [`within`].
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn answer<T>(
+    address: &str,
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Problem> {
+    let answered = async {
+        let answer = call.await.map_err(|status| problem_of(address, &status))?;
+        Ok(answer.into_inner())
+    };
+    within(address, deadline, answered).await
+}
+
+/// Waits for the whole of an answer. The library's own limit ends when the answer begins: a receiver could
+/// begin it, and say no more.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn within<T>(
+    address: &str,
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let why = format!("it gave no whole answer within {} s", deadline.as_secs());
+            Err(broken(address, &why))
+        }
+    }
+}
+
+/// Looks at a certificate that a receiver says to have made for this sender, and returns it and nothing of
+/// what may stand beside it.
+///
+/// # Errors
+/// A [`Problem`] for the user: nobody would be let in by it.
+pub fn own_certificate(
+    sender: &Sender,
+    ca_pem: &str,
+    pem: &str,
+    now: Timestamp,
+) -> Result<String, Problem> {
+    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now).map_err(|e| {
+        let error = with_causes(&e);
+        Problem::new(
+            Kind::Failed,
+            format!("the receiver's answer makes no sense: {error}"),
+        )
+    })
 }
 
 /// What a failed call to the receiver at `address` means to the user.
@@ -247,6 +315,15 @@ mod tests {
             (&*problem.message, &*problem.remedy),
             ("revoked", "invite it again")
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_begins_and_does_not_end_is_not_waited_for() {
+        let begun = std::future::pending::<Result<Response<()>, Status>>();
+        let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
+        let problem = problem.unwrap_err();
+        assert_eq!(problem.kind, Kind::Unreachable);
+        assert!(problem.message.contains("no whole answer"), "{problem}");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. The receiver signs, and notes the new end. — The former certificate, good as long as it was.
+//! 1. The receiver signs, and notes the new end. What it answers is looked at: nothing takes the place of a
+//!    certificate that works but another one that does. — The former certificate, good as long as it was.
 //! 2. Replace the file in `receivers.d`, unless somebody has paired anew meanwhile. — The new one.
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tonic::Request;
 
 use crate::blocking;
 use crate::problem::{Kind, Problem};
-use crate::receiver_link::{self, Link, problem_of};
+use crate::receiver_link::{self, Link, answer};
 use crate::sender::Sender;
 
 /// Longest wait for the receiver to sign.
@@ -97,10 +98,14 @@ async fn renew(
         signing_request: csr.map_err(|e| Problem::from_error(Kind::Failed, &e))?,
     });
     request.set_timeout(DEADLINE);
-    let answer = link.client().renew(request).await; // 1
     let address = link.address().to_owned();
-    let answer = answer.map_err(|status| problem_of(&address, &status))?;
-    let certificate = answer.into_inner().certificate;
+    let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
+    let certificate = receiver_link::own_certificate(
+        sender,
+        &entry.ca_certificate,
+        &answer.certificate,
+        Timestamp::now(),
+    )?;
     let before = Validity::of_pem(&entry.client_certificate);
     let after = Validity::of_pem(&certificate);
     if after.map(|v| v.not_after) <= before.map(|v| v.not_after) {

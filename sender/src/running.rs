@@ -76,9 +76,10 @@ impl Running {
 
     /// Notes how far the receiver is.
     pub fn applied(&self, offset: u64) {
-        // It cannot have more than it was sent, whatever it says.
+        // It cannot have more than it was sent, whatever it says, and not less than before: else one that
+        // goes to and fro would seem to come forward for ever.
         let offset = offset.min(self.stream_bytes.load(Ordering::Relaxed));
-        self.applied_bytes.store(offset, Ordering::Relaxed);
+        self.applied_bytes.fetch_max(offset, Ordering::Relaxed);
     }
 
     /// Notes how long the stream will be.

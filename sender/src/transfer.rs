@@ -19,6 +19,7 @@ use crate::problem::{Kind, Problem};
 use crate::receiver_link::{Link, problem_of};
 use crate::running::Running;
 use crate::trail::Trail;
+use crate::wire::WireBytes;
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
@@ -102,6 +103,7 @@ impl From<Error> for Problem {
 pub struct Transfer {
     up: mpsc::Sender<v1::TransferUp>,
     down: Answers,
+    wire: WireBytes,
 }
 
 /// The receiver's side of the call.
@@ -157,7 +159,10 @@ impl Transfer {
             Down::Accepted {
                 resume_at,
                 checkpoints,
-            } if resume_at == from => Ok((Self { up, down }, checkpoints)),
+            } if resume_at == from => {
+                let wire = link.wire();
+                Ok((Self { up, down, wire }, checkpoints))
+            }
             Down::Accepted { resume_at, .. } => Err(Error::Nonsense(format!(
                 "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
             ))),
@@ -169,7 +174,8 @@ impl Transfer {
     }
 
     /// Streams what the generator makes, and waits for the commit. `before_end` runs when all
-    /// is sent and the receiver does not know yet that it is all.
+    /// has left for the receiver and it does not know yet that it is all. What only waits here
+    /// has not left: a receiver that takes nothing could else say that it has committed.
     ///
     /// Dropping the returned future, or cancelling, breaks the call: the receiver then keeps what
     /// can be resumed, and drops what cannot.
@@ -187,12 +193,14 @@ impl Transfer {
     where
         F: AsyncFnOnce() -> std::io::Result<()>,
     {
-        let Self { up, mut down } = self;
+        let Self { up, mut down, wire } = self;
         let address = down.address.clone();
-        let mut pump = pin!(pump(outputs, up, running, before_end));
+        let mut pump = pin!(pump(outputs, (up, wire), running, before_end));
         let mut stalled = pin!(stalled(running, stall_after));
         let mut stream_bytes = None;
         loop {
+            // Messages that come without end must not keep from looking at the clock, or for a cancel.
+            tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
                 () = running.cancel.cancelled() => return Err(Error::Cancelled),
@@ -239,21 +247,24 @@ async fn stalled(running: &Running, after: Duration) {
 /// waits for ever: the other direction then tells why.
 async fn pump<F>(
     mut outputs: mpsc::Receiver<Result<Output, generate::Error>>,
-    up: mpsc::Sender<v1::TransferUp>,
+    (up, wire): (mpsc::Sender<v1::TransferUp>, WireBytes),
     running: &Running,
     before_end: F,
 ) -> Result<u64, Error>
 where
     F: AsyncFnOnce() -> std::io::Result<()>,
 {
+    let mut left = wire.written();
     loop {
         match outputs.recv().await.ok_or(generate::Error::Died)?? {
             Output::Segment(segment) => {
                 let bytes = segment.data.len() as u64;
+                left += bytes;
                 send(&up, Up::Segment(segment)).await;
                 running.sent(bytes);
             }
             Output::End { length, chain } => {
+                wire.until_written(left).await;
                 before_end().await.map_err(Error::Record)?;
                 running.enter("commit");
                 send(&up, Up::End { length, chain }).await;

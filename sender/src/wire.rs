@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 /// Bytes that went over a connection in both directions.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,11 @@ pub struct WireBytes(Arc<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     bytes: AtomicU64,
+    read: AtomicU64,
+    /// No more than this is read; 0 if all is.
+    most_read: AtomicU64,
+    written: AtomicU64,
+    more_written: Notify,
     /// The first failure of reading, as text.
     failure: OnceLock<String>,
 }
@@ -25,8 +31,54 @@ impl WireBytes {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that this side wrote so far.
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Acquire)
+    }
+
+    /// Returns when this side has written so many in all.
+    pub async fn until_written(&self, bytes: u64) {
+        loop {
+            // Made before the look: what is written from now on wakes it up.
+            let more = self.0.more_written.notified();
+            if self.written() >= bytes {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    /// Has the connection fail when so many more bytes were read. Who takes what comes without end
+    /// may never come to look at a clock.
+    pub fn read_at_most(&self, more: u64) {
+        let most = self.0.read.load(Ordering::Relaxed).saturating_add(more);
+        self.0.most_read.store(most, Ordering::Relaxed);
+    }
+
+    /// Has it read whatever comes.
+    pub fn read_all(&self) {
+        self.0.most_read.store(0, Ordering::Relaxed);
+    }
+
+    fn add_read(&self, bytes: usize) -> io::Result<()> {
+        self.add(bytes);
+        let read = self.0.read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        match self.0.most_read.load(Ordering::Relaxed) {
+            most if most > 0 && read > most => {
+                Err(io::Error::other("it says more than any answer can be"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn add(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn add_written(&self, bytes: usize) {
+        self.add(bytes);
+        self.0.written.fetch_add(bytes as u64, Ordering::Release);
+        self.0.more_written.notify_waiters();
     }
 
     /// What the connection said when it failed. HTTP/2 does not always pass it on.
@@ -50,7 +102,7 @@ impl<T> Counted<T> {
 
     fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
-            self.bytes.add(*bytes);
+            self.bytes.add_written(*bytes);
         }
         result
     }
@@ -64,7 +116,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.bytes.add(buf.filled().len() - before);
+        let read = self.bytes.add_read(buf.filled().len() - before);
+        let result = result.map(|done| done.and(read));
         if let Poll::Ready(Err(e)) = &result {
             let _ = self.bytes.0.failure.set(e.to_string());
         }
@@ -102,5 +155,28 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_taken_was_not_written() {
+        let wire = WireBytes::default();
+        let (near, mut far) = tokio::io::duplex(10);
+        let mut near = Counted::new(near, wire.clone());
+        let write = async { near.write_all(&[0; 100]).await };
+        let all = wire.until_written(100);
+        let take = async {
+            assert_eq!(wire.written(), 10);
+            far.read_exact(&mut [0; 95]).await
+        };
+        let (written, (), taken) = tokio::join!(write, all, take);
+        assert!(written.is_ok() && taken.is_ok());
+        assert_eq!((wire.written(), wire.get()), (100, 100));
     }
 }

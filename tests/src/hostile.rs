@@ -1,11 +1,16 @@
-//! Streams and pushes of a sender that means harm, and a watch over what they must not touch.
+//! Streams and pushes of a sender that means harm, a watch over what they must not touch, and answers of a
+//! receiver that does.
 
+pub mod answers;
 #[allow(missing_docs, reason = "numbers, named as in the format")]
 pub mod frame;
+pub mod lies;
 pub mod pushes;
+pub mod receiver;
 pub mod scene;
 pub mod sender;
 pub mod trick;
+pub mod victim;
 pub mod watch;
 
 mod attributes;

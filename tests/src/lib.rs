@@ -13,6 +13,7 @@
 //! | kill a daemon, or have it die at a named place | [`daemon::Daemon::kill`]; [`fail_points`] with [`daemon::Daemon::env`] |
 //! | cut a box's power | made with `.power()`: [`sender_box::SenderBox::power_cut`], [`receiver_box::ReceiverBox::power_cut`] |
 //! | have a peer that lies | [`liar::Liar`] |
+//! | have a receiver that answers anything | [`hostile::receiver::HostileReceiver`] |
 //! | have the clock jump | [`clock::Clock`] |
 //! | fill a volume, change it at random | [`fill`], [`changes`], [`zoo`] |
 //! | compare a copy with what was snapshotted | [`exact::assert_exact`] |

@@ -100,6 +100,20 @@ fn common_name(name: String) -> DistinguishedName {
     names
 }
 
+/// A certificate as PEM text.
+pub(crate) fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = data_encoding::BASE64.encode(certificate);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line))
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
 /// The only certificate of a PEM text; `None` if it is not one.
 pub(crate) fn from_pem(pem: &str) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()

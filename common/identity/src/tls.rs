@@ -135,17 +135,7 @@ pub fn pairing_client_config(fingerprint: CaFingerprint) -> Result<Arc<ClientCon
 /// after pairing.
 #[must_use]
 pub fn ca_pem(chain: &[CertificateDer<'_>], fingerprint: CaFingerprint) -> Option<String> {
-    let ca = find(chain, fingerprint)?;
-    let text = data_encoding::BASE64.encode(ca);
-    let lines: Vec<_> = text
-        .as_bytes()
-        .chunks(64)
-        .map(|line| String::from_utf8_lossy(line))
-        .collect();
-    Some(format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    ))
+    find(chain, fingerprint).map(certificate::to_pem)
 }
 
 fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
@@ -154,7 +144,7 @@ fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+pub(crate) fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone())?;
     Ok(roots)

@@ -202,7 +202,9 @@ fn inventory(bytes: &[u8]) {
     let Ok(message) = v1::InventoryResponse::decode(bytes) else {
         return;
     };
-    let Ok(taken) = inventory::whole([message.clone(), message]) else {
+    let Ok(taken) = inventory::whole([message.clone(), message.clone()])
+        .or_else(|_| inventory::whole([message]))
+    else {
         return;
     };
     let text = match &taken {

@@ -1,0 +1,86 @@
+//! What a receiver says to be this sender's certificate, looked at before it is kept: one that does not work
+//! must not take the place of one that does.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::server::WebPkiClientVerifier;
+use sendshot_model::SenderId;
+
+use crate::certificate;
+use crate::crypto::provider;
+use crate::peer::{PeerId, PeerIdentity, PeerIdentityError};
+use crate::sender_key::SenderKey;
+use crate::tls::{self, TlsError};
+
+/// Longest certificate that is kept, in bytes. One has about 600.
+const LONGEST: usize = 16 * 1024;
+
+/// Why it is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnCertificateError {
+    /// It is none.
+    #[error("there is no certificate in it")]
+    None,
+    /// It is longer than any that is made.
+    #[error("its certificate has {len} bytes, more than {LONGEST}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// It names nobody.
+    #[error("its certificate names nobody")]
+    Identity(#[from] PeerIdentityError),
+    /// It names somebody else.
+    #[error("its certificate is that of {id}")]
+    Other {
+        /// Whom.
+        id: PeerId,
+    },
+    /// It is of another key.
+    #[error("its certificate is of another key than this sender's")]
+    OtherKey,
+    /// The authority cannot be used to verify.
+    #[error(transparent)]
+    Authority(#[from] TlsError),
+    /// The receiver's authority has not made it, or not for now.
+    #[error("its certificate would not be accepted by itself")]
+    Refused(#[source] rustls::Error),
+}
+
+/// Expects that a certificate is this sender's, made by the authority in `ca_pem`, and good now. Returns it as
+/// PEM, without whatever stands beside it.
+///
+/// # Errors
+/// See [`OwnCertificateError`].
+pub fn own_certificate(
+    ca_pem: &str,
+    pem: &str,
+    (sender, key): (SenderId, &SenderKey),
+    now: Timestamp,
+) -> Result<String, OwnCertificateError> {
+    let found = certificate::from_pem(pem).ok_or(OwnCertificateError::None)?;
+    if found.len() > LONGEST {
+        return Err(OwnCertificateError::TooLong { len: found.len() });
+    }
+    let identity = PeerIdentity::from_certificates(std::slice::from_ref(&found))?;
+    if identity.id != PeerId::Sender(sender) {
+        return Err(OwnCertificateError::Other { id: identity.id });
+    }
+    if identity.pin != key.pin() {
+        return Err(OwnCertificateError::OtherKey);
+    }
+    let ca = certificate::from_pem(ca_pem).ok_or(TlsError::Damaged {
+        which: "receiver's",
+    })?;
+    let roots = tls::roots(&ca).map_err(TlsError::from)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider()).build();
+    let verifier = verifier.map_err(TlsError::from)?;
+    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    verifier
+        .verify_client_cert(&found, &[], now)
+        .map_err(OwnCertificateError::Refused)?;
+    Ok(certificate::to_pem(&found))
+}
