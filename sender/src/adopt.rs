@@ -14,6 +14,9 @@
 //! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, and the
 //!    kernel's record with its snapshot beside it.
 //!
+//! That the receiver holds it is its own word: we may never have sent it. So an adopted state supersedes nothing;
+//! the next one that is sent does.
+//!
 //! Until the next acknowledgement both stand for the same state. The snapshot could go as soon as
 //! step 3 is durable; it goes when that acknowledgement supersedes it like any snapshot, so that a
 //! push by the kernel's engine that runs meanwhile, or one that follows because this one failed,
@@ -25,7 +28,7 @@ use sendshot_engine::{Head, Sendshot, save};
 use sendshot_sys::subvolume;
 
 use crate::capture;
-use crate::journal::{Intent, Record, SnapshotId, State};
+use crate::journal::{Intent, Origin, Record, SnapshotId, State};
 use crate::lineage;
 use crate::plan::{self, Ancestor, Candidate, LocalSnapshot, Verdict, Wish};
 use crate::prune;
@@ -137,7 +140,7 @@ pub fn capture(
 /// # Errors
 /// The kernel's; nothing is left then.
 pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
-    record.state = State::Acknowledged;
+    (record.state, record.origin) = (State::Acknowledged, Origin::Told);
     match record.store(state.pushes()) {
         Ok(()) => Ok(record),
         Err(e) => {

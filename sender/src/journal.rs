@@ -32,6 +32,23 @@ pub enum State {
     Acknowledged,
 }
 
+/// How we know that the receiver has it, once it is acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// We sent all of it.
+    #[default]
+    Sent,
+    /// It says so; see [`crate::adopt`].
+    Told,
+}
+
+impl Origin {
+    fn is_sent(&self) -> bool {
+        *self == Self::Sent
+    }
+}
+
 /// A push and its hidden snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +81,9 @@ pub struct Record {
     /// `None` before, and for what cannot be resumed.
     #[serde(default)]
     pub transfer: Option<Transferring>,
+    /// How we know that the receiver has it.
+    #[serde(default, skip_serializing_if = "Origin::is_sent")]
+    pub origin: Origin,
 }
 
 /// A transfer that can be resumed: with these the stream can be made again, byte for byte.
@@ -138,6 +158,7 @@ impl Record {
             snapshot: None,
             engine: intent.engine,
             transfer: None,
+            origin: Origin::Sent,
         }
     }
 

@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use sendshot_model::{ReceiverId, SenderId, VolumeId, VolumeName};
 
 use crate::engine::Engine;
-use crate::journal::{Record, State};
+use crate::journal::{Origin, Record, State};
 use crate::resume;
 
 /// Whether what a record names is still there.
@@ -125,6 +125,8 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .filter(|other| other.presence == Presence::Here)
         .map(|other| &other.record)
         .filter(|other| other.state == State::Acknowledged && chain(other) == chain(record))
+        // A receiver that lies could else have us let go of what it really has.
+        .filter(|other| other.origin == Origin::Sent)
         .filter(|other| age_order(other) > age_order(record))
         .collect();
     if newer.is_empty() {
@@ -254,6 +256,20 @@ pub(crate) mod tests {
         let newest_pins = [at(&chain, 2), snapshot(5)].map(|r| here(&r));
         assert_eq!(decided(&newest_pins, 2), [Spare, LastCommon]);
         assert_eq!(decided(&newest_pins, 1), [surplus(1), LastCommon]);
+    }
+
+    #[test]
+    fn what_only_the_receiver_says_to_have_supersedes_nothing() {
+        let chain = record();
+        let told = |n| Record {
+            origin: Origin::Told,
+            ..at(&chain, n)
+        };
+        use Verdict::LastCommon;
+        let items = [here(&at(&chain, 1)), here(&told(2)), here(&told(3))];
+        assert_eq!(decided(&items, 1), [LastCommon; 3]);
+        let sent = [here(&at(&chain, 1)), here(&told(2)), here(&at(&chain, 3))];
+        assert_eq!(decided(&sent, 1), [surplus(1), surplus(1), LastCommon]);
     }
 
     #[test]

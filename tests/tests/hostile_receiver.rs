@@ -300,6 +300,18 @@ fn a_snapshot_of_the_users_that_it_claims_to_hold_takes_no_ones_place() {
         assert_eq!(output.code, i32::from(failing), "{output:?}");
         let last = victim.last["uuid"].as_str().unwrap().to_owned();
         assert!(victim.acknowledged().contains(&last));
+        if failing {
+            // Only the liar's word stands behind the younger one.
+            assert!(
+                victim.acknowledged().contains(&monday.uuid),
+                "it was not adopted"
+            );
+            victim.sender.ctl(&["prune"]).success();
+            assert!(
+                victim.acknowledged().contains(&last),
+                "what it has was let go"
+            );
+        }
         victim.push_honestly();
         assert_ne!(victim.last["parent"], Value::Null, "{}", victim.last);
     }
