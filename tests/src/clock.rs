@@ -55,6 +55,17 @@ impl Clock {
     }
 }
 
+/// Removes what the library shares with the children of a process that was killed.
+pub(crate) fn forget(process: u32) {
+    for name in [
+        format!("faketime_shm_{process}"),
+        format!("sem.faketime_sem_{process}"),
+    ] {
+        // There is none if the process had no clock of its own.
+        let _ = fs::remove_file(Path::new("/dev/shm").join(name));
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::new()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::binaries;
+use crate::clock;
 use crate::command::wait;
 use crate::until::PATIENCE;
 
@@ -188,6 +189,7 @@ impl Daemon {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+        clock::forget(child.id());
     }
 
     /// Whether it runs. What has ended by itself is over with.
@@ -288,6 +290,7 @@ impl Drop for Daemon {
             if let Some(mut child) = self.child.take() {
                 let _ = child.kill();
                 let _ = child.wait();
+                clock::forget(child.id());
             }
             eprintln!("--- log of {}\n{}---", self.name, self.log());
             return;

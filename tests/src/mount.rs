@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::command::{run, tool};
+use crate::command::tool;
+use crate::loopfs;
 
 /// A mount, undone when this is dropped.
 #[derive(Debug)]
@@ -54,8 +54,10 @@ impl Mount {
 }
 
 impl Drop for Mount {
+    /// What is still mounted would be removed with the mount point: a process that another test is just starting
+    /// can keep it busy for a moment.
     fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg(&self.path));
+        loopfs::unmount(&self.path);
     }
 }
 
