@@ -84,7 +84,7 @@ impl Scratch {
         fs::write(at("made/f"), [7; 100_000]).unwrap();
         fs::write(at("made/d/g"), "inline").unwrap();
         fs::hard_link(at("made/f"), at("made/d/h")).unwrap();
-        symlink("../../outside", at("made/l")).unwrap();
+        symlink("../../../outside", at("made/l")).unwrap();
         symlink("f", at("made/m")).unwrap();
         streams::snapshot(&at("made"), &at("parent")).unwrap();
         fs::create_dir_all(at("outside/dir")).unwrap();
@@ -94,7 +94,16 @@ impl Scratch {
         drop(fs);
         let parent = durable::open_dir(&top, "parent".as_ref()).unwrap();
         let outside = PathBuf::from(format!("/proc/self/fd/{}/outside", top.as_fd().as_raw_fd()));
-        let ways = [outside.to_str().unwrap(), "../../../outside", "l", "d/../l"];
+        // So that the way by the working directory leads there, too.
+        std::env::set_current_dir(&outside).unwrap();
+        let ways = [
+            outside.to_str().unwrap(),
+            "/proc/self/cwd",
+            "../../../outside",
+            "l",
+            "a",
+            "d/../l",
+        ];
         let ways = ways.iter().flat_map(|way| {
             let below = ["", "/victim", "/dir", "/new"];
             below.map(|below| format!("{way}{below}").into_bytes())
