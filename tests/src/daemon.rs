@@ -181,6 +181,18 @@ impl Daemon {
         begin.elapsed()
     }
 
+    /// Stops one that is armed: it may come to its place meanwhile, and die there.
+    ///
+    /// # Panics
+    /// If it does not stop in time.
+    #[track_caller]
+    pub fn stop_armed(&mut self) {
+        self.signal(Signal::TERM);
+        if !self.wait_dead(STOPPING) {
+            panic!("{} did not stop in {STOPPING:?}", self.name);
+        }
+    }
+
     /// Kills it, as a crash does.
     ///
     /// # Panics

@@ -199,7 +199,7 @@ impl World {
         link.mend();
         for daemon in [&mut receiver.daemon, &mut sender.daemon] {
             if daemon.is_armed() && daemon.runs() {
-                daemon.stop();
+                daemon.stop_armed();
             }
             daemon.clear_env();
             if !daemon.runs() {
