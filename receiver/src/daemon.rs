@@ -120,23 +120,32 @@ impl Daemon {
             .add_service(ReceiverControlServer::new(Control(Arc::clone(&receiver))))
             .serve_with_incoming_shutdown(self.control, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
-        tokio::select! {
-            served = &mut serve => drop(served?),
+        // Servers without clients end with `stop`, too: what follows must not depend on which of the
+        // two is seen first.
+        let served = tokio::select! {
+            served = &mut serve => Some(served),
             never = look_after(&receiver) => match never {},
-            () = stop.cancelled() => {
-                receiver.stop();
-                let farewell = async {
-                    let _ = serve.await;
-                    receiver.tasks().wait().await;
-                    while !receiver.transfers().is_idle() {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                };
-                if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-                    tracing::info!("not everybody hung up; leaving");
-                }
-                drop_waiting(&receiver).await;
+            () = stop.cancelled() => None,
+        };
+        receiver.stop();
+        let farewell = async {
+            let served = match served {
+                Some(served) => served,
+                None => serve.await,
+            };
+            receiver.tasks().wait().await;
+            while !receiver.transfers().is_idle() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            served
+        };
+        let served = tokio::time::timeout(FAREWELL, farewell).await;
+        if served.is_err() {
+            tracing::info!("not everybody hung up; leaving");
+        }
+        drop_waiting(&receiver).await;
+        if let Ok(served) = served {
+            served?;
         }
         tracing::info!("stopped");
         Ok(())

@@ -69,19 +69,24 @@ impl Daemon {
             .add_service(control)
             .serve_with_incoming_shutdown(self.listener, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
-        tokio::select! {
-            served = &mut serve => served?,
+        // A server without clients ends with `stop`, too: what follows must not depend on which of
+        // the two is seen first.
+        let served = tokio::select! {
+            served = &mut serve => Some(served),
             never = interrupted::watch(Arc::clone(&self.sender)) => match never {},
             never = renewal::watch(Arc::clone(&self.sender)) => match never {},
-            () = stop.cancelled() => {
-                self.sender.shut_down().await;
-                // The pushes are over; a client that does not hang up is left.
-                if let Ok(served) = tokio::time::timeout(FAREWELL, serve).await {
-                    served?;
-                }
-            }
-        }
+            () = stop.cancelled() => None,
+        };
+        self.sender.shut_down().await;
+        // The pushes are over; a client that does not hang up is left.
+        let served = match served {
+            Some(served) => Ok(served),
+            None => tokio::time::timeout(FAREWELL, serve).await,
+        };
         reloading.abort();
+        if let Ok(served) = served {
+            served?;
+        }
         tracing::info!("stopped");
         Ok(())
     }

@@ -262,6 +262,19 @@ impl Daemon {
         kib * 1024
     }
 
+    /// The sockets that it has open.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn sockets(&self) -> usize {
+        let id = self.child.as_ref().expect("it runs").id();
+        let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap();
+        // One that was closed since it was listed is not counted.
+        open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+            .filter(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
+            .count()
+    }
+
     /// All it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()

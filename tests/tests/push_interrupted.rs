@@ -434,3 +434,25 @@ fn a_sender_that_is_stopped_during_a_push_does_not_hold_up_the_shutdown() {
     nothing_is_left_but_what_can_be_resumed(&boxes);
     goes_on_from(&boxes, &first);
 }
+
+#[test]
+fn a_sender_that_is_stopped_cleans_up_after_a_push_that_nobody_watches() {
+    let (mut boxes, first) = with_news();
+    // Several times: an end without clients is a race of two ends within the daemon.
+    for round in 1..=6 {
+        let push = start_slow(&boxes, &["push", "nas2:photos"]);
+        let with_client = boxes.sender.daemon.sockets();
+        push.signal(Signal::KILL);
+        push.finish();
+        until::holds("the client is gone", || {
+            boxes.sender.daemon.sockets() < with_client
+        });
+        boxes.sender.daemon.stop();
+        let log = boxes.sender.daemon.log();
+        let ended = log.matches("push of photos to nas2 failed").count();
+        assert_eq!(ended, round, "a push was left to itself:\n{log}");
+        boxes.sender.daemon.start();
+    }
+    nothing_is_left_but_what_can_be_resumed(&boxes);
+    goes_on_from(&boxes, &first);
+}
