@@ -1,6 +1,7 @@
 //! The messages of one push.
 
 use bytes::Bytes;
+use prost::Message as _;
 use sendshot_model::TransferId;
 use uuid::Uuid;
 
@@ -84,6 +85,12 @@ pub struct Begin {
     pub resumable: Resumable,
     /// Where to take it up; `None` to begin it.
     pub resume_at: Option<Point>,
+}
+
+/// Bytes that a message takes in the frames of HTTP/2: gRPC puts a flag and a length before it.
+pub fn framed_len(message: &v1::TransferUp) -> u64 {
+    const FLAG_AND_LENGTH: usize = 5;
+    (FLAG_AND_LENGTH + message.encoded_len()) as u64
 }
 
 /// Whether a transfer can be taken up again.

@@ -12,6 +12,7 @@ pub mod dry_run;
 pub mod engine;
 pub mod filesystems;
 pub mod forget;
+pub mod frames;
 pub mod generate;
 pub mod history;
 pub mod interrupted;

@@ -7,7 +7,7 @@ use sendshot_model::human;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::malformed::Malformed;
 use sendshot_proto::resume::CheckpointPolicy;
-use sendshot_proto::transfer::{Begin, Down, Up};
+use sendshot_proto::transfer::{Begin, Down, Up, framed_len};
 use sendshot_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -104,6 +104,8 @@ pub struct Transfer {
     up: mpsc::Sender<v1::TransferUp>,
     down: Answers,
     wire: WireBytes,
+    /// Bytes of the message that opened it.
+    opening: u64,
 }
 
 /// The receiver's side of the call.
@@ -149,8 +151,10 @@ impl Transfer {
     async fn begin(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
         let from = begin.resume_at.map_or(0, |point| point.offset);
         let (up, messages) = mpsc::channel(QUEUE);
+        let begin = v1::TransferUp::from(Up::Begin(begin));
+        let opening = framed_len(&begin);
         // Cannot fail: the channel was just made and has room.
-        let _ = up.try_send(Up::Begin(begin).into());
+        let _ = up.try_send(begin);
         let mut down = Answers {
             messages: link.transfer(ReceiverStream::new(messages)).await?,
             address: link.address().to_owned(),
@@ -161,7 +165,13 @@ impl Transfer {
                 checkpoints,
             } if resume_at == from => {
                 let wire = link.wire();
-                Ok((Self { up, down, wire }, checkpoints))
+                let transfer = Self {
+                    up,
+                    down,
+                    wire,
+                    opening,
+                };
+                Ok((transfer, checkpoints))
             }
             Down::Accepted { resume_at, .. } => Err(Error::Nonsense(format!(
                 "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
@@ -193,9 +203,14 @@ impl Transfer {
     where
         F: AsyncFnOnce() -> std::io::Result<()>,
     {
-        let Self { up, mut down, wire } = self;
+        let Self {
+            up,
+            mut down,
+            wire,
+            opening,
+        } = self;
         let address = down.address.clone();
-        let mut pump = pin!(pump(outputs, (up, wire), running, before_end));
+        let mut pump = pin!(pump(outputs, (up, wire, opening), running, before_end));
         let mut stalled = pin!(stalled(running, stall_after));
         let mut stream_bytes = None;
         loop {
@@ -247,35 +262,35 @@ async fn stalled(running: &Running, after: Duration) {
 /// waits for ever: the other direction then tells why.
 async fn pump<F>(
     mut outputs: mpsc::Receiver<Result<Output, generate::Error>>,
-    (up, wire): (mpsc::Sender<v1::TransferUp>, WireBytes),
+    (up, wire, mut left): (mpsc::Sender<v1::TransferUp>, WireBytes, u64),
     running: &Running,
     before_end: F,
 ) -> Result<u64, Error>
 where
     F: AsyncFnOnce() -> std::io::Result<()>,
 {
-    let mut left = wire.written();
     loop {
         match outputs.recv().await.ok_or(generate::Error::Died)?? {
             Output::Segment(segment) => {
                 let bytes = segment.data.len() as u64;
-                left += bytes;
-                send(&up, Up::Segment(segment)).await;
+                let message = v1::TransferUp::from(Up::Segment(segment));
+                left += framed_len(&message);
+                send(&up, message).await;
                 running.sent(bytes);
             }
             Output::End { length, chain } => {
                 wire.until_written(left).await;
                 before_end().await.map_err(Error::Record)?;
                 running.enter("commit");
-                send(&up, Up::End { length, chain }).await;
+                send(&up, Up::End { length, chain }.into()).await;
                 return Ok(length);
             }
         }
     }
 }
 
-async fn send(up: &mpsc::Sender<v1::TransferUp>, message: Up) {
-    if up.send(message.into()).await.is_err() {
+async fn send(up: &mpsc::Sender<v1::TransferUp>, message: v1::TransferUp) {
+    if up.send(message).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

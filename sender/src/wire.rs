@@ -4,10 +4,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+
+use crate::frames::Frames;
 
 /// Bytes that went over a connection in both directions.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,7 @@ struct Seen {
     read: AtomicU64,
     /// No more than this is read; 0 if all is.
     most_read: AtomicU64,
+    /// Of the newest call's messages.
     written: AtomicU64,
     more_written: Notify,
     /// The first failure of reading, as text.
@@ -31,12 +34,12 @@ impl WireBytes {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that this side wrote so far.
+    /// Bytes of messages that this side has written since the newest call began.
     pub fn written(&self) -> u64 {
         self.0.written.load(Ordering::Acquire)
     }
 
-    /// Returns when this side has written so many in all.
+    /// Returns when this side has written so many of the newest call.
     pub async fn until_written(&self, bytes: u64) {
         loop {
             // Made before the look: what is written from now on wakes it up.
@@ -75,9 +78,9 @@ impl WireBytes {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn add_written(&self, bytes: usize) {
+    fn add_written(&self, bytes: usize, of_call: u64) {
         self.add(bytes);
-        self.0.written.fetch_add(bytes as u64, Ordering::Release);
+        self.0.written.store(of_call, Ordering::Release);
         self.0.more_written.notify_waiters();
     }
 
@@ -87,24 +90,32 @@ impl WireBytes {
     }
 }
 
-/// An I/O object whose bytes are counted.
+/// A stream with HTTP/2 on it, of which this side is the client. Its bytes are counted.
 #[derive(Debug)]
 pub struct Counted<T> {
     inner: T,
     bytes: WireBytes,
+    frames: Frames,
 }
 
 impl<T> Counted<T> {
     /// Counts what goes through `inner` into `bytes`.
     pub fn new(inner: T, bytes: WireBytes) -> Self {
-        Self { inner, bytes }
+        Self {
+            inner,
+            bytes,
+            frames: Frames::default(),
+        }
     }
 
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &result {
-            self.bytes.add_written(*bytes);
+    fn count(&mut self, written: usize, bufs: &[IoSlice<'_>]) {
+        let mut rest = written;
+        for buf in bufs {
+            let taken = rest.min(buf.len());
+            self.frames.written(&buf[..taken]);
+            rest -= taken;
         }
-        result
+        self.bytes.add_written(written, self.frames.data());
     }
 }
 
@@ -132,8 +143,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.count(result)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.count(written, &[IoSlice::new(buf)]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -141,8 +153,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.count(result)
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
+        self.count(written, bufs);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -164,19 +177,27 @@ mod tests {
 
     use super::*;
 
+    /// A call with so many bytes of message, as a client writes it.
+    fn call(len: u8) -> Vec<u8> {
+        let data = [&[0, 0, len, 0, 0, 0, 0, 0, 1][..], &vec![0; len.into()]].concat();
+        let headers = [0, 0, 0, 1, 4, 0, 0, 0, 1];
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &headers[..], &data].concat()
+    }
+
     #[tokio::test]
     async fn what_was_not_taken_was_not_written() {
         let wire = WireBytes::default();
-        let (near, mut far) = tokio::io::duplex(10);
+        let (near, mut far) = tokio::io::duplex(50);
         let mut near = Counted::new(near, wire.clone());
-        let write = async { near.write_all(&[0; 100]).await };
+        let call = call(100); // 42 bytes come before the message
+        let write = async { near.write_all(&call).await };
         let all = wire.until_written(100);
         let take = async {
-            assert_eq!(wire.written(), 10);
+            assert_eq!((wire.written(), wire.get()), (8, 50));
             far.read_exact(&mut [0; 95]).await
         };
         let (written, (), taken) = tokio::join!(write, all, take);
         assert!(written.is_ok() && taken.is_ok());
-        assert_eq!((wire.written(), wire.get()), (100, 100));
+        assert_eq!((wire.written(), wire.get()), (100, 142));
     }
 }

@@ -17,7 +17,7 @@ use sendshot_proto::v1::{
 };
 use sendshot_tests::clock::Clock;
 use sendshot_tests::hostile::answers::{
-    accepts, applied, checkpoint, committed, copy, deaf, failure, frames, holds, partial,
+    accepts, applied, checkpoint, committed, copy, deaf, failure, frames, holds, nibbles, partial,
     takes_all, uuid,
 };
 use sendshot_tests::hostile::lies::{HELLO, INVENTORY, TRANSFER};
@@ -67,26 +67,41 @@ fn what_it_says_of_itself_and_of_a_push_costs_that_push_at_worst() {
 
 #[test]
 fn what_it_never_took_is_not_held_however_short_it_is() {
+    let says_committed = || {
+        vec![
+            Step::Wait(Duration::from_secs(1)),
+            Step::Say(committed()),
+            Step::Hold,
+        ]
+    };
     let mut victim = Victim::new();
-    let last = victim.last["uuid"].clone();
-    fs::write(victim.sender.photos().join("small"), "new").unwrap();
-    victim.hostile.says(deaf(vec![
-        Step::Wait(Duration::from_secs(1)),
-        Step::Say(committed()),
-        Step::Hold,
-    ]));
-    victim.link.aim(victim.hostile.address());
-    // Longer than what it takes, shorter than what waits for the connection.
-    fill::file(victim.sender.photos().join("few"), 7, 20_000);
-    let before = victim.acknowledged();
-    let output = victim.sender.ctl(&["push", "nas2:photos"]);
-    assert_eq!(victim.hostile.heard().ends, 0);
-    victim.look("a short stream", &before, false);
-    output.fails(1, &["before the end"]);
-    let states: Vec<_> = victim.records().into_iter().map(|r| r.state).collect();
-    assert!(!states.contains(&"unconfirmed".to_owned()), "{states:?}");
-    victim.push_honestly();
-    assert_eq!(victim.last["parent"], last);
+    for (seed, name, script) in [
+        (7, "it takes nothing", deaf(says_committed())),
+        // With what HTTP/2 adds to them these are more bytes than the whole stream has.
+        (
+            8,
+            "it takes a part, byte by byte",
+            nibbles(5000, says_committed()),
+        ),
+    ] {
+        let last = victim.last["uuid"].clone();
+        // Longer than what it takes, shorter than what waits for the connection.
+        fill::file(victim.sender.photos().join("few"), seed, 20_000);
+        let before = victim.acknowledged();
+        victim.hostile.says(script);
+        victim.link.aim(victim.hostile.address());
+        let output = victim.sender.ctl(&["push", "nas2:photos"]);
+        assert_eq!(victim.hostile.heard().ends, 0, "{name}");
+        victim.look(name, &before, false);
+        output.fails(1, &["before the end"]);
+        let states: Vec<_> = victim.records().into_iter().map(|r| r.state).collect();
+        assert!(
+            !states.contains(&"unconfirmed".to_owned()),
+            "{name}: {states:?}"
+        );
+        victim.push_honestly();
+        assert_eq!(victim.last["parent"], last, "{name}");
+    }
     victim.end();
 }
 

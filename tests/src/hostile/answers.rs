@@ -136,6 +136,12 @@ pub fn deaf(then: Vec<Step>) -> Script {
     Script::on(Wire::Http2(1000)).and(Call::Transfer, steps)
 }
 
+/// Accepts, and takes so many bytes of the stream, one by one: nine of frame head go with each.
+pub fn nibbles(bytes: usize, then: Vec<Step>) -> Script {
+    let steps = [vec![Step::Say(accepted()), Step::Nibble(bytes)], then].concat();
+    Script::on(Wire::Http2(1)).and(Call::Transfer, steps)
+}
+
 /// What there is of a transfer.
 pub fn partial<'a>(id: &[u8], points: impl IntoIterator<Item = (u64, &'a [u8])>) -> Vec<Partial> {
     let point = |(offset, chain): (u64, &[u8])| ResumePoint {

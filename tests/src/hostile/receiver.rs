@@ -51,6 +51,8 @@ pub enum Step {
     Honest(Change),
     /// Takes what the sender says until it has said this.
     Hear(Until),
+    /// Takes so many bytes, and no more than the window at a time.
+    Nibble(usize),
     /// Says bytes.
     Say(Bytes),
     /// Says bytes one by one, with a pause behind each.
@@ -74,6 +76,7 @@ impl fmt::Debug for Step {
         f.write_str(match self {
             Self::Honest(_) => "Honest",
             Self::Hear(_) => "Hear",
+            Self::Nibble(_) => "Nibble",
             Self::Say(_) => "Say",
             Self::Drip(..) => "Drip",
             Self::Flood(..) => "Flood",
@@ -418,6 +421,11 @@ impl Talk {
                 Err(refused) => self.end(status(&refused)).await,
             },
             Step::Hear(until) => self.hear(until).await,
+            Step::Nibble(bytes) => {
+                let enough = self.unread.len() + bytes;
+                while self.unread.len() < enough && self.more().await? {}
+                Ok(())
+            }
             Step::Say(bytes) => self.say(bytes).await,
             Step::Drip(bytes, pause) => {
                 for byte in bytes {
@@ -493,13 +501,21 @@ impl Talk {
                 self.unread.advance(HEAD);
                 return Ok(Some(self.unread.split_to(len).freeze()));
             }
-            let Some(data) = self.up.data().await else {
+            if !self.more().await? {
                 return Ok(None);
-            };
-            let data = data?;
-            self.up.flow_control().release_capacity(data.len())?;
-            self.unread.extend_from_slice(&data);
+            }
         }
+    }
+
+    /// Takes what comes next; false if nothing does any more.
+    async fn more(&mut self) -> Result<bool, h2::Error> {
+        let Some(data) = self.up.data().await else {
+            return Ok(false);
+        };
+        let data = data?;
+        self.up.flow_control().release_capacity(data.len())?;
+        self.unread.extend_from_slice(&data);
+        Ok(true)
     }
 
     async fn hear(&mut self, until: Until) -> Result<(), h2::Error> {
