@@ -9,7 +9,7 @@ use std::io;
 
 use sendshot_model::{CopyName, PushId, Target};
 
-use crate::journal::{Record, State};
+use crate::journal::{Origin, Record, State};
 use crate::kept::{self, Kept};
 use crate::problem::{Kind, Problem, with_causes};
 use crate::prune;
@@ -257,16 +257,18 @@ fn may_be_parent(item: &Item) -> bool {
     item.presence == Presence::Here && item.record.state != State::Sending
 }
 
-/// Checks that every chain keeps an acknowledged state that is there, if it had anything. Pure.
+/// Checks that every chain keeps an acknowledged state that is there, if it had anything. One that is
+/// known by a receiver's word only does not stand for one that was sent to it. Pure.
 ///
 /// # Errors
 /// The state whose loss would break a chain.
 pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
     let goes = |record: &Record| chosen.iter().any(|c| c.push == record.push);
-    let stays = |chain| {
+    let stays = |instead_of: &Record| {
         items.iter().any(|item| {
-            retention::chain(&item.record) == chain
+            retention::chain(&item.record) == retention::chain(instead_of)
                 && item.record.state == State::Acknowledged
+                && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Told)
                 && item.presence == Presence::Here
                 && !goes(&item.record)
         })
@@ -275,7 +277,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
         .iter()
         .filter(|item| may_be_parent(item) && goes(&item.record))
         .map(|item| &item.record)
-        .filter(|record| !stays(retention::chain(record)))
+        .filter(|record| !stays(record))
         .collect();
     losses.sort_by_key(|record| retention::age_order(record));
     match losses.pop() {
@@ -506,6 +508,21 @@ mod tests {
         let items = [here(&at(&chain, 2)), here(&reinstalled)];
         assert!(breaks(&items, &[0]));
         assert!(breaks(&items, &[1]));
+    }
+
+    #[test]
+    fn what_a_receiver_only_says_to_hold_saves_nothing_that_was_sent() {
+        let chain = record();
+        let told = |n| {
+            here(&Record {
+                origin: Origin::Told,
+                ..at(&chain, n)
+            })
+        };
+        let items = [here(&at(&chain, 1)), told(2), told(3)];
+        assert!(breaks(&items, &[0]));
+        assert!(!breaks(&items, &[1, 2]));
+        assert!(!breaks(&items[1..], &[0]), "one of two that are as good");
     }
 
     #[test]
