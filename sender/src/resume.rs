@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sendshot_engine::Sendshot;
-use sendshot_model::{ReceiverId, SenderId, TransferId, VolumeId, human};
+use sendshot_model::{PushId, ReceiverId, SenderId, TransferId, VolumeId, human};
 use sendshot_proto::resume::{Partial, Point};
 use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Info};
@@ -119,15 +119,18 @@ impl Interrupted {
 }
 
 /// The newest interrupted push of a volume to a receiver for which everything is still there.
+/// `running` says whether somebody works on one: a receiver can have two names.
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
 pub fn find(
     state: &StateSubvolume,
     chain: (SenderId, VolumeId, ReceiverId),
+    running: impl Fn(PushId) -> bool,
 ) -> io::Result<Option<Interrupted>> {
     let mut records = journal::records(state.pushes())?;
-    records.retain(|record| retention::chain(record) == chain && is_resumable(record));
+    records.retain(|record| retention::chain(record) == chain);
+    records.retain(|record| is_resumable(record) && !running(record.push));
     records.sort_by_key(retention::age_order);
     while let Some(record) = records.pop() {
         match open(state, record) {

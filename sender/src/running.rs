@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sendshot_model::{PeerName, PushId, VolumeId, VolumeName};
+use sendshot_model::{PeerName, PushId, ReceiverId, VolumeId, VolumeName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +122,8 @@ impl Running {
     }
 }
 
-type Key = (VolumeId, PeerName);
+/// By the receiver's id: it can have several names.
+type Key = (VolumeId, ReceiverId);
 
 /// All running pushes; one per volume and receiver.
 #[derive(Debug, Clone, Default)]
@@ -155,16 +156,16 @@ impl Table {
     pub fn enter(
         &self,
         volume: &Volume,
-        receiver: PeerName,
+        (receiver, id): (PeerName, ReceiverId),
         cancel: CancellationToken,
     ) -> Result<Place, Arc<Running>> {
-        let key = (volume.key.id, receiver.clone());
+        let key = (volume.key.id, id);
         let mut entries = self.lock();
         if let Some(running) = entries.pushes.get(&key) {
             return Err(Arc::clone(running));
         }
         let running = Arc::new(Running::new(volume, receiver, cancel));
-        entries.pushes.insert(key.clone(), Arc::clone(&running));
+        entries.pushes.insert(key, Arc::clone(&running));
         Ok(Place {
             table: self.clone(),
             key,

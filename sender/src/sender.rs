@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
-use sendshot_model::{PeerName, PushId, SenderId, VolumeName};
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
@@ -239,9 +239,9 @@ impl Sender {
         request: Request,
         listener: Listener,
     ) -> Result<(), Problem> {
-        self.receiver(&request.receiver).await?;
+        let receiver = self.receiver(&request.receiver).await?.receiver_id;
         let volume = self.resolve(&request).await?;
-        let place = self.enter(&request, &volume).await?;
+        let place = self.enter((&request, receiver), &volume).await?;
         let sender = Arc::clone(self);
         self.pushes.spawn(async move {
             let running = Arc::clone(&place.running);
@@ -270,9 +270,13 @@ impl Sender {
 
     /// Takes the place of a push. One that is over but for letting go is waited for: its user has
     /// been told that it is done.
-    async fn enter(&self, request: &Request, volume: &volume::Volume) -> Result<Place, Problem> {
+    async fn enter(
+        &self,
+        (request, id): (&Request, ReceiverId),
+        volume: &volume::Volume,
+    ) -> Result<Place, Problem> {
         loop {
-            let receiver = request.receiver.clone();
+            let receiver = (request.receiver.clone(), id);
             let held = self.hold_starts().await;
             let entered = self.table.enter(volume, receiver, self.stop.child_token());
             drop(held);

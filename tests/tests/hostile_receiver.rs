@@ -364,6 +364,7 @@ fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
     let mut liars = Vec::new();
     for (number, (name, script)) in calls.into_iter().chain(frames).enumerate() {
         let liar = another_liar(&victim, number);
+        call_it_another(&victim, number);
         liar.says(script);
         liars.push((name, format!("liar{number}"), liar));
     }
@@ -426,6 +427,15 @@ fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
     let entry = entry.replace(&own, &liar.address().to_string());
     fs::write(victim.sender.receiver_file(&format!("liar{number}")), entry).unwrap();
     liar
+}
+
+/// Has the sender believe that it is a receiver of its own, to which the same volume may be pushed.
+fn call_it_another(victim: &Victim, number: usize) {
+    let file = victim.sender.receiver_file(&format!("liar{number}"));
+    let entry = fs::read_to_string(&file).unwrap();
+    let own = entry.lines().find(|line| line.starts_with("receiver_id"));
+    let other = format!("receiver_id = \"{}\"", Uuid::from_u128(number as u128 + 1));
+    fs::write(&file, entry.replace(own.unwrap(), &other)).unwrap();
 }
 
 #[test]
@@ -652,6 +662,25 @@ fn an_invitation_that_is_answered_by_a_lie_pairs_with_nobody() {
         assert!(!victim.sender.receiver_file("nas9").exists(), "{name}");
         assert_eq!(fs::read_to_string(&nas2).unwrap(), known, "{name}");
     }
+    // One that says to be another receiver, which is known.
+    let nas3 = fs::read_to_string(victim.sender.receiver_file("nas3")).unwrap();
+    let id = nas3.lines().find(|line| line.starts_with("receiver_id"));
+    let id: Uuid = id.unwrap().split('"').nth(1).unwrap().parse().unwrap();
+    let key = SenderKey::load_or_create(&victim.sender.daemon.state_dir()).unwrap();
+    let later = Timestamp::now() + SignedDuration::from_hours(3 * 365 * 24);
+    let request = key.csr().unwrap();
+    let certificate = victim.hostile.certify(&request, sender_id(&victim), later);
+    let answer = framed(&PairResponse {
+        receiver_id: id.as_bytes().to_vec(),
+        certificate,
+        ..good
+    });
+    let says = Script::to(Call::Pair, vec![Step::Say(answer)]);
+    victim.hostile.says(says);
+    let pair = ["pair", &address, "--name", "nas9", "--token", &token];
+    let output = victim.sender.ctl(&pair);
+    output.fails(1, &["nas9.toml and ", "nas3.toml", "the same receiver"]);
+    assert!(!victim.sender.receiver_file("nas9").exists());
     // Somebody with the keys of another receiver.
     let other = HostileReceiver::of(&victim.sender, &victim.other, "nas3");
     let address = other.address().to_string();

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use sendshot_model::PeerNameError;
+use sendshot_model::{PeerNameError, ReceiverId};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,21 @@ pub enum ConfigError {
         file: PathBuf,
         /// What is wrong with the name.
         source: PeerNameError,
+    },
+    /// Two receivers have one id, and authorities of their own.
+    #[error(
+        "{} and {} say to be the same receiver ({id}), but have different authorities: one of them \
+         lies, or is a copy of the other; `sendshot-receiver` says its id when it starts: remove \
+         the file of the one it is not",
+        file.display(), other.display()
+    )]
+    SameReceiver {
+        /// One file.
+        file: PathBuf,
+        /// The other.
+        other: PathBuf,
+        /// What both have.
+        id: ReceiverId,
     },
     /// What pairing learned cannot be written.
     #[error("cannot write {}: {source}", file.display())]

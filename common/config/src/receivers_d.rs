@@ -93,9 +93,37 @@ fn certificate(entry: &Entry<'_>) -> Result<String, Problem> {
 /// Reads every `NAME.toml` of the directory; one that does not exist holds none.
 ///
 /// # Errors
-/// If the directory or a file cannot be read, or a file is not what pairing writes.
+/// If the directory or a file cannot be read, a file is not what pairing writes, or two receivers
+/// say to be the same.
 pub fn load_dir(dir: &Path) -> Result<BTreeMap<PeerName, ReceiverEntry>, ConfigError> {
-    files(dir)?.into_iter().map(|file| load(&file)).collect()
+    let files = files(dir)?.into_iter();
+    let all: BTreeMap<_, _> = files.map(|file| load(&file)).collect::<Result<_, _>>()?;
+    for (name, entry) in &all {
+        check_id(dir, (name, entry), &all)?;
+    }
+    Ok(all)
+}
+
+/// What a receiver holds is remembered by its id, which it says itself: one that says another's could
+/// have what that one holds let go. Names of one receiver have one authority.
+fn check_id<'a>(
+    dir: &Path,
+    (name, entry): (&PeerName, &ReceiverEntry),
+    all: impl IntoIterator<Item = (&'a PeerName, &'a ReceiverEntry)>,
+) -> Result<(), ConfigError> {
+    let says_the_same = |other: &ReceiverEntry| {
+        other.receiver_id == entry.receiver_id
+            && other.ca_certificate.trim() != entry.ca_certificate.trim()
+    };
+    let mut others = all.into_iter().filter(|(other, _)| *other != name);
+    match others.find(|(_, other)| says_the_same(other)) {
+        None => Ok(()),
+        Some((other, _)) => Err(ConfigError::SameReceiver {
+            file: file_of(dir, name),
+            other: file_of(dir, other),
+            id: entry.receiver_id,
+        }),
+    }
 }
 
 fn load(file: &Path) -> Result<(PeerName, ReceiverEntry), ConfigError> {
@@ -138,13 +166,18 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 /// Writes `NAME.toml`, replacing one that exists; a crash leaves the old or the new.
 ///
 /// # Errors
-/// If the directory cannot be made or the file cannot be written.
+/// If another receiver of the directory says to be the same, the directory cannot be made or the file
+/// cannot be written.
 pub fn store(dir: &Path, name: &PeerName, entry: &ReceiverEntry) -> Result<(), ConfigError> {
     let file = file_of(dir, name);
     let failed = |source| ConfigError::Write {
         file: file.clone(),
         source,
     };
+    // A file that says nothing is told of when it is needed, and may be the one to be replaced.
+    let others = files(dir)?.into_iter().filter_map(|file| load(&file).ok());
+    let others: BTreeMap<_, _> = others.collect();
+    check_id(dir, (name, entry), &others)?;
     let text = entry
         .render()
         .map_err(|e| failed(std::io::Error::other(e)))?;
@@ -213,6 +246,36 @@ mod tests {
         remove(&dir, &name).unwrap();
         remove(&dir, &name).unwrap();
         assert!(load_dir(&dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nobody_takes_the_id_of_another_receiver() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |name: &str| name.parse::<PeerName>().unwrap();
+        let other = || ReceiverEntry {
+            ca_certificate: PEM.replace("AAAA", "CCCC"),
+            ..entry()
+        };
+        store(dir.path(), &name("nas2"), &entry()).unwrap();
+        let error = store(dir.path(), &name("liar"), &other()).unwrap_err();
+        assert!(matches!(error, ConfigError::SameReceiver { .. }), "{error}");
+        assert!(!dir.path().join("liar.toml").exists());
+        // The same one under another name, and one that was set up anew.
+        store(dir.path(), &name("lan"), &entry()).unwrap();
+        remove(dir.path(), &name("lan")).unwrap();
+        store(dir.path(), &name("nas2"), &other()).unwrap();
+        // Nor by a file that came otherwise.
+        std::fs::copy(dir.path().join("nas2.toml"), dir.path().join("copy.toml")).unwrap();
+        assert_eq!(load_dir(dir.path()).unwrap().len(), 2);
+        std::fs::write(dir.path().join("copy.toml"), entry().render().unwrap()).unwrap();
+        let error = load_dir(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("copy.toml and ") && error.contains("nas2.toml"),
+            "{error}"
+        );
+        // And that is mended by pairing again.
+        store(dir.path(), &name("copy"), &other()).unwrap();
+        assert_eq!(load_dir(dir.path()).unwrap().len(), 2);
     }
 
     #[test]
