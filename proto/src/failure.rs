@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use crate::v1;
+use sendshot_model::printable;
 
-/// Longest text of a peer that is passed on to users and logs, in bytes.
-const MAX_TEXT: usize = 2000;
+use crate::v1;
 
 /// The codes of `FailureCode`, as a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,19 +133,6 @@ impl From<Code> for v1::FailureCode {
     }
 }
 
-/// A peer's text made fit for a terminal: no control characters, bounded.
-pub fn printable(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if out.len() + c.len_utf8() > MAX_TEXT {
-            out.push('…');
-            break;
-        }
-        out.push(if c.is_control() { ' ' } else { c });
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,11 +145,5 @@ mod tests {
             remedy: String::new(),
         };
         assert_eq!(Failure::from(message).code, Code::Internal);
-    }
-
-    #[test]
-    fn a_peers_text_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\n"), "a [2Jb ");
-        assert!(printable(&"é".repeat(5000)).len() <= MAX_TEXT + '…'.len_utf8());
     }
 }

@@ -1,8 +1,7 @@
 //! Version and feature exchange.
 
-use sendshot_model::ReceiverId;
+use sendshot_model::{ReceiverId, printable};
 
-use crate::failure::printable;
 use crate::malformed::{Malformed, id_bytes};
 use crate::v1;
 

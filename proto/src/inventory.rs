@@ -1,9 +1,11 @@
 //! What a receiver holds of a volume.
 
-use sendshot_model::{TransferId, VolumeId, VolumeName};
+use std::sync::Arc;
+
+use sendshot_model::{TransferId, VolumeId, VolumeName, printable, printable_within};
 use uuid::Uuid;
 
-use crate::failure::{Failure, printable};
+use crate::failure::Failure;
 use crate::malformed::{self, Malformed};
 use crate::resume::{self, Partial};
 use crate::v1;
@@ -11,9 +13,18 @@ use crate::v1;
 /// Copies in one part of an inventory: well below the length of a message, whatever their names.
 pub const COPIES_A_PART: usize = 4096;
 
-/// Most copies of one volume that are listened to: some 25 MiB here, and more than btrfs can well
-/// have.
+/// Most copies of one volume that are listened to: more than btrfs can well have.
 pub const MOST_COPIES: usize = 250_000;
+
+/// Longest name of a copy that is listened to, in bytes: that of a directory.
+const MOST_NAME: usize = 255;
+
+/// Longest reason why a copy is no parent, in bytes.
+const MOST_REASON: usize = 200;
+
+/// Most bytes of such texts in one inventory: names and reasons as we make them, of as many copies as
+/// there may be.
+pub const MOST_TEXT: usize = 32 * 1024 * 1024;
 
 /// A volume as both sides name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +42,10 @@ pub struct HeldCopy {
     pub uuid: Uuid,
     /// The sender's ctransid of it.
     pub ctransid: u64,
-    /// Its directory name.
-    pub name: String,
+    /// Its directory name. Inventories are long, and are copied while a push is planned.
+    pub name: Arc<str>,
     /// Why it cannot be a parent; `None` if it can.
-    pub unusable: Option<String>,
+    pub unusable: Option<Arc<str>>,
     /// When it was committed, seconds since 1970 UTC, receiver's clock.
     pub committed_at: i64,
 }
@@ -110,8 +121,10 @@ impl TryFrom<v1::HeldCopy> for HeldCopy {
         Ok(Self {
             uuid: malformed::uuid(&message.uuid, "uuid")?,
             ctransid: message.ctransid,
-            name: printable(&message.name),
-            unusable: Some(printable(&message.unusable)).filter(|why| !why.is_empty()),
+            name: printable_within(&message.name, MOST_NAME).into(),
+            unusable: Some(printable_within(&message.unusable, MOST_REASON))
+                .filter(|why| !why.is_empty())
+                .map(Into::into),
             committed_at: message.committed_at,
         })
     }
@@ -122,8 +135,8 @@ impl From<HeldCopy> for v1::HeldCopy {
         Self {
             uuid: copy.uuid.as_bytes().to_vec(),
             ctransid: copy.ctransid,
-            name: copy.name,
-            unusable: copy.unusable.unwrap_or_default(),
+            name: copy.name.as_ref().to_owned(),
+            unusable: copy.unusable.as_deref().unwrap_or_default().to_owned(),
             committed_at: copy.committed_at,
         }
     }
@@ -133,6 +146,7 @@ impl From<HeldCopy> for v1::HeldCopy {
 #[derive(Debug, Default)]
 pub struct Parts {
     inventory: Option<Inventory>,
+    text: usize,
 }
 
 impl Parts {
@@ -166,7 +180,15 @@ impl Parts {
             }),
         };
         for copy in copies {
-            inventory.copies.push(copy?);
+            let copy = copy?;
+            self.text += copy.name.len() + copy.unusable.as_ref().map_or(0, |why| why.len());
+            if self.text > MOST_TEXT {
+                return Err(Malformed::TooMany {
+                    field: "bytes of text about copies",
+                    limit: MOST_TEXT,
+                });
+            }
+            inventory.copies.push(copy);
         }
         Ok(Ok(()))
     }
@@ -236,8 +258,8 @@ mod tests {
         HeldCopy {
             uuid: Uuid::from_u128(n as u128 + 1),
             ctransid: 7,
-            name: "n".repeat(255),
-            unusable: Some("u".repeat(255)),
+            name: "n".repeat(MOST_NAME).into(),
+            unusable: Some("u".repeat(MOST_REASON).into()),
             committed_at: 1,
         }
     }

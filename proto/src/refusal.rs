@@ -1,10 +1,9 @@
 //! Refusing a call with a remedy. A gRPC status has room for one sentence; what to do about it
 //! travels beside it as metadata.
 
+use sendshot_model::printable;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
-
-use crate::failure::printable;
 
 /// Metadata key of the remedy; the suffix lets it hold any UTF-8.
 const REMEDY: &str = "sendshot-remedy-bin";

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sendshot_model::TransferId;
+use sendshot_model::{TransferId, printable};
 use uuid::Uuid;
 
-use crate::failure::{Failure, printable};
+use crate::failure::Failure;
 use crate::inventory::VolumeKey;
 use crate::malformed::{self, Malformed};
 use crate::resume::{CheckpointPolicy, Point};

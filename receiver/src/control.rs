@@ -300,7 +300,7 @@ fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyS
         }
         let path = root.path().join(&sender).join(&volume);
         for copy in holdings::copies(dir).map_err(failed)? {
-            let path = path.join(&copy.name);
+            let path = path.join(copy.name.as_ref());
             copies.push(describe(
                 &sender,
                 &volume,
@@ -316,10 +316,10 @@ fn describe(sender: &str, volume: &str, copy: HeldCopy, path: &[u8]) -> v1::Copy
     v1::CopyState {
         sender: sender.to_owned(),
         volume: volume.to_owned(),
-        name: copy.name,
+        name: copy.name.to_string(),
         uuid: copy.uuid.as_bytes().to_vec(),
         committed_at: copy.committed_at,
-        unusable: copy.unusable.unwrap_or_default(),
+        unusable: copy.unusable.as_deref().unwrap_or_default().to_owned(),
         path: path.to_vec(),
     }
 }

@@ -161,8 +161,8 @@ fn describe(name: String, info: &Info) -> HeldCopy {
     HeldCopy {
         uuid: info.received_uuid,
         ctransid: info.stransid,
-        name,
-        unusable: unusable(info).map(str::to_owned),
+        name: name.into(),
+        unusable: unusable(info).map(Into::into),
         committed_at: info.otime,
     }
 }

@@ -471,7 +471,7 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
             .into_iter()
             .map(|(copy, verdict)| v1::Candidate {
                 uuid: copy.uuid.as_bytes().to_vec(),
-                name: copy.name,
+                name: copy.name.to_string(),
                 verdict: verdict.to_string(),
             })
             .collect(),

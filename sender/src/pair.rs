@@ -78,7 +78,7 @@ pub async fn pair(
     })
     .await?
     .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
-    let sender_name = sendshot_proto::failure::printable(&answer.sender_name);
+    let sender_name = sendshot_model::printable(&answer.sender_name);
     tracing::info!(receiver = %name, file = %file.display(), %sender_name, "paired");
     Ok(Paired {
         name,

@@ -12,6 +12,7 @@
 //! waived for a parent that the user names. Names and clocks decide nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
@@ -105,7 +106,7 @@ pub enum Verdict {
     /// Nothing.
     Usable,
     /// The receiver says why.
-    UnusableThere(String),
+    UnusableThere(Arc<str>),
     /// Its snapshot is not on this box.
     Gone,
     /// Its snapshot is not on this box; its sendshot is, which is of no use to the kernel.
@@ -314,7 +315,7 @@ mod tests {
         HeldCopy {
             uuid: Uuid::from_u128(uuid),
             ctransid,
-            name: format!("copy-{uuid}"),
+            name: format!("copy-{uuid}").into(),
             unusable: None,
             committed_at: ctransid as i64,
         }

@@ -197,7 +197,7 @@ mod tests {
             copy: HeldCopy {
                 uuid: head.wire_uuid,
                 ctransid: head.ctransid,
-                name: format!("copy-{}", head.otransid),
+                name: format!("copy-{}", head.otransid).into(),
                 unusable: None,
                 committed_at: 0,
             },

@@ -241,7 +241,7 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
     if let Some(cause) = innermost_cause(status) {
         return broken(address, &cause);
     }
-    let text = sendshot_proto::failure::printable(status.message());
+    let text = sendshot_model::printable(status.message());
     let remedy = sendshot_proto::refusal::remedy(status);
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
@@ -279,7 +279,7 @@ fn innermost_cause(status: &Status) -> Option<String> {
     let mut innermost = None;
     let mut next = std::error::Error::source(status);
     while let Some(error) = next {
-        innermost = Some(sendshot_proto::failure::printable(&error.to_string()));
+        innermost = Some(sendshot_model::printable(&error.to_string()));
         next = error.source();
     }
     innermost

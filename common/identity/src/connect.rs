@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, ClientConfig};
+use sendshot_model::printable_within;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -14,6 +15,9 @@ use tokio_rustls::TlsConnector;
 use crate::peer::PeerIdentityError;
 use crate::stream::{self, PeerStream};
 use crate::tls::receiver_name;
+
+/// Longest text about a failure that is passed on, in bytes.
+const MOST_SAID: usize = 500;
 
 /// Why there is no connection to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -176,12 +180,12 @@ impl ConnectError {
         } else if inner.is_some_and(|inner| inner.is::<PeerIdentityError>()) {
             Self::NotAReceiver {
                 address: address.to_owned(),
-                reason: error.to_string(),
+                reason: said(error),
             }
         } else if let Some(alert) = alert_in(&error.to_string()) {
             Self::from_tls(address, &rustls::Error::AlertReceived(alert), phase)
         } else {
-            Self::unreachable(address, error.to_string())
+            Self::unreachable(address, said(error))
         }
     }
 
@@ -211,7 +215,7 @@ impl ConnectError {
     }
 
     fn from_tls(address: &str, error: &rustls::Error, phase: Phase) -> Self {
-        let (address, reason) = (address.to_owned(), error.to_string());
+        let (address, reason) = (address.to_owned(), said(error));
         match error {
             rustls::Error::InvalidCertificate(certificate) => match clock_fault(certificate) {
                 Some(fault) => Self::Clock {
@@ -235,6 +239,11 @@ impl ConnectError {
             },
         }
     }
+}
+
+/// An error in words that may hold what is in a certificate, which the other side has written.
+fn said(error: &dyn Error) -> String {
+    printable_within(&error.to_string(), MOST_SAID)
 }
 
 fn pair_again(address: &str) -> String {

@@ -489,3 +489,25 @@ fn expired_certificate(receiver: &Receiver, sender: &Sender) -> String {
     params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
     params.signed_by(&own_key, &issuer).unwrap().pem()
 }
+
+/// A name in a certificate gets into messages; whoever has the authority's key has written it.
+#[tokio::test]
+async fn names_in_certificates_cannot_steer_a_terminal() {
+    let receiver = Receiver::start().await;
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let ca_key = KeyPair::from_pem(&read(receiver.dir.path().join("ca.key"))).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(receiver.authority.ca_pem(), ca_key).unwrap();
+    let own = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    let name = format!("\x1b]0;owned\x07\x1b[2J\r\n{}", "x".repeat(40_000));
+    params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+    let leaf = params.signed_by(&own, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
+    let chain = vec![leaf.der().clone(), certificate(&receiver, "ca.pem")];
+    let (port, _peers) = serve(presenting(chain, key)).await;
+    let visit = Sender::new().visit(port, &receiver.authority).await;
+    let text = visit.unwrap_err().to_string();
+    assert!(text.contains("owned"), "{text:?}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+    assert!(text.len() < 1000, "{} bytes", text.len());
+}

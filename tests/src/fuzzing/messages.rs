@@ -32,7 +32,8 @@ pub fn run(input: &[u8]) {
         2 => check::<v1::InventoryRequest, Question>(bytes, |_| Vec::new()),
         3 => inventory(bytes),
         4 => check::<v1::HeldCopy, HeldCopy>(bytes, |copy| {
-            [&copy.name].into_iter().chain(&copy.unusable).collect()
+            let why = copy.unusable.as_deref();
+            [copy.name.as_ref()].into_iter().chain(why).collect()
         }),
         5 => check::<v1::TransferUp, Up>(bytes, |_| Vec::new()),
         6 => check::<v1::TransferDown, Down>(bytes, |down| match down {
@@ -171,7 +172,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn check<W, D>(bytes: &[u8], texts: impl Fn(&D) -> Vec<&String>)
+fn check<W, D>(bytes: &[u8], texts: impl Fn(&D) -> Vec<&str>)
 where
     W: Message + Default + From<D>,
     D: TryFrom<W> + Clone + PartialEq + Debug,

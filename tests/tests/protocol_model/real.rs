@@ -94,7 +94,7 @@ fn held(push: Push) -> HeldCopy {
     HeldCopy {
         uuid: uuid(push),
         ctransid: transid(push),
-        name: String::new(),
+        name: "".into(),
         unusable: None,
         committed_at: 0,
     }
