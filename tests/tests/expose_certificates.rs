@@ -81,7 +81,7 @@ fn a_certificate_that_nobody_uses_renews_itself_and_one_that_cannot_is_warned_of
     });
 
     // Twenty days before the end of the new one, the receiver cannot be reached.
-    boxes.link.set(Way::Up, Rule::Cut);
+    boxes.link.cut();
     let (before, soon) = ("+3230d", "+3265d");
     here.set(before);
     boxes.sender.daemon.stop();
