@@ -1,7 +1,8 @@
 //! Pushes that broke off: how long they keep their snapshots, which pin data, and looking at them.
 //!
 //! Two things end it: age, and the volume's file system running full. Both are told loudly. What the
-//! receiver may have committed keeps its sendshot, which pins nothing, until the receiver has told.
+//! receiver may have committed keeps its sendshot, which pins nothing, until the receiver has told; one
+//! of the kernel's engine has none, and goes: the next push builds on an older state then.
 
 use std::io;
 use std::sync::Arc;
@@ -134,10 +135,12 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
         sender.take_memory(record.push);
-        let gone = match record.state {
-            State::Sending => prune::let_go(state, &record),
+        let gone = match (record.state, record.engine) {
             // Its sendshot, which pins nothing, stays until the receiver has told.
-            State::Unconfirmed | State::Acknowledged => prune::release(state, &record),
+            (State::Unconfirmed | State::Acknowledged, Engine::Sendshot) => {
+                prune::release(state, &record)
+            }
+            _ => prune::let_go(state, &record),
         };
         if let Err(e) = gone {
             stay += 1;
@@ -149,9 +152,7 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
 }
 
 fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
-    // What the receiver may have committed has its sendshot, and does not need its snapshot.
-    let unconfirmed = record.engine == Engine::Sendshot && record.state == State::Unconfirmed;
-    (resume::is_resumable(record) || unconfirmed)
+    (resume::is_resumable(record) || record.state == State::Unconfirmed)
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 

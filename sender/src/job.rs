@@ -18,7 +18,7 @@ use std::time::Duration;
 use sendshot_model::TransferId;
 use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
-use sendshot_proto::transfer::{Begin, ParentRef, Resumable};
+use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
 use sendshot_sys::crash;
 use sendshot_sys::subvolume::Info;
 
@@ -192,7 +192,7 @@ impl Job {
                 Err(failed) => failed,
             };
             let applied = push.running.progress().1;
-            if applied > self.furthest {
+            if applied >= self.furthest + SEGMENT as u64 {
                 self.furthest = applied;
                 patience.progress();
             }
@@ -268,7 +268,9 @@ impl Job {
         if let Some(done) = self.already_held(push, &inventory).await? {
             return Ok(Attempt::Done(Box::new(done)));
         }
-        if self.begun && inventory.push_at_work {
+        // What is about to be committed has to be known of first: another push beside it would leave one
+        // more state that waits for the receiver's word.
+        if inventory.push_at_work && (self.begun || push.awaits_word().await?) {
             return Err(Failed::at_work(push));
         }
         let start = match self.start(&inventory) {
@@ -291,7 +293,12 @@ impl Job {
             let (prepared, _) = push
                 .prepare(&self.subject, held, request.wish, Adoption::Kept)
                 .await?;
-            self.prepared = Some(prepared);
+            // Why each copy is parent or not is for a plan; it would be held as long as the push runs.
+            let plan = Plan {
+                verdicts: Vec::new(),
+                ..prepared.plan
+            };
+            self.prepared = Some(Prepared { plan, ..prepared });
         }
         let committed = self.transfer(push, start).await?;
         self.finish(push, committed)
@@ -590,7 +597,7 @@ impl Job {
         Report {
             uuid: self.subject.info.wire_uuid(),
             parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
-            copy: copy.name.clone(),
+            copy: copy.name.to_string(),
             ..self.report(push)
         }
     }

@@ -341,9 +341,10 @@ impl Push {
         if request.wish != Wish::Auto || self.engine != Engine::Sendshot {
             return Ok(None);
         }
-        let state = Arc::clone(&self.state);
-        let chain = (self.sender.id(), volume.key.id, self.link.receiver());
-        blocking("resume", move || resume::find(&state, chain))
+        let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
+        let chain = (sender.id(), volume.key.id, self.link.receiver());
+        let running = move |push| sender.table().contains(push);
+        blocking("resume", move || resume::find(&state, chain, running))
             .await?
             .map_err(|e| Problem::local_io(JOURNAL, &e))
     }
@@ -366,6 +367,23 @@ impl Push {
             Ok(())
         };
         blocking("let-go", work)
+            .await?
+            .map_err(|e| Problem::local_io(JOURNAL, &e))
+    }
+
+    /// Whether the receiver may be about to commit an earlier push of this volume.
+    pub(crate) async fn awaits_word(&self) -> Result<bool, Problem> {
+        let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
+        let chain = (sender.id(), self.key.id, self.link.receiver());
+        let work = move || -> std::io::Result<bool> {
+            let records = journal::records(state.pushes())?;
+            Ok(records.iter().any(|record| {
+                retention::chain(record) == chain
+                    && record.state == State::Unconfirmed
+                    && !sender.table().contains(record.push)
+            }))
+        };
+        blocking("journal", work)
             .await?
             .map_err(|e| Problem::local_io(JOURNAL, &e))
     }

@@ -7,7 +7,7 @@ use sendshot_model::human;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::malformed::Malformed;
 use sendshot_proto::resume::CheckpointPolicy;
-use sendshot_proto::transfer::{Begin, Down, Up, framed_len};
+use sendshot_proto::transfer::{Begin, Down, SEGMENT, Up, framed_len};
 use sendshot_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -252,10 +252,16 @@ async fn stalled(running: &Running, after: Duration) {
     while since.elapsed() < after {
         looks.tick().await;
         let now = running.progress();
-        if now != last {
+        if has_come_forward(last, now) {
             (last, since) = (now, Instant::now());
         }
     }
+}
+
+/// Whether more was sent, or a segment more applied, or all that was sent. Who applies a byte now and then
+/// does not come forward: a push could go on for ever.
+fn has_come_forward((sent, applied): (u64, u64), now: (u64, u64)) -> bool {
+    now.0 > sent || now.1 >= applied + SEGMENT as u64 || (now.1 > applied && now.1 == now.0)
 }
 
 /// Moves the stream into the connection; returns its length. When the connection is gone it
@@ -292,5 +298,25 @@ where
 async fn send(up: &mpsc::Sender<v1::TransferUp>, message: v1::TransferUp) {
     if up.send(message).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_applies_byte_by_byte_does_not_come_forward() {
+        let segment = SEGMENT as u64;
+        let last = (10 * segment, segment);
+        assert!(!has_come_forward(last, last));
+        assert!(!has_come_forward(last, (last.0, last.1 + 1)));
+        assert!(!has_come_forward(last, (last.0, last.1 + segment - 1)));
+        assert!(has_come_forward(last, (last.0, last.1 + segment)));
+        assert!(has_come_forward(last, (last.0 + 1, last.1)));
+        // The last of what was sent, however short.
+        let last = (10 * segment, 10 * segment - 7);
+        assert!(!has_come_forward(last, (last.0, last.1 + 6)));
+        assert!(has_come_forward(last, (last.0, last.0)));
     }
 }
