@@ -12,6 +12,7 @@
 //!
 //! When only the connection breaks, the [`Intake`] waits as it is for its sender to come back.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sendshot_apply::staging::Area;
@@ -21,6 +22,7 @@ use sendshot_model::{CopyName, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
 use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
+use sendshot_sys::subvolume;
 use tokio::sync::mpsc;
 
 use crate::checkpoint::Checkpoints;
@@ -28,9 +30,17 @@ use crate::failures::{hash_mismatch, io_failure, rule_broken, session_failure};
 use crate::holdings::{self, Caller, VolumeDir};
 use crate::limits;
 use crate::partials::{self, Checkpoint, Record};
-use crate::root::Root;
+use crate::root::{OpenRoot, Root};
 use crate::staging_host::StagingHost;
 use crate::usage;
+
+/// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
+/// one item, which holds some 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 come to
+/// grief where it is full.
+const MOST_OF_ONE_UUID: usize = 64;
+
+/// What a copy is at least, in bytes, whatever is in it: the root node of its tree.
+const A_COPY: u64 = 16 * 1024;
 
 /// One push to take in.
 #[derive(Debug)]
@@ -84,7 +94,12 @@ pub enum Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Applied up to this offset.
-    Applied(u64),
+    Applied {
+        /// Where in the stream.
+        offset: u64,
+        /// What was made beyond the stream's bytes.
+        made: u64,
+    },
     /// Safe up to this offset.
     Checkpoint(u64),
 }
@@ -98,6 +113,7 @@ pub struct Intake {
     begin: Begin,
     place: Place,
     checkpoints: Checkpoints,
+    policy: SenderPolicy,
 }
 
 /// Where the stream is, and its hash so far.
@@ -112,27 +128,30 @@ impl Intake {
     ///
     /// # Errors
     /// What is to be told to the sender; nothing is left then but what could be resumed before.
-    pub fn start(mut work: Work) -> Result<Box<Self>, Failure> {
+    ///
+    /// `left` are the bytes that its sender may still have; `None` if there is no limit.
+    pub fn start(mut work: Work, left: Option<u64>) -> Result<Box<Self>, Failure> {
         let waiting = work.waiting.take();
-        match (work.begin.resume_at, waiting) {
-            (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => Ok(waiting),
+        let mut intake = match (work.begin.resume_at, waiting) {
+            (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
             (Some(point), other) => {
                 drop(other);
-                Self::from_checkpoint(&work, point)
+                Self::from_checkpoint(&work, point)?
             }
             (None, other) => {
                 drop(other);
-                Self::afresh(work)
+                Self::afresh(work)?
             }
-        }
+        };
+        let made = intake.made();
+        intake.session.limit_made(made, left.unwrap_or(u64::MAX));
+        Ok(intake)
     }
 
     fn afresh(work: Work) -> Result<Box<Self>, Failure> {
         let root = work.root.open()?;
-        limits::check_volumes(&root, &work.caller, &work.begin.volume, &work.policy)?;
-        let dir = holdings::find_or_create(&root, &work.caller, &work.begin.volume)
-            .map_err(|e| io_failure("prepare the volume's directory", &e))?; // 1
-        refuse_what_is_held(&dir, &work.begin)?;
+        let dir = volume_dir(&root, &work)?; // 1
+        refuse_what_is_held(&root, &dir, &work.begin)?;
         let area = Area::new(&root).map_err(|e| io_failure("prepare staging", &e))?;
         let checkpoints = Checkpoints::new(&area, &work, 0)?;
         let concerned = |record: &Record| record.concerns(&work.caller, work.begin.volume.id);
@@ -155,6 +174,7 @@ impl Intake {
             begin: work.begin,
             place: Place::default(),
             checkpoints,
+            policy: work.policy,
         }))
     }
 
@@ -164,7 +184,7 @@ impl Intake {
         let failed = |e| io_failure("look for the partial", &e);
         let dir = holdings::find(&root, &work.caller, &begin.volume).map_err(failed)?;
         let dir = dir.ok_or_else(not_resumable)?;
-        refuse_what_is_held(&dir, begin)?;
+        refuse_what_is_held(&root, &dir, begin)?;
         let area = Area::new(&root).map_err(failed)?;
         let checkpoints = Checkpoints::new(&area, work, point.offset)?;
         let mine = |partial: &partials::Partial| partial.record.is_of(&work.caller, begin);
@@ -195,8 +215,12 @@ impl Intake {
             Subvolumes::One,
             Policies::default(),
         );
+        let mut session = session.map_err(|e| rule_broken(e.to_string()))?;
+        let noted = usage::noted(&dir.fd, usage::state(announced_identity(begin)));
+        let made = noted.map_err(failed)?.saturating_sub(point.offset);
+        session.limit_made(made, u64::MAX);
         Ok(Box::new(Self {
-            session: session.map_err(|e| rule_broken(e.to_string()))?,
+            session,
             dir,
             name: copy_name(begin.taken_at)?,
             begin: begin.clone(),
@@ -205,6 +229,7 @@ impl Intake {
                 chain: point.chain,
             },
             checkpoints: checkpoints.with(checkpoint),
+            policy: work.policy.clone(),
         }))
     }
 
@@ -221,6 +246,11 @@ impl Intake {
     /// Bytes applied, and those of a command that is not complete.
     pub fn offset(&self) -> u64 {
         self.place.offset
+    }
+
+    /// What was made beyond the bytes of the stream; see [`Session::limit_made`].
+    pub fn made(&self) -> u64 {
+        self.session.made()
     }
 
     /// Where it can be taken up as it is: between two commands only.
@@ -258,10 +288,17 @@ impl Intake {
                 Some(Input::Unwelcome) => return Ok(Ended::Unwelcome),
                 Some(Input::Up(Up::Segment(segment))) => {
                     self.place.check(&segment)?;
-                    self.session.feed(&segment.data).map_err(session_failure)?;
+                    let fed = self.session.feed(&segment.data);
+                    fed.map_err(|error| match error.is_too_much() {
+                        true => limits::too_many_bytes(&self.policy),
+                        false => session_failure(error),
+                    })?;
                     self.check_version()?;
                     self.place.passed(&segment);
-                    told(Progress::Applied(self.place.offset))?;
+                    told(Progress::Applied {
+                        offset: self.place.offset,
+                        made: self.made(),
+                    })?;
                     if let Some(offset) = self.checkpoint(&segment)? {
                         told(Progress::Checkpoint(offset))?;
                     }
@@ -298,7 +335,19 @@ impl Intake {
         else {
             return Ok(None);
         };
+        // What an interrupted push takes counts, too; a number that is too high for the checkpoint before
+        // does no harm.
+        if self.policy.max_bytes.is_some() {
+            self.note_usage(0)?;
+        }
         self.checkpoints.take(&mut self.session, point)
+    }
+
+    fn note_usage(&self, more: u64) -> Result<(), Failure> {
+        let state = usage::state(announced_identity(&self.begin));
+        let bytes = self.place.offset.saturating_add(self.made());
+        usage::note(&self.dir.fd, state, bytes.saturating_add(more))
+            .map_err(|e| io_failure("note the size of the copy", &e))
     }
 
     /// Makes the copy of a stream that is whole, and forgets the partial.
@@ -306,9 +355,8 @@ impl Intake {
     /// # Errors
     /// What is to be told to the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
+        self.note_usage(A_COPY)?;
         let host = self.session.finish().map_err(session_failure)?;
-        usage::note(&self.dir.fd, self.begin.uuid, self.place.offset)
-            .map_err(|e| io_failure("note the size of the copy", &e))?;
         let copy = host.commit(&self.dir, &self.name)?; // 3
         self.checkpoints.forget(); // 4
         Ok(Received {
@@ -401,7 +449,29 @@ fn copy_name(taken_at: i64) -> Result<CopyName, Failure> {
         .map_err(|_| rule_broken("the snapshot's time is impossible"))
 }
 
-fn refuse_what_is_held(dir: &VolumeDir, begin: &Begin) -> Result<(), Failure> {
+/// Finds or makes the directory of a volume, if its sender may have one more.
+fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
+    /// Of several that begin at once each would be the last that may.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    limits::check_volumes(root, &work.caller, &work.begin.volume, &work.policy)?;
+    holdings::find_or_create(root, &work.caller, &work.begin.volume)
+        .map_err(|e| io_failure("prepare the volume's directory", &e))
+}
+
+fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Result<(), Failure> {
+    let of_uuid = subvolume::ids_by_received_uuid(root, begin.uuid)
+        .map_err(|e| io_failure("look for copies of this UUID", &e))?;
+    if of_uuid.len() >= MOST_OF_ONE_UUID {
+        return Err(Failure::new(
+            Code::OverLimit,
+            format!(
+                "there are {MOST_OF_ONE_UUID} copies under the UUID {} already",
+                begin.uuid
+            ),
+            "push another snapshot: this one was changed again and again",
+        ));
+    }
     let copies = holdings::copies(&dir.fd)
         .map_err(|e| io_failure("look at the copies of the volume", &e))?;
     let held = copies.iter().find(|copy| {

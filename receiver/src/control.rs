@@ -119,6 +119,7 @@ impl Control {
                 receiver.connections().end_all_of(peer)
             });
             tracing::info!(sender = %name, ended, "revoked; its connections were ended");
+            receiver.drop_interrupted(&name);
             Ok(())
         })
         .await?

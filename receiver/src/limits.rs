@@ -1,16 +1,20 @@
 //! What a sender may take up, by its administrator's word and our own count: one that was taken over runs
 //! into its own limits, not into other senders' space.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
+use sendshot_apply::staging::{Area, StagingError};
 use sendshot_config::SenderPolicy;
 use sendshot_model::human;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::inventory::VolumeKey;
 
-use crate::failures::io_failure;
+use crate::failures::{io_failure, staging_failure};
 use crate::holdings::{self, Caller};
 use crate::partials;
+use crate::root::OpenRoot;
+use crate::transfers::Transfers;
 use crate::usage;
 
 /// Refuses a volume that would be one too many.
@@ -66,26 +70,53 @@ pub(crate) fn check_partials(
     ))
 }
 
-/// Bytes that a sender may still send, by the copies it has; `None` if there is no limit.
+/// Bytes that a sender may still have, beside its copies and the pushes of it that are interrupted; `None` if
+/// there is no limit. Those that run or wait in `transfers` are counted there.
 ///
 /// # Errors
 /// What is to be told to the sender.
 pub(crate) fn bytes_left(
-    root: impl AsFd,
+    root: &OpenRoot,
     caller: &Caller,
     policy: &SenderPolicy,
+    transfers: &Transfers,
 ) -> Result<Option<u64>, Failure> {
     let Some(most) = policy.max_bytes else {
         return Ok(None);
     };
     let failed = |e| io_failure("count what the sender has here", &e);
+    let waiting = interrupted(root, caller, transfers)?;
     let mut used: u64 = 0;
-    for (sender, _, dir) in holdings::all(&root).map_err(failed)? {
+    for (sender, _, dir) in holdings::all(root).map_err(failed)? {
         if sender == caller.name.as_str() {
-            used = used.saturating_add(usage::of(&dir).map_err(failed)?);
+            let bytes = usage::of(&dir, |state| waiting.contains(&state)).map_err(failed)?;
+            used = used.saturating_add(bytes);
         }
     }
     Ok(Some(most.saturating_sub(used)))
+}
+
+/// The states that interrupted pushes of a sender bring, without those in `transfers`.
+fn interrupted(
+    root: &OpenRoot,
+    caller: &Caller,
+    transfers: &Transfers,
+) -> Result<BTreeSet<usage::State>, Failure> {
+    let failed = |e: StagingError| staging_failure(&e);
+    let area = Area::new(root).map_err(|e| io_failure("look for partials", &e))?;
+    if !area.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let all = partials::all(area.dir().map_err(failed)?)
+        .map_err(|e| io_failure("count the partials of the sender", &e))?;
+    let at_work: Vec<_> = transfers
+        .glances()
+        .into_iter()
+        .map(|g| g.transfer)
+        .collect();
+    let own = all.into_iter().map(|partial| partial.record);
+    let own = own.filter(|r| r.sender_name == caller.name && !at_work.contains(&r.transfer));
+    Ok(own.map(|record| (record.uuid, record.ctransid)).collect())
 }
 
 /// A push that has sent more than its sender may have.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_config::ReceiverConfig;
 use sendshot_identity::{Authority, Connections, Senders};
-use sendshot_model::ReceiverId;
+use sendshot_model::{PeerName, ReceiverId};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -156,6 +156,34 @@ impl Receiver {
             over
         })?;
         Ok(())
+    }
+
+    /// Drops what a sender's pushes have left that broke off. Those that run end by themselves. Blocks.
+    pub fn drop_interrupted(&self, sender: &PeerName) {
+        for intake in self.transfers.take_waiting_of(sender) {
+            intake.forget();
+        }
+        // A root that is away keeps it until it is too old.
+        let Ok(root) = self.root.open() else { return };
+        let running: Vec<_> = self
+            .transfers
+            .glances()
+            .into_iter()
+            .map(|g| g.transfer)
+            .collect();
+        let forget = || -> anyhow::Result<usize> {
+            let area = Area::new(&root)?;
+            if !area.exists() {
+                return Ok(0);
+            }
+            Ok(partials::forget_those(area.dir()?, |partial| {
+                let record = &partial.record;
+                record.sender_name == *sender && !running.contains(&record.transfer)
+            })?)
+        };
+        if let Err(e) = forget() {
+            tracing::warn!(%sender, "drop what its pushes have left: {e:#}");
+        }
     }
 
     /// Ends all pushes.

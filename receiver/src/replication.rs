@@ -141,7 +141,7 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::TransferStream>, Status> {
         let caller = self.caller(&request)?;
         let (receiver, peer) = (Arc::clone(&self.0), identity(&request));
-        let still_welcome = move || authorize(&receiver, peer.as_ref()).map(drop);
+        let still_welcome = Arc::new(move || authorize(&receiver, peer.as_ref()).map(drop));
         let messages = request.into_inner();
         let answers = transfer::serve(Arc::clone(&self.0), caller, messages, still_welcome).await?;
         Ok(Response::new(ReceiverStream::new(answers)))

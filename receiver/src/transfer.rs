@@ -31,11 +31,14 @@ const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How often the sender is told how far its stream was applied.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
+/// Whether a sender may go on.
+pub type StillWelcome = Arc<dyn Fn() -> Result<(), Status> + Send + Sync>;
+
 /// The answers of one push.
 pub type Answers = mpsc::Receiver<Result<v1::TransferDown, Status>>;
 
 /// Takes a push from a caller that is authorised; `still_welcome` is asked again for every
-/// message, since a sender can be revoked in the middle.
+/// message and before the commit, since a sender can be revoked in the middle.
 ///
 /// # Errors
 /// A status if the call does not even begin like a push.
@@ -43,7 +46,7 @@ pub async fn serve(
     receiver: Arc<Receiver>,
     caller: Caller,
     mut messages: Streaming<v1::TransferUp>,
-    still_welcome: impl Fn() -> Result<(), Status> + Send + 'static,
+    still_welcome: StillWelcome,
 ) -> Result<Answers, Status> {
     let begin = first(&mut messages).await?;
     let (answers, answered) = mpsc::channel(ANSWERS);
@@ -63,7 +66,7 @@ pub async fn serve(
         messages,
         input,
         answers.clone(),
-        still_welcome,
+        Arc::clone(&still_welcome),
         receiver.stopping(),
     );
     let (watch, interrupted) = (over.clone(), place.interrupted());
@@ -89,10 +92,11 @@ pub async fn serve(
         checkpoints: apply::policy(config.checkpoint_bytes, config.checkpoint_interval),
         waiting,
     };
+    let welcome = still_welcome;
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        take_in(work, place, messages_in, &answers);
+        take_in(work, place, messages_in, &answers, &welcome);
     });
     spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
     Ok(answered)
@@ -115,7 +119,7 @@ async fn pump(
     mut messages: Streaming<v1::TransferUp>,
     input: mpsc::Sender<Input>,
     answers: mpsc::Sender<Result<v1::TransferDown, Status>>,
-    still_welcome: impl Fn() -> Result<(), Status>,
+    still_welcome: StillWelcome,
     stopping: CancellationToken,
 ) {
     let mut whole = false;
@@ -182,6 +186,7 @@ fn take_in(
     place: Place,
     input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
+    still_welcome: &StillWelcome,
 ) {
     let (started, transfer) = (Instant::now(), work.begin.transfer);
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
@@ -192,7 +197,7 @@ fn take_in(
         // Nobody may be listening any more; how it ended stands in the journal as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
-    let outcome = run(work, &place, input, answers);
+    let outcome = run(work, &place, input, answers, still_welcome);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Outcome::Received(received) => {
@@ -235,18 +240,19 @@ fn run(
     place: &Place,
     mut input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
+    still_welcome: &StillWelcome,
 ) -> Outcome {
     let (checkpoints, policy, caller) =
         (work.checkpoints, work.policy.clone(), work.caller.clone());
-    let left = match work.root.open() {
-        Ok(root) => limits::bytes_left(&root, &caller, &policy),
-        Err(error) => Err(error.into()),
+    let (table, root) = (place.table(), work.root.clone());
+    let left = || -> Result<Option<u64>, Failure> {
+        limits::bytes_left(&root.open()?, &caller, &policy, table)
     };
-    let left = match left {
+    let left_now = match left() {
         Ok(left) => left,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let mut intake = match Intake::start(work) {
+    let mut intake = match Intake::start(work, left_now) {
         Ok(intake) => intake,
         Err(failure) => return Outcome::Failed(failure),
     };
@@ -258,10 +264,10 @@ fn run(
     let mut told = Instant::now();
     let ended = intake.take(&mut input, |progress| {
         let down = match progress {
-            Progress::Applied(offset) => {
-                place.applied(offset);
+            Progress::Applied { offset, made } => {
+                place.applied(offset, made);
                 // What its other pushes have sent meanwhile counts, too.
-                if left.is_some_and(|left| place.table().of_sender(&caller).1 > left) {
+                if left_now.is_some_and(|left| table.of_sender(&caller).1 > left) {
                     return Err(limits::too_many_bytes(&policy));
                 }
                 if told.elapsed() < TELL_EVERY {
@@ -275,8 +281,21 @@ fn run(
         let _ = answers.try_send(Ok(down.into()));
         Ok(())
     });
+    // What others of its sender have committed meanwhile is in no table any more. Those that run are looked
+    // at first: one that commits in between counts twice rather than not at all.
+    let fits = || {
+        let here = table.of_sender(&caller).1;
+        match left()? {
+            Some(left) if here > left => Err(limits::too_many_bytes(&policy)),
+            Some(_) | None => Ok(()),
+        }
+    };
     match ended {
-        Ok(Ended::Whole) => match intake.commit() {
+        Ok(Ended::Whole) if still_welcome().is_err() => {
+            intake.forget();
+            Outcome::Dropped
+        }
+        Ok(Ended::Whole) => match fits().and_then(|()| intake.commit()) {
             Ok(received) => Outcome::Received(received),
             Err(failure) => Outcome::Failed(failure),
         },

@@ -46,6 +46,7 @@ struct Running {
     volume: VolumeName,
     uuid: Uuid,
     applied: Arc<AtomicU64>,
+    made: Arc<AtomicU64>,
     interrupt: CancellationToken,
     over: watch::Sender<bool>,
 }
@@ -97,6 +98,7 @@ impl Transfers {
             volume: begin.volume.name.clone(),
             uuid: begin.uuid,
             applied: Arc::default(),
+            made: Arc::default(),
             interrupt: CancellationToken::new(),
             over: watch::Sender::new(false),
         };
@@ -148,16 +150,22 @@ impl Transfers {
             .collect()
     }
 
-    /// How many pushes of a sender run or wait, and how many bytes they have applied together.
+    /// How many pushes of a sender run or wait, and how many bytes they have applied and made together.
     pub fn of_sender(&self, caller: &Caller) -> (usize, u64) {
         let table = self.lock();
         let own = table.iter().filter(|(key, _)| key.0 == caller.name);
         own.fold((0, 0), |(pushes, bytes), (_, entry)| {
-            let applied = match entry {
-                Entry::Running(running) => running.applied.load(Ordering::Relaxed),
-                Entry::Waiting(intake, _) => intake.offset(),
+            let (applied, made) = match entry {
+                Entry::Running(running) => (
+                    running.applied.load(Ordering::Relaxed),
+                    running.made.load(Ordering::Relaxed),
+                ),
+                Entry::Waiting(intake, _) => (intake.offset(), intake.made()),
             };
-            (pushes + 1, bytes + applied)
+            (
+                pushes + 1,
+                bytes.saturating_add(applied).saturating_add(made),
+            )
         })
     }
 
@@ -184,6 +192,20 @@ impl Transfers {
             .filter_map(|key| match table.remove(key) {
                 Some(Entry::Waiting(intake, _)) => Some(intake),
                 Some(Entry::Running(_)) | None => None,
+            })
+            .collect()
+    }
+
+    /// Takes out those of a sender that wait for it.
+    pub fn take_waiting_of(&self, sender: &PeerName) -> Vec<Box<Intake>> {
+        let mut table = self.lock();
+        let waits =
+            |key: &Key, entry: &Entry| key.0 == *sender && matches!(entry, Entry::Waiting(..));
+        let taken = table.extract_if(|key, entry| waits(key, entry));
+        taken
+            .filter_map(|(_, entry)| match entry {
+                Entry::Waiting(intake, _) => Some(intake),
+                Entry::Running(_) => None,
             })
             .collect()
     }
@@ -225,9 +247,10 @@ impl Place {
         &self.table
     }
 
-    /// Notes how far the push is.
-    pub fn applied(&self, offset: u64) {
+    /// Notes how far the push is, and what it has made beyond the bytes of its stream.
+    pub fn applied(&self, offset: u64, made: u64) {
         self.running.applied.store(offset, Ordering::Relaxed);
+        self.running.made.store(made, Ordering::Relaxed);
     }
 
     /// Cancelled when the sender says that the connection is dead.

@@ -10,6 +10,7 @@ use sendshot_sys::encoded::Encoding;
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
+use crate::budget::{self, Budget};
 use crate::clone::{self, ClonePolicy, CloneSources, Foreign};
 use crate::data;
 use crate::dirs::Dirs;
@@ -57,6 +58,7 @@ pub struct Applier {
     clone_policy: ClonePolicy,
     identity: Identity,
     root_times: Option<Timestamps>,
+    budget: Budget,
 }
 
 impl Applier {
@@ -88,6 +90,7 @@ impl Applier {
             encoded: EncodedWriter::new(policies.encoded),
             clone_policy: policies.clone,
             identity,
+            budget: Budget::default(),
         })
     }
 
@@ -117,6 +120,17 @@ impl Applier {
         Ok(())
     }
 
+    /// Goes on with what was made, and what may be.
+    pub(crate) fn with(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// What was made so far beyond the bytes of the commands.
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget
+    }
+
     /// Closes all files but the root directory, and returns that.
     pub fn into_root(self) -> Arc<OwnedFd> {
         self.dirs.root().clone()
@@ -133,7 +147,8 @@ impl Applier {
         offset: u64,
         sources: &mut dyn CloneSources,
     ) -> Result<(), ApplyError> {
-        let done = match self.execute(command, sources) {
+        let charged = self.budget.charge(budget::beyond(command));
+        let done = match charged.and_then(|()| self.execute(command, sources)) {
             Err(cause) if cause.errno() == Some(Errno::PERM) && self.unguard(command) => {
                 self.execute(command, sources)
             }
@@ -297,7 +312,7 @@ impl Applier {
             to: offset,
             len,
         };
-        clone::range(self.clone_policy, source, target, range)
+        clone::range(self.clone_policy, source, target, range, &mut self.budget)
     }
 
     /// A file of this subvolume, which may be immutable by now.
@@ -333,7 +348,7 @@ impl Applier {
         };
         let write = Checked::new(encoding, encryption, data.len())?;
         let file = self.file(path)?;
-        self.encoded.write(file, &write, data)
+        self.encoded.write(file, &write, data, &mut self.budget)
     }
 }
 

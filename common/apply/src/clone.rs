@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::budget::Budget;
 use crate::data;
 use crate::error::Cause;
 use crate::files;
@@ -110,6 +111,7 @@ pub(crate) fn range(
     source: impl AsFd,
     target: impl AsFd,
     range: Range,
+    budget: &mut Budget,
 ) -> Result<(), Cause> {
     data::check_range(range.to, range.len)?;
     let end = data::check_range(range.from, range.len)?;
@@ -122,10 +124,10 @@ pub(crate) fn range(
     }
     match policy {
         ClonePolicy::Share => match share(&source, &target, range) {
-            Err(e) if can_copy_instead(e) => copy(source, target, range, end),
+            Err(e) if can_copy_instead(e) => copy(source, target, range, end, budget),
             other => Ok(other?),
         },
-        ClonePolicy::Copy => copy(source, target, range, end),
+        ClonePolicy::Copy => copy(source, target, range, end, budget),
     }
 }
 
@@ -148,7 +150,13 @@ fn can_copy_instead(e: Errno) -> bool {
     .contains(&e)
 }
 
-fn copy(source: impl AsFd, target: impl AsFd, range: Range, end: u64) -> Result<(), Cause> {
+fn copy(
+    source: impl AsFd,
+    target: impl AsFd,
+    range: Range,
+    end: u64,
+    budget: &mut Budget,
+) -> Result<(), Cause> {
     let (from, to) = (rustix::fs::fstat(&source)?, rustix::fs::fstat(&target)?);
     let size = from.st_size as u64;
     if end > size {
@@ -162,6 +170,7 @@ fn copy(source: impl AsFd, target: impl AsFd, range: Range, end: u64) -> Result<
     while at < end {
         let (data, data_end) = next_data(&source, at, end)?;
         let target_at = |at: u64| range.to + (at - range.from);
+        budget.charge(data_end - data)?;
         clear(&target, target_at(at), data - at, to.st_size as u64)?;
         copy_data(&source, &target, (data, target_at(data)), data_end - data)?;
         at = data_end;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use sendshot_sys::encoded::{Encoding, encoded_write};
 
+use crate::budget::Budget;
 use crate::data;
 use crate::decompress::{self, Compression, MAX_EXTENT};
 use crate::error::Cause;
@@ -50,6 +51,7 @@ impl EncodedWriter {
         file: impl AsFd,
         write: &Checked,
         bytes: &[u8],
+        budget: &mut Budget,
     ) -> Result<(), Cause> {
         if self.policy == EncodedPolicy::Store {
             match encoded_write(&file, &write.encoding, bytes) {
@@ -57,6 +59,7 @@ impl EncodedWriter {
                 Err(e) => self.refused(Errno::from_io_error(&e).unwrap_or(Errno::IO))?,
             }
         }
+        budget.charge(write.used.len() as u64)?;
         self.decode_and_write(file, write, bytes)
     }
 

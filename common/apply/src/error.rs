@@ -145,6 +145,12 @@ pub enum Cause {
     /// The data of an encoded write does not decode.
     #[error("decode the data")]
     Data(#[from] DataError),
+    /// More than was to be made.
+    #[error("it makes more than the {most} bytes that may be made")]
+    TooMuch {
+        /// How many.
+        most: u64,
+    },
     /// A command that has no place inside a subvolume.
     #[error("it does not belong inside a subvolume")]
     Misplaced,

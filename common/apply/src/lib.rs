@@ -62,6 +62,7 @@
 //! ```
 
 mod applier;
+mod budget;
 mod clone;
 pub mod commit;
 mod data;

@@ -8,6 +8,7 @@ use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
 use crate::applier::{Applier, Content, Identity, Policies};
+use crate::budget::Budget;
 use crate::clone::CloneSources;
 use crate::error::{ApplyError, Cause};
 
@@ -105,6 +106,11 @@ pub enum SessionError<E> {
 }
 
 impl<E> SessionError<E> {
+    /// Whether more would be made than may be; see [`Session::limit_made`].
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Apply(e) if matches!(e.cause, Cause::TooMuch { .. }))
+    }
+
     /// What the kernel said when a command was applied, if that is the reason.
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -130,6 +136,7 @@ struct State<H> {
     policies: Policies,
     begun: usize,
     current: Option<(Announced, Applier)>,
+    budget: Budget,
     failed: bool,
 }
 
@@ -144,6 +151,7 @@ impl<H: Host> Session<H> {
                 policies,
                 begun: 0,
                 current: None,
+                budget: Budget::default(),
                 failed: false,
             },
         }
@@ -172,9 +180,25 @@ impl<H: Host> Session<H> {
                 policies,
                 begun: 1,
                 current: Some((position.subvolume, applier)),
+                budget: Budget::default(),
                 failed: false,
             },
         })
+    }
+
+    /// Has it fail when more than `most` bytes would be made beyond those of the stream: allocated,
+    /// copied, or taken by what is cloned, as an estimate that is not too low. `made` were before, by
+    /// what the stream said up to here.
+    pub fn limit_made(&mut self, made: u64, most: u64) {
+        self.state.budget = Budget::new(made, most);
+        let current = self.state.current.take();
+        let budget = self.state.budget;
+        self.state.current = current.map(|(subvolume, applier)| (subvolume, applier.with(budget)));
+    }
+
+    /// How much was made so far beyond the bytes of the stream; see [`Session::limit_made`].
+    pub fn made(&self) -> u64 {
+        self.state.budget.made()
     }
 
     /// Takes the next bytes of the stream and applies every command that is complete with
@@ -275,7 +299,11 @@ impl<H: Host> State<H> {
             return self.complete();
         }
         match &mut self.current {
-            Some((_, applier)) => Ok(applier.apply(command, offset, &mut self.host)?),
+            Some((_, applier)) => {
+                let applied = applier.apply(command, offset, &mut self.host);
+                self.budget = applier.budget();
+                Ok(applied?)
+            }
             None => {
                 let fault = SequenceError::BeforeSubvolume(command.name());
                 Err(SessionError::Sequence { offset, fault })
@@ -301,7 +329,7 @@ impl<H: Host> State<H> {
         };
         let applier = Applier::new(root, content, subvolume.identity, self.policies)
             .map_err(SessionError::Staging)?;
-        self.current = Some((subvolume, applier));
+        self.current = Some((subvolume, applier.with(self.budget)));
         Ok(())
     }
 
