@@ -28,19 +28,33 @@ pub struct ReplicationService(pub Arc<Receiver>);
 
 /// The caller, by its certificate and the live list of senders.
 fn authorize(receiver: &Receiver, peer: Option<&PeerIdentity>) -> Result<Caller, Status> {
-    let refuse = |why: Refusal| {
-        let code = match why {
-            Refusal::NoCertificate => Code::Unauthenticated,
-            Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
-                Code::PermissionDenied
-            }
-        };
-        refusal(code, why.to_string(), &why.remedy())
-    };
-    let name = receiver.senders().authorize(peer).map_err(refuse)?;
+    let senders = receiver.senders();
+    let name = senders.authorize(peer).map_err(|why| refuse(&why))?;
     match peer.map(|peer| peer.id) {
         Some(PeerId::Sender(id)) => Ok(Caller { name, id }),
-        Some(PeerId::Receiver(_)) | None => Err(refuse(Refusal::NoCertificate)),
+        Some(PeerId::Receiver(_)) | None => Err(refuse(&Refusal::NoCertificate)),
+    }
+}
+
+fn refuse(why: &Refusal) -> Status {
+    let code = match why {
+        Refusal::NoCertificate => Code::Unauthenticated,
+        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
+            Code::PermissionDenied
+        }
+    };
+    refusal(code, why.to_string(), &why.remedy())
+}
+
+/// Refuses a caller without a certificate before anything of its message is read: a call is
+/// authorised only when its message is there, and strangers could have us hold many of them.
+///
+/// # Errors
+/// The same status as a call's own.
+pub fn with_certificate(request: Request<()>) -> Result<Request<()>, Status> {
+    match identity(&request) {
+        Some(_) => Ok(request),
+        None => Err(refuse(&Refusal::NoCertificate)),
     }
 }
 
