@@ -122,8 +122,9 @@ impl Replication for ReplicationService {
             let transfers = receiver.transfers();
             transfers.interrupt(&caller, volume.id, transfer).await;
         }
-        let looked =
-            sendshot_service::blocking::run("inventory", move || look(&receiver, &caller, &volume));
+        let sender = Some(caller.id);
+        let work = move || look(&receiver, &caller, &volume);
+        let looked = self.0.calls().run(sender, "inventory", work);
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
         let parts: Vec<_> = inventory::parts(outcome).into_iter().map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(parts)))
@@ -136,7 +137,7 @@ impl Replication for ReplicationService {
         let caller = self.caller(&request)?;
         let peer = identity(&request);
         let (receiver, csr) = (Arc::clone(&self.0), request.into_inner().signing_request);
-        let renewed = sendshot_service::blocking::run("renew", move || {
+        let renewed = self.0.calls().run(Some(caller.id), "renew", move || {
             let now = Timestamp::now();
             receiver.senders().renew(peer.as_ref(), &csr, now)
         });
