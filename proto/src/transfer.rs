@@ -29,7 +29,11 @@ pub const STREAM_WINDOW: u32 = 6 * 1024 * 1024;
 /// HTTP/2 window of one connection in bytes.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// Largest message of any call in bytes.
+/// Largest message that a receiver takes, in bytes: a segment with its head. Nothing else that a
+/// paired sender says is nearly so long.
+pub const MAX_CALL: usize = MAX_SEGMENT + 16 * 1024;
+
+/// Largest message that a sender takes, in bytes: a part of an inventory.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// Value of the hash chain: BLAKE3 of the value before and the bytes since.

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sendshot_config::ReceiverConfig;
-use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_CALL, STREAM_WINDOW};
 use sendshot_proto::v1::pairing_server::PairingServer;
 use sendshot_proto::v1::receiver_control_server::ReceiverControlServer;
 use sendshot_proto::v1::replication_server::ReplicationServer;
 use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use crate::control::Control;
 use crate::pairing::PairingService;
 use crate::receiver::Receiver;
-use crate::replication::ReplicationService;
+use crate::replication::{self, ReplicationService};
 use crate::root::Root;
 
 /// How often an idle connection is asked for a sign of life, and how long that may take: a
@@ -29,6 +30,10 @@ const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Calls at a time on one connection: a sender uses one for looking and one for a push.
 const MAX_STREAMS: u32 = 8;
+
+/// Largest message for pairing, in bytes. Anybody can make us hold so much for each call; an honest
+/// one has a secret, an id and a signing request, in all less than one KiB.
+const MAX_PAIRING: usize = 64 * 1024;
 
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -100,6 +105,10 @@ impl Daemon {
         let tls = sendshot_identity::server_config(receiver.authority())?;
         let connections =
             sendshot_identity::accept(self.listener, tls, receiver.connections().clone());
+        let replication = ReplicationServer::new(ReplicationService(Arc::clone(&receiver)))
+            .max_decoding_message_size(MAX_CALL);
+        let pairing = PairingServer::new(PairingService(Arc::clone(&receiver)))
+            .max_decoding_message_size(MAX_PAIRING);
         let data = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -107,11 +116,11 @@ impl Daemon {
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_DEADLINE))
-            .add_service(
-                ReplicationServer::new(ReplicationService(Arc::clone(&receiver)))
-                    .max_decoding_message_size(MAX_MESSAGE),
-            )
-            .add_service(PairingServer::new(PairingService(Arc::clone(&receiver))))
+            .add_service(InterceptedService::new(
+                replication,
+                replication::with_certificate,
+            ))
+            .add_service(pairing)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(connections),
                 stop.clone().cancelled_owned(),

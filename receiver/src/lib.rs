@@ -6,6 +6,7 @@
 //! up again ([`partials`]).
 
 pub mod apply;
+pub mod calls;
 mod checkpoint;
 pub mod control;
 pub mod daemon;

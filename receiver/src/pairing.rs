@@ -27,7 +27,7 @@ impl Pairing for PairingService {
         let secret = Secret::from_bytes(malformed::id_bytes(&message.secret, "secret")?);
         let sender = SenderId::from_bytes(malformed::id_bytes(&message.sender_id, "sender_id")?);
         let receiver = Arc::clone(&self.0);
-        let redeemed = sendshot_service::blocking::run("pairing", move || {
+        let redeemed = self.0.calls().run(None, "pairing", move || {
             let csr = &message.signing_request;
             receiver
                 .senders()

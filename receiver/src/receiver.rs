@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::Calls;
 use crate::partials;
 use crate::root::Root;
 use crate::transfers::{Transfers, WAITS_FOR};
@@ -36,6 +37,7 @@ pub struct Receiver {
     root: Root,
     transfers: Transfers,
     connections: Connections,
+    calls: Calls,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -67,6 +69,7 @@ impl Receiver {
             root,
             transfers: Transfers::default(),
             connections: Connections::default(),
+            calls: Calls::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -100,6 +103,11 @@ impl Receiver {
     /// The connections that are open.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// The calls that have work done on threads.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// Which volumes are being pushed.

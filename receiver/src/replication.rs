@@ -28,19 +28,33 @@ pub struct ReplicationService(pub Arc<Receiver>);
 
 /// The caller, by its certificate and the live list of senders.
 fn authorize(receiver: &Receiver, peer: Option<&PeerIdentity>) -> Result<Caller, Status> {
-    let refuse = |why: Refusal| {
-        let code = match why {
-            Refusal::NoCertificate => Code::Unauthenticated,
-            Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
-                Code::PermissionDenied
-            }
-        };
-        refusal(code, why.to_string(), &why.remedy())
-    };
-    let name = receiver.senders().authorize(peer).map_err(refuse)?;
+    let senders = receiver.senders();
+    let name = senders.authorize(peer).map_err(|why| refuse(&why))?;
     match peer.map(|peer| peer.id) {
         Some(PeerId::Sender(id)) => Ok(Caller { name, id }),
-        Some(PeerId::Receiver(_)) | None => Err(refuse(Refusal::NoCertificate)),
+        Some(PeerId::Receiver(_)) | None => Err(refuse(&Refusal::NoCertificate)),
+    }
+}
+
+fn refuse(why: &Refusal) -> Status {
+    let code = match why {
+        Refusal::NoCertificate => Code::Unauthenticated,
+        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
+            Code::PermissionDenied
+        }
+    };
+    refusal(code, why.to_string(), &why.remedy())
+}
+
+/// Refuses a caller without a certificate before anything of its message is read: a call is
+/// authorised only when its message is there, and strangers could have us hold many of them.
+///
+/// # Errors
+/// The same status as a call's own.
+pub fn with_certificate(request: Request<()>) -> Result<Request<()>, Status> {
+    match identity(&request) {
+        Some(_) => Ok(request),
+        None => Err(refuse(&Refusal::NoCertificate)),
     }
 }
 
@@ -108,8 +122,9 @@ impl Replication for ReplicationService {
             let transfers = receiver.transfers();
             transfers.interrupt(&caller, volume.id, transfer).await;
         }
-        let looked =
-            sendshot_service::blocking::run("inventory", move || look(&receiver, &caller, &volume));
+        let sender = Some(caller.id);
+        let work = move || look(&receiver, &caller, &volume);
+        let looked = self.0.calls().run(sender, "inventory", work);
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
         let parts: Vec<_> = inventory::parts(outcome).into_iter().map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(parts)))
@@ -122,7 +137,7 @@ impl Replication for ReplicationService {
         let caller = self.caller(&request)?;
         let peer = identity(&request);
         let (receiver, csr) = (Arc::clone(&self.0), request.into_inner().signing_request);
-        let renewed = sendshot_service::blocking::run("renew", move || {
+        let renewed = self.0.calls().run(Some(caller.id), "renew", move || {
             let now = Timestamp::now();
             receiver.senders().renew(peer.as_ref(), &csr, now)
         });

@@ -8,16 +8,23 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sendshot_identity::{Authority, Refusal, connect, pairing_client_config};
+use sendshot_model::ReceiverId;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::fill;
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::pairing::{Linked, Paired};
 use sendshot_tests::until;
 use serde_json::Value;
+use tonic::{Code, Status};
 
 /// Connections that are opened and say nothing.
 const SILENT: usize = 2000;
+
+/// Longest wait for what is to happen at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Descriptors for so many connections of this process.
 fn many_descriptors() {
@@ -74,6 +81,37 @@ impl Drop for Strangers {
     }
 }
 
+/// How a receiver answers a stranger's call whose message is announced to have 4 MiB, less the bytes
+/// that every message begins with, and of which a few come.
+async fn begun(boxes: &Paired, call: &str) -> Status {
+    let receiver = &boxes.receiver;
+    let (id, now) = (ReceiverId::generate(), Timestamp::now());
+    let authority = Authority::load_or_create(&receiver.daemon.state_dir(), id, now).unwrap();
+    let config = pairing_client_config(authority.fingerprint()).unwrap();
+    let (host, port) = (
+        receiver.address().ip().to_string(),
+        receiver.address().port(),
+    );
+    let stream = connect(&host, port, config, AT_ONCE).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(format!("http://receiver.sendshot/sendshot.v1.{call}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let mut client = client.ready().await.unwrap();
+    let (answer, mut message) = client.send_request(request, false).unwrap();
+    let mut head = vec![0];
+    head.extend(((4 << 20) - 5_u32).to_be_bytes());
+    head.extend([0; 1000]);
+    message.send_data(head.into(), false).unwrap();
+    let answer = tokio::time::timeout(AT_ONCE, answer).await;
+    let answer = answer.unwrap_or_else(|_| panic!("{call}: it waits for the rest"));
+    connection.abort();
+    Status::from_header_map(answer.unwrap().headers()).unwrap()
+}
+
 /// The median of three full pushes, in seconds.
 fn timed(boxes: &Paired) -> f64 {
     let mut all: Vec<f64> = (0..3)
@@ -113,6 +151,20 @@ fn thousands_of_silent_connections_do_not_stop_or_slow_a_paired_sender() {
         "{} bytes were held at most",
         boxes.receiver.daemon.peak_memory()
     );
+}
+
+#[test]
+fn of_a_strangers_message_no_more_is_held_than_pairing_needs() {
+    let boxes = Paired::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for call in ["Hello", "Inventory", "Renew", "Transfer"] {
+        let call = format!("Replication/{call}");
+        let refused = runtime.block_on(begun(&boxes, &call));
+        assert_eq!(refused.code(), Code::Unauthenticated, "{call}: {refused}");
+        assert_eq!(refused.message(), Refusal::NoCertificate.to_string());
+    }
+    let refused = runtime.block_on(begun(&boxes, "Pairing/Pair"));
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
@@ -23,6 +23,13 @@ use crate::peer::{PeerIdentity, PeerIdentityError};
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 3;
+
+/// How long what was sent may go unacknowledged, or be held back by a peer that takes nothing, in
+/// milliseconds: the same minute. The kernel then ends the connection, also one that is closed and
+/// still has something to send; by itself it would try for a quarter of an hour, and for a peer that
+/// acknowledges but takes nothing without end. The daemons' HTTP/2 pings find out sooner whether a
+/// peer is there, as long as one can be sent.
+const UNTAKEN_MILLISECONDS: u32 = 60_000;
 
 /// Who is at the other end; found among a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +52,37 @@ pub struct PeerStream {
 #[derive(Debug)]
 struct Life {
     _open: Open,
+    reads: End,
+    writes: End,
+}
+
+/// The end, as who reads or who writes waits for it. A future wakes only the task that polled it
+/// last, and those two may be different tasks: each has its own.
+#[derive(Debug)]
+struct End {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// For who showed no certificate.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Life {
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn new(open: Open, limit: Option<Duration>) -> Self {
+        // The same moment for both.
+        let over = limit.map(|limit| Instant::now() + limit);
+        let end = || End {
+            ended: Box::pin(open.end.clone().cancelled_owned()),
+            limit: over.map(|over| Box::pin(tokio::time::sleep_until(over))),
+        };
+        Self {
+            reads: end(),
+            writes: end(),
+            _open: open,
+        }
+    }
+}
+
+impl End {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.ended.as_mut().poll(cx).is_ready() {
             let why = "the receiver has ended this connection";
             return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why));
@@ -89,12 +120,25 @@ impl PeerStream {
         let peer = self.info.identity.as_ref().map(|identity| identity.id);
         let open = connections.enter(peer);
         let stranger = peer.is_none();
-        self.life = Some(Life {
-            ended: Box::pin(open.end.clone().cancelled_owned()),
-            limit: stranger.then(|| Box::pin(tokio::time::sleep(STRANGER_LIFE))),
-            _open: open,
-        });
+        self.life = Some(Life::new(open, stranger.then_some(STRANGER_LIFE)));
         self
+    }
+
+    /// Whether it is to end, for who reads. HTTP/2 always does, unless it cannot write.
+    fn poll_read_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.life {
+            Some(life) => life.reads.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether it is to end, for who writes. While a peer takes nothing, HTTP/2 only waits to
+    /// write, and would never hear of the end by reading.
+    fn poll_write_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.life {
+            Some(life) => life.writes.poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Who is at the other end.
@@ -121,7 +165,8 @@ pub(crate) fn prepare(tcp: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
-    Ok(sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?)
+    sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    Ok(sockopt::set_tcp_user_timeout(tcp, UNTAKEN_MILLISECONDS)?)
 }
 
 impl Connected for PeerStream {
@@ -138,10 +183,7 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Who reads is always there: HTTP/2 waits for the next frame.
-        if let Some(life) = &mut self.life
-            && let Poll::Ready(ended) = life.poll_end(cx)
-        {
+        if let Poll::Ready(ended) = self.poll_read_end(cx) {
             return Poll::Ready(Err(ended));
         }
         Pin::new(&mut self.tls).poll_read(cx, buf)
@@ -154,6 +196,9 @@ impl AsyncWrite for PeerStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(ended) = self.poll_write_end(cx) {
+            return Poll::Ready(Err(ended));
+        }
         Pin::new(&mut self.tls).poll_write(cx, buf)
     }
 
@@ -163,6 +208,9 @@ impl AsyncWrite for PeerStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(ended) = self.poll_write_end(cx) {
+            return Poll::Ready(Err(ended));
+        }
         Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
     }
 
@@ -171,10 +219,16 @@ impl AsyncWrite for PeerStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(ended) = self.poll_write_end(cx) {
+            return Poll::Ready(Err(ended));
+        }
         Pin::new(&mut self.tls).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(ended) = self.poll_write_end(cx) {
+            return Poll::Ready(Err(ended));
+        }
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }

@@ -413,6 +413,44 @@ async fn dropping_the_connections_closes_the_port() {
 }
 
 #[tokio::test]
+async fn a_peer_that_reads_nothing_is_ended_like_any_other() {
+    let receiver = Receiver::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Connections::default();
+    let tls = server_config(&receiver.authority).unwrap();
+    let mut streams = accept(listener, tls, connections.clone());
+    let sender = Sender::new();
+    let certificate = sender.certificate(&receiver.authority);
+    let config = client_config(receiver.authority.ca_pem(), &certificate, &sender.key).unwrap();
+    let _deaf = connect("127.0.0.1", port, config, LIMIT).await.unwrap();
+    let stream = streams.recv().await.unwrap().unwrap();
+
+    // Two tasks: one that waits to write must not take the other's wakeup.
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let reads = tokio::spawn(async move { reader.read_u8().await.map(drop) });
+    let (full, is_full) = tokio::sync::oneshot::channel();
+    let writes = tokio::spawn(async move {
+        let moment = Duration::from_millis(200);
+        while let Ok(written) = tokio::time::timeout(moment, writer.write_all(&[0; 65536])).await {
+            written?;
+        }
+        full.send(()).unwrap();
+        let ended = writer.write_all(&[0; 65536]).await;
+        for late in [writer.flush().await, writer.shutdown().await] {
+            assert_eq!(late.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        }
+        ended
+    });
+    is_full.await.unwrap();
+    assert_eq!(connections.end_all_of(PeerId::Sender(sender.id)), 1);
+    for task in [reads, writes] {
+        let ended = tokio::time::timeout(LIMIT, task).await.unwrap().unwrap();
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_resumed() {
     let receiver = Receiver::start().await;
     let sender = Sender::new();

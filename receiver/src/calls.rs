@@ -1,0 +1,141 @@
+//! Calls that have work done on a thread, so many of each sender at a time.
+//!
+//! The work goes on when its caller goes: HTTP/2's limit counts a call no more once it was reset,
+//! and whoever calls and resets again and again would have a thread for each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sendshot_model::SenderId;
+use sendshot_service::blocking::{self, BlockingError};
+use tokio::sync::Semaphore;
+
+/// Calls of one sender at work. It makes one for each push that it begins; others wait a moment.
+const AT_WORK: usize = 4;
+
+/// All that are at work or wait for that.
+#[derive(Debug, Default)]
+pub struct Calls(Mutex<BTreeMap<Option<SenderId>, Arc<Semaphore>>>);
+
+impl Calls {
+    /// Runs `work` on a new thread called `name` when it is its sender's turn; strangers, without
+    /// an id, take turns among themselves. Its place is given back when the work ends, also if the
+    /// caller has gone meanwhile; who goes before its turn takes no place.
+    ///
+    /// # Errors
+    /// If there is no thread to be had, or the work panics.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        sender: Option<SenderId>,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, BlockingError> {
+        // Fails only if it is closed, which nobody does.
+        let place = self.of(sender).acquire_owned().await;
+        blocking::run(name, move || {
+            let _place = place;
+            work()
+        })
+        .await
+    }
+
+    /// The places of a sender. Kept only as long as one is taken or waited for.
+    fn of(&self, sender: Option<SenderId>) -> Arc<Semaphore> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has a place, or waits for one, has a share. None is added meanwhile: that takes the lock.
+        all.retain(|_, places| Arc::strong_count(places) > 1);
+        let places = all.entry(sender);
+        Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(AT_WORK))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(LIMIT, wait).await;
+        assert!(waited.is_ok(), "not within {LIMIT:?}: {what}");
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_calls_and_goes_has_no_more_threads_than_one_that_stays() {
+        let (calls, begun) = (Arc::new(Calls::default()), Arc::new(AtomicUsize::new(0)));
+        let (greedy, other) = (SenderId::generate(), SenderId::generate());
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        for _ in 0..50 {
+            let (begun, wait) = (Arc::clone(&begun), Arc::clone(&wait));
+            let work = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let _ = wait.lock().unwrap().recv();
+            };
+            let call = calls.run(Some(greedy), "slow", work);
+            // Gone before there is an answer.
+            let gone = tokio::time::timeout(Duration::from_millis(2), call).await;
+            assert!(gone.is_err());
+        }
+        until("all that may begin have", || {
+            begun.load(Ordering::SeqCst) == AT_WORK
+        })
+        .await;
+        // Others do not wait for it.
+        for sender in [Some(other), None] {
+            let quick = tokio::time::timeout(LIMIT, calls.run(sender, "quick", || 7)).await;
+            assert_eq!(quick.unwrap().unwrap(), 7);
+        }
+        // One that waits has its turn when the work of one that has gone is over.
+        let waits = {
+            let calls = Arc::clone(&calls);
+            tokio::spawn(async move { calls.run(Some(greedy), "next", || 7).await })
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waits.is_finished());
+        go.send(()).unwrap();
+        let next = tokio::time::timeout(LIMIT, waits).await;
+        assert_eq!(next.unwrap().unwrap().unwrap(), 7);
+        assert_eq!(begun.load(Ordering::SeqCst), AT_WORK);
+        drop(go);
+    }
+
+    #[tokio::test]
+    async fn a_panic_gives_its_place_back() {
+        let (calls, sender) = (Calls::default(), Some(SenderId::generate()));
+        for _ in 0..2 * AT_WORK {
+            let broken = calls.run(sender, "broken", || -> () { panic!("no luck") });
+            assert!(broken.await.is_err());
+        }
+        assert!(calls.run(sender, "sound", || ()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_senders_that_are_done() {
+        let calls = Calls::default();
+        for _ in 0..100 {
+            let sender = Some(SenderId::generate());
+            calls.run(sender, "quick", || ()).await.unwrap();
+            // The thread lets go of its place after it has answered.
+            let idle = || {
+                calls
+                    .0
+                    .lock()
+                    .unwrap()
+                    .values()
+                    .all(|p| Arc::strong_count(p) == 1)
+            };
+            until("its thread has ended", idle).await;
+        }
+        assert_eq!(calls.0.lock().unwrap().len(), 1);
+    }
+}
