@@ -97,6 +97,17 @@ impl Checkpoints {
             return Err(rule_broken("the stream is not where its segments say"));
         }
         let failed = |e| io_failure("take a checkpoint", &e);
+        if self.last.is_none() {
+            // One that began at the same moment: its checkpoints would be taken for this one's.
+            let of_another = |found: &Partial| {
+                found.record.transfer == self.record.transfer
+                    && found.record.volume != self.record.volume
+            };
+            let all = partials::all(&self.area).map_err(failed)?;
+            if all.iter().any(of_another) {
+                return Err(rule_broken("another transfer has this id"));
+            }
+        }
         if !self.noted {
             partials::note(&self.area, &self.record).map_err(failed)?; // 1
             self.noted = true;

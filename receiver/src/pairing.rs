@@ -38,9 +38,10 @@ impl Pairing for PairingService {
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| refuse(&e))?;
         log(&redeemed, sender);
-        if let Some(replaced) = redeemed.replaced {
+        // Also its own, by the key that it had before.
+        for former in redeemed.replaced.into_iter().chain([sender]) {
             let connections = self.0.connections();
-            connections.end_all_of(PeerId::Sender(replaced));
+            connections.end_all_of(PeerId::Sender(former));
         }
         Ok(Response::new(v1::PairResponse {
             sender_name: redeemed.name.to_string(),

@@ -47,7 +47,8 @@ pub struct SenderPolicy {
     pub keep: Keep,
     /// Volumes it may have here.
     pub max_volumes: NonZeroU32,
-    /// Bytes of streams whose copies it may have here; `None` for as many as there is room for.
+    /// Bytes that it may have here, of streams and of what their commands made; `None` for as many as there is
+    /// room for.
     pub max_bytes: Option<u64>,
     /// Pushes that may run or be interrupted at a time.
     pub max_partials: NonZeroU32,
