@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use sendshot_apply::staging::{Area, StagingError};
 use sendshot_config::SenderPolicy;
-use sendshot_model::human;
+use sendshot_model::{VolumeId, human};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::inventory::VolumeKey;
 
@@ -70,14 +70,15 @@ pub(crate) fn check_partials(
     ))
 }
 
-/// Bytes that a sender may still have, beside its copies and the pushes of it that are interrupted; `None` if
-/// there is no limit. Those that run or wait in `transfers` are counted there.
+/// Bytes that a sender may still have for a push of `volume`, beside its copies and its pushes that are
+/// interrupted; `None` if there is no limit. Those that run or wait in `transfers` are counted there, and one of
+/// this volume gives way.
 ///
 /// # Errors
 /// What is to be told to the sender.
 pub(crate) fn bytes_left(
     root: &OpenRoot,
-    caller: &Caller,
+    (caller, volume): (&Caller, VolumeId),
     policy: &SenderPolicy,
     transfers: &Transfers,
 ) -> Result<Option<u64>, Failure> {
@@ -85,7 +86,7 @@ pub(crate) fn bytes_left(
         return Ok(None);
     };
     let failed = |e| io_failure("count what the sender has here", &e);
-    let waiting = interrupted(root, caller, transfers)?;
+    let waiting = interrupted(root, (caller, volume), transfers)?;
     let mut used: u64 = 0;
     for (sender, _, dir) in holdings::all(root).map_err(failed)? {
         if sender == caller.name.as_str() {
@@ -96,10 +97,10 @@ pub(crate) fn bytes_left(
     Ok(Some(most.saturating_sub(used)))
 }
 
-/// The states that interrupted pushes of a sender bring, without those in `transfers`.
+/// The states that interrupted pushes of a sender bring, without those of `volume` and in `transfers`.
 fn interrupted(
     root: &OpenRoot,
-    caller: &Caller,
+    (caller, volume): (&Caller, VolumeId),
     transfers: &Transfers,
 ) -> Result<BTreeSet<usage::State>, Failure> {
     let failed = |e: StagingError| staging_failure(&e);
@@ -115,7 +116,8 @@ fn interrupted(
         .map(|g| g.transfer)
         .collect();
     let own = all.into_iter().map(|partial| partial.record);
-    let own = own.filter(|r| r.sender_name == caller.name && !at_work.contains(&r.transfer));
+    let own = own.filter(|r| r.sender_name == caller.name && !r.concerns(caller, volume));
+    let own = own.filter(|r| !at_work.contains(&r.transfer));
     Ok(own.map(|record| (record.uuid, record.ctransid)).collect())
 }
 

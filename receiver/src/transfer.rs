@@ -28,6 +28,9 @@ const ANSWERS: usize = 16;
 /// Longest wait for the message that opens a push.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a push may be counted twice that has been committed: until it has left the table.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How often the sender is told how far its stream was applied.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -244,15 +247,31 @@ fn run(
 ) -> Outcome {
     let (checkpoints, policy, caller) =
         (work.checkpoints, work.policy.clone(), work.caller.clone());
-    let (table, root) = (place.table(), work.root.clone());
+    let (table, root, volume) = (place.table(), work.root.clone(), work.begin.volume.id);
     let left = || -> Result<Option<u64>, Failure> {
-        limits::bytes_left(&root.open()?, &caller, &policy, table)
+        limits::bytes_left(&root.open()?, (&caller, volume), &policy, table)
     };
-    let left_now = match left() {
+    let mut left_before = match left() {
         Ok(left) => left,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let mut intake = match Intake::start(work, left_now) {
+    // What others of its sender have committed meanwhile is in no table any more, and what goes on or goes
+    // away is not what it was. Those that run are looked at first: one that commits in between counts
+    // twice, for a moment, rather than not at all.
+    let fits = || -> Result<Option<u64>, Failure> {
+        let look = || Ok::<_, Failure>((table.of_sender(&caller).1, left()?));
+        let over = |(here, left): &(u64, Option<u64>)| left.is_some_and(|left| *here > left);
+        let mut seen = look()?;
+        if over(&seen) {
+            std::thread::sleep(MOMENT);
+            seen = look()?;
+        }
+        match over(&seen) {
+            true => Err(limits::too_many_bytes(&policy)),
+            false => Ok(seen.1),
+        }
+    };
+    let mut intake = match Intake::start(work, left_before) {
         Ok(intake) => intake,
         Err(failure) => return Outcome::Failed(failure),
     };
@@ -267,8 +286,8 @@ fn run(
             Progress::Applied { offset, made } => {
                 place.applied(offset, made);
                 // What its other pushes have sent meanwhile counts, too.
-                if left_now.is_some_and(|left| table.of_sender(&caller).1 > left) {
-                    return Err(limits::too_many_bytes(&policy));
+                if left_before.is_some_and(|left| table.of_sender(&caller).1 > left) {
+                    left_before = fits()?;
                 }
                 if told.elapsed() < TELL_EVERY {
                     return Ok(());
@@ -281,21 +300,12 @@ fn run(
         let _ = answers.try_send(Ok(down.into()));
         Ok(())
     });
-    // What others of its sender have committed meanwhile is in no table any more. Those that run are looked
-    // at first: one that commits in between counts twice rather than not at all.
-    let fits = || {
-        let here = table.of_sender(&caller).1;
-        match left()? {
-            Some(left) if here > left => Err(limits::too_many_bytes(&policy)),
-            Some(_) | None => Ok(()),
-        }
-    };
     match ended {
         Ok(Ended::Whole) if still_welcome().is_err() => {
             intake.forget();
             Outcome::Dropped
         }
-        Ok(Ended::Whole) => match fits().and_then(|()| intake.commit()) {
+        Ok(Ended::Whole) => match fits().and_then(|_| intake.commit()) {
             Ok(received) => Outcome::Received(received),
             Err(failure) => Outcome::Failed(failure),
         },

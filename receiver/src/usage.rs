@@ -26,15 +26,24 @@ pub type State = (Uuid, u64);
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Usage {
     /// Bytes by the state's UUID and the sender's ctransid of it.
-    copies: BTreeMap<Uuid, BTreeMap<u64, u64>>,
+    #[serde(default)]
+    states: BTreeMap<Uuid, BTreeMap<u64, u64>>,
+    /// Bytes by UUID alone, as they were noted at first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    copies: BTreeMap<Uuid, u64>,
 }
 
 impl Usage {
-    fn states(&self) -> impl Iterator<Item = (State, u64)> + '_ {
-        self.copies.iter().flat_map(|(uuid, bytes)| {
-            let of_uuid = bytes.iter();
+    /// All that was noted; what was by UUID alone is of the first state of it that is held.
+    fn all(&self, held: &BTreeSet<State>) -> BTreeMap<State, u64> {
+        let of = |uuid: &Uuid| held.iter().find(|state| state.0 == *uuid).copied();
+        let first = self.copies.iter();
+        let first = first.filter_map(|(uuid, bytes)| Some((of(uuid)?, *bytes)));
+        let states = self.states.iter().flat_map(|(uuid, of_uuid)| {
+            let of_uuid = of_uuid.iter();
             of_uuid.map(|(ctransid, bytes)| ((*uuid, *ctransid), *bytes))
-        })
+        });
+        first.chain(states).collect()
     }
 }
 
@@ -50,22 +59,14 @@ pub fn state(identity: Identity) -> State {
 /// The kernel's.
 pub fn note(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
     let held = held(&dir)?;
+    let mut all = read(&dir)?.all(&held);
+    all.retain(|known, _| held.contains(known));
+    all.insert(state, bytes);
     let mut usage = Usage::default();
-    for (known, bytes) in read(&dir)?
-        .states()
-        .filter(|(known, _)| held.contains(known))
-    {
-        usage
-            .copies
-            .entry(known.0)
-            .or_default()
-            .insert(known.1, bytes);
+    for ((uuid, ctransid), bytes) in all {
+        let of_uuid = usage.states.entry(uuid).or_default();
+        of_uuid.insert(ctransid, bytes);
     }
-    usage
-        .copies
-        .entry(state.0)
-        .or_default()
-        .insert(state.1, bytes);
     durable::write_json_at(&dir, OsStr::new(FILE), &usage)
 }
 
@@ -74,11 +75,8 @@ pub fn note(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
-    let noted = read(dir)?
-        .states()
-        .find(|(known, _)| *known == state)
-        .map(|(_, bytes)| bytes);
-    Ok(noted.unwrap_or(0))
+    let all = read(dir)?.all(&BTreeSet::new());
+    Ok(all.get(&state).copied().unwrap_or(0))
 }
 
 /// Bytes of all copies in a volume's directory, and of pushes that `waits` knows to be interrupted. What
@@ -88,10 +86,8 @@ pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
 /// The kernel's.
 pub fn of(dir: impl AsFd, waits: impl Fn(State) -> bool) -> io::Result<u64> {
     let held = held(&dir)?;
-    let usage = read(&dir)?;
-    let there = usage
-        .states()
-        .filter(|(state, _)| held.contains(state) || waits(*state));
+    let all = read(&dir)?.all(&held).into_iter();
+    let there = all.filter(|(state, _)| held.contains(state) || waits(*state));
     Ok(there.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes)))
 }
 
@@ -112,5 +108,24 @@ fn read(dir: impl AsFd) -> io::Result<Usage> {
             Ok(Usage::default())
         }
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_by_uuid_alone_counts_for_a_state_that_is_held() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let text = format!("{{\"copies\":{{\"{one}\":70,\"{two}\":80}}}}");
+        let mut usage: Usage = serde_json::from_str(&text).unwrap();
+        usage.states.entry(two).or_default().insert(9, 5);
+        let held = BTreeSet::from([(one, 7), (two, 9)]);
+        let all = BTreeMap::from([((one, 7), 70), ((two, 9), 5)]);
+        assert_eq!(usage.all(&held), all);
+        let text = serde_json::to_string(&usage).unwrap();
+        let again: Usage = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.all(&held), all);
     }
 }

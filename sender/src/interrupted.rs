@@ -130,17 +130,26 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             stay += 1;
             continue;
         }
+        // It may have been acknowledged since the list was made: what was unconfirmed is the next push's
+        // parent then.
+        let Some(record) = journal::find(state.pushes(), record.push)? else {
+            continue;
+        };
+        if !has_snapshot(state, &record) {
+            continue;
+        }
         tracing::warn!(push = %record.push, volume = %record.volume_name, receiver = %record.receiver_name,
             "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
         sender.take_memory(record.push);
         let gone = match (record.state, record.engine) {
-            // Its sendshot, which pins nothing, stays until the receiver has told.
-            (State::Unconfirmed | State::Acknowledged, Engine::Sendshot) => {
-                prune::release(state, &record)
+            (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
+                prune::let_go(state, &record)
             }
-            _ => prune::let_go(state, &record),
+            // Its sendshot, which pins nothing, stays until the receiver has told.
+            (State::Unconfirmed, Engine::Sendshot) => prune::release(state, &record),
+            (State::Acknowledged, _) => continue,
         };
         if let Err(e) = gone {
             stay += 1;

@@ -222,8 +222,14 @@ impl Sender {
     /// # Errors
     /// A [`Problem`] for the user if there is none of this name.
     pub async fn receiver(&self, name: &PeerName) -> Result<ReceiverEntry, Problem> {
-        let mut receivers = self.receivers().await?;
-        receivers.remove(name).ok_or_else(|| {
+        let (dir, wanted) = (self.paths.receivers_dir.clone(), name.clone());
+        let found = blocking("receivers", move || {
+            sendshot_config::load_one(&dir, &wanted)
+        });
+        let found = found
+            .await?
+            .map_err(|e| Problem::from_error(Kind::Usage, &e))?;
+        found.ok_or_else(|| {
             Problem::new(Kind::Usage, format!("receiver `{name}` is not paired")).remedy(format!(
                 "run `sendshotctl peer invite NAME` on {name}, then `sendshotctl pair {name}` here"
             ))

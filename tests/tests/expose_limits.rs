@@ -400,3 +400,37 @@ fn a_push_whose_end_has_come_is_not_committed_when_its_sender_was_revoked() {
     let copies = receiver.ctl(&["copy", "list", "--json"]).success();
     assert!(copies.jsons().is_empty(), "it was committed all the same");
 }
+
+/// What an earlier push has left is given up for a new one of its volume, and does not count against that.
+#[test]
+fn a_push_that_begins_anew_has_the_room_of_the_one_before() {
+    let (honest, mut receiver) = limited("max_bytes = \"12 MiB\"");
+    let config = fs::read_to_string(receiver.config()).unwrap();
+    let often = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"\n";
+    fs::write(receiver.config(), format!("{often}{config}")).unwrap();
+    receiver.daemon.stop();
+    receiver.daemon.start();
+    let hostile = HostileSender::connect(&honest, &receiver, "nas2");
+    let data = fill::noise(1, 8 * MIB);
+    let (world, _) = stream(5, 1, &[]);
+    let pieces = world.pieces(&file_of(&data));
+    let (segments, _) = sender::pieces(&pieces[..pieces.len() - 1]);
+    let mut begin = sender::begin(&world, VOLUME_ID, VOLUME);
+    begin.resumable = true;
+    let messages = sender::said(begin, segments, []);
+    hostile.push(messages, Then::HangUp(std::time::Duration::from_secs(2)));
+    // Only what is on disk is left of it.
+    receiver.daemon.stop();
+    receiver.daemon.start();
+    let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
+    let partials = partials.success().jsons();
+    assert_eq!(partials.len(), 1, "{partials:?}");
+    let hostile = HostileSender::connect(&honest, &receiver, "nas2");
+    // Another volume has not the room, and what it comes to is kept as well.
+    fill::file(honest.photos().join("big"), 1, 5 * MIB);
+    let refused = honest.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["max_bytes"]);
+    let data = fill::noise(2, 7 * MIB);
+    let answer = push(&hostile, stream(6, 1, &file_of(&data)));
+    assert!(matches!(answer, Answer::Committed(_)), "{answer:?}");
+}

@@ -17,5 +17,5 @@ mod sender;
 pub use address::{Address, AddressError, DEFAULT_PORT};
 pub use error::{ConfigError, Fault, Place};
 pub use receiver::{Keep, ReceiverConfig, SenderPolicy};
-pub use receivers_d::{ReceiverEntry, load_dir, remove, store};
+pub use receivers_d::{ReceiverEntry, load_dir, load_one, remove, store};
 pub use sender::{SenderConfig, VolumeConfig};

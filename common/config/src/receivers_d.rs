@@ -93,15 +93,22 @@ fn certificate(entry: &Entry<'_>) -> Result<String, Problem> {
 /// Reads every `NAME.toml` of the directory; one that does not exist holds none.
 ///
 /// # Errors
-/// If the directory or a file cannot be read, a file is not what pairing writes, or two receivers
-/// say to be the same.
+/// If the directory or a file cannot be read, or a file is not what pairing writes.
 pub fn load_dir(dir: &Path) -> Result<BTreeMap<PeerName, ReceiverEntry>, ConfigError> {
-    let files = files(dir)?.into_iter();
-    let all: BTreeMap<_, _> = files.map(|file| load(&file)).collect::<Result<_, _>>()?;
-    for (name, entry) in &all {
-        check_id(dir, (name, entry), &all)?;
-    }
-    Ok(all)
+    files(dir)?.into_iter().map(|file| load(&file)).collect()
+}
+
+/// Reads the directory for one receiver; `None` if it is not there.
+///
+/// # Errors
+/// See [`load_dir`]; or if another one says to be the same.
+pub fn load_one(dir: &Path, name: &PeerName) -> Result<Option<ReceiverEntry>, ConfigError> {
+    let mut all = load_dir(dir)?;
+    let Some(entry) = all.remove(name) else {
+        return Ok(None);
+    };
+    check_id(dir, (name, &entry), &all)?;
+    Ok(Some(entry))
 }
 
 /// What a receiver holds is remembered by its id, which it says itself: one that says another's could
@@ -266,16 +273,17 @@ mod tests {
         store(dir.path(), &name("nas2"), &other()).unwrap();
         // Nor by a file that came otherwise.
         std::fs::copy(dir.path().join("nas2.toml"), dir.path().join("copy.toml")).unwrap();
-        assert_eq!(load_dir(dir.path()).unwrap().len(), 2);
+        assert!(load_one(dir.path(), &name("copy")).unwrap().is_some());
+        assert!(load_one(dir.path(), &name("none")).unwrap().is_none());
         std::fs::write(dir.path().join("copy.toml"), entry().render().unwrap()).unwrap();
-        let error = load_dir(dir.path()).unwrap_err().to_string();
+        let error = load_one(dir.path(), &name("copy")).unwrap_err().to_string();
         assert!(
             error.contains("copy.toml and ") && error.contains("nas2.toml"),
             "{error}"
         );
         // And that is mended by pairing again.
         store(dir.path(), &name("copy"), &other()).unwrap();
-        assert_eq!(load_dir(dir.path()).unwrap().len(), 2);
+        assert!(load_one(dir.path(), &name("nas2")).unwrap().is_some());
     }
 
     #[test]
