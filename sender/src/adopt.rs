@@ -10,7 +10,8 @@
 //! Steps, and what a crash after each leaves:
 //!
 //! 1. Write a record of its own, state `sending`. — A record without sendshot; settling drops it.
-//! 2. Capture the snapshot, durably. — The record and its sendshot; settling drops both.
+//! 2. Capture the snapshot, durably, its data having been written back: it may be any read-only
+//!    subvolume. — The record and its sendshot; settling drops both.
 //! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, and the
 //!    kernel's record with its snapshot beside it.
 //!
@@ -24,11 +25,11 @@
 
 use std::io;
 
-use sendshot_engine::{Head, Sendshot, save};
+use sendshot_engine::{Frozen, Head, Sendshot, save};
 use sendshot_sys::subvolume;
 
-use crate::capture;
-use crate::journal::{Intent, Origin, Record, SnapshotId, State};
+use crate::capture::{self, Captured, Known};
+use crate::journal::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::lineage;
 use crate::plan::{self, Ancestor, Candidate, LocalSnapshot, Verdict, Wish};
 use crate::prune;
@@ -55,9 +56,11 @@ pub fn choose(
     new: &Head,
     lineage: &[Ancestor],
     candidates: Vec<Candidate>,
-    known: &[(Record, Sendshot)],
+    known: &Known,
 ) -> Option<LocalSnapshot> {
-    let heads: Vec<&Head> = known.iter().map(|(_, sendshot)| sendshot.head()).collect();
+    let known = known.sendshots.iter();
+    let usable = known.filter(|(record, _)| record.standing != Standing::Rejected);
+    let heads: Vec<&Head> = usable.map(|(_, sendshot)| sendshot.head()).collect();
     choose_by_heads(wish, new, lineage, candidates, &heads)
 }
 
@@ -103,7 +106,7 @@ pub fn capture(
     state: &StateSubvolume,
     snapshot: &LocalSnapshot,
     intent: Intent,
-    known: &[(Record, Sendshot)],
+    known: &Known,
 ) -> Result<(Record, Sendshot), Error> {
     let fd = lineage::open(state.top(), snapshot.id)?.ok_or(Error::Changed)?;
     let mut record = Record::new(intent);
@@ -112,9 +115,10 @@ pub fn capture(
         otransid: snapshot.otransid,
     });
     record.store(state.pushes())?; // 1
-    let captured = capture::capture(state, &fd, &record, known) // 2
+    let captured = Frozen::write_back(&fd)
         .map_err(Error::from)
-        .and_then(|(sendshot, _)| {
+        .and_then(|fd| Ok(capture::capture(state, fd, &record, known)?)) // 2
+        .and_then(|Captured { sendshot, .. }| {
             let info = subvolume::info(&fd)?;
             let same = info.uuid == snapshot.uuid
                 && info.read_only

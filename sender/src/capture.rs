@@ -3,17 +3,52 @@
 //! same lineage.
 
 use std::io;
-use std::os::fd::AsFd;
 
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::save::Error;
-use sendshot_engine::{Sendshot, file, save};
+use sendshot_engine::{Frozen, Sendshot, file, save};
 use sendshot_model::VolumeId;
 use sendshot_sys::subvolume;
 
 use crate::engine::Engine;
-use crate::journal::{self, Record, State};
+use crate::journal::{self, Record, Standing, State};
+use crate::standing::CapturedFrom;
 use crate::state_subvolume::StateSubvolume;
+
+/// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Those that can be read.
+    pub sendshots: Vec<(Record, Sendshot)>,
+    /// Those that cannot, and why.
+    pub unusable: Vec<(Record, file::Error)>,
+}
+
+impl Known {
+    /// The sendshot to capture from: the newest, unless something is wrong with any of them that may have
+    /// spread to others. Then everything is read.
+    fn source(&self) -> Option<&(Record, Sendshot)> {
+        let is_orphan =
+            |(_, why): &(Record, file::Error)| matches!(why, file::Error::Orphan { .. });
+        let mut standings = self.sendshots.iter().map(|(record, _)| record.standing);
+        if self.unusable.iter().any(is_orphan) || standings.any(|s| s == Standing::Suspect) {
+            return None;
+        }
+        let newest = self.sendshots.iter().max_by_key(|(_, s)| s.head().otransid);
+        newest.filter(|(record, _)| record.standing == Standing::Good)
+    }
+}
+
+/// A sendshot that was just captured.
+#[derive(Debug)]
+pub struct Captured {
+    /// It.
+    pub sendshot: Sendshot,
+    /// How much was read for it.
+    pub effort: Effort,
+    /// What the rest was taken from.
+    pub from: CapturedFrom,
+}
 
 /// Captures a read-only snapshot into the state subvolume, as the sendshot of `record`. `known` are
 /// sendshots of the same volume.
@@ -22,48 +57,57 @@ use crate::state_subvolume::StateSubvolume;
 /// See [`Error`].
 pub fn capture(
     state: &StateSubvolume,
-    snapshot: impl AsFd,
+    snapshot: Frozen<'_>,
     record: &Record,
-    known: &[(Record, Sendshot)],
-) -> Result<(Sendshot, Effort), Error> {
-    let newest = known.iter().max_by_key(|(_, s)| s.head().otransid);
-    let before = newest.map(|(_, sendshot)| sendshot);
+    known: &Known,
+) -> Result<Captured, Error> {
+    let source = known.source();
+    let before = source.map(|(_, sendshot)| sendshot);
     let name = record.sendshot_name();
-    let captured = save(&snapshot, before, state.sendshots(), &name)?;
+    let mut captured = save(snapshot, before, state.sendshots(), &name)?;
     sendshot_sys::crash::point("capture-saved");
-    if subvolume::info(&snapshot)?.ctransid == captured.0.head().ctransid {
-        return Ok(captured);
+    if subvolume::info(snapshot)?.ctransid != captured.0.head().ctransid {
+        // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
+        // a head that says "never changed" must not stand for. The second one says "changed".
+        captured = save(snapshot, before, state.sendshots(), &name)?;
     }
-    // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
-    // a head that says "never changed" must not stand for. The second one says "changed".
-    save(&snapshot, before, state.sendshots(), &name)
+    let (sendshot, effort) = captured;
+    let from = match (effort, source) {
+        (Effort::Changes(_), Some((source, _))) => CapturedFrom::Sendshot(source.push),
+        (Effort::Changes(_) | Effort::Full, _) => CapturedFrom::Snapshot,
+    };
+    Ok(Captured {
+        sendshot,
+        effort,
+        from,
+    })
 }
 
 /// The sendshots of a volume's acknowledged pushes, to whatever receiver. One that cannot be
-/// read is reported and left out.
+/// read is reported and told apart.
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
-pub fn acknowledged(
-    state: &StateSubvolume,
-    volume: VolumeId,
-) -> io::Result<Vec<(Record, Sendshot)>> {
-    let mut found = Vec::new();
+pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Known> {
+    let mut known = Known::default();
     for record in journal::records(state.pushes())? {
         let wanted = record.volume == volume && record.state == State::Acknowledged;
         if !wanted || record.engine != Engine::Sendshot {
             continue;
         }
         match sendshot_engine::open_at(state.sendshots(), &record.sendshot_name()) {
-            Ok(sendshot) => found.push((record, sendshot)),
+            Ok(sendshot) => known.sendshots.push((record, sendshot)),
             // A push to another receiver has pruned it since it was listed.
             Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
             // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
             Err(file::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(push = %record.push, "a sendshot is gone");
             }
-            Err(e) => tracing::warn!(push = %record.push, "a sendshot is not used: {e}"),
+            Err(e) => {
+                tracing::warn!(push = %record.push, "a sendshot is not used: {e}");
+                known.unusable.push((record, e));
+            }
         }
     }
-    Ok(found)
+    Ok(known)
 }

@@ -27,6 +27,7 @@ use crate::push::{Purpose, Push, Request, Subject};
 use crate::receiver_link;
 use crate::running::Running;
 use crate::sender::Sender;
+use crate::sendshots::Demand;
 use crate::state_subvolume::StateSubvolume;
 use crate::volume::Volume;
 
@@ -132,7 +133,10 @@ async fn look(
     key: VolumeKey,
 ) -> Result<Foreseen, Problem> {
     let held = push.negotiate(None, Purpose::Look).await?.copies;
-    let (prepared, adopted) = push.prepare(subject, held, wish, Adoption::Passing).await?;
+    let demand = Demand::Wish(wish);
+    let (prepared, adopted) = push
+        .prepare(subject, held, demand, Adoption::Passing)
+        .await?;
     let version = push.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
     if let Some(adopted) = adopted {
@@ -151,6 +155,7 @@ fn measure(
         new,
         parent,
         effort,
+        ..
     }) = prepared.by_sendshots
     else {
         return Err(Problem::new(Kind::Failed, "nothing was captured"));

@@ -24,8 +24,8 @@ use sendshot_sys::subvolume::Info;
 
 use crate::blocking;
 use crate::generate::{self, Generator};
-use crate::journal::{self, ParentState, Record, State, Transferring};
-use crate::plan::{Local, Plan};
+use crate::journal::{self, ParentState, Record, Standing, State, Transferring};
+use crate::plan::{Local, Plan, Wish};
 use crate::prepare::{Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::{Purpose, Push, Request, Subject, another};
@@ -35,6 +35,8 @@ use crate::resume::{self, Interrupted, Start};
 use crate::retry::{self, Next, Patience};
 use crate::running::Protected;
 use crate::sender::Sender;
+use crate::sendshots::Demand;
+use crate::standing::{self, CapturedFrom, Refused};
 use crate::trail::{Memory, Trail, Waypoint};
 use crate::transfer::{self, Committed, Transfer};
 
@@ -61,6 +63,8 @@ pub(crate) struct Job {
     begun: bool,
     resumed_at: Option<u64>,
     restarts: u32,
+    /// Why it is to be sent in full, if the receiver could apply nothing else.
+    full_because: Option<String>,
     _protected: Option<Protected>,
 }
 
@@ -131,6 +135,7 @@ impl Job {
             begun: false,
             resumed_at: None,
             restarts: 0,
+            full_because: None,
             _protected: None,
         }
     }
@@ -154,6 +159,7 @@ impl Job {
                     new: Arc::new(interrupted.new),
                     parent: interrupted.parent.map(Arc::new),
                     effort: sendshot_engine::recapture::Effort::Changes(0),
+                    from: CapturedFrom::Unknown,
                 }),
             }),
             trail: None,
@@ -162,6 +168,7 @@ impl Job {
             begun: true,
             resumed_at: None,
             restarts: 0,
+            full_because: None,
             _protected: Some(protected),
         }
     }
@@ -196,7 +203,7 @@ impl Job {
                 self.furthest = applied;
                 patience.progress();
             }
-            self.before_next(push, failed, patience).await?;
+            self.before_next(push, request, failed, patience).await?;
         }
     }
 
@@ -204,6 +211,7 @@ impl Job {
     async fn before_next(
         &mut self,
         push: &mut Push,
+        request: &Request,
         failed: Failed,
         patience: &mut Patience,
     ) -> Result<(), Stopped> {
@@ -213,6 +221,7 @@ impl Job {
                 return Err(Stopped::Failed(self.give_up(push, problem, next).await));
             }
             Next::Later => {}
+            Next::Otherwise => return self.after_refusal(push, request, problem).await,
             Next::Negotiate | Next::Afresh | Next::Hopeless
                 if self.origin == Origin::Interrupted =>
             {
@@ -261,6 +270,74 @@ impl Job {
         }
     }
 
+    /// The receiver could not apply the stream. It is not made again from the same two sendshots: see
+    /// [`crate::standing`].
+    async fn after_refusal(
+        &mut self,
+        push: &mut Push,
+        request: &Request,
+        problem: Problem,
+    ) -> Result<(), Stopped> {
+        let Some(refused) = self.refused() else {
+            // A full send, or a stream of the kernel: there is nothing else to make.
+            self.let_go(push).await;
+            return Err(Stopped::Failed(problem));
+        };
+        let state = Arc::clone(&push.state);
+        let noted = blocking("journal", move || standing::note_refusal(&state, refused)).await;
+        let standing = noted
+            .and_then(|noted| noted.map_err(|e| Problem::local_io(JOURNAL, &e)))
+            .map_err(Stopped::Failed)?;
+        let what = &problem.message;
+        let (volume, receiver) = (&push.running.volume, &push.running.receiver);
+        let next = match standing {
+            Standing::Good | Standing::Suspect => "the volume is captured whole and sent again",
+            Standing::Rejected => "everything is sent",
+        };
+        tracing::warn!(push = %push.running.push, %volume, %receiver,
+            "a stream could not be applied: {what}; {next}");
+        let detail = format!("{what}; {next}");
+        push.listener.stage(&push.running, "retry", detail);
+        if self.origin == Origin::Interrupted {
+            self.let_go(push).await;
+            return Err(Stopped::StartOver);
+        }
+        if standing == Standing::Rejected {
+            if let Wish::Uuid(_) = request.wish {
+                self.let_go(push).await;
+                return Err(Stopped::Failed(
+                    problem.remedy("push without `--parent`: everything is sent then"),
+                ));
+            }
+            self.full_because = Some(format!(
+                "the receiver could not apply a stream that was built on a copy of its own: {what}"
+            ));
+        }
+        (self.prepared, self.begun, self.furthest) = (None, false, 0);
+        Ok(())
+    }
+
+    /// The stream that was refused, if it was built on a sendshot.
+    fn refused(&self) -> Option<Refused> {
+        let prepared = self.prepared.as_ref()?;
+        let by_sendshots = prepared.by_sendshots.as_ref()?;
+        match prepared.plan.parent?.local {
+            Local::Sendshot(parent) => Some(Refused {
+                push: self.subject.record.as_ref()?.push,
+                parent,
+                captured: by_sendshots.from,
+            }),
+            Local::Snapshot(_) => None,
+        }
+    }
+
+    fn demand(&self, request: &Request) -> Demand {
+        match &self.full_because {
+            Some(reason) => Demand::Full(reason.clone()),
+            None => Demand::Wish(request.wish),
+        }
+    }
+
     async fn attempt(&mut self, push: &mut Push, request: &Request) -> Result<Attempt, Failed> {
         self.reread(push).await?;
         let record = self.subject.record.as_ref().filter(|_| self.begun);
@@ -291,7 +368,7 @@ impl Job {
         if self.prepared.is_none() {
             let held = inventory.copies;
             let (prepared, _) = push
-                .prepare(&self.subject, held, request.wish, Adoption::Kept)
+                .prepare(&self.subject, held, self.demand(request), Adoption::Kept)
                 .await?;
             // Why each copy is parent or not is for a plan; it would be held as long as the push runs.
             let plan = Plan {
@@ -571,7 +648,7 @@ impl Job {
         push: &mut Push,
         committed: Committed,
     ) -> Result<(Report, Superfluous), Failed> {
-        let parent = self.plan().parent.map(|parent| parent.uuid);
+        let parent = self.plan().parent;
         let superfluous = push.record(self.subject.record.clone(), parent).await?;
         let (uuid, _) = self
             .captured()

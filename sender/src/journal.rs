@@ -49,6 +49,26 @@ impl Origin {
     }
 }
 
+/// How far a sendshot is trusted, by what became of the streams that were built on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// No receiver has refused one.
+    #[default]
+    Good,
+    /// A receiver could not apply one. Nothing is captured from it any more, and the next stream that
+    /// is built on it describes a snapshot that was captured whole.
+    Suspect,
+    /// A receiver could not apply that one either. It is not used as a parent any more.
+    Rejected,
+}
+
+impl Standing {
+    fn is_good(&self) -> bool {
+        *self == Self::Good
+    }
+}
+
 /// A push and its hidden snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +104,9 @@ pub struct Record {
     /// How we know that the receiver has it.
     #[serde(default, skip_serializing_if = "Origin::is_sent")]
     pub origin: Origin,
+    /// How far its sendshot is trusted.
+    #[serde(default, skip_serializing_if = "Standing::is_good")]
+    pub standing: Standing,
 }
 
 /// A transfer that can be resumed: with these the stream can be made again, byte for byte.
@@ -159,6 +182,7 @@ impl Record {
             engine: intent.engine,
             transfer: None,
             origin: Origin::Sent,
+            standing: Standing::Good,
         }
     }
 

@@ -43,6 +43,7 @@ pub mod sender;
 pub mod sendshots;
 pub mod settle;
 pub mod snapshot;
+pub mod standing;
 pub mod state_subvolume;
 pub mod trail;
 pub mod transfer;

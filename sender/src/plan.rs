@@ -113,6 +113,10 @@ pub enum Verdict {
     OnlySendshot,
     /// Its sendshot is not on this box.
     NoSendshot,
+    /// Its sendshot is on this box and cannot be used.
+    SendshotUnusable(String),
+    /// The receiver could not apply streams that were built on it.
+    Rejected,
     /// Its snapshot can be written to.
     Writable,
     /// Its snapshot is not what was sent.
@@ -139,6 +143,12 @@ impl fmt::Display for Verdict {
                  which was let go",
             ),
             Self::NoSendshot => f.write_str("no sendshot of it is on this box"),
+            Self::SendshotUnusable(why) => {
+                write!(f, "its sendshot on this box cannot be used: {why}")
+            }
+            Self::Rejected => {
+                f.write_str("the receiver could not apply the streams that were built on it")
+            }
             Self::Writable => f.write_str("its snapshot on this box is writable"),
             Self::Changed { sent, now } => write!(
                 f,

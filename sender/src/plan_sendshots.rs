@@ -13,6 +13,7 @@ use sendshot_engine::rule::Kinship;
 use sendshot_model::{PushId, human};
 use sendshot_proto::inventory::HeldCopy;
 
+use crate::journal::Standing;
 use crate::plan::{Error, Local, Parent, Plan, Verdict, Wish, why_full};
 
 /// Most sendshots that are tried when there is no lineage, the newest: trying one compares all
@@ -24,10 +25,55 @@ const TRIED: usize = 8;
 pub struct Candidate {
     /// What the receiver reports.
     pub copy: HeldCopy,
-    /// The push that made it, and the head of its sendshot.
-    pub sendshot: Option<(PushId, Head)>,
+    /// What is here of it.
+    pub sendshot: OwnSendshot,
     /// Length of the stream with it as parent, in bytes, if that was tried.
     pub stream_bytes: Option<u64>,
+}
+
+/// What is on this box of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnSendshot {
+    /// Nothing.
+    None,
+    /// A sendshot that cannot be used, and why.
+    Unusable(String),
+    /// Its sendshot.
+    Usable {
+        /// The push that made it.
+        push: PushId,
+        /// What the sendshot says.
+        head: Head,
+        /// How far it is trusted.
+        standing: Standing,
+    },
+}
+
+impl OwnSendshot {
+    /// The push that made it.
+    pub fn push(&self) -> Option<PushId> {
+        match self {
+            Self::Usable { push, .. } => Some(*push),
+            Self::None | Self::Unusable(_) => None,
+        }
+    }
+
+    fn head(&self) -> Option<&Head> {
+        match self {
+            Self::Usable { head, .. } => Some(head),
+            Self::None | Self::Unusable(_) => None,
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        matches!(
+            self,
+            Self::Usable {
+                standing: Standing::Suspect,
+                ..
+            }
+        )
+    }
 }
 
 /// Whose sendshots have to be tried before [`decide`] can choose well: none if one is of the same
@@ -45,7 +91,7 @@ pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
     usable.truncate(TRIED);
     usable
         .into_iter()
-        .filter_map(|candidate| Some(candidate.sendshot.as_ref()?.0))
+        .filter_map(|candidate| candidate.sendshot.push())
         .collect()
 }
 
@@ -80,13 +126,17 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
         }
     };
     let parent = chosen.and_then(|(candidate, _)| parent(candidate));
-    let reason = match (wish, chosen) {
+    let is_suspect = chosen.is_some_and(|(candidate, _)| candidate.sendshot.is_suspect());
+    let mut reason = match (wish, chosen) {
         (Wish::None, _) => "a full send was asked for".to_owned(),
         (Wish::Uuid(_), Some((c, _))) => format!("chosen by hand: copy {}", c.copy.name),
         (_, Some((c, _))) if is_kin(c, new) => why_kin(c),
         (_, Some((c, _))) => why_nearest(c, judged.iter().filter(usable).map(|(c, _)| c)),
         (_, None) => why_full(judged.iter().map(|(c, verdict)| (&c.copy, verdict))),
     };
+    if is_suspect {
+        reason.push_str("; the volume was captured whole, as the receiver could not apply a stream that was built on this copy before");
+    }
     Ok(Plan {
         parent,
         reason,
@@ -102,13 +152,21 @@ fn judge(candidate: &Candidate, new: &Head) -> Verdict {
         return Verdict::UnusableThere(why.clone());
     }
     match &candidate.sendshot {
-        None => Verdict::NoSendshot,
-        Some((_, head)) if head.ctransid != candidate.copy.ctransid => Verdict::Changed {
-            sent: candidate.copy.ctransid,
-            now: head.ctransid,
+        OwnSendshot::None => Verdict::NoSendshot,
+        OwnSendshot::Unusable(why) => Verdict::SendshotUnusable(why.clone()),
+        OwnSendshot::Usable { head, .. } if head.ctransid != candidate.copy.ctransid => {
+            Verdict::Changed {
+                sent: candidate.copy.ctransid,
+                now: head.ctransid,
+            }
+        }
+        OwnSendshot::Usable { head, .. } if Kinship::of(head, new) == Kinship::None => {
+            Verdict::Unrelated
+        }
+        OwnSendshot::Usable { standing, .. } => match standing {
+            Standing::Rejected => Verdict::Rejected,
+            Standing::Good | Standing::Suspect => Verdict::Usable,
         },
-        Some((_, head)) if Kinship::of(head, new) == Kinship::None => Verdict::Unrelated,
-        Some(_) => Verdict::Usable,
     }
 }
 
@@ -125,23 +183,20 @@ fn rank(candidate: &Candidate, new: &Head) -> (bool, bool, Reverse<u64>, u64) {
 }
 
 fn is_kin(candidate: &Candidate, new: &Head) -> bool {
-    let head = candidate.sendshot.as_ref().map(|(_, head)| head);
+    let head = candidate.sendshot.head();
     head.is_some_and(|head| Kinship::of(head, new) == Kinship::Lineage)
 }
 
 fn otransid(candidate: &Candidate) -> u64 {
-    candidate
-        .sendshot
-        .as_ref()
-        .map_or(0, |(_, head)| head.otransid)
+    candidate.sendshot.head().map_or(0, |head| head.otransid)
 }
 
 fn parent(candidate: &Candidate) -> Option<Parent> {
-    let (push, _) = candidate.sendshot.as_ref()?;
+    let push = candidate.sendshot.push()?;
     Some(Parent {
         uuid: candidate.copy.uuid,
         ctransid: candidate.copy.ctransid,
-        local: Local::Sendshot(*push),
+        local: Local::Sendshot(push),
     })
 }
 
@@ -201,9 +256,28 @@ mod tests {
                 unusable: None,
                 committed_at: 0,
             },
-            sendshot: Some((PushId::generate(), head)),
+            sendshot: OwnSendshot::Usable {
+                push: PushId::generate(),
+                head,
+                standing: Standing::Good,
+            },
             stream_bytes: None,
         }
+    }
+
+    fn set_standing(candidate: &mut Candidate, new: Standing) {
+        if let OwnSendshot::Usable { standing, .. } = &mut candidate.sendshot {
+            *standing = new;
+        }
+    }
+
+    #[test]
+    fn a_suspect_parent_is_used_once_more_and_the_reason_says_how() {
+        let mut suspect = candidate(head(1, 5, 50));
+        set_standing(&mut suspect, Standing::Suspect);
+        let plan = decide(Wish::Auto, &head(9, 5, 90), vec![suspect]).unwrap();
+        assert_eq!(plan.parent.unwrap().uuid, Uuid::from_u128(1));
+        assert!(plan.reason.contains("captured whole"), "{}", plan.reason);
     }
 
     fn chosen(candidates: Vec<Candidate>) -> Option<Uuid> {
@@ -237,7 +311,7 @@ mod tests {
         let (near, newer) = (candidate(head(3, 6, 70)), candidate(head(4, 6, 80)));
         let all = [near.clone(), newer.clone()];
         let tried: Vec<_> = to_try(Wish::Auto, &head(9, 5, 90), &all);
-        let push = |c: &Candidate| c.sendshot.as_ref().unwrap().0;
+        let push = |c: &Candidate| c.sendshot.push().unwrap();
         assert_eq!(tried, [push(&newer), push(&near)]);
         let tried = |c: Candidate, bytes| Candidate {
             stream_bytes: Some(bytes),
@@ -271,12 +345,18 @@ mod tests {
         let mut unusable = candidate(head(1, 5, 50));
         unusable.copy.unusable = Some("it is writable".into());
         let mut lacking = candidate(head(1, 5, 50));
-        lacking.sendshot = None;
+        lacking.sendshot = OwnSendshot::None;
+        let mut orphaned = candidate(head(1, 5, 50));
+        orphaned.sendshot = OwnSendshot::Unusable("inode 258 has a name in no directory".into());
+        let mut rejected = candidate(head(1, 5, 50));
+        set_standing(&mut rejected, Standing::Rejected);
         let mut other_state = candidate(head(1, 5, 50));
         other_state.copy.ctransid = 49;
         for (candidate, expected) in [
             (unusable, "it is writable"),
             (lacking, "no sendshot of it"),
+            (orphaned, "inode 258 has a name in no directory"),
+            (rejected, "could not apply the streams"),
             (other_state, "changed after it was sent"),
         ] {
             let plan = decide(Wish::Auto, &head(9, 5, 90), vec![candidate]).unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sendshot_engine::recapture::Effort;
-use sendshot_engine::{Sendshot, verify};
+use sendshot_engine::{Frozen, Sendshot, verify};
 use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
@@ -12,7 +12,7 @@ use sendshot_sys::top_level::TopLevel;
 
 use crate::adopt;
 use crate::blocking;
-use crate::capture;
+use crate::capture::{self, Captured, Known};
 use crate::engine::Engine;
 use crate::generate;
 use crate::journal::{self, Record};
@@ -21,7 +21,8 @@ use crate::plan::{self, Plan, Wish};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::{Push, Subject, another};
 use crate::running::Protected;
-use crate::sendshots::{self, Chosen, Known};
+use crate::sendshots::{self, Chosen, Demand};
+use crate::standing::CapturedFrom;
 
 /// What is sent, on what it is based, and why.
 #[derive(Debug)]
@@ -37,13 +38,14 @@ pub(crate) struct BySendshots {
     pub(crate) new: Arc<Sendshot>,
     pub(crate) parent: Option<Arc<Sendshot>>,
     pub(crate) effort: Effort,
+    /// What the new sendshot was captured from.
+    pub(crate) from: CapturedFrom,
 }
 
 /// The new snapshot's sendshot, and those that can be its parent.
 #[derive(Debug)]
-struct Captured {
-    new: Sendshot,
-    effort: Effort,
+struct Prospects {
+    new: Captured,
     known: Known,
 }
 
@@ -92,9 +94,13 @@ impl Push {
         &self,
         subject: &Subject,
         held: Vec<HeldCopy>,
-        wish: Wish,
+        demand: Demand,
         adoption: Adoption,
     ) -> Result<(Prepared, Option<Adopted>), Problem> {
+        let wish = match &demand {
+            Demand::Wish(wish) => *wish,
+            Demand::Full(_) => Wish::None,
+        };
         let (Engine::Sendshot, Some(record)) = (self.engine, &subject.record) else {
             let plan = self.plan_by_snapshots(subject, held, wish).await?;
             let by_sendshots = None;
@@ -102,8 +108,8 @@ impl Push {
         };
         let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
         let prepared = async {
-            let captured = self.capture(subject, record.clone(), known).await?;
-            self.plan_by_sendshots(subject, record, captured, held, wish)
+            let prospects = self.capture(subject, record.clone(), known).await?;
+            self.plan_by_sendshots(subject, record, prospects, held, demand)
                 .await
         };
         match (prepared.await, adoption, adopted) {
@@ -154,7 +160,7 @@ impl Push {
             if adoption == Adoption::Kept {
                 record = adopt::keep(&state, record).map_err(|e| Problem::local_io(JOURNAL, &e))?;
             }
-            known.push((record.clone(), sendshot));
+            known.sendshots.push((record.clone(), sendshot));
             let adopted = Adopted {
                 record,
                 _protected: protected,
@@ -174,18 +180,23 @@ impl Push {
         subject: &Subject,
         record: Record,
         known: Known,
-    ) -> Result<Captured, Problem> {
+    ) -> Result<Prospects, Problem> {
         let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
-        let work = move || (capture::capture(&state, &fd, &record, &known), known);
+        let work = move || {
+            (
+                capture::capture(&state, Frozen::snapshot(&fd), &record, &known),
+                known,
+            )
+        };
         let (captured, known) = blocking("capture", work).await?;
-        let (new, effort) = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
-        let inodes = new.counts().inodes;
-        let detail = match effort {
+        let new = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        let inodes = new.sendshot.counts().inodes;
+        let detail = match new.effort {
             Effort::Full => format!("{inodes} inodes"),
             Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
         };
         self.listener.stage(&self.running, "capture", detail);
-        Ok(Captured { new, effort, known })
+        Ok(Prospects { new, known })
     }
 
     /// Decides, and reads what only hashes can tell of files without checksums, so that what is
@@ -194,16 +205,21 @@ impl Push {
         &self,
         subject: &Subject,
         record: &Record,
-        captured: Captured,
+        prospects: Prospects,
         held: Vec<HeldCopy>,
-        wish: Wish,
+        demand: Demand,
     ) -> Result<Prepared, Problem> {
         let version = self.stream_version();
         let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
         let name = record.sendshot_name();
-        let Captured { new, effort, known } = captured;
+        let Prospects { new, known } = prospects;
+        let Captured {
+            sendshot: new,
+            effort,
+            from,
+        } = new;
         let work = move || -> Result<_, Problem> {
-            let chosen = sendshots::choose(known, &new, held, wish, version)?;
+            let chosen = sendshots::choose(known, &new, held, demand, version)?;
             let new = match &chosen.parent {
                 Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
                     .map_err(generate::Error::Verify)?,
@@ -219,6 +235,7 @@ impl Push {
                 new: Arc::new(new),
                 parent: parent.map(Arc::new),
                 effort,
+                from,
             }),
         })
     }

@@ -25,14 +25,13 @@ use sendshot_proto::inventory::{Inventory, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{crash, filesystem};
-use uuid::Uuid;
 
 use crate::blocking;
 use crate::engine::{self, Engine};
 use crate::job::{Job, Stopped};
 use crate::journal::{self, Intent, Record, State};
 use crate::negotiate;
-use crate::plan::Wish;
+use crate::plan::{Parent, Wish};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
 use crate::prune;
@@ -461,7 +460,7 @@ impl Push {
     pub(crate) async fn record(
         &self,
         record: Option<Record>,
-        parent: Option<Uuid>,
+        parent: Option<Parent>,
     ) -> Result<Superfluous, Problem> {
         self.listener.stage(&self.running, "record", "");
         let Some(record) = record else {

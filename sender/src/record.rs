@@ -11,11 +11,11 @@
 use std::io;
 use std::num::NonZeroU32;
 
-use uuid::Uuid;
-
 use crate::engine::Engine;
 use crate::journal::{Record, State};
+use crate::plan::{Local, Parent};
 use crate::prune;
+use crate::standing;
 use crate::state_subvolume::StateSubvolume;
 
 /// What an acknowledged push makes superfluous.
@@ -38,7 +38,7 @@ pub struct Superfluous {
 pub fn acknowledged(
     state: &StateSubvolume,
     mut record: Record,
-    parent: Option<Uuid>,
+    parent: Option<Parent>,
     keep: NonZeroU32,
 ) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
@@ -49,6 +49,12 @@ pub fn acknowledged(
         tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
         Vec::new()
     });
+    if let Some(Local::Sendshot(parent)) = parent.map(|parent| parent.local)
+        && let Err(e) = standing::note_success(state, parent)
+    {
+        tracing::warn!(push = %parent, "the next push captures the volume whole: {e}");
+    }
+    let parent = parent.map(|parent| parent.uuid);
     let is_parent = |older: &Record| older.snapshot.map(|s| s.uuid) == parent && parent.is_some();
     older.retain(|older| keep.get() == 1 || older.engine == Engine::Kernel || !is_parent(older));
     let has_sendshot = record.engine == Engine::Sendshot;

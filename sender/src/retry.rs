@@ -30,6 +30,8 @@ pub enum Next {
     Negotiate,
     /// Send the same state again from the start: what was sent of it is void.
     Afresh,
+    /// Send the same state otherwise: the receiver could not apply the stream that was made from it.
+    Otherwise,
     /// Tell the user, and keep nothing: this state can never be sent.
     Hopeless,
     /// Tell the user.
@@ -43,8 +45,8 @@ pub fn after(error: &transfer::Error) -> Next {
             Code::Busy | Code::ShuttingDown => Next::Later,
             Code::ParentGone | Code::ParentUnusable | Code::AlreadyHeld => Next::Negotiate,
             Code::ResumeImpossible | Code::HashMismatch => Next::Afresh,
+            Code::InvalidStream => Next::Otherwise,
             Code::Internal
-            | Code::InvalidStream
             | Code::NoSpace
             | Code::ReadOnly
             | Code::RootMissing
@@ -202,7 +204,8 @@ mod tests {
         assert_eq!(refused(Code::ShuttingDown), Next::Later);
         assert_eq!(refused(Code::ParentGone), Next::Negotiate);
         assert_eq!(refused(Code::HashMismatch), Next::Afresh);
-        for code in [Code::NoSpace, Code::ReadOnly, Code::Io, Code::InvalidStream] {
+        assert_eq!(refused(Code::InvalidStream), Next::Otherwise);
+        for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
             assert_eq!(refused(code), Next::Never);
         }
         let refusal = Problem::new(Kind::Refused, "revoked");

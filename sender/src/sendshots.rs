@@ -2,23 +2,29 @@
 
 use std::os::fd::AsFd;
 
-use sendshot_engine::{Head, Sendshot};
+use sendshot_engine::Sendshot;
 use sendshot_model::{PushId, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 
 use crate::adopt;
-use crate::capture;
+use crate::capture::{self, Known};
 use crate::generate;
-use crate::journal::{Intent, Record};
+use crate::journal::{Intent, Record, Standing};
 use crate::lineage;
 use crate::plan::{Local, Plan, Wish};
-use crate::plan_sendshots::{self, Candidate};
+use crate::plan_sendshots::{self, Candidate, OwnSendshot};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::state_subvolume::StateSubvolume;
 
-/// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
-pub type Known = Vec<(Record, Sendshot)>;
+/// What decides about the parent of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// What the user wants of it.
+    Wish(Wish),
+    /// There is to be none, for this reason.
+    Full(String),
+}
 
 /// Reads the sendshots that we have.
 ///
@@ -78,9 +84,21 @@ pub fn choose(
     known: Known,
     new: &Sendshot,
     held: Vec<HeldCopy>,
-    wish: Wish,
+    demand: Demand,
     stream_version: u32,
 ) -> Result<Chosen, Problem> {
+    let wish = match demand {
+        Demand::Wish(wish) => wish,
+        Demand::Full(reason) => {
+            return Ok(Chosen {
+                plan: Plan {
+                    reason,
+                    ..Plan::default()
+                },
+                parent: None,
+            });
+        }
+    };
     let mut candidates: Vec<Candidate> = held
         .into_iter()
         .map(|copy| Candidate {
@@ -90,11 +108,12 @@ pub fn choose(
         })
         .collect();
     for push in plan_sendshots::to_try(wish, new.head(), &candidates) {
-        let parent = known.iter().find(|(record, _)| record.push == push);
+        let mut sendshots = known.sendshots.iter();
+        let parent = sendshots.find(|(record, _)| record.push == push);
         let parent = parent.map(|(_, sendshot)| sendshot);
         let size = generate::size(parent, new, stream_version)?;
         for candidate in &mut candidates {
-            if candidate.sendshot.as_ref().is_some_and(|(p, _)| *p == push) {
+            if candidate.sendshot.push() == Some(push) {
                 candidate.stream_bytes = Some(size.bytes);
             }
         }
@@ -108,17 +127,33 @@ pub fn choose(
 }
 
 /// The sendshot of a copy, best of just its state.
-fn sendshot_of(known: &Known, copy: &HeldCopy) -> Option<(PushId, Head)> {
-    known
+fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
+    let best = known
+        .sendshots
         .iter()
-        .map(|(record, sendshot)| (record.push, sendshot.head()))
-        .filter(|(_, head)| head.wire_uuid == copy.uuid)
-        .max_by_key(|(_, head)| head.ctransid == copy.ctransid)
-        .map(|(push, head)| (push, head.clone()))
+        .filter(|(_, sendshot)| sendshot.head().wire_uuid == copy.uuid)
+        .max_by_key(|(record, sendshot)| {
+            let is_rejected = record.standing == Standing::Rejected;
+            (sendshot.head().ctransid == copy.ctransid, !is_rejected)
+        });
+    if let Some((record, sendshot)) = best {
+        return OwnSendshot::Usable {
+            push: record.push,
+            head: sendshot.head().clone(),
+            standing: record.standing,
+        };
+    }
+    let is_of_copy = |record: &Record| record.snapshot.is_some_and(|s| s.uuid == copy.uuid);
+    let mut unusable = known.unusable.iter();
+    match unusable.find(|(record, _)| is_of_copy(record)) {
+        Some((_, why)) => OwnSendshot::Unusable(why.to_string()),
+        None => OwnSendshot::None,
+    }
 }
 
 fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
-    let found = known.into_iter().find(|(record, _)| record.push == push);
+    let mut sendshots = known.sendshots.into_iter();
+    let found = sendshots.find(|(record, _)| record.push == push);
     let (_, sendshot) = found.ok_or_else(|| {
         Problem::new(
             Kind::Failed,

@@ -16,7 +16,7 @@ use sendshot_engine::diff::Version;
 use sendshot_engine::measure::measure;
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::{
-    Entry, Sendshot, Source, capture, hashes, recapture, save, stream, stream_from, verify,
+    Entry, Frozen, Sendshot, Source, capture, hashes, recapture, save, stream, stream_from, verify,
 };
 
 use crate::loopfs::{LoopFs, run};
@@ -173,7 +173,7 @@ impl Chain {
     fn stream(&self, round: u64, snapshot: &Path) -> Result<Vec<u8>> {
         let path = self.sendshot(round);
         let root = File::open(snapshot)?;
-        capture(&root, File::create(&path)?)?;
+        capture(Frozen::snapshot(&root), File::create(&path)?)?;
         let old = round.checked_sub(1).map(|before| self.sendshot(before));
         if let Some(old) = &old {
             let (old, new) = (sendshot_engine::open(old)?, sendshot_engine::open(&path)?);
@@ -310,7 +310,7 @@ impl Receivers {
 /// # Errors
 /// The first difference.
 pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> Result<Effort> {
-    let (file, _, _, effort) = recapture(old, root, tempfile::tempfile()?)?;
+    let (file, _, _, effort) = recapture(old, Frozen::snapshot(root), tempfile::tempfile()?)?;
     let again = Sendshot::from_file(file, Path::new("recaptured"))?;
     let (mut a, mut b) = (new.reader()?, again.reader()?);
     loop {

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::Result;
 use sendshot_engine::diff::Version;
-use sendshot_engine::{Extent, ExtentKind, InodeItem, Sendshot, capture};
+use sendshot_engine::recapture::Effort;
+use sendshot_engine::{Extent, ExtentKind, Frozen, InodeItem, Sendshot, capture};
 
 use crate::chain::{self, Receivers};
 use crate::loopfs::{LoopFs, run};
@@ -90,7 +91,7 @@ impl Forgetful {
         let name = snapshot.file_name().unwrap().to_str().unwrap();
         let path = self.files.path().join(format!("{name}.sendshot"));
         let root = File::open(&snapshot).unwrap();
-        capture(&root, File::create(&path).unwrap()).unwrap();
+        capture(Frozen::snapshot(&root), File::create(&path).unwrap()).unwrap();
         let sendshot = Sendshot::open(&path).unwrap();
         State {
             contents: contents(&snapshot),
@@ -170,6 +171,37 @@ impl Forgetful {
         self.send(parent, &state);
         self.forget(&state);
         state
+    }
+
+    /// Unmounts the file system and mounts it again: from here on the kernel gives out the inode numbers
+    /// again that were deleted last.
+    ///
+    /// # Panics
+    /// If something keeps it busy.
+    #[track_caller]
+    pub fn remount(&self) {
+        self.unmounted(|_| {});
+    }
+
+    /// Unmounts the file system, has its image changed and mounts it again.
+    ///
+    /// # Panics
+    /// If something keeps it busy.
+    #[track_caller]
+    pub fn change_image(&self, change: impl FnOnce(&Path)) {
+        self.unmounted(change);
+    }
+
+    /// Captures a state once more from the sendshot of an earlier one, which must give the same.
+    ///
+    /// # Panics
+    /// If it does not, or if everything was read again.
+    #[track_caller]
+    pub fn recapture(&self, before: &State, state: &State) {
+        let root = File::open(&state.snapshot).unwrap();
+        let effort = chain::same_when_captured_from(&before.sendshot, &state.sendshot, &root);
+        let effort = effort.unwrap();
+        assert!(matches!(effort, Effort::Changes(_)), "{effort:?}");
     }
 
     /// What the disk holds now, to be put back later.

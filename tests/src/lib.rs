@@ -16,6 +16,7 @@
 //! | have a receiver that answers anything | [`hostile::receiver::HostileReceiver`] |
 //! | have the clock jump | [`clock::Clock`] |
 //! | fill a volume, change it at random | [`fill`], [`changes`], [`zoo`] |
+//! | have a sendshot describe what is not there | [`ghosts::add`] |
 //! | compare a copy with what was snapshotted | [`exact::assert_exact`] |
 //! | see that nothing is left that nobody owns | [`subvolumes::assert_no_leftovers`] |
 //! | all of it at random | [`torture`], `make torture` |
@@ -54,6 +55,7 @@ pub mod fail_points;
 pub mod fill;
 pub mod forgetful;
 pub mod fuzzing;
+pub mod ghosts;
 pub mod history;
 pub mod hostile;
 pub mod liar;

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
@@ -16,14 +17,40 @@ use sendshot_sys::subvolume::{self, Info};
 use crate::entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, Xattr};
 use crate::extent_items::ExtentItems;
 use crate::file::{Counts, Writer};
+use crate::frozen::Frozen;
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
 pub(crate) const LAST_INODE: u64 = u64::MAX - 256;
+
+/// Kind of a FILE_EXTENT item whose data lies in it (BTRFS_FILE_EXTENT_INLINE).
+const INLINE: u8 = 0;
 
 /// What a swap area has at the end of its first page.
 const SWAP_SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
 /// Where that is on most machines; others have larger pages.
 const SWAP_OFFSET: u64 = 4086;
+
+/// Why a snapshot was not captured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read, or the sendshot not be written.
+    #[error("capture the snapshot's metadata")]
+    Io(#[from] io::Error),
+    /// The items of a file do not cover its size, on a file system on which they must.
+    #[error(
+        "{} has no data from byte {offset} on, and is {size} bytes long: not all of the file is in the \
+         file system's tree",
+        sendshot_stream::dump::escaped(path)
+    )]
+    Incomplete {
+        /// The file.
+        path: Vec<u8>,
+        /// The first byte without an item.
+        offset: u64,
+        /// The size of the file in bytes.
+        size: u64,
+    },
+}
 
 /// Describes a read-only snapshot as the head of its sendshot.
 ///
@@ -42,19 +69,29 @@ pub fn head(snapshot: impl AsFd, info: &Info) -> io::Result<Head> {
     })
 }
 
-/// Writes the sendshot of a read-only snapshot, given by its root directory, to `out`.
+/// Writes the sendshot of a read-only snapshot to `out`.
 ///
 /// Time and size grow with the metadata, memory does not. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's, the writer's, and `InvalidData` for items that make no sense.
-pub fn capture<W: Write>(snapshot: impl AsFd, out: W) -> io::Result<(W, Head, Counts)> {
-    let info = subvolume::info(&snapshot)?;
-    let head = head(&snapshot, &info)?;
-    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
+/// See [`Error`]; the kernel's, the writer's, and `InvalidData` for items that make no sense.
+pub fn capture<W: Write>(snapshot: Frozen<'_>, out: W) -> Result<(W, Head, Counts), Error> {
+    let info = subvolume::info(snapshot)?;
+    let head = head(snapshot, &info)?;
+    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     scan.inodes(&mut Search::new(), ROOT, LAST_INODE)?;
-    let (out, counts) = scan.writer.finish()?;
+    let (out, counts) = scan.finish()?;
     Ok((out, head, counts))
+}
+
+/// How far the items of the file at hand cover it, on a file system without `no-holes`: there the
+/// kernel and `btrfs check` want an item for every block up to the file's end.
+#[derive(Debug, Default)]
+struct Coverage {
+    ino: u64,
+    size: u64,
+    /// Behind the last byte that has an item, all before it having one, too.
+    to: u64,
 }
 
 /// Reads items of a snapshot and writes them as entries.
@@ -68,18 +105,43 @@ pub(crate) struct Scan<'a, W: Write> {
     names: Vec<Name>,
     xattrs: Vec<Xattr>,
     extents: ExtentItems,
+    /// Bytes of a block if the items of a file have to cover its size.
+    must_cover: Option<u64>,
+    coverage: Coverage,
+    /// The first file whose items do not.
+    incomplete: Option<Coverage>,
 }
 
 impl<'a, W: Write> Scan<'a, W> {
-    pub(crate) fn new(snapshot: BorrowedFd<'a>, writer: Writer<W>) -> Self {
-        Self {
+    pub(crate) fn new(snapshot: BorrowedFd<'a>, writer: Writer<W>) -> io::Result<Self> {
+        let must_cover = match filesystem::has_no_holes(snapshot)? {
+            true => None,
+            false => Some(u64::from(filesystem::sector_size(snapshot)?)),
+        };
+        Ok(Self {
             snapshot,
             writer,
             inode: None,
             names: Vec::new(),
             xattrs: Vec::new(),
             extents: ExtentItems::new(),
+            must_cover,
+            coverage: Coverage::default(),
+            incomplete: None,
+        })
+    }
+
+    /// Ends the sendshot.
+    pub(crate) fn finish(self) -> Result<(W, Counts), Error> {
+        if let Some(Coverage { ino, size, to }) = self.incomplete {
+            let path = subvolume::path_of_inode(self.snapshot, ino)?;
+            return Err(Error::Incomplete {
+                path: path.unwrap_or_default().into_os_string().into_vec(),
+                offset: to,
+                size,
+            });
         }
+        Ok(self.writer.finish()?)
     }
 
     /// Reads the inodes from `first` to `last`, those that there are, with the same `search` as
@@ -100,7 +162,33 @@ impl<'a, W: Write> Scan<'a, W> {
             min_transid: 0,
         };
         search.items(self.snapshot, range, |item| self.item(&item))?;
+        self.end_coverage();
         self.write_names()
+    }
+
+    fn begin_coverage(&mut self, ino: u64, inode: &InodeItem) {
+        let size = match inode.is_regular() {
+            true => inode.size,
+            false => 0,
+        };
+        self.coverage = Coverage { ino, size, to: 0 };
+    }
+
+    fn cover(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let (Some(block), true) = (self.must_cover, offset <= self.coverage.to) else {
+            return Ok(());
+        };
+        let end = offset.saturating_add(item_len(bytes)?);
+        let end = end.checked_next_multiple_of(block).unwrap_or(u64::MAX);
+        self.coverage.to = self.coverage.to.max(end);
+        Ok(())
+    }
+
+    fn end_coverage(&mut self) {
+        let covered = std::mem::take(&mut self.coverage);
+        if self.must_cover.is_some() && covered.to < covered.size {
+            self.incomplete.get_or_insert(covered);
+        }
     }
 
     /// Writes what was gathered of the inode; what follows are its target and extents.
@@ -139,6 +227,7 @@ impl<'a, W: Write> Scan<'a, W> {
     /// An inode without a name (deleted while open, or made by O_TMPFILE) is left out.
     fn begin(&mut self, item: &Item<'_>) -> io::Result<()> {
         self.write_names()?;
+        self.end_coverage();
         self.inode = None;
         let data = Fields(item.data);
         if data.u32(40)? == 0 {
@@ -147,6 +236,7 @@ impl<'a, W: Write> Scan<'a, W> {
         let ino = item.key.objectid;
         let mut inode = inode_item(&data)?;
         inode.swap = inode.is_nodatasum() && inode.is_regular() && self.is_swap(ino, &inode);
+        self.begin_coverage(ino, &inode);
         self.writer.entry(&Entry::Inode(ino, inode.clone()))?;
         self.inode = Some((ino, inode));
         Ok(())
@@ -229,6 +319,7 @@ impl<'a, W: Write> Scan<'a, W> {
     }
 
     fn extent(&mut self, item: &Item<'_>) -> io::Result<()> {
+        self.cover(item.key.offset, item.data)?;
         let Some(mut extent) = extent(item.key.offset, item.data)? else {
             return Ok(());
         };
@@ -270,11 +361,20 @@ fn stream_device(rdev: u64) -> u64 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
+/// How many bytes of its file a FILE_EXTENT item is about: data, a reservation or a hole.
+fn item_len(bytes: &[u8]) -> io::Result<u64> {
+    let data = Fields(bytes);
+    match data.u8(20)? {
+        INLINE => data.u64(8),
+        _ => data.u64(45),
+    }
+}
+
 /// A FILE_EXTENT item; `None` for a hole that has an item.
 fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
     let data = Fields(bytes);
     let kind = match data.u8(20)? {
-        0 => ExtentKind::Inline,
+        INLINE => ExtentKind::Inline,
         1 => ExtentKind::Regular,
         2 => ExtentKind::Prealloc,
         _ => return Err(broken()),

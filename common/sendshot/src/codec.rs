@@ -53,6 +53,11 @@ pub(crate) fn next(input: &[u8]) -> Option<Next> {
     }
 }
 
+/// Whether a name is next in a record.
+pub(crate) fn begins_with_name(input: &[u8]) -> bool {
+    input.first() == Some(&NAME)
+}
+
 /// What decides whether an inode has to be looked at closely.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Glance {
@@ -245,7 +250,7 @@ impl Context {
 
     /// The directories that name the inode, as far as this record tells.
     pub(crate) fn parents(mut self, mut input: &[u8], mut each: impl FnMut(u64)) {
-        while input.first() == Some(&NAME) {
+        while begins_with_name(input) {
             match self.decode(&mut input) {
                 Ok(Entry::Name(name)) => each(name.parent),
                 _ => return,

@@ -86,6 +86,14 @@ pub enum Error {
         /// Where.
         offset: u64,
     },
+    /// It has an inode that is in no directory: it is what is left of a deleted one.
+    #[error("{}: inode {ino} has a name in no directory; the next push has to do without it", path.display())]
+    Orphan {
+        /// The file.
+        path: PathBuf,
+        /// The inode.
+        ino: u64,
+    },
 }
 
 pub(crate) fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
@@ -145,7 +153,8 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(raw)
 }
 
-/// A sendshot file that was read through once and found whole.
+/// A sendshot file that was read through once and found whole: nothing is damaged, and every name is in
+/// a directory.
 #[derive(Debug)]
 pub struct Sendshot {
     file: File,
@@ -178,7 +187,7 @@ impl Sendshot {
     /// See [`Error`].
     pub fn from_file(file: File, path: &Path) -> Result<Self, Error> {
         let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
-        Ok(Self {
+        let sendshot = Self {
             file,
             path: path.to_owned(),
             head,
@@ -186,7 +195,14 @@ impl Sendshot {
             hashes: None,
             decoded,
             blocks: OnceLock::new(),
-        })
+        };
+        match sendshot.reader()?.orphan()? {
+            None => Ok(sendshot),
+            Some(ino) => Err(Error::Orphan {
+                path: sendshot.path,
+                ino,
+            }),
+        }
     }
 
     /// The same with the hashes of its blocks.

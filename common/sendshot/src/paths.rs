@@ -50,6 +50,15 @@ impl Tree {
         Some(DirId { ino, generation })
     }
 
+    /// Whether a number is that of one directory here and of another one there.
+    pub(crate) fn has_replaced(&self, there: &Tree) -> bool {
+        let mut both = self.generations.iter();
+        both.any(|(ino, generation)| {
+            let other = there.generations.get(ino);
+            other.is_some_and(|other| other != generation)
+        })
+    }
+
     pub(crate) fn contains(&self, dir: DirId) -> bool {
         self.generations.get(&dir.ino) == Some(&dir.generation)
     }

@@ -1,11 +1,12 @@
 //! Reading a sendshot file: record by record, and inode by inode.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
-use crate::entry::{Entry, Extent, Head};
+use crate::entry::{Entry, Extent, Head, ROOT};
 use crate::file::{
     BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, TAIL, VERSION, check,
     decode_head, u32_at, u64_at,
@@ -318,6 +319,47 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
+    /// Hands the directories of all names of the next inode to `each`, and goes past it. Returns how
+    /// many names there are.
+    fn names_ahead(&mut self, mut each: impl FnMut(u64)) -> Result<u64, Error> {
+        let mut count = 0;
+        let mut each = |parent| {
+            count += 1;
+            each(parent);
+        };
+        self.parents_ahead(&mut each)?;
+        self.skip_inode()?;
+        while let Some(frame) = self.frame_ahead()?.filter(|frame| frame.kind == MORE) {
+            let mut body = self.record_ahead()?.1;
+            match Context::gone_on(&mut body) {
+                Ok(context) if codec::begins_with_name(body) => context.parents(body, &mut each),
+                // Names come first.
+                Ok(_) => break,
+                Err(Nonsense) => return Err(self.damaged()),
+            }
+            self.skip(frame);
+        }
+        Ok(count)
+    }
+
+    /// The first inode that has a name in no directory of the file, or no name at all. The root needs none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) fn orphan(mut self) -> Result<Option<u64>, Error> {
+        let mut dirs = DirectoriesSeen::default();
+        while let Some(glance) = self.glance()? {
+            if glance.is_dir() {
+                dirs.add(glance.ino);
+            }
+            let names = self.names_ahead(|parent| dirs.named(parent, glance.ino))?;
+            if names == 0 && glance.ino != ROOT {
+                return Ok(Some(glance.ino));
+            }
+        }
+        Ok(dirs.missing())
+    }
+
     /// Copies the next inode with all that belongs to it.
     ///
     /// # Errors
@@ -418,6 +460,48 @@ impl<R: Read + Seek> Reader<R> {
             path: self.path.clone(),
             offset: self.offset,
         }
+    }
+}
+
+/// Which directories a file has, and which its names need. Inodes come by number, so that what a
+/// name needs has come already, or comes later.
+#[derive(Debug, Default)]
+struct DirectoriesSeen {
+    /// Numbers of directories, in their order.
+    dirs: Vec<u64>,
+    /// The directory that was needed last: neighbours share theirs.
+    last: Option<u64>,
+    /// Directories that have to come yet, with an inode that needs each.
+    wanted: BTreeMap<u64, u64>,
+    /// An inode that needs one which did not come.
+    orphan: Option<u64>,
+}
+
+impl DirectoriesSeen {
+    fn add(&mut self, ino: u64) {
+        self.dirs.push(ino);
+    }
+
+    fn named(&mut self, parent: u64, ino: u64) {
+        if self.last == Some(parent) {
+            return;
+        }
+        if parent > ino {
+            self.wanted.entry(parent).or_insert(ino);
+        } else if self.dirs.binary_search(&parent).is_ok() {
+            self.last = Some(parent);
+        } else {
+            self.orphan.get_or_insert(ino);
+        }
+    }
+
+    fn missing(self) -> Option<u64> {
+        let is_missing = |(dir, ino): (&u64, &u64)| match self.dirs.binary_search(dir) {
+            Ok(_) => None,
+            Err(_) => Some(*ino),
+        };
+        let later = self.wanted.iter().filter_map(is_missing).min();
+        self.orphan.into_iter().chain(later).min()
     }
 }
 

@@ -11,6 +11,9 @@
 //! - Deletions leave no trace in such a search. But who loses a name changes the directory that
 //!   held it; so inodes of M that are named in a changed or deleted directory, and were not read
 //!   again, are looked up one by one.
+//!
+//! A number is no identity: after a mount the kernel gives the numbers of the inodes that were
+//! deleted last to new ones. An inode of M is still there only if its generation is, too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,9 +23,10 @@ use std::os::fd::AsFd;
 use sendshot_sys::search::{self, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume;
 
-use crate::capture::{LAST_INODE, Scan, capture, head};
+use crate::capture::{self, LAST_INODE, Scan, capture, head};
 use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK};
 use crate::file::{self, Counts, Reader, Sendshot, Writer};
+use crate::frozen::Frozen;
 use crate::rule::Kinship;
 
 /// How a sendshot was made.
@@ -37,12 +41,18 @@ pub enum Effort {
 /// Why there is no sendshot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The snapshot cannot be read, or the sendshot not be written.
-    #[error("capture the snapshot's metadata")]
-    Io(#[from] io::Error),
+    /// The snapshot cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
     /// The sendshot before cannot be read.
     #[error(transparent)]
     Before(#[from] file::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Capture(error.into())
+    }
 }
 
 /// Writes the sendshot of a snapshot, as [`capture()`] does, with what `m` knows already.
@@ -51,18 +61,18 @@ pub enum Error {
 /// See [`Error`].
 pub fn recapture<W: Write>(
     m: &Sendshot,
-    snapshot: impl AsFd,
+    snapshot: Frozen<'_>,
     out: W,
 ) -> Result<(W, Head, Counts, Effort), Error> {
-    let info = subvolume::info(&snapshot)?;
-    let head = head(&snapshot, &info)?;
+    let info = subvolume::info(snapshot)?;
+    let head = head(snapshot, &info)?;
     if Kinship::of(m.head(), &head) != Kinship::Lineage {
         let (out, head, counts) = capture(snapshot, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
-    let changed = Changed::find(&snapshot, m.head().otransid)?;
+    let changed = Changed::find(snapshot, m.head().otransid)?;
     let mut gone = Gone::new(m, &snapshot, &changed)?;
-    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?);
+    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     let (mut search, mut reader) = (Search::new(), m.reader()?);
     let mut next = changed.again.iter().copied().peekable();
     // Neighbours are read with one search.
@@ -88,7 +98,7 @@ pub fn recapture<W: Write>(
     if let Some((first, last)) = run {
         scan.inodes(&mut search, first, last)?;
     }
-    let (out, counts) = scan.writer.finish()?;
+    let (out, counts) = scan.finish()?;
     let read = changed.again.len() as u64;
     Ok((out, head, counts, Effort::Changes(read)))
 }
@@ -97,6 +107,8 @@ pub fn recapture<W: Write>(
 struct Changed {
     /// Numbers of the inodes that have an item in a younger leaf, sorted.
     again: Vec<u64>,
+    /// Those among them that were created later, sorted: an inode of M with such a number is gone.
+    created: Vec<u64>,
     /// Numbers of the directories that changed themselves, sorted: among them every one that lost
     /// a name.
     dirs: Vec<u64>,
@@ -118,27 +130,56 @@ impl Changed {
             },
             min_transid: since + 1,
         };
-        let (mut again, mut dirs) = (Vec::new(), Vec::new());
+        let (mut again, mut created, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
         search::items(snapshot, range, |item| {
             let ino = item.key.objectid;
             if again.last() != Some(&ino) {
                 again.push(ino);
             }
-            if item.key.kind == search::INODE_ITEM && is_changed_dir(item.data, since) {
-                dirs.push(ino);
+            if item.key.kind == search::INODE_ITEM {
+                if generation(item.data) > Some(since) {
+                    created.push(ino);
+                }
+                if is_changed_dir(item.data, since) {
+                    dirs.push(ino);
+                }
             }
             Ok(())
         })?;
-        Ok(Self { again, dirs })
+        Ok(Self {
+            again,
+            created,
+            dirs,
+        })
     }
 
-    fn was_read_again(&self, ino: u64) -> bool {
-        self.again.binary_search(&ino).is_ok()
+    /// What is known of an inode of M by its number alone.
+    fn fate(&self, ino: u64) -> Option<Fate> {
+        if self.created.binary_search(&ino).is_ok() {
+            return Some(Fate::Gone);
+        }
+        let found = self.again.binary_search(&ino).is_ok();
+        found.then_some(Fate::There)
     }
 
     fn has_changed(&self, ino: u64) -> bool {
         self.dirs.binary_search(&ino).is_ok()
     }
+}
+
+/// What became of an inode of M.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It still exists.
+    There,
+    /// It was deleted, whether or not another one has its number.
+    Gone,
+}
+
+/// The transaction in which an inode was created, from its item.
+fn generation(item: &[u8]) -> Option<u64> {
+    let bytes = item.get(..8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_le_bytes)
 }
 
 /// Whether an inode item is that of a directory that changed later.
@@ -239,9 +280,11 @@ impl<'a, F: AsFd> Gone<'a, F> {
             if let Some(known) = self.known.get(&at) {
                 break *known;
             }
-            // One that was read again is there, or its number would not have been found.
-            if at == ROOT || self.changed.was_read_again(at) || chain.len() > self.dirs.len() {
+            if at == ROOT || chain.len() > self.dirs.len() {
                 break false;
+            }
+            if let Some(fate) = self.changed.fate(at) {
+                break fate == Fate::Gone;
             }
             chain.push(at);
             match self.dirs.get(&at) {
@@ -272,8 +315,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
         };
         let mut same = false;
         self.lookup.first(self.snapshot, range, |found| {
-            let bytes = found.data.get(..8).and_then(|bytes| bytes.try_into().ok());
-            same = bytes.map(u64::from_le_bytes) == Some(generation);
+            same = self::generation(found.data) == Some(generation);
             Ok(())
         })?;
         Ok(same)

@@ -11,6 +11,7 @@ use sendshot_sys::durable;
 
 use crate::capture::capture;
 use crate::file::{self, Sendshot};
+use crate::frozen::Frozen;
 use crate::hashes;
 use crate::recapture::{self, Effort, recapture};
 
@@ -37,7 +38,28 @@ impl From<io::Error> for Error {
 /// # Errors
 /// See [`Error`]; no file is left then.
 pub fn save(
-    snapshot: impl AsFd,
+    snapshot: Frozen<'_>,
+    before: Option<&Sendshot>,
+    dir: impl AsFd,
+    name: &OsStr,
+) -> Result<(Sendshot, Effort), Error> {
+    match save_once(snapshot, before, &dir, name) {
+        // What was taken over from the sendshot before does not fit the snapshot.
+        Err(Error::Check(file::Error::Orphan { .. })) if before.is_some() => {
+            save_once(snapshot, None, &dir, name)
+        }
+        saved => saved,
+    }
+    .or_else(|error| {
+        if matches!(error, Error::Check(_)) {
+            durable::remove_at(&dir, name)?;
+        }
+        Err(error)
+    })
+}
+
+fn save_once(
+    snapshot: Frozen<'_>,
     before: Option<&Sendshot>,
     dir: impl AsFd,
     name: &OsStr,
@@ -48,10 +70,13 @@ pub fn save(
         let out = BufWriter::new(file);
         let (out, effort) = match before {
             Some(before) => {
-                let (out, _, _, effort) = recapture(before, &snapshot, out)?;
+                let (out, _, _, effort) = recapture(before, snapshot, out)?;
                 (out, effort)
             }
-            None => (capture(&snapshot, out)?.0, Effort::Full),
+            None => (
+                capture(snapshot, out).map_err(recapture::Error::from)?.0,
+                Effort::Full,
+            ),
         };
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok::<_, Error>((file, effort))
@@ -64,7 +89,7 @@ pub fn save(
 /// # Errors
 /// See [`Error`].
 pub fn save_to(
-    snapshot: impl AsFd,
+    snapshot: Frozen<'_>,
     before: Option<&Sendshot>,
     path: &Path,
 ) -> Result<(Sendshot, Effort), Error> {

@@ -90,6 +90,16 @@ pub fn node_size(fd: impl AsFd) -> io::Result<u32> {
     Ok(args.u32(32))
 }
 
+/// Bytes of a block of data; items of files cover whole blocks.
+///
+/// # Errors
+/// The kernel's; `ENOTTY` when it is not btrfs.
+pub fn sector_size(fd: impl AsFd) -> io::Result<u32> {
+    let mut args = Args::<1024>::new();
+    raw::fs_info(fd, &mut args)?;
+    Ok(args.u32(36))
+}
+
 /// The paths of its devices, as the kernel knows them.
 ///
 /// # Errors
@@ -132,6 +142,28 @@ pub fn commit(fd: impl AsFd) -> io::Result<()> {
     let mut transid = Args::<8>::new();
     raw::start_sync(&fd, &mut transid)?;
     raw::wait_sync(&fd, &mut transid)
+}
+
+/// Writes all data of the file system of `fd` back and commits, so that its trees describe every
+/// byte that was written before.
+///
+/// # Errors
+/// The kernel's, also for data that could not be written back since `fd` was opened.
+pub fn write_back(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(fd)?)
+}
+
+/// Whether a range of a file that has no data needs no item there (the `no-holes` feature).
+/// Without the feature the items of a file cover all of its size.
+///
+/// # Errors
+/// The kernel's; `ENOTTY` when it is not btrfs.
+pub fn has_no_holes(fd: impl AsFd) -> io::Result<bool> {
+    /// BTRFS_FEATURE_INCOMPAT_NO_HOLES
+    const NO_HOLES: u64 = 1 << 9;
+    let mut args = Args::<24>::new();
+    raw::get_features(fd, &mut args)?;
+    Ok(args.u64(16) & NO_HOLES != 0)
 }
 
 /// Room on a file system, in bytes.

@@ -91,6 +91,8 @@ plain_ioctls! {
     ino_lookup = 0xd000_9412, 4096;
     /// BTRFS_IOC_FS_INFO
     fs_info = 0x8400_941f, 1024;
+    /// BTRFS_IOC_GET_FEATURES
+    get_features = 0x8018_9439, 24;
     /// BTRFS_IOC_DEV_INFO
     dev_info = 0xd000_941e, 4096;
     /// BTRFS_IOC_START_SYNC

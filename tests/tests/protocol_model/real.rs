@@ -10,9 +10,11 @@ use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::resume as places;
 use sendshot_proto::transfer::Chain;
 use sendshot_sender::engine::Engine;
-use sendshot_sender::journal::{self, Intent, ParentState, SnapshotId, State, Transferring};
+use sendshot_sender::journal::{
+    self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
+};
 use sendshot_sender::plan::{Local, Wish};
-use sendshot_sender::plan_sendshots::{self, Candidate};
+use sendshot_sender::plan_sendshots::{self, Candidate, OwnSendshot};
 use sendshot_sender::problem::{self, Problem};
 use sendshot_sender::retention::{self, Item, Presence};
 use sendshot_sender::settle::{self, Verdict};
@@ -175,9 +177,14 @@ pub fn goes_on_at(
 pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
     let candidate = |&push: &Push| Candidate {
         copy: held(push),
-        sendshot: sendshots
-            .contains(&push)
-            .then(|| (push_id(push), head(push))),
+        sendshot: match sendshots.contains(&push) {
+            true => OwnSendshot::Usable {
+                push: push_id(push),
+                head: head(push),
+                standing: Standing::Good,
+            },
+            false => OwnSendshot::None,
+        },
         stream_bytes: None,
     };
     let candidates: Vec<Candidate> = copies.iter().map(candidate).collect();
@@ -237,7 +244,7 @@ pub fn after_break() -> (Next, Kind) {
 fn after(error: transfer::Error) -> (Next, Kind) {
     let next = match retry::after(&error) {
         retry::Next::Later => Next::Later,
-        retry::Next::Negotiate | retry::Next::Afresh => Next::Again,
+        retry::Next::Negotiate | retry::Next::Afresh | retry::Next::Otherwise => Next::Again,
         // Nothing that a receiver says or a connection does is hopeless.
         retry::Next::Never | retry::Next::Hopeless => Next::Never,
     };

@@ -13,14 +13,13 @@ use super::blocks::Blocks;
 use super::clones::Clones;
 use super::data::{self, Open, Stream};
 use super::names::{dir_id, is_inheritable};
+use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
-use crate::codec::Glance;
 use crate::entry::{
     BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, NODATASUM, ROOT, SETTABLE, SOCKET,
     SYMLINK, Time, Xattr,
 };
 use crate::file::Inode;
-use crate::reader::skip_same;
 
 /// The attribute that goes with the flag for compression.
 const COMPRESSION: &[u8] = b"btrfs.compression";
@@ -30,56 +29,6 @@ const SET_ID: u32 = 0o6000;
 
 /// The attribute that data and owner drop.
 const CAPABILITY: &[u8] = b"security.capability";
-
-/// Both files read side by side, by the inodes of N.
-struct SideBySide<'a> {
-    m: Option<Open<'a>>,
-    n: Open<'a>,
-    /// The inode of M that is ahead of N's.
-    old: Option<Inode>,
-    skips_same: bool,
-}
-
-impl<'a> SideBySide<'a> {
-    fn new(pair: &Pair<'a>) -> Result<Self, Error> {
-        Ok(Self {
-            old: None,
-            n: pair.n.reader()?,
-            m: pair.m.map(|m| m.reader()).transpose()?,
-            skips_same: pair.skips_same(),
-        })
-    }
-
-    /// The next inode of N; `old` is then M's of the same number, if it has one. What is
-    /// unchanged and of no interest is skipped where that is easily seen.
-    fn next(&mut self, is_of_interest: impl Fn(&Glance) -> bool) -> Result<Option<Inode>, Error> {
-        if let (None, Some(m), true) = (&self.old, &mut self.m, self.skips_same) {
-            skip_same(m, &mut self.n, is_of_interest)?;
-        }
-        let Some(inode) = self.n.next_inode()? else {
-            return Ok(None);
-        };
-        while self.old.as_ref().is_none_or(|old| old.ino < inode.ino) {
-            self.old = next(&mut self.m)?;
-            if self.old.is_none() {
-                break;
-            }
-        }
-        Ok(Some(inode))
-    }
-
-    /// M's inode of the same number.
-    fn before(&mut self, inode: &Inode) -> Option<Inode> {
-        self.old.take_if(|old| old.ino == inode.ino)
-    }
-}
-
-fn next(m: &mut Option<Open<'_>>) -> Result<Option<Inode>, Error> {
-    match m {
-        Some(reader) => Ok(reader.next_inode()?),
-        None => Ok(None),
-    }
-}
 
 /// Emits new files, and what changed in old ones.
 pub(super) fn files<S: Sink>(pair: &mut Pair<'_>, sink: &mut S) -> Result<(), S::Error> {

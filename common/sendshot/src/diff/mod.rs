@@ -15,6 +15,7 @@ mod clones;
 mod content;
 mod data;
 mod names;
+mod side_by_side;
 
 use std::collections::HashSet;
 
@@ -188,6 +189,14 @@ fn begin<'a>(m: Option<&Head>, n: &Head, path: &'a [u8]) -> Command<'a> {
 }
 
 impl Pair<'_> {
+    /// An inode of M has a name that leads nowhere.
+    fn orphan_before(&self, ino: u64) -> Error {
+        Error::Orphan {
+            path: self.m.unwrap_or(self.n).path().to_owned(),
+            ino,
+        }
+    }
+
     fn orphan(&self, ino: u64) -> Error {
         Error::Orphan {
             path: self.n.path().to_owned(),

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sendshot_stream::Command;
 
+use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE, Xattr};
 use crate::file::{Inode, Reader};
@@ -55,6 +56,9 @@ pub(super) struct Changes {
     guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
     renamed: Vec<Renamed>,
+    /// Files of both trees whose names differ by what they say: number, names of M, names of N.
+    /// Whether they differ in truth is known when all directories are.
+    differing: Vec<(u64, Vec<Name>, Vec<Name>)>,
 }
 
 /// Reads both files side by side. Fills the trees of directories.
@@ -97,7 +101,32 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
     }
     pair.m_dirs.seal();
     pair.n_dirs.seal();
+    if pair.m_dirs.has_replaced(&pair.n_dirs) {
+        in_replaced_dirs(pair, &mut changes)?;
+    }
+    for (ino, before, after) in std::mem::take(&mut changes.differing) {
+        changes.renamed.push(renamed(pair, ino, &before, &after));
+    }
+    changes.renamed.sort_by_key(|file| file.ino);
     Ok(changes)
+}
+
+/// Finds files of both trees whose names say the same in both and mean different directories: a
+/// directory was deleted, a new one got its number, and the file was moved into that.
+fn in_replaced_dirs(pair: &Pair<'_>, changes: &mut Changes) -> Result<(), Error> {
+    let mut both = SideBySide::new(pair)?;
+    while let Some(after) = both.next(|_| false)? {
+        let before = both.before(&after).filter(|old| pair.is_same(old, &after));
+        let Some(before) = before.filter(|_| !after.item.is_dir()) else {
+            continue;
+        };
+        let is_moved = |name: &Name| !pair.is_same_name(name, name);
+        if before.names == after.names && after.names.iter().any(is_moved) {
+            let moved = (after.ino, before.names, after.names);
+            changes.differing.push(moved);
+        }
+    }
+    Ok(())
 }
 
 fn next<R: std::io::Read + std::io::Seek>(
@@ -143,7 +172,8 @@ fn compare(
     match after.filter(|after| pair.is_same(before, after)) {
         None => changes.dead_files.extend(before.names.iter().cloned()),
         Some(after) if before.names != after.names => {
-            changes.renamed.push(renamed(before, after));
+            let (old, new) = (before.names.clone(), after.names.clone());
+            changes.differing.push((before.ino, old, new));
         }
         Some(_) => {}
     }
@@ -168,22 +198,18 @@ pub(super) fn dir_id(inode: &Inode) -> DirId {
     }
 }
 
-fn renamed(before: &Inode, after: &Inode) -> Renamed {
-    let only = |of: &[Name], not: &[Name]| -> Vec<Name> {
-        of.iter()
-            .filter(|name| !not.contains(name))
-            .cloned()
-            .collect()
+fn renamed(pair: &Pair<'_>, ino: u64, before: &[Name], after: &[Name]) -> Renamed {
+    // Names are sorted by what they say; the same name in the same directory is the same in both.
+    let is_kept = |name: &&Name| {
+        let in_both = before.binary_search(name).is_ok() && after.binary_search(name).is_ok();
+        in_both && pair.is_same_name(name, name)
     };
+    let only = |of: &[Name]| of.iter().filter(|name| !is_kept(name)).cloned().collect();
     Renamed {
-        ino: before.ino,
-        gone: only(&before.names, &after.names),
-        added: only(&after.names, &before.names),
-        kept: before
-            .names
-            .iter()
-            .find(|name| after.names.contains(name))
-            .cloned(),
+        ino,
+        gone: only(before),
+        added: only(after),
+        kept: before.iter().find(is_kept).cloned(),
     }
 }
 
@@ -199,6 +225,12 @@ impl Pair<'_> {
     pub(super) fn is_unchanged(&self, before: &Inode, after: &Inode) -> bool {
         let rule = self.rule.filter(|_| self.is_same(before, after));
         rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
+    }
+
+    /// Whether a name of M and one of N are the same name in the same directory.
+    fn is_same_name(&self, old: &Name, new: &Name) -> bool {
+        let dirs = (self.m_dirs.dir(old.parent), self.n_dirs.dir(new.parent));
+        old.name == new.name && dirs.0.is_some() && dirs.0 == dirs.1
     }
 
     /// Whether inodes that are byte by byte the same in both are unchanged.
@@ -482,7 +514,7 @@ impl<S: Sink> Names<'_, '_, S> {
 
     fn old_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {
         let place = self.pair.m_dirs.place_of(name);
-        place.ok_or_else(|| self.pair.orphan(ino))
+        place.ok_or_else(|| self.pair.orphan_before(ino))
     }
 
     fn new_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {

@@ -13,7 +13,7 @@ use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Policies, receive};
 use sendshot_engine::diff::Version;
-use sendshot_engine::{Sendshot, hashes, save, verify};
+use sendshot_engine::{Frozen, Sendshot, hashes, save, verify};
 use sendshot_sender::engine::Engine;
 use sendshot_sender::generate::{self, Source};
 use sendshot_sender::problem::{Kind, Problem};
@@ -147,7 +147,12 @@ fn send_by_sendshot(
         .transpose()
         .map_err(unusable)?;
     let path = arguments.save_sendshot.as_deref();
-    let mut captured = capture(snapshot, parent.as_ref(), path)?;
+    // It may be anything that is read-only: received a moment ago, or written to before.
+    let frozen = Frozen::write_back(snapshot).map_err(|e| {
+        let what = format!("write back {}", arguments.snapshot.display());
+        Problem::local_io(&what, &e)
+    })?;
+    let mut captured = capture(frozen, parent.as_ref(), path)?;
     if let (Some(parent), Some(path)) = (&parent, path) {
         let (dir, name) = save::place(path)?;
         captured = verify(parent, captured, snapshot, dir, name).map_err(|e| failed(&e))?;
@@ -184,7 +189,7 @@ fn send_by_sendshot(
 
 /// Captures into the file that is asked for, or into one without a name.
 fn capture(
-    snapshot: &OwnedFd,
+    snapshot: Frozen<'_>,
     before: Option<&Sendshot>,
     path: Option<&Path>,
 ) -> Result<Sendshot, Problem> {
@@ -201,7 +206,8 @@ fn capture(
     }
     let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
     let file = tempfile::tempfile().map_err(failed)?;
-    let (writer, ..) = sendshot_engine::capture(snapshot, BufWriter::new(file)).map_err(failed)?;
+    let (writer, ..) = sendshot_engine::capture(snapshot, BufWriter::new(file))
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
     let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
     Sendshot::from_file(file, Path::new("(temporary)"))
         .map_err(|e| Problem::from_error(Kind::Failed, &e))

@@ -1,0 +1,60 @@
+//! Both sendshots of a diff, read side by side.
+
+use super::data::Open;
+use super::{Error, Pair};
+use crate::codec::Glance;
+use crate::file::Inode;
+use crate::reader::skip_same;
+
+/// Both files read side by side, by the inodes of N.
+pub(super) struct SideBySide<'a> {
+    pub(super) m: Option<Open<'a>>,
+    pub(super) n: Open<'a>,
+    /// The inode of M that is ahead of N's.
+    old: Option<Inode>,
+    skips_same: bool,
+}
+
+impl<'a> SideBySide<'a> {
+    pub(super) fn new(pair: &Pair<'a>) -> Result<Self, Error> {
+        Ok(Self {
+            old: None,
+            n: pair.n.reader()?,
+            m: pair.m.map(|m| m.reader()).transpose()?,
+            skips_same: pair.skips_same(),
+        })
+    }
+
+    /// The next inode of N; `old` is then M's of the same number, if it has one. What is
+    /// unchanged and of no interest is skipped where that is easily seen.
+    pub(super) fn next(
+        &mut self,
+        is_of_interest: impl Fn(&Glance) -> bool,
+    ) -> Result<Option<Inode>, Error> {
+        if let (None, Some(m), true) = (&self.old, &mut self.m, self.skips_same) {
+            skip_same(m, &mut self.n, is_of_interest)?;
+        }
+        let Some(inode) = self.n.next_inode()? else {
+            return Ok(None);
+        };
+        while self.old.as_ref().is_none_or(|old| old.ino < inode.ino) {
+            self.old = next(&mut self.m)?;
+            if self.old.is_none() {
+                break;
+            }
+        }
+        Ok(Some(inode))
+    }
+
+    /// M's inode of the same number.
+    pub(super) fn before(&mut self, inode: &Inode) -> Option<Inode> {
+        self.old.take_if(|old| old.ino == inode.ino)
+    }
+}
+
+fn next(m: &mut Option<Open<'_>>) -> Result<Option<Inode>, Error> {
+    match m {
+        Some(reader) => Ok(reader.next_inode()?),
+        None => Ok(None),
+    }
+}
