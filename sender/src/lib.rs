@@ -87,6 +87,21 @@ impl From<state_subvolume::Error> for Problem {
     }
 }
 
+impl From<sendshot_engine::save::Error> for Problem {
+    fn from(error: sendshot_engine::save::Error) -> Self {
+        use sendshot_engine::{capture, recapture, save};
+        let problem = Problem::from_error(Kind::Failed, &error);
+        match error {
+            save::Error::Capture(recapture::Error::Capture(capture::Error::Incomplete {
+                ..
+            })) => problem.remedy(
+                "the file system is damaged: copy the file from a backup, or look with `btrfs check`",
+            ),
+            save::Error::Capture(_) | save::Error::Check(_) => problem,
+        }
+    }
+}
+
 impl From<generate::Error> for Problem {
     fn from(error: generate::Error) -> Self {
         Problem::from_error(Kind::Failed, &error)

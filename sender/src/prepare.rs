@@ -18,7 +18,7 @@ use crate::generate;
 use crate::journal::{self, Record};
 use crate::lineage;
 use crate::plan::{self, Plan, Wish};
-use crate::problem::{JOURNAL, Kind, Problem};
+use crate::problem::{JOURNAL, Problem};
 use crate::push::{Push, Subject, another};
 use crate::running::Protected;
 use crate::sendshots::{self, Chosen, Demand};
@@ -189,7 +189,7 @@ impl Push {
             )
         };
         let (captured, known) = blocking("capture", work).await?;
-        let new = captured.map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        let new = captured?;
         let inodes = new.sendshot.counts().inodes;
         let detail = match new.effort {
             Effort::Full => format!("{inodes} inodes"),

@@ -21,7 +21,7 @@ use sendshot_engine::{
 
 use crate::loopfs::{LoopFs, run};
 use crate::streams::{self, Format};
-use crate::tree;
+use crate::tree::{self, Layout};
 
 /// Bytes of each file system.
 const SIZE: u64 = 1 << 30;
@@ -71,17 +71,18 @@ impl Chain {
     /// # Errors
     /// If the caller is not root, or a tool is missing or fails.
     pub fn new(version: Version) -> Result<Self> {
-        Self::with(version, &[], "")
+        Self::with(version, &[], "", "")
     }
 
-    /// The same with options for making and mounting the volume's file system.
+    /// The same with options for making and mounting the volume's file system, and for mounting
+    /// that of our applier.
     ///
     /// # Errors
     /// As [`Chain::new`].
-    pub fn with(version: Version, mkfs: &[&str], mount: &str) -> Result<Self> {
+    pub fn with(version: Version, mkfs: &[&str], mount: &str, receiver: &str) -> Result<Self> {
         let chain = Self {
             source: LoopFs::new(SIZE, mkfs, mount)?,
-            receivers: Receivers::new()?,
+            receivers: Receivers::mounted(receiver)?,
             files: tempfile::tempdir()?,
             version,
             rounds: Cell::new(0),
@@ -152,6 +153,40 @@ impl Chain {
         Ok(sent)
     }
 
+    /// Sends on the copy that stock `btrfs receive` has just finished, from what was sent on before: our
+    /// applier must end up with the same once more.
+    ///
+    /// # Errors
+    /// The first difference, or whatever fails.
+    pub fn relay(&self, sent: &Sent) -> Result<()> {
+        let dir = self.receivers.ours.path().join("relayed");
+        if !dir.exists() {
+            std::fs::create_dir(&dir)?;
+        }
+        let sendshot = |round: u64| self.files.path().join(format!("relayed-{round}"));
+        let (root, path) = (File::open(&sent.stock)?, sendshot(sent.round));
+        let frozen = Frozen::write_back(&root)?;
+        capture(frozen, File::create(&path)?)?;
+        let old = sent.round.checked_sub(1).map(sendshot);
+        let stream = make_stream(old.as_deref(), &path, &sent.stock, self.version)?;
+        let options = Options {
+            trust: Trust::Strict,
+            policies: Policies::default(),
+        };
+        sendshot_apply::receive(&stream[..], &File::open(&dir)?, options, |_| {})
+            .context("receive what was sent on")?;
+        let name = sent.snapshot.file_name().context("a name")?;
+        let differences = self
+            .receivers
+            .differences(&sent.snapshot, &dir.join(name))?;
+        ensure!(
+            differences.is_empty(),
+            "sent on: {}",
+            differences.join("\n")
+        );
+        Ok(())
+    }
+
     fn snapshot(&self, round: u64) -> PathBuf {
         self.fs().join(format!("s{round}"))
     }
@@ -180,6 +215,19 @@ impl Chain {
             same_when_captured_from(&old, &new, &root)?;
         }
         make_stream(old.as_deref(), &path, snapshot, self.version)
+    }
+
+    /// Unmounts the volume's file system and mounts it again.
+    ///
+    /// # Errors
+    /// If something keeps it busy.
+    pub fn remount(&self) -> Result<()> {
+        self.source.remount()
+    }
+
+    /// The file systems that receive.
+    pub fn receivers(&self) -> &Receivers {
+        &self.receivers
     }
 
     /// Waits until nothing is left of deleted subvolumes.
@@ -270,6 +318,8 @@ pub struct Receivers {
     pub stock: LoopFs,
     /// Of our applier.
     pub ours: LoopFs,
+    /// Whether our applier's file system has no checksums, and so no compression.
+    without_checksums: bool,
 }
 
 impl Receivers {
@@ -278,9 +328,18 @@ impl Receivers {
     /// # Errors
     /// As [`LoopFs::new`].
     pub fn new() -> Result<Self> {
+        Self::mounted("")
+    }
+
+    /// The same with options for mounting that of our applier.
+    ///
+    /// # Errors
+    /// As [`LoopFs::new`].
+    pub fn mounted(ours: &str) -> Result<Self> {
         Ok(Self {
             stock: LoopFs::new(SIZE, &[], "")?,
-            ours: LoopFs::new(SIZE, &[], "")?,
+            ours: LoopFs::new(SIZE, &[], ours)?,
+            without_checksums: ours.contains("nodatasum") || ours.contains("nodatacow"),
         })
     }
 
@@ -297,11 +356,17 @@ impl Receivers {
         let target = File::open(self.ours.path())?;
         sendshot_apply::receive(stream, &target, options, |_| {}).context("our receive")?;
         let name = snapshot.file_name().context("a name")?;
-        for (who, received) in [("stock", &self.stock), ("ours", &self.ours)] {
-            let differences = tree::compare(snapshot, &received.path().join(name))?;
-            ensure!(differences.is_empty(), "{who}: {}", differences.join("\n"));
-        }
+        let differences = tree::compare(snapshot, &self.stock.path().join(name))?;
+        ensure!(differences.is_empty(), "stock: {}", differences.join("\n"));
+        let differences = self.differences(snapshot, &self.ours.path().join(name))?;
+        ensure!(differences.is_empty(), "ours: {}", differences.join("\n"));
         Ok(())
+    }
+
+    /// What a copy that our applier made has otherwise than the snapshot.
+    fn differences(&self, snapshot: &Path, copy: &Path) -> Result<Vec<String>> {
+        let left_out = self.without_checksums.then_some(&b"btrfs.compression"[..]);
+        tree::compare_but(snapshot, copy, Layout::Ignore, left_out)
     }
 }
 

@@ -35,6 +35,24 @@ fn path(random: &mut Random, root: &Path) -> PathBuf {
     (0..depth).fold(root.to_owned(), |path, _| path.join(name(random)))
 }
 
+/// How many kinds of changes there are.
+const KINDS: u64 = 45;
+
+/// The directories of a tree without its root, in an order that is the same for the same tree.
+fn dirs(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// The regular files of a tree, in an order that is the same for the same tree.
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -66,9 +84,15 @@ fn range(random: &mut Random) -> (u64, u64) {
 /// Makes one change. What the file system refuses (names that are taken or missing, a
 /// directory into itself) is no change. Returns which kind it was to be, and whether it was made.
 pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
-    let kind = random.below(40);
+    let kind = random.below(KINDS);
     let (mut path, mut other) = (path(random, root), path(random, root));
-    let of_files = matches!(kind, 5..=7 | 16..=23 | 31..=34 | 37..);
+    let of_files = matches!(kind, 5..=7 | 16..=23 | 31..=34 | 37..=39);
+    if matches!(kind, 40..) && random.once_in(2) {
+        let dirs = dirs(root);
+        if !dirs.is_empty() {
+            path = dirs[random.below(dirs.len() as u64) as usize].clone();
+        }
+    }
     if of_files || (matches!(kind, 25..=29 | 35 | 36) && random.once_in(2)) {
         // On names taken blindly these would nearly always find nothing.
         let files = files(root);
@@ -116,7 +140,12 @@ pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
         36 => compression(random, &path),
         37 => replace_open(random, &path),
         38 => grow(random, &path),
-        _ => mapped(random, &path),
+        39 => mapped(random, &path),
+        40 => replace_tree(random, &path),
+        41 => build_below_lost_flags(random, &path),
+        42 => guard(random, &path),
+        43 => unguard_all(root),
+        _ => build_below_compression(random, &path),
     };
     (kind, result.is_ok())
 }
@@ -202,8 +231,8 @@ fn reflink_tail(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
     sendshot_sys::clone::clone_range(&target, &source, start, size - start, there)
 }
 
-/// Flags of a file or a directory; none that would make it immutable, as nothing would then be
-/// changed any more. `C` and `m` take only where btrfs lets them.
+/// Flags of a file or a directory; for those that forbid changes see [`guard`]. `C` and `m` take only where
+/// btrfs lets them.
 fn flag(random: &mut Random, path: &Path) -> io::Result<()> {
     let flag = random.pick(&["c", "m", "d", "A", "S", "C"]);
     let sign = random.pick(&["+", "-"]);
@@ -243,6 +272,78 @@ fn grow(random: &mut Random, path: &Path) -> io::Result<()> {
     let how = random.pick(&[FallocateFlags::KEEP_SIZE, FallocateFlags::empty()]);
     let len = 1 + random.below(100_000);
     Ok(rustix::fs::fallocate(&file, how, end, len)?)
+}
+
+/// Deletes a whole tree, and makes few or many things of other kinds: after a mount they get the numbers
+/// of what was deleted.
+fn replace_tree(random: &mut Random, path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)?;
+    let parent = path.parent().unwrap_or(path);
+    for n in 0..random.pick(&[1, 2, 12]) {
+        let path = parent.join(format!("after {n}"));
+        // A name that is taken already is none to make.
+        let _ = match random.below(4) {
+            0 => fs::create_dir(&path),
+            1 => symlink("somewhere", &path),
+            2 => node(random, &path),
+            _ => create(random, &path),
+        };
+    }
+    Ok(())
+}
+
+/// Takes flags from a directory that are inherited, or gives it some, and builds two levels below.
+fn build_below_lost_flags(random: &mut Random, path: &Path) -> io::Result<()> {
+    let flag = random.pick(&["-C", "-m", "-C", "-m", "+C", "+m"]);
+    if !is_dir(path) {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    chattr(flag, path)?;
+    build_below(random, path)
+}
+
+/// The same with compression: by the flag, whose algorithm is the mount's, or by the property.
+fn build_below_compression(random: &mut Random, path: &Path) -> io::Result<()> {
+    if !is_dir(path) {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if random.once_in(2) {
+        chattr(random.pick(&["+c", "-c"]), path)?;
+    } else {
+        compression(random, path)?;
+    }
+    build_below(random, path)
+}
+
+fn build_below(random: &mut Random, path: &Path) -> io::Result<()> {
+    let dir = path.join(name(random)).join(name(random));
+    fs::create_dir_all(&dir)?;
+    for _ in 0..random.below(4) {
+        let path = dir.join(name(random));
+        create(random, &path)?;
+    }
+    Ok(())
+}
+
+/// Makes something immutable or append-only, with a compression property or without.
+fn guard(random: &mut Random, path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if random.once_in(2) {
+        // Not on a file system without checksums.
+        let _ = compression(random, path);
+    }
+    chattr(random.pick(&["+i", "+a"]), path)
+}
+
+/// Takes from everything what forbids changes.
+fn unguard_all(root: &Path) -> io::Result<()> {
+    for path in dirs(root).into_iter().chain(files(root)) {
+        chattr("-ia", &path)?;
+    }
+    Ok(())
 }
 
 /// Makes two ranges equal first, so that there is something to share.

@@ -19,30 +19,103 @@ const CHANGES: u64 = 160;
 /// What happens around the changes of a history.
 #[derive(Debug, Clone, Copy)]
 struct Setting {
-    node_size: &'static str,
-    mount: &'static str,
+    source: Source,
+    /// How the file system of our applier is mounted.
+    receiver: &'static str,
     version: Version,
     balances: bool,
     rollbacks: bool,
+    /// Mounts with other options on the way.
     remounts: bool,
+    /// Unmounts and mounts between rounds.
+    unmounts: bool,
+    /// Never syncs.
+    never_syncs: bool,
+    /// Sends on what stock `btrfs receive` has just finished.
+    relays: bool,
+}
+
+/// The file system of the volume.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    mkfs: &'static [&'static str],
+    checksum: &'static str,
+    mount: &'static str,
+    quotas: Quotas,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotas {
+    Off,
+    Full,
+    /// By the ioctl: the tools of Debian 12 do not know them.
+    Simple,
 }
 
 impl Setting {
     fn of(random: &mut Random) -> Self {
-        Self {
-            node_size: random.pick(&["4096", "16384"]),
+        let source = Source {
+            mkfs: random.pick(&[
+                &["-n", "4096"][..],
+                &["-n", "16384"],
+                &["-n", "65536"],
+                &["-n", "4096", "-M"],
+                &["-n", "16384", "-O", "^no-holes"],
+                &["-n", "4096", "-O", "^no-holes"],
+            ]),
+            checksum: random.pick(&["crc32c", "crc32c", "xxhash", "sha256", "blake2"]),
             mount: random.pick(&[
+                "",
                 "",
                 "compress-force=zstd",
                 "compress=lzo",
                 "compress-force=zlib",
+                "nodatasum",
+                "nodatacow",
             ]),
+            quotas: random.pick(&[Quotas::Off, Quotas::Off, Quotas::Full, Quotas::Simple]),
+        };
+        Self {
+            source,
+            receiver: random.pick(&["", "", "", "compress=zstd", "nodatasum", "nodatacow"]),
             version: random.pick(&[Version::V1, Version::V2, Version::V2]),
             balances: random.once_in(2),
             rollbacks: random.once_in(2),
             remounts: random.once_in(4),
+            unmounts: random.once_in(2),
+            never_syncs: random.once_in(3),
+            relays: random.once_in(2),
         }
     }
+
+    fn chain(&self) -> Result<Chain> {
+        let Source {
+            mkfs,
+            checksum,
+            mount,
+            quotas,
+        } = self.source;
+        let mkfs = [mkfs, &["--csum", checksum]].concat();
+        let chain = Chain::with(self.version, &mkfs, mount, self.receiver)?;
+        match quotas {
+            Quotas::Off => {}
+            Quotas::Full => run(Command::new("btrfs")
+                .args(["quota", "enable"])
+                .arg(chain.fs()))?,
+            Quotas::Simple => enable_simple_quotas(&chain)?,
+        }
+        Ok(chain)
+    }
+}
+
+fn enable_simple_quotas(chain: &Chain) -> Result<()> {
+    /// Calls `BTRFS_IOC_QUOTA_CTL` with `BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA`.
+    const SCRIPT: &str = r#"
+        open(my $dir, "<", $ARGV[0]) or opendir($dir, $ARGV[0]) or die $!;
+        my $block = pack("QQ", 4, 0);
+        ioctl($dir, 0xc0109428, $block) or die "enable simple quotas: $!";
+    "#;
+    run(Command::new("perl").args(["-e", SCRIPT]).arg(chain.fs()))
 }
 
 /// What a history came to.
@@ -69,7 +142,7 @@ struct History {
 pub fn history(seed: u64, rounds: u64) -> Result<Outcome> {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
-    let chain = Chain::with(setting.version, &["-n", setting.node_size], setting.mount)?;
+    let chain = setting.chain()?;
     run_history(History { chain, setting }, random, seed, rounds)
 }
 
@@ -82,10 +155,10 @@ pub fn history_beside_the_kernel(seed: u64, rounds: u64) -> Result<Outcome> {
     let setting = Setting {
         balances: false,
         rollbacks: false,
+        relays: false,
         ..Setting::of(&mut random)
     };
-    let chain = Chain::with(setting.version, &["-n", setting.node_size], setting.mount)?;
-    let chain = chain.beside_the_kernel();
+    let chain = setting.chain()?.beside_the_kernel();
     run_history(History { chain, setting }, random, seed, rounds)
 }
 
@@ -111,15 +184,21 @@ impl History {
     fn round(&self, random: &mut Random, round: u64) -> Result<Sent> {
         for _ in 0..CHANGES {
             changes::change(random, &self.volume());
-            if random.once_in(40) {
+            if random.once_in(40) && !self.setting.never_syncs {
                 run(&mut Command::new("sync"))?;
             }
         }
         self.between(random, round)?;
         let unnamed = changes::unnamed(&self.volume())?;
-        let sent = self.chain.send()?;
+        let sent = match self.setting.relays {
+            true => self.chain.send_and(|sent| self.chain.relay(sent))?,
+            false => self.chain.send()?,
+        };
         drop(unnamed);
-        if random.once_in(2) {
+        if self.setting.unmounts {
+            self.chain.remount()?;
+        }
+        if random.once_in(2) && !self.setting.never_syncs {
             self.chain.clean()?;
         }
         Ok(sent)

@@ -19,6 +19,7 @@ const UNMOUNT_ATTEMPTS: u32 = 30;
 #[derive(Debug)]
 pub struct LoopFs {
     mount: PathBuf,
+    options: String,
     /// Holds the image and the mount point; removed after the unmount.
     dir: TempDir,
 }
@@ -59,7 +60,12 @@ impl LoopFs {
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount)?;
         mount_loop(&image, &mount, mount_options)?;
-        Ok(Self { mount, dir })
+        let options = mount_options.to_owned();
+        Ok(Self {
+            mount,
+            options,
+            dir,
+        })
     }
 
     /// Where it is mounted.
@@ -67,13 +73,13 @@ impl LoopFs {
         &self.mount
     }
 
-    /// Unmounts it and mounts it again, as after a fault that is mended.
+    /// Unmounts it and mounts it again with the same options.
     ///
     /// # Errors
     /// If something uses it, or it cannot be mounted.
     pub fn remount(&self) -> Result<()> {
         run(Command::new("umount").arg(&self.mount))?;
-        mount_loop(&self.dir.path().join("image"), &self.mount, "")
+        mount_loop(&self.dir.path().join("image"), &self.mount, &self.options)
     }
 }
 

@@ -204,7 +204,7 @@ fn inode_flags_come_along_and_do_not_hinder_later_changes() {
 
 #[test]
 fn compressed_data_is_sent_as_it_is() {
-    let chain = Chain::with(Version::V2, &[], "compress-force=zstd").unwrap();
+    let chain = Chain::with(Version::V2, &[], "compress-force=zstd", "").unwrap();
     let file = chain.volume().join("zeros-and-ones");
     fs::write(&file, "0".repeat(MIB) + &"1".repeat(MIB)).unwrap();
     let sent = chain.send().unwrap();
@@ -254,7 +254,7 @@ fn of_a_file_without_checksums_only_what_changed_is_sent() {
 #[test]
 fn what_follows_inline_data_in_its_page_is_cleared() {
     for version in [Version::V1, Version::V2] {
-        let chain = Chain::with(version, &[], "compress=lzo").unwrap();
+        let chain = Chain::with(version, &[], "compress=lzo", "").unwrap();
         let path = chain.volume().join("file");
         let other = chain.volume().join("other");
         fill::file(&path, 1, 4000);

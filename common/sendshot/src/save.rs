@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use sendshot_sys::durable;
 
-use crate::capture::capture;
+use crate::capture::{self, capture};
 use crate::file::{self, Sendshot};
 use crate::frozen::Frozen;
 use crate::hashes;
@@ -24,6 +24,12 @@ pub enum Error {
     /// What was written is not what can be read.
     #[error("read back the sendshot that was just saved")]
     Check(#[from] file::Error),
+}
+
+impl From<capture::Error> for Error {
+    fn from(error: capture::Error) -> Self {
+        Self::Capture(error.into())
+    }
 }
 
 impl From<io::Error> for Error {

@@ -198,7 +198,7 @@ fn capture(
         return match saved {
             Ok((sendshot, _)) => Ok(sendshot),
             Err(e) => {
-                let problem = Problem::from_error(Kind::Failed, &e);
+                let problem = Problem::from(e);
                 let message = format!("save {}: {}", path.display(), problem.message);
                 Err(Problem { message, ..problem })
             }
@@ -207,7 +207,7 @@ fn capture(
     let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
     let file = tempfile::tempfile().map_err(failed)?;
     let (writer, ..) = sendshot_engine::capture(snapshot, BufWriter::new(file))
-        .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+        .map_err(|e| Problem::from(save::Error::from(e)))?;
     let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
     Sendshot::from_file(file, Path::new("(temporary)"))
         .map_err(|e| Problem::from_error(Kind::Failed, &e))
