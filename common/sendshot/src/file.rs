@@ -186,16 +186,7 @@ impl Sendshot {
     /// # Errors
     /// See [`Error`].
     pub fn from_file(file: File, path: &Path) -> Result<Self, Error> {
-        let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
-        let sendshot = Self {
-            file,
-            path: path.to_owned(),
-            head,
-            counts,
-            hashes: None,
-            decoded,
-            blocks: OnceLock::new(),
-        };
+        let sendshot = Self::undamaged(file, path)?;
         match sendshot.reader()?.orphan()? {
             None => Ok(sendshot),
             Some(ino) => Err(Error::Orphan {
@@ -203,6 +194,20 @@ impl Sendshot {
                 ino,
             }),
         }
+    }
+
+    /// Checks that a file is what was written, whatever that says.
+    fn undamaged(file: File, path: &Path) -> Result<Self, Error> {
+        let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            head,
+            counts,
+            hashes: None,
+            decoded,
+            blocks: OnceLock::new(),
+        })
     }
 
     /// The same with the hashes of its blocks.

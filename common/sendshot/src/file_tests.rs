@@ -80,7 +80,66 @@ fn written(entries: &[Entry]) -> Vec<u8> {
 fn opened(bytes: &[u8]) -> Result<Sendshot, Error> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Sendshot::from_file(file, Path::new("a.sendshot"))
+    Sendshot::undamaged(file, Path::new("a.sendshot"))
+}
+
+/// The number of the inode for which a file is refused.
+fn orphan_of(entries: &[Entry]) -> Option<u64> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&written(entries)).unwrap();
+    match Sendshot::from_file(file, Path::new("a.sendshot")) {
+        Ok(_) => None,
+        Err(Error::Orphan { ino, .. }) => Some(ino),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_name_in_no_directory_is_found_wherever_it_is() {
+    let inode = |ino, mode| {
+        Entry::Inode(
+            ino,
+            InodeItem {
+                mode,
+                ..InodeItem::default()
+            },
+        )
+    };
+    let (dir, file) = (|ino| inode(ino, 0o040_755), |ino| inode(ino, 0o100_644));
+    let name = |parent, name: String| {
+        let name = name.into_bytes();
+        Entry::Name(Name { parent, name })
+    };
+    let tree = |between: Entry, parent| {
+        vec![
+            dir(256),
+            file(257),
+            name(256, "in the root".into()),
+            file(258),
+            name(259, "before its directory".into()),
+            between,
+            name(256, "the directory".into()),
+            file(300),
+            name(parent, "the last".into()),
+        ]
+    };
+    assert_eq!(orphan_of(&tree(dir(259), 259)), None);
+    assert_eq!(orphan_of(&tree(dir(259), 256)), None);
+    for parent in [257, 260, 1000] {
+        assert_eq!(orphan_of(&tree(dir(259), parent)), Some(300), "{parent}");
+    }
+    assert_eq!(
+        orphan_of(&tree(file(259), 256)),
+        Some(258),
+        "not a directory"
+    );
+    assert_eq!(orphan_of(&[dir(256), file(257)]), Some(257), "no name");
+    // More names than one record holds, the last of which leads nowhere.
+    let mut many = vec![dir(256), file(257)];
+    many.extend((0..5000).map(|n| name(256, format!("a long name, number {n}"))));
+    assert_eq!(orphan_of(&many), None);
+    many.push(name(999, "nowhere".into()));
+    assert_eq!(orphan_of(&many), Some(257));
 }
 
 proptest! {

@@ -192,9 +192,12 @@ impl Generator {
                 1 | 2 => self.move_(&mut tree, ino),
                 3 => self.exchange(&mut tree, ino),
                 4 => {
-                    // Numbers are not used again.
-                    let next = self.last.max(*inos.last().unwrap()) + 1;
-                    self.last = next;
+                    // After a mount the kernel goes on behind the highest number that is in use.
+                    let mut next = *inos.last().unwrap() + 1;
+                    if self.random.once_in(2) {
+                        next = next.max(self.last + 1);
+                    }
+                    self.last = self.last.max(next);
                     let dir = self.random.once_in(2);
                     let made = self.inode(dir);
                     self.add(&mut tree, next, made);
@@ -256,22 +259,27 @@ impl Generator {
         tree.insert(ino, made);
     }
 
-    /// As the file system does: what changed, and directories that gained or lost a name, get
-    /// a new transaction and time.
+    /// As the file system does: what changed or was moved, and directories that gained or lost a name, get
+    /// a new transaction and time. A directory can have the number of another one that is gone.
     fn stamp(&mut self, before: &Tree, tree: &mut Tree) {
-        let entries = |tree: &Tree, dir: u64| -> BTreeSet<(Vec<u8>, u64)> {
+        let entries = |tree: &Tree, dir: u64| -> BTreeSet<(Vec<u8>, u64, u64)> {
             let named = tree
                 .iter()
-                .flat_map(|(ino, made)| made.names.iter().map(move |n| (n, ino)));
+                .flat_map(|(ino, made)| made.names.iter().map(move |n| (n, ino, made.generation)));
             named
-                .filter(|(n, _)| n.0 == dir)
-                .map(|(n, ino)| (n.1.clone(), *ino))
+                .filter(|(n, _, _)| n.0 == dir)
+                .map(|(n, ino, generation)| (n.1.clone(), *ino, generation))
                 .collect()
         };
         let changed: Vec<u64> = tree
             .iter()
             .filter(|(ino, made)| {
+                let in_another = made.names.iter().any(|(dir, _)| {
+                    let then = before.get(dir).map(|dir| dir.generation);
+                    then != tree.get(dir).map(|dir| dir.generation)
+                });
                 before.get(ino) != Some(made)
+                    || in_another
                     || (made.dir && entries(before, **ino) != entries(tree, **ino))
             })
             .map(|(ino, _)| *ino)
