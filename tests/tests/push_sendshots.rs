@@ -270,7 +270,7 @@ fn a_damaged_sendshot_is_never_used() {
     let pushed = push(&boxes);
     assert_eq!(pushed["parent"], json!(null));
     let reason = pushed["parent_reason"].as_str().unwrap();
-    assert!(reason.contains("no sendshot of it"), "{reason}");
+    assert!(reason.contains("is damaged"), "{reason}");
 }
 
 #[test]
