@@ -39,7 +39,7 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
 pub(crate) fn parent_failure(error: &FindError) -> Failure {
     let remedy = "push again: another parent will be agreed on";
     match error {
-        FindError::Missing(_) => {
+        FindError::Missing(_) | FindError::Elsewhere { .. } => {
             Failure::new(Code::ParentGone, "the agreed parent is gone", remedy)
         }
         FindError::Unusable { name, why, .. } => Failure::new(

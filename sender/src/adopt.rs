@@ -74,7 +74,8 @@ fn choose_by_heads(
     use sendshot_engine::rule::Kinship;
 
     let stands_for = |copy: &sendshot_proto::inventory::HeldCopy| {
-        let same = |head: &&&Head| head.wire_uuid == copy.uuid && head.ctransid == copy.ctransid;
+        let same =
+            |head: &&&Head| head.wire_uuid == copy.uuid && head.wire_ctransid == copy.ctransid;
         copy.unusable.is_none().then(|| known.iter().find(same))?
     };
     let youngest = candidates
@@ -173,6 +174,7 @@ mod tests {
     fn head(number: u128, otransid: u64) -> Head {
         Head {
             wire_uuid: Uuid::from_u128(number),
+            wire_ctransid: otransid,
             ctransid: otransid,
             fsid: Uuid::from_u128(1),
             uuid: Uuid::from_u128(number),

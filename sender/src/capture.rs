@@ -6,7 +6,7 @@ use std::io;
 
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::save::Error;
-use sendshot_engine::{Frozen, Sendshot, file, save};
+use sendshot_engine::{Frozen, Sendshot, WireNumber, file, save};
 use sendshot_model::VolumeId;
 use sendshot_sys::subvolume;
 
@@ -50,6 +50,10 @@ pub struct Captured {
     pub from: CapturedFrom,
 }
 
+/// A push announces what the kernel's send would: the receiver may hold an adopted snapshot from
+/// a push by the kernel's engine.
+pub const NUMBER: WireNumber = WireNumber::Local;
+
 /// Captures a read-only snapshot into the state subvolume, as the sendshot of `record`. `known` are
 /// sendshots of the same volume.
 ///
@@ -64,12 +68,12 @@ pub fn capture(
     let source = known.source();
     let before = source.map(|(_, sendshot)| sendshot);
     let name = record.sendshot_name();
-    let mut captured = save(snapshot, before, state.sendshots(), &name)?;
+    let mut captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     sendshot_sys::crash::point("capture-saved");
     if subvolume::info(snapshot)?.ctransid != captured.0.head().ctransid {
         // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
         // a head that says "never changed" must not stand for. The second one says "changed".
-        captured = save(snapshot, before, state.sendshots(), &name)?;
+        captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     }
     let (sendshot, effort) = captured;
     let from = match (effort, source) {

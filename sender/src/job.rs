@@ -461,7 +461,7 @@ impl Job {
     fn captured(&self) -> Option<(uuid::Uuid, u64)> {
         let by_sendshots = self.prepared.as_ref()?.by_sendshots.as_ref()?;
         let head = by_sendshots.new.head();
-        Some((head.wire_uuid, head.ctransid))
+        Some((head.wire_uuid, head.wire_ctransid))
     }
 
     /// Where to go on with what was begun; `None` if nothing was.
@@ -617,6 +617,7 @@ impl Job {
             let source = generate::Source {
                 snapshot,
                 parent,
+                clone_sources: Vec::new(),
                 stream_version,
             };
             return Ok(generate::kernel(source).map_err(transfer::Error::from)?);

@@ -154,10 +154,10 @@ fn judge(candidate: &Candidate, new: &Head) -> Verdict {
     match &candidate.sendshot {
         OwnSendshot::None => Verdict::NoSendshot,
         OwnSendshot::Unusable(why) => Verdict::SendshotUnusable(why.clone()),
-        OwnSendshot::Usable { head, .. } if head.ctransid != candidate.copy.ctransid => {
+        OwnSendshot::Usable { head, .. } if head.wire_ctransid != candidate.copy.ctransid => {
             Verdict::Changed {
                 sent: candidate.copy.ctransid,
-                now: head.ctransid,
+                now: head.wire_ctransid,
             }
         }
         OwnSendshot::Usable { head, .. } if Kinship::of(head, new) == Kinship::None => {
@@ -237,6 +237,7 @@ mod tests {
     fn head(number: u128, of: u128, otransid: u64) -> Head {
         Head {
             wire_uuid: Uuid::from_u128(number),
+            wire_ctransid: otransid,
             ctransid: otransid,
             fsid: Uuid::from_u128(1),
             uuid: Uuid::from_u128(number),
@@ -251,7 +252,7 @@ mod tests {
         Candidate {
             copy: HeldCopy {
                 uuid: head.wire_uuid,
-                ctransid: head.ctransid,
+                ctransid: head.wire_ctransid,
                 name: format!("copy-{}", head.otransid).into(),
                 unusable: None,
                 committed_at: 0,

@@ -171,8 +171,8 @@ fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
         Some(parent) => {
             let name = journal::sendshot_name(parent.push);
             let found = sendshot_engine::open_at(state.sendshots(), &name)?;
-            let same =
-                (found.head().wire_uuid, found.head().ctransid) == (parent.uuid, parent.ctransid);
+            let same = (found.head().wire_uuid, found.head().wire_ctransid)
+                == (parent.uuid, parent.ctransid);
             anyhow::ensure!(
                 same,
                 "{} is another state than the one it builds on",

@@ -62,6 +62,7 @@ pub fn after(error: &transfer::Error) -> Next {
         transfer::Error::Generate(
             generate::Error::Engine(_)
             | generate::Error::Send(_)
+            | generate::Error::Deleted
             | generate::Error::Read(_)
             | generate::Error::Verify(_),
         ) => Next::Hopeless,

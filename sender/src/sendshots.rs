@@ -50,7 +50,8 @@ pub fn adopt(
 ) -> Result<Option<(Record, Sendshot)>, Problem> {
     let failed = |e| Problem::local_io("look for what both sides hold", &e);
     let (snapshot, info) = subject;
-    let new = sendshot_engine::capture::head(snapshot, info).map_err(failed)?;
+    let new =
+        sendshot_engine::capture::head(snapshot, info, crate::capture::NUMBER).map_err(failed)?;
     let ancestors = lineage::of(state.top(), info).map_err(failed)?;
     let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
     let Some(local) = adopt::choose(wish, &new, &ancestors, candidates, known) else {
@@ -134,7 +135,7 @@ fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
         .filter(|(_, sendshot)| sendshot.head().wire_uuid == copy.uuid)
         .max_by_key(|(record, sendshot)| {
             let is_rejected = record.standing == Standing::Rejected;
-            (sendshot.head().ctransid == copy.ctransid, !is_rejected)
+            (sendshot.head().wire_ctransid == copy.ctransid, !is_rejected)
         });
     if let Some((record, sendshot)) = best {
         return OwnSendshot::Usable {

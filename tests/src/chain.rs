@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use sendshot_apply::Policies;
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
+use sendshot_apply::{Policies, Scope};
 use sendshot_engine::diff::Version;
 use sendshot_engine::measure::measure;
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::{
-    Entry, Frozen, Sendshot, Source, capture, hashes, recapture, save, stream, stream_from, verify,
+    Entry, Frozen, Sendshot, Source, WireNumber, capture, hashes, recapture, save, stream,
+    stream_from, verify,
 };
 
 use crate::loopfs::{LoopFs, run};
@@ -166,7 +167,7 @@ impl Chain {
         let sendshot = |round: u64| self.files.path().join(format!("relayed-{round}"));
         let (root, path) = (File::open(&sent.stock)?, sendshot(sent.round));
         let frozen = Frozen::write_back(&root)?;
-        capture(frozen, File::create(&path)?)?;
+        capture(frozen, WireNumber::Origin, File::create(&path)?)?;
         let old = sent.round.checked_sub(1).map(sendshot);
         let stream = make_stream(old.as_deref(), &path, &sent.stock, self.version)?;
         let options = Options {
@@ -208,7 +209,11 @@ impl Chain {
     fn stream(&self, round: u64, snapshot: &Path) -> Result<Vec<u8>> {
         let path = self.sendshot(round);
         let root = File::open(snapshot)?;
-        capture(Frozen::snapshot(&root), File::create(&path)?)?;
+        capture(
+            Frozen::snapshot(&root),
+            WireNumber::Local,
+            File::create(&path)?,
+        )?;
         let old = round.checked_sub(1).map(|before| self.sendshot(before));
         if let Some(old) = &old {
             let (old, new) = (sendshot_engine::open(old)?, sendshot_engine::open(&path)?);
@@ -350,6 +355,7 @@ impl Receivers {
     pub fn receive(&self, stream: &[u8], snapshot: &Path) -> Result<()> {
         streams::stock_receive(stream, self.stock.path()).context("stock receive")?;
         let options = Options {
+            scope: Scope::default(),
             trust: Trust::Strict,
             policies: Policies::default(),
         };
@@ -375,7 +381,12 @@ impl Receivers {
 /// # Errors
 /// The first difference.
 pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> Result<Effort> {
-    let (file, _, _, effort) = recapture(old, Frozen::snapshot(root), tempfile::tempfile()?)?;
+    let (file, _, _, effort) = recapture(
+        old,
+        Frozen::snapshot(root),
+        WireNumber::Local,
+        tempfile::tempfile()?,
+    )?;
     let again = Sendshot::from_file(file, Path::new("recaptured"))?;
     let (mut a, mut b) = (new.reader()?, again.reader()?);
     loop {

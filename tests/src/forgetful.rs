@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::Result;
 use sendshot_engine::diff::Version;
 use sendshot_engine::recapture::Effort;
-use sendshot_engine::{Extent, ExtentKind, Frozen, InodeItem, Sendshot, capture};
+use sendshot_engine::{Extent, ExtentKind, Frozen, InodeItem, Sendshot, WireNumber, capture};
 
 use crate::chain::{self, Receivers};
 use crate::loopfs::{LoopFs, run};
@@ -91,7 +91,12 @@ impl Forgetful {
         let name = snapshot.file_name().unwrap().to_str().unwrap();
         let path = self.files.path().join(format!("{name}.sendshot"));
         let root = File::open(&snapshot).unwrap();
-        capture(Frozen::snapshot(&root), File::create(&path).unwrap()).unwrap();
+        capture(
+            Frozen::snapshot(&root),
+            WireNumber::Local,
+            File::create(&path).unwrap(),
+        )
+        .unwrap();
         let sendshot = Sendshot::open(&path).unwrap();
         State {
             contents: contents(&snapshot),

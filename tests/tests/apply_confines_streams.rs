@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::{HostError, Options, ReceiveError};
-use sendshot_apply::{Cause, PathError, Policies, SequenceError, SessionError};
+use sendshot_apply::{Cause, PathError, Policies, Scope, SequenceError, SessionError};
 use sendshot_stream::{Command, Encoder, Timespec, Version};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::{streams, tree};
@@ -53,6 +53,7 @@ impl Target {
             encoder.command(command, &mut bytes).unwrap();
         }
         let options = Options {
+            scope: Scope::default(),
             trust: Trust::Lenient,
             policies: Policies::default(),
         };

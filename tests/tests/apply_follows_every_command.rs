@@ -8,7 +8,7 @@ use std::process;
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies};
+use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
 use sendshot_stream::{Command, Encoder, Timespec, Version};
 use sendshot_tests::loopfs::{self, LoopFs};
 use uuid::Uuid;
@@ -50,6 +50,7 @@ fn receive_after(
         encoder.command(&command, &mut bytes).unwrap();
     }
     let options = Options {
+        scope: Scope::default(),
         trust: Trust::Strict,
         policies,
     };
@@ -236,6 +237,7 @@ fn garbage_as_compressed_data_is_refused_where_it_is_decoded() {
             bytes
         };
         let options = Options {
+            scope: Scope::default(),
             trust: Trust::Strict,
             policies: DECODE,
         };

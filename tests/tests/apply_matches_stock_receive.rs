@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies};
+use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
 use sendshot_tests::history;
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::streams::{self, Format};
@@ -60,6 +60,7 @@ impl Source {
 
 fn receive(stream: &[u8], dir: &Path, policies: Policies) {
     let options = Options {
+        scope: Scope::default(),
         trust: Trust::Strict,
         policies,
     };

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies};
+use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::streams::{self, Format};
 use sendshot_tests::tree;
@@ -175,6 +175,7 @@ fn send_and_compare(random: &mut Random, snapshot: &Path, parent: Option<&Path>,
         clone: [ClonePolicy::Share, ClonePolicy::Copy][random.below(2) as usize],
     };
     let options = Options {
+        scope: Scope::default(),
         trust: Trust::Strict,
         policies,
     };

@@ -14,7 +14,7 @@ use sendshot_apply::parent::{FindError, Trust, Unusable};
 use sendshot_apply::receive::{Event, HostError, Options, ReceiveError};
 use sendshot_apply::staging::{Area, Staged};
 use sendshot_apply::{
-    Announced, Cause, CloneSources, Host, Policies, Session, SessionError, Subvolumes,
+    Announced, Cause, CloneSources, Host, Policies, Scope, Session, SessionError, Subvolumes,
 };
 use sendshot_stream::Fault;
 use sendshot_tests::loopfs::{LoopFs, run};
@@ -86,6 +86,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 fn receive_with(stream: &[u8], dir: &Path, trust: Trust) -> (Result<(), ReceiveError>, Vec<Event>) {
     let options = Options {
+        scope: Scope::default(),
         trust,
         policies: Policies::default(),
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use sendshot_engine::recapture::Effort;
-use sendshot_engine::{Frozen, Sendshot, capture};
+use sendshot_engine::{Frozen, Sendshot, WireNumber, capture};
 use sendshot_tests::chain::same_when_captured_from;
 use sendshot_tests::loopfs::{LoopFs, run};
 use sendshot_tests::random::Random;
@@ -68,7 +68,12 @@ fn what_is_captured_from_the_sendshot_before_is_what_a_whole_capture_gives() {
         streams::snapshot(&volume, &snapshot).unwrap();
         let root = File::open(&snapshot).unwrap();
         let path = files.path().join(round.to_string());
-        capture(Frozen::snapshot(&root), File::create(&path).unwrap()).unwrap();
+        capture(
+            Frozen::snapshot(&root),
+            WireNumber::Local,
+            File::create(&path).unwrap(),
+        )
+        .unwrap();
         let new = Sendshot::open(&path).unwrap();
         if let Some(old) = &old {
             let effort = same_when_captured_from(old, &new, &root).unwrap();

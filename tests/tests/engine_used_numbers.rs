@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sendshot_engine::entry::ROOT;
-use sendshot_engine::{Frozen, Sendshot, capture, file, save_to};
+use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, file, save_to};
 use sendshot_tests::forgetful::{Forgetful, State};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::{ghosts, streams};
@@ -135,7 +135,12 @@ fn a_sendshot_with_a_name_in_no_directory_is_found_when_it_is_read() {
     let root = File::open(&snapshot).unwrap();
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("sendshot");
-    capture(Frozen::snapshot(&root), File::create(&path).unwrap()).unwrap();
+    capture(
+        Frozen::snapshot(&root),
+        WireNumber::Local,
+        File::create(&path).unwrap(),
+    )
+    .unwrap();
     let sendshot = Sendshot::open(&path).unwrap();
     let doctored = files.path().join("doctored");
     let add_ghost = |parent| {
@@ -151,6 +156,6 @@ fn a_sendshot_with_a_name_in_no_directory_is_found_when_it_is_read() {
         let text = error.to_string();
         assert!(text.contains("a name in no directory"), "{text}");
     }
-    let (saved, _) = save_to(Frozen::snapshot(&root), None, &doctored).unwrap();
+    let (saved, _) = save_to(Frozen::snapshot(&root), WireNumber::Local, None, &doctored).unwrap();
     assert_eq!(saved.counts(), sendshot.counts());
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sendshot_engine::{Frozen, capture, capture::Error};
+use sendshot_engine::{Frozen, WireNumber, capture, capture::Error};
 use sendshot_tests::command::tool;
 use sendshot_tests::forgetful::Forgetful;
 use sendshot_tests::loopfs::LoopFs;
@@ -95,7 +95,12 @@ fn what_was_made_writable_again_is_saved_as_it_is() {
     let before = sendshot_engine::open(&saved).unwrap().counts();
     tool("sync", &["-f".as_ref(), lab.source.path().as_os_str()]);
     let root = File::open(&snapshot).unwrap();
-    let (_, _, counts) = capture(Frozen::snapshot(&root), tempfile::tempfile().unwrap()).unwrap();
+    let (_, _, counts) = capture(
+        Frozen::snapshot(&root),
+        WireNumber::Local,
+        tempfile::tempfile().unwrap(),
+    )
+    .unwrap();
     assert_eq!(before, counts, "the saved sendshot lacks something");
 }
 
@@ -141,13 +146,17 @@ fn a_file_whose_items_do_not_cover_its_size_is_an_error() {
     let snapshot = lab.snapshot("s");
     lab.change_image(clear_no_holes);
     let root = File::open(&snapshot).unwrap();
-    let captured = capture(Frozen::snapshot(&root), tempfile::tempfile().unwrap());
+    let captured = capture(
+        Frozen::snapshot(&root),
+        WireNumber::Local,
+        tempfile::tempfile().unwrap(),
+    );
     let error = captured.map(drop).unwrap_err();
     match &error {
         Error::Incomplete { path, offset, size } => {
             assert_eq!((&path[..], *offset, *size), (&b"sparse"[..], 8192, 1 << 20));
         }
-        Error::Io(_) => panic!("{error}"),
+        Error::Io(_) | Error::Deleted => panic!("{error}"),
     }
     assert!(error.to_string().contains("sparse"), "{error}");
 }

@@ -1,4 +1,10 @@
 //! Finding the subvolume that a stream calls its parent, or clones from.
+//!
+//! A copy carries the transaction number under which its state was sent. It identifies the state,
+//! but not always: the kernel's send of a received snapshot announces the snapshot's UUID on its
+//! origin with a number of the file system that it is sent *from*. After a round over a third host
+//! the parent has the right UUID and a number that means nothing here. So a parent with another number is
+//! doubtful, not wrong: [`Trust`] decides.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -10,32 +16,29 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 
 use crate::applier::Identity;
+use crate::elsewhere::{self, Location, Scope};
 
-/// Whether a subvolume that may have changed since it was made is taken.
+/// Whether a subvolume is taken that has the UUID, but may be in another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// It is not.
     Strict,
-    /// It is: `btrfs receive` leaves all its subvolumes so.
+    /// It is: `btrfs receive` leaves all its subvolumes changed, and the kernel's send of a received
+    /// snapshot announces another transaction number.
     Lenient,
 }
 
 /// A read-only subvolume in the wanted state.
 #[derive(Debug)]
 pub struct Parent {
-    /// Its name.
+    /// Its name, or its path if it does not lie directly in the directory.
     pub name: OsString,
     /// Its root directory.
     pub root: OwnedFd,
     /// What the file system says of it.
     pub info: Info,
-}
-
-impl Parent {
-    /// What speaks against it, for a warning; it was taken nevertheless.
-    pub fn doubt(&self) -> Option<Unusable> {
-        changed(&self.info)
-    }
+    /// What speaks against it, for warnings; it was taken nevertheless.
+    pub doubts: Vec<Unusable>,
 }
 
 /// Why a subvolume with the wanted UUID cannot be used.
@@ -43,11 +46,11 @@ impl Parent {
 pub enum Unusable {
     /// It is writable.
     Writable,
-    /// It holds another state than the wanted one.
+    /// It has another transaction number than the wanted state, and may be another one.
     OtherState {
-        /// The sender's transaction of the state it holds.
+        /// The number it has: that of the state that was received, or its own.
         found: u64,
-        /// The sender's transaction of the wanted state.
+        /// The number that the stream names.
         wanted: u64,
     },
     /// It was changed after it was made.
@@ -65,7 +68,8 @@ impl fmt::Display for Unusable {
             Self::Writable => f.write_str("it is writable"),
             Self::OtherState { found, wanted } => write!(
                 f,
-                "it holds another state (transaction {found} instead of {wanted})"
+                "its transaction number is {found} and the stream names {wanted}, so that it may be \
+                 another state"
             ),
             Self::Changed { ctransid, otransid } => write!(
                 f,
@@ -91,6 +95,14 @@ pub enum FindError {
     /// No subvolume directly in the directory has the UUID.
     #[error("subvolume {} is not here; receive it first, or send in full", .0.uuid)]
     Missing(Identity),
+    /// One has that lies elsewhere on the file system, from where none are taken.
+    #[error("subvolume {} lies at {location}, from where no parents are taken", .wanted.uuid)]
+    Elsewhere {
+        /// What was searched for.
+        wanted: Identity,
+        /// Where it lies.
+        location: Location,
+    },
     /// One has, but cannot be used.
     #[error("{} cannot be used as subvolume {}: {why}; send in full", .name.display(), .wanted.uuid)]
     Unusable {
@@ -109,44 +121,141 @@ pub enum FindError {
 /// # Errors
 /// See [`FindError`].
 pub fn find(dir: impl AsFd, wanted: Identity, trust: Trust) -> Result<Parent, FindError> {
-    let failed = |source| FindError::Search { wanted, source };
-    let mut best: Option<(Rank, Parent)> = None;
-    let mut refused: Option<(OsString, Unusable)> = None;
-    for name in durable::names(&dir).map_err(failed)? {
-        let Some((root, info)) = subvolume_at(&dir, &name).map_err(failed)? else {
-            continue;
+    let mut choice = Choice::new(wanted, trust);
+    choice.offer_directly_in(&dir)?;
+    choice.made().unwrap_or(Err(FindError::Missing(wanted)))
+}
+
+/// Finds a parent as [`find`] does, and beyond the directory as far as `scope` goes. Of equally
+/// good ones that directly in the directory is taken.
+///
+/// Without CAP_SYS_ADMIN only the directory itself is searched; a wider scope is an error then.
+///
+/// # Errors
+/// See [`FindError`].
+pub fn find_within(
+    dir: impl AsFd,
+    scope: Scope<'_>,
+    wanted: Identity,
+    trust: Trust,
+) -> Result<Parent, FindError> {
+    let mut allowed = Choice::new(wanted, trust);
+    allowed.offer_directly_in(&dir)?;
+    let is_enough = match scope {
+        Scope::Target => allowed.best.is_some(),
+        Scope::Beneath(_) | Scope::Anywhere => allowed.is_beyond_doubt(),
+    };
+    let candidates = match (is_enough, scope) {
+        (true, _) => Vec::new(),
+        // All that they are good for then is a refusal that says more.
+        (false, Scope::Target) => elsewhere::candidates(&dir, wanted.uuid).unwrap_or_default(),
+        (false, Scope::Beneath(_) | Scope::Anywhere) => elsewhere::candidates(&dir, wanted.uuid)
+            .map_err(|source| FindError::Search { wanted, source })?,
+    };
+    let mut outside = Choice::new(wanted, trust);
+    for candidate in candidates {
+        let is_allowed = scope
+            .allows(&candidate.path)
+            .map_err(|source| FindError::Search { wanted, source })?;
+        let choice = match is_allowed {
+            true => &mut allowed,
+            false => &mut outside,
         };
-        match judge(&info, wanted, trust) {
+        let location = elsewhere::locate(&dir, candidate.info.id, candidate.path);
+        choice.offer(location, candidate.root, candidate.info);
+    }
+    match (allowed.best.is_some(), outside.best.take()) {
+        (false, Some((_, location, _))) => Err(FindError::Elsewhere { wanted, location }),
+        _ => allowed
+            .made()
+            .or_else(|| outside.made())
+            .unwrap_or(Err(FindError::Missing(wanted))),
+    }
+}
+
+/// The best of the subvolumes that were offered.
+struct Choice {
+    wanted: Identity,
+    trust: Trust,
+    best: Option<(Rank, Location, Parent)>,
+    refused: Option<(OsString, Unusable)>,
+}
+
+impl Choice {
+    fn new(wanted: Identity, trust: Trust) -> Self {
+        Self {
+            wanted,
+            trust,
+            best: None,
+            refused: None,
+        }
+    }
+
+    fn offer_directly_in(&mut self, dir: impl AsFd) -> Result<(), FindError> {
+        let wanted = self.wanted;
+        let failed = |source| FindError::Search { wanted, source };
+        for name in durable::names(&dir).map_err(failed)? {
+            if let Some((root, info)) = subvolume_at(&dir, &name).map_err(failed)? {
+                self.offer(Location::Visible(name.into()), root, info);
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, location: Location, root: OwnedFd, info: Info) {
+        let name = location.path().as_os_str().to_owned();
+        match judge(&info, self.wanted, self.trust) {
             None => {}
-            Some(Err(why)) => refused = refused.or(Some((name, why))),
-            Some(Ok(rank)) if best.as_ref().is_none_or(|(other, _)| rank < *other) => {
-                best = Some((rank, Parent { name, root, info }));
+            Some(Err(why)) => {
+                self.refused.get_or_insert((name, why));
+            }
+            Some(Ok((rank, doubts))) if self.best.as_ref().is_none_or(|best| rank < best.0) => {
+                let parent = Parent {
+                    name,
+                    root,
+                    info,
+                    doubts,
+                };
+                self.best = Some((rank, location, parent));
             }
             Some(Ok(_)) => {}
         }
     }
-    match (best, refused) {
-        (Some((_, parent)), _) => Ok(parent),
-        (None, Some((name, why))) => Err(FindError::Unusable { wanted, name, why }),
-        (None, None) => Err(FindError::Missing(wanted)),
+
+    fn is_beyond_doubt(&self) -> bool {
+        let best = self.best.as_ref();
+        best.is_some_and(|(_, _, parent)| parent.doubts.is_empty())
+    }
+
+    /// What was chosen, or why all were refused; `None` if none has the UUID.
+    fn made(self) -> Option<Result<Parent, FindError>> {
+        let wanted = self.wanted;
+        let refused = |(name, why)| Err(FindError::Unusable { wanted, name, why });
+        match self.best {
+            Some((_, _, parent)) => Some(Ok(parent)),
+            None => self.refused.map(refused),
+        }
     }
 }
 
-/// How well a subvolume fits, the best first.
+/// How well a subvolume fits: the less speaks against it, the better. The first fields weigh most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Received,
-    Original,
-    ReceivedInDoubt,
-    OriginalInDoubt,
+struct Rank {
+    has_other_number: bool,
+    was_changed: bool,
+    is_original: bool,
 }
 
-/// Whether a subvolume is the wanted one, and can be used.
+/// Whether a subvolume is the wanted one, and can be used; with what speaks against it.
 ///
-/// A received subvolume carries the transaction of the state that was sent. An original can
-/// be asked for under another transaction number: that of the box which had received it and
-/// now sends it back. Then only its never having changed says that it is the same state.
-fn judge(info: &Info, wanted: Identity, trust: Trust) -> Option<Result<Rank, Unusable>> {
+/// A received subvolume carries the transaction number of the state that was sent. An original
+/// can be asked for under another one: that of the host which had received it and now sends it
+/// back. Then its never having changed says that it is the same state.
+fn judge(
+    info: &Info,
+    wanted: Identity,
+    trust: Trust,
+) -> Option<Result<(Rank, Vec<Unusable>), Unusable>> {
     let received = info.received_uuid == wanted.uuid;
     if !received && info.uuid != wanted.uuid {
         return None;
@@ -154,7 +263,12 @@ fn judge(info: &Info, wanted: Identity, trust: Trust) -> Option<Result<Rank, Unu
     Some(usable(info, received, wanted, trust))
 }
 
-fn usable(info: &Info, received: bool, wanted: Identity, trust: Trust) -> Result<Rank, Unusable> {
+fn usable(
+    info: &Info,
+    received: bool,
+    wanted: Identity,
+    trust: Trust,
+) -> Result<(Rank, Vec<Unusable>), Unusable> {
     if !info.read_only {
         return Err(Unusable::Writable);
     }
@@ -163,19 +277,21 @@ fn usable(info: &Info, received: bool, wanted: Identity, trust: Trust) -> Result
     } else {
         info.ctransid
     };
-    let doubt = changed(info);
-    if found != wanted.ctransid && (received || doubt.is_some()) {
-        return Err(Unusable::OtherState {
-            found,
-            wanted: wanted.ctransid,
-        });
-    }
-    match (doubt, trust, received) {
-        (None, _, true) => Ok(Rank::Received),
-        (None, _, false) => Ok(Rank::Original),
-        (Some(_), Trust::Lenient, true) => Ok(Rank::ReceivedInDoubt),
-        (Some(_), Trust::Lenient, false) => Ok(Rank::OriginalInDoubt),
-        (Some(why), Trust::Strict, _) => Err(why),
+    let changed = changed(info);
+    let is_other = found != wanted.ctransid && (received || changed.is_some());
+    let other = is_other.then_some(Unusable::OtherState {
+        found,
+        wanted: wanted.ctransid,
+    });
+    let rank = Rank {
+        has_other_number: is_other,
+        was_changed: changed.is_some(),
+        is_original: !received,
+    };
+    let doubts: Vec<_> = other.into_iter().chain(changed).collect();
+    match (trust, doubts.first()) {
+        (Trust::Strict, Some(why)) => Err(*why),
+        (Trust::Strict, None) | (Trust::Lenient, _) => Ok((rank, doubts)),
     }
 }
 
@@ -246,20 +362,31 @@ mod tests {
         }
     }
 
-    fn strict(info: &Info) -> Option<Result<Rank, Unusable>> {
+    fn strict(info: &Info) -> Result<Rank, Unusable> {
         judge(info, WANTED, Trust::Strict)
+            .unwrap()
+            .map(|(rank, _)| rank)
     }
 
-    fn lenient(info: &Info) -> Option<Result<Rank, Unusable>> {
-        judge(info, WANTED, Trust::Lenient)
+    fn lenient(info: &Info) -> Result<(Rank, Vec<Unusable>), Unusable> {
+        judge(info, WANTED, Trust::Lenient).unwrap()
     }
 
     #[test]
     fn a_received_copy_of_the_state_is_best() {
-        assert_eq!(strict(&copy()), Some(Ok(Rank::Received)));
-        assert_eq!(strict(&original()), Some(Ok(Rank::Original)));
-        assert!(Rank::Received < Rank::Original);
-        assert!(Rank::Original < Rank::ReceivedInDoubt);
+        let (copied, made) = (strict(&copy()).unwrap(), strict(&original()).unwrap());
+        assert!(copied < made);
+        let changed = Info {
+            ctransid: 42,
+            ..copy()
+        };
+        let (changed, _) = lenient(&changed).unwrap();
+        assert!(made < changed);
+        let older = Info {
+            stransid: 99,
+            ..copy()
+        };
+        assert!(changed < lenient(&older).unwrap().0);
     }
 
     #[test]
@@ -268,11 +395,11 @@ mod tests {
             received_uuid: Uuid::from_u128(8),
             ..copy()
         };
-        assert_eq!(lenient(&other), None);
+        assert!(judge(&other, WANTED, Trust::Lenient).is_none());
     }
 
     #[test]
-    fn another_state_is_never_taken() {
+    fn another_number_is_taken_only_if_asked_for() {
         let older = Info {
             stransid: 99,
             ..copy()
@@ -281,15 +408,32 @@ mod tests {
             found: 99,
             wanted: 100,
         };
-        assert_eq!(lenient(&older), Some(Err(why)));
+        assert_eq!(strict(&older), Err(why));
+        assert_eq!(lenient(&older).unwrap().1, [why]);
         let changed_original = Info {
             ctransid: 60,
             ..original()
         };
-        assert!(matches!(
-            lenient(&changed_original),
-            Some(Err(Unusable::OtherState { .. }))
-        ));
+        let why = Unusable::OtherState {
+            found: 60,
+            wanted: 100,
+        };
+        assert_eq!(strict(&changed_original), Err(why));
+        let doubts = lenient(&changed_original).unwrap().1;
+        assert!(
+            matches!(doubts[..], [other, Unusable::Changed { .. }] if other == why),
+            "{doubts:?}"
+        );
+    }
+
+    #[test]
+    fn an_untouched_original_is_taken_under_any_number() {
+        let original = Info {
+            ctransid: 30,
+            ..original()
+        };
+        assert!(strict(&original).is_ok());
+        assert_eq!(lenient(&original).unwrap().1, []);
     }
 
     #[test]
@@ -298,7 +442,7 @@ mod tests {
             read_only: false,
             ..copy()
         };
-        assert_eq!(lenient(&writable), Some(Err(Unusable::Writable)));
+        assert_eq!(lenient(&writable), Err(Unusable::Writable));
     }
 
     #[test]
@@ -307,11 +451,11 @@ mod tests {
             ctransid: 42,
             ..copy()
         };
-        assert_eq!(lenient(&doubtful), Some(Ok(Rank::ReceivedInDoubt)));
         let why = Unusable::Changed {
             ctransid: 42,
             otransid: 41,
         };
-        assert_eq!(strict(&doubtful), Some(Err(why)));
+        assert_eq!(lenient(&doubtful).unwrap().1, [why]);
+        assert_eq!(strict(&doubtful), Err(why));
     }
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::applier::{Identity, Policies};
 use crate::clone::CloneSources;
 use crate::commit::{self, CommitError, Committed, Taken};
+use crate::elsewhere::Scope;
 use crate::parent::{self, FindError, Parent, Trust, Unusable};
 use crate::paths::{self, PathError};
 use crate::session::{Announced, Host, Session, SessionError, Subvolumes};
@@ -28,10 +29,12 @@ const CHUNK: usize = 1024 * 1024;
 const PREFIX: &str = "receive-";
 
 /// How to receive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// Whether parents and clone sources that may have changed are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// Whether parents and clone sources that may be in another state are taken.
     pub trust: Trust,
+    /// Where parents and clone sources are taken from besides the target directory.
+    pub scope: Scope<'a>,
     /// How commands are carried out.
     pub policies: Policies,
 }
@@ -41,9 +44,9 @@ pub struct Options {
 pub enum Event {
     /// A subvolume is received from here on.
     Begun(Announced),
-    /// A parent or clone source is used although it may have changed since it was made.
+    /// A parent or clone source is used although it may be in another state.
     Doubtful {
-        /// Its name.
+        /// Its name, or its path if it does not lie directly in the target directory.
         name: OsString,
         /// What speaks against it.
         why: Unusable,
@@ -112,8 +115,8 @@ pub enum HostError {
 
 /// Receives all subvolumes of a stream into the directory `dir`, each under its own name.
 ///
-/// Parents and clone sources are looked for among the read-only subvolumes directly in `dir`.
-/// A failure leaves nothing behind but the copies that were complete before it; `tell` has
+/// Parents and clone sources are looked for among the read-only subvolumes directly in `dir`, and
+/// where the options say. A failure leaves nothing behind but the copies that were complete before it; `tell` has
 /// got to know of those. What an earlier run has left that was killed is cleaned up.
 ///
 /// # Errors
@@ -121,7 +124,7 @@ pub enum HostError {
 pub fn receive(
     mut input: impl Read,
     dir: impl AsFd,
-    options: Options,
+    options: Options<'_>,
     tell: impl FnMut(Event),
 ) -> Result<(), ReceiveError> {
     check_target(&dir)?;
@@ -133,7 +136,8 @@ pub fn receive(
             .try_clone_to_owned()
             .map_err(ReceiveError::Target)?,
         area: &area,
-        trust: options.trust,
+        options,
+        doubted: Vec::new(),
         tell,
         staged: None,
     };
@@ -183,7 +187,9 @@ fn pump<F: FnMut(Event)>(
 struct Receiver<'a, F> {
     dir: OwnedFd,
     area: &'a Area,
-    trust: Trust,
+    options: Options<'a>,
+    /// Parents and clone sources of which the user was told what speaks against them.
+    doubted: Vec<Identity>,
     tell: F,
     /// The subvolume that is being made.
     staged: Option<Staged>,
@@ -191,12 +197,17 @@ struct Receiver<'a, F> {
 
 impl<F: FnMut(Event)> Receiver<'_, F> {
     fn find(&mut self, wanted: Identity) -> Result<Parent, FindError> {
-        let parent = parent::find(&self.dir, wanted, self.trust)?;
-        if let Some(why) = parent.doubt() {
-            (self.tell)(Event::Doubtful {
-                name: parent.name.clone(),
-                why,
-            });
+        let Options { trust, scope, .. } = self.options;
+        let parent = parent::find_within(&self.dir, scope, wanted, trust)?;
+        // The same one can be a parent, and be opened to clone from again and again.
+        if !self.doubted.contains(&wanted) && !parent.doubts.is_empty() {
+            self.doubted.push(wanted);
+            for why in &parent.doubts {
+                (self.tell)(Event::Doubtful {
+                    name: parent.name.clone(),
+                    why: *why,
+                });
+            }
         }
         Ok(parent)
     }

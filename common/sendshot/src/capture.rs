@@ -14,7 +14,9 @@ use sendshot_sys::filesystem;
 use sendshot_sys::search::{self, Item, Key, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
-use crate::entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, Xattr};
+use crate::entry::{
+    Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, WireNumber, Xattr,
+};
 use crate::extent_items::ExtentItems;
 use crate::file::{Counts, Writer};
 use crate::frozen::Frozen;
@@ -36,6 +38,9 @@ pub enum Error {
     /// It cannot be read, or the sendshot not be written.
     #[error("capture the snapshot's metadata")]
     Io(#[from] io::Error),
+    /// It does not exist any more.
+    #[error("the snapshot was deleted while it was being sent")]
+    Deleted,
     /// The items of a file do not cover its size, on a file system on which they must.
     #[error(
         "{} has no data from byte {offset} on, and is {size} bytes long: not all of the file is in the \
@@ -52,17 +57,32 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The error itself, or that the snapshot is deleted: then whatever the kernel says follows from
+    /// that.
+    pub(crate) fn or_deleted(self, snapshot: impl AsFd) -> Self {
+        match subvolume::is_deleted(snapshot) {
+            Ok(true) => Self::Deleted,
+            Ok(false) | Err(_) => self,
+        }
+    }
+}
+
 /// Describes a read-only snapshot as the head of its sendshot.
 ///
 /// # Errors
 /// The kernel's.
-pub fn head(snapshot: impl AsFd, info: &Info) -> io::Result<Head> {
+pub fn head(snapshot: impl AsFd, info: &Info, number: WireNumber) -> io::Result<Head> {
     Ok(Head {
         wire_uuid: info.wire_uuid(),
-        ctransid: info.ctransid,
+        wire_ctransid: match number {
+            WireNumber::Local => info.ctransid,
+            WireNumber::Origin => info.wire_ctransid(),
+        },
         fsid: filesystem::fsid(&snapshot)?,
         uuid: info.uuid,
         parent_uuid: info.parent_uuid,
+        ctransid: info.ctransid,
         otransid: info.otransid,
         generation: info.generation,
         taken_at: info.otime,
@@ -75,9 +95,21 @@ pub fn head(snapshot: impl AsFd, info: &Info) -> io::Result<Head> {
 ///
 /// # Errors
 /// See [`Error`]; the kernel's, the writer's, and `InvalidData` for items that make no sense.
-pub fn capture<W: Write>(snapshot: Frozen<'_>, out: W) -> Result<(W, Head, Counts), Error> {
+pub fn capture<W: Write>(
+    snapshot: Frozen<'_>,
+    number: WireNumber,
+    out: W,
+) -> Result<(W, Head, Counts), Error> {
+    capture_existing(snapshot, number, out).map_err(|e| e.or_deleted(snapshot))
+}
+
+fn capture_existing<W: Write>(
+    snapshot: Frozen<'_>,
+    number: WireNumber,
+    out: W,
+) -> Result<(W, Head, Counts), Error> {
     let info = subvolume::info(snapshot)?;
-    let head = head(snapshot, &info)?;
+    let head = head(snapshot, &info, number)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     scan.inodes(&mut Search::new(), ROOT, LAST_INODE)?;
     let (out, counts) = scan.finish()?;

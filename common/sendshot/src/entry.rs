@@ -44,14 +44,17 @@ pub const SOCKET: u32 = 0o140_000;
 pub struct Head {
     /// *Wire identity*: the UUID under which a receiver knows it.
     pub wire_uuid: Uuid,
-    /// *Wire identity*: the ctransid that its stream carries.
-    pub ctransid: u64,
+    /// *Wire identity*: the transaction number that its stream carries, and under which a
+    /// receiver knows it. See [`WireNumber`].
+    pub wire_ctransid: u64,
     /// *Local lineage*: the file system.
     pub fsid: Uuid,
     /// *Local lineage*: the snapshot's own UUID.
     pub uuid: Uuid,
     /// *Local lineage*: the subvolume it was taken of.
     pub parent_uuid: Uuid,
+    /// *Local lineage*: the transaction of the last change of its content.
+    pub ctransid: u64,
     /// *Local lineage*: the transaction in which it was taken.
     pub otransid: u64,
     /// Generation of the file system when it was captured.
@@ -66,6 +69,18 @@ impl Head {
     pub fn is_pristine(&self) -> bool {
         self.ctransid <= self.otransid
     }
+}
+
+/// Which transaction number a stream announces for a snapshot that was received and never
+/// changed since. For every other snapshot both are the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireNumber {
+    /// The number on this file system, which the kernel's send announces. Receivers that hold
+    /// streams of the kernel's send know their copies by it.
+    Local,
+    /// The number that the snapshot's origin announced, so that every host of a chain knows the
+    /// state under one identity.
+    Origin,
 }
 
 /// A time as inodes have it.

@@ -10,6 +10,7 @@ use crate::entry::{ExtentKind, Time};
 fn head() -> Head {
     Head {
         wire_uuid: Uuid::from_u128(1),
+        wire_ctransid: 5,
         ctransid: 5,
         fsid: Uuid::from_u128(2),
         uuid: Uuid::from_u128(3),
@@ -69,8 +70,20 @@ fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![inode, name, xattr, bytes().prop_map(Entry::Target), extent]
 }
 
+/// The head of a snapshot that is announced by its origin's number.
+fn origins_head() -> Head {
+    Head {
+        wire_ctransid: 900,
+        ..head()
+    }
+}
+
 fn written(entries: &[Entry]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), &head()).unwrap();
+    written_with(&head(), entries)
+}
+
+fn written_with(head: &Head, entries: &[Entry]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), head).unwrap();
     for entry in entries {
         writer.entry(entry).unwrap();
     }
@@ -156,6 +169,26 @@ proptest! {
     }
 
     #[test]
+    fn the_origins_number_is_read_beside_the_local_one(entries in prop::collection::vec(entry(), 0..20)) {
+        let sendshot = opened(&written_with(&origins_head(), &entries)).unwrap();
+        prop_assert_eq!(sendshot.head(), &origins_head());
+        prop_assert!(sendshot.head().is_pristine());
+        let mut reader = sendshot.reader().unwrap();
+        let mut read = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            read.push(entry);
+        }
+        prop_assert_eq!(read, entries);
+    }
+
+    #[test]
+    fn a_changed_byte_of_a_long_head_is_found(at in 0..MAX_HEAD_LEN, by in 1u8..) {
+        let mut bytes = written_with(&origins_head(), &[]);
+        bytes[at] ^= by;
+        prop_assert!(opened(&bytes).is_err(), "byte {}", at);
+    }
+
+    #[test]
     fn a_changed_byte_is_found(entries in prop::collection::vec(entry(), 1..50), at: prop::sample::Index, by in 1u8..) {
         let mut bytes = written(&entries);
         let at = at.index(bytes.len());
@@ -210,7 +243,7 @@ fn refusals_name_the_file_and_the_remedy() {
     let too_new = opened(&bytes).unwrap_err();
     assert_eq!(
         too_new.to_string(),
-        "a.sendshot: has layout version 99, this program reads 2; upgrade Sendshot"
+        "a.sendshot: has layout version 99, this program reads up to 3; upgrade Sendshot"
     );
     bytes[8] = 1;
     let too_old = opened(&bytes).unwrap_err();
@@ -230,4 +263,18 @@ fn refusals_name_the_file_and_the_remedy() {
             .starts_with("a.sendshot: is damaged at byte "),
         "{damaged}"
     );
+}
+
+#[test]
+fn a_file_with_one_number_is_as_earlier_programs_write_it() {
+    let bytes = written(&[]);
+    assert_eq!(bytes[8..12], 2u32.to_le_bytes());
+    assert_eq!(bytes.len(), HEAD_LEN + 4 + 16 + CHECK_LEN);
+    // The four numbers, the first of which is the one on the wire.
+    assert_eq!(bytes[76..84], 5u64.to_le_bytes());
+    let longer = written_with(&origins_head(), &[]);
+    assert_eq!(longer[8..12], 3u32.to_le_bytes());
+    assert_eq!(longer.len(), bytes.len() + 8);
+    assert_eq!(longer[76..84], 900u64.to_le_bytes());
+    assert_eq!(longer[108..116], 5u64.to_le_bytes());
 }

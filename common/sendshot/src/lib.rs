@@ -34,7 +34,7 @@ mod writer;
 
 pub use capture::capture;
 pub use diff::diff;
-pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, Xattr};
+pub use entry::{Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, WireNumber, Xattr};
 pub use file::{Reader, Sendshot, Writer};
 pub use frozen::Frozen;
 pub use recapture::recapture;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
 use crate::entry::{Entry, Extent, Head, ROOT};
 use crate::file::{
-    BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, TAIL, VERSION, check,
-    decode_head, u32_at, u64_at,
+    BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, MAX_HEAD_LEN, TAIL,
+    VERSION, check, decode_head, head_len, u32_at, u64_at,
 };
 use crate::writer::Writer;
 
@@ -22,6 +22,7 @@ pub struct Reader<R> {
     input: BufReader<R>,
     path: PathBuf,
     head: Head,
+    head_len: usize,
     offset: u64,
     packed: Vec<u8>,
     block: Arc<Vec<u8>>,
@@ -45,29 +46,33 @@ impl<R: Read + Seek> Reader<R> {
         };
         input.rewind().map_err(io)?;
         let mut input = BufReader::with_capacity(BLOCK, input);
-        let mut bytes = [0; HEAD_LEN];
+        let mut bytes = [0; MAX_HEAD_LEN];
         let foreign = || Error::Foreign {
             path: path.to_owned(),
         };
-        input.read_exact(&mut bytes).map_err(|_| foreign())?;
+        let shortest = &mut bytes[..HEAD_LEN];
+        input.read_exact(shortest).map_err(|_| foreign())?;
         if &bytes[..8] != MAGIC {
             return Err(foreign());
         }
         let (path, version) = (path.to_owned(), u32_at(&bytes, 8));
-        if version > VERSION {
-            return Err(Error::TooNew { path, version });
-        }
-        if version < VERSION {
-            return Err(Error::TooOld { path, version });
-        }
-        if check(&bytes[..HEAD_LEN - CHECK_LEN]) != bytes[HEAD_LEN - CHECK_LEN..] {
+        let Some(len) = head_len(version) else {
+            return Err(match version > VERSION {
+                true => Error::TooNew { path, version },
+                false => Error::TooOld { path, version },
+            });
+        };
+        let rest = input.read_exact(&mut bytes[HEAD_LEN..len]);
+        let (head, sum) = bytes[..len].split_at(len - CHECK_LEN);
+        if rest.is_err() || check(head) != *sum {
             return Err(Error::Damaged { path, offset: 0 });
         }
         Ok(Self {
             input,
             path,
-            head: decode_head(&bytes),
-            offset: HEAD_LEN as u64,
+            head: decode_head(head),
+            head_len: len,
+            offset: len as u64,
             packed: Vec::new(),
             block: Arc::default(),
             known: None,
@@ -104,10 +109,11 @@ impl<R: Read + Seek> Reader<R> {
             path: self.path.clone(),
             source,
         })?;
-        let mut head = [0; HEAD_LEN];
-        self.take(&mut head)?;
-        whole.update(&head);
-        self.offset = HEAD_LEN as u64;
+        let mut head = [0; MAX_HEAD_LEN];
+        let head = &mut head[..self.head_len];
+        self.take(head)?;
+        whole.update(head);
+        self.offset = self.head_len as u64;
         let mut decoded = 0;
         while let Some((frame, raw_len)) = self.frame()? {
             whole.update(&frame);

@@ -24,7 +24,7 @@ use sendshot_sys::search::{self, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume;
 
 use crate::capture::{self, LAST_INODE, Scan, capture, head};
-use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK};
+use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
 use crate::file::{self, Counts, Reader, Sendshot, Writer};
 use crate::frozen::Frozen;
 use crate::rule::Kinship;
@@ -62,12 +62,25 @@ impl From<io::Error> for Error {
 pub fn recapture<W: Write>(
     m: &Sendshot,
     snapshot: Frozen<'_>,
+    number: WireNumber,
+    out: W,
+) -> Result<(W, Head, Counts, Effort), Error> {
+    recapture_existing(m, snapshot, number, out).map_err(|e| match e {
+        Error::Capture(e) => e.or_deleted(snapshot).into(),
+        Error::Before(e) => e.into(),
+    })
+}
+
+fn recapture_existing<W: Write>(
+    m: &Sendshot,
+    snapshot: Frozen<'_>,
+    number: WireNumber,
     out: W,
 ) -> Result<(W, Head, Counts, Effort), Error> {
     let info = subvolume::info(snapshot)?;
-    let head = head(snapshot, &info)?;
+    let head = head(snapshot, &info, number)?;
     if Kinship::of(m.head(), &head) != Kinship::Lineage {
-        let (out, head, counts) = capture(snapshot, out)?;
+        let (out, head, counts) = capture(snapshot, number, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
     let changed = Changed::find(snapshot, m.head().otransid)?;

@@ -152,6 +152,7 @@ mod tests {
     fn head(otransid: u64) -> Head {
         Head {
             wire_uuid: Uuid::from_u128(1),
+            wire_ctransid: otransid,
             ctransid: otransid,
             fsid: Uuid::from_u128(2),
             uuid: Uuid::from_u128(3),

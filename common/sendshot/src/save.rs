@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_sys::durable;
 
 use crate::capture::{self, capture};
+use crate::entry::WireNumber;
 use crate::file::{self, Sendshot};
 use crate::frozen::Frozen;
 use crate::hashes;
@@ -45,14 +46,15 @@ impl From<io::Error> for Error {
 /// See [`Error`]; no file is left then.
 pub fn save(
     snapshot: Frozen<'_>,
+    number: WireNumber,
     before: Option<&Sendshot>,
     dir: impl AsFd,
     name: &OsStr,
 ) -> Result<(Sendshot, Effort), Error> {
-    match save_once(snapshot, before, &dir, name) {
+    match save_once(snapshot, number, before, &dir, name) {
         // What was taken over from the sendshot before does not fit the snapshot.
         Err(Error::Check(file::Error::Orphan { .. })) if before.is_some() => {
-            save_once(snapshot, None, &dir, name)
+            save_once(snapshot, number, None, &dir, name)
         }
         saved => saved,
     }
@@ -66,6 +68,7 @@ pub fn save(
 
 fn save_once(
     snapshot: Frozen<'_>,
+    number: WireNumber,
     before: Option<&Sendshot>,
     dir: impl AsFd,
     name: &OsStr,
@@ -76,11 +79,13 @@ fn save_once(
         let out = BufWriter::new(file);
         let (out, effort) = match before {
             Some(before) => {
-                let (out, _, _, effort) = recapture(before, snapshot, out)?;
+                let (out, _, _, effort) = recapture(before, snapshot, number, out)?;
                 (out, effort)
             }
             None => (
-                capture(snapshot, out).map_err(recapture::Error::from)?.0,
+                capture(snapshot, number, out)
+                    .map_err(recapture::Error::from)?
+                    .0,
                 Effort::Full,
             ),
         };
@@ -96,11 +101,12 @@ fn save_once(
 /// See [`Error`].
 pub fn save_to(
     snapshot: Frozen<'_>,
+    number: WireNumber,
     before: Option<&Sendshot>,
     path: &Path,
 ) -> Result<(Sendshot, Effort), Error> {
     let (dir, name) = place(path)?;
-    save(snapshot, before, dir, name)
+    save(snapshot, number, before, dir, name)
 }
 
 /// The directory of a file, opened, and its name there.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use sendshot_stream::{Command, EncodeError, Encoder, MAX_DATA_V1, MAX_DATA_V2};
 use sendshot_sys::encoded::{self, Encoding};
+use sendshot_sys::subvolume;
 
 use crate::diff::{self, Sink, Step, Version, diff};
 use crate::entry::Extent;
@@ -32,6 +33,9 @@ pub enum Error {
     /// Data cannot be read.
     #[error(transparent)]
     Read(#[from] snapshot::Error),
+    /// The snapshot does not exist any more.
+    #[error("the snapshot was deleted while it was being sent")]
+    Deleted,
     /// The stream cannot be written.
     #[error("write the stream")]
     Write(#[source] io::Error),
@@ -104,6 +108,21 @@ pub fn stream<F: AsFd>(
 /// # Errors
 /// See [`Error`]; [`Error::Diverged`] before anything is handed out.
 pub fn stream_from<F: AsFd>(
+    source: &Source<'_, F>,
+    from: Option<Place>,
+    hashes: Option<&mut HashWriter>,
+    out: impl FnMut(Part) -> io::Result<()>,
+) -> Result<(), Error> {
+    stream_existing(source, from, hashes, out).map_err(|error| match error {
+        // A file that is not there any more: perhaps nothing of the snapshot is.
+        Error::Read(_) if subvolume::is_deleted(&source.snapshot).is_ok_and(|is| is) => {
+            Error::Deleted
+        }
+        _ => error,
+    })
+}
+
+fn stream_existing<F: AsFd>(
     source: &Source<'_, F>,
     from: Option<Place>,
     hashes: Option<&mut HashWriter>,

@@ -325,6 +325,7 @@ fn remove(tree: &mut Tree, ino: u64) {
 fn head(number: u128, of: u128, otransid: u64) -> Head {
     Head {
         wire_uuid: Uuid::from_u128(number),
+        wire_ctransid: otransid,
         ctransid: otransid,
         fsid: Uuid::from_u128(1),
         uuid: Uuid::from_u128(number),

@@ -10,6 +10,7 @@ pub mod crash;
 pub mod durable;
 pub mod encoded;
 pub mod filesystem;
+pub mod mounts;
 mod raw;
 pub mod search;
 pub mod send;

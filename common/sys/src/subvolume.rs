@@ -74,6 +74,17 @@ impl Info {
         }
     }
 
+    /// The transaction number that belongs to [`wire_uuid`](Self::wire_uuid): that of the host
+    /// which the snapshot came from, if it was received and never changed since, so that a chain
+    /// of hosts hands on one identity. Otherwise its own, as the kernel's send always has it.
+    pub fn wire_ctransid(&self) -> u64 {
+        if !self.received_uuid.is_nil() && self.is_pristine() {
+            self.stransid
+        } else {
+            self.ctransid
+        }
+    }
+
     /// Whether it is read-only and was never changed since it was created: not written to
     /// while it was writable, not deduplicated.
     pub fn is_pristine(&self) -> bool {
@@ -113,6 +124,20 @@ pub fn info(fd: impl AsFd) -> io::Result<Info> {
         otime: args.u64(392) as i64,
         rtime: args.u64(424) as i64,
     })
+}
+
+/// Whether the subvolume that contains `fd` is deleted. Its files that are open, and those whose
+/// directories are still cached, can be read as long as one of them is held; everything else fails
+/// with `ENOENT`, as if only the files were missing, and a send with `EPERM`.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_deleted(fd: impl AsFd) -> io::Result<bool> {
+    match info(fd) {
+        Ok(info) => Ok(info.parent_id == 0 && info.id != TOP_LEVEL),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 /// Creates an empty subvolume `name` in `dir`.

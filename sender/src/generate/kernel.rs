@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use nix::sys::signal::SigSet;
 use sendshot_proto::transfer::{Mark, SEGMENT};
-use sendshot_sys::send;
+use sendshot_sys::{send, subvolume};
 
 use super::{Cutter, Error, Generator, start};
 
@@ -22,6 +22,8 @@ pub struct Source {
     pub snapshot: OwnedFd,
     /// Subvolume id of the parent.
     pub parent: Option<u64>,
+    /// Subvolume ids, besides the parent's, that data can be shared with.
+    pub clone_sources: Vec<u64>,
     /// Stream version, 1 or 2.
     pub stream_version: u32,
 }
@@ -36,7 +38,7 @@ pub fn kernel(source: Source) -> Result<Generator, Error> {
 }
 
 /// Thread of a running send; joining it tells whether the stream is complete.
-pub type Sending = std::thread::JoinHandle<io::Result<()>>;
+pub type Sending = std::thread::JoinHandle<Result<(), Error>>;
 
 /// Starts the send ioctl; its stream comes out of the returned pipe. Only when the pipe has
 /// ended *and* [`finish`] says so is the stream complete.
@@ -58,24 +60,37 @@ pub fn kernel_pipe(source: Source) -> Result<(File, Sending), Error> {
 /// The result of a send whose pipe has ended.
 ///
 /// # Errors
-/// [`Error::Send`] or [`Error::Died`].
+/// [`Error::Send`], [`Error::Deleted`] or [`Error::Died`].
 pub fn finish(sending: Sending) -> Result<(), Error> {
-    sending
-        .join()
-        .map_err(|_| Error::Died)?
-        .map_err(Error::Send)
+    sending.join().map_err(|_| Error::Died)?
 }
 
 /// With a signal the kernel would start the stream over in its middle and report success, so
 /// this thread takes none.
-fn run_ioctl(source: &Source, writer: &OwnedFd) -> io::Result<()> {
-    SigSet::all().thread_block()?;
+fn run_ioctl(source: &Source, writer: &OwnedFd) -> Result<(), Error> {
+    let blocked = SigSet::all().thread_block();
+    blocked.map_err(|e| Error::Start(e.into()))?;
     let request = send::Request {
         parent: source.parent,
-        clone_sources: source.parent.into_iter().collect(),
+        clone_sources: clone_sources(source),
         version: source.stream_version,
     };
-    send::send(&source.snapshot, writer, &request)
+    send::send(&source.snapshot, writer, &request).map_err(|e| {
+        // While it runs the kernel lets no one delete the snapshot, but before.
+        match subvolume::is_deleted(&source.snapshot) {
+            Ok(true) => Error::Deleted,
+            Ok(false) | Err(_) => Error::Send(e),
+        }
+    })
+}
+
+/// The kernel does not clone from the parent unless it is named here, too.
+fn clone_sources(source: &Source) -> Vec<u64> {
+    let mut ids = source.clone_sources.clone();
+    ids.extend(source.parent);
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 fn cut(mut reader: File, sending: Sending, cutter: &mut Cutter) -> Result<(), Error> {

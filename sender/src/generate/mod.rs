@@ -44,6 +44,9 @@ pub enum Error {
     /// The send ioctl failed.
     #[error("the kernel's send of the snapshot failed")]
     Send(#[source] io::Error),
+    /// The snapshot does not exist any more.
+    #[error("the snapshot was deleted while it was being sent")]
+    Deleted,
     /// The pipe failed.
     #[error("read the kernel's send stream")]
     Read(#[source] io::Error),

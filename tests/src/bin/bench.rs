@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sendshot_engine::{Frozen, Sendshot};
+use sendshot_engine::{Frozen, Sendshot, WireNumber};
 use sendshot_tests::binaries;
 use sendshot_tests::loopfs::{LoopFs, run};
 use sendshot_tests::streams;
@@ -66,7 +66,11 @@ fn bench() -> Result<bool> {
     let sendshot = dir.path().join("before.sendshot");
     let capture = || -> Result<()> {
         let file = File::create(&sendshot)?;
-        let (file, ..) = sendshot_engine::capture(Frozen::snapshot(&File::open(&before)?), file)?;
+        let (file, ..) = sendshot_engine::capture(
+            Frozen::snapshot(&File::open(&before)?),
+            WireNumber::Local,
+            file,
+        )?;
         Ok(file.sync_all()?)
     };
     let next = dir.path().join("after.sendshot");

@@ -71,6 +71,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for count in [1_u64, 2, 5] {
         let file = written(count);
         seeds.push([&[1][..], &file].concat());
+        seeds.push([&[1][..], &written_as(count, 77)].concat());
         let built = decoded(&file);
         let pair = [&built[..], &decoded(&written(count + 1))].concat();
         let len = u16::try_from(built.len()).unwrap().to_le_bytes();
@@ -83,8 +84,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 /// A sendshot as the project writes it.
 fn written(count: u64) -> Vec<u8> {
+    written_as(count, 7)
+}
+
+/// The same, announced by another transaction number if it is not 7: layout version 3.
+fn written_as(count: u64, wire_ctransid: u64) -> Vec<u8> {
     let head = Head {
         wire_uuid: Uuid::from_u128(1),
+        wire_ctransid,
         ctransid: 7,
         fsid: Uuid::from_u128(2),
         uuid: Uuid::from_u128(u128::from(count)),

@@ -134,6 +134,7 @@ fn told(inventory: &Inventory) -> inventory::Inventory {
 fn head(push: Push) -> Head {
     Head {
         wire_uuid: uuid(push),
+        wire_ctransid: transid(push),
         ctransid: transid(push),
         fsid: FILESYSTEM,
         uuid: uuid(push),

@@ -176,14 +176,14 @@ fn begin<'a>(m: Option<&Head>, n: &Head, path: &'a [u8]) -> Command<'a> {
         None => Command::Subvol {
             path,
             uuid: n.wire_uuid,
-            ctransid: n.ctransid,
+            ctransid: n.wire_ctransid,
         },
         Some(m) => Command::Snapshot {
             path,
             uuid: n.wire_uuid,
-            ctransid: n.ctransid,
+            ctransid: n.wire_ctransid,
             clone_uuid: m.wire_uuid,
-            clone_ctransid: m.ctransid,
+            clone_ctransid: m.wire_ctransid,
         },
     }
 }

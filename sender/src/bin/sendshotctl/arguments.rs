@@ -230,20 +230,10 @@ pub enum PeerCommand {
 /// What to do with streams.
 #[derive(Debug, Subcommand)]
 pub enum StreamCommand {
-    /// Write the send stream of a read-only snapshot, like `btrfs send`
+    /// Write the send streams of read-only snapshots, like `btrfs send`
     Send(StreamSendArguments),
-    /// Apply a stream in a directory, like `btrfs receive`
-    Receive {
-        /// Read the stream from a file
-        #[arg(short = 'f', value_name = "IN")]
-        input: Option<PathBuf>,
-        /// Refuse a parent that changed since it was received, even if only by its own finish
-        #[arg(long)]
-        strict: bool,
-        /// Where the subvolumes go; parents are looked for here
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
-    },
+    /// Apply streams in a directory, like `btrfs receive`
+    Receive(StreamReceiveArguments),
     /// Show the commands of a stream, one a line
     Dump {
         /// Read the stream from a file
@@ -252,19 +242,47 @@ pub enum StreamCommand {
     },
 }
 
+/// Arguments of `stream receive`.
+#[derive(Debug, Args)]
+pub struct StreamReceiveArguments {
+    /// Read the stream from a file
+    #[arg(short = 'f', value_name = "IN")]
+    pub input: Option<PathBuf>,
+    /// Refuse a parent that changed since it was received, even if only by its own finish, or that
+    /// has another transaction number than the stream names
+    #[arg(long)]
+    pub strict: bool,
+    /// Take parents and clone sources also from any depth beneath this directory of the same file
+    /// system; can be given several times
+    #[arg(long, value_name = "DIR")]
+    pub parents: Vec<PathBuf>,
+    /// Take parents and clone sources from anywhere on the file system
+    #[arg(long)]
+    pub parents_anywhere: bool,
+    /// Where the subvolumes go; parents are taken from directly here
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
 /// Arguments of `stream send`.
 #[derive(Debug, Args)]
 pub struct StreamSendArguments {
     /// Send only what changed since this read-only snapshot (kernel engine)
     #[arg(long, short, value_name = "SNAPSHOT", conflicts_with_all = ["sendshot", "save_sendshot"])]
     pub parent: Option<PathBuf>,
+    /// Share data with this read-only snapshot, which the receiver has; can be given several times.
+    /// Without --parent the best of them is the parent (kernel engine)
+    #[arg(long = "clone-source", short = 'c', value_name = "SNAPSHOT")]
+    pub clone_sources: Vec<PathBuf>,
     /// Send only what changed since the snapshot that this sendshot was saved of
     #[arg(long, value_name = "FILE")]
     pub sendshot: Option<PathBuf>,
-    /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then go
-    #[arg(long, value_name = "FILE")]
+    /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then go.
+    /// In a directory, as which several snapshots need one, it is named NAME.sendshot
+    #[arg(long, value_name = "FILE|DIR")]
     pub save_sendshot: Option<PathBuf>,
-    /// What makes the stream [default: kernel if a parent is named, else sendshot]
+    /// What makes the stream [default: kernel if a snapshot is named as parent or clone source, else
+    /// sendshot]
     #[arg(long, value_enum)]
     pub engine: Option<Engine>,
     /// Stream version [default: the newest this kernel makes]
@@ -273,7 +291,8 @@ pub struct StreamSendArguments {
     /// Write the stream to a file
     #[arg(short = 'f', value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// The snapshot
-    #[arg(value_name = "SNAPSHOT")]
-    pub snapshot: PathBuf,
+    /// The snapshots; several are written one after the other. With the sendshot engine each builds
+    /// on the one before it, with clone sources each can share data with those before it
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub snapshots: Vec<PathBuf>,
 }

@@ -64,6 +64,13 @@ impl Output {
         }
     }
 
+    /// Prints a note to standard output, where a stock tool prints the same one.
+    pub fn stdout_note(self, text: &str) {
+        if !self.quiet && !self.json {
+            self.line(text);
+        }
+    }
+
     /// Prints an error; with `--json` as an object too.
     pub fn problem(self, problem: &Problem) {
         if self.json {

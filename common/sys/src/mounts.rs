@@ -1,0 +1,92 @@
+//! The mount table: by which path a user sees a subvolume.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use uuid::Uuid;
+
+use crate::{filesystem, subvolume};
+
+/// A path that leads this process to subvolume `id` of the file system `fsid`, which lies at
+/// `from_top` from the top level; `None` if no mount shows it.
+///
+/// # Errors
+/// The kernel's, for reading the mount table.
+pub fn visible_path(fsid: Uuid, id: u64, from_top: &Path) -> io::Result<Option<PathBuf>> {
+    // Not as text: mount points are any bytes.
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let from_top = Path::new("/").join(from_top);
+    let paths = table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let (root, mount_point) = btrfs_mount(line)?;
+        let below = from_top.strip_prefix(root).ok()?;
+        Some(mount_point.components().chain(below.components()).collect())
+    });
+    // Another mount can lie over it, and several file systems have the same paths.
+    Ok(paths.into_iter().find(|path| leads_to(path, fsid, id)))
+}
+
+fn leads_to(path: &PathBuf, fsid: Uuid, id: u64) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(root) = rustix::fs::open(path, flags, Mode::empty()) else {
+        return false;
+    };
+    filesystem::is_btrfs(&root).is_ok_and(|is_btrfs| is_btrfs)
+        && filesystem::fsid(&root).is_ok_and(|found| found == fsid)
+        && subvolume::is_subvolume(&root).is_ok_and(|is_root| is_root)
+        && subvolume::info(&root).is_ok_and(|info| info.id == id)
+}
+
+/// The root and the mount point of a line of `mountinfo`, if it is that of a btrfs.
+fn btrfs_mount(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = unescaped(fields.nth(3)?);
+    let mount_point = unescaped(fields.next()?);
+    // Any number of optional fields, a dash, and the type.
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    (kind == b"btrfs").then_some((root, mount_point))
+}
+
+/// Blanks, tabs, line ends and backslashes stand there as three octal digits.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, behind @ ..] = rest {
+        let digits = match behind {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if *first == b'\\' => {
+                Some([a, b, c])
+            }
+            _ => None,
+        };
+        let byte = digits.map(|digits| {
+            digits
+                .into_iter()
+                .fold(0, |byte, digit| byte * 8 + (digit - b'0'))
+        });
+        out.push(byte.unwrap_or(*first));
+        rest = &behind[if byte.is_some() { 3 } else { 0 }..];
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_btrfs_are_read() {
+        let line =
+            b"44 27 0:40 /@/a\\040b /mnt/\xff\\134c ro,relatime shared:7 - btrfs /dev/loop1 ro";
+        let (root, mount_point) = btrfs_mount(line).unwrap();
+        assert_eq!(root, Path::new("/@/a b"));
+        assert_eq!(
+            mount_point.into_os_string().into_vec(),
+            b"/mnt/\xff\\c".to_vec()
+        );
+        let other = b"45 27 0:39 / /proc rw - proc proc rw";
+        assert_eq!(btrfs_mount(other), None);
+        assert_eq!(btrfs_mount(b""), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! `sendshotctl stream send`.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_engine::diff::Version;
+use sendshot_engine::{Frozen, Sendshot, WireNumber, hashes, save, verify};
+use sendshot_sender::engine::Engine;
+use sendshot_sender::generate::{self, Source};
+use sendshot_sender::problem::{Kind, Problem};
+use sendshot_sys::subvolume::Info;
+use sendshot_sys::{filesystem, subvolume};
+
+use super::clone_sources::best_parent;
+use super::sink::Sink;
+use super::usage;
+use crate::arguments::StreamSendArguments;
+use crate::outcome::Outcome;
+use crate::output::Output;
+
+/// A stream says which snapshot it is by the number that the snapshot's origin gave it.
+const NUMBER: WireNumber = WireNumber::Origin;
+
+/// A read-only subvolume that the user has named.
+struct Snapshot {
+    path: PathBuf,
+    /// What streams call it.
+    name: OsString,
+    root: OwnedFd,
+    info: Info,
+}
+
+impl Snapshot {
+    fn open(path: &Path) -> Result<Self, Problem> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|e| usage(format!("open {}: {}", path.display(), io::Error::from(e))))?;
+        if !filesystem::is_btrfs(&root)? {
+            return Err(usage(format!("{} is not on btrfs", path.display())));
+        }
+        if !subvolume::is_subvolume(&root)? {
+            return Err(usage(format!("{} is not a subvolume", path.display())));
+        }
+        let info = subvolume::info(&root)?;
+        if !info.read_only {
+            return Err(usage(format!("{} is writable", path.display()))
+                .remedy("only read-only snapshots can be sent: `btrfs subvolume snapshot -r`"));
+        }
+        let name = path.canonicalize()?;
+        Ok(Self {
+            path: path.to_owned(),
+            name: name.file_name().unwrap_or_default().to_owned(),
+            root,
+            info,
+        })
+    }
+}
+
+/// Writes the streams of snapshots, one after the other.
+pub fn run(arguments: &StreamSendArguments, output: &Output) -> Outcome {
+    let paths = arguments.snapshots.iter();
+    let snapshots: Vec<Snapshot> = paths
+        .map(|path| Snapshot::open(path))
+        .collect::<Result<_, _>>()?;
+    let newest = filesystem::send_stream_version();
+    let stream_version = arguments.proto.unwrap_or(newest);
+    if stream_version > newest {
+        return Err(usage(format!(
+            "this kernel makes streams of version {newest} at most"
+        )));
+    }
+    match engine(arguments)? {
+        Engine::Kernel => {
+            let plans = kernel_plans(arguments, &snapshots, output)?;
+            let send = |snapshot: Snapshot, plan: KernelPlan, sink: &Sink| {
+                let source = Source {
+                    snapshot: snapshot.root,
+                    parent: plan.parent,
+                    clone_sources: plan.clone_sources,
+                    stream_version,
+                };
+                pump(source, sink)
+            };
+            send_all(arguments, snapshots, plans, output, send)?;
+        }
+        Engine::Sendshot => {
+            let files = sendshot_files(&snapshots, arguments.save_sendshot.as_deref())?;
+            let mut before = parent_sendshot(arguments)?;
+            let send = |snapshot: Snapshot, file: Option<PathBuf>, sink: &Sink| {
+                let sent = send_by_sendshot(
+                    &snapshot,
+                    before.as_ref(),
+                    file.as_deref(),
+                    stream_version,
+                    sink,
+                    output,
+                )?;
+                before = Some(sent);
+                Ok(())
+            };
+            send_all(arguments, snapshots, files, output, send)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends each snapshot by its plan. What was asked for wrongly is known before: a file that is
+/// there is overwritten from here on.
+fn send_all<P>(
+    arguments: &StreamSendArguments,
+    snapshots: Vec<Snapshot>,
+    plans: Vec<P>,
+    output: &Output,
+    mut send: impl FnMut(Snapshot, P, &Sink) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let sink = Sink::open(arguments.output.as_deref())?;
+    for (snapshot, plan) in snapshots.into_iter().zip(plans) {
+        let path = snapshot.path.clone();
+        // `btrfs send` prints "At subvol" to standard error, too.
+        output.note(&format!("sending {}", path.display()));
+        if let Err(problem) = send(snapshot, plan, &sink) {
+            sink.discard();
+            let message = format!("send {}: {}", path.display(), problem.message);
+            return Err(Problem { message, ..problem });
+        }
+    }
+    Ok(())
+}
+
+fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
+    let names_sendshots = arguments.sendshot.is_some() || arguments.save_sendshot.is_some();
+    let names_snapshots = arguments.parent.is_some() || !arguments.clone_sources.is_empty();
+    let is_sendshot = names_sendshots || arguments.engine == Some(Engine::Sendshot);
+    if is_sendshot && !arguments.clone_sources.is_empty() {
+        return Err(usage(
+            "clone sources are for the kernel engine: the sendshot engine clones within the snapshot and \
+             from its parent only"
+                .into(),
+        )
+        .remedy("leave out -c, or --engine sendshot, --sendshot and --save-sendshot"));
+    }
+    match arguments.engine {
+        Some(Engine::Kernel) if names_sendshots => {
+            Err(usage("the kernel engine knows no sendshots".into())
+                .remedy("leave out --engine, or name a snapshot with --parent"))
+        }
+        Some(Engine::Sendshot) if arguments.parent.is_some() => Err(usage(
+            "a snapshot as parent is for the kernel engine".into(),
+        )
+        .remedy("leave out --engine, or name a file with --sendshot")),
+        Some(engine) => Ok(engine),
+        None if names_snapshots => Ok(Engine::Kernel),
+        None => Ok(Engine::Sendshot),
+    }
+}
+
+/// What the kernel engine builds a stream on.
+struct KernelPlan {
+    /// Subvolume id of the parent.
+    parent: Option<u64>,
+    /// Subvolume ids that data is shared with.
+    clone_sources: Vec<u64>,
+}
+
+/// Parents and clone sources as `btrfs send` has them: with `-c` and without `-p` the best clone
+/// source is the parent, and a snapshot that was sent is a clone source of those behind it.
+fn kernel_plans(
+    arguments: &StreamSendArguments,
+    snapshots: &[Snapshot],
+    output: &Output,
+) -> Result<Vec<KernelPlan>, Problem> {
+    let open = |path: &PathBuf| {
+        let named = Snapshot::open(path)?;
+        for snapshot in snapshots {
+            if filesystem::fsid(&named.root)? != filesystem::fsid(&snapshot.root)? {
+                return Err(usage(format!(
+                    "{} is on another file system than the snapshot",
+                    path.display()
+                )));
+            }
+        }
+        Ok(named)
+    };
+    let named_parent = arguments.parent.as_ref().map(open).transpose()?;
+    let mut sources = Vec::new();
+    for path in &arguments.clone_sources {
+        sources.push(open(path)?.info);
+    }
+    let mut plans = Vec::new();
+    for snapshot in snapshots {
+        let parent = match &named_parent {
+            Some(parent) => {
+                warn_of_stranger(parent, snapshot, output);
+                Some(parent.info.id)
+            }
+            None if arguments.clone_sources.is_empty() => None,
+            None => Some(best_of(snapshot, &sources)?.id),
+        };
+        plans.push(KernelPlan {
+            parent,
+            clone_sources: sources.iter().map(|source| source.id).collect(),
+        });
+        if !arguments.clone_sources.is_empty() {
+            sources.push(snapshot.info.clone());
+        }
+    }
+    Ok(plans)
+}
+
+fn best_of<'a>(snapshot: &Snapshot, sources: &'a [Info]) -> Result<&'a Info, Problem> {
+    best_parent(&snapshot.info, sources).ok_or_else(|| {
+        usage(format!(
+            "no clone source is a snapshot of the same subvolume as {}",
+            snapshot.path.display()
+        ))
+        .remedy("name its parent with --parent")
+    })
+}
+
+/// The kernel would make a wrong stream of an unrelated parent without a word.
+fn warn_of_stranger(parent: &Snapshot, child: &Snapshot, output: &Output) {
+    let (of, from) = (&parent.info, &child.info);
+    let siblings = of.parent_uuid == from.parent_uuid && !of.parent_uuid.is_nil();
+    if !siblings && of.uuid != from.parent_uuid && of.parent_uuid != from.uuid {
+        output.note(&format!(
+            "sendshotctl: note: {} is not a snapshot of the same subvolume; if the two are not \
+             related at all, the result will be wrong",
+            parent.path.display()
+        ));
+    }
+}
+
+fn pump(source: Source, sink: &Sink) -> Result<(), Problem> {
+    let (mut reader, sending) = generate::kernel_pipe(source)?;
+    let copied = io::copy(&mut reader, &mut &sink.file);
+    drop(reader);
+    copied.map_err(|e| Problem::new(Kind::Failed, format!("write the stream: {e}")))?;
+    Ok(generate::finish(sending)?)
+}
+
+fn parent_sendshot(arguments: &StreamSendArguments) -> Result<Option<Sendshot>, Problem> {
+    let file = arguments.sendshot.as_deref();
+    file.map(sendshot_engine::open).transpose().map_err(|e| {
+        Problem::from_error(Kind::Usage, &e).remedy("without --sendshot everything is sent")
+    })
+}
+
+/// Where the sendshot of each snapshot is saved: in a directory under the snapshot's name.
+fn sendshot_files(
+    snapshots: &[Snapshot],
+    path: Option<&Path>,
+) -> Result<Vec<Option<PathBuf>>, Problem> {
+    let Some(path) = path else {
+        return Ok(snapshots.iter().map(|_| None).collect());
+    };
+    if !path.is_dir() {
+        return match snapshots {
+            [_] => Ok(vec![Some(path.to_owned())]),
+            _ => Err(
+                usage(format!("{} is not a directory", path.display())).remedy(
+                    "several snapshots need one, in which each sendshot is named NAME.sendshot",
+                ),
+            ),
+        };
+    }
+    let mut names = HashSet::new();
+    let mut files = Vec::new();
+    for snapshot in snapshots {
+        let mut name = snapshot.name.clone();
+        name.push(".sendshot");
+        if !names.insert(name.clone()) {
+            return Err(usage(format!(
+                "two snapshots would have their sendshot in {}",
+                path.join(name).display()
+            ))
+            .remedy("send them one by one, or leave out --save-sendshot"));
+        }
+        files.push(Some(path.join(name)));
+    }
+    Ok(files)
+}
+
+/// Sends a snapshot as changes of the one `before`. Its sendshot, which is returned, is durable
+/// before the first byte of the stream leaves.
+fn send_by_sendshot(
+    snapshot: &Snapshot,
+    before: Option<&Sendshot>,
+    path: Option<&Path>,
+    stream_version: u32,
+    sink: &Sink,
+    output: &Output,
+) -> Result<Sendshot, Problem> {
+    let failed = |e: &dyn std::error::Error| Problem::from_error(Kind::Failed, e);
+    // It may be anything that is read-only: received a moment ago, or written to before.
+    let frozen = Frozen::write_back(&snapshot.root).map_err(|e| {
+        let what = format!("write back {}", snapshot.path.display());
+        Problem::local_io(&what, &e)
+    })?;
+    let mut captured = capture(frozen, before, path)?;
+    if let (Some(before), Some(path)) = (before, path) {
+        let (dir, name) = save::place(path)?;
+        captured = verify(before, captured, &snapshot.root, dir, name).map_err(|e| failed(&e))?;
+    }
+    let source = sendshot_engine::Source {
+        m: before,
+        n: &captured,
+        snapshot: &snapshot.root,
+        name: snapshot.name.as_bytes(),
+        version: match stream_version {
+            1 => Version::V1,
+            _ => Version::V2,
+        },
+    };
+    let mut out = &sink.file;
+    let out = |bytes: &[u8]| out.write_all(bytes);
+    let Some(path) = path else {
+        sendshot_engine::stream(&source, None, out).map_err(|e| failed(&e))?;
+        return Ok(captured);
+    };
+    let (dir, name) = save::place(path)?;
+    let uuid = captured.head().uuid;
+    let saved = hashes::save(&dir, name, uuid, |hashes| {
+        sendshot_engine::stream(&source, Some(hashes), out)
+    });
+    match saved.map_err(|e| failed(&e))? {
+        Ok(()) => Ok(captured.with_hashes(hashes::open_at(dir, name, uuid))),
+        Err(e) => {
+            output.note(&format!(
+                "the stream is whole, but hashes of files without checksums are not kept beside {}: {e}",
+                path.display()
+            ));
+            Ok(captured.with_hashes(None))
+        }
+    }
+}
+
+/// Captures into the file that is asked for, or into one without a name.
+fn capture(
+    snapshot: Frozen<'_>,
+    before: Option<&Sendshot>,
+    path: Option<&Path>,
+) -> Result<Sendshot, Problem> {
+    if let Some(path) = path {
+        let saved = sendshot_engine::save_to(snapshot, NUMBER, before, path);
+        return match saved {
+            Ok((sendshot, _)) => Ok(sendshot),
+            Err(e) => {
+                let problem = Problem::from(e);
+                let message = format!("save {}: {}", path.display(), problem.message);
+                Err(Problem { message, ..problem })
+            }
+        };
+    }
+    let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
+    let file = tempfile::tempfile().map_err(failed)?;
+    let (writer, ..) = sendshot_engine::capture(snapshot, NUMBER, BufWriter::new(file))
+        .map_err(|e| Problem::from(save::Error::from(e)))?;
+    let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
+    Sendshot::from_file(file, Path::new("(temporary)"))
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+}
