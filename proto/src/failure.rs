@@ -37,6 +37,8 @@ pub enum Code {
     ResumeImpossible,
     /// The sender has all that it may have there.
     OverLimit,
+    /// The receiver's file system cannot hold something of the stream.
+    Unsupported,
 }
 
 /// A failure as the receiver tells it.
@@ -108,6 +110,7 @@ impl From<v1::FailureCode> for Code {
             Wire::ShuttingDown => Code::ShuttingDown,
             Wire::ResumeImpossible => Code::ResumeImpossible,
             Wire::OverLimit => Code::OverLimit,
+            Wire::Unsupported => Code::Unsupported,
         }
     }
 }
@@ -129,6 +132,7 @@ impl From<Code> for v1::FailureCode {
             Code::ShuttingDown => Self::ShuttingDown,
             Code::ResumeImpossible => Self::ResumeImpossible,
             Code::OverLimit => Self::OverLimit,
+            Code::Unsupported => Self::Unsupported,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod hello;
 pub mod inventory;
 pub mod malformed;
+pub mod not_kept;
 pub mod refusal;
 pub mod resume;
 pub mod transfer;

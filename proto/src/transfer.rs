@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sendshot_model::{TransferId, printable};
+use sendshot_model::{NotKept, TransferId, printable};
 use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::inventory::VolumeKey;
 use crate::malformed::{self, Malformed};
+use crate::not_kept;
 use crate::resume::{CheckpointPolicy, Point};
 use crate::v1;
 
@@ -166,6 +167,8 @@ pub enum Down {
         name: String,
         /// Its directory below the receiver's root.
         directory: String,
+        /// What it lacks.
+        not_kept: NotKept,
     },
     /// It did not work.
     Failure(Failure),
@@ -308,6 +311,7 @@ impl TryFrom<v1::TransferDown> for Down {
                 Message::Committed(committed) => Down::Committed {
                     name: printable(&committed.name),
                     directory: printable(&committed.directory),
+                    not_kept: not_kept::parse(committed.not_kept)?,
                 },
                 Message::Failure(failure) => Down::Failure(failure.into()),
                 Message::Checkpoint(checkpoint) => Down::Checkpoint(checkpoint.offset),
@@ -329,9 +333,15 @@ impl From<Down> for v1::TransferDown {
                 checkpoint_milliseconds: checkpoints.milliseconds,
             }),
             Down::Applied(offset) => Message::Applied(v1::Applied { offset }),
-            Down::Committed { name, directory } => {
-                Message::Committed(v1::Committed { name, directory })
-            }
+            Down::Committed {
+                name,
+                directory,
+                not_kept,
+            } => Message::Committed(v1::Committed {
+                name,
+                directory,
+                not_kept: not_kept::message(&not_kept),
+            }),
             Down::Failure(failure) => Message::Failure(failure.into()),
             Down::Checkpoint(offset) => Message::Checkpoint(v1::Checkpoint { offset }),
         };

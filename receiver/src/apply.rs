@@ -18,7 +18,7 @@ use std::time::Duration;
 use sendshot_apply::staging::Area;
 use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
-use sendshot_model::{CopyName, TransferId};
+use sendshot_model::{CopyName, NotKept, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
 use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
@@ -32,7 +32,7 @@ use crate::limits;
 use crate::partials::{self, Checkpoint, Record};
 use crate::root::{OpenRoot, Root};
 use crate::staging_host::StagingHost;
-use crate::usage;
+use crate::usage::{self, Progress as Noted};
 
 /// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
 /// one item, which holds some 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 come to
@@ -77,6 +77,8 @@ pub struct Received {
     pub directory: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
+    /// What it lacks.
+    pub not_kept: NotKept,
 }
 
 /// How the input ended.
@@ -166,7 +168,13 @@ impl Intake {
         }
         let name = copy_name(work.begin.taken_at)?;
         let host = StagingHost::new(area, &dir, work.begin.clone())?;
-        let session = Session::new(host, Subvolumes::One, Policies::default());
+        let mut session = Session::new(host, Subvolumes::One, Policies::default());
+        if let Some(parent) = work.begin.parent {
+            // What is missing there is missing here.
+            let failed = |e| io_failure("look for what the parent lacks", &e);
+            let lacks = usage::not_kept(&dir.fd).map_err(failed)?;
+            session.add_not_kept(&lacks.copy((parent.uuid, parent.ctransid)));
+        }
         Ok(Box::new(Self {
             session,
             dir,
@@ -216,9 +224,11 @@ impl Intake {
             Policies::default(),
         );
         let mut session = session.map_err(|e| rule_broken(e.to_string()))?;
-        let noted = usage::noted(&dir.fd, usage::state(announced_identity(begin)));
-        let made = noted.map_err(failed)?.saturating_sub(point.offset);
-        session.limit_made(made, u64::MAX);
+        let state = usage::state(announced_identity(begin));
+        let noted = usage::noted(&dir.fd, state).map_err(failed)?;
+        session.limit_made(noted.saturating_sub(point.offset), u64::MAX);
+        let lacks = usage::not_kept(&dir.fd).map_err(failed)?;
+        session.add_not_kept(&lacks.checkpoint(state, point.offset));
         Ok(Box::new(Self {
             session,
             dir,
@@ -337,16 +347,22 @@ impl Intake {
         };
         // What an interrupted push takes counts, too; a number that is too high for the checkpoint before
         // does no harm.
-        if self.policy.max_bytes.is_some() {
-            self.note_usage(0)?;
+        let not_kept = self.session.not_kept();
+        if self.policy.max_bytes.is_some() || !not_kept.is_empty() {
+            self.note_usage(0, not_kept)?;
         }
         self.checkpoints.take(&mut self.session, point)
     }
 
-    fn note_usage(&self, more: u64) -> Result<(), Failure> {
+    fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
         let state = usage::state(announced_identity(&self.begin));
         let bytes = self.place.offset.saturating_add(self.made());
-        usage::note(&self.dir.fd, state, bytes.saturating_add(more))
+        let noted = Noted {
+            bytes: bytes.saturating_add(more),
+            offset: self.place.offset,
+            not_kept,
+        };
+        usage::note(&self.dir.fd, state, noted)
             .map_err(|e| io_failure("note the size of the copy", &e))
     }
 
@@ -355,7 +371,8 @@ impl Intake {
     /// # Errors
     /// What is to be told to the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
-        self.note_usage(A_COPY)?;
+        let not_kept = self.session.not_kept();
+        self.note_usage(A_COPY, not_kept.clone())?;
         let host = self.session.finish().map_err(session_failure)?;
         let copy = host.commit(&self.dir, &self.name)?; // 3
         self.checkpoints.forget(); // 4
@@ -363,6 +380,7 @@ impl Intake {
             name: copy.name.to_string_lossy().into_owned(),
             directory: self.dir.name,
             stream_bytes: self.place.offset,
+            not_kept,
         })
     }
 
@@ -390,7 +408,8 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::AlreadyHeld
         | Code::InvalidStream
         | Code::HashMismatch
-        | Code::ResumeImpossible => false,
+        | Code::ResumeImpossible
+        | Code::Unsupported => false,
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_identity::{InviteError, Pairing, PeerId};
-use sendshot_model::PeerName;
+use sendshot_model::{NotKept, PeerName};
 use sendshot_proto::failure::Failure;
 use sendshot_proto::inventory::HeldCopy;
-use sendshot_proto::v1;
 use sendshot_proto::v1::receiver_control_server::ReceiverControl;
+use sendshot_proto::{not_kept, v1};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
@@ -20,6 +20,7 @@ use crate::holdings;
 use crate::partials;
 use crate::receiver::Receiver;
 use crate::transfers::Glance;
+use crate::usage;
 
 /// Serves the control socket.
 #[derive(Debug, Clone)]
@@ -300,20 +301,24 @@ fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyS
             continue;
         }
         let path = root.path().join(&sender).join(&volume);
-        for copy in holdings::copies(dir).map_err(failed)? {
+        let not_kept = usage::not_kept(&dir).map_err(failed)?;
+        for copy in holdings::copies(&dir).map_err(failed)? {
             let path = path.join(copy.name.as_ref());
-            copies.push(describe(
-                &sender,
-                &volume,
-                copy,
-                path.as_os_str().as_bytes(),
-            ));
+            let lacks = not_kept.copy((copy.uuid, copy.ctransid));
+            let path = path.as_os_str().as_bytes();
+            copies.push(describe(&sender, &volume, copy, path, &lacks));
         }
     }
     Ok(copies)
 }
 
-fn describe(sender: &str, volume: &str, copy: HeldCopy, path: &[u8]) -> v1::CopyState {
+fn describe(
+    sender: &str,
+    volume: &str,
+    copy: HeldCopy,
+    path: &[u8],
+    lacks: &NotKept,
+) -> v1::CopyState {
     v1::CopyState {
         sender: sender.to_owned(),
         volume: volume.to_owned(),
@@ -322,5 +327,6 @@ fn describe(sender: &str, volume: &str, copy: HeldCopy, path: &[u8]) -> v1::Copy
         committed_at: copy.committed_at,
         unusable: copy.unusable.as_deref().unwrap_or_default().to_owned(),
         path: path.to_vec(),
+        not_kept: not_kept::message(lacks),
     }
 }

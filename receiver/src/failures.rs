@@ -3,10 +3,10 @@
 use std::error::Error as StdError;
 
 use rustix::io::Errno;
-use sendshot_apply::SessionError;
 use sendshot_apply::commit::CommitError;
 use sendshot_apply::parent::FindError;
 use sendshot_apply::staging::StagingError;
+use sendshot_apply::{Cause, SessionError};
 use sendshot_proto::failure::{Code, Failure};
 
 pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
@@ -24,9 +24,13 @@ pub(crate) fn hash_mismatch(offset: u64) -> Failure {
 pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
     match error {
         SessionError::Host(failure) => failure,
-        SessionError::Apply(apply) => match apply.errno() {
-            Some(errno) => errno_failure(errno, with_causes(&apply)),
-            None => rule_broken(with_causes(&apply)),
+        SessionError::Apply(apply) => match (&apply.cause, apply.errno()) {
+            // Its text says what would hold it.
+            (Cause::AttributeTooLarge { .. }, _) => {
+                Failure::new(Code::Unsupported, with_causes(&apply), "")
+            }
+            (_, Some(errno)) => errno_failure(errno, with_causes(&apply)),
+            (_, None) => rule_broken(with_causes(&apply)),
         },
         SessionError::Decode(decode) => rule_broken(with_causes(&decode)),
         SessionError::Staging(cause) => failure_with_errno(&cause),
@@ -86,11 +90,10 @@ fn own_failure(errno: Errno, message: String) -> Failure {
     match errno {
         // The staging of this very push is just being deleted.
         Errno::EXIST => Failure::new(Code::Busy, message, "try again in a moment"),
-        errno => match errno_failure(errno, message) {
-            failure if failure.code == Code::InvalidStream => Failure {
-                code: Code::Internal,
-                ..failure
-            },
+        errno => match errno_failure(errno, message.clone()) {
+            failure if [Code::InvalidStream, Code::Unsupported].contains(&failure.code) => {
+                Failure::new(Code::Internal, message, "")
+            }
             failure => failure,
         },
     }
@@ -118,6 +121,22 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
             format!("the receiver is short of memory or descriptors: {message}"),
             "push again when it has less to do",
         ),
+        Errno::OPNOTSUPP => Failure::new(
+            Code::Unsupported,
+            format!(
+                "the receiver's file system does not support something of the volume: {message}"
+            ),
+            "if it is an access control list, mount the receiver's file system without `noacl`; then push again",
+        ),
+        Errno::NAMETOOLONG | Errno::FBIG | Errno::MLINK | Errno::TOOBIG | Errno::OVERFLOW => {
+            Failure::new(
+                Code::Unsupported,
+                format!(
+                    "something of the volume is too large for the receiver's file system: {message}"
+                ),
+                "move it out of the volume, or make it smaller, and push again",
+            )
+        }
         _ => Failure::new(Code::InvalidStream, message, ""),
     }
 }

@@ -208,10 +208,12 @@ fn take_in(
             tracing::info!(%transfer, %sender, %volume, %uuid, parent = parent.map(tracing::field::display),
                 copy = %received.name, directory = %received.directory,
                 stream_bytes = received.stream_bytes, resumed_at, seconds,
+                not_kept = received.not_kept.entries().iter().map(|entry| entry.count).sum::<u64>(),
                 "received {}/{}", received.directory, received.name);
             tell(Down::Committed {
                 name: received.name,
                 directory: received.directory,
+                not_kept: received.not_kept,
             });
         }
         Outcome::Failed(failure) => {

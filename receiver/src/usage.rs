@@ -1,5 +1,6 @@
 //! How much each copy is, as we counted it: the length of the stream that made it, and what its commands
 //! made beyond that. It is what a sender's `max_bytes` is measured by, since nothing that a sender says is.
+//! And what each copy lacks because this file system cannot keep it.
 //!
 //! A small file in the volume's directory, written before the copy is made: a crash in between leaves
 //! a number of a copy that is not there, which does not count. So it is with a push at its checkpoints: its
@@ -11,6 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_apply::Identity;
+use sendshot_model::NotKept;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -31,6 +33,24 @@ struct Usage {
     /// Bytes by UUID alone, as they were noted at first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     copies: BTreeMap<Uuid, u64>,
+    /// What the states lack. A state without an entry lacks nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    not_kept: BTreeMap<Uuid, BTreeMap<u64, Lacks>>,
+}
+
+/// What a state lacks of its stream up to each offset. A push may be resumed from the checkpoint before the
+/// last one that was noted, so the last two are kept.
+type Lacks = BTreeMap<u64, NotKept>;
+
+/// How far a push is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Bytes that it takes so far, or takes in the end.
+    pub bytes: u64,
+    /// How much of its stream was applied.
+    pub offset: u64,
+    /// What is not kept up to there, and what the parent lacks.
+    pub not_kept: NotKept,
 }
 
 impl Usage {
@@ -45,6 +65,27 @@ impl Usage {
         });
         first.chain(states).collect()
     }
+
+    fn lacks_of(&self, state: State) -> Option<&Lacks> {
+        self.not_kept
+            .get(&state.0)
+            .and_then(|of_uuid| of_uuid.get(&state.1))
+    }
+
+    /// Notes what a push lacks up to an offset.
+    fn lacks(&mut self, state: State, offset: u64, list: NotKept) {
+        let of_uuid = self.not_kept.entry(state.0).or_default();
+        let lacks = of_uuid.entry(state.1).or_default();
+        // What was noted behind it was of a part of the stream that is sent again.
+        lacks.split_off(&offset);
+        while lacks.len() > 1 {
+            lacks.pop_first();
+        }
+        lacks.insert(offset, list);
+        if lacks.values().all(NotKept::is_empty) {
+            of_uuid.remove(&state.1);
+        }
+    }
 }
 
 /// Names a state.
@@ -57,12 +98,22 @@ pub fn state(identity: Identity) -> State {
 ///
 /// # Errors
 /// The kernel's.
-pub fn note(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
+pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> {
     let held = held(&dir)?;
-    let mut all = read(&dir)?.all(&held);
+    let mut before = read(&dir)?;
+    let mut all = before.all(&held);
     all.retain(|known, _| held.contains(known));
-    all.insert(state, bytes);
+    all.insert(state, progress.bytes);
     let mut usage = Usage::default();
+    before.lacks(state, progress.offset, progress.not_kept);
+    for (uuid, of_uuid) in before.not_kept {
+        for (ctransid, lacks) in of_uuid {
+            if all.contains_key(&(uuid, ctransid)) {
+                let of_uuid = usage.not_kept.entry(uuid).or_default();
+                of_uuid.insert(ctransid, lacks);
+            }
+        }
+    }
     for ((uuid, ctransid), bytes) in all {
         let of_uuid = usage.states.entry(uuid).or_default();
         of_uuid.insert(ctransid, bytes);
@@ -77,6 +128,32 @@ pub fn note(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
 pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
     let all = read(dir)?.all(&BTreeSet::new());
     Ok(all.get(&state).copied().unwrap_or(0))
+}
+
+/// What the copies in a volume's directory lack because this file system cannot keep it.
+#[derive(Debug)]
+pub struct NotKeptOf(Usage);
+
+impl NotKeptOf {
+    /// What a copy lacks; nothing if nothing was noted.
+    pub fn copy(&self, state: State) -> NotKept {
+        let last = self.0.lacks_of(state).and_then(BTreeMap::last_key_value);
+        last.map_or_else(NotKept::default, |(_, list)| list.clone())
+    }
+
+    /// What a push lacked at a checkpoint.
+    pub fn checkpoint(&self, state: State, offset: u64) -> NotKept {
+        let there = self.0.lacks_of(state).and_then(|lacks| lacks.get(&offset));
+        there.cloned().unwrap_or_default()
+    }
+}
+
+/// Reads what the copies in a volume's directory lack.
+///
+/// # Errors
+/// The kernel's.
+pub fn not_kept(dir: impl AsFd) -> io::Result<NotKeptOf> {
+    read(dir).map(NotKeptOf)
 }
 
 /// Bytes of all copies in a volume's directory, and of pushes that `waits` knows to be interrupted. What
@@ -113,7 +190,35 @@ fn read(dir: impl AsFd) -> io::Result<Usage> {
 
 #[cfg(test)]
 mod tests {
+    use sendshot_model::NotKeptKind;
+
     use super::*;
+
+    fn list(count: u64) -> NotKept {
+        let mut list = NotKept::default();
+        (0..count).for_each(|_| list.add(NotKeptKind::NoCopyOnWrite, "a"));
+        list
+    }
+
+    #[test]
+    fn a_push_lacks_what_it_lacked_at_the_checkpoint_it_is_resumed_from() {
+        let (mut usage, state) = (Usage::default(), (Uuid::from_u128(1), 7));
+        for (offset, count) in [(10, 1), (20, 2), (30, 3)] {
+            usage.lacks(state, offset, list(count));
+        }
+        let again = |usage: &Usage| {
+            let text = serde_json::to_string(usage).unwrap();
+            NotKeptOf(serde_json::from_str(&text).unwrap())
+        };
+        assert_eq!(again(&usage).copy(state), list(3));
+        assert_eq!(again(&usage).checkpoint(state, 20), list(2));
+        assert_eq!(again(&usage).checkpoint(state, 10), list(0));
+        // Resumed at 20, it comes to another end.
+        usage.lacks(state, 25, list(4));
+        assert_eq!(again(&usage).copy(state), list(4));
+        usage.lacks(state, 0, list(0));
+        assert_eq!(again(&usage).copy(state), list(0));
+    }
 
     #[test]
     fn what_was_noted_by_uuid_alone_counts_for_a_state_that_is_held() {

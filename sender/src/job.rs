@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_model::TransferId;
+use sendshot_model::{NotKept, TransferId};
 use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
 use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
@@ -438,6 +438,7 @@ impl Job {
                 let committed = Committed {
                     copy: format!("{}/{}", inventory.directory, copy.name),
                     stream_bytes: push.running.total(),
+                    not_kept: NotKept::default(),
                 };
                 let (report, superfluous) = self.finish(push, committed).await?;
                 let reason = report.parent_reason;
@@ -666,6 +667,7 @@ impl Job {
                 .filter_map(|record| Some(record.snapshot?.uuid))
                 .collect(),
             copy: committed.copy,
+            not_kept: committed.not_kept,
             ..self.report(push)
         };
         Ok((report, superfluous))
@@ -697,6 +699,7 @@ impl Job {
             skipped: Vec::new(),
             copy: String::new(),
             completed_first: None,
+            not_kept: NotKept::default(),
         }
     }
 

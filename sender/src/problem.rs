@@ -119,7 +119,8 @@ impl From<Failure> for Problem {
             | Code::ReadOnly
             | Code::RootMissing
             | Code::Io
-            | Code::ResumeImpossible => Kind::Failed,
+            | Code::ResumeImpossible
+            | Code::Unsupported => Kind::Failed,
         };
         Self {
             kind,

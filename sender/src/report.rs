@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sendshot_model::{PeerName, VolumeName};
-use sendshot_proto::{Malformed, malformed, v1};
+use sendshot_model::{NotKept, PeerName, VolumeName};
+use sendshot_proto::{Malformed, malformed, not_kept, v1};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -40,6 +40,9 @@ pub struct Report {
     /// Where the copy of an interrupted push is that was completed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_first: Option<String>,
+    /// What the copy lacks because the receiver's file system cannot keep it.
+    #[serde(default)]
+    pub not_kept: NotKept,
 }
 
 impl Report {
@@ -81,6 +84,7 @@ impl From<Report> for v1::PushReport {
             skipped: report.skipped.into_iter().map(String::into_bytes).collect(),
             copy: report.copy,
             completed_first: report.completed_first.unwrap_or_default(),
+            not_kept: not_kept::message(&report.not_kept),
         }
     }
 }
@@ -112,6 +116,7 @@ impl TryFrom<v1::PushReport> for Report {
             skipped: message.skipped.iter().map(|bytes| lossy(bytes)).collect(),
             copy: message.copy,
             completed_first: Some(message.completed_first).filter(|copy| !copy.is_empty()),
+            not_kept: not_kept::parse(message.not_kept)?,
         })
     }
 }

@@ -51,6 +51,7 @@ pub fn after(error: &transfer::Error) -> Next {
             | Code::ReadOnly
             | Code::RootMissing
             | Code::OverLimit
+            | Code::Unsupported
             | Code::Io => Next::Never,
         },
         transfer::Error::Broken(problem) => after_problem(problem),

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use sendshot_model::human;
+use sendshot_model::{NotKept, human};
 use sendshot_proto::failure::Failure;
 use sendshot_proto::malformed::Malformed;
 use sendshot_proto::resume::CheckpointPolicy;
@@ -38,6 +38,8 @@ pub struct Committed {
     pub copy: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
+    /// What the copy lacks.
+    pub not_kept: NotKept,
 }
 
 /// Why there is no copy, or no word of one.
@@ -231,11 +233,12 @@ impl Transfer {
                     }
                     Down::Failure(failure) => return Err(failure.into()),
                     Down::Accepted { .. } => return Err(Error::Nonsense("it accepted twice".into())),
-                    Down::Committed { name, directory } => {
+                    Down::Committed { name, directory, not_kept } => {
                         let stream_bytes = stream_bytes.ok_or_else(|| {
                             Error::Nonsense("it committed before the end of the stream".into())
                         })?;
-                        return Ok(Committed { copy: format!("{directory}/{name}"), stream_bytes });
+                        let copy = format!("{directory}/{name}");
+                        return Ok(Committed { copy, stream_bytes, not_kept });
                     }
                 },
                 sent = &mut pump, if stream_bytes.is_none() => stream_bytes = Some(sent?),

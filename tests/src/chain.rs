@@ -20,6 +20,7 @@ use sendshot_engine::{
     stream_from, verify,
 };
 
+use crate::inode_flags;
 use crate::loopfs::{LoopFs, run};
 use crate::streams::{self, Format};
 use crate::tree::{self, Layout};
@@ -144,6 +145,10 @@ impl Chain {
             stream,
         };
         self.receivers.receive(&sent.stream, &sent.snapshot)?;
+        if self.version == Version::V2 {
+            let differences = self.receivers.flag_differences(&sent)?;
+            ensure!(differences.is_empty(), "ours: {}", differences.join("\n"));
+        }
         look(&sent)?;
         if !self.keeps_last {
             streams::delete(&sent.snapshot)?;
@@ -171,6 +176,7 @@ impl Chain {
         let old = sent.round.checked_sub(1).map(sendshot);
         let stream = make_stream(old.as_deref(), &path, &sent.stock, self.version)?;
         let options = Options {
+            scope: Scope::default(),
             trust: Trust::Strict,
             policies: Policies::default(),
         };
@@ -323,8 +329,8 @@ pub struct Receivers {
     pub stock: LoopFs,
     /// Of our applier.
     pub ours: LoopFs,
-    /// Whether our applier's file system has no checksums, and so no compression.
-    without_checksums: bool,
+    /// How that is mounted.
+    mount: String,
 }
 
 impl Receivers {
@@ -344,7 +350,7 @@ impl Receivers {
         Ok(Self {
             stock: LoopFs::new(SIZE, &[], "")?,
             ours: LoopFs::new(SIZE, &[], ours)?,
-            without_checksums: ours.contains("nodatasum") || ours.contains("nodatacow"),
+            mount: ours.to_owned(),
         })
     }
 
@@ -369,9 +375,21 @@ impl Receivers {
         Ok(())
     }
 
+    /// Inode flags that the copy of our applier has otherwise than the snapshot. The stock tool keeps none.
+    fn flag_differences(&self, sent: &Sent) -> Result<Vec<String>> {
+        let left_out = match self.mount.as_str() {
+            "nodatacow" => &['C', 'c', 'm'][..],
+            "nodatasum" => &['c', 'm'],
+            _ => &[],
+        };
+        inode_flags::compare_but(&sent.snapshot, &sent.ours, left_out)
+    }
+
     /// What a copy that our applier made has otherwise than the snapshot.
     fn differences(&self, snapshot: &Path, copy: &Path) -> Result<Vec<String>> {
-        let left_out = self.without_checksums.then_some(&b"btrfs.compression"[..]);
+        // Without checksums nothing is compressed.
+        let has_none = self.mount.contains("nodatasum") || self.mount.contains("nodatacow");
+        let left_out = has_none.then_some(&b"btrfs.compression"[..]);
         tree::compare_but(snapshot, copy, Layout::Ignore, left_out)
     }
 }

@@ -18,6 +18,7 @@
 //! | fill a volume, change it at random | [`fill`], [`changes`], [`zoo`] |
 //! | have a sendshot describe what is not there | [`ghosts::add`] |
 //! | compare a copy with what was snapshotted | [`exact::assert_exact`] |
+//! | compare inode flags of a copy | [`inode_flags::compare`] |
 //! | see that nothing is left that nobody owns | [`subvolumes::assert_no_leftovers`] |
 //! | all of it at random | [`torture`], `make torture` |
 //!
@@ -58,6 +59,7 @@ pub mod fuzzing;
 pub mod ghosts;
 pub mod history;
 pub mod hostile;
+pub mod inode_flags;
 pub mod liar;
 pub mod link;
 pub mod loopfs;

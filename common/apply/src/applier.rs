@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rustix::fs::Timestamps;
 use rustix::io::Errno;
+use sendshot_model::{NotKept, NotKeptKind};
+use sendshot_stream::dump::escaped;
 use sendshot_stream::{Command, Timespec};
 use sendshot_sys::encoded::Encoding;
 use sendshot_sys::filesystem;
@@ -17,7 +19,7 @@ use crate::dirs::Dirs;
 use crate::encoded::{Checked, EncodedPolicy, EncodedWriter};
 use crate::error::{ApplyError, Cause};
 use crate::files::{self, Files};
-use crate::flags;
+use crate::flags::{self, MountOptions};
 use crate::metadata::{self, Inode};
 use crate::nodes::Nodes;
 
@@ -59,6 +61,8 @@ pub struct Applier {
     identity: Identity,
     root_times: Option<Timestamps>,
     budget: Budget,
+    mount: MountOptions,
+    not_kept: NotKept,
 }
 
 impl Applier {
@@ -91,6 +95,8 @@ impl Applier {
             clone_policy: policies.clone,
             identity,
             budget: Budget::default(),
+            mount: MountOptions::default(),
+            not_kept: NotKept::default(),
         })
     }
 
@@ -129,6 +135,11 @@ impl Applier {
     /// What was made so far beyond the bytes of the commands.
     pub(crate) fn budget(&self) -> Budget {
         self.budget
+    }
+
+    /// What of the commands this file system could not keep.
+    pub fn not_kept(&self) -> &NotKept {
+        &self.not_kept
     }
 
     /// Closes all files but the root directory, and returns that.
@@ -199,8 +210,7 @@ impl Applier {
             Command::Unlink { path } => self.nodes().unlink(path),
             Command::Rmdir { path } => self.nodes().rmdir(path),
             Command::SetXattr { path, name, data } => {
-                let set = self.inode(path)?.set_xattr(name, data);
-                set.map_err(|cause| self.explain_attribute(cause, name.len() + data.len()))?;
+                self.set_xattr(path, name, data)?;
                 self.attribute_changed(name);
                 Ok(())
             }
@@ -225,8 +235,11 @@ impl Applier {
             } => data::fallocate(self.file(path)?, mode, offset, len),
             Command::EncodedWrite { .. } => self.encoded_write(command),
             Command::Fileattr { path, flags } => {
-                flags::set(path, flags, &mut self.dirs)?;
+                let lost = flags::set(path, flags, &mut self.dirs, &mut self.mount)?;
                 self.dirs.inheritable_changed();
+                for kind in lost {
+                    self.cannot_keep(kind, path);
+                }
                 Ok(())
             }
             Command::UpdateExtent { .. } => Err(Cause::NoData),
@@ -258,6 +271,28 @@ impl Applier {
             self.root_times = Some(times);
         }
         Ok(())
+    }
+
+    fn set_xattr(&mut self, path: &[u8], name: &[u8], data: &[u8]) -> Result<(), Cause> {
+        let inode = self.inode(path)?;
+        match inode.set_xattr(name, data) {
+            // A file without checksums cannot be compressed, and has no property that says so; on a file
+            // system that is mounted without them each file is one. Any other attribute is an error.
+            Err(cause)
+                if cause.errno() == Some(Errno::INVAL) && flags::is_compression(name, data) =>
+            {
+                // Better none than another one.
+                inode.remove_xattr(name)?;
+                self.cannot_keep(NotKeptKind::CompressionProperty, path);
+                Ok(())
+            }
+            set => set.map_err(|cause| self.explain_attribute(cause, name.len() + data.len())),
+        }
+    }
+
+    fn cannot_keep(&mut self, kind: NotKeptKind, path: &[u8]) {
+        let path = if path.is_empty() { b"." } else { path };
+        self.not_kept.add(kind, &escaped(path).to_string());
     }
 
     /// The kernel says that there is no space for an attribute that is too large for any space.

@@ -1,47 +1,107 @@
 //! Inode flags: immutable, append-only, NOCOW, compression and the like.
+//!
+//! Two calls of the kernel set them. FS_IOC_SETFLAGS sets all of them, and with that resets the property
+//! `btrfs.compression`: with the flag for compression it becomes the mount's own algorithm, without it is
+//! removed. So that call is made only where how data is stored is to change, and FS_IOC_FSSETXATTR sets
+//! what it can.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, IFlags, OFlags};
+use rustix::fs::{FileType, IFlags, OFlags, XattrFlags};
 use rustix::io::Errno;
+use sendshot_model::NotKeptKind;
+use sendshot_sys::{filesystem, inode_attributes};
 
 use crate::dirs::{Dirs, open_beneath};
 use crate::error::Cause;
 use crate::paths;
 
-/// Flags as streams and btrfs inodes have them, and as the kernel's calls have them.
-const FLAGS: [(u64, u32); 9] = [
-    (1 << 1, 0x0080_0000), // no copy on write
-    (1 << 3, 0x0000_0400), // do not compress
-    (1 << 5, 0x0000_0008), // write synchronously
-    (IMMUTABLE, 0x10),
-    (APPEND, 0x20),
-    (1 << 8, 0x0000_0040),  // not for dump
-    (1 << 9, 0x0000_0080),  // no access times
-    (1 << 10, 0x0001_0000), // synchronous directory
-    (1 << 11, 0x0000_0004), // compress
+/// Overwritten in place.
+const NO_COPY_ON_WRITE: IFlags = IFlags::NOCOW;
+/// Compressed when it is written. The flag goes with the property `btrfs.compression`, which sets it.
+const COMPRESS: IFlags = IFlags::COMPRESSED;
+/// Not compressed.
+const NO_COMPRESS: IFlags = IFlags::from_bits_retain(0x400);
+/// A directory in which names are written synchronously.
+const SYNCHRONOUS_DIRECTORY: IFlags = IFlags::from_bits_retain(0x1_0000);
+
+/// Flags that only FS_IOC_SETFLAGS sets, as streams and btrfs inodes have them, and as the kernel's calls
+/// have them.
+const STORED: [(u64, IFlags); 4] = [
+    (1 << 1, NO_COPY_ON_WRITE),
+    (1 << 3, NO_COMPRESS),
+    (1 << 10, SYNCHRONOUS_DIRECTORY),
+    (1 << 11, COMPRESS),
 ];
-const IMMUTABLE: u64 = 1 << 6;
-const APPEND: u64 = 1 << 7;
+
+/// The others: as streams have them, as the kernel reports them, and as FS_IOC_FSSETXATTR takes them.
+const OTHERS: [(u64, IFlags, u32); 5] = [
+    (
+        1 << 5,
+        IFlags::from_bits_retain(0x8),
+        inode_attributes::SYNC,
+    ),
+    (1 << 6, IFlags::IMMUTABLE, inode_attributes::IMMUTABLE),
+    (1 << 7, IFlags::APPEND, inode_attributes::APPEND),
+    (1 << 8, IFlags::NODUMP, inode_attributes::NODUMP),
+    (1 << 9, IFlags::NOATIME, inode_attributes::NOATIME),
+];
+
+/// The attribute that goes with the flags for compression.
+pub(crate) const COMPRESSION: &[u8] = b"btrfs.compression";
+
+/// Longest value of the property that is kept over a change of flags, in bytes. Kernels have no longer
+/// one, such as `zstd:15`.
+const MAX_COMPRESSION: usize = 64;
+
+/// What forbids changes.
+fn guards() -> IFlags {
+    IFlags::IMMUTABLE | IFlags::APPEND
+}
+
+/// How data is stored.
+fn stored() -> IFlags {
+    NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS | SYNCHRONOUS_DIRECTORY
+}
+
+fn others() -> IFlags {
+    let all = OTHERS.iter();
+    all.fold(IFlags::empty(), |all, (_, kernels, _)| all | *kernels)
+}
 
 fn to_kernel(flags: u64) -> IFlags {
-    let bits = FLAGS
-        .iter()
-        .filter(|(ours, _)| flags & ours != 0)
-        .fold(0, |bits, (_, kernels)| bits | kernels);
-    IFlags::from_bits_retain(bits)
+    let stored = STORED.iter().map(|(ours, kernels)| (*ours, *kernels));
+    let others = OTHERS.iter().map(|(ours, kernels, _)| (*ours, *kernels));
+    let set = stored.chain(others).filter(|(ours, _)| flags & ours != 0);
+    set.fold(IFlags::empty(), |all, (_, kernels)| all | kernels)
 }
 
-fn guards() -> IFlags {
-    to_kernel(IMMUTABLE | APPEND)
+/// How the file system is mounted, as far as it matters to flags.
+#[derive(Debug, Default)]
+pub(crate) struct MountOptions {
+    nodatacow: Option<bool>,
 }
 
-/// Gives the file or directory with this path the flags of a stream. What this file system
-/// cannot do is left out: flags are about how data is stored and who may change it, not about
-/// what it is.
-pub(crate) fn set(path: &[u8], flags: u64, dirs: &mut Dirs) -> Result<(), Cause> {
-    let Some(fd) = open(path, dirs)? else {
-        return Ok(());
+impl MountOptions {
+    /// Whether every new file is overwritten in place.
+    fn is_nodatacow(&mut self, fd: impl AsFd) -> bool {
+        // If `/proc` is not to be read, the stream decides.
+        let find = || filesystem::is_nodatacow(fd).unwrap_or(false);
+        *self.nodatacow.get_or_insert_with(find)
+    }
+}
+
+/// Gives the file or directory with this path the flags of a stream, and returns what this file system
+/// could not keep of them: flags are about how data is stored and who may change it, not about what it
+/// is. What the administrator mounted the file system with wins.
+pub(crate) fn set(
+    path: &[u8],
+    flags: u64,
+    dirs: &mut Dirs,
+    mount: &mut MountOptions,
+) -> Result<Vec<NotKeptKind>, Cause> {
+    let Some((fd, kind)) = open(path, dirs)? else {
+        return Ok(Vec::new());
     };
     let mut wanted = to_kernel(flags);
     if path.is_empty() {
@@ -49,44 +109,164 @@ pub(crate) fn set(path: &[u8], flags: u64, dirs: &mut Dirs) -> Result<(), Cause>
         wanted.remove(guards());
     }
     let before = rustix::fs::ioctl_getflags(&fd)?;
-    let after = (before - to_kernel(u64::MAX)) | wanted;
-    if before == after {
-        return Ok(());
+    if wanted.intersects(NO_COPY_ON_WRITE | NO_COMPRESS) || !before.intersects(COMPRESS) {
+        // The kernel has one or the other, and the property brings its flag along.
+        wanted.remove(COMPRESS);
     }
-    match rustix::fs::ioctl_setflags(&fd, after) {
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+    if kind == FileType::RegularFile
+        && (before - wanted).intersects(NO_COPY_ON_WRITE)
+        && mount.is_nodatacow(&fd)
+    {
+        wanted.insert(NO_COPY_ON_WRITE);
+    }
+    if before.symmetric_difference(wanted).intersects(stored()) {
+        set_stored(&fd, before, wanted)?;
+    }
+    set_others(&fd, wanted, others())?;
+    Ok(missing(rustix::fs::ioctl_getflags(&fd)?, wanted))
+}
+
+/// Sets how data is stored, and takes off what forbids changes if there is something.
+fn set_stored(fd: &OwnedFd, before: IFlags, wanted: IFlags) -> Result<(), Cause> {
+    let before = before - guards();
+    set_others(fd, IFlags::empty(), guards())?;
+    let compression = NO_COMPRESS | COMPRESS;
+    let property = if before.intersection(compression) == wanted.intersection(compression) {
+        property(fd)?
+    } else {
+        None
+    };
+    let plain = before - stored();
+    let after = plain | wanted.intersection(stored());
+    if !set_all(fd, after)? {
+        // The kernel does not change between flags that exclude each other in one call.
+        set_all(fd, plain)?;
+        set_all(fd, after)?;
+    }
+    let Some(property) = property else {
+        return Ok(());
+    };
+    match rustix::fs::fsetxattr(fd, COMPRESSION, &property, XattrFlags::empty()) {
+        // It was set before the file lost its checksums; the flag is missing then, too.
+        Err(Errno::INVAL) => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Returns whether the kernel takes these flags.
+fn set_all(fd: &OwnedFd, flags: IFlags) -> Result<bool, Cause> {
+    match rustix::fs::ioctl_setflags(fd, flags) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The property for compression, if there is one.
+fn property(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Cause> {
+    let mut value = vec![0; MAX_COMPRESSION];
+    match rustix::fs::fgetxattr(fd, COMPRESSION, &mut value[..]) {
+        Ok(len) => {
+            value.truncate(len);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::RANGE) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn set_others(fd: &OwnedFd, wanted: IFlags, among: IFlags) -> Result<(), Cause> {
+    let select = |flags: IFlags| {
+        let set = OTHERS
+            .iter()
+            .filter(|(_, kernels, _)| flags.contains(*kernels));
+        set.fold(0, |all, (_, _, attribute)| all | attribute)
+    };
+    Ok(inode_attributes::set(fd, select(wanted), select(among))?)
+}
+
+/// Which kinds of flags are not as they should be.
+fn missing(found: IFlags, wanted: IFlags) -> Vec<NotKeptKind> {
+    let differs = found.symmetric_difference(wanted);
+    let mut kinds = Vec::new();
+    if differs.intersects(NO_COPY_ON_WRITE) {
+        kinds.push(NotKeptKind::NoCopyOnWrite);
+    }
+    if differs.intersects(NO_COMPRESS | COMPRESS) {
+        kinds.push(NotKeptKind::CompressionFlag);
+    }
+    if differs.intersects(others() | SYNCHRONOUS_DIRECTORY) {
+        kinds.push(NotKeptKind::OtherFlag);
+    }
+    kinds
 }
 
 /// Takes from a file or directory what forbids changes; returns whether there was anything.
 ///
 /// Our own streams do that themselves. The kernel's do not know of it.
 pub(crate) fn unguard(path: &[u8], dirs: &mut Dirs) -> Result<bool, Cause> {
-    let Some(fd) = open(path, dirs)? else {
+    let Some((fd, _)) = open(path, dirs)? else {
         return Ok(false);
     };
     let before = rustix::fs::ioctl_getflags(&fd)?;
     if !before.intersects(guards()) {
         return Ok(false);
     }
-    rustix::fs::ioctl_setflags(&fd, before - guards())?;
+    set_others(&fd, IFlags::empty(), guards())?;
     Ok(true)
 }
 
+/// Whether a kernel takes this for the compression property of a file that can be compressed: btrfs
+/// looks only at what the value begins with, or for one of two words.
+pub(crate) fn is_compression(name: &[u8], value: &[u8]) -> bool {
+    let begins = |algorithm: &&[u8]| value.starts_with(algorithm);
+    name == COMPRESSION
+        && ([&b"zlib"[..], b"lzo", b"zstd"].iter().any(begins)
+            || [&b"no"[..], b"none"].contains(&value))
+}
+
 /// Only regular files and directories have flags; opening others could set something off.
-fn open(path: &[u8], dirs: &Dirs) -> Result<Option<OwnedFd>, Cause> {
+fn open(path: &[u8], dirs: &Dirs) -> Result<Option<(OwnedFd, FileType)>, Cause> {
     let root = dirs.root();
     if path.is_empty() {
-        return Ok(Some(root.try_clone()?));
+        return Ok(Some((root.try_clone()?, FileType::Directory)));
     }
     paths::split(path)?;
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stat = rustix::fs::fstat(open_beneath(root, path, look)?)?;
-    match FileType::from_raw_mode(stat.st_mode) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    match kind {
         FileType::RegularFile | FileType::Directory => {}
         _ => return Ok(None),
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(Some(open_beneath(root, path, flags)?))
+    Ok(Some((open_beneath(root, path, flags)?, kind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_kernel_takes_is_a_compression() {
+        for known in ["zlib", "zlib:9", "lzo", "zstd:15", "no", "none"] {
+            assert!(is_compression(COMPRESSION, known.as_bytes()), "{known}");
+        }
+        for other in ["", "ZSTD", "nonex", "none:1", "bogus"] {
+            assert!(!is_compression(COMPRESSION, other.as_bytes()), "{other}");
+        }
+        assert!(!is_compression(b"user.compression", b"zstd"));
+    }
+
+    #[test]
+    fn what_differs_is_told_by_kind() {
+        let wanted = to_kernel(1 << 1 | 1 << 3 | 1 << 6);
+        assert_eq!(missing(wanted, wanted), []);
+        let all = [
+            NotKeptKind::NoCopyOnWrite,
+            NotKeptKind::CompressionFlag,
+            NotKeptKind::OtherFlag,
+        ];
+        assert_eq!(missing(IFlags::empty(), wanted), all);
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use sendshot_model::NotKept;
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
@@ -51,6 +52,8 @@ pub enum Event {
         /// What speaks against it.
         why: Unusable,
     },
+    /// What the file system cannot keep of the copy that is completed next.
+    NotKept(NotKept),
     /// A copy is complete, and stays whatever comes after it in the stream.
     Received(Committed),
 }
@@ -256,6 +259,10 @@ impl<F: FnMut(Event)> Host for Receiver<'_, F> {
         let copy = commit::commit(staged, &self.dir, name, subvolume.identity, Taken::Refuse)?;
         (self.tell)(Event::Received(copy));
         Ok(())
+    }
+
+    fn not_kept(&mut self, lacks: &NotKept) {
+        (self.tell)(Event::NotKept(lacks.clone()));
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use sendshot_model::NotKept;
 use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
@@ -41,6 +42,10 @@ pub trait Host: CloneSources {
     /// # Errors
     /// Why it cannot; the session fails with it.
     fn complete(&mut self, subvolume: &Announced, root: Arc<OwnedFd>) -> Result<(), Self::Error>;
+
+    /// Takes what the file system could not keep of the subvolume that is completed next. Called only if
+    /// there is something.
+    fn not_kept(&mut self, _: &NotKept) {}
 }
 
 /// How many subvolumes a stream may hold.
@@ -137,6 +142,8 @@ struct State<H> {
     begun: usize,
     current: Option<(Announced, Applier)>,
     budget: Budget,
+    /// Of subvolumes that are complete, and of what was applied before this session.
+    not_kept: NotKept,
     failed: bool,
 }
 
@@ -152,6 +159,7 @@ impl<H: Host> Session<H> {
                 begun: 0,
                 current: None,
                 budget: Budget::default(),
+                not_kept: NotKept::default(),
                 failed: false,
             },
         }
@@ -181,6 +189,7 @@ impl<H: Host> Session<H> {
                 begun: 1,
                 current: Some((position.subvolume, applier)),
                 budget: Budget::default(),
+                not_kept: NotKept::default(),
                 failed: false,
             },
         })
@@ -199,6 +208,20 @@ impl<H: Host> Session<H> {
     /// How much was made so far beyond the bytes of the stream; see [`Session::limit_made`].
     pub fn made(&self) -> u64 {
         self.state.budget.made()
+    }
+
+    /// Adds what is not kept already: of the parent, or of what was applied before this session.
+    pub fn add_not_kept(&mut self, before: &NotKept) {
+        self.state.not_kept.add_all(before);
+    }
+
+    /// What the file system could not keep so far, with what was added.
+    pub fn not_kept(&self) -> NotKept {
+        let mut all = self.state.not_kept.clone();
+        if let Some((_, applier)) = &self.state.current {
+            all.add_all(applier.not_kept());
+        }
+        all
     }
 
     /// Takes the next bytes of the stream and applies every command that is complete with
@@ -338,6 +361,10 @@ impl<H: Host> State<H> {
             return Ok(());
         };
         applier.settle().map_err(SessionError::Staging)?;
+        if !applier.not_kept().is_empty() {
+            self.host.not_kept(applier.not_kept());
+            self.not_kept.add_all(applier.not_kept());
+        }
         self.host
             .complete(&subvolume, applier.into_root())
             .map_err(SessionError::Host)

@@ -15,6 +15,7 @@
 mod copy_name;
 pub mod human;
 mod id;
+mod not_kept;
 mod peer_name;
 mod printable;
 mod target;
@@ -23,6 +24,7 @@ mod volume_name;
 
 pub use copy_name::{CopyName, CopyNameError};
 pub use id::{IdError, PushId, ReceiverId, SenderId, TransferId, VolumeId};
+pub use not_kept::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 pub use peer_name::{PeerName, PeerNameError};
 pub use printable::{printable, printable_within};
 pub use target::{Target, TargetError, VolumeRef};

@@ -40,7 +40,7 @@
 //!
 //! **Inline and preallocated** data never equals anything. In doubt it is sent.
 
-use crate::entry::{Extent, ExtentKind, Head, InodeItem, SYMLINK};
+use crate::entry::{Extent, ExtentKind, Head, InodeItem, NODATACOW, REGULAR, SYMLINK};
 
 /// How two sendshots are related.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,8 @@ impl Rule {
     }
 
     /// Whether both are the same object, whatever changed in it. What cannot be changed in
-    /// place (type, device number, link target) must agree; `targets` are those of links.
+    /// place (type, device number, link target, and whether a file is overwritten in place, which
+    /// the kernel lets only an empty one change) must agree; `targets` are those of links.
     pub fn is_same_object(
         &self,
         m: &InodeItem,
@@ -102,6 +103,7 @@ impl Rule {
             && m.generation == n.generation
             && m.kind() == n.kind()
             && m.rdev == n.rdev
+            && (n.kind() != REGULAR || m.flags & NODATACOW == n.flags & NODATACOW)
             && (n.kind() != SYMLINK || targets.0 == targets.1)
     }
 

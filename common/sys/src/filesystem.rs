@@ -46,13 +46,31 @@ pub fn is_read_only_everywhere(fd: impl AsFd) -> io::Result<bool> {
     if !is_read_only(&fd)? {
         return Ok(false);
     }
+    Ok(has_option(fd, b"ro")?.unwrap_or(true))
+}
+
+/// Whether the file system is mounted with `nodatacow`, so that new files are overwritten in place. If
+/// that cannot be told, it is not.
+///
+/// # Errors
+/// The kernel's, from reading `/proc`.
+pub fn is_nodatacow(fd: impl AsFd) -> io::Result<bool> {
+    Ok(has_option(fd, b"nodatacow")?.unwrap_or(false))
+}
+
+/// Whether the file system of a descriptor is mounted with an option; `None` if its mount is not to be
+/// seen from here.
+fn has_option(fd: impl AsFd, option: &[u8]) -> io::Result<Option<bool>> {
     let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let info = std::fs::read_to_string(info)?;
     // Not as text: mount points are any bytes.
     let mounts = std::fs::read("/proc/self/mountinfo")?;
-    Ok(mount_id(&info)
-        .and_then(|id| super_options(&mounts, id))
-        .is_none_or(|options| options.split(|byte| *byte == b',').any(|o| o == b"ro")))
+    let options = mount_id(&info).and_then(|id| super_options(&mounts, id));
+    Ok(options.map(|options| {
+        options
+            .split(|byte| *byte == b',')
+            .any(|found| found == option)
+    }))
 }
 
 /// The mount of a descriptor, from its `/proc/self/fdinfo` file.

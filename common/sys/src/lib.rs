@@ -10,6 +10,7 @@ pub mod crash;
 pub mod durable;
 pub mod encoded;
 pub mod filesystem;
+pub mod inode_attributes;
 pub mod mounts;
 mod raw;
 pub mod search;

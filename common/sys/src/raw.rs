@@ -105,6 +105,10 @@ plain_ioctls! {
     get_inode_flags = 0x8008_6601, 8;
     /// FS_IOC_SETFLAGS (declared as long, the kernel reads an int)
     set_inode_flags = 0x4008_6602, 8;
+    /// FS_IOC_FSGETXATTR
+    get_attributes = 0x801c_581f, 28;
+    /// FS_IOC_FSSETXATTR
+    set_attributes = 0x401c_5820, 28;
 }
 
 /// BTRFS_IOC_SYNC: commits the running transaction and wakes the cleaner.

@@ -37,7 +37,9 @@ pub fn run(input: &[u8]) {
         }),
         5 => check::<v1::TransferUp, Up>(bytes, |_| Vec::new()),
         6 => check::<v1::TransferDown, Down>(bytes, |down| match down {
-            Down::Committed { name, directory } => vec![name, directory],
+            Down::Committed {
+                name, directory, ..
+            } => vec![name, directory],
             Down::Failure(failure) => vec![&failure.message, &failure.remedy],
             _ => Vec::new(),
         }),

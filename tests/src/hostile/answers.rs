@@ -31,6 +31,7 @@ pub fn committed_as(name: &str, directory: &str) -> Bytes {
     down(Down::Committed(Committed {
         name: name.to_owned(),
         directory: directory.to_owned(),
+        ..Default::default()
     }))
 }
 

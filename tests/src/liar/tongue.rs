@@ -334,6 +334,7 @@ fn invented() -> TransferDown {
     down(Down::Committed(Committed {
         name: "20300101T000000Z".into(),
         directory: "nas1/invented".into(),
+        ..Default::default()
     }))
 }
 

@@ -12,17 +12,15 @@ use sendshot_stream::{Command, Timespec};
 use super::blocks::Blocks;
 use super::clones::Clones;
 use super::data::{self, Open, Stream};
+use super::flags::{self, COMPRESSION};
 use super::names::{dir_id, is_inheritable};
 use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::entry::{
-    BLOCK, CHARACTER, DIRECTORY, FIFO, GUARDS, InodeItem, NODATASUM, ROOT, SETTABLE, SOCKET,
-    SYMLINK, Time, Xattr,
+    BLOCK, CHARACTER, COMPRESS, DIRECTORY, FIFO, GUARDS, InodeItem, NOCOMPRESS, NODATASUM, ROOT,
+    SOCKET, SYMLINK, Time, Xattr,
 };
 use crate::file::Inode;
-
-/// The attribute that goes with the flag for compression.
-const COMPRESSION: &[u8] = b"btrfs.compression";
 
 /// Bits of the mode that make a program run as somebody else.
 const SET_ID: u32 = 0o6000;
@@ -222,12 +220,15 @@ fn directory<S: Sink>(
     let mut out = Out { sink, path: &path };
     match before {
         Some(before) => {
-            out.changed_flags(pair.version, before, inode)?;
             let mut before = before.clone();
             if !unchanged {
-                // They were taken off at the beginning.
+                // They were taken off at the beginning, and with the property went its flags.
+                if flags::compression(&before).is_some() {
+                    before.item.flags &= !(COMPRESS | NOCOMPRESS);
+                }
                 before.xattrs.retain(|xattr| !is_inheritable(xattr));
             }
+            out.changed_flags(pair.version, &before, inode)?;
             out.changed_xattrs(&before, inode)?;
         }
         None => {
@@ -262,15 +263,20 @@ impl<S: Sink> Out<'_, '_, S> {
     }
 
     /// Flags of something new. They come before everything else: only an empty file can become
-    /// NOCOW, and setting them changes the attribute `btrfs.compression`. What is made in a
-    /// directory `inherits` of its flags at the receiver, whatever it was at the sender.
+    /// NOCOW, and setting them changes the attribute `btrfs.compression`, which brings along the flag
+    /// for compression. What is made in a directory `inherits` of its flags at the receiver, whatever
+    /// it was at the sender.
     fn early_flags(
         &mut self,
         version: Version,
         inherits: bool,
         inode: &Inode,
     ) -> Result<(), S::Error> {
-        let flags = inode.item.flags & SETTABLE & !GUARDS;
+        let flags = flags::stored(inode);
+        if inherits && flags & NOCOMPRESS != 0 {
+            // The kernel does not change from NOCOW to this in one call.
+            self.flags(version, inode, 0)?;
+        }
         if flags != 0 || inherits {
             self.flags(version, inode, flags)?;
         }
@@ -283,21 +289,25 @@ impl<S: Sink> Out<'_, '_, S> {
         before: &Inode,
         inode: &Inode,
     ) -> Result<(), S::Error> {
-        let flags = |inode: &Inode| inode.item.flags & SETTABLE & !GUARDS;
-        if flags(before) == flags(inode) {
+        let (property, flags) = (flags::compression(inode), flags::stored(inode));
+        let goes = flags::compression(before).is_some() && property.is_none();
+        if goes {
+            let (path, name) = (self.path, COMPRESSION);
+            self.command(Command::RemoveXattr { path, name })?;
+        }
+        // With the property go both flags for compression.
+        let lost = goes && flags & NOCOMPRESS != 0;
+        if flags::stored(before) == flags && !lost {
             return Ok(());
         }
-        self.flags(version, inode, flags(inode))?;
-        match inode.xattrs.iter().find(|xattr| xattr.name == COMPRESSION) {
-            Some(xattr) => self.set_xattr(xattr),
-            None => Ok(()),
-        }
+        self.flags(version, inode, flags)?;
+        property.map_or(Ok(()), |xattr| self.set_xattr(xattr))
     }
 
     /// What forbids changes comes when all is done. The root of a copy never forbids them: the
     /// copy could not be deleted.
     fn guard(&mut self, version: Version, inode: &Inode) -> Result<(), S::Error> {
-        let flags = inode.item.flags & SETTABLE;
+        let flags = flags::kept(inode);
         if flags & GUARDS == 0 || inode.ino == ROOT {
             return Ok(());
         }
@@ -328,8 +338,9 @@ impl<S: Sink> Out<'_, '_, S> {
     }
 
     fn changed_xattrs(&mut self, before: &Inode, inode: &Inode) -> Result<(), S::Error> {
+        // [`Out::changed_flags`] has removed the property for compression.
         for old in &before.xattrs {
-            if !inode.xattrs.iter().any(|new| new.name == old.name) {
+            if old.name != COMPRESSION && !inode.xattrs.iter().any(|new| new.name == old.name) {
                 let (path, name) = (self.path, &old.name);
                 self.command(Command::RemoveXattr { path, name })?;
             }

@@ -14,6 +14,7 @@ mod blocks;
 mod clones;
 mod content;
 mod data;
+mod flags;
 mod names;
 mod side_by_side;
 

@@ -10,7 +10,7 @@
 //! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
 //! 3. Dead directories, empty now, are removed, the deepest first.
 //! 4. New and moved directories get their places, parents first. No directory is ever moved
-//!    below itself: its new parent has its final place already.
+//!    below itself: its new parent has its final place already. New ones lose what they inherit.
 //! 5. Moved files get their places, then their further names.
 //!
 //! New files are made with their content later: every name is free by then.
@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sendshot_stream::Command;
 
+use super::flags::kept;
 use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
-use crate::entry::{GUARDS, INHERITED, Name, ROOT, SETTABLE, Xattr};
+use crate::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
 use crate::file::{Inode, Reader};
 use crate::paths::{DirId, Place, Tree};
 use crate::reader::skip_same;
@@ -154,7 +155,7 @@ fn compare(
     let (Some(before), after) = (before, after) else {
         return;
     };
-    let flags = before.item.flags & SETTABLE;
+    let flags = kept(before);
     let stays = after.is_some_and(|after| pair.is_unchanged(before, after));
     if flags & GUARDS != 0 && before.ino != ROOT && !stays {
         let name = before.names.first().cloned();
@@ -435,6 +436,11 @@ impl<S: Sink> Names<'_, '_, S> {
             if !self.pair.is_old_dir(dir) {
                 let path = self.final_path(&place, dir.ino)?;
                 self.command(Command::Mkdir { path: &path })?;
+                if self.pair.version == Version::V2 && self.pair.inherited.contains(&place.parent) {
+                    // What is made in it would inherit in turn. It gets its own flags in the end.
+                    let flags = 0;
+                    self.command(Command::Fileattr { path: &path, flags })?;
+                }
                 self.touch(place.parent);
             } else if self.now.place(dir) != Some(&place) {
                 let from = self

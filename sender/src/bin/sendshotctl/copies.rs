@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use sendshot_proto::v1::{CopiesRequest, CopyState};
+use sendshot_model::NotKept;
+use sendshot_proto::not_kept;
+use sendshot_proto::v1::{self, CopiesRequest, CopyState};
 use sendshot_sender::report::lossy;
 use serde::Serialize;
 
@@ -21,6 +23,7 @@ struct CopyJson {
     committed_at: Option<String>,
     unusable: Option<String>,
     path: String,
+    not_kept: NotKept,
 }
 
 /// Shows the copies, or the partials.
@@ -76,20 +79,32 @@ fn json(copy: CopyState) -> CopyJson {
         committed_at: output::time_json(copy.committed_at),
         unusable: Some(copy.unusable).filter(|why| !why.is_empty()),
         path: lossy(&copy.path),
+        not_kept: lacks(copy.not_kept),
     }
 }
 
 fn row(copy: CopyState) -> Vec<String> {
-    let note = match copy.unusable.as_str() {
-        "" => String::new(),
-        why => format!("no parent any more: {why}"),
+    let unusable = match copy.unusable.as_str() {
+        "" => None,
+        why => Some(format!("no parent any more: {why}")),
     };
+    let lacks = lacks(copy.not_kept).entries().into_iter();
+    let lacks = lacks.map(|entry| {
+        let what = entry.kind.description();
+        format!("lacks {} × {what}: {}", entry.count, entry.example)
+    });
+    let note: Vec<String> = unusable.into_iter().chain(lacks).collect();
     vec![
         copy.sender,
         copy.volume,
         copy.name,
         output::time(copy.committed_at),
         output::uuid(&copy.uuid),
-        note,
+        note.join("; "),
     ]
+}
+
+/// The daemon of this host sends no list that is too long.
+fn lacks(entries: Vec<v1::NotKept>) -> NotKept {
+    not_kept::parse(entries).unwrap_or_default()
 }

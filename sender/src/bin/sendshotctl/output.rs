@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use sendshot_model::NotKeptEntry;
 use sendshot_sender::problem::Problem;
 use serde::Serialize;
 
@@ -133,4 +134,14 @@ pub fn uuid(bytes: &[u8]) -> String {
     uuid::Uuid::from_slice(bytes)
         .map(|uuid| uuid.to_string())
         .unwrap_or_default()
+}
+
+/// What a receiver could not keep of one kind, for people.
+pub fn not_kept_line(entry: &NotKeptEntry) -> String {
+    let what = entry.kind.description();
+    let example = match entry.count {
+        1 => entry.example.clone(),
+        _ => format!("{}, for example", entry.example),
+    };
+    format!("  not kept {} × {what}: {example}", entry.count)
 }

@@ -250,5 +250,7 @@ fn text(report: &Report) -> String {
             .iter()
             .map(|path| format!("  skipped  {path}: nested subvolumes are volumes of their own")),
     );
+    let not_kept = report.not_kept.entries();
+    lines.extend(not_kept.iter().map(output::not_kept_line));
     lines.join("\n")
 }

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_apply::parent::{FindError, Trust};
 use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Location, Policies, Scope, receive};
+use sendshot_model::{NotKept, NotKeptEntry};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_stream::dump;
 use sendshot_sys::filesystem;
@@ -18,13 +19,14 @@ use serde::Serialize;
 use super::{input, usage};
 use crate::arguments::StreamReceiveArguments;
 use crate::outcome::Outcome;
-use crate::output::Output;
+use crate::output::{self, Output};
 
 #[derive(Serialize)]
 struct ReceivedJson {
     name: String,
     uuid: String,
     path: String,
+    not_kept: Vec<NotKeptEntry>,
 }
 
 /// Receives a stream into a directory.
@@ -46,7 +48,8 @@ pub fn run(arguments: &StreamReceiveArguments, output: &Output) -> Outcome {
         policies: Policies::default(),
     };
     let input = input(arguments.input.as_deref())?;
-    let tell = |event| tell(event, dir, output);
+    let mut lacks = NotKept::default();
+    let tell = |event| tell(event, &mut lacks, dir, output);
     receive(input, &target, options, tell).map_err(|e| problem(&e, dir))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -77,7 +80,8 @@ fn parents(arguments: &StreamReceiveArguments, target: &OwnedFd) -> Result<Vec<O
     Ok(opened)
 }
 
-fn tell(event: Event, dir: &Path, output: &Output) {
+/// `lacks` holds what is not kept of the copy that is completed next.
+fn tell(event: Event, lacks: &mut NotKept, dir: &Path, output: &Output) {
     match event {
         // `btrfs receive` prints "At subvol" to standard error, and "At snapshot" to standard output.
         Event::Begun(subvolume) => {
@@ -91,11 +95,17 @@ fn tell(event: Event, dir: &Path, output: &Output) {
             "sendshotctl: warning: {} is used as parent although {why}; --strict refuses it",
             name.display()
         ),
+        Event::NotKept(list) => *lacks = list,
         Event::Received(copy) => {
+            let not_kept = std::mem::take(lacks).entries();
+            for entry in &not_kept {
+                output.note(&output::not_kept_line(entry));
+            }
             let received = ReceivedJson {
                 name: copy.name.to_string_lossy().into_owned(),
                 uuid: copy.info.received_uuid.to_string(),
                 path: dir.join(&copy.name).to_string_lossy().into_owned(),
+                not_kept,
             };
             output.report(&received, || format!("received {}", received.path));
         }
