@@ -77,7 +77,7 @@ impl Setting {
         };
         Self {
             source,
-            receiver: random.pick(&["", "", "", "compress=zstd", "nodatasum", "nodatacow"]),
+            receiver: random.pick(&["", "", "", "compress-force=zstd", "nodatasum", "nodatacow"]),
             version: random.pick(&[Version::V1, Version::V2, Version::V2]),
             balances: random.once_in(2),
             rollbacks: random.once_in(2),
