@@ -236,7 +236,6 @@ impl Applier {
             Command::EncodedWrite { .. } => self.encoded_write(command),
             Command::Fileattr { path, flags } => {
                 let lost = flags::set(path, flags, &mut self.dirs, &mut self.mount)?;
-                self.dirs.inheritable_changed();
                 for kind in lost {
                     self.cannot_keep(kind, path);
                 }
@@ -253,6 +252,7 @@ impl Applier {
         Nodes {
             dirs: &mut self.dirs,
             files: &mut self.files,
+            mount: &mut self.mount,
         }
     }
 

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::Cause;
+use crate::flags;
 use crate::paths::{self, Place};
 
 /// How many directories stay open. Streams work in one directory for a while, but go back
@@ -23,7 +24,7 @@ const CONFINED: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
 
-/// Whether new entries of a directory inherit attributes.
+/// Whether new entries of a directory inherit attributes or flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heirs {
     /// They do.
@@ -123,7 +124,7 @@ impl Dirs {
             .retain(|dir| !paths::is_at_or_beneath(&dir.path, path));
     }
 
-    /// Says that one of the [`INHERITED`] attributes was set or removed somewhere.
+    /// Says that one of the [`INHERITED`] attributes was set or removed somewhere, or flags of a directory.
     pub(crate) fn inheritable_changed(&mut self) {
         self.any_inheritable = true;
         self.root.heirs = None;
@@ -133,7 +134,7 @@ impl Dirs {
     }
 
     /// Whether entries of a directory inherit. Costs no call as long as no directory can
-    /// have such attributes, and two for each directory that is opened afterwards.
+    /// have such attributes or flags, and a few for each directory that is opened afterwards.
     pub(crate) fn heirs(&mut self, path: &[u8]) -> Result<Heirs, Cause> {
         if !self.any_inheritable {
             return Ok(Heirs::Plain);
@@ -190,5 +191,8 @@ fn look_for_inherited(dir: &OwnedFd) -> Result<Heirs, Cause> {
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(Heirs::Plain)
+    match flags::are_inherited(dir)? {
+        true => Ok(Heirs::Inherit),
+        false => Ok(Heirs::Plain),
+    }
 }

@@ -7,12 +7,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, IFlags, OFlags, XattrFlags};
+use rustix::fs::{FileType, IFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use sendshot_model::NotKeptKind;
 use sendshot_sys::{filesystem, inode_attributes};
 
-use crate::dirs::{Dirs, open_beneath};
+use crate::dirs::{Dirs, open_beneath, proc_path};
 use crate::error::Cause;
 use crate::paths;
 
@@ -64,6 +64,11 @@ fn stored() -> IFlags {
     NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS | SYNCHRONOUS_DIRECTORY
 }
 
+/// What new files and directories have from their directory.
+fn inherited() -> IFlags {
+    NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS
+}
+
 fn others() -> IFlags {
     let all = OTHERS.iter();
     all.fold(IFlags::empty(), |all, (_, kernels, _)| all | *kernels)
@@ -103,6 +108,9 @@ pub(crate) fn set(
     let Some((fd, kind)) = open(path, dirs)? else {
         return Ok(Vec::new());
     };
+    if kind == FileType::Directory {
+        dirs.inheritable_changed();
+    }
     let mut wanted = to_kernel(flags);
     if path.is_empty() {
         // An immutable copy could not be deleted.
@@ -124,6 +132,39 @@ pub(crate) fn set(
     }
     set_others(&fd, wanted, others())?;
     Ok(missing(rustix::fs::ioctl_getflags(&fd)?, wanted))
+}
+
+/// Whether what is made in a directory takes over flags of it. A directory that cannot be read is taken for
+/// one without: its owner has made it so.
+pub(crate) fn are_inherited(dir: &OwnedFd) -> Result<bool, Cause> {
+    // Descriptors for resolution only have no flags to ask for.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(proc_path(dir), flags, Mode::empty()) {
+        Ok(dir) => Ok(rustix::fs::ioctl_getflags(dir)?.intersects(inherited())),
+        Err(Errno::ACCESS) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes from a new file or directory the flags that it has from its directory: a stream says all flags
+/// itself. Those that the file system is mounted for stay.
+pub(crate) fn disinherit(
+    path: &[u8],
+    dirs: &mut Dirs,
+    mount: &mut MountOptions,
+) -> Result<(), Cause> {
+    let Some((fd, kind)) = open(path, dirs)? else {
+        return Ok(());
+    };
+    let before = rustix::fs::ioctl_getflags(&fd)?;
+    let mut after = before - inherited();
+    if kind == FileType::RegularFile && mount.is_nodatacow(&fd) {
+        after |= before.intersection(NO_COPY_ON_WRITE);
+    }
+    if before != after {
+        set_all(&fd, after)?;
+    }
+    Ok(())
 }
 
 /// Sets how data is stored, and takes off what forbids changes if there is something.

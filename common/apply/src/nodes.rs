@@ -7,6 +7,7 @@ use sendshot_stream::Command;
 use crate::dirs::{Dirs, Heirs, INHERITED, Named};
 use crate::error::Cause;
 use crate::files::Files;
+use crate::flags::{self, MountOptions};
 
 /// Mode of new pipes, sockets and devices, like that of new files: their owner's only, until
 /// the stream says more.
@@ -22,19 +23,20 @@ const ACCESS_ACL: &str = "system.posix_acl_access";
 pub(crate) struct Nodes<'a> {
     pub(crate) dirs: &'a mut Dirs,
     pub(crate) files: &'a mut Files,
+    pub(crate) mount: &'a mut MountOptions,
 }
 
 impl Nodes<'_> {
     pub(crate) fn file(&mut self, path: &[u8]) -> Result<(), Cause> {
         let named = self.dirs.place(path)?;
         self.files.create(path, &named)?;
-        self.disinherit(&named)
+        self.disinherit_flags(path, &named)
     }
 
     pub(crate) fn dir(&mut self, path: &[u8]) -> Result<(), Cause> {
         let named = self.dirs.place(path)?;
         rustix::fs::mkdirat(&named.fd, named.name(), PRIVATE_DIR)?;
-        self.disinherit(&named)
+        self.disinherit_flags(path, &named)
     }
 
     pub(crate) fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<(), Cause> {
@@ -116,6 +118,15 @@ impl Nodes<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The same for what has inode flags, which it inherits as well.
+    fn disinherit_flags(&mut self, path: &[u8], named: &Named<'_>) -> Result<(), Cause> {
+        self.disinherit(named)?;
+        match self.dirs.heirs(named.place.dir)? {
+            Heirs::Plain => Ok(()),
+            Heirs::Inherit => flags::disinherit(path, self.dirs, self.mount),
+        }
     }
 }
 
