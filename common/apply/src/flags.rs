@@ -223,7 +223,24 @@ fn set_others(fd: &OwnedFd, wanted: IFlags, among: IFlags) -> Result<(), Cause> 
             .filter(|(_, kernels, _)| flags.contains(*kernels));
         set.fold(0, |all, (_, _, attribute)| all | attribute)
     };
-    Ok(inode_attributes::set(fd, select(wanted), select(among))?)
+    match inode_attributes::set(fd, select(wanted), select(among)) {
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => {
+            let before = rustix::fs::ioctl_getflags(fd)?;
+            set_beside_both(fd, (before - among) | wanted.intersection(among))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Sets the flags of something that is neither copied on write nor compressed. The kernel refuses each change
+/// of what has both flags (`check_fsflags` of its `fs/btrfs/ioctl.c` compares the new ones with the old
+/// ones), unless both go, and sets both at once only for what has neither. A file with data keeps one.
+fn set_beside_both(fd: &OwnedFd, wanted: IFlags) -> Result<(), Cause> {
+    set_all(fd, wanted - NO_COPY_ON_WRITE - NO_COMPRESS)?;
+    if !set_all(fd, wanted)? {
+        set_all(fd, wanted - NO_COMPRESS)?;
+    }
+    Ok(())
 }
 
 /// Which kinds of flags are not as they should be.
