@@ -274,13 +274,59 @@ fn grow(random: &mut Random, path: &Path) -> io::Result<()> {
     Ok(rustix::fs::fallocate(&file, how, end, len)?)
 }
 
-/// Deletes a whole tree, and makes few or many things of other kinds: after a mount they get the numbers
-/// of what was deleted.
+/// Deletes a whole tree, and makes few or many things of other kinds.
 fn replace_tree(random: &mut Random, path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)?;
-    let parent = path.parent().unwrap_or(path);
-    for n in 0..random.pick(&[1, 2, 12]) {
-        let path = parent.join(format!("after {n}"));
+    let count = random.pick(&[1, 2, 12]);
+    make_others(random, path.parent().unwrap_or(path), count);
+    Ok(())
+}
+
+/// What is made last in a round has the highest inode numbers.
+const LATEST: &str = "latest";
+/// A file that is in the latest tree, and older than that.
+const OLDER: &str = "older";
+
+/// Makes a tree whose inode numbers are the highest, with an older file in it. What cannot be made is left out.
+pub fn make_latest(random: &mut Random, root: &Path) {
+    let older = root.join(OLDER);
+    let _ = fs::write(&older, random.bytes(500));
+    let latest = root.join(LATEST);
+    let _ = fs::create_dir(&latest).and_then(|()| fs::rename(older, latest.join(OLDER)));
+    for n in 0..random.below(6) {
+        let dir = latest.join((n % 3).to_string()).join(n.to_string());
+        let _ = fs::create_dir_all(&dir);
+        let _ = create(random, &dir.join("file"));
+    }
+}
+
+/// Deletes it, at times but for the older file.
+pub fn delete_latest(random: &mut Random, root: &Path) {
+    let latest = root.join(LATEST);
+    // Something in it may be immutable by now.
+    let _ = unguard_all(root);
+    if random.once_in(2) {
+        let _ = fs::rename(latest.join(OLDER), root.join(OLDER));
+    }
+    let _ = fs::remove_dir_all(latest);
+}
+
+/// Makes few or many things of any kind: after a mount they get the numbers of what was deleted.
+pub fn use_numbers_again(random: &mut Random, root: &Path) {
+    let first = root.join("first of the used numbers");
+    let _ = match random.below(3) {
+        0 => create(random, &first),
+        _ => fs::create_dir(&first),
+    };
+    let _ = fs::rename(root.join(OLDER), first.join(OLDER));
+    let count = random.pick(&[0, 1, 2, 12]);
+    make_others(random, root, count);
+}
+
+/// Makes things of several kinds.
+fn make_others(random: &mut Random, dir: &Path, count: u64) {
+    for n in 0..count {
+        let path = dir.join(format!("after {n}"));
         // A name that is taken already is none to make.
         let _ = match random.below(4) {
             0 => fs::create_dir(&path),
@@ -289,7 +335,6 @@ fn replace_tree(random: &mut Random, path: &Path) -> io::Result<()> {
             _ => create(random, &path),
         };
     }
-    Ok(())
 }
 
 /// Takes flags from a directory that are inherited, or gives it some, and builds two levels below.

@@ -27,7 +27,7 @@ struct Setting {
     rollbacks: bool,
     /// Mounts with other options on the way.
     remounts: bool,
-    /// Unmounts and mounts between rounds.
+    /// Unmounts and mounts in each round, after deletions.
     unmounts: bool,
     /// Never syncs.
     never_syncs: bool,
@@ -182,6 +182,11 @@ impl History {
     }
 
     fn round(&self, random: &mut Random, round: u64) -> Result<Sent> {
+        if self.setting.unmounts {
+            changes::delete_latest(random, &self.volume());
+            self.chain.remount()?;
+            changes::use_numbers_again(random, &self.volume());
+        }
         for _ in 0..CHANGES {
             changes::change(random, &self.volume());
             if random.once_in(40) && !self.setting.never_syncs {
@@ -189,15 +194,15 @@ impl History {
             }
         }
         self.between(random, round)?;
+        if self.setting.unmounts {
+            changes::make_latest(random, &self.volume());
+        }
         let unnamed = changes::unnamed(&self.volume())?;
         let sent = match self.setting.relays {
             true => self.chain.send_and(|sent| self.chain.relay(sent))?,
             false => self.chain.send()?,
         };
         drop(unnamed);
-        if self.setting.unmounts {
-            self.chain.remount()?;
-        }
         if random.once_in(2) && !self.setting.never_syncs {
             self.chain.clean()?;
         }

@@ -187,7 +187,7 @@ impl Generator {
         for _ in 0..self.random.below(12) {
             let inos: Vec<u64> = tree.keys().copied().collect();
             let ino = inos[self.random.below(inos.len() as u64) as usize];
-            match self.random.below(7) {
+            match self.random.below(8) {
                 0 => remove(&mut tree, ino),
                 1 | 2 => self.move_(&mut tree, ino),
                 3 => self.exchange(&mut tree, ino),
@@ -203,11 +203,22 @@ impl Generator {
                     self.add(&mut tree, next, made);
                 }
                 5 => self.change(&mut tree, ino),
+                6 => self.replace_dir(&mut tree, ino),
                 _ => self.link(&mut tree, ino),
             }
         }
         self.stamp(before, &mut tree);
         tree
+    }
+
+    /// Another directory with the number, the name and the content of one that is deleted.
+    fn replace_dir(&mut self, tree: &mut Tree, ino: u64) {
+        if ino == ROOT || !tree[&ino].dir {
+            return;
+        }
+        let mut made = self.inode(true);
+        made.names.clone_from(&tree[&ino].names);
+        tree.insert(ino, made);
     }
 
     fn move_(&mut self, tree: &mut Tree, ino: u64) {
