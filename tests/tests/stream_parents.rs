@@ -197,6 +197,25 @@ fn what_stock_receive_left_changed_is_announced_as_the_kernel_does() {
     assert_eq!(copy.stransid, between.ctransid);
 }
 
+#[test]
+fn a_copy_that_was_made_writable_and_changed_does_not_pass_for_its_origins_state() {
+    let [first, second, third] = [Host::origin(), Host::new(10), Host::new(30)];
+    let stream = first.sent(&first.path("s1"), &[]);
+    receive(&stream, &second.dir("in"), &[]).success();
+    let copy = second.path("in/s1");
+    let root = File::open(&copy).unwrap();
+    subvolume::set_access(&root, subvolume::Access::ReadWrite).unwrap();
+    fs::write(copy.join("changing"), "something else").unwrap();
+    streams::snapshot(&copy, &second.path("s1")).unwrap();
+    // The snapshot inherits what its source was received as.
+    let between = info(&second.path("s1"));
+    assert_eq!(between.received_uuid, info(&first.path("s1")).uuid);
+    assert!(between.is_pristine(), "this would prove nothing");
+    let stream = second.sent(&second.path("s1"), &[]);
+    receive(&stream, &third.dir("in"), &[]).success();
+    assert_eq!(info(&third.path("in/s1")).stransid, between.ctransid);
+}
+
 /// A parent in one directory, and an increment that is to go into another.
 struct Layout {
     to: Host,

@@ -78,11 +78,19 @@ impl Info {
     /// which the snapshot came from, if it was received and never changed since, so that a chain
     /// of hosts hands on one identity. Otherwise its own, as the kernel's send always has it.
     pub fn wire_ctransid(&self) -> u64 {
-        if !self.received_uuid.is_nil() && self.is_pristine() {
+        if self.is_untouched_copy() {
             self.stransid
         } else {
             self.ctransid
         }
+    }
+
+    /// Whether it holds what was received, and nothing else. A read-only snapshot inherits what its
+    /// source was received as, even from a source that was made writable and changed later; only
+    /// the transaction of the last change tells, which is then after that of the reception.
+    fn is_untouched_copy(&self) -> bool {
+        let is_copy = !self.received_uuid.is_nil();
+        is_copy && self.is_pristine() && self.ctransid <= self.rtransid
     }
 
     /// Whether it is read-only and was never changed since it was created: not written to
@@ -328,4 +336,60 @@ fn le_u64(bytes: &[u8]) -> u64 {
     let mut out = [0; 8];
     out.copy_from_slice(&bytes[..8]);
     u64::from_le_bytes(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy() -> Info {
+        Info {
+            id: 300,
+            parent_id: 5,
+            generation: 50,
+            read_only: true,
+            uuid: Uuid::from_u128(1),
+            parent_uuid: Uuid::nil(),
+            received_uuid: Uuid::from_u128(7),
+            ctransid: 40,
+            otransid: 42,
+            stransid: 900,
+            rtransid: 41,
+            otime: 0,
+            rtime: 0,
+        }
+    }
+
+    #[test]
+    fn an_untouched_copy_has_the_number_of_its_origin() {
+        assert_eq!(copy().wire_ctransid(), 900);
+        assert_eq!(copy().wire_uuid(), Uuid::from_u128(7));
+    }
+
+    #[test]
+    fn everything_else_has_its_own_number() {
+        let own = Info {
+            received_uuid: Uuid::nil(),
+            stransid: 0,
+            rtransid: 0,
+            ..copy()
+        };
+        let changed = Info {
+            ctransid: 43,
+            ..copy()
+        };
+        // A snapshot of a copy that was made writable and changed.
+        let inherited = Info {
+            ctransid: 45,
+            otransid: 46,
+            ..copy()
+        };
+        let writable = Info {
+            read_only: false,
+            ..copy()
+        };
+        for info in [own, changed, inherited, writable] {
+            assert_eq!(info.wire_ctransid(), info.ctransid, "{info:?}");
+        }
+    }
 }
