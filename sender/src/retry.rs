@@ -51,8 +51,9 @@ pub fn after(error: &transfer::Error) -> Next {
             | Code::ReadOnly
             | Code::RootMissing
             | Code::OverLimit
-            | Code::Unsupported
             | Code::Io => Next::Never,
+            // Another state may do without what the receiver cannot hold.
+            Code::Unsupported => Next::Hopeless,
         },
         transfer::Error::Broken(problem) => after_problem(problem),
         transfer::Error::Stalled { .. } => Next::Later,
@@ -210,6 +211,7 @@ mod tests {
         for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
             assert_eq!(refused(code), Next::Never);
         }
+        assert_eq!(refused(Code::Unsupported), Next::Hopeless);
         let refusal = Problem::new(Kind::Refused, "revoked");
         assert_eq!(after(&transfer::Error::Broken(refusal)), Next::Never);
         let broken = Problem::new(Kind::Unreachable, "reset");

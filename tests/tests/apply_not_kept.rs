@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use sendshot_apply::Policies;
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::{Event, Options, ReceiveError};
+use sendshot_apply::{Policies, Scope};
 use sendshot_model::{NotKept, NotKeptEntry, NotKeptKind};
 use sendshot_stream::{Command, Encoder, Version};
 use sendshot_tests::inode_flags;
@@ -35,6 +35,7 @@ fn receive(fs: &LoopFs, commands: &[Command<'_>]) -> Result<Vec<NotKeptEntry>, R
         encoder.command(&command, &mut bytes).unwrap();
     }
     let options = Options {
+        scope: Scope::default(),
         trust: Trust::Strict,
         policies: Policies::default(),
     };
@@ -196,6 +197,25 @@ fn what_is_made_in_a_directory_with_flags_takes_none_of_them() {
         }
         assert_ne!(inode_flags::all(&at("")).unwrap(), "");
     }
+}
+
+/// The kernel takes no further flags beside the flags `C` and `m`, and `m` says nothing beside `C`.
+#[test]
+fn an_immutable_file_that_is_overwritten_in_place_is_both() {
+    let fs = btrfs("");
+    let lacks = receive(
+        &fs,
+        &[
+            mkfile("a"),
+            fileattr("a", NOCOW | NOCOMPRESS),
+            write("a"),
+            fileattr("a", NOCOW | NOCOMPRESS | 0x40),
+        ],
+    );
+    let expected = entry(NotKeptKind::CompressionFlag, 1, "a");
+    assert_eq!(lacks.unwrap(), [expected]);
+    let flags = inode_flags::all(&fs.path().join("s1/a")).unwrap();
+    assert_eq!(flags, "iC");
 }
 
 /// So the kernel's streams say it, which tell flags last.

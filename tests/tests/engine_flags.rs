@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use sendshot_engine::diff::Version;
+use sendshot_stream::{Item, Parser, dump};
 use sendshot_tests::chain::{Chain, Sent};
 use sendshot_tests::command::tool;
 use sendshot_tests::{fill, inode_flags, tree};
@@ -57,6 +58,18 @@ fn same_flags(sent: &Sent) -> Result<()> {
     Ok(())
 }
 
+/// The commands of a stream as `stream dump` shows them, with single spaces.
+fn commands(stream: &[u8]) -> Vec<String> {
+    let (mut parser, mut input, mut lines) = (Parser::new(), stream, Vec::new());
+    while let Some(located) = parser.next(&mut input).unwrap() {
+        if let Item::Command(command) = located.item {
+            let line = dump::line(&command).to_string();
+            lines.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines
+}
+
 fn truncate(path: &Path) {
     let options = OpenOptions::new().write(true).truncate(true).open(path);
     drop(options.unwrap());
@@ -82,7 +95,15 @@ fn what_is_made_below_a_directory_that_lost_its_flag_is_plain() {
         fs::create_dir(chain.volume().join("moved")).unwrap();
         fs::rename(chain.volume().join("moved"), top.join("new/moved")).unwrap();
         fill::file(top.join("new/moved/file"), 3, 50_000);
-        send(&chain);
+        let sent = send(&chain);
+        // A receiver that does not do it by itself is told.
+        let commands = commands(&sent.stream);
+        for dir in ["./top/new", "./top/old/new"] {
+            let made = format!("mkdir {dir}");
+            let at = commands.iter().position(|line| *line == made);
+            let next = &commands[at.unwrap() + 1];
+            assert!(next.starts_with(&format!("fileattr {dir} ")), "{next}");
+        }
         for deep in ["new/deep/deeper/file", "old/new/deep/file"] {
             assert_eq!(inode_flags::all(&top.join(deep)).unwrap(), "");
         }

@@ -16,6 +16,7 @@ use sendshot_tests::until;
 use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;
+const CHECKPOINTS: &str = "checkpoint_bytes = \"2 MiB\"\ncheckpoint_interval = \"0s\"";
 
 fn boxes(mount: &str) -> Paired {
     let sender = SenderBox::new();
@@ -118,8 +119,7 @@ fn a_resumed_push_lists_what_was_left_out_before_it_broke_off() {
         let sender = SenderBox::setup().volume("photos", "photos");
         let sender = sender.keys("retry_for = \"0s\"").start();
         let receiver = ReceiverBox::setup().mount("nodatacow");
-        let keys = "checkpoint_bytes = \"2 MiB\"\ncheckpoint_interval = \"0s\"";
-        let receiver = receiver.keys(keys).start();
+        let receiver = receiver.keys(CHECKPOINTS).start();
         let link = Link::to(receiver.address());
         pair_at(&sender, &receiver, "nas2", link.address());
         let mut boxes = Linked {
@@ -167,7 +167,15 @@ fn an_access_list_that_the_receiver_cannot_hold_fails_the_push() {
     const ACL: &[u8] = b"\x02\0\0\0\
         \x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x07\0\0\0\x04\0\x05\0\xff\xff\xff\xff\
         \x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
-    let boxes = boxes("noacl");
+    let sender = SenderBox::new();
+    let receiver = ReceiverBox::setup().mount("noacl");
+    let receiver = receiver.keys(CHECKPOINTS).start();
+    pair(&sender, &receiver, "nas2");
+    let boxes = Paired { sender, receiver };
+    // So much that it could be resumed, and fail again.
+    for i in 0..4 {
+        fill::file(boxes.sender.photos().join(format!("big{i}")), i, 8 * MIB);
+    }
     let file = boxes.sender.photos().join("file");
     fs::write(&file, "x").unwrap();
     set(&file, "system.posix_acl_access", ACL);

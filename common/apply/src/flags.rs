@@ -127,7 +127,11 @@ pub(crate) fn set(
     {
         wanted.insert(NO_COPY_ON_WRITE);
     }
-    if before.symmetric_difference(wanted).intersects(stored()) {
+    let changes = before.symmetric_difference(wanted);
+    if !changes.intersects(stored() | others()) {
+        return Ok(Vec::new());
+    }
+    if changes.intersects(stored()) {
         set_stored(&fd, before, wanted)?;
     }
     set_others(&fd, wanted, others())?;
@@ -216,6 +220,7 @@ fn property(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Cause> {
     }
 }
 
+/// Sets those of the other flags that `among` has. What the kernel does not take is left as it is.
 fn set_others(fd: &OwnedFd, wanted: IFlags, among: IFlags) -> Result<(), Cause> {
     let select = |flags: IFlags| {
         let set = OTHERS

@@ -57,7 +57,7 @@ pub enum Unusable {
     Changed {
         /// Transaction of its last change.
         ctransid: u64,
-        /// Transaction in which it was made.
+        /// Transaction in which it was made or received.
         otransid: u64,
     },
 }
@@ -296,9 +296,13 @@ fn usable(
 }
 
 fn changed(info: &Info) -> Option<Unusable> {
-    (info.ctransid > info.otransid).then_some(Unusable::Changed {
+    let made = match info.is_changed_copy() {
+        true => info.otransid.min(info.rtransid),
+        false => info.otransid,
+    };
+    (info.ctransid > made).then_some(Unusable::Changed {
         ctransid: info.ctransid,
-        otransid: info.otransid,
+        otransid: made,
     })
 }
 

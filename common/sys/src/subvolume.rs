@@ -85,12 +85,17 @@ impl Info {
         }
     }
 
-    /// Whether it holds what was received, and nothing else. A read-only snapshot inherits what its
-    /// source was received as, even from a source that was made writable and changed later; only
-    /// the transaction of the last change tells, which is then after that of the reception.
+    /// Whether it holds what was received, and nothing else.
     fn is_untouched_copy(&self) -> bool {
-        let is_copy = !self.received_uuid.is_nil();
-        is_copy && self.is_pristine() && self.ctransid <= self.rtransid
+        !self.received_uuid.is_nil() && self.is_pristine() && !self.is_changed_copy()
+    }
+
+    /// Whether it was changed after it was received, or is a snapshot of something that was. A
+    /// read-only snapshot inherits what its source was received as, even from a source that was made
+    /// writable and changed later; only the transaction of the last change tells, which is then after
+    /// that of the reception.
+    pub fn is_changed_copy(&self) -> bool {
+        !self.received_uuid.is_nil() && self.ctransid > self.rtransid
     }
 
     /// Whether it is read-only and was never changed since it was created: not written to

@@ -388,7 +388,7 @@ impl Scene {
 fn is_typed(failure: &sendshot_proto::v1::Failure) -> bool {
     use sendshot_proto::v1::FailureCode::{
         AlreadyHeld, HashMismatch, InvalidStream, NoSpace, ParentGone, ParentUnusable,
-        ResumeImpossible,
+        ResumeImpossible, Unsupported,
     };
     let typed = [
         AlreadyHeld,
@@ -398,6 +398,7 @@ fn is_typed(failure: &sendshot_proto::v1::Failure) -> bool {
         ParentGone,
         ParentUnusable,
         ResumeImpossible,
+        Unsupported,
     ];
     typed.contains(&failure.code())
 }
