@@ -296,13 +296,11 @@ fn usable(
 }
 
 fn changed(info: &Info) -> Option<Unusable> {
-    let made = match info.is_changed_copy() {
-        true => info.otransid.min(info.rtransid),
-        false => info.otransid,
-    };
-    (info.ctransid > made).then_some(Unusable::Changed {
+    let since_made = (info.ctransid > info.otransid).then_some(info.otransid);
+    let since_received = info.is_changed_copy().then_some(info.rtransid);
+    Some(Unusable::Changed {
         ctransid: info.ctransid,
-        otransid: made,
+        otransid: since_made.or(since_received)?,
     })
 }
 
