@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_model::{NotKept, TransferId};
+use sendshot_model::{NotKept, TransferId, printable_within};
 use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
 use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
@@ -47,6 +47,10 @@ const ENDING: Duration = Duration::from_secs(30);
 /// How often in a row a state is sent anew because what was agreed on did not hold: a receiver
 /// with which that goes on is not one to be trusted.
 const MOST_RESTARTS: u32 = 3;
+
+/// Bytes of what a receiver says of a stream that are logged and kept as a reason. The user is told all
+/// of it if the push fails.
+const MAX_REFUSAL: usize = 400;
 
 /// A state on its way.
 #[derive(Debug)]
@@ -288,7 +292,7 @@ impl Job {
         let standing = noted
             .and_then(|noted| noted.map_err(|e| Problem::local_io(JOURNAL, &e)))
             .map_err(Stopped::Failed)?;
-        let what = &problem.message;
+        let what = printable_within(&problem.message, MAX_REFUSAL);
         let (volume, receiver) = (&push.running.volume, &push.running.receiver);
         let next = match standing {
             Standing::Good | Standing::Suspect => "the volume is captured whole and sent again",
