@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::command::Output;
 use crate::subvolumes;
+use crate::torture::fault::REFUSED;
 use crate::torture::world::{Copy, World};
 use crate::tree::{self, Layout};
 
@@ -99,6 +100,10 @@ impl World {
         };
         if newest.iter().any(|u| **u == uuid) {
             return; // found out to have been committed, with nothing to send since
+        }
+        // A liar has had a parent refused, which is never used again.
+        if self.lie.is_some() && self.boxes.sender.daemon.log().contains(REFUSED) {
+            return;
         }
         let parent = pushed["parent"].as_str().unwrap_or_else(|| {
             panic!("all was sent again although there was a common state: {pushed}")

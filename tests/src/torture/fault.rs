@@ -19,6 +19,9 @@ use crate::torture::world::{Measure, World, report};
 /// How long a fault lasts at most that heals while its push goes on.
 const LASTING: Duration = Duration::from_millis(60);
 
+/// What the sender logs of a stream that it was told not to fit the receiver's copy.
+pub(super) const REFUSED: &str = "a stream could not be applied";
+
 /// How long a liar is listened to after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
 
@@ -280,6 +283,7 @@ impl World {
         }
         link.aim(receiver.address());
         link.reset();
+        sender.daemon.may_log(REFUSED);
         let struck = liar.told() > 0;
         (struck, finish(push))
     }
