@@ -137,6 +137,10 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
                 "move it out of the volume, or make it smaller, and push again",
             )
         }
+        // About who may do what here, or about this moment: not about the stream.
+        Errno::ACCESS | Errno::BUSY | Errno::AGAIN | Errno::INTR => {
+            Failure::new(Code::Internal, message, "")
+        }
         _ => Failure::new(Code::InvalidStream, message, ""),
     }
 }

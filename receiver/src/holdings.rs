@@ -171,7 +171,7 @@ fn describe(name: String, info: &Info) -> HeldCopy {
 pub fn unusable(info: &Info) -> Option<&'static str> {
     if !info.read_only {
         Some("it is writable")
-    } else if info.ctransid > info.otransid || info.is_changed_copy() {
+    } else if info.ctransid > info.otransid {
         Some("it changed since commit, perhaps by dedupe")
     } else {
         None

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_model::{NotKept, TransferId, printable_within};
+use sendshot_model::{NotKept, PushId, TransferId, printable_within};
 use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
 use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
@@ -69,6 +69,8 @@ pub(crate) struct Job {
     restarts: u32,
     /// Why it is to be sent in full, if the receiver could apply nothing else.
     full_because: Option<String>,
+    /// The parent that was rejected for that.
+    rejected: Option<PushId>,
     _protected: Option<Protected>,
 }
 
@@ -140,6 +142,7 @@ impl Job {
             resumed_at: None,
             restarts: 0,
             full_because: None,
+            rejected: None,
             _protected: None,
         }
     }
@@ -173,6 +176,7 @@ impl Job {
             resumed_at: None,
             restarts: 0,
             full_because: None,
+            rejected: None,
             _protected: Some(protected),
         }
     }
@@ -284,6 +288,14 @@ impl Job {
     ) -> Result<(), Stopped> {
         let Some(refused) = self.refused() else {
             // A full send, or a stream of the kernel: there is nothing else to make.
+            if let Some(parent) = self.rejected {
+                let state = Arc::clone(&push.state);
+                let work = move || standing::note_full_refusal(&state, parent);
+                let noted = blocking("journal", work).await;
+                if let Err(e) = noted.and_then(|noted| Ok(noted?)) {
+                    tracing::warn!(push = %parent, "a parent that is not at fault stays rejected: {e}");
+                }
+            }
             self.let_go(push).await;
             return Err(Stopped::Failed(problem));
         };
@@ -307,6 +319,7 @@ impl Job {
             return Err(Stopped::StartOver);
         }
         if standing == Standing::Rejected {
+            self.rejected = Some(refused.parent);
             if let Wish::Uuid(_) = request.wish {
                 self.let_go(push).await;
                 return Err(Stopped::Failed(

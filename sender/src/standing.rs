@@ -73,6 +73,19 @@ pub fn note_refusal(state: &StateSubvolume, refused: Refused) -> io::Result<Stan
     Ok(noted.unwrap_or(Standing::Rejected))
 }
 
+/// Takes the rejection of a parent back: a full send of the same state was refused as well, so that the
+/// parent is not at fault.
+///
+/// # Errors
+/// The kernel's, for reading or writing the journal.
+pub fn note_full_refusal(state: &StateSubvolume, parent: PushId) -> io::Result<()> {
+    set(state, parent, |standing| match standing {
+        Standing::Rejected | Standing::Suspect => Standing::Suspect,
+        Standing::Good => Standing::Good,
+    })
+    .map(drop)
+}
+
 /// Clears the suspicion of a parent: a stream that was built on it was committed.
 ///
 /// # Errors

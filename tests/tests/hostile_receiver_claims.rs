@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use sendshot_proto::v1::{HeldCopy, InventoryResponse};
-use sendshot_tests::hostile::answers::{accepts, applied, copy, takes_all};
+use sendshot_tests::hostile::answers::{accepts, applied, copy, failure, takes_all};
 use sendshot_tests::hostile::receiver::{Call, Script, Step, Until, changed, framed};
 use sendshot_tests::hostile::victim::Victim;
 use sendshot_tests::subvolumes;
@@ -45,6 +45,31 @@ fn who_is_at_work_for_ever_has_one_state_wait_for_its_word_and_no_more() {
         }
         victim.push_honestly();
     }
+    victim.end();
+}
+
+/// The increment, the one of a whole capture, and the full send: so none of the parents is at fault.
+#[test]
+fn who_refuses_every_stream_costs_no_parent() {
+    /// FAILURE_CODE_INVALID_STREAM
+    const INVALID_STREAM: i32 = 6;
+    let mut victim = Victim::new();
+    victim.change();
+    let refuses = vec![
+        Step::Hear(Until::Begin),
+        Step::Say(failure(INVALID_STREAM, 7)),
+    ];
+    victim.hostile.says(Script::to(Call::Transfer, refuses));
+    victim.link.aim(victim.hostile.address());
+    let output = victim.sender.ctl(&["push", "nas2:photos"]);
+    output.fails(1, &["the receiver says"]);
+    victim.sender.wait_until_released();
+    let log = victim.sender.daemon.log();
+    let refused = log.matches("a stream could not be applied").count();
+    assert_eq!(refused, 2, "{log}");
+    let parent = victim.last["uuid"].clone();
+    victim.push_honestly();
+    assert_eq!(victim.last["parent"], parent, "{}", victim.last);
     victim.end();
 }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use sendshot_tests::command::tool;
@@ -354,24 +354,6 @@ fn a_copy_that_is_writable_is_no_parent() {
     // Not with stock tools, which would clear what makes it a copy.
     raw_flags(&boxes.receiver.copy(&first), 0);
     assert_full(&push(&boxes, "nas2:photos"), &["writable"]);
-}
-
-/// The snapshot inherits from the changed copy what that was received as, and looks as if it had never changed.
-#[test]
-fn a_snapshot_of_a_copy_that_was_changed_is_never_a_parent() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = push(&boxes, "nas2:photos");
-    let copy = boxes.receiver.copy(&first);
-    raw_flags(&copy, 0);
-    fs::write(copy.join("changed"), "on the receiver").unwrap();
-    let snapshot = copy.with_file_name("20000101T000000Z");
-    streams::snapshot(&copy, &snapshot).unwrap();
-    streams::delete(&copy).unwrap();
-    let info = sendshot_sys::subvolume::info(File::open(&snapshot).unwrap()).unwrap();
-    assert!(info.is_pristine(), "this would prove nothing");
-    fs::write(boxes.sender.photos().join("new"), "new").unwrap();
-    assert_full(&push(&boxes, "nas2:photos"), &["changed since commit"]);
 }
 
 #[test]

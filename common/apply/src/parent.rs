@@ -6,6 +6,7 @@
 //! the parent has the right UUID and a number that means nothing here. So a parent with another number is
 //! doubtful, not wrong: [`Trust`] decides.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -57,7 +58,7 @@ pub enum Unusable {
     Changed {
         /// Transaction of its last change.
         ctransid: u64,
-        /// Transaction in which it was made or received.
+        /// Transaction in which it was made.
         otransid: u64,
     },
 }
@@ -179,6 +180,8 @@ struct Choice {
     trust: Trust,
     best: Option<(Rank, Location, Parent)>,
     refused: Option<(OsString, Unusable)>,
+    /// The numbers of those that have another one than is wanted: of several states none can be chosen.
+    others: BTreeSet<u64>,
 }
 
 impl Choice {
@@ -188,6 +191,7 @@ impl Choice {
             trust,
             best: None,
             refused: None,
+            others: BTreeSet::new(),
         }
     }
 
@@ -204,7 +208,11 @@ impl Choice {
 
     fn offer(&mut self, location: Location, root: OwnedFd, info: Info) {
         let name = location.path().as_os_str().to_owned();
-        match judge(&info, self.wanted, self.trust) {
+        let judged = judge(&info, self.wanted, self.trust);
+        if matches!(&judged, Some(Ok((rank, _))) if rank.has_other_number) {
+            self.others.insert(info.stransid);
+        }
+        match judged {
             None => {}
             Some(Err(why)) => {
                 self.refused.get_or_insert((name, why));
@@ -232,6 +240,13 @@ impl Choice {
         let wanted = self.wanted;
         let refused = |(name, why)| Err(FindError::Unusable { wanted, name, why });
         match self.best {
+            Some((rank, _, parent)) if rank.has_other_number && self.others.len() > 1 => {
+                let why = Unusable::OtherState {
+                    found: parent.info.stransid,
+                    wanted: wanted.ctransid,
+                };
+                Some(refused((parent.name, why)))
+            }
             Some((_, _, parent)) => Some(Ok(parent)),
             None => self.refused.map(refused),
         }
@@ -296,11 +311,9 @@ fn usable(
 }
 
 fn changed(info: &Info) -> Option<Unusable> {
-    let since_made = (info.ctransid > info.otransid).then_some(info.otransid);
-    let since_received = info.is_changed_copy().then_some(info.rtransid);
-    Some(Unusable::Changed {
+    (info.ctransid > info.otransid).then_some(Unusable::Changed {
         ctransid: info.ctransid,
-        otransid: since_made.or(since_received)?,
+        otransid: info.otransid,
     })
 }
 
@@ -328,6 +341,8 @@ fn subvolume_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, Inf
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use uuid::Uuid;
 
     use super::*;
@@ -436,6 +451,29 @@ mod tests {
         };
         assert!(strict(&original).is_ok());
         assert_eq!(lenient(&original).unwrap().1, []);
+    }
+
+    /// The choice among copies with these numbers: the one that is taken.
+    fn chosen_of(numbers: &[u64]) -> Option<u64> {
+        let mut choice = Choice::new(WANTED, Trust::Lenient);
+        for number in numbers {
+            let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+            let info = Info {
+                stransid: *number,
+                ..copy()
+            };
+            let location = Location::Visible(PathBuf::from(number.to_string()));
+            choice.offer(location, root, info);
+        }
+        choice.made()?.ok().map(|parent| parent.info.stransid)
+    }
+
+    #[test]
+    fn of_several_other_states_none_is_chosen() {
+        assert_eq!(chosen_of(&[99]), Some(99));
+        assert_eq!(chosen_of(&[99, 99]), Some(99));
+        assert_eq!(chosen_of(&[98, 99]), None);
+        assert_eq!(chosen_of(&[98, 99, WANTED.ctransid]), Some(WANTED.ctransid));
     }
 
     #[test]

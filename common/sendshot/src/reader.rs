@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
-use crate::entry::{Entry, Extent, Head, ROOT};
+use crate::entry::{Entry, Extent, Head};
 use crate::file::{
     BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, MAX_HEAD_LEN, TAIL,
     VERSION, check, decode_head, head_len, u32_at, u64_at,
@@ -325,14 +325,8 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// Hands the directories of all names of the next inode to `each`, and goes past it. Returns how
-    /// many names there are.
-    fn names_ahead(&mut self, mut each: impl FnMut(u64)) -> Result<u64, Error> {
-        let mut count = 0;
-        let mut each = |parent| {
-            count += 1;
-            each(parent);
-        };
+    /// Hands the directories of all names of the next inode to `each`, and goes past it.
+    fn names_ahead(&mut self, mut each: impl FnMut(u64)) -> Result<(), Error> {
         self.parents_ahead(&mut each)?;
         self.skip_inode()?;
         while let Some(frame) = self.frame_ahead()?.filter(|frame| frame.kind == MORE) {
@@ -345,10 +339,10 @@ impl<R: Read + Seek> Reader<R> {
             }
             self.skip(frame);
         }
-        Ok(count)
+        Ok(())
     }
 
-    /// The first inode that has a name in no directory of the file, or no name at all. The root needs none.
+    /// The first inode that has a name in no directory of the file.
     ///
     /// # Errors
     /// See [`Error`].
@@ -358,10 +352,7 @@ impl<R: Read + Seek> Reader<R> {
             if glance.is_dir() {
                 dirs.add(glance.ino);
             }
-            let names = self.names_ahead(|parent| dirs.named(parent, glance.ino))?;
-            if names == 0 && glance.ino != ROOT {
-                return Ok(Some(glance.ino));
-            }
+            self.names_ahead(|parent| dirs.named(parent, glance.ino))?;
         }
         Ok(dirs.missing())
     }

@@ -120,8 +120,9 @@ fn recapture_existing<W: Write>(
 struct Changed {
     /// Numbers of the inodes that have an item in a younger leaf, sorted.
     again: Vec<u64>,
-    /// Those among them that were created later, sorted: an inode of M with such a number is gone.
-    created: Vec<u64>,
+    /// Numbers and generations of those whose own item is in a younger leaf, sorted. An inode of M with
+    /// the number and another generation is gone.
+    items: Vec<(u64, u64)>,
     /// Numbers of the directories that changed themselves, sorted: among them every one that lost
     /// a name.
     dirs: Vec<u64>,
@@ -143,36 +144,31 @@ impl Changed {
             },
             min_transid: since + 1,
         };
-        let (mut again, mut created, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut again, mut items, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
         search::items(snapshot, range, |item| {
             let ino = item.key.objectid;
             if again.last() != Some(&ino) {
                 again.push(ino);
             }
             if item.key.kind == search::INODE_ITEM {
-                if generation(item.data) > Some(since) {
-                    created.push(ino);
-                }
+                items.extend(generation(item.data).map(|generation| (ino, generation)));
                 if is_changed_dir(item.data, since) {
                     dirs.push(ino);
                 }
             }
             Ok(())
         })?;
-        Ok(Self {
-            again,
-            created,
-            dirs,
-        })
+        Ok(Self { again, items, dirs })
     }
 
-    /// What is known of an inode of M by its number alone.
-    fn fate(&self, ino: u64) -> Option<Fate> {
-        if self.created.binary_search(&ino).is_ok() {
-            return Some(Fate::Gone);
+    /// What is known of an inode of M.
+    fn fate(&self, ino: u64, generation: u64) -> Option<Fate> {
+        match self.items.binary_search_by_key(&ino, |item| item.0) {
+            Ok(at) if self.items[at].1 == generation => Some(Fate::There),
+            Ok(_) => Some(Fate::Gone),
+            // Its own item is in a leaf that M has seen.
+            Err(_) => self.again.binary_search(&ino).ok().map(|_| Fate::There),
         }
-        let found = self.again.binary_search(&ino).is_ok();
-        found.then_some(Fate::There)
     }
 
     fn has_changed(&self, ino: u64) -> bool {
@@ -296,14 +292,14 @@ impl<'a, F: AsFd> Gone<'a, F> {
             if at == ROOT || chain.len() > self.dirs.len() {
                 break false;
             }
-            if let Some(fate) = self.changed.fate(at) {
+            let Some((parent, generation)) = self.dirs.get(&at).copied() else {
+                break true;
+            };
+            if let Some(fate) = self.changed.fate(at, generation) {
                 break fate == Fate::Gone;
             }
             chain.push(at);
-            match self.dirs.get(&at) {
-                Some((parent, _)) => at = *parent,
-                None => break true,
-            }
+            at = parent;
         };
         while let Some(dir) = chain.pop() {
             let (parent, generation) = self.dirs.get(&dir).copied().unwrap_or((ROOT, 0));

@@ -94,7 +94,7 @@ impl Info {
     /// read-only snapshot inherits what its source was received as, even from a source that was made
     /// writable and changed later; only the transaction of the last change tells, which is then after
     /// that of the reception.
-    pub fn is_changed_copy(&self) -> bool {
+    fn is_changed_copy(&self) -> bool {
         !self.received_uuid.is_nil() && self.ctransid > self.rtransid
     }
 
