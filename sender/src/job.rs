@@ -517,6 +517,8 @@ impl Job {
         push.listener.stage(&push.running, "transfer", detail);
         // The receiver may get to know of it whether or not we hear of that.
         self.begun = true;
+        let table = push.sender.table();
+        table.opens(push.key.id, push.link.receiver(), begin.transfer);
         let (accepted, policy) = tokio::select! {
             accepted = Transfer::open(&mut push.link, begin) => accepted?,
             () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),

@@ -405,12 +405,24 @@ impl Push {
 
     /// Asks what the receiver holds, and settles what that decides. `resuming` is the push that is
     /// about to go on.
+    ///
+    /// A push also says which transfer was opened last, by whichever push of this volume: none runs any
+    /// more, and the receiver lets go of its call before it answers, so that the next transfer finds the
+    /// place free.
     pub(crate) async fn negotiate(
         &mut self,
         resuming: Option<&Record>,
         purpose: Purpose,
     ) -> Result<Inventory, Problem> {
-        let transfer = resuming.and_then(|record| Some(record.transfer.as_ref()?.id));
+        let resuming = resuming.and_then(|record| Some(record.transfer.as_ref()?.id));
+        let over = match purpose {
+            Purpose::Push => {
+                let table = self.sender.table();
+                table.last_transfer(self.key.id, self.link.receiver())
+            }
+            Purpose::Look => None,
+        };
+        let transfer = resuming.or(over);
         let inventory = tokio::select! {
             inventory = negotiate::inventory(&mut self.link, &self.key, transfer) => inventory?,
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),

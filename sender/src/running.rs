@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sendshot_model::{PeerName, PushId, ReceiverId, VolumeId, VolumeName};
+use sendshot_model::{PeerName, PushId, ReceiverId, TransferId, VolumeId, VolumeName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +137,8 @@ struct Entries {
     /// Records of the journal that somebody works on and that are no push's: of plans and of
     /// adoptions.
     others: HashSet<PushId>,
+    /// See [`Table::last_transfer`].
+    last_transfers: HashMap<Key, TransferId>,
 }
 
 /// A place in the table, given up when dropped.
@@ -214,6 +216,19 @@ impl Table {
         let entries = self.lock();
         let found = entries.pushes.iter().find(|((id, _), _)| *id == volume);
         found.map(|(_, running)| Arc::clone(running))
+    }
+
+    /// The transfer of a volume to a receiver that this process opened last. Once its push is over here,
+    /// the receiver may for a moment not have noticed.
+    pub fn last_transfer(&self, volume: VolumeId, receiver: ReceiverId) -> Option<TransferId> {
+        let entries = self.lock();
+        entries.last_transfers.get(&(volume, receiver)).copied()
+    }
+
+    /// Notes that a transfer is opened.
+    pub fn opens(&self, volume: VolumeId, receiver: ReceiverId, transfer: TransferId) {
+        let mut entries = self.lock();
+        entries.last_transfers.insert((volume, receiver), transfer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -596,6 +596,22 @@ fn a_file_that_cannot_be_sent_is_not_tried_for_ever() {
     is_exact_and_tidy(&boxes, &pushed);
 }
 
+#[test]
+fn who_cancels_a_push_can_push_again_at_once() {
+    // Nothing of these can be resumed, so each begins a transfer of its own; the receiver may not have
+    // noticed yet that the one before is over. Nobody tries again here.
+    let boxes = boxes(&Wanted::default());
+    let again = ["push", "--json", "--engine", "kernel", "nas2:photos"];
+    for _ in 0..8 {
+        let push = start_until(&boxes, &again, BIG / 4);
+        push.signal(rustix::process::Signal::INT);
+        push.finish().fails(1, &["cancelled"]);
+    }
+    let pushed = boxes.sender.ctl(&again).success().json();
+    boxes.sender.wait_until_released();
+    is_exact_and_tidy(&boxes, &pushed);
+}
+
 /// Has a file of the hidden snapshot be unreadable, by not being there.
 fn delete_from_interrupted(sender: &SenderBox, name: &str) {
     use sendshot_tests::mount::{self, Mount};
