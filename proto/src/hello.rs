@@ -1,6 +1,6 @@
 //! Version and feature exchange.
 
-use sendshot_model::{ReceiverId, printable};
+use sendshot_model::{ReceiverId, SenderId, printable};
 
 use crate::malformed::{Malformed, id_bytes};
 use crate::v1;
@@ -16,6 +16,25 @@ const RESUME: &str = "resume";
 
 /// Feature: the receiver renews certificates.
 const RENEW: &str = "renew";
+
+/// Most former ids of a sender that are told and listened to.
+pub const MOST_FORMER: usize = 64;
+
+/// Ids of former instances of a sender; the newest, if there are more than are listened to.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn former_ids(message: &[Vec<u8>]) -> Result<Vec<SenderId>, Malformed> {
+    let newest = &message[message.len().saturating_sub(MOST_FORMER)..];
+    let id = |bytes: &Vec<u8>| Ok(SenderId::from_bytes(id_bytes(bytes, "former_sender_ids")?));
+    newest.iter().map(id).collect()
+}
+
+/// The same as it is told, oldest first.
+pub fn former_ids_message(ids: &[SenderId]) -> Vec<Vec<u8>> {
+    let newest = &ids[ids.len().saturating_sub(MOST_FORMER)..];
+    newest.iter().map(|id| id.to_bytes().to_vec()).collect()
+}
 
 /// Whether a peer has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +79,8 @@ pub struct Welcome {
     pub software: String,
     /// The receiver.
     pub receiver: ReceiverId,
+    /// What the sender was before it was paired again, oldest first.
+    pub former: Vec<SenderId>,
 }
 
 /// Program and version of this build, as told to peers.
@@ -117,6 +138,7 @@ impl TryFrom<v1::HelloResponse> for Welcome {
             renew: Support::of(has(RENEW)),
             software: printable(&message.software).chars().take(100).collect(),
             receiver: ReceiverId::from_bytes(id_bytes(&message.receiver_id, "receiver_id")?),
+            former: former_ids(&message.former_sender_ids)?,
         })
     }
 }
@@ -137,6 +159,7 @@ impl From<Welcome> for v1::HelloResponse {
             features,
             software: welcome.software,
             receiver_id: welcome.receiver.to_bytes().to_vec(),
+            former_sender_ids: former_ids_message(&welcome.former),
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Inventory {
     pub push_at_work: bool,
     /// Transfers of the volume that broke off.
     pub partials: Vec<Partial>,
+    /// If there is no directory of this volume: which volume that of its name is labelled as.
+    pub label: Option<VolumeId>,
 }
 
 /// What a sender asks.
@@ -177,6 +179,13 @@ impl Parts {
                 copies: Vec::new(),
                 push_at_work: part.push_at_work,
                 partials: resume::partials(part.partials)?,
+                label: match part.label_volume_id.as_slice() {
+                    [] => None,
+                    bytes => Some(VolumeId::from_bytes(malformed::id_bytes(
+                        bytes,
+                        "label_volume_id",
+                    )?)),
+                },
             }),
         };
         for copy in copies {
@@ -233,6 +242,10 @@ pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> 
         directory: inventory.directory,
         push_at_work: inventory.push_at_work,
         partials: inventory.partials.into_iter().map(Into::into).collect(),
+        label_volume_id: inventory
+            .label
+            .map(|id| id.to_bytes().to_vec())
+            .unwrap_or_default(),
         ..Default::default()
     }];
     let mut copies = inventory.copies.into_iter().map(v1::HeldCopy::from);
@@ -270,6 +283,7 @@ mod tests {
             copies: (0..copies).map(copy).collect(),
             push_at_work: true,
             partials: Vec::new(),
+            label: Some(VolumeId::from_bytes([7; 16])),
         }
     }
 

@@ -8,26 +8,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_model::{PeerName, SenderId, VolumeId, VolumeName};
+use sendshot_model::{PeerName, SenderId, VolumeId, VolumeLabel, VolumeName};
 use sendshot_proto::inventory::{HeldCopy, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
-use serde::{Deserialize, Serialize};
 
-/// The file that says whose directory it is.
-const LABEL: &str = ".sendshot-volume";
 /// How many names are tried when the wanted one is taken by another volume.
 const MAX_SUFFIX: u32 = 999;
 
 /// Two volumes of one name, pushed for the first time at the same moment, must not both find the
 /// same directory free.
 static ASSIGNING: Mutex<()> = Mutex::new(());
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Label {
-    volume: VolumeId,
-    sender: SenderId,
-}
 
 /// A calling sender: what it is called here, and which instance it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +61,7 @@ pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<
             // next push makes a directory anew, and nothing is lost.
             Err(e) => {
                 let sender = &caller.name;
-                tracing::warn!(%sender, directory = %name, "label {LABEL} cannot be read: {e}");
+                tracing::warn!(%sender, directory = %name, "label {} cannot be read: {e}", VolumeLabel::FILE);
                 continue;
             }
         };
@@ -97,14 +88,14 @@ pub fn find_or_create(
     caller: &Caller,
     volume: &VolumeKey,
 ) -> io::Result<VolumeDir> {
-    let label = Label {
+    let label = VolumeLabel {
         volume: volume.id,
         sender: caller.id,
     };
     let _alone = ASSIGNING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(dir) = find(&root, caller, volume)? {
         if read_label(&dir.fd)?.as_ref() != Some(&label) {
-            durable::write_json_at(&dir.fd, OsStr::new(LABEL), &label)?;
+            durable::write_json_at(&dir.fd, OsStr::new(VolumeLabel::FILE), &label)?;
         }
         return Ok(dir);
     }
@@ -116,7 +107,7 @@ pub fn find_or_create(
         if !durable::names(&fd)?.is_empty() {
             continue;
         }
-        durable::write_json_at(&fd, OsStr::new(LABEL), &label)?;
+        durable::write_json_at(&fd, OsStr::new(VolumeLabel::FILE), &label)?;
         return Ok(VolumeDir {
             fd,
             name: format!("{}/{name}", caller.name),
@@ -126,6 +117,28 @@ pub fn find_or_create(
         io::ErrorKind::AlreadyExists,
         format!("every directory name for volume `{}` is taken", volume.name),
     ))
+}
+
+/// The volume of the caller's directory that has a volume's name, whichever it is: one that the caller
+/// has forgotten, if it asks in vain for another.
+///
+/// # Errors
+/// The kernel's.
+pub fn label_of_name(
+    root: impl AsFd,
+    caller: &Caller,
+    volume: &VolumeKey,
+) -> io::Result<Option<VolumeId>> {
+    let Some(sender_dir) = open_existing(&root, caller.name.as_str())? else {
+        return Ok(None);
+    };
+    let Some(dir) = open_existing(&sender_dir, volume.name.as_str())? else {
+        return Ok(None);
+    };
+    // One that is damaged is nobody's.
+    let label = read_label(&dir).unwrap_or_default();
+    let own = label.filter(|label| label.sender == caller.id);
+    Ok(own.map(|label| label.volume))
 }
 
 fn free_names(wanted: &VolumeName) -> impl Iterator<Item = String> + '_ {
@@ -227,8 +240,8 @@ fn open_existing(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn read_label(dir: impl AsFd) -> io::Result<Option<Label>> {
-    durable::read_json_at(dir, OsStr::new(LABEL))
+fn read_label(dir: impl AsFd) -> io::Result<Option<VolumeLabel>> {
+    durable::read_json_at(dir, OsStr::new(VolumeLabel::FILE))
 }
 
 #[cfg(test)]
@@ -326,7 +339,7 @@ mod tests {
         let (music, photos) = (volume("music"), volume("photos"));
         find_or_create(&root, &me, &music).unwrap();
         find_or_create(&root, &me, &photos).unwrap();
-        std::fs::write(guard.path().join("nas1/music").join(LABEL), "{").unwrap();
+        std::fs::write(guard.path().join("nas1/music").join(VolumeLabel::FILE), "{").unwrap();
         let found = find(&root, &me, &photos).unwrap().unwrap();
         assert_eq!(found.name, "nas1/photos");
         let anew = find_or_create(&root, &me, &music).unwrap();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sendshot_identity::{PeerId, RedeemError, Redeemed, Secret};
 use sendshot_model::SenderId;
-use sendshot_proto::malformed;
 use sendshot_proto::refusal::refusal;
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_server::Pairing;
+use sendshot_proto::{hello, malformed};
 use tonic::{Code, Request, Response, Status};
 
 use crate::receiver::Receiver;
@@ -48,6 +48,9 @@ impl Pairing for PairingService {
             receiver_id: self.0.id().to_bytes().to_vec(),
             certificate: redeemed.certificate.pem,
             authority: self.0.authority().ca_pem().to_owned(),
+            former_sender_ids: hello::former_ids_message(
+                &self.0.senders().former_ids(&redeemed.name),
+            ),
         }))
     }
 }

@@ -107,6 +107,7 @@ impl Replication for ReplicationService {
             renew: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
+            former: self.0.senders().former_ids(&caller.name),
         };
         Ok(Response::new(welcome.into()))
     }
@@ -190,6 +191,7 @@ fn look(
         return Ok(Inventory {
             push_at_work,
             partials,
+            label: holdings::label_of_name(&root, caller, volume).map_err(failed)?,
             ..Inventory::default()
         });
     };
@@ -198,6 +200,7 @@ fn look(
         directory: dir.name,
         push_at_work,
         partials,
+        label: None,
     })
 }
 

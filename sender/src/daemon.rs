@@ -43,7 +43,7 @@ impl Daemon {
         let paths = options.paths;
         let sender = sendshot_service::blocking::run("start", move || -> anyhow::Result<Sender> {
             let sender = Sender::load(paths)?;
-            sender.filesystems().settle(sender.id());
+            sender.settle();
             Ok(sender)
         })
         .await??;

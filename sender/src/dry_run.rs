@@ -73,9 +73,19 @@ async fn by_snapshots(
 ) -> Result<Foreseen, Problem> {
     let entry = sender.receiver(&request.receiver).await?;
     let mut link = receiver_link::connect(&entry, sender.key()).await?;
-    let held = negotiate::inventory(&mut link, &volume.key, None)
-        .await?
-        .copies;
+    let mut key_there = VolumeKey {
+        id: volume.binding.id_at(link.receiver()),
+        name: volume.key.name.clone(),
+    };
+    let mut inventory = negotiate::inventory(&mut link, &key_there, None).await?;
+    if let Some(label) = inventory
+        .label
+        .filter(|label| sender.volume_ids().is_free(*label, volume.key.id))
+    {
+        key_there.id = label;
+        inventory = negotiate::inventory(&mut link, &key_there, None).await?;
+    }
+    let held = inventory.copies;
     let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
     let plan = blocking("plan", move || -> Result<Plan, Problem> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {

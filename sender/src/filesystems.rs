@@ -9,13 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_model::SenderId;
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::settle;
 use crate::state_subvolume::StateSubvolume;
 
 /// File in the state directory.
@@ -84,6 +82,27 @@ impl Filesystems {
         Ok(())
     }
 
+    /// Notes the file system of a path, if it has a state subvolume and is not known yet.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is noted then.
+    pub fn remember_if_ours(&self, path: &Path) -> anyhow::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        if !filesystem::is_btrfs(&fd)? {
+            return Ok(());
+        }
+        let fsid = filesystem::fsid(&fd)?;
+        let is_known = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.contains_key(&fsid)
+        };
+        if !is_known && StateSubvolume::open(TopLevel::of(&fd)?)?.is_some() {
+            self.remember(fsid, path)?;
+        }
+        Ok(())
+    }
+
     /// Each file system that is there now, by its state subvolume. One that is not mounted is
     /// passed over: the next push on it settles. Returns how many were passed over.
     pub fn each(&self, mut work: impl FnMut(&StateSubvolume)) -> usize {
@@ -108,15 +127,6 @@ impl Filesystems {
             }
         }
         absent
-    }
-
-    /// Settles what a crash left, at start.
-    pub fn settle(&self, sender: SenderId) {
-        self.each(|state| {
-            if let Err(e) = settle::leftovers(state, sender, |_| false) {
-                tracing::warn!("settle unfinished pushes: {e}");
-            }
-        });
     }
 }
 

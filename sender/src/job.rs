@@ -575,7 +575,7 @@ impl Job {
         };
         Ok(Begin {
             transfer: noted.map_or_else(TransferId::generate, |noted| noted.id),
-            volume: push.key.clone(),
+            volume: push.key_there.clone(),
             uuid,
             ctransid,
             parent: plan.parent.map(|parent| ParentRef {

@@ -64,10 +64,18 @@ pub fn each(
     selection: &Selection,
     mut work: impl FnMut(&StateSubvolume, Vec<Item>),
 ) {
+    let own = sender.own_ids();
+    sender.remember_configured();
     sender
         .filesystems()
         .each(|state| match prune::items(state) {
             Ok(mut items) => {
+                // What this sender left before it was set up anew is its own.
+                for item in &mut items {
+                    if own.contains(&item.record.sender) {
+                        item.record.sender = sender.id();
+                    }
+                }
                 items.retain(|item| selection.selects(sender, &item.record));
                 work(state, items);
             }

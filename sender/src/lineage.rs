@@ -1,7 +1,9 @@
 //! What the plan needs to know of this box's subvolumes.
 
+use std::cmp::Reverse;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_proto::inventory::HeldCopy;
@@ -10,6 +12,7 @@ use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
 use crate::plan::{Ancestor, Candidate, LocalSnapshot};
+use crate::volume;
 
 /// How far a lineage is followed: each step is one rollback of the volume.
 const MAX_DEPTH: usize = 64;
@@ -37,6 +40,48 @@ pub fn of(top: &TopLevel, source: &Info) -> io::Result<Vec<Ancestor>> {
     }
     lineage.retain(|ancestor| !ancestor.uuid.is_nil());
     Ok(lineage)
+}
+
+/// Further ancestors of a copy that Sendshot received: the other copies of its volume, which lie in the same
+/// labelled directory, nearest first. What they were made from, a staging subvolume, is gone; the label
+/// says that they are states of one volume. No two of them were written in one transaction, as each
+/// is committed before the next push of the volume begins, so an inode of one number and generation is the
+/// same in all.
+///
+/// # Errors
+/// The kernel's.
+pub fn siblings(
+    top: &TopLevel,
+    source: &Info,
+    candidates: &[Candidate],
+) -> io::Result<Vec<Ancestor>> {
+    let Some(fd) = open(top, source.id)?.filter(|_| source.is_pristine()) else {
+        return Ok(Vec::new());
+    };
+    if volume::label_of(&fd, source).is_none() {
+        return Ok(Vec::new());
+    }
+    let directory = |id| -> io::Result<Option<PathBuf>> {
+        let path = subvolume::path_from_top(top, id)?;
+        Ok(path.and_then(|path| path.parent().map(Path::to_owned)))
+    };
+    let own = directory(source.id)?;
+    let mut found = Vec::new();
+    for local in candidates.iter().filter_map(|candidate| candidate.local) {
+        // Deleted a moment ago.
+        if directory(local.id).unwrap_or_default() == own {
+            found.push(local);
+        }
+    }
+    found.sort_by_key(|local| {
+        let is_younger = local.otransid > source.otransid;
+        (is_younger, Reverse(local.otransid))
+    });
+    let ancestor = |local: LocalSnapshot| Ancestor {
+        uuid: local.uuid,
+        until: 0,
+    };
+    Ok(found.into_iter().map(ancestor).collect())
 }
 
 /// Each copy with the snapshot on this box it was made of, if that is still here.
@@ -92,7 +137,11 @@ fn describe(info: &Info) -> LocalSnapshot {
     }
 }
 
-fn by_uuid(top: &TopLevel, uuid: Uuid) -> io::Result<Option<Info>> {
+/// The subvolume of a UUID, if there is one.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn by_uuid(top: &TopLevel, uuid: Uuid) -> io::Result<Option<Info>> {
     for id in subvolume::ids_by_uuid(top, uuid)? {
         if let Some(info) = by_id(top, id)? {
             return Ok(Some(info));

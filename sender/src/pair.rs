@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use sendshot_config::{Address, ReceiverEntry};
 use sendshot_identity::{ConnectError, Token};
 use sendshot_model::{PeerName, ReceiverId};
-use sendshot_proto::malformed;
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_client::PairingClient;
+use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
 use crate::blocking;
@@ -70,6 +70,18 @@ pub async fn pair(
     let asked = client.pair(request);
     let answer = receiver_link::answer(&address.to_string(), DEADLINE, asked).await?; // 2
     let entry = entry(sender, address, authority, &answer)?;
+    let former = hello::former_ids(&answer.former_sender_ids).map_err(|e| {
+        Problem::new(
+            Kind::Failed,
+            format!("the receiver's answer makes no sense: {e}"),
+        )
+    })?;
+    let (noting, receiver) = (Arc::clone(sender), entry.receiver_id);
+    blocking("former-ids", move || {
+        noting.former().note(receiver, &former)
+    })
+    .await?
+    .map_err(|e| Problem::local_io("write down what this sender was before", &e))?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();

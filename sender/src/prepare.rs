@@ -75,8 +75,9 @@ pub(crate) fn decide(
     wish: Wish,
 ) -> Result<Plan, Problem> {
     let failed = |e| Problem::local_io("look for what both sides hold", &e);
-    let ancestors = lineage::of(top, info).map_err(failed)?;
+    let mut ancestors = lineage::of(top, info).map_err(failed)?;
     let mut candidates = lineage::candidates(top, held).map_err(failed)?;
+    ancestors.extend(lineage::siblings(top, info, &candidates).map_err(failed)?);
     for candidate in &mut candidates {
         let uuid = candidate.copy.uuid;
         candidate.sendshot = ours

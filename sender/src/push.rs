@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_model::{PeerName, PushId, VolumeRef};
+use sendshot_model::{PeerName, PushId, VolumeId, VolumeRef};
 use sendshot_proto::inventory::{Inventory, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
@@ -91,6 +91,8 @@ pub(crate) struct Push {
     pub(crate) running: Arc<Running>,
     pub(crate) listener: Listener,
     pub(crate) key: VolumeKey,
+    /// What the receiver knows it by.
+    pub(crate) key_there: VolumeKey,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
     pub(crate) wire_before: u64,
@@ -172,9 +174,11 @@ async fn connect(
     }
 }
 
-/// Opens our state subvolume and settles what crashed pushes left in it.
+/// Opens our state subvolume, takes over what former instances of this sender left in it, and settles what
+/// crashed pushes did.
 async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Problem> {
     let fd = another(&volume.fd)?;
+    let binding = volume.binding.clone();
     let sender = Arc::clone(sender);
     let path = volume.path.clone();
     blocking("state-subvolume", move || -> Result<_, Problem> {
@@ -184,6 +188,9 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
             .remember(top.fsid(), &path)
             .map_err(|e| Problem::local_io("write down which file systems are used", &e))?;
         let state = StateSubvolume::open_or_create(top)?;
+        let register = |e| Problem::local_io("write down which volumes are on the disk", &e);
+        sender.take_over_former(&state).map_err(register)?;
+        sender.register(&state, &binding).map_err(register)?;
         settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))
             .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         Ok(state)
@@ -203,9 +210,16 @@ impl Push {
     ) -> Result<Self, Problem> {
         listener.stage(&running, "connect", "");
         let link = connect(&sender, receiver, &running).await?;
+        let (noting, from, former) = (Arc::clone(&sender), link.receiver(), link.former().to_vec());
+        let noted = blocking("former-ids", move || noting.former().note(from, &former)).await?;
+        noted.map_err(|e| Problem::local_io("write down what this sender was before", &e))?;
         let state = Arc::new(prepare(&sender, volume).await?);
         Ok(Self {
             key: volume.key.clone(),
+            key_there: VolumeKey {
+                id: volume.binding.id_at(link.receiver()),
+                name: volume.key.name.clone(),
+            },
             sender,
             running,
             listener,
@@ -423,10 +437,27 @@ impl Push {
             Purpose::Look => None,
         };
         let transfer = resuming.or(over);
-        let inventory = tokio::select! {
-            inventory = negotiate::inventory(&mut self.link, &self.key, transfer) => inventory?,
+        let asked = async {
+            let inventory = negotiate::inventory(&mut self.link, &self.key_there, transfer).await?;
+            // An id that this box has forgotten.
+            let label = inventory.label;
+            match label.filter(|label| self.sender.volume_ids().is_free(*label, self.key.id)) {
+                None => Ok((inventory, None)),
+                Some(label) => {
+                    self.key_there.id = label;
+                    let again = negotiate::inventory(&mut self.link, &self.key_there, transfer);
+                    Ok((again.await?, Some(label)))
+                }
+            }
+        };
+        let asked: Result<_, Problem> = tokio::select! {
+            asked = asked => asked,
             () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
         };
+        let (inventory, label) = asked?;
+        if let (Some(label), Purpose::Push) = (label, purpose) {
+            self.take_label(label).await?;
+        }
         let detail = match inventory.copies.len() {
             0 => "the receiver holds no copy yet".to_owned(),
             1 => "the receiver holds 1 copy".to_owned(),
@@ -443,6 +474,23 @@ impl Push {
         })
         .await?
         .map_err(|e| Problem::local_io(JOURNAL, &e))
+    }
+
+    /// Notes that the receiver knows the volume by the id in its own label.
+    async fn take_label(&self, label: VolumeId) -> Result<(), Problem> {
+        let (sender, state) = (Arc::clone(&self.sender), Arc::clone(&self.state));
+        let (volume, receiver) = (self.key.id, self.link.receiver());
+        tracing::info!(volume = %self.key.name, receiver = %self.running.receiver, %label,
+            "the receiver knows the volume by an id that this box had forgotten");
+        let work = move || -> std::io::Result<()> {
+            match sender.volume_ids().take_label(volume, receiver, label)? {
+                Some(binding) => sender.register(&state, &binding),
+                None => Ok(()),
+            }
+        };
+        blocking("label", work)
+            .await?
+            .map_err(|e| Problem::local_io("write down what the receiver knows the volume by", &e))
     }
 
     /// Bytes on all connections of this push.

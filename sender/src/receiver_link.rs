@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use sendshot_config::ReceiverEntry;
 use sendshot_identity::{ConnectError, SenderKey};
-use sendshot_model::ReceiverId;
+use sendshot_model::{ReceiverId, SenderId};
 use sendshot_proto::hello::{Support, Welcome};
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
 use sendshot_proto::v1;
@@ -120,6 +120,11 @@ where
 }
 
 impl Link {
+    /// What the receiver says that this sender was before.
+    pub fn former(&self) -> &[SenderId] {
+        &self.welcome.former
+    }
+
     /// The calls that have one message as answer.
     pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
         self.wire.read_at_most(MAX_ANSWER);

@@ -81,7 +81,7 @@ fn by_name(sender: &Sender, name: VolumeName) -> Wanted {
 }
 
 fn by_path(sender: &Sender, path: &Path) -> Result<Wanted, Problem> {
-    let id = match volume::known_at(sender.volume_ids(), path) {
+    let id = match sender.find(|finder| volume::known_at(finder, path)) {
         Ok(id) => id,
         Err(error) => {
             return Err(Problem::from(error)

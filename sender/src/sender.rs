@@ -1,6 +1,6 @@
 //! The sending daemon's state: what all its pushes share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -21,16 +21,20 @@ use crate::blocking;
 use crate::dry_run::{self, Foreseen};
 use crate::engine::Engine;
 use crate::filesystems::Filesystems;
+use crate::former::FormerIds;
 use crate::history::{History, Outcome};
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Request};
+use crate::register::{self, Register};
 use crate::release;
 use crate::report::Report;
 use crate::running::{Place, Running, Table};
+use crate::settle;
+use crate::state_subvolume::StateSubvolume;
 use crate::trail::Memory;
 use crate::volume;
-use crate::volume_ids::VolumeIds;
+use crate::volume_ids::{Binding, VolumeIds};
 
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";
@@ -63,6 +67,7 @@ pub struct Sender {
     config: RwLock<Arc<SenderConfig>>,
     paths: Paths,
     volume_ids: VolumeIds,
+    former: FormerIds,
     filesystems: Filesystems,
     history: History,
     table: Table,
@@ -89,6 +94,7 @@ impl Sender {
             key: SenderKey::load_or_create(&paths.state_dir)?,
             config: RwLock::new(Arc::new(config)),
             volume_ids: VolumeIds::load(&paths.state_dir)?,
+            former: FormerIds::load(&paths.state_dir)?,
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
@@ -150,6 +156,81 @@ impl Sender {
     /// The volumes' ids.
     pub fn volume_ids(&self) -> &VolumeIds {
         &self.volume_ids
+    }
+
+    /// What receivers say that this sender was.
+    pub fn former(&self) -> &FormerIds {
+        &self.former
+    }
+
+    /// What this sender is and was, by the word of the receivers that are paired now. Blocks.
+    pub fn own_ids(&self) -> BTreeSet<SenderId> {
+        let paired = sendshot_config::load_dir(&self.paths.receivers_dir).unwrap_or_default();
+        let is_paired = |id| paired.values().any(|entry| entry.receiver_id == id);
+        let mut own = self.former.all(is_paired);
+        own.insert(self.id);
+        own
+    }
+
+    /// Looks for a volume. Blocks.
+    pub fn find<T>(&self, look: impl FnOnce(volume::Finder<'_>) -> T) -> T {
+        let own = self.own_ids();
+        look(volume::Finder {
+            config: &self.config(),
+            ids: &self.volume_ids,
+            own: &|sender| own.contains(&sender),
+        })
+    }
+
+    /// Makes what former instances of this sender left on a file system its own. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take_over_former(&self, state: &StateSubvolume) -> io::Result<()> {
+        let own = self.own_ids();
+        if own.len() == 1 {
+            return Ok(());
+        }
+        let adopted = register::adopt(state, self.id, |sender| own.contains(&sender))?;
+        if adopted > 0 {
+            tracing::info!(fsid = %state.top().fsid(), records = adopted,
+                "what this sender left before it was set up anew is its own again");
+        }
+        Ok(())
+    }
+
+    /// Finds what is ours on the file systems of the configured volumes, if this box has forgotten where it
+    /// was. Blocks.
+    pub fn remember_configured(&self) {
+        let config = self.config();
+        for volume in config.volumes.values() {
+            if let Err(e) = self.filesystems.remember_if_ours(&volume.path) {
+                tracing::debug!(path = %volume.path.display(), "look for what is ours: {e:#}");
+            }
+        }
+    }
+
+    /// Settles what a crash left, at start. Blocks.
+    pub fn settle(&self) {
+        self.remember_configured();
+        self.filesystems.each(|state| {
+            let settled = self
+                .take_over_former(state)
+                .and_then(|()| settle::leftovers(state, self.id, |_| false));
+            if let Err(e) = settled {
+                tracing::warn!("settle unfinished pushes: {e}");
+            }
+        });
+    }
+
+    /// Has the disk say which volume lies on it. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn register(&self, state: &StateSubvolume, volume: &Binding) -> io::Result<()> {
+        let mut register = Register::load(state)?;
+        register.note(self.id, &register::host_name(), volume);
+        register.store(state)
     }
 
     /// File systems that hold something of ours.
@@ -327,7 +408,7 @@ impl Sender {
     pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<volume::Volume, Problem> {
         let (sender, wanted) = (Arc::clone(self), request.volume.clone());
         let volume = blocking("resolve", move || {
-            volume::resolve(&sender.config(), &sender.volume_ids, &wanted)
+            sender.find(|finder| volume::resolve(finder, &wanted))
         })
         .await??;
         Ok(volume)

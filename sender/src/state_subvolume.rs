@@ -62,6 +62,7 @@ fn close_to_others(root: &OwnedFd) -> io::Result<()> {
 #[derive(Debug)]
 pub struct StateSubvolume {
     top: TopLevel,
+    root: OwnedFd,
     snapshots: OwnedFd,
     sendshots: OwnedFd,
     pushes: OwnedFd,
@@ -74,7 +75,7 @@ impl StateSubvolume {
     /// See [`Error`].
     pub fn open(top: TopLevel) -> Result<Option<Self>, Error> {
         match durable::open_dir(&top, OsStr::new(NAME)) {
-            Ok(root) => Self::from_root(top, &root).map(Some),
+            Ok(root) => Self::from_root(top, root).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(_) => Err(Error::NotASubvolume),
         }
@@ -91,29 +92,35 @@ impl StateSubvolume {
             Err(e) => return Err(failed("create the state subvolume")(e)),
         }
         let root = durable::open_dir(&top, OsStr::new(NAME)).map_err(|_| Error::NotASubvolume)?;
-        Self::from_root(top, &root)
+        Self::from_root(top, root)
     }
 
-    fn from_root(top: TopLevel, root: &OwnedFd) -> Result<Self, Error> {
-        let ours = subvolume::is_subvolume(root).map_err(failed("look"))?;
+    fn from_root(top: TopLevel, root: OwnedFd) -> Result<Self, Error> {
+        let ours = subvolume::is_subvolume(&root).map_err(failed("look"))?;
         if !ours {
             return Err(Error::NotASubvolume);
         }
-        close_to_others(root).map_err(failed("close it to other users"))?;
+        close_to_others(&root).map_err(failed("close it to other users"))?;
         let dir = |name: &str| {
-            durable::private_dir(root, OsStr::new(name)).map_err(failed("create a directory"))
+            durable::private_dir(&root, OsStr::new(name)).map_err(failed("create a directory"))
         };
         Ok(Self {
             snapshots: dir(SNAPSHOTS)?,
             sendshots: dir(SENDSHOTS)?,
             pushes: dir(PUSHES)?,
             top,
+            root,
         })
     }
 
     /// The top level of the file system.
     pub fn top(&self) -> &TopLevel {
         &self.top
+    }
+
+    /// Its own root directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// The directory of hidden snapshots.

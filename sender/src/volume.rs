@@ -1,20 +1,24 @@
 //! From what the user names to an opened subvolume with a volume id.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_config::SenderConfig;
-use sendshot_model::{VolumeId, VolumeName, VolumeRef};
+use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef};
 use sendshot_proto::inventory::VolumeKey;
-use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Info};
+use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{durable, filesystem};
 use uuid::Uuid;
 
+use crate::lineage;
 use crate::problem::{Kind as ProblemKind, Problem};
-use crate::state_subvolume;
-use crate::volume_ids::{self, Naming, VolumeIds};
+use crate::register;
+use crate::state_subvolume::{self, StateSubvolume};
+use crate::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
 
 /// What kind of subvolume is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Volume {
     pub info: Info,
     /// Its id and name.
     pub key: VolumeKey,
+    /// What it is called, and where it lies, for the disk's own register.
+    pub binding: Binding,
     /// Live or not.
     pub kind: Kind,
     /// Nested subvolumes, which a push leaves out; paths relative to the volume.
@@ -134,9 +140,51 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "give the volume back its former name, or choose a name that was never used",
             ),
+            Error::Id(volume_ids::Error::Twice { .. }) => (
+                ProblemKind::Usage,
+                "give it one name only; if one of the two lies on a copy of the disk, unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
+            ),
+            Error::Id(volume_ids::Error::Clone { .. }) => (
+                ProblemKind::Usage,
+                "unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
+            ),
             Error::Id(volume_ids::Error::Io(_)) | Error::Ask { .. } => (ProblemKind::Failed, ""),
         };
         Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+/// What a volume is found by.
+#[derive(Clone, Copy)]
+pub struct Finder<'a> {
+    /// The configuration.
+    pub config: &'a SenderConfig,
+    /// The volumes that this box knows.
+    pub ids: &'a VolumeIds,
+    /// Whether a sender is this one, or was.
+    pub own: &'a dyn Fn(SenderId) -> bool,
+}
+
+impl std::fmt::Debug for Finder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finder").finish_non_exhaustive()
+    }
+}
+
+impl Finder<'_> {
+    /// What the disk itself says. That it cannot be asked is found out, and told, by whoever needs the
+    /// disk for more.
+    fn told(&self, fd: &OwnedFd) -> Vec<Binding> {
+        let open = || -> anyhow::Result<Vec<Binding>> {
+            match StateSubvolume::open(TopLevel::of(fd)?)? {
+                Some(state) => Ok(register::volumes(&state, self.own)?),
+                None => Ok(Vec::new()),
+            }
+        };
+        open().unwrap_or_else(|e| {
+            tracing::debug!("ask a disk for its volumes: {e:#}");
+            Vec::new()
+        })
     }
 }
 
@@ -144,12 +192,8 @@ impl From<Error> for Problem {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn resolve(
-    config: &SenderConfig,
-    ids: &VolumeIds,
-    wanted: &VolumeRef,
-) -> Result<Volume, Error> {
-    let (path, configured) = locate(config, wanted)?;
+pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> {
+    let (path, configured) = locate(finder.config, wanted)?;
     let fd = open(&path)?;
     check(&fd, &path)?;
     let ask = |source| Error::Ask {
@@ -171,24 +215,36 @@ pub fn resolve(
     if kind == Kind::Live && !info.received_uuid.is_nil() {
         return Err(Error::Received { path });
     }
+    let place = place(&fd, &info).map_err(ask)?;
     let naming = match configured {
         Some(name) => Naming::Configured(name),
-        None => Naming::by_path(filesystem::fsid(&fd).map_err(ask)?, &from_top),
+        None => Naming::by_path(place.fsid, &from_top),
     };
-    let key = identify(
-        config,
-        ids,
-        kind,
-        naming,
-        identity(&fd, &info).map_err(ask)?,
-        &info,
-    )?;
+    let told = finder.told(&fd);
+    let binding = match kind {
+        Kind::Live => finder.bind(naming, &place, &told)?,
+        Kind::Snapshot => {
+            let snapshot = Snapshot {
+                fd: &fd,
+                info: &info,
+                from_top: &from_top,
+                naming,
+                place,
+            };
+            finder.volume_of(snapshot, &told)?
+        }
+    };
+    let key = VolumeKey {
+        id: binding.id,
+        name: binding.naming.name().clone(),
+    };
     let skipped = nested(&fd, &info).map_err(ask)?;
     Ok(Volume {
         fd,
         path,
         info,
         key,
+        binding,
         kind,
         skipped,
     })
@@ -198,7 +254,7 @@ pub fn resolve(
 ///
 /// # Errors
 /// See [`Error`].
-pub fn known_at(ids: &VolumeIds, path: &Path) -> Result<Option<VolumeId>, Error> {
+pub fn known_at(finder: Finder<'_>, path: &Path) -> Result<Option<VolumeId>, Error> {
     let fd = open(path)?;
     check(&fd, path)?;
     let ask = |source| Error::Ask {
@@ -209,10 +265,15 @@ pub fn known_at(ids: &VolumeIds, path: &Path) -> Result<Option<VolumeId>, Error>
     let from_top = subvolume::path_from_top(&fd, info.id)
         .map_err(ask)?
         .unwrap_or_default();
-    let naming = Naming::by_path(filesystem::fsid(&fd).map_err(ask)?, &from_top);
-    let found = ids
-        .by_subvolume(identity(&fd, &info).map_err(ask)?)
-        .or_else(|| ids.by_naming(&naming));
+    let place = place(&fd, &info).map_err(ask)?;
+    let naming = Naming::by_path(place.fsid, &from_top);
+    let told = finder.told(&fd);
+    let by_name = |binding: &&Binding| binding.naming == naming;
+    let found = finder
+        .ids
+        .of_subvolume(&place, &told)
+        .or_else(|| told.iter().find(by_name).cloned())
+        .or_else(|| finder.ids.by_naming(&naming));
     Ok(found.map(|binding| binding.id))
 }
 
@@ -264,65 +325,126 @@ fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// UUID of the subvolume. The top level of file systems made before 2018 has none; there is
+/// Where a subvolume lies. The top level of file systems made before 2018 has no UUID; there is
 /// one top level a file system, so the file system's id serves.
-fn identity(fd: &OwnedFd, info: &Info) -> io::Result<Uuid> {
-    if info.uuid.is_nil() {
-        filesystem::fsid(fd)
-    } else {
-        Ok(info.uuid)
-    }
-}
-
-/// The volume that a subvolume is. A read-only snapshot is a state of the volume it was taken
-/// of, if we know that one.
-fn identify(
-    config: &SenderConfig,
-    ids: &VolumeIds,
-    kind: Kind,
-    naming: Naming,
-    uuid: Uuid,
-    info: &Info,
-) -> Result<VolumeKey, Error> {
-    let of_volume = match kind {
-        Kind::Live => None,
-        Kind::Snapshot => origin(config, ids, info.parent_uuid)?,
-    };
-    let binding = match of_volume {
-        Some(binding) => binding,
-        None => ids.bind(naming, uuid)?,
-    };
-    Ok(VolumeKey {
-        id: binding.id,
-        name: binding.naming.name().clone(),
+fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
+    let fsid = filesystem::fsid(fd)?;
+    Ok(Place {
+        fsid,
+        passing: filesystem::has_passing_id(fsid),
+        subvolume: if info.uuid.is_nil() { fsid } else { info.uuid },
     })
 }
 
-/// The volume whose subvolume has this UUID: one that was pushed before, or a configured one.
-fn origin(
-    config: &SenderConfig,
-    ids: &VolumeIds,
-    uuid: Uuid,
-) -> Result<Option<volume_ids::Binding>, Error> {
-    if uuid.is_nil() {
-        return Ok(None);
+/// A read-only snapshot whose volume is wanted.
+struct Snapshot<'a> {
+    fd: &'a OwnedFd,
+    info: &'a Info,
+    from_top: &'a Path,
+    /// What it is called itself.
+    naming: Naming,
+    place: Place,
+}
+
+impl Finder<'_> {
+    fn bind(&self, naming: Naming, place: &Place, told: &[Binding]) -> Result<Binding, Error> {
+        let configured: Vec<VolumeName> = self.config.volumes.keys().cloned().collect();
+        let known = Known {
+            disk: told,
+            configured: &configured,
+        };
+        Ok(self.ids.bind(naming, place, known)?)
     }
-    if let Some(binding) = ids.by_subvolume(uuid) {
-        return Ok(Some(binding));
-    }
-    for (name, volume) in &config.volumes {
-        let found = open(&volume.path).and_then(|fd| {
-            subvolume::info(fd).map_err(|source| Error::Ask {
-                path: volume.path.clone(),
-                source,
-            })
-        });
-        // A configured volume that is not there now is not the origin of what is.
-        if found.is_ok_and(|info| info.uuid == uuid) {
-            return Ok(Some(ids.bind(Naming::Configured(name.clone()), uuid)?));
+
+    /// The volume that a read-only snapshot is a state of:
+    ///
+    /// 1. What it was itself pushed as, and nothing else.
+    /// 2. A copy that Sendshot received: what the label of its directory says. All copies in it are states
+    ///    of one volume.
+    /// 3. A snapshot: the volume whose subvolume it was taken of; known, configured, or neither, and also
+    ///    if that subvolume is gone. One subvolume is one volume.
+    /// 4. What is neither stands for itself.
+    fn volume_of(&self, snapshot: Snapshot<'_>, told: &[Binding]) -> Result<Binding, Error> {
+        let Snapshot {
+            fd,
+            info,
+            from_top,
+            naming,
+            place,
+        } = snapshot;
+        if matches!(naming, Naming::Configured(_)) {
+            return self.bind(naming, &place, told);
         }
+        if let Some(label) = label_of(fd, info) {
+            let directory = from_top.parent().unwrap_or(Path::new(""));
+            let of = Place {
+                subvolume: Uuid::from_bytes(label.volume.to_bytes()),
+                ..place
+            };
+            return self.bind(Naming::by_path(place.fsid, directory), &of, told);
+        }
+        if info.parent_uuid.is_nil() {
+            return self.bind(naming, &place, told);
+        }
+        let of = Place {
+            subvolume: info.parent_uuid,
+            ..place
+        };
+        let mut known = vec![of];
+        if !info.received_uuid.is_nil() {
+            // What stock `btrfs receive` made is a snapshot of the copy before it, and so on.
+            let before = made_after(fd, info).into_iter();
+            known.extend(before.map(|subvolume| Place { subvolume, ..place }));
+        }
+        let mut known = known.iter();
+        if let Some(binding) = known.find_map(|place| self.ids.of_subvolume(place, told)) {
+            return Ok(binding);
+        }
+        for (name, volume) in &self.config.volumes {
+            let found = open(&volume.path).and_then(|fd| {
+                let failed = |source| Error::Ask {
+                    path: volume.path.clone(),
+                    source,
+                };
+                let info = subvolume::info(&fd).map_err(failed)?;
+                self::place(&fd, &info).map_err(failed)
+            });
+            // A configured volume that is not there now is not the origin of what is.
+            if found.is_ok_and(|found| found == of) {
+                return self.bind(Naming::Configured(name.clone()), &of, told);
+            }
+        }
+        let naming = match live_path(fd, info.parent_uuid) {
+            Some(path) => Naming::by_path(place.fsid, &path),
+            None => naming,
+        };
+        self.bind(naming, &of, told)
     }
-    Ok(None)
+}
+
+/// What a snapshot was made from, and that again, as far as it is there.
+fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
+    let ancestors = TopLevel::of(fd).map(|top| lineage::of(&top, info));
+    let ancestors = ancestors.unwrap_or_else(|_| Ok(Vec::new()));
+    let ancestors = ancestors.unwrap_or_default().into_iter();
+    ancestors.map(|ancestor| ancestor.uuid).collect()
+}
+
+/// Where the subvolume of this UUID lies from the top level, if it is there.
+fn live_path(fd: &OwnedFd, uuid: Uuid) -> Option<PathBuf> {
+    let top = TopLevel::of(fd).ok()?;
+    let info = lineage::by_uuid(&top, uuid).ok()??;
+    subvolume::path_from_top(&top, info.id).ok()?
+}
+
+/// The label of the directory that a received copy lies in, if it has one.
+pub(crate) fn label_of(fd: &OwnedFd, info: &Info) -> Option<VolumeLabel> {
+    if info.received_uuid.is_nil() {
+        return None;
+    }
+    let directory = durable::open_dir(fd, OsStr::new("..")).ok()?;
+    // One that is damaged says nothing.
+    durable::read_json_at(directory, OsStr::new(VolumeLabel::FILE)).unwrap_or_default()
 }
 
 fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {

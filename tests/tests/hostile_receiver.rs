@@ -609,6 +609,7 @@ fn an_invitation_that_is_answered_by_a_lie_pairs_with_nobody() {
         receiver_id: vec![7; 16],
         certificate: String::new(),
         authority: "lie".repeat(1000),
+        former_sender_ids: Vec::new(),
     };
     let mut lies: Vec<(String, Step)> = Vec::new();
     for (name, certificate) in certificates(&victim) {

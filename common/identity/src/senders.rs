@@ -247,6 +247,13 @@ impl Senders {
         self.lock().iter().filter_map(open).collect()
     }
 
+    /// The instances that had a name before the present one, oldest first.
+    #[must_use]
+    pub fn former_ids(&self, name: &PeerName) -> Vec<SenderId> {
+        let record = self.record(name);
+        record.map(|record| record.former_ids).unwrap_or_default()
+    }
+
     /// What is kept of the sender with this name.
     #[must_use]
     pub fn record(&self, name: &PeerName) -> Option<SenderRecord> {

@@ -20,6 +20,7 @@ mod peer_name;
 mod printable;
 mod target;
 mod text;
+mod volume_label;
 mod volume_name;
 
 pub use copy_name::{CopyName, CopyNameError};
@@ -28,4 +29,5 @@ pub use not_kept::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 pub use peer_name::{PeerName, PeerNameError};
 pub use printable::{printable, printable_within};
 pub use target::{Target, TargetError, VolumeRef};
+pub use volume_label::VolumeLabel;
 pub use volume_name::{VolumeName, VolumeNameError};

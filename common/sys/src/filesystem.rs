@@ -98,6 +98,14 @@ pub fn fsid(fd: impl AsFd) -> io::Result<Uuid> {
     Ok(Uuid::from_bytes(args.bytes(16)))
 }
 
+/// Whether a file system has its id only as long as it is mounted. A copy of a disk that is mounted beside
+/// the disk gets such a one (kernel 6.7 and later: `temp_fsid` in sysfs).
+pub fn has_passing_id(fsid: Uuid) -> bool {
+    let path = format!("/sys/fs/btrfs/{fsid}/temp_fsid");
+    // Older kernels have none, and refuse to mount the copy.
+    std::fs::read(path).is_ok_and(|text| text.trim_ascii() == b"1")
+}
+
 /// Bytes of a node of its trees (`mkfs.btrfs --nodesize`).
 ///
 /// # Errors

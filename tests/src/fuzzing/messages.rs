@@ -131,6 +131,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         features: vec!["stream-v2".into(), "renew".into()],
         software: "sendshot 1".into(),
         receiver_id: id.clone(),
+        former_sender_ids: vec![vec![3; 16]],
     };
     let question = v1::InventoryRequest {
         volume_id: id.clone(),

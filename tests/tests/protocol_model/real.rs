@@ -128,6 +128,7 @@ fn told(inventory: &Inventory) -> inventory::Inventory {
         copies: inventory.copies.iter().copied().map(held).collect(),
         push_at_work: inventory.at_work,
         partials: inventory.points.iter().map(partial).collect(),
+        label: None,
     }
 }
 

@@ -1,0 +1,320 @@
+//! The register in the state subvolume: which hosts have written there, and which volumes they have on
+//! this file system. It lies with the data, so that a system that was set up anew, or rolled back, finds
+//! its volumes again.
+//!
+//! A disk can come from anywhere, so nothing in it is believed of any other file system, and what does not
+//! make sense is passed over.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+
+use sendshot_model::{SenderId, printable_within};
+use sendshot_sys::{durable, subvolume};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::engine::Engine;
+use crate::journal::{self, Record};
+use crate::state_subvolume::StateSubvolume;
+use crate::volume_ids::{Binding, Naming};
+
+/// Its file in the state subvolume.
+const FILE: &str = "register.json";
+/// Layout version.
+const VERSION: u32 = 1;
+/// Most hosts, and most volumes, that are listened to.
+const MOST: usize = 4096;
+/// Longest name of a host, in bytes.
+const MOST_NAME: usize = 64;
+
+/// What is registered on a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    version: u32,
+    /// Names of hosts, by their senders' ids.
+    hosts: BTreeMap<SenderId, String>,
+    volumes: Vec<Entry>,
+}
+
+/// A volume of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    sender: SenderId,
+    #[serde(flatten)]
+    binding: Binding,
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            hosts: BTreeMap::new(),
+            volumes: Vec::new(),
+        }
+    }
+}
+
+impl Register {
+    /// Reads that of a file system. One that is damaged says nothing, and is written anew.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidData` for one that a newer version wrote.
+    pub fn load(state: &StateSubvolume) -> io::Result<Self> {
+        match durable::read_json_at(state.root(), OsStr::new(FILE)) {
+            Ok(Some(read)) => Self::checked(read, state.top().fsid()),
+            Ok(None) => Ok(Self::default()),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(fsid = %state.top().fsid(), "the register of volumes is damaged: {e}");
+                Ok(Self::default())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads one from its bytes, as [`Register::load`] does from the disk.
+    ///
+    /// # Errors
+    /// `InvalidData`.
+    pub fn parse(bytes: &[u8], fsid: Uuid) -> io::Result<Self> {
+        Self::checked(serde_json::from_slice(bytes)?, fsid)
+    }
+
+    fn checked(mut self, fsid: Uuid) -> io::Result<Self> {
+        if self.version != VERSION {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("version {} is newer than this program", self.version),
+            ));
+        }
+        let is_of = |fsid: Uuid, binding: &Binding| match &binding.naming {
+            Naming::ByPath { place, .. } => place.starts_with(&fsid.to_string()),
+            Naming::Configured(_) => true,
+        };
+        self.volumes
+            .retain(|entry| entry.binding.fsid == Some(fsid) && is_of(fsid, &entry.binding));
+        self.volumes.truncate(MOST);
+        while self.hosts.len() > MOST {
+            self.hosts.pop_last();
+        }
+        for name in self.hosts.values_mut() {
+            *name = printable_within(name, MOST_NAME);
+        }
+        Ok(self)
+    }
+
+    /// The volumes of these senders, each once.
+    pub fn volumes_of(&self, own: impl Fn(SenderId) -> bool) -> Vec<Binding> {
+        let mut found: Vec<Binding> = Vec::new();
+        for entry in self.volumes.iter().filter(|entry| own(entry.sender)) {
+            if !found.iter().any(|known| known.id == entry.binding.id) {
+                found.push(entry.binding.clone());
+            }
+        }
+        found
+    }
+
+    /// What a sender's host is called, if it has said.
+    pub fn host(&self, sender: SenderId) -> Option<&str> {
+        self.hosts.get(&sender).map(String::as_str)
+    }
+
+    /// Registers a host and one of its volumes.
+    pub fn note(&mut self, sender: SenderId, host: &str, volume: &Binding) {
+        self.hosts.insert(sender, printable_within(host, MOST_NAME));
+        let mut own = self
+            .volumes
+            .iter_mut()
+            .filter(|entry| entry.sender == sender);
+        match own.find(|entry| entry.binding.id == volume.id) {
+            Some(entry) => entry.binding = volume.clone(),
+            None => self.volumes.push(Entry {
+                sender,
+                binding: volume.clone(),
+            }),
+        }
+    }
+
+    /// Makes what is of other senders this one's.
+    pub fn hand_over(&mut self, to: SenderId, from: impl Fn(SenderId) -> bool) {
+        for entry in &mut self.volumes {
+            if from(entry.sender) {
+                entry.sender = to;
+            }
+        }
+        self.hosts.retain(|sender, _| !from(*sender));
+        let mut seen = Vec::new();
+        self.volumes.retain(|entry| {
+            let key = (entry.sender, entry.binding.id);
+            let is_new = !seen.contains(&key);
+            seen.push(key);
+            is_new
+        });
+    }
+
+    /// Writes it, durably, unless it is so already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn store(&self, state: &StateSubvolume) -> io::Result<()> {
+        if Self::load(state)? == *self {
+            return Ok(());
+        }
+        durable::write_json_at(state.root(), OsStr::new(FILE), self)
+    }
+}
+
+/// What a file system says of the volumes of some senders: its register, and, for those that it does not
+/// name, the records of their pushes.
+///
+/// # Errors
+/// The kernel's.
+pub fn volumes(state: &StateSubvolume, own: impl Fn(SenderId) -> bool) -> io::Result<Vec<Binding>> {
+    let mut found = Register::load(state)?.volumes_of(&own);
+    let mut newest: BTreeMap<_, Record> = BTreeMap::new();
+    for record in journal::records(state.pushes())? {
+        let known = found.iter().any(|binding| binding.id == record.volume);
+        if known || !own(record.sender) {
+            continue;
+        }
+        match newest.get(&record.volume) {
+            Some(other) if other.taken_at >= record.taken_at => {}
+            _ => {
+                newest.insert(record.volume, record);
+            }
+        }
+    }
+    for (id, record) in newest {
+        let Some(subvolume) = made_from(state, &record) else {
+            continue;
+        };
+        found.push(Binding {
+            id,
+            naming: Naming::Configured(record.volume_name),
+            subvolume,
+            fsid: Some(state.top().fsid()),
+            at: BTreeMap::new(),
+        });
+    }
+    Ok(found)
+}
+
+/// The subvolume that the snapshot of a record was taken of, by its sendshot, or by itself.
+fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
+    if let Ok(snapshot) = durable::open_dir(state.snapshots(), &record.snapshot_name()) {
+        return subvolume::info(snapshot).ok().map(|info| info.parent_uuid);
+    }
+    if record.engine == Engine::Kernel {
+        return None;
+    }
+    let sendshot = sendshot_engine::open_at(state.sendshots(), &record.sendshot_name()).ok()?;
+    let head = sendshot.head();
+    (head.fsid == state.top().fsid()).then_some(head.parent_uuid)
+}
+
+/// Makes the records of former instances of this sender its own, and its register's entries with them.
+/// Returns how many records there were.
+///
+/// # Errors
+/// The kernel's.
+pub fn adopt(
+    state: &StateSubvolume,
+    own: SenderId,
+    former: impl Fn(SenderId) -> bool,
+) -> io::Result<usize> {
+    let mut adopted = 0;
+    let is_former = |sender| sender != own && former(sender);
+    for record in journal::records(state.pushes())? {
+        if is_former(record.sender) {
+            let record = Record {
+                sender: own,
+                ..record
+            };
+            record.store(state.pushes())?;
+            adopted += 1;
+        }
+    }
+    let mut register = Register::load(state)?;
+    register.hand_over(own, is_former);
+    register.store(state)?;
+    Ok(adopted)
+}
+
+/// Name of this host, for others to read.
+pub fn host_name() -> String {
+    let name = rustix::system::uname();
+    printable_within(&name.nodename().to_string_lossy(), MOST_NAME)
+}
+
+/// The senders that have records on a file system.
+///
+/// # Errors
+/// The kernel's.
+pub fn senders(pushes: impl AsFd) -> io::Result<Vec<SenderId>> {
+    let records = journal::records(pushes)?.into_iter();
+    let mut senders: Vec<SenderId> = records.map(|record| record.sender).collect();
+    senders.sort();
+    senders.dedup();
+    Ok(senders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sendshot_model::VolumeId;
+
+    const FSID: Uuid = Uuid::from_u128(5);
+
+    fn binding(name: &str, fsid: Uuid) -> Binding {
+        Binding {
+            id: VolumeId::generate(),
+            naming: Naming::Configured(name.parse().unwrap()),
+            subvolume: Uuid::from_u128(9),
+            fsid: Some(fsid),
+            at: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_register_speaks_of_its_own_file_system_only() {
+        let (me, mut register) = (SenderId::generate(), Register::default());
+        let here = binding("photos", FSID);
+        register.note(me, "nas1", &here);
+        register.note(me, "nas1", &binding("music", Uuid::from_u128(6)));
+        let by_path = Naming::by_path(Uuid::from_u128(6), std::path::Path::new("x"));
+        let elsewhere = Binding {
+            naming: by_path,
+            ..binding("x", FSID)
+        };
+        register.note(me, "nas1", &elsewhere);
+        let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
+        assert_eq!(read.volumes_of(|sender| sender == me), [here]);
+        assert_eq!(read.host(me), Some("nas1"));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_there_once() {
+        let (me, former) = (SenderId::generate(), SenderId::generate());
+        let (mut register, photos) = (Register::default(), binding("photos", FSID));
+        register.note(former, "old", &photos);
+        register.note(me, "new", &photos);
+        register.hand_over(me, |sender| sender == former);
+        assert_eq!(register.volumes_of(|sender| sender == me), [photos]);
+        assert_eq!(register.host(former), None);
+    }
+
+    #[test]
+    fn names_of_hosts_are_made_harmless() {
+        let (me, mut register) = (SenderId::generate(), Register::default());
+        register
+            .hosts
+            .insert(me, format!("\u{1b}[31m{}", "x".repeat(5000)));
+        let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
+        let name = read.host(me).unwrap();
+        assert!(
+            !name.contains('\u{1b}') && name.len() <= MOST_NAME,
+            "{name}"
+        );
+    }
+}

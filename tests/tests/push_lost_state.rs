@@ -1,0 +1,345 @@
+//! What a host keeps of itself is lost, or is older than its disks: what lies with the data decides.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_tests::command;
+use sendshot_tests::exact::{assert_copy, assert_exact, assert_same};
+use sendshot_tests::fail_points;
+use sendshot_tests::fill;
+use sendshot_tests::link::Way;
+use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::pairing::{Linked, Paired};
+use sendshot_tests::receiver_box::ReceiverBox;
+use sendshot_tests::sender_box::{NAME, SenderBox};
+use sendshot_tests::streams;
+use sendshot_tests::subvolumes::assert_no_leftovers;
+use serde_json::Value;
+
+const MIB: u64 = 1 << 20;
+/// What an increment in these tests may cost on the link, in either direction.
+const LITTLE: u64 = MIB;
+/// What a volume holds: much more than that.
+const BIG: usize = 24 << 20;
+
+fn run(program: &str, arguments: &[&Path]) {
+    command::run(Command::new(program).args(arguments)).success();
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    run("cp", &[Path::new("-a"), from, to]);
+}
+
+fn receivers(sender: &SenderBox) -> PathBuf {
+    sender.receiver_file("x").parent().unwrap().to_owned()
+}
+
+/// The system is set up anew: nothing is left of it but its configuration.
+fn lose_system(sender: &mut SenderBox) {
+    sender.daemon.kill_if_alive();
+    fs::remove_dir_all(sender.daemon.state_dir()).unwrap();
+    let _ = fs::remove_dir_all(receivers(sender));
+    sender.daemon.clear_env();
+    sender.daemon.start();
+}
+
+fn pair_again(boxes: &Linked) {
+    let token = boxes.receiver.invite(&[NAME, "--replace"]);
+    let address = boxes.link.address().to_string();
+    let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
+    boxes.sender.ctl(&arguments).success();
+}
+
+/// A volume with much in it.
+fn boxes() -> Linked {
+    let boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes
+}
+
+fn change(boxes: &Linked, seed: u64) {
+    fill::file(boxes.sender.photos().join(format!("new{seed}")), seed, 5000);
+}
+
+/// A push that must build on what is there already: returns its report.
+#[track_caller]
+fn pushes_little(boxes: &Linked, target: &str, options: &[&str]) -> Value {
+    let before = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down);
+    let pushed = boxes.sender.push_with(target, options);
+    let crossed = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down) - before;
+    assert!(!pushed["parent"].is_null(), "{pushed:#}");
+    assert!(
+        crossed <= LITTLE,
+        "{crossed} bytes crossed the link: {pushed:#}"
+    );
+    pushed
+}
+
+/// The directories of volumes at the receiver.
+fn directories(receiver: &ReceiverBox) -> Vec<String> {
+    let dir = receiver.root().join(NAME);
+    let names = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn listed(sender: &SenderBox) -> Vec<Value> {
+    let listed = sender.ctl(&["list", "--json"]).success().jsons();
+    let is_state = |line: &Value| line.get("uuid").is_some();
+    listed.into_iter().filter(is_state).collect()
+}
+
+#[test]
+fn the_system_disk_died_and_the_data_disk_is_sound() {
+    let mut boxes = boxes();
+    let first = boxes.sender.push("nas2:photos");
+    lose_system(&mut boxes.sender);
+    pair_again(&boxes);
+    let kept = listed(&boxes.sender);
+    assert_eq!(kept.len(), 1, "{kept:#?}");
+    assert_eq!(kept[0]["uuid"], first["uuid"]);
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_eq!(directories(&boxes.receiver), ["photos"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    let forget = ["forget", "nas2:photos", "--all", "--break-chain", "--yes"];
+    boxes.sender.ctl(&forget).success();
+    assert!(listed(&boxes.sender).is_empty());
+}
+
+#[test]
+fn the_system_disk_died_of_a_host_that_keeps_its_parents_as_snapshots() {
+    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
+    let mut boxes = Linked::of(sender.start());
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    let first = boxes.sender.push("nas2:photos");
+    lose_system(&mut boxes.sender);
+    pair_again(&boxes);
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn the_state_directory_is_taken_away_after_each_stage_of_a_push() {
+    for point in fail_points::SENDER {
+        let mut boxes = boxes();
+        let first = boxes.sender.push("nas2:photos");
+        change(&boxes, 2);
+        boxes.sender.daemon.stop();
+        boxes
+            .sender
+            .daemon
+            .env(fail_points::VARIABLE, &fail_points::armed(point, 0));
+        boxes.sender.daemon.start();
+        let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+        println!("{point}: {}", push.code);
+        lose_system(&mut boxes.sender);
+        pair_again(&boxes);
+        change(&boxes, 3);
+        let second = pushes_little(&boxes, "nas2:photos", &[]);
+        assert_eq!(directories(&boxes.receiver), ["photos"], "{point}");
+        assert_exact(&boxes.sender, &boxes.receiver, &second);
+        assert_no_leftovers(&boxes.sender, &boxes.receiver);
+        assert_ne!(second["uuid"], first["uuid"]);
+    }
+}
+
+#[test]
+fn the_system_is_rolled_back_to_each_earlier_day_of_a_week() {
+    let mut boxes = boxes();
+    let backups = tempfile::tempdir().unwrap();
+    let state_dir = boxes.sender.daemon.state_dir();
+    let receivers = receivers(&boxes.sender);
+    // Day 0 is before the first push, with the box paired.
+    for day in 0..7 {
+        boxes.sender.daemon.stop();
+        copy_dir(&state_dir, &backups.path().join(format!("state-{day}")));
+        copy_dir(&receivers, &backups.path().join(format!("receivers-{day}")));
+        boxes.sender.daemon.start();
+        change(&boxes, 10 + day);
+        boxes.sender.push("nas2:photos");
+    }
+    for day in 0..7 {
+        boxes.sender.daemon.stop();
+        copy_dir(&backups.path().join(format!("state-{day}")), &state_dir);
+        copy_dir(&backups.path().join(format!("receivers-{day}")), &receivers);
+        boxes.sender.daemon.start();
+        assert_eq!(listed(&boxes.sender).len(), 3, "day {day}");
+        change(&boxes, 20 + day);
+        let pushed = pushes_little(&boxes, "nas2:photos", &[]);
+        assert_eq!(directories(&boxes.receiver), ["photos"], "day {day}");
+        assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+        assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    }
+}
+
+#[test]
+fn all_is_lost_but_the_copies_and_they_stay_in_one_directory() {
+    let mut boxes = boxes();
+    boxes.sender.daemon.stop();
+    let before = tempfile::tempdir().unwrap();
+    let state_dir = boxes.sender.daemon.state_dir();
+    copy_dir(&state_dir, &before.path().join("state"));
+    boxes.sender.daemon.start();
+    boxes.sender.push("nas2:photos");
+    boxes.sender.daemon.stop();
+    copy_dir(&before.path().join("state"), &state_dir);
+    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    run(
+        "btrfs",
+        &[
+            Path::new("subvolume"),
+            Path::new("delete"),
+            &top.path().join(".sendshot"),
+        ],
+    );
+    drop(top);
+    boxes.sender.daemon.start();
+    // Nothing is left that an increment could build on; the directory is the volume's all the same.
+    let pushed = boxes.sender.push("nas2:photos");
+    assert!(pushed["parent"].is_null(), "{pushed:#}");
+    assert_eq!(directories(&boxes.receiver), ["photos"]);
+    change(&boxes, 2);
+    let next = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(next["parent"], pushed["uuid"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_copy_of_the_disk_made_with_dd_is_another_volume() {
+    let mut boxes = boxes();
+    let first = boxes.sender.push("nas2:photos");
+    let clones = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = clones.path().join("clone.img");
+    run("sync", &[Path::new("-f"), boxes.sender.fs()]);
+    let source = mount::image(boxes.sender.fs());
+    run("cp", &[Path::new("--sparse=always"), &source, &image]);
+    let there = clones.path().join("clone");
+    fs::create_dir(&there).unwrap();
+    let clone = Mount::at(&image, &there, "loop");
+    let photos = boxes.sender.photos();
+    let configure = |sender: &mut SenderBox| {
+        sender.daemon.stop();
+        sender.configure([("photos", &*photos), ("clone", &*there.join("photos"))]);
+        sender.daemon.start();
+    };
+    configure(&mut boxes.sender);
+    let refused = boxes.sender.ctl(&["push", "nas2:clone"]);
+    refused.fails(2, &["`photos`", "btrfstune -u"]);
+    // Nothing was bound anew: the original goes on.
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+
+    drop(clone);
+    command::run(Command::new("btrfstune").args(["-f", "-u"]).arg(&image)).success();
+    let _clone = Mount::at(&image, &there, "loop");
+    fill::file(there.join("photos/other"), 77, 6000);
+    let copied = boxes.sender.push("nas2:clone");
+    assert_eq!(directories(&boxes.receiver), ["clone", "photos"]);
+    assert_same(
+        &there.join("photos"),
+        &assert_copy(&boxes.receiver, &copied),
+    );
+    fill::file(there.join("photos/another"), 78, 6000);
+    let again = pushes_little(&boxes, "nas2:clone", &[]);
+    assert_eq!(again["parent"], copied["uuid"]);
+    change(&boxes, 3);
+    let third = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(third["parent"], second["uuid"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &third);
+}
+
+#[test]
+fn snapshots_of_a_volume_that_nobody_configured_are_one_volume() {
+    let boxes = Linked::of(SenderBox::setup().start());
+    let fs = boxes.sender.fs().to_owned();
+    streams::create(&fs.join("home")).unwrap();
+    fill::file(fs.join("home/big"), 1, BIG);
+    fs::create_dir(fs.join(".snapshots")).unwrap();
+    let snapshot = |n: u64| {
+        fill::file(fs.join(format!("home/new{n}")), n, 5000);
+        let dir = fs.join(format!(".snapshots/{n}"));
+        fs::create_dir(&dir).unwrap();
+        streams::snapshot(&fs.join("home"), &dir.join("snapshot")).unwrap();
+        dir.join("snapshot")
+    };
+    let target = |path: &Path| format!("nas2:{}", path.display());
+    let first = snapshot(1);
+    boxes.sender.push(&target(&first));
+    for n in 2..5 {
+        let next = snapshot(n);
+        let pushed = pushes_little(&boxes, &target(&next), &[]);
+        assert_same(&next, &assert_copy(&boxes.receiver, &pushed));
+    }
+    // Also when what they are of is gone.
+    let last = snapshot(5);
+    run(
+        "btrfs",
+        &[
+            Path::new("subvolume"),
+            Path::new("delete"),
+            &fs.join("home"),
+        ],
+    );
+    let pushed = pushes_little(&boxes, &target(&last), &[]);
+    assert_same(&last, &assert_copy(&boxes.receiver, &pushed));
+    assert_eq!(directories(&boxes.receiver), ["home"]);
+}
+
+#[test]
+fn what_was_received_is_pushed_on_and_stays_one_volume() {
+    // nas1 pushes to nas2, whose backup disk is pushed on to nas3 by a sender on the same host.
+    let boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    fill::file(photos.join("big"), 1, BIG);
+    let relay = SenderBox::setup().start();
+    let far = ReceiverBox::new();
+    let onward = Linked::between(relay, far);
+    let mut before: Option<Value> = None;
+    for night in 0..4 {
+        fill::file(photos.join(format!("new{night}")), night, 5000);
+        let pushed = boxes.sender.push("nas2:photos");
+        let copy = boxes.receiver.copy(&pushed);
+        let target = format!("nas2:{}", copy.display());
+        let relayed = match &before {
+            None => onward.sender.push(&target),
+            Some(before) => {
+                let relayed = pushes_little(&onward, &target, &[]);
+                assert_eq!(relayed["parent"], before["uuid"], "night {night}");
+                relayed
+            }
+        };
+        assert_eq!(relayed["uuid"], pushed["uuid"]);
+        assert_same(&copy, &assert_copy(&onward.receiver, &relayed));
+        before = Some(relayed);
+    }
+    assert_eq!(directories(&onward.receiver).len(), 1);
+}
+
+#[test]
+fn what_another_host_left_on_the_disk_stays_its_own() {
+    let boxes = boxes();
+    boxes.sender.push("nas2:photos");
+    let other = Paired::of(SenderBox::setup().start());
+    let volume = boxes.sender.photos();
+    let target = format!("nas2:{}", volume.display());
+    let pushed = other.sender.push(&target);
+    assert!(pushed["parent"].is_null(), "{pushed:#}");
+    assert_eq!(listed(&boxes.sender).len(), 1);
+    assert_eq!(listed(&other.sender).len(), 1);
+}
