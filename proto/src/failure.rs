@@ -39,6 +39,8 @@ pub enum Code {
     OverLimit,
     /// The receiver's file system cannot hold something of the stream.
     Unsupported,
+    /// Another of the receiver's disks is there than the one that was agreed on.
+    RootChanged,
 }
 
 /// A failure as the receiver tells it.
@@ -111,6 +113,7 @@ impl From<v1::FailureCode> for Code {
             Wire::ResumeImpossible => Code::ResumeImpossible,
             Wire::OverLimit => Code::OverLimit,
             Wire::Unsupported => Code::Unsupported,
+            Wire::RootChanged => Code::RootChanged,
         }
     }
 }
@@ -133,6 +136,7 @@ impl From<Code> for v1::FailureCode {
             Code::ResumeImpossible => Self::ResumeImpossible,
             Code::OverLimit => Self::OverLimit,
             Code::Unsupported => Self::Unsupported,
+            Code::RootChanged => Self::RootChanged,
         }
     }
 }

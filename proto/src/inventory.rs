@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sendshot_model::{TransferId, VolumeId, VolumeName, printable, printable_within};
+use sendshot_model::{RootId, TransferId, VolumeId, VolumeName, printable, printable_within};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -61,6 +61,8 @@ pub struct Inventory {
     pub push_at_work: bool,
     /// Transfers of the volume that broke off.
     pub partials: Vec<Partial>,
+    /// The receiver's disk that was looked at, if it says.
+    pub root: Option<RootId>,
     /// If there is no directory of this volume: which volume that of its name is labelled as.
     pub label: Option<VolumeId>,
 }
@@ -179,6 +181,7 @@ impl Parts {
                 copies: Vec::new(),
                 push_at_work: part.push_at_work,
                 partials: resume::partials(part.partials)?,
+                root: malformed::root_id(&part.root_id)?,
                 label: match part.label_volume_id.as_slice() {
                     [] => None,
                     bytes => Some(VolumeId::from_bytes(malformed::id_bytes(
@@ -242,6 +245,7 @@ pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> 
         directory: inventory.directory,
         push_at_work: inventory.push_at_work,
         partials: inventory.partials.into_iter().map(Into::into).collect(),
+        root_id: malformed::root_bytes(inventory.root),
         label_volume_id: inventory
             .label
             .map(|id| id.to_bytes().to_vec())
@@ -283,6 +287,7 @@ mod tests {
             copies: (0..copies).map(copy).collect(),
             push_at_work: true,
             partials: Vec::new(),
+            root: Some(RootId::from_bytes([8; 16])),
             label: Some(VolumeId::from_bytes([7; 16])),
         }
     }

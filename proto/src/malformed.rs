@@ -1,6 +1,6 @@
 //! What is wrong with a message that cannot be understood.
 
-use sendshot_model::{PeerNameError, VolumeNameError};
+use sendshot_model::{PeerNameError, RootId, VolumeNameError};
 use uuid::Uuid;
 
 /// A message of the peer breaks the contract.
@@ -66,4 +66,21 @@ pub fn uuid(bytes: &[u8], field: &'static str) -> Result<Uuid, Malformed> {
         return Err(Malformed::Value(field));
     }
     Ok(uuid)
+}
+
+/// The id of a receiver's disk; `None` if the message has none.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn root_id(bytes: &[u8]) -> Result<Option<RootId>, Malformed> {
+    match bytes {
+        [] => Ok(None),
+        bytes => Ok(Some(RootId::from_bytes(id_bytes(bytes, "root_id")?))),
+    }
+}
+
+/// The same as it is told.
+pub fn root_bytes(root: Option<RootId>) -> Vec<u8> {
+    root.map(|root| root.to_bytes().to_vec())
+        .unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use sendshot_model::{NotKept, TransferId, printable};
+use sendshot_model::{NotKept, RootId, TransferId, printable};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -90,6 +90,8 @@ pub struct Begin {
     pub resumable: Resumable,
     /// Where to take it up; `None` to begin it.
     pub resume_at: Option<Point>,
+    /// The receiver's disk that this was agreed on by, if it said.
+    pub root: Option<RootId>,
 }
 
 /// Bytes that a message takes in the frames of HTTP/2: gRPC puts a flag and a length before it.
@@ -238,6 +240,7 @@ impl TryFrom<v1::Begin> for Begin {
                 Resumable::No
             },
             resume_at: message.resume_at.map(Point::try_from).transpose()?,
+            root: malformed::root_id(&message.root_id)?,
         })
     }
 }
@@ -258,6 +261,7 @@ impl From<Begin> for v1::Begin {
             stream_version: begin.stream_version,
             resumable: begin.resumable == Resumable::Yes,
             resume_at: begin.resume_at.map(Into::into),
+            root_id: malformed::root_bytes(begin.root),
         }
     }
 }
@@ -397,6 +401,7 @@ mod tests {
                 offset: 9,
                 chain: Chain([7; 32]),
             }),
+            root: Some(RootId::from_bytes([9; 16])),
         };
         let up = Up::Begin(begin);
         assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use sendshot_apply::staging::Area;
 use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
-use sendshot_model::{CopyName, NotKept, TransferId};
+use sendshot_model::{CopyName, NotKept, RootId, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
 use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
@@ -109,6 +109,7 @@ pub enum Progress {
 /// A push as far as it was applied. Dropping it deletes its staging; its checkpoints stay.
 #[derive(Debug)]
 pub struct Intake {
+    root: RootId,
     session: Session<StagingHost>,
     dir: VolumeDir,
     name: CopyName,
@@ -133,7 +134,16 @@ impl Intake {
     ///
     /// `left` are the bytes that its sender may still have; `None` if there is no limit.
     pub fn start(mut work: Work, left: Option<u64>) -> Result<Box<Self>, Failure> {
-        let waiting = work.waiting.take();
+        let root = work.root.open()?.id();
+        if work.begin.root.is_some_and(|agreed| agreed != root) {
+            return Err(Failure::new(
+                Code::RootChanged,
+                "another of the receiver's disks is there than the one that this push was prepared for",
+                "push again",
+            ));
+        }
+        // What waits on another disk cannot go on here. Its checkpoint is there when that one is back.
+        let waiting = work.waiting.take().filter(|waiting| waiting.root == root);
         let mut intake = match (work.begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
             (Some(point), other) => {
@@ -176,6 +186,7 @@ impl Intake {
             session.add_not_kept(&lacks.copy((parent.uuid, parent.ctransid)));
         }
         Ok(Box::new(Self {
+            root: root.id(),
             session,
             dir,
             name,
@@ -230,6 +241,7 @@ impl Intake {
         let lacks = usage::not_kept(&dir.fd).map_err(failed)?;
         session.add_not_kept(&lacks.checkpoint(state, point.offset));
         Ok(Box::new(Self {
+            root: root.id(),
             session,
             dir,
             name: copy_name(begin.taken_at)?,
@@ -404,6 +416,7 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::OverLimit
         | Code::ShuttingDown => true,
         Code::ParentGone
+        | Code::RootChanged
         | Code::ParentUnusable
         | Code::AlreadyHeld
         | Code::InvalidStream

@@ -19,6 +19,7 @@ use crate::failures::io_failure;
 use crate::holdings;
 use crate::partials;
 use crate::receiver::Receiver;
+use crate::roots;
 use crate::transfers::Glance;
 use crate::usage;
 
@@ -204,6 +205,48 @@ impl ReceiverControl for Control {
         ))
     }
 
+    async fn roots(
+        &self,
+        _: Request<v1::RootsRequest>,
+    ) -> Result<Response<v1::RootsResponse>, Status> {
+        self.about_roots(|receiver| Ok(roots::list(&receiver)))
+            .await
+    }
+
+    async fn add_root(
+        &self,
+        request: Request<v1::RootsRequest>,
+    ) -> Result<Response<v1::RootsResponse>, Status> {
+        if let Err(problem) = only_root(&request, "adding a disk") {
+            return Ok(refused(problem));
+        }
+        self.about_roots(|receiver| roots::add(&receiver)).await
+    }
+
+    async fn remove_root(
+        &self,
+        request: Request<v1::RootsRequest>,
+    ) -> Result<Response<v1::RootsResponse>, Status> {
+        if let Err(problem) = only_root(&request, "removing a disk") {
+            return Ok(refused(problem));
+        }
+        let id = request.into_inner().id;
+        self.about_roots(move |receiver| roots::remove(&receiver, &id))
+            .await
+    }
+
+    async fn take_over_root(
+        &self,
+        request: Request<v1::RootsRequest>,
+    ) -> Result<Response<v1::RootsResponse>, Status> {
+        if let Err(problem) = only_root(&request, "taking a disk over") {
+            return Ok(refused(problem));
+        }
+        let owner = request.into_inner().owner_id;
+        self.about_roots(move |receiver| roots::take_over(&receiver, &owner))
+            .await
+    }
+
     async fn partials(
         &self,
         request: Request<v1::CopiesRequest>,
@@ -216,6 +259,30 @@ impl ReceiverControl for Control {
             Err(problem) => (Vec::new(), Some(problem)),
         };
         Ok(Response::new(v1::PartialsResponse { partials, problem }))
+    }
+}
+
+fn refused(problem: Problem) -> Response<v1::RootsResponse> {
+    Response::new(v1::RootsResponse {
+        problem: Some(problem),
+        ..Default::default()
+    })
+}
+
+impl Control {
+    async fn about_roots(
+        &self,
+        work: impl FnOnce(Arc<Receiver>) -> Result<v1::RootsResponse, crate::root::Error>
+        + Send
+        + 'static,
+    ) -> Result<Response<v1::RootsResponse>, Status> {
+        let receiver = Arc::clone(&self.0);
+        let done = blocking(move || work(receiver)).await;
+        let failed = |e: crate::root::Error| problem(v1::ProblemKind::Failed, &e, e.remedy());
+        Ok(match done.and_then(|done| done.map_err(failed)) {
+            Ok(response) => Response::new(response),
+            Err(problem) => refused(problem),
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::Calls;
 use crate::partials;
-use crate::root::Root;
+use crate::root::{OpenRoot, Root};
 use crate::transfers::{Transfers, WAITS_FOR};
 
 /// File in the state directory that holds the receiver's id.
@@ -51,13 +51,15 @@ impl Receiver {
     pub fn load(config: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
         let config = ReceiverConfig::load(&config)?;
         let id = instance(state_dir)?;
-        let root = Root::new(config.root.clone(), id);
-        if let Err(error) = root.set_up(state_dir) {
-            anyhow::bail!("{error}; {}", error.remedy());
-        }
-        // What cannot be settled harms nobody else, and is tried again at the next start.
-        if let Err(e) = partials::settle(&root.open()?) {
-            tracing::warn!("settle what earlier pushes left: {e:#}");
+        let root = Root::new(config.root.clone(), id, state_dir, settle)?;
+        match root.set_up(state_dir) {
+            Ok(()) => {}
+            // The disk can be mounted, added or taken over while the daemon runs; until then every push is
+            // told so.
+            Err(error) if root.may_come(state_dir, &error) => {
+                tracing::warn!("{error}; {}", error.remedy());
+            }
+            Err(error) => anyhow::bail!("{error}; {}", error.remedy()),
         }
         let authority = Arc::new(Authority::load_or_create(state_dir, id, Timestamp::now())?);
         let senders = Senders::open(state_dir, Arc::clone(&authority))?;
@@ -198,6 +200,13 @@ impl Receiver {
     pub fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
+    }
+}
+
+/// What cannot be settled harms nobody else, and is tried again at the next start.
+fn settle(root: &OpenRoot) {
+    if let Err(e) = partials::settle(root) {
+        tracing::warn!("settle what earlier pushes left: {e:#}");
     }
 }
 

@@ -191,6 +191,7 @@ fn look(
         return Ok(Inventory {
             push_at_work,
             partials,
+            root: Some(root.id()),
             label: holdings::label_of_name(&root, caller, volume).map_err(failed)?,
             ..Inventory::default()
         });
@@ -200,6 +201,7 @@ fn look(
         directory: dir.name,
         push_at_work,
         partials,
+        root: Some(root.id()),
         label: None,
     })
 }

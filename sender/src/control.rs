@@ -431,11 +431,12 @@ fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
     let target = target.ok_or_else(|| {
         Problem::new(Kind::Usage, "which receiver and volume?").remedy("name them: HOST:VOL")
     })?;
-    let which = match (message.all, message.which.as_str()) {
-        (true, "") => Which::All,
-        (false, which) => Which::parse(which)?,
-        (true, which) => {
-            let both = format!("`{which}` and --all were both given");
+    let which = match (message.all, message.which.as_str(), message.root.as_str()) {
+        (true, "", "") => Which::All,
+        (false, "", root) if !root.is_empty() => Which::root(root)?,
+        (false, which, "") => Which::parse(which)?,
+        (..) => {
+            let both = "more than one of WHICH, --all and --root were given";
             return Err(Problem::new(Kind::Usage, both).remedy("give one of them"));
         }
     };

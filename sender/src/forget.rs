@@ -26,6 +26,8 @@ pub enum Which {
     Uuid(String),
     /// The one taken at this time.
     Time(CopyName),
+    /// Those that are common with one of the receiver's disks, whose id begins so. The disk is gone for good.
+    Root(String),
 }
 
 /// Whether the last state that the next push could build on may be let go.
@@ -183,6 +185,19 @@ impl Which {
         Err(Error::Text(text.to_owned()))
     }
 
+    /// Reads the id of a receiver's disk, or the beginning of one.
+    ///
+    /// # Errors
+    /// If it can be nothing of the kind.
+    pub fn root(text: &str) -> Result<Self, Error> {
+        let fits = (1..=36).contains(&text.len());
+        let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        if fits && text.bytes().all(is_id) {
+            return Ok(Self::Root(text.to_ascii_lowercase()));
+        }
+        Err(Error::Text(text.to_owned()))
+    }
+
     fn is(&self, record: &Record) -> bool {
         match self {
             Self::All => true,
@@ -194,6 +209,9 @@ impl Which {
                     .starts_with(digits.as_str())
             }),
             Self::Time(name) => record.taken_at == name.time().as_second(),
+            Self::Root(id) => record
+                .root
+                .is_some_and(|root| root.to_string().starts_with(id.as_str())),
         }
     }
 }
@@ -204,6 +222,7 @@ impl std::fmt::Display for Which {
             Self::All => f.write_str("--all"),
             Self::Uuid(digits) => f.write_str(digits),
             Self::Time(name) => name.fmt(f),
+            Self::Root(id) => write!(f, "--root {id}"),
         }
     }
 }
@@ -240,7 +259,7 @@ pub fn find<'a>(items: &'a [Item], target: &str, which: &Which) -> Result<Vec<&'
             which: which.to_string(),
             there: records().map(name).collect(),
         }),
-        Which::All if volumes.len() > 1 => Err(Error::SeveralVolumes {
+        Which::All | Which::Root(_) if volumes.len() > 1 => Err(Error::SeveralVolumes {
             target: target.to_owned(),
             volumes: volumes.len(),
         }),
@@ -248,8 +267,17 @@ pub fn find<'a>(items: &'a [Item], target: &str, which: &Which) -> Result<Vec<&'
             which: which.to_string(),
             found: found.into_iter().map(name).collect(),
         }),
-        Which::All | Which::Uuid(_) | Which::Time(_) => Ok(found),
+        Which::Root(_) if roots(&found) > 1 => Err(Error::Ambiguous {
+            which: which.to_string(),
+            found: found.into_iter().map(name).collect(),
+        }),
+        Which::All | Which::Uuid(_) | Which::Time(_) | Which::Root(_) => Ok(found),
     }
+}
+
+fn roots(records: &[&Record]) -> usize {
+    let roots: BTreeSet<_> = records.iter().map(|record| record.root).collect();
+    roots.len()
 }
 
 /// Whether a state can be what the next push builds on. What is unconfirmed can turn out to be.
@@ -266,7 +294,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
     let goes = |record: &Record| chosen.iter().any(|c| c.push == record.push);
     let stays = |instead_of: &Record| {
         items.iter().any(|item| {
-            retention::chain(&item.record) == retention::chain(instead_of)
+            retention::succeeds(&item.record, instead_of)
                 && item.record.state == State::Acknowledged
                 && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Told)
                 && item.presence == Presence::Here
@@ -346,6 +374,10 @@ fn judge(
         .iter()
         .try_for_each(|items| check_chains(items, chosen));
     match (checked, wish.chain) {
+        (_, _) if matches!(wish.which, Which::Root(_)) => Ok(format!(
+            "if this disk of {} comes back, the next push to it sends everything again; its copies stay",
+            wish.target.receiver
+        )),
         (Ok(()), _) => Ok("the next push can still be incremental".to_owned()),
         (Err(error), Chain::Keep) => Err(error),
         (Err(_), Chain::Break) => Ok(format!(

@@ -126,6 +126,8 @@ impl From<transfer::Error> for Failed {
 enum Attempt {
     Done(Box<(Report, Superfluous)>),
     StartOver,
+    /// It waits for another of the receiver's disks.
+    Elsewhere,
 }
 
 impl Job {
@@ -204,6 +206,8 @@ impl Job {
                     self.let_go(push).await;
                     return Err(Stopped::StartOver);
                 }
+                // It stays as it is until that one is back.
+                Ok(Attempt::Elsewhere) => return Err(Stopped::StartOver),
                 Err(failed) => failed,
             };
             let applied = push.running.progress().1;
@@ -359,8 +363,15 @@ impl Job {
         self.reread(push).await?;
         let record = self.subject.record.as_ref().filter(|_| self.begun);
         let inventory = push.negotiate(record, Purpose::Push).await?;
+        if self.waits_for_another_disk(push) {
+            return Ok(Attempt::Elsewhere);
+        }
         if let Some(done) = self.already_held(push, &inventory).await? {
             return Ok(Attempt::Done(Box::new(done)));
+        }
+        push.check_root().await?;
+        if let Some(record) = &mut self.subject.record {
+            record.root = push.root;
         }
         // What is about to be committed has to be known of first: another push beside it would leave one
         // more state that waits for the receiver's word.
@@ -398,6 +409,13 @@ impl Job {
         self.finish(push, committed)
             .await
             .map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// Whether it broke off on another disk than the one that is there.
+    fn waits_for_another_disk(&self, push: &Push) -> bool {
+        let sent_to = self.subject.record.as_ref().and_then(|record| record.root);
+        let elsewhere = sent_to.is_some() && push.root.is_some() && sent_to != push.root;
+        elsewhere && self.origin == Origin::Interrupted
     }
 
     /// The record as it is now: the attempt before may have written it.
@@ -590,6 +608,7 @@ impl Job {
                 Resumable::No
             },
             resume_at: from.map(|from| from.point()),
+            root: push.root,
         })
     }
 

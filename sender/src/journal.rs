@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_engine::hashes;
-use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
+use sendshot_model::{
+    PeerName, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId, VolumeName,
+};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -87,6 +89,12 @@ pub struct Record {
     pub receiver: ReceiverId,
     /// The receiver's name at that time.
     pub receiver_name: PeerName,
+    /// The receiver's disk that it went to, if the receiver says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootId>,
+    /// When the receiver said that it has committed, seconds since 1970 UTC by this host's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_at: Option<i64>,
     /// How far it came.
     pub state: State,
     /// When the snapshot was taken, seconds since 1970 UTC.
@@ -176,6 +184,8 @@ impl Record {
             volume_name: intent.volume_name,
             receiver: intent.receiver,
             receiver_name: intent.receiver_name,
+            root: None,
+            acknowledged_at: None,
             state: State::Sending,
             taken_at: intent.taken_at,
             snapshot: None,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use sendshot_model::{PeerName, ReceiverId};
-use sendshot_proto::v1;
+use sendshot_proto::{malformed, v1};
 use uuid::Uuid;
 
 use crate::engine::Engine;
@@ -152,6 +152,9 @@ pub fn describe(kept: &Kept, reason: String, all: &[Kept], paired: &Paired) -> v
             .filter_map(|other| holder(&other.record, paired))
             .collect(),
         push_id: record.push.to_bytes().to_vec(),
+        root_id: malformed::root_bytes(record.root),
+        acknowledged_at: record.acknowledged_at.unwrap_or_default(),
+        foreign_host: String::new(),
     }
 }
 

@@ -111,6 +111,7 @@ impl From<Failure> for Problem {
             Code::ShuttingDown => Kind::Unreachable,
             Code::Internal
             | Code::ParentGone
+            | Code::RootChanged
             | Code::ParentUnusable
             | Code::AlreadyHeld
             | Code::InvalidStream

@@ -15,12 +15,13 @@
 //! | (report) | here the user is told |
 //! | release | [`crate::release`] |
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_model::{PeerName, PushId, VolumeId, VolumeRef};
+use sendshot_model::{PeerName, PushId, RootId, VolumeId, VolumeRef};
 use sendshot_proto::inventory::{Inventory, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
@@ -50,6 +51,9 @@ use crate::snapshot;
 use crate::state_subvolume::StateSubvolume;
 use crate::transfer;
 use crate::volume::{self, Volume};
+
+/// Most disks of one receiver that states are kept for.
+const MOST_ROOTS: usize = 32;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -93,6 +97,8 @@ pub(crate) struct Push {
     pub(crate) key: VolumeKey,
     /// What the receiver knows it by.
     pub(crate) key_there: VolumeKey,
+    /// The receiver's disk that the last inventory was of, if it says.
+    pub(crate) root: Option<RootId>,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
     pub(crate) wire_before: u64,
@@ -223,6 +229,7 @@ impl Push {
             sender,
             running,
             listener,
+            root: None,
             link,
             wire_before: 0,
             state,
@@ -367,11 +374,14 @@ impl Push {
     async fn let_go_of_interrupted(&self) -> Result<(), Problem> {
         let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
         let chain = (self.sender.id(), self.key.id, self.link.receiver());
+        let root = self.root;
         let work = move || -> std::io::Result<()> {
             for record in journal::records(state.pushes())? {
                 let mine = retention::chain(&record) == chain;
                 let unfinished = record.state == State::Sending && resume::is_resumable(&record);
-                if mine && unfinished && !sender.table().contains(record.push) {
+                // What waits for another of its disks is gone on with when that one is back.
+                let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
+                if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
                     tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
                     sender.take_memory(record.push);
                     prune::let_go(&state, &record)?;
@@ -384,15 +394,43 @@ impl Push {
             .map_err(|e| Problem::local_io(JOURNAL, &e))
     }
 
+    /// A receiver whose disks take turns has so many at most: one that lies must not fill this host's disks
+    /// with what it has in common with each.
+    pub(crate) async fn check_root(&self) -> Result<(), Problem> {
+        let Some(root) = self.root else { return Ok(()) };
+        let (state, receiver) = (Arc::clone(&self.state), self.link.receiver());
+        let work = move || -> std::io::Result<BTreeSet<RootId>> {
+            let records = journal::records(state.pushes())?.into_iter();
+            let of_receiver = records.filter(|record| record.receiver == receiver);
+            Ok(of_receiver.filter_map(|record| record.root).collect())
+        };
+        let known = blocking("journal", work)
+            .await?
+            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        if known.contains(&root) || known.len() < MOST_ROOTS {
+            return Ok(());
+        }
+        let (name, volume) = (&self.running.receiver, &self.key.name);
+        let message = format!(
+            "{name} has had {} disks that this host has something in common with, and {root} is one more",
+            known.len()
+        );
+        Err(Problem::new(Kind::Refused, message).remedy(format!(
+            "`sendshotctl forget {name}:{volume} --root ID` lets go of one that is gone for good; `sendshotctl list` shows them"
+        )))
+    }
+
     /// Whether the receiver may be about to commit an earlier push of this volume.
     pub(crate) async fn awaits_word(&self) -> Result<bool, Problem> {
         let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
         let chain = (sender.id(), self.key.id, self.link.receiver());
+        let root = self.root;
         let work = move || -> std::io::Result<bool> {
             let records = journal::records(state.pushes())?;
             Ok(records.iter().any(|record| {
                 retention::chain(record) == chain
                     && record.state == State::Unconfirmed
+                    && (record.root.is_none() || root.is_none() || record.root == root)
                     && !sender.table().contains(record.push)
             }))
         };
@@ -467,10 +505,19 @@ impl Push {
         let (state, volume, receiver) =
             (Arc::clone(&self.state), self.key.id, self.link.receiver());
         let sender = Arc::clone(&self.sender);
+        let name = self.running.receiver.clone();
+        self.root = inventory.root;
         blocking("settle", move || {
             let running = |push| sender.table().contains(push);
-            settle::acknowledgements(&state, (volume, receiver), &inventory, purpose, running)
-                .map(|()| inventory)
+            let paired = sendshot_config::load_dir(&sender.paths().receivers_dir);
+            let paired = paired.unwrap_or_default().into_values();
+            let told = settle::Told {
+                inventory: &inventory,
+                receiver,
+                name: &name,
+                paired: &paired.map(|entry| entry.receiver_id).collect(),
+            };
+            settle::acknowledgements(&state, volume, &told, purpose, running).map(|()| inventory)
         })
         .await?
         .map_err(|e| Problem::local_io(JOURNAL, &e))

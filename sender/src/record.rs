@@ -42,6 +42,7 @@ pub fn acknowledged(
     keep: NonZeroU32,
 ) -> io::Result<Superfluous> {
     record.state = State::Acknowledged;
+    record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
     record.store(state.pushes())?; // 1
     sendshot_sys::crash::point("acknowledged-noted");
     let older = prune::superseded(state, &record, keep); // 2

@@ -5,6 +5,8 @@
 //! how many states there are in all; older snapshots go, since they pin data. What the receiver
 //! may have committed stays until the receiver has told.
 //!
+//! Disks of one receiver that take turns are counted each for itself: what one holds the other need not.
+//!
 //! Pruning after a push, `sendshotctl prune` and the reasons in `sendshotctl list` are all this.
 
 use std::num::NonZeroU32;
@@ -124,7 +126,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .iter()
         .filter(|other| other.presence == Presence::Here)
         .map(|other| &other.record)
-        .filter(|other| other.state == State::Acknowledged && chain(other) == chain(record))
+        .filter(|other| other.state == State::Acknowledged && succeeds(other, record))
         // A receiver that lies could else have us let go of what it really has.
         .filter(|other| other.origin == Origin::Sent)
         .filter(|other| age_order(other) > age_order(record))
@@ -150,6 +152,13 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
 /// States of one chain are parents of each other: one volume, to one receiver instance.
 pub fn chain(record: &Record) -> (SenderId, VolumeId, ReceiverId) {
     (record.sender, record.volume, record.receiver)
+}
+
+/// Whether a state stands on the same disk of the same chain as another. What was acknowledged before
+/// receivers told their disks stands on whichever.
+pub fn succeeds(newer: &Record, record: &Record) -> bool {
+    let same_disk = record.root.is_none() || newer.root == record.root;
+    chain(newer) == chain(record) && same_disk
 }
 
 /// Orders the states of a chain by age. Two snapshots can be of one transaction.
@@ -326,6 +335,27 @@ pub(crate) mod tests {
         let items = [here(&at(&chain, 1)), here(&at(&chain, 2)), here(&sending)];
         let verdicts = decide(&items, |_| NonZeroU32::MIN, |r| r.volume == chain.volume);
         assert_eq!(verdicts, [Verdict::InUse; 3]);
+    }
+
+    #[test]
+    fn each_disk_of_a_receiver_keeps_its_own_newest_state() {
+        let chain = record();
+        let on = |root: u8, otransid| Record {
+            root: Some(sendshot_model::RootId::from_bytes([root; 16])),
+            ..at(&chain, otransid)
+        };
+        let before = at(&chain, 1);
+        let items = [before, on(1, 2), on(2, 3), on(2, 4), on(2, 5), on(2, 6)].map(|r| here(&r));
+        use Verdict::{LastCommon, Spare};
+        let kept = [
+            surplus(2),
+            LastCommon,
+            surplus(2),
+            surplus(2),
+            Spare,
+            LastCommon,
+        ];
+        assert_eq!(decided(&items, 2), kept);
     }
 
     #[test]

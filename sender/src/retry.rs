@@ -43,7 +43,9 @@ pub fn after(error: &transfer::Error) -> Next {
     match error {
         transfer::Error::Refused(failure) => match failure.code {
             Code::Busy | Code::ShuttingDown => Next::Later,
-            Code::ParentGone | Code::ParentUnusable | Code::AlreadyHeld => Next::Negotiate,
+            Code::ParentGone | Code::ParentUnusable | Code::AlreadyHeld | Code::RootChanged => {
+                Next::Negotiate
+            }
             Code::ResumeImpossible | Code::HashMismatch => Next::Afresh,
             Code::InvalidStream => Next::Otherwise,
             Code::Internal

@@ -6,9 +6,10 @@
 //! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, or this is the push that goes on, delete |
 //! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
 
+use std::collections::BTreeSet;
 use std::io;
 
-use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId};
 use sendshot_proto::inventory::Inventory;
 use sendshot_sys::durable;
 
@@ -72,6 +73,55 @@ pub fn leftovers(
     Ok(settled)
 }
 
+/// What a receiver says, and which one it is.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// What it says.
+    pub inventory: &'a Inventory,
+    /// Its id.
+    pub receiver: ReceiverId,
+    /// Its name here.
+    pub name: &'a PeerName,
+    /// Those that are paired now.
+    pub paired: &'a BTreeSet<ReceiverId>,
+}
+
+impl Told<'_> {
+    /// Notes on which disk an acknowledged state is that the receiver has just said to hold. Returns whether
+    /// that is new.
+    ///
+    /// A receiver that was set up anew has taken over the disk of one that is not paired any more: then
+    /// the state is common with this one.
+    fn places(&self, record: &mut Record) -> bool {
+        let Some(root) = self.inventory.root else {
+            return false;
+        };
+        if record.state != State::Acknowledged {
+            return false;
+        }
+        let is_new = if record.receiver == self.receiver {
+            record.root.is_none()
+        } else {
+            let same_disk = record.root.is_none_or(|known| known == root);
+            let same_name = record.root.is_some() || record.receiver_name == *self.name;
+            same_disk && same_name && !self.paired.contains(&record.receiver)
+        };
+        if is_new {
+            record.root = Some(root);
+            record.receiver = self.receiver;
+            record.receiver_name = self.name.clone();
+        }
+        is_new
+    }
+}
+
+fn is_held(record: &Record, inventory: &Inventory) -> bool {
+    let copies = &inventory.copies;
+    record
+        .snapshot
+        .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid))
+}
+
 /// Finds out about acknowledgements that were lost, now that the receiver has told what it
 /// holds of the volume.
 ///
@@ -79,13 +129,20 @@ pub fn leftovers(
 /// The kernel's.
 pub fn acknowledgements(
     state: &StateSubvolume,
-    (volume, receiver): (VolumeId, ReceiverId),
-    inventory: &Inventory,
+    volume: VolumeId,
+    from: &Told<'_>,
     purpose: Purpose,
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<()> {
+    let inventory = from.inventory;
     for mut record in journal::records(state.pushes())? {
-        if record.volume != volume || record.receiver != receiver || running(record.push) {
+        if record.volume != volume || running(record.push) {
+            continue;
+        }
+        if purpose == Purpose::Push && is_held(&record, inventory) && from.places(&mut record) {
+            record.store(state.pushes())?;
+        }
+        if record.receiver != from.receiver {
             continue;
         }
         match after_inventory(&record, inventory) {
@@ -96,6 +153,7 @@ pub fn acknowledgements(
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
                     volume = %record.volume_name, "a lost acknowledgement was found out");
                 record.state = State::Acknowledged;
+                record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
                 record.store(state.pushes())?;
                 if record.engine == Engine::Sendshot {
                     prune::release(state, &record)?;
@@ -140,12 +198,14 @@ pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
 
 /// For a record whose push is not running, now that the receiver has told what it holds.
 pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
-    let copies = &inventory.copies;
-    let is_held = record
-        .snapshot
-        .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid));
-    match (record.state, is_held) {
+    // What another disk holds, this one need not.
+    let elsewhere = match (record.root, inventory.root) {
+        (Some(sent_to), Some(here)) => sent_to != here,
+        (None, _) | (_, None) => false,
+    };
+    match (record.state, is_held(record, inventory)) {
         (State::Unconfirmed, true) => Verdict::Acknowledge,
+        (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
         // The connection broke, and the receiver is still about to commit.
         (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
         (State::Unconfirmed, false) => Verdict::Drop,

@@ -392,9 +392,9 @@ fn a_receiver_installed_anew_is_not_taken_for_the_old_one() {
     boxes.sender.push("nas2:photos");
     boxes.receiver.daemon.stop();
     fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
-    // The root says whose it is, and how it can change hands.
+    // The root says whose it is, and how it can change hands. Here it is to be a new one.
     let output = run(&mut timed(boxes.receiver.daemon.command()));
-    assert!(output.stderr.contains(".sendshot-root"), "{output:?}");
+    assert!(output.stderr.contains("copy root take-over"), "{output:?}");
     fs::remove_file(boxes.receiver.root().join(".sendshot-root")).unwrap();
     let _ = fs::remove_dir_all(boxes.receiver.daemon.state_dir());
     boxes.receiver.daemon.start();

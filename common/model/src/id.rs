@@ -98,6 +98,10 @@ id! {
     PushId
 }
 id! {
+    /// One disk of a receiver: made when its root is marked, it stays with the copies.
+    RootId
+}
+id! {
     /// One stream on its way to a receiver; what a partial is found by.
     TransferId
 }

@@ -24,7 +24,7 @@ mod volume_label;
 mod volume_name;
 
 pub use copy_name::{CopyName, CopyNameError};
-pub use id::{IdError, PushId, ReceiverId, SenderId, TransferId, VolumeId};
+pub use id::{IdError, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId};
 pub use not_kept::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 pub use peer_name::{PeerName, PeerNameError};
 pub use printable::{printable, printable_within};

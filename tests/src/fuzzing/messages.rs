@@ -98,6 +98,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         stream_version: 2,
         resumable: true,
         resume_at: Some(point.clone()),
+        root_id: id.clone(),
     };
     let segment = v1::Segment {
         offset: 7,

@@ -231,6 +231,7 @@ pub fn begin(world: &World, volume_id: [u8; 16], volume_name: &str) -> Begin {
         stream_version: 2,
         resumable: false,
         resume_at: None,
+        root_id: Vec::new(),
     }
 }
 

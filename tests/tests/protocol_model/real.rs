@@ -129,6 +129,7 @@ fn told(inventory: &Inventory) -> inventory::Inventory {
         push_at_work: inventory.at_work,
         partials: inventory.points.iter().map(partial).collect(),
         label: None,
+        root: None,
     }
 }
 

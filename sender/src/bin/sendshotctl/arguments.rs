@@ -166,11 +166,14 @@ pub struct ForgetArguments {
     #[arg(value_name = "HOST:VOL")]
     pub target: OsString,
     /// UUID, the beginning of one, or UTC time like 20261122T030000Z
-    #[arg(value_name = "WHICH", required_unless_present = "all", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root"], value_parser = NonEmptyStringValueParser::new())]
     pub which: Option<String>,
     /// All of this receiver and volume
-    #[arg(long, conflicts_with = "which")]
+    #[arg(long, conflicts_with_all = ["which", "root"])]
     pub all: bool,
+    /// What is common with this disk of the receiver, which is gone for good: its id in `list`
+    #[arg(long, value_name = "ID", conflicts_with = "which", value_parser = NonEmptyStringValueParser::new())]
+    pub root: Option<String>,
     /// Even the last state that both boxes have in common: the next push sends everything
     #[arg(long)]
     pub break_chain: bool,
@@ -204,6 +207,32 @@ pub enum CopyCommand {
         /// The transfers that run or broke off, instead; none of them is a copy
         #[arg(long)]
         partials: bool,
+    },
+    /// The disks that take turns as this receiver's root
+    Root {
+        /// What to do
+        #[command(subcommand)]
+        command: RootCommand,
+    },
+}
+
+/// What to do with the disks of a receiver.
+#[derive(Debug, Subcommand)]
+pub enum RootCommand {
+    /// Use the disk that is mounted at `root` now, too
+    Add,
+    /// Show the disks, and when each was seen
+    List,
+    /// Use a disk no longer; its copies stay
+    Remove {
+        /// Its id in `list`, or the beginning of that
+        id: String,
+    },
+    /// Make the disk that is mounted at `root` now, another receiver's, this one's, with all its copies
+    TakeOver {
+        /// Do not ask
+        #[arg(long, short = 'y')]
+        yes: bool,
     },
 }
 

@@ -33,6 +33,7 @@ pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output
         volume: plan::volume_bytes(&target.volume),
         which: arguments.which.unwrap_or_default(),
         all: arguments.all,
+        root: arguments.root.unwrap_or_default(),
         break_chain: arguments.break_chain,
         dry_run: false,
         agreed: Vec::new(),
@@ -67,7 +68,11 @@ async fn ask_daemon(
     Ok(answer)
 }
 
-fn check_terminal() -> Result<(), Problem> {
+/// Nobody is asked who cannot answer.
+///
+/// # Errors
+/// A [`Problem`] that says so.
+pub fn check_terminal() -> Result<(), Problem> {
     if io::stdin().is_terminal() {
         return Ok(());
     }
@@ -83,14 +88,23 @@ fn confirm(would_go: &ForgetResponse) -> Result<(), Problem> {
     for kept in &would_go.snapshots {
         eprintln!("{}, {}", list::one_line(kept), list::size(kept));
     }
-    eprint!("Let go of this? {}. [y/N] ", would_go.consequence);
+    let question = format!("Let go of this? {}.", would_go.consequence);
+    match is_yes(&question)? {
+        true => Ok(()),
+        false => Err(Problem::new(Kind::Cancelled, "nothing was let go")),
+    }
+}
+
+/// Asks a question; anything but a clear yes is a no.
+///
+/// # Errors
+/// The terminal's.
+pub fn is_yes(question: &str) -> io::Result<bool> {
+    eprint!("{question} [y/N] ");
     io::stderr().flush()?;
     let mut line = String::new();
     io::stdin().lock().take(MAX_ANSWER).read_line(&mut line)?;
-    if matches!(line.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Problem::new(Kind::Cancelled, "nothing was let go"))
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
 fn show(kept: KeptSnapshot, consequence: &str, output: &Output) {

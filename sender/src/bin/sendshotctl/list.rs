@@ -1,5 +1,6 @@
 //! `sendshotctl list`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +29,9 @@ pub struct KeptJson {
     /// `sendshot` or `snapshot`.
     kind: String,
     state: String,
+    /// The receiver's disk that it went to, if the receiver says.
+    root: Option<String>,
+    acknowledged_at: Option<String>,
     /// Who holds a copy, by what this box was told.
     holders: Vec<HolderJson>,
     reason: String,
@@ -44,6 +48,9 @@ struct HolderJson {
     state: String,
     paired: bool,
 }
+
+/// Characters of a disk's id in tables: enough to tell a few disks apart.
+const SHORT_ID: usize = 8;
 
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,23 +104,38 @@ pub async fn run(
         output.note("nothing is kept: no push has been acknowledged yet");
         return Ok(ExitCode::SUCCESS);
     }
-    let rows = answer.snapshots.into_iter().map(row).collect();
-    output.result(&(), || {
-        table(
-            &[
-                "volume",
-                "receiver",
-                "taken",
-                "age",
-                "uuid",
-                "size",
-                "state",
-                "copy held by",
-                "why it is kept",
-            ],
-            rows,
-        )
+    let mut titles = vec![
+        "volume",
+        "receiver",
+        "taken",
+        "age",
+        "uuid",
+        "size",
+        "state",
+        "copy held by",
+        "why it is kept",
+    ];
+    // Only where disks take turns is it of interest which one it was.
+    let disks: BTreeSet<_> = answer
+        .snapshots
+        .iter()
+        .map(|kept| (&kept.receiver, &kept.root_id))
+        .collect();
+    let receivers: BTreeSet<_> = disks.iter().map(|(receiver, _)| receiver).collect();
+    let take_turns = disks.len() > receivers.len();
+    let rows = answer.snapshots.into_iter().map(|kept| {
+        let disk = output::uuid(&kept.root_id);
+        let mut row = row(kept);
+        if take_turns {
+            row.insert(2, disk.chars().take(SHORT_ID).collect());
+        }
+        row
     });
+    let rows = rows.collect();
+    if take_turns {
+        titles.insert(2, "disk");
+    }
+    output.result(&(), || table(&titles, rows));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,6 +150,11 @@ pub fn json(kept: KeptSnapshot) -> KeptJson {
         taken_at: output::time_json(kept.taken_at),
         kind: kept.kind,
         state: kept.state,
+        root: Some(output::uuid(&kept.root_id)).filter(|_| !kept.root_id.is_empty()),
+        acknowledged_at: match kept.acknowledged_at {
+            0 => None,
+            at => output::time_json(at),
+        },
         holders: kept.holders.into_iter().map(holder).collect(),
         reason: kept.reason,
         sendshot_bytes: Some(kept.sendshot_bytes).filter(|bytes| *bytes > 0),

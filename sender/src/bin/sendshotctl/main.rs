@@ -17,6 +17,7 @@ mod plan;
 mod progress;
 mod prune;
 mod push;
+mod roots;
 mod status;
 mod stream;
 
@@ -111,6 +112,9 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
                     output,
                 )
                 .await
+            }
+            CopyCommand::Root { command } => {
+                roots::run(client::receiver(socket).await?, command, output).await
             }
         },
         Command::Peer { command } => {

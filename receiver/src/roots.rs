@@ -1,0 +1,90 @@
+//! `sendshotctl copy root`: the disks that take turns as the root.
+
+use sendshot_model::{ReceiverId, RootId};
+use sendshot_proto::v1;
+
+use crate::receiver::Receiver;
+use crate::root::{Disk, Error};
+
+fn state(id: RootId, disk: &Disk, present: Option<RootId>) -> v1::RootState {
+    v1::RootState {
+        id: id.to_bytes().to_vec(),
+        fsid: disk.fsid.as_bytes().to_vec(),
+        added_at: disk.added_at,
+        seen_at: disk.seen_at,
+        present: present == Some(id),
+    }
+}
+
+/// All that were there. Blocks.
+pub fn list(receiver: &Receiver) -> v1::RootsResponse {
+    // That none is there is no failure of the list.
+    let present = receiver.root().open().ok().map(|root| root.id());
+    let disks = receiver.root().disks().known;
+    let roots = disks.iter().map(|(id, disk)| state(*id, disk, present));
+    v1::RootsResponse {
+        roots: roots.collect(),
+        ..Default::default()
+    }
+}
+
+fn only(receiver: &Receiver, id: RootId) -> v1::RootsResponse {
+    let mut all = list(receiver);
+    all.roots.retain(|root| root.id == id.to_bytes());
+    all
+}
+
+/// Marks the disk that is there. Blocks.
+///
+/// # Errors
+/// See [`Error`].
+pub fn add(receiver: &Receiver) -> Result<v1::RootsResponse, Error> {
+    let id = receiver.root().add()?;
+    tracing::info!(%id, "a disk is one of this receiver's now");
+    Ok(only(receiver, id))
+}
+
+/// Uses a disk no longer; `text` is its id, or the beginning of it. Blocks.
+///
+/// # Errors
+/// See [`Error`].
+pub fn remove(receiver: &Receiver, text: &str) -> Result<v1::RootsResponse, Error> {
+    let known = receiver.root().disks().known.into_keys();
+    let mut found: Vec<RootId> = known
+        .filter(|id| id.to_string().starts_with(text))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(id), true) => {
+            receiver.root().remove(id)?;
+            tracing::info!(%id, "a disk is not used any more");
+            Ok(list(receiver))
+        }
+        _ => Err(Error::Unknown {
+            id: sendshot_model::printable_within(text, 64),
+        }),
+    }
+}
+
+/// Makes the disk that is there this receiver's, if it is still that of the `owner` that the user was
+/// told of; without one it only says whose it is. Blocks.
+///
+/// # Errors
+/// See [`Error`].
+pub fn take_over(receiver: &Receiver, owner: &[u8]) -> Result<v1::RootsResponse, Error> {
+    let root = receiver.root();
+    let Ok(agreed) = ReceiverId::try_from(owner) else {
+        let found = root.owner()?;
+        let Some(found) = found.filter(|found| found.receiver != receiver.id()) else {
+            return Ok(v1::RootsResponse::default());
+        };
+        return Ok(v1::RootsResponse {
+            roots: Vec::new(),
+            owner_id: found.receiver.to_bytes().to_vec(),
+            senders: found.senders,
+            problem: None,
+        });
+    };
+    let id = root.take_over(agreed)?;
+    tracing::info!(%id, from = %agreed, "a disk was taken over");
+    Ok(only(receiver, id))
+}

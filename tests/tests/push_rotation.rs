@@ -1,0 +1,369 @@
+//! Backup disks that take turns at one mount point, and disks that change hands.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_tests::command::{self, tool};
+use sendshot_tests::exact::{assert_exact, assert_same};
+use sendshot_tests::fill;
+use sendshot_tests::link::Way;
+use sendshot_tests::loopfs::LoopFs;
+use sendshot_tests::pairing::Linked;
+use sendshot_tests::sender_box::{NAME, SenderBox};
+use sendshot_tests::subvolumes::{self, assert_no_leftovers};
+use serde_json::Value;
+
+const MIB: u64 = 1 << 20;
+/// What an increment in these tests may cost on the link, in either direction.
+const LITTLE: u64 = MIB;
+/// What a volume holds: much more than that.
+const BIG: usize = 16 << 20;
+
+/// Disks that are mounted in turn where the receiver's root is.
+struct Rotation {
+    boxes: Linked,
+    disks: Vec<LoopFs>,
+    root: PathBuf,
+    /// The disk that is there now; the receiver's own first one is none of them.
+    mounted: Option<usize>,
+}
+
+impl Rotation {
+    fn new(disks: usize) -> Self {
+        let boxes = Linked::of(SenderBox::new());
+        fill::tree(&boxes.sender.photos(), 1);
+        fill::file(boxes.sender.photos().join("big"), 1, BIG);
+        let disks = (0..disks).map(|_| LoopFs::new(256 << 20, &[], "").unwrap());
+        let root = boxes.receiver.root();
+        let mut rotation = Self {
+            disks: disks.collect(),
+            boxes,
+            root,
+            mounted: None,
+        };
+        for disk in 0..rotation.disks.len() {
+            rotation.exchange(Some(disk));
+            let add = rotation
+                .boxes
+                .receiver
+                .ctl(&["copy", "root", "add", "--json"]);
+            assert_eq!(add.success().json()["present"], true);
+        }
+        rotation
+    }
+
+    /// Unmounts what is there and mounts another disk; the daemon is told nothing.
+    fn exchange(&mut self, disk: Option<usize>) {
+        if self.mounted.take().is_some() {
+            tool("umount", &[&self.root]);
+        }
+        if let Some(disk) = disk {
+            let path = self.disks[disk].path();
+            command::run(
+                Command::new("mount")
+                    .args(["--bind"])
+                    .arg(path)
+                    .arg(&self.root),
+            )
+            .success();
+        }
+        self.mounted = disk;
+    }
+
+    fn change(&self, seed: u64) {
+        fill::file(
+            self.boxes.sender.photos().join(format!("new{seed}")),
+            seed,
+            5000,
+        );
+    }
+
+    /// A push, and what crossed the link.
+    #[track_caller]
+    fn push(&self) -> (Value, u64) {
+        let link = &self.boxes.link;
+        let before = link.bytes(Way::Up) + link.bytes(Way::Down);
+        let pushed = self.boxes.sender.push("nas2:photos");
+        assert_same(
+            &self.boxes.sender.photos(),
+            &self.boxes.receiver.copy(&pushed),
+        );
+        let crossed = link.bytes(Way::Up) + link.bytes(Way::Down) - before;
+        (pushed, crossed)
+    }
+
+    #[track_caller]
+    fn pushes_little(&self, why: &str) -> Value {
+        let (pushed, crossed) = self.push();
+        assert!(crossed <= LITTLE, "{why}: {crossed} bytes: {pushed:#}");
+        assert!(!pushed["parent"].is_null(), "{why}: {pushed:#}");
+        pushed
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        self.boxes.sender.ctl(&["list", "--json"]).success().jsons()
+    }
+
+    /// No snapshot holds space, and nothing waits to be gone on with.
+    #[track_caller]
+    fn sender_is_tidy(&self) {
+        let sender = &self.boxes.sender;
+        sender.wait_until_released();
+        let partials = sender.ctl(&["list", "--partials", "--json"]).success();
+        assert_eq!(partials.stdout, "");
+        let hidden = subvolumes::list(sender.fs()).into_iter();
+        let hidden: Vec<_> = hidden
+            .filter(|s| s.path.starts_with(".sendshot/"))
+            .collect();
+        assert!(hidden.is_empty(), "{hidden:#?}");
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let roots = self.boxes.receiver.ctl(&["copy", "root", "list", "--json"]);
+        let roots = roots.success().jsons();
+        roots
+            .iter()
+            .map(|root| root["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        self.boxes.receiver.daemon.kill_if_alive();
+        if self.mounted.take().is_some() {
+            let _ = command::run(Command::new("umount").arg("-l").arg(&self.root));
+        }
+    }
+}
+
+#[test]
+fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() {
+    let mut rotation = Rotation::new(3);
+    for disk in 0..3 {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    // Disk 2 is in the bank.
+    for night in 0..15 {
+        rotation.exchange(Some(night % 2));
+        rotation.change(night as u64);
+        rotation.pushes_little(&format!("night {night}"));
+    }
+    for (night, disk) in [(15, 2), (16, 0), (17, 2), (18, 1), (19, 2)] {
+        rotation.exchange(Some(disk));
+        rotation.change(night);
+        rotation.pushes_little(&format!("night {night}, disk {disk}"));
+    }
+    // Each disk keeps what it has in common, `keep` of each at most.
+    let listed = rotation.listed();
+    let mut counts = rotation.ids().into_iter().map(|id| {
+        let of_disk = listed.iter().filter(|state| state["root"] == *id);
+        of_disk.count()
+    });
+    assert!(counts.all(|count| count <= 4), "{listed:#?}");
+    let disks = listed.iter().map(|state| state["root"].as_str().unwrap());
+    assert_eq!(disks.collect::<BTreeSet<_>>().len(), 3, "{listed:#?}");
+    assert!(
+        listed
+            .iter()
+            .all(|state| state["acknowledged_at"].is_string()),
+        "{listed:#?}"
+    );
+    let text = rotation.boxes.sender.ctl(&["list"]).success().stdout;
+    assert!(text.contains("disk"), "{text}");
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
+    let mut rotation = Rotation::new(1);
+    rotation.push();
+    rotation.exchange(None);
+    // What lies under the mount point is the receiver's first disk, so that is removed.
+    let first = rotation.ids().into_iter().find(|id| {
+        let roots = rotation
+            .boxes
+            .receiver
+            .ctl(&["copy", "root", "list", "--json"]);
+        let roots = roots.success().jsons();
+        roots
+            .iter()
+            .any(|root| root["id"] == **id && root["present"] == true)
+    });
+    let first = first.unwrap();
+    rotation
+        .boxes
+        .receiver
+        .ctl(&["copy", "root", "remove", &first])
+        .success();
+    rotation.boxes.receiver.daemon.may_log("removed");
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(1, &["removed", "copy root add"]);
+    let strange = LoopFs::new(256 << 20, &[], "").unwrap();
+    rotation.disks.push(strange);
+    rotation.exchange(Some(1));
+    rotation
+        .boxes
+        .receiver
+        .daemon
+        .may_log("is its disk mounted");
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(1, &["is its disk mounted", "copy root add"]);
+    assert_eq!(fs::read_dir(rotation.disks[1].path()).unwrap().count(), 0);
+    rotation.exchange(Some(0));
+    rotation.change(1);
+    rotation.pushes_little("it is back");
+}
+
+#[test]
+fn disks_are_exchanged_while_a_push_waits_for_its_sender() {
+    let mut rotation = Rotation::new(2);
+    for disk in [1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    fill::file(rotation.boxes.sender.photos().join("large"), 5, 3 * BIG);
+    let before = rotation.boxes.link.bytes(Way::Up);
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    sendshot_tests::until::holds("a part was sent", || {
+        rotation.boxes.link.bytes(Way::Up) >= before + BIG as u64
+    });
+    push.signal(rustix::process::Signal::INT);
+    push.finish().fails(1, &["cancelled"]);
+    rotation.boxes.sender.wait_until_released();
+    // The daemon keeps what it has applied, so the disk is taken out of its hands.
+    tool("umount", &[Path::new("-l"), &rotation.root]);
+    rotation.mounted = None;
+    rotation.exchange(Some(1));
+    let (other, _) = rotation.push();
+    assert!(
+        other["resumed_at"].is_null() && !other["parent"].is_null(),
+        "{other:#}"
+    );
+    rotation.exchange(Some(0));
+    let (back, _) = rotation.push();
+    assert!(
+        !back["parent"].is_null() || !back["completed_first"].is_null(),
+        "{back:#}"
+    );
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn a_disk_that_died_is_forgotten_and_the_other_goes_on() {
+    let mut rotation = Rotation::new(2);
+    for disk in [0, 1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.change(disk as u64);
+        rotation.push();
+    }
+    let last = rotation.listed();
+    let last = last
+        .iter()
+        .max_by_key(|state| state["taken_at"].as_str().unwrap().to_owned());
+    let here = last.unwrap()["root"].as_str().unwrap().to_owned();
+    let states = rotation.listed();
+    let dead = states.iter().find(|state| state["root"] != *here).unwrap();
+    let dead = dead["root"].as_str().unwrap();
+    let forget = ["forget", "nas2:photos", "--root", &dead[..8], "--yes"];
+    rotation.boxes.sender.ctl(&forget).success();
+    assert!(rotation.listed().iter().all(|state| state["root"] == *here));
+    rotation.change(9);
+    rotation.pushes_little("the other disk");
+}
+
+#[test]
+fn a_receiver_that_brings_ever_new_disks_fills_nothing() {
+    let mut rotation = Rotation::new(1);
+    rotation.exchange(Some(0));
+    // A mark of another id is another disk, as far as anybody can tell.
+    let mark = rotation.root.join(".sendshot-root");
+    let text = fs::read_to_string(&mark).unwrap();
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    for n in 0..32 {
+        value["root"] = format!("00000000-0000-4000-8000-0000000000{n:02x}").into();
+        fs::write(&mark, value.to_string()).unwrap();
+        rotation.change(n);
+        rotation.push();
+    }
+    value["root"] = "00000000-0000-4000-8000-0000000000ff".into();
+    fs::write(&mark, value.to_string()).unwrap();
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["32 disks", "forget nas2:photos --root"]);
+    let forget = ["forget", "nas2:photos", "--yes", "--root"];
+    let one = ["00000000-0000-4000-8000-000000000003"];
+    rotation
+        .boxes
+        .sender
+        .ctl(&[&forget[..], &one[..]].concat())
+        .success();
+    rotation.pushes_little("there is room for one again");
+}
+
+#[test]
+fn the_receivers_system_disk_died_and_the_backup_disk_is_sound() {
+    let mut boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    let first = boxes.sender.push("nas2:photos");
+    boxes.receiver.daemon.stop();
+    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+    boxes.receiver.daemon.may_log("belongs to the receiver");
+    boxes.receiver.daemon.may_log("certificate");
+    boxes.receiver.daemon.start();
+    let nobody = boxes.receiver.ctl(&["copy", "root", "take-over"]);
+    nobody.fails(2, &["--yes"]);
+    let taken = boxes
+        .receiver
+        .ctl(&["copy", "root", "take-over", "--yes"])
+        .success();
+    assert!(taken.stderr.contains(NAME), "{taken:?}");
+    let token = boxes.receiver.invite(&[NAME]);
+    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
+    let address = boxes.link.address().to_string();
+    let pair = ["pair", &address, "--name", "nas2", "--token", &token];
+    boxes.sender.ctl(&pair).success();
+    fill::file(boxes.sender.photos().join("new"), 2, 5000);
+    let before = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down);
+    let second = boxes.sender.push("nas2:photos");
+    let crossed = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down) - before;
+    assert!(crossed <= LITTLE, "{crossed}");
+    assert_eq!(second["parent"], first["uuid"]);
+    assert!(
+        second["copy"].as_str().unwrap().starts_with("nas1/photos/"),
+        "{second:#}"
+    );
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    // All that is kept is in common with the receiver that is paired now.
+    let listed = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    assert!(
+        listed
+            .iter()
+            .all(|state| state["holders"][0]["paired"] == true),
+        "{listed:#?}"
+    );
+}
+
+#[test]
+fn a_mark_of_an_older_version_gets_an_id_and_nothing_is_sent_again() {
+    let mut boxes = Linked::new();
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes.receiver.daemon.stop();
+    let mark = boxes.receiver.root().join(".sendshot-root");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("root");
+    fs::write(&mark, value.to_string()).unwrap();
+    boxes.receiver.daemon.start();
+    let first = boxes.sender.push("nas2:photos");
+    let marked: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
+    assert!(marked["root"].is_string(), "{marked}");
+    fill::file(boxes.sender.photos().join("new"), 2, 5000);
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+}
