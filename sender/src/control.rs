@@ -1,7 +1,9 @@
 //! The control socket: what sendshotctl asks of the sending daemon.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use uuid::Uuid;
 
 use crate::dry_run::Foreseen;
 use crate::engine::Engine;
+use crate::foreign::{self, Action};
 use crate::forget::{self, Chain, Which};
 use crate::history::{Last, Outcome};
 use crate::interrupted;
@@ -220,6 +223,18 @@ impl SenderControl for Control {
         Ok(Response::new(answer))
     }
 
+    async fn foreign(
+        &self,
+        request: Request<v1::ForeignRequest>,
+    ) -> Result<Response<v1::ForeignResponse>, Status> {
+        let root = is_root(&request);
+        let (snapshots, problem) = match self.of_others(request.into_inner(), root).await {
+            Ok(snapshots) => (snapshots, None),
+            Err(problem) => (Vec::new(), Some(problem.into())),
+        };
+        Ok(Response::new(v1::ForeignResponse { snapshots, problem }))
+    }
+
     async fn status(
         &self,
         _: Request<v1::StatusRequest>,
@@ -316,7 +331,10 @@ impl Control {
         let sender = Arc::clone(&self.0);
         crate::blocking("list", move || {
             let selection = Choice::resolve(&sender, target)?;
-            let kept = kept::list(&sender, &selection, &paired);
+            let mut kept = kept::list(&sender, &selection, &paired);
+            if matches!(selection, Choice::All) {
+                kept.extend(foreign::list(&sender, &paired));
+            }
             Ok((kept, interrupted::list(&sender, &selection)))
         })
         .await?
@@ -382,6 +400,32 @@ impl Control {
         .await?
     }
 
+    async fn of_others(
+        &self,
+        message: v1::ForeignRequest,
+        root: bool,
+    ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
+        if !root {
+            let message = "what other hosts left needs root";
+            return Err(Problem::new(Kind::Refused, message).remedy("run it with sudo"));
+        }
+        let path = PathBuf::from(OsString::from_vec(message.path));
+        let action = match message.take_over {
+            true => Action::TakeOver,
+            false => Action::Forget,
+        };
+        let agreed = pushes(&message.agreed)?;
+        let paired = self.paired().await?;
+        let held = self.0.hold_starts().await;
+        let sender = Arc::clone(&self.0);
+        crate::blocking("foreign", move || {
+            let _held = held;
+            let mode = mode(message.dry_run);
+            foreign::act(&sender, &path, action, mode, &agreed, &paired)
+        })
+        .await?
+    }
+
     async fn paired(&self) -> Result<kept::Paired, Problem> {
         let receivers = self.0.receivers().await?;
         let instance =
@@ -440,11 +484,7 @@ fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
             return Err(Problem::new(Kind::Usage, both).remedy("give one of them"));
         }
     };
-    let agreed = message
-        .agreed
-        .iter()
-        .map(|bytes| PushId::try_from(bytes.as_slice()).map_err(|e| usage(&e)))
-        .collect::<Result<_, _>>()?;
+    let agreed = pushes(&message.agreed)?;
     Ok(forget::Wish {
         target,
         which,
@@ -455,6 +495,12 @@ fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
         mode: mode(message.dry_run),
         agreed,
     })
+}
+
+fn pushes(ids: &[Vec<u8>]) -> Result<BTreeSet<PushId>, Problem> {
+    ids.iter()
+        .map(|bytes| PushId::try_from(bytes.as_slice()).map_err(|e| usage(&e)))
+        .collect()
 }
 
 fn planned(foreseen: Foreseen) -> v1::PlanResponse {
@@ -549,7 +595,7 @@ fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
     let config = sender.config();
     let state =
         |(name, configured): (&sendshot_model::VolumeName, &sendshot_config::VolumeConfig)| {
-            let found = volume::look(&configured.path);
+            let found = volume::look(name, configured);
             let (skipped, problem) = match found {
                 Ok(skipped) => (skipped, String::new()),
                 Err(error) => (Vec::new(), Problem::from(error).message),

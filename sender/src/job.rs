@@ -737,6 +737,7 @@ impl Job {
             skipped: Vec::new(),
             copy: String::new(),
             completed_first: None,
+            earlier: Vec::new(),
             not_kept: NotKept::default(),
         }
     }

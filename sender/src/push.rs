@@ -127,29 +127,9 @@ pub async fn run(
         Err(e) => return (Err(e.into()), None),
     };
     let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
-    let told = listener.clone();
-    let begun = loop {
-        let (sender, running) = (Arc::clone(&sender), Arc::clone(&running));
-        let (receiver, listener) = (&request.receiver, listener.clone());
-        let begun = Push::begin(
-            sender,
-            receiver,
-            engine,
-            &volume,
-            Arc::clone(&running),
-            listener,
-        );
-        match begun.await {
-            Ok(push) => break Ok(push),
-            Err(problem) if retry::after_problem(&problem) != Next::Later => break Err(problem),
-            Err(problem) => {
-                if let Err(problem) = patience.wait(problem, &running, &told).await {
-                    break Err(problem);
-                }
-            }
-        }
-    };
-    let mut push = match begun {
+    let told = (&running, &listener);
+    let begun = begin_patiently(&sender, &request, engine, &volume, told, &mut patience);
+    let mut push = match begun.await {
         Ok(push) => push,
         Err(problem) => return (Err(problem), None),
     };
@@ -161,6 +141,40 @@ pub async fn run(
     let (outcome, superfluous) = push.carry_out(volume, &request, &mut patience).await;
     let outcome = outcome.map(|report| Report { skipped, ..report });
     (outcome, Some(push.release(superfluous)))
+}
+
+/// Begins a push, again and again while the receiver may come back.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub(crate) async fn begin_patiently(
+    sender: &Arc<Sender>,
+    request: &Request,
+    engine: Engine,
+    volume: &Volume,
+    (running, listener): (&Arc<Running>, &Listener),
+    patience: &mut Patience,
+) -> Result<Push, Problem> {
+    loop {
+        let (sender, beginning) = (Arc::clone(sender), Arc::clone(running));
+        let receiver = &request.receiver;
+        let begun = Push::begin(
+            sender,
+            receiver,
+            engine,
+            volume,
+            beginning,
+            listener.clone(),
+        );
+        let problem = match begun.await {
+            Ok(push) => return Ok(push),
+            Err(problem) => problem,
+        };
+        if retry::after_problem(&problem) != Next::Later {
+            return Err(problem);
+        }
+        patience.wait(problem, running, listener).await?;
+    }
 }
 
 async fn connect(
@@ -509,13 +523,11 @@ impl Push {
         self.root = inventory.root;
         blocking("settle", move || {
             let running = |push| sender.table().contains(push);
-            let paired = sendshot_config::load_dir(&sender.paths().receivers_dir);
-            let paired = paired.unwrap_or_default().into_values();
             let told = settle::Told {
                 inventory: &inventory,
                 receiver,
                 name: &name,
-                paired: &paired.map(|entry| entry.receiver_id).collect(),
+                paired: &sender.paired_ids(),
             };
             settle::acknowledgements(&state, volume, &told, purpose, running).map(|()| inventory)
         })

@@ -8,9 +8,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
 
-use sendshot_model::{SenderId, printable_within};
+use sendshot_model::{SenderId, VolumeId, printable_within};
 use sendshot_sys::{durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -136,6 +135,24 @@ impl Register {
         }
     }
 
+    /// Forgets all senders but these.
+    pub fn keep_only(&mut self, own: impl Fn(SenderId) -> bool) {
+        self.hosts.retain(|sender, _| own(*sender));
+        self.volumes.retain(|entry| own(entry.sender));
+    }
+
+    /// For each volume of other senders whose subvolume is one of this sender's: what that is here.
+    fn same_here(&self, own: SenderId) -> BTreeMap<VolumeId, VolumeId> {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            self.volumes.iter().partition(|entry| entry.sender == own);
+        let here = |other: &&Entry| {
+            let same = |entry: &&&Entry| entry.binding.subvolume == other.binding.subvolume;
+            let found = mine.iter().find(same)?;
+            Some((other.binding.id, found.binding.id))
+        };
+        others.iter().filter_map(here).collect()
+    }
+
     /// Makes what is of other senders this one's.
     pub fn hand_over(&mut self, to: SenderId, from: impl Fn(SenderId) -> bool) {
         for entry in &mut self.volumes {
@@ -225,17 +242,22 @@ pub fn adopt(
 ) -> io::Result<usize> {
     let mut adopted = 0;
     let is_former = |sender| sender != own && former(sender);
+    let mut register = Register::load(state)?;
+    let same = register.same_here(own);
     for record in journal::records(state.pushes())? {
         if is_former(record.sender) {
             let record = Record {
                 sender: own,
+                volume: same.get(&record.volume).copied().unwrap_or(record.volume),
                 ..record
             };
             record.store(state.pushes())?;
             adopted += 1;
         }
     }
-    let mut register = Register::load(state)?;
+    register
+        .volumes
+        .retain(|entry| !is_former(entry.sender) || !same.contains_key(&entry.binding.id));
     register.hand_over(own, is_former);
     register.store(state)?;
     Ok(adopted)
@@ -247,22 +269,9 @@ pub fn host_name() -> String {
     printable_within(&name.nodename().to_string_lossy(), MOST_NAME)
 }
 
-/// The senders that have records on a file system.
-///
-/// # Errors
-/// The kernel's.
-pub fn senders(pushes: impl AsFd) -> io::Result<Vec<SenderId>> {
-    let records = journal::records(pushes)?.into_iter();
-    let mut senders: Vec<SenderId> = records.map(|record| record.sender).collect();
-    senders.sort();
-    senders.dedup();
-    Ok(senders)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sendshot_model::VolumeId;
 
     const FSID: Uuid = Uuid::from_u128(5);
 

@@ -40,12 +40,29 @@ pub struct Report {
     /// Where the copy of an interrupted push is that was completed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_first: Option<String>,
+    /// Where the copies of the snapshots are that were brought before this one, of a series.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
     /// What the copy lacks because the receiver's file system cannot keep it.
     #[serde(default)]
     pub not_kept: NotKept,
 }
 
 impl Report {
+    /// With the one that was brought before it, of a series.
+    #[must_use]
+    pub fn after_others(self, before: Option<Report>) -> Self {
+        let Some(before) = before else { return self };
+        let mut earlier = before.earlier;
+        earlier.push(before.copy);
+        Self {
+            stream_bytes: before.stream_bytes + self.stream_bytes,
+            wire_bytes: before.wire_bytes + self.wire_bytes,
+            earlier,
+            ..self
+        }
+    }
+
     /// With what was completed before, if there was something.
     #[must_use]
     pub fn after(self, completed: Option<Report>) -> Self {
@@ -84,6 +101,7 @@ impl From<Report> for v1::PushReport {
             skipped: report.skipped.into_iter().map(String::into_bytes).collect(),
             copy: report.copy,
             completed_first: report.completed_first.unwrap_or_default(),
+            earlier: report.earlier,
             not_kept: not_kept::message(&report.not_kept),
         }
     }
@@ -116,6 +134,7 @@ impl TryFrom<v1::PushReport> for Report {
             skipped: message.skipped.iter().map(|bytes| lossy(bytes)).collect(),
             copy: message.copy,
             completed_first: Some(message.completed_first).filter(|copy| !copy.is_empty()),
+            earlier: message.earlier,
             not_kept: not_kept::parse(message.not_kept)?,
         })
     }

@@ -30,6 +30,7 @@ use crate::register::{self, Register};
 use crate::release;
 use crate::report::Report;
 use crate::running::{Place, Running, Table};
+use crate::series;
 use crate::settle;
 use crate::state_subvolume::StateSubvolume;
 use crate::trail::Memory;
@@ -165,11 +166,19 @@ impl Sender {
 
     /// What this sender is and was, by the word of the receivers that are paired now. Blocks.
     pub fn own_ids(&self) -> BTreeSet<SenderId> {
-        let paired = sendshot_config::load_dir(&self.paths.receivers_dir).unwrap_or_default();
-        let is_paired = |id| paired.values().any(|entry| entry.receiver_id == id);
-        let mut own = self.former.all(is_paired);
+        let paired = self.paired_ids();
+        let mut own = self.former.all(|receiver| paired.contains(&receiver));
         own.insert(self.id);
         own
+    }
+
+    /// The receivers that are paired now. Blocks.
+    pub fn paired_ids(&self) -> BTreeSet<ReceiverId> {
+        let paired = sendshot_config::load_dir(&self.paths.receivers_dir).unwrap_or_default();
+        paired
+            .into_values()
+            .map(|entry| entry.receiver_id)
+            .collect()
     }
 
     /// Looks for a volume. Blocks.
@@ -333,14 +342,11 @@ impl Sender {
         self.pushes.spawn(async move {
             let running = Arc::clone(&place.running);
             listener.started(&running);
-            let (outcome, left) = push::run(
-                Arc::clone(&sender),
-                request,
-                volume,
-                Arc::clone(&running),
-                listener.clone(),
-            )
-            .await;
+            let (by, told) = (Arc::clone(&sender), listener.clone());
+            let (outcome, left) = match volume.series.is_empty() {
+                true => push::run(by, request, volume, Arc::clone(&running), told).await,
+                false => series::push_all(by, request, volume, Arc::clone(&running), told).await,
+            };
             sender.remember(&running, &outcome).await;
             running.enter(release::STAGE);
             running.reported();

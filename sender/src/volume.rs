@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::lineage;
 use crate::problem::{Kind as ProblemKind, Problem};
 use crate::register;
+use crate::series::{self, Member};
 use crate::state_subvolume::{self, StateSubvolume};
 use crate::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
 
@@ -46,6 +47,9 @@ pub struct Volume {
     pub kind: Kind,
     /// Nested subvolumes, which a push leaves out; paths relative to the volume.
     pub skipped: Vec<PathBuf>,
+    /// The snapshots that are its states, oldest first, if it is a series of them; it is opened at the
+    /// newest then.
+    pub series: Vec<Member>,
 }
 
 /// Why there is nothing to push.
@@ -93,6 +97,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A series of snapshots has none, or not one series.
+    #[error(transparent)]
+    Series(#[from] series::Error),
     /// Its id is in doubt.
     #[error(transparent)]
     Id(#[from] volume_ids::Error),
@@ -140,6 +147,7 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "give the volume back its former name, or choose a name that was never used",
             ),
+            Error::Series(error) => (ProblemKind::Usage, error.remedy()),
             Error::Id(volume_ids::Error::Twice { .. }) => (
                 ProblemKind::Usage,
                 "give it one name only; if one of the two lies on a copy of the disk, unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
@@ -193,7 +201,39 @@ impl Finder<'_> {
 /// # Errors
 /// See [`Error`].
 pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> {
+    if let VolumeRef::Name(name) = wanted
+        && let Some(pattern) = finder
+            .config
+            .volumes
+            .get(name)
+            .and_then(|v| v.snapshots.as_ref())
+    {
+        let series = series::find(name, pattern)?;
+        // There is one, or it would have said so.
+        let newest = series
+            .last()
+            .map(|newest| newest.path.clone())
+            .unwrap_or_default();
+        let volume = resolve_at(finder, newest, Some(name.clone()))?;
+        return Ok(Volume { series, ..volume });
+    }
     let (path, configured) = locate(finder.config, wanted)?;
+    resolve_at(finder, path, configured)
+}
+
+/// Opens one of a series of snapshots.
+///
+/// # Errors
+/// See [`Error`].
+pub fn resolve_member(finder: Finder<'_>, name: &VolumeName, path: &Path) -> Result<Volume, Error> {
+    resolve_at(finder, path.to_owned(), Some(name.clone()))
+}
+
+fn resolve_at(
+    finder: Finder<'_>,
+    path: PathBuf,
+    configured: Option<VolumeName>,
+) -> Result<Volume, Error> {
     let fd = open(&path)?;
     check(&fd, &path)?;
     let ask = |source| Error::Ask {
@@ -247,6 +287,7 @@ pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> 
         binding,
         kind,
         skipped,
+        series: Vec::new(),
     })
 }
 
@@ -291,7 +332,9 @@ fn locate(
             }),
         },
         VolumeRef::Path(path) => {
-            let configured = config.volumes.iter().find(|(_, v)| v.path == *path);
+            let is_at =
+                |v: &sendshot_config::VolumeConfig| v.path == *path && v.snapshots.is_none();
+            let configured = config.volumes.iter().find(|(_, v)| is_at(v));
             Ok((path.clone(), configured.map(|(name, _)| name.clone())))
         }
     }
@@ -356,6 +399,16 @@ impl Finder<'_> {
         Ok(self.ids.bind(naming, place, known)?)
     }
 
+    /// What a series is bound to, which is its name only: what its snapshots were taken of changes with every
+    /// rollback, and can be another volume.
+    fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
+        let by_name = |binding: &&Binding| binding.naming == *naming;
+        let known = told.iter().find(by_name).cloned();
+        let known = known.or_else(|| self.ids.by_naming(naming));
+        let subvolume = known.map_or_else(Uuid::new_v4, |binding| binding.subvolume);
+        Place { subvolume, ..place }
+    }
+
     /// The volume that a read-only snapshot is a state of:
     ///
     /// 1. What it was itself pushed as, and nothing else.
@@ -372,8 +425,14 @@ impl Finder<'_> {
             naming,
             place,
         } = snapshot;
-        if matches!(naming, Naming::Configured(_)) {
-            return self.bind(naming, &place, told);
+        if let Naming::Configured(name) = &naming {
+            let of = match self.config.volumes.get(name) {
+                Some(volume) if volume.snapshots.is_some() => {
+                    self.place_of_series(&naming, place, told)
+                }
+                Some(_) | None => place,
+            };
+            return self.bind(naming, &of, told);
         }
         if let Some(label) = label_of(fd, info) {
             let directory = from_top.parent().unwrap_or(Path::new(""));
@@ -400,7 +459,8 @@ impl Finder<'_> {
         if let Some(binding) = known.find_map(|place| self.ids.of_subvolume(place, told)) {
             return Ok(binding);
         }
-        for (name, volume) in &self.config.volumes {
+        let live = |(_, volume): &(_, &sendshot_config::VolumeConfig)| volume.snapshots.is_none();
+        for (name, volume) in self.config.volumes.iter().filter(live) {
             let found = open(&volume.path).and_then(|fd| {
                 let failed = |source| Error::Ask {
                     path: volume.path.clone(),
@@ -462,11 +522,19 @@ fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn look(path: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn look(
+    name: &VolumeName,
+    volume: &sendshot_config::VolumeConfig,
+) -> Result<Vec<PathBuf>, Error> {
+    if let Some(pattern) = &volume.snapshots {
+        series::find(name, pattern)?;
+        return Ok(Vec::new());
+    }
+    let path = &volume.path;
     let fd = open(path)?;
     check(&fd, path)?;
     let ask = |source| Error::Ask {
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     };
     let info = subvolume::info(&fd).map_err(ask)?;

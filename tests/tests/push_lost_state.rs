@@ -340,6 +340,81 @@ fn what_another_host_left_on_the_disk_stays_its_own() {
     let target = format!("nas2:{}", volume.display());
     let pushed = other.sender.push(&target);
     assert!(pushed["parent"].is_null(), "{pushed:#}");
+    for sender in [&boxes.sender, &other.sender] {
+        let listed = listed(sender);
+        let foreign = listed
+            .iter()
+            .filter(|state| state["foreign_host"].is_string());
+        assert_eq!((listed.len(), foreign.count()), (2, 1), "{listed:#?}");
+    }
+}
+
+/// The system disks of both hosts died: no receiver knows what the sender was before.
+fn lose_both(boxes: &mut Linked) {
+    lose_system(&mut boxes.sender);
+    boxes.receiver.daemon.stop();
+    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+    for expected in ["belongs to the receiver", "certificate"] {
+        boxes.receiver.daemon.may_log(expected);
+    }
+    boxes.receiver.daemon.start();
+    boxes
+        .receiver
+        .ctl(&["copy", "root", "take-over", "--yes"])
+        .success();
+    let token = boxes.receiver.invite(&[NAME]);
+    let address = boxes.link.address().to_string();
+    let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
+    boxes.sender.ctl(&arguments).success();
+}
+
+#[test]
+fn the_system_disks_of_both_hosts_died_and_the_data_disks_are_sound() {
+    let mut boxes = boxes();
+    let first = boxes.sender.push("nas2:photos");
+    lose_both(&mut boxes);
+    // Nobody can say that it is this host's own, but root.
+    let kept = listed(&boxes.sender);
+    assert_eq!(kept.len(), 1, "{kept:#?}");
+    assert!(kept[0]["foreign_host"].is_string(), "{kept:#?}");
+    boxes.sender.ctl(&["prune"]).success();
     assert_eq!(listed(&boxes.sender).len(), 1);
-    assert_eq!(listed(&other.sender).len(), 1);
+    let photos = boxes.sender.photos();
+    let take_over = ["take-over".as_ref(), photos.as_os_str(), "--yes".as_ref()];
+    boxes.sender.ctl(&take_over).success();
+    assert!(listed(&boxes.sender)[0]["foreign_host"].is_null());
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_eq!(directories(&boxes.receiver), ["photos"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    boxes
+        .sender
+        .ctl(&take_over)
+        .fails(2, &["nothing of other hosts"]);
+}
+
+#[test]
+fn what_another_host_left_on_a_disk_is_deleted_when_root_says_so() {
+    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
+    let mut boxes = Linked::of(sender.start());
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes.sender.push("nas2:photos");
+    lose_both(&mut boxes);
+    let photos = boxes.sender.photos();
+    let forget = ["forget".as_ref(), "--foreign".as_ref(), photos.as_os_str()];
+    boxes.sender.ctl(&forget).fails(2, &["--yes"]);
+    assert_eq!(listed(&boxes.sender).len(), 1);
+    let forget = [&forget[..], &["--yes".as_ref()]].concat();
+    boxes.sender.ctl(&forget).success();
+    assert!(listed(&boxes.sender).is_empty());
+    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    for dir in ["snapshots", "pushes", "sendshots"] {
+        let dir = top.path().join(".sendshot").join(dir);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{dir:?}");
+    }
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_eq!(directories(&boxes.receiver), ["photos"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
 }

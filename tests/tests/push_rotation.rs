@@ -175,7 +175,7 @@ fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() 
         "{listed:#?}"
     );
     let text = rotation.boxes.sender.ctl(&["list"]).success().stdout;
-    assert!(text.contains("disk"), "{text}");
+    assert!(text.contains("DISK"), "{text}");
     rotation.sender_is_tidy();
 }
 

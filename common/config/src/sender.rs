@@ -48,8 +48,11 @@ pub struct SenderConfig {
 /// One table `[volumes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeConfig {
-    /// Where the subvolume is mounted; absolute.
+    /// Where the subvolume is mounted; absolute. Of a series of snapshots: the directory above all of them.
     pub path: PathBuf,
+    /// The read-only snapshots that are its states, as an absolute pattern (`*`, `?`, `[…]`), if it is such
+    /// a series and no live subvolume.
+    pub snapshots: Option<String>,
     /// Where it is pushed to, by the names they were paired under; none twice.
     pub receivers: Vec<PeerName>,
     /// Sendshots kept for each receiver, the last common one included.
@@ -125,10 +128,23 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
 }
 
 fn read_volume(section: &Section<'_>, before: &SenderConfig) -> Result<VolumeConfig, Problem> {
-    section.accept(&["path", "receivers", "keep", "pin_parent"])?;
-    let path = section.require("path", "path = \"/srv/photos\"")?;
+    section.accept(&["path", "snapshots", "receivers", "keep", "pin_parent"])?;
+    let (path, snapshots) = match section.get("snapshots") {
+        None => {
+            let path = section.require("path", "path = \"/srv/photos\"")?;
+            (new_path(&path, before)?, None)
+        }
+        Some(pattern) => {
+            if let Some(path) = section.get("path") {
+                return Err(path.problem("a volume has either a `path` or `snapshots`"));
+            }
+            let (above, pattern) = new_pattern(&pattern, before)?;
+            (above, Some(pattern))
+        }
+    };
     Ok(VolumeConfig {
-        path: new_path(&path, before)?,
+        path,
+        snapshots,
         receivers: section
             .get("receivers")
             .map_or(Ok(Vec::new()), |list| receivers(&list))?,
@@ -146,11 +162,32 @@ fn new_path(entry: &Entry<'_>, before: &SenderConfig) -> Result<PathBuf, Problem
     match before
         .volumes
         .iter()
-        .find(|(_, volume)| volume.path == path)
+        .find(|(_, volume)| volume.path == path && volume.snapshots.is_none())
     {
         None => Ok(path),
         Some((name, _)) => Err(entry.problem(format!("volume `{name}` has this path already"))),
     }
+}
+
+/// A pattern, and the directory above all that it can match.
+fn new_pattern(entry: &Entry<'_>, before: &SenderConfig) -> Result<(PathBuf, String), Problem> {
+    let path = entry.path()?;
+    let pattern = entry.text()?.to_owned();
+    let is_taken = |volume: &VolumeConfig| volume.snapshots.as_ref() == Some(&pattern);
+    let mut others = before.volumes.iter();
+    if let Some((name, _)) = others.find(|(_, volume)| is_taken(volume)) {
+        return Err(entry.problem(format!("volume `{name}` has these snapshots already")));
+    }
+    let is_plain = |part: &std::path::Component<'_>| {
+        !part.as_os_str().to_string_lossy().contains(['*', '?', '['])
+    };
+    let above: PathBuf = path.components().take_while(is_plain).collect();
+    if above == path {
+        return Err(entry
+            .problem("the path has no `*`, so it is that of one snapshot")
+            .help("a series is named like \"/srv/.snapshots/*/snapshot\""));
+    }
+    Ok((above, pattern))
 }
 
 fn receivers(list: &Entry<'_>) -> Result<Vec<PeerName>, Problem> {
@@ -250,7 +287,7 @@ mod tests {
              |\n\
              3 | reciever = [\"nas2\"]\n  \
              | ^^^^^^^^\n  \
-             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `receivers`, `keep`, `pin_parent`"
+             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `snapshots`, `receivers`, `keep`, `pin_parent`"
         );
     }
 
@@ -264,6 +301,28 @@ mod tests {
              | ^^^^^^^^\n  \
              = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`"
         );
+    }
+
+    #[test]
+    fn a_series_of_snapshots_has_a_pattern_instead_of_a_path() {
+        let config = parse("[volumes.x]\nsnapshots = '/srv/.snapshots/*/snapshot'\n").unwrap();
+        let volume = &config.volumes["x"];
+        assert_eq!(volume.path, Path::new("/srv/.snapshots"));
+        assert_eq!(
+            volume.snapshots.as_deref(),
+            Some("/srv/.snapshots/*/snapshot")
+        );
+        for (lines, expected) in [
+            (
+                "path = '/a'\nsnapshots = '/a/*'",
+                "either a `path` or `snapshots`",
+            ),
+            ("snapshots = '/a/b'", "has no `*`"),
+            ("snapshots = 'a/*'", "must be absolute"),
+        ] {
+            let error = error(&format!("[volumes.x]\n{lines}\n"));
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -74,6 +74,14 @@ pub enum Command {
     },
     /// Let go of one sendshot, or all, of a receiver and volume; the copies there stay
     Forget(ForgetArguments),
+    /// Make what another host left on a disk this host's own: the disk came to stay
+    TakeOver {
+        /// A path on the disk
+        path: PathBuf,
+        /// Do not ask
+        #[arg(long, short = 'y')]
+        yes: bool,
+    },
     /// Show running and last pushes, receivers and volumes
     Status {
         /// Keep showing it, twice a second
@@ -163,10 +171,10 @@ fn span(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub struct ForgetArguments {
     /// Receiver and volume, as `list` shows them; either may be gone by now
-    #[arg(value_name = "HOST:VOL")]
-    pub target: OsString,
+    #[arg(value_name = "HOST:VOL", required_unless_present = "foreign")]
+    pub target: Option<OsString>,
     /// UUID, the beginning of one, or UTC time like 20261122T030000Z
-    #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root"], value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root", "foreign"], value_parser = NonEmptyStringValueParser::new())]
     pub which: Option<String>,
     /// All of this receiver and volume
     #[arg(long, conflicts_with_all = ["which", "root"])]
@@ -174,6 +182,9 @@ pub struct ForgetArguments {
     /// What is common with this disk of the receiver, which is gone for good: its id in `list`
     #[arg(long, value_name = "ID", conflicts_with = "which", value_parser = NonEmptyStringValueParser::new())]
     pub root: Option<String>,
+    /// All that other hosts left on the disk of this path
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["target", "which", "all", "root", "break_chain"])]
+    pub foreign: Option<PathBuf>,
     /// Even the last state that both boxes have in common: the next push sends everything
     #[arg(long)]
     pub break_chain: bool,

@@ -27,7 +27,7 @@ struct ForgottenJson {
 
 /// Lets go of what the user names, having asked first.
 pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output) -> Outcome {
-    let target = plan::parse(&arguments.target)?;
+    let target = plan::parse(&arguments.target.unwrap_or_default())?;
     let mut request = ForgetRequest {
         receiver: target.receiver.to_string(),
         volume: plan::volume_bytes(&target.volume),

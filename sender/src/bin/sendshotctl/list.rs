@@ -29,6 +29,8 @@ pub struct KeptJson {
     /// `sendshot` or `snapshot`.
     kind: String,
     state: String,
+    /// The host that left it, if that is another one.
+    foreign_host: Option<String>,
     /// The receiver's disk that it went to, if the receiver says.
     root: Option<String>,
     acknowledged_at: Option<String>,
@@ -149,6 +151,7 @@ pub fn json(kept: KeptSnapshot) -> KeptJson {
         uuid: output::uuid(&kept.uuid),
         taken_at: output::time_json(kept.taken_at),
         kind: kept.kind,
+        foreign_host: Some(kept.foreign_host).filter(|host| !host.is_empty()),
         state: kept.state,
         root: Some(output::uuid(&kept.root_id)).filter(|_| !kept.root_id.is_empty()),
         acknowledged_at: match kept.acknowledged_at {

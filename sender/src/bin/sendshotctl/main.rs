@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod copies;
 mod diff;
+mod foreign;
 mod forget;
 mod list;
 mod outcome;
@@ -23,8 +24,9 @@ mod stream;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, CopyCommand, PeerCommand};
+use arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 use clap::Parser;
+use foreign::Foreign;
 use outcome::Outcome;
 use output::Output;
 
@@ -91,8 +93,32 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Prune { target, dry_run } => {
             prune::run(client::sender(socket).await?, target, dry_run, output).await
         }
+        Command::Forget(ForgetArguments {
+            foreign: Some(path),
+            yes,
+            ..
+        }) => {
+            foreign::run(
+                client::sender(socket).await?,
+                Foreign::Forget,
+                path,
+                yes,
+                output,
+            )
+            .await
+        }
         Command::Forget(arguments) => {
             forget::run(client::sender(socket).await?, arguments, output).await
+        }
+        Command::TakeOver { path, yes } => {
+            foreign::run(
+                client::sender(socket).await?,
+                Foreign::TakeOver,
+                path,
+                yes,
+                output,
+            )
+            .await
         }
         Command::Status { watch } => {
             status::run(client::sender(socket).await?, watch, output).await

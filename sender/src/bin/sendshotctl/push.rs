@@ -220,7 +220,16 @@ fn text(report: &Report) -> String {
         human::bytes_human(report.stream_bytes),
         human::duration(time),
     )];
+    if report.copy.is_empty() {
+        lines.push(format!("  {}", report.parent_reason));
+        return lines.join("\n");
+    }
     lines.push(format!("  copy     {}", report.copy));
+    match report.earlier.len() {
+        0 => {}
+        1 => lines.push("  before   1 older snapshot".to_owned()),
+        n => lines.push(format!("  before   {n} older snapshots")),
+    }
     match (report.resumed_at, &report.completed_first) {
         (Some(offset), None) => {
             lines.push(format!("  resumed  at {}", human::bytes_human(offset)));

@@ -1,0 +1,101 @@
+//! `sendshotctl forget --foreign` and `sendshotctl take-over`.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use sendshot_proto::v1::{ForeignRequest, KeptSnapshot};
+use sendshot_sender::problem::{Kind, Problem};
+
+use crate::client::{self, Sender};
+use crate::forget;
+use crate::list;
+use crate::outcome::{self, Outcome};
+use crate::output::Output;
+
+/// Most states that are named before the question.
+const SHOWN: usize = 5;
+
+/// What is to be done with what other hosts left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// It is deleted.
+    Forget,
+    /// It becomes this host's own.
+    TakeOver,
+}
+
+/// Does it, having asked first.
+pub async fn run(
+    mut client: Sender,
+    what: Foreign,
+    path: PathBuf,
+    yes: bool,
+    output: &Output,
+) -> Outcome {
+    let mut request = ForeignRequest {
+        path: absolute(&path)?.as_os_str().as_bytes().to_vec(),
+        take_over: what == Foreign::TakeOver,
+        dry_run: false,
+        agreed: Vec::new(),
+    };
+    if !yes {
+        forget::check_terminal()?;
+        let dry_run = ForeignRequest {
+            dry_run: true,
+            ..request.clone()
+        };
+        let found = ask_daemon(&mut client, dry_run).await?;
+        let question = match what {
+            Foreign::Forget => {
+                "Delete this? The next push of the host that left it sends everything again."
+            }
+            Foreign::TakeOver => {
+                "Make this the own of this host? The other one will not find it again."
+            }
+        };
+        show(&found);
+        if !forget::is_yes(question)? {
+            return Err(Problem::new(Kind::Cancelled, "nothing was changed"));
+        }
+        request.agreed = found.into_iter().map(|kept| kept.push_id).collect();
+    }
+    let done = match what {
+        Foreign::Forget => "deleted",
+        Foreign::TakeOver => "this host's own now",
+    };
+    for kept in ask_daemon(&mut client, request).await? {
+        let line = format!("{done}: {} of {}", list::one_line(&kept), kept.foreign_host);
+        output.report(&list::json(kept), || line);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon has another working directory.
+fn absolute(path: &Path) -> Result<PathBuf, Problem> {
+    std::path::absolute(path).map_err(|e| Problem::local_io("find the path", &e))
+}
+
+fn show(found: &[KeptSnapshot]) {
+    for kept in found.iter().take(SHOWN) {
+        eprintln!(
+            "{} of {}, {}",
+            list::one_line(kept),
+            kept.foreign_host,
+            list::size(kept)
+        );
+    }
+    if let Some(more) = found.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        eprintln!("and {more} more");
+    }
+}
+
+async fn ask_daemon(
+    client: &mut Sender,
+    request: ForeignRequest,
+) -> Result<Vec<KeptSnapshot>, Problem> {
+    let answer = client.foreign(request).await.map_err(client::failed)?;
+    let answer = answer.into_inner();
+    outcome::check(answer.problem)?;
+    Ok(answer.snapshots)
+}
