@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use sendshot_model::{CopyName, PushId, Target};
+use sendshot_model::{CopyName, PushId, Target, human};
 
 use crate::journal::{Origin, Record, State};
 use crate::kept::{self, Kept};
@@ -79,7 +79,7 @@ pub enum Error {
         target: String,
     },
     /// Something is, but nothing of this name.
-    #[error("no sendshot of `{target}` is `{which}`; there is {}", .there.join(", "))]
+    #[error("no sendshot of `{target}` is `{which}`; there is {}", human::few(.there))]
     NotFound {
         /// What was asked for.
         target: String,
@@ -89,7 +89,7 @@ pub enum Error {
         there: Vec<String>,
     },
     /// Several have this name.
-    #[error("`{which}` is more than one: {}", .found.join(", "))]
+    #[error("`{which}` is more than one: {}", human::few(.found))]
     Ambiguous {
         /// What was asked for.
         which: String,

@@ -1,6 +1,6 @@
 //! The last push of every volume to every receiver, kept across restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -85,6 +85,19 @@ impl History {
             },
         );
         durable::write_json(&self.path, &*last)
+    }
+
+    /// The nested subvolumes that the last pushes of a volume left out, to whatever receiver.
+    pub fn left_out(&self, volume: &VolumeName) -> BTreeSet<String> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_volume = last.values().filter(|last| last.volume == *volume);
+        let reports = of_volume.filter_map(|last| match &last.outcome {
+            Outcome::Done(report) => Some(report),
+            Outcome::Failed(_) => None,
+        });
+        reports
+            .flat_map(|report| report.skipped.iter().cloned())
+            .collect()
     }
 
     /// All of them, sorted by receiver and volume.

@@ -735,6 +735,7 @@ impl Job {
             seconds: push.running.elapsed().as_secs_f64(),
             pruned: Vec::new(),
             skipped: Vec::new(),
+            newly_skipped: Vec::new(),
             copy: String::new(),
             completed_first: None,
             earlier: Vec::new(),

@@ -75,7 +75,8 @@ impl From<std::io::Error> for Problem {
 
 impl From<sendshot_sys::top_level::Error> for Problem {
     fn from(error: sendshot_sys::top_level::Error) -> Self {
-        Problem::from_error(Kind::Failed, &error)
+        let remedy = error.remedy();
+        Problem::from_error(Kind::Failed, &error).remedy(remedy)
     }
 }
 

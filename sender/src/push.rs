@@ -133,13 +133,20 @@ pub async fn run(
         Ok(push) => push,
         Err(problem) => return (Err(problem), None),
     };
-    let skipped = volume
+    let skipped: Vec<String> = volume
         .skipped
         .iter()
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
+    let known = sender.history().left_out(&volume.key.name);
+    let is_new = |path: &&String| !known.contains(*path);
+    let newly_skipped: Vec<String> = skipped.iter().filter(is_new).cloned().collect();
     let (outcome, superfluous) = push.carry_out(volume, &request, &mut patience).await;
-    let outcome = outcome.map(|report| Report { skipped, ..report });
+    let outcome = outcome.map(|report| Report {
+        skipped,
+        newly_skipped,
+        ..report
+    });
     (outcome, Some(push.release(superfluous)))
 }
 

@@ -35,6 +35,9 @@ pub struct Report {
     pub pruned: Vec<Uuid>,
     /// Nested subvolumes that were left out; what is not UTF-8 in a path is replaced.
     pub skipped: Vec<String>,
+    /// Those among them that the last push of the volume did not leave out.
+    #[serde(default)]
+    pub newly_skipped: Vec<String>,
     /// Where the copy is, below the receiver's root.
     pub copy: String,
     /// Where the copy of an interrupted push is that was completed first.
@@ -99,6 +102,11 @@ impl From<Report> for v1::PushReport {
             seconds: report.seconds,
             pruned: report.pruned.into_iter().map(bytes).collect(),
             skipped: report.skipped.into_iter().map(String::into_bytes).collect(),
+            newly_skipped: report
+                .newly_skipped
+                .into_iter()
+                .map(String::into_bytes)
+                .collect(),
             copy: report.copy,
             completed_first: report.completed_first.unwrap_or_default(),
             earlier: report.earlier,
@@ -132,6 +140,11 @@ impl TryFrom<v1::PushReport> for Report {
                 .map(|bytes| malformed::uuid(bytes, "pruned"))
                 .collect::<Result<_, _>>()?,
             skipped: message.skipped.iter().map(|bytes| lossy(bytes)).collect(),
+            newly_skipped: message
+                .newly_skipped
+                .iter()
+                .map(|bytes| lossy(bytes))
+                .collect(),
             copy: message.copy,
             completed_first: Some(message.completed_first).filter(|copy| !copy.is_empty()),
             earlier: message.earlier,

@@ -435,6 +435,7 @@ fn nothing_due(request: &Request, volume: VolumeName, newest: Uuid, running: &Ru
         seconds: running.elapsed().as_secs_f64(),
         pruned: Vec::new(),
         skipped: Vec::new(),
+        newly_skipped: Vec::new(),
         copy: String::new(),
         completed_first: None,
         earlier: Vec::new(),

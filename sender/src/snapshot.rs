@@ -45,7 +45,7 @@ fn list(files: &[PathBuf]) -> String {
     if names.is_empty() {
         "see /proc/swaps".to_owned()
     } else {
-        names.join(", ")
+        sendshot_model::human::few(&names)
     }
 }
 

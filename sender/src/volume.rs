@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_config::SenderConfig;
-use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef};
+use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef, human};
 use sendshot_proto::inventory::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
@@ -119,7 +119,7 @@ fn known(configured: &[VolumeName]) -> String {
         return "it configures none".to_owned();
     }
     let names: Vec<String> = configured.iter().map(|name| format!("`{name}`")).collect();
-    format!("it has {}", names.join(", "))
+    format!("it has {}", human::few(&names))
 }
 
 impl From<Error> for Problem {

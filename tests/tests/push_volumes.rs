@@ -86,6 +86,14 @@ fn nested_subvolumes_are_named_as_left_out() {
     for dir in [&photos, &photos.join("nested"), &photos.join("dir/deep")] {
         fs::write(dir.join("file"), "content").unwrap();
     }
+    for text in told(sender, "nas2:photos") {
+        for path in ["dir/deep", "nested"] {
+            assert!(
+                text.contains(path),
+                "{path} is left out and nobody is told: {text}"
+            );
+        }
+    }
     let planned = sender
         .ctl(&["plan", "--json", "nas2:photos"])
         .success()
@@ -101,14 +109,6 @@ fn nested_subvolumes_are_named_as_left_out() {
             ["dir/deep", "nested"],
             "data is left out and nobody is told"
         );
-    }
-    for text in told(sender, "nas2:photos") {
-        for path in ["dir/deep", "nested"] {
-            assert!(
-                text.contains(path),
-                "{path} is left out and nobody is told: {text}"
-            );
-        }
     }
     let reference = Reference::of(sender.fs(), &photos);
     let left_out = ["dir/deep", "nested"];

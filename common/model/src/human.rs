@@ -51,8 +51,32 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// Most things that are named one by one.
+pub const FEW: usize = 5;
+
+/// Names, five at most, and how many more there are: `a, b, c, d, e and 295 more`.
+///
+/// What people are told must not grow with what they have.
+#[must_use]
+pub fn few<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(FEW).map(AsRef::as_ref).collect();
+    match names.len().checked_sub(FEW).filter(|more| *more > 0) {
+        None => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_few_names_are_told_and_the_rest_is_counted() {
+        let names: Vec<String> = (1..=8).map(|n| n.to_string()).collect();
+        assert_eq!(super::few(&names), "1, 2, 3, 4, 5 and 3 more");
+        assert_eq!(super::few(&names[..5]), "1, 2, 3, 4, 5");
+        assert_eq!(super::few(&names[..1]), "1");
+        assert_eq!(super::few::<String>(&[]), "");
+    }
+
     use super::*;
 
     #[test]

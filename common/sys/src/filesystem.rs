@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -126,14 +126,15 @@ pub fn sector_size(fd: impl AsFd) -> io::Result<u32> {
     Ok(args.u32(36))
 }
 
-/// The paths of its devices, as the kernel knows them.
+/// The paths of its devices, as the kernel knows them. Seed devices, which the number of devices leaves out,
+/// are among them.
 ///
 /// # Errors
 /// The kernel's.
 pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
     let mut info = Args::<1024>::new();
     raw::fs_info(&fd, &mut info)?;
-    let (max_id, wanted) = (info.u64(0), info.u64(8));
+    let max_id = info.u64(0);
     let mut paths = Vec::new();
     for device_id in 0..=max_id {
         let mut args = Args::<4096>::new();
@@ -143,11 +144,17 @@ pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
             Err(e) => return Err(e),
         }
-        if paths.len() as u64 == wanted {
-            break;
-        }
     }
     Ok(paths)
+}
+
+/// Numbers of the block device of a file system that the kernel calls `path`, as `8:17`; `None` if it is not
+/// listed (`/sys/fs/btrfs/FSID/devices/NAME/dev`).
+pub fn device_numbers(fsid: Uuid, path: &Path) -> Option<String> {
+    let name = path.file_name()?;
+    let file = format!("/sys/fs/btrfs/{fsid}/devices");
+    let text = std::fs::read_to_string(Path::new(&file).join(name).join("dev")).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Commits the running transaction and wakes the cleaner, so that the space of deleted

@@ -41,12 +41,52 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no node of a device here, as in a container that the device was not passed into.
+    #[error(
+        "there is no device node {device} here, that of block device {numbers}, on which the file system lies"
+    )]
+    NoNode {
+        /// What the host calls the device.
+        device: PathBuf,
+        /// Its numbers.
+        numbers: String,
+    },
     /// What was mounted is another file system.
     #[error("{device} holds another file system than the volume does")]
     Foreign {
         /// The device.
         device: PathBuf,
     },
+}
+
+impl Error {
+    /// What the administrator can do.
+    pub fn remedy(&self) -> String {
+        const KERNEL_LOG: &str = "look into the kernel's log for what it says about the device";
+        match self {
+            Self::NoNode { device, .. } => {
+                let device = device.display();
+                format!(
+                    "pass the device into the container: systemd-nspawn `Bind={device}` with `DeviceAllow={device} rw`, Docker `--device={device}`, LXC `lxc.mount.entry = {device} {} none bind,create=file`",
+                    device.to_string().trim_start_matches('/')
+                )
+            }
+            Self::Mount { device, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                format!(
+                    "mounting needs CAP_SYS_ADMIN; in a container the device must be allowed, too: `DeviceAllow={} rw`",
+                    device.display()
+                )
+            }
+            Self::Mount { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                "another mount of the device is in the way: `findmnt` shows them".to_owned()
+            }
+            Self::Mount { .. } | Self::Devices(_) => KERNEL_LOG.to_owned(),
+            Self::Foreign { .. } => {
+                "the device node leads to another disk: mend it, or run `udevadm trigger`"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 impl TopLevel {
@@ -70,13 +110,22 @@ impl TopLevel {
                 Ok((mount, root)) => {
                     let found = filesystem::fsid(&root).map_err(Error::Devices)?;
                     if found != fsid {
-                        return Err(Error::Foreign { device });
+                        // A seed device, mounted by itself, is the file system that it was.
+                        last = Error::Foreign { device };
+                        continue;
                     }
                     return Ok(Self {
                         root,
                         fsid,
                         _mount: mount,
                     });
+                }
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                    let numbers = filesystem::device_numbers(fsid, &device);
+                    last = Error::NoNode {
+                        device,
+                        numbers: numbers.unwrap_or_else(|| "unknown numbers".to_owned()),
+                    };
                 }
                 Err(source) => last = Error::Mount { device, source },
             }

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use sendshot_model::human;
 use sendshot_proto::v1::{ForeignRequest, KeptSnapshot};
 use sendshot_sender::problem::{Kind, Problem};
 
@@ -12,9 +13,6 @@ use crate::forget;
 use crate::list;
 use crate::outcome::{self, Outcome};
 use crate::output::Output;
-
-/// Most states that are named before the question.
-const SHOWN: usize = 5;
 
 /// What is to be done with what other hosts left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +75,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Problem> {
 }
 
 fn show(found: &[KeptSnapshot]) {
-    for kept in found.iter().take(SHOWN) {
+    for kept in found.iter().take(human::FEW) {
         eprintln!(
             "{} of {}, {}",
             list::one_line(kept),
@@ -85,7 +83,7 @@ fn show(found: &[KeptSnapshot]) {
             list::size(kept)
         );
     }
-    if let Some(more) = found.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = found.len().checked_sub(human::FEW).filter(|more| *more > 0) {
         eprintln!("and {more} more");
     }
 }

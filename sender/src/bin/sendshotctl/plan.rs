@@ -139,8 +139,9 @@ fn text(plan: &PlanJson) -> String {
         let bytes = human::bytes_human(*stream_bytes);
         text += &format!("  {bytes:>10}  {path}\n");
     }
-    for path in &plan.skipped {
-        text += &format!("  skipped  {path}: nested subvolumes are volumes of their own\n");
+    if !plan.skipped.is_empty() {
+        let skipped = human::few(&plan.skipped);
+        text += &format!("  skipped  {skipped}: nested subvolumes are volumes of their own\n");
     }
     for candidate in &plan.candidates {
         text += &format!("  copy     {}: {}\n", candidate.copy, candidate.verdict);

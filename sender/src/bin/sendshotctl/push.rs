@@ -253,12 +253,12 @@ fn text(report: &Report) -> String {
             .iter()
             .map(|uuid| format!("  pruned   {uuid}")),
     );
-    lines.extend(
-        report
-            .skipped
-            .iter()
-            .map(|path| format!("  skipped  {path}: nested subvolumes are volumes of their own")),
-    );
+    if !report.newly_skipped.is_empty() {
+        lines.push(format!(
+            "  skipped  {}: nested subvolumes are volumes of their own",
+            human::few(&report.newly_skipped)
+        ));
+    }
     let not_kept = report.not_kept.entries();
     lines.extend(not_kept.iter().map(output::not_kept_line));
     lines.join("\n")

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use sendshot_model::human;
 use sendshot_proto::v1::{RootState, RootsRequest, RootsResponse};
 use sendshot_sender::problem::{Kind, Problem};
 use serde::Serialize;
@@ -11,9 +12,6 @@ use crate::client::{self, Receiver};
 use crate::forget;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
-
-/// Most senders that are named.
-const SHOWN: usize = 5;
 
 #[derive(Serialize)]
 struct RootJson {
@@ -72,12 +70,7 @@ async fn take_over(client: &mut Receiver, yes: bool, output: &Output) -> Result<
     let owner = output::uuid(&whose.owner_id);
     let senders = match whose.senders.as_slice() {
         [] => "no copies".to_owned(),
-        names if names.len() > SHOWN => format!(
-            "copies of {} and {} more",
-            names[..SHOWN].join(", "),
-            names.len() - SHOWN
-        ),
-        names => format!("copies of {}", names.join(", ")),
+        names => format!("copies of {}", human::few(names)),
     };
     output.note(&format!(
         "the disk at `root` is that of the receiver with id {owner}, and holds {senders}"

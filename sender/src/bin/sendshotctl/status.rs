@@ -232,7 +232,7 @@ fn volume_row(volume: &VolumeJson) -> Vec<String> {
     let note = match &volume.problem {
         Some(problem) => problem.clone(),
         None if volume.skipped.is_empty() => String::new(),
-        None => format!("leaves out {}", volume.skipped.join(", ")),
+        None => format!("leaves out {}", human::few(&volume.skipped)),
     };
     vec![
         volume.name.clone(),
