@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_model::{PeerName, SenderId, VolumeId, VolumeName};
-use sendshot_proto::inventory::{HeldCopy, VolumeKey};
+use sendshot_model::{PeerName, ReasonCode, SenderId, VolumeId, VolumeName};
+use sendshot_proto::inventory::{HeldCopy, Unusable, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
@@ -162,20 +162,41 @@ fn describe(name: String, info: &Info) -> HeldCopy {
         uuid: info.received_uuid,
         ctransid: info.stransid,
         name: name.into(),
-        unusable: unusable(info).map(Into::into),
+        unusable: unusable(info),
         committed_at: info.otime,
     }
 }
 
-/// Why a received subvolume cannot be a parent.
-pub fn unusable(info: &Info) -> Option<&'static str> {
-    if !info.read_only {
-        Some("it is writable")
-    } else if info.ctransid > info.otransid {
-        Some("it changed since commit, perhaps by dedupe")
-    } else {
-        None
-    }
+/// Why a received subvolume cannot be a parent. Two pairs of transactions are compared: the last change
+/// with the creation, and with the reception, which the commit of a copy comes after. `btrfs receive`
+/// creates a subvolume, writes into it, and says that it was received when it has written all.
+pub fn unusable(info: &Info) -> Option<Unusable> {
+    let changed_since_creation = info.ctransid > info.otransid;
+    let changed_since_reception = info.ctransid > info.rtransid;
+    let (code, why) = match (
+        info.read_only,
+        changed_since_creation,
+        changed_since_reception,
+    ) {
+        (false, _, _) => (ReasonCode::CopyWritable, "it is writable"),
+        (true, true, true) => (
+            ReasonCode::CopyChanged,
+            "it changed since commit, perhaps by dedupe",
+        ),
+        (true, true, false) => (
+            ReasonCode::CopyReceivedByOtherTool,
+            "it was received by another tool, which wrote into it after it was created",
+        ),
+        (true, false, true) => (
+            ReasonCode::CopyOfChangedCopy,
+            "it is a snapshot of a copy that had changed since commit",
+        ),
+        (true, false, false) => return None,
+    };
+    Some(Unusable {
+        code,
+        why: why.into(),
+    })
 }
 
 /// Every volume's directory of every sender, as `(sender, volume, directory)`.

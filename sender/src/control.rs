@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sendshot_config::{Address, ReceiverEntry};
 use sendshot_identity::Validity;
-use sendshot_model::{PeerName, PushId, Target, VolumeRef};
+use sendshot_model::{PeerName, PushId, Reason, Target, VolumeRef};
 use sendshot_proto::hello::software;
 use sendshot_proto::malformed;
 use sendshot_proto::v1;
@@ -373,7 +373,7 @@ impl Control {
             Ok(v1::ForgetResponse {
                 snapshots: states
                     .iter()
-                    .map(|kept| kept::describe(kept, String::new(), states, &paired))
+                    .map(|kept| kept::describe(kept, Reason::default(), states, &paired))
                     .collect(),
                 consequence: forgotten.consequence,
                 problem: None,
@@ -413,16 +413,20 @@ fn mode(dry_run: bool) -> prune::Mode {
 }
 
 fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &kept::Paired) -> v1::PruneVerdict {
-    let reason = pruned.verdict.reason(&pruned.kept.record);
+    let reason = pruned.reason.clone();
     let (verdict, reason) = match (&pruned.failed, pruned.verdict.lets_go()) {
-        (Some(e), _) => ("failed", format!("{reason}, but: {e}")),
+        (Some(e), _) => (
+            "failed",
+            Reason::new(reason.code, format!("{reason}, but: {e}")),
+        ),
         (None, true) => ("let_go", reason),
         (None, false) => ("kept", reason),
     };
     v1::PruneVerdict {
         snapshot: Some(kept::describe(&pruned.kept, reason.clone(), all, paired)),
         verdict: verdict.to_owned(),
-        reason,
+        reason_code: reason.code.to_string(),
+        reason: reason.text,
     }
 }
 
@@ -464,7 +468,8 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
             .parent
             .map(|parent| parent.uuid.as_bytes().to_vec())
             .unwrap_or_default(),
-        parent_reason: plan.reason,
+        parent_reason: plan.reason.text,
+        parent_reason_code: plan.reason.code.to_string(),
         engine: foreseen.engine.to_string(),
         candidates: plan
             .verdicts
@@ -473,6 +478,8 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
                 uuid: copy.uuid.as_bytes().to_vec(),
                 name: copy.name.to_string(),
                 verdict: verdict.to_string(),
+                verdict_code: verdict.code().to_string(),
+                remedy: verdict.remedy(&copy).unwrap_or_default(),
             })
             .collect(),
         stream_bytes: size.map(|size| size.bytes),

@@ -19,7 +19,7 @@ use crate::engine::{self, Engine};
 use crate::generate;
 use crate::journal;
 use crate::negotiate;
-use crate::plan::{Plan, Wish};
+use crate::plan::{Acknowledged, Plan, Wish};
 use crate::prepare::{self, Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
@@ -77,6 +77,7 @@ async fn by_snapshots(
         .await?
         .copies;
     let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let (receiver, receiver_name) = (link.receiver(), request.receiver.clone());
     let plan = blocking("plan", move || -> Result<Plan, Problem> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
             Some(state) => {
@@ -84,7 +85,9 @@ async fn by_snapshots(
             }
             None => Vec::new(),
         };
-        prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)
+        let plan = prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)?;
+        let acknowledged = Acknowledged::of(&ours, volume.key.id, receiver, &receiver_name);
+        Ok(plan.with(acknowledged))
     })
     .await??;
     Ok(Foreseen {

@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_engine::hashes;
-use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
+use sendshot_model::{
+    PeerName, PushId, ReasonCode, ReceiverId, SenderId, TransferId, VolumeId, VolumeName,
+};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -119,8 +121,11 @@ pub struct Transferring {
     pub stream_version: u32,
     /// What it builds on; `None` for a full send.
     pub parent: Option<ParentState>,
-    /// Why on that.
+    /// Why on that, in words.
     pub reason: String,
+    /// The same for programs; earlier versions did not write it.
+    #[serde(default)]
+    pub reason_code: ReasonCode,
 }
 
 /// The state that a transfer builds on.

@@ -75,8 +75,12 @@ impl fmt::Display for Problem {
 pub fn io_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+        ErrorKind::StorageFull => {
             "free space on the volume's file system on this box, then push again"
+        }
+        ErrorKind::QuotaExceeded => {
+            "raise or remove the quota on this box (`btrfs qgroup show -r` lists the limits), or free space \
+             within it, then push again"
         }
         ErrorKind::ReadOnlyFilesystem => {
             "look into this box's kernel log, mount the file system read-write, and push again"

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU32;
 
+use sendshot_model::Reason;
 use sendshot_sys::{crash, durable, filesystem, subvolume};
 
 use crate::engine::Engine;
@@ -130,6 +131,8 @@ pub struct Pruned {
     pub kept: Kept,
     /// What was decided.
     pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
     /// Why it could not be let go though it was to be.
     pub failed: Option<io::Error>,
 }
@@ -145,16 +148,20 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
     let mut pruned = Vec::new();
     kept::each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
-        for (item, verdict) in items.into_iter().zip(verdicts) {
+        let reasons = kept::reasons(&items, &verdicts);
+        for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
             let kept = Kept::of(state, item);
             let failed = match (verdict.lets_go(), mode) {
                 (true, Mode::Delete) => let_go(state, &kept.record).err(),
                 (true, Mode::DryRun) | (false, _) => None,
             };
-            log(&kept.record, verdict, mode, failed.as_ref());
+            if verdict.lets_go() && mode == Mode::Delete {
+                log(&kept.record, &reason, failed.as_ref());
+            }
             pruned.push(Pruned {
                 kept,
                 verdict,
+                reason,
                 failed,
             });
         }
@@ -163,14 +170,10 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
     pruned
 }
 
-fn log(record: &Record, verdict: Verdict, mode: Mode, failed: Option<&io::Error>) {
-    if mode == Mode::DryRun || !verdict.lets_go() {
-        return;
-    }
+fn log(record: &Record, reason: &Reason, failed: Option<&io::Error>) {
     let (push, volume, receiver) = (record.push, &record.volume_name, &record.receiver_name);
-    let reason = verdict.reason(record);
     match failed {
-        None => tracing::info!(%push, %volume, %receiver, reason, "pruned by hand"),
+        None => tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand"),
         Some(e) => tracing::warn!(%push, %volume, %receiver, "prune by hand: {e}"),
     }
 }

@@ -9,10 +9,10 @@
 
 use std::num::NonZeroU32;
 
-use sendshot_model::{ReceiverId, SenderId, VolumeId, VolumeName};
+use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
 
 use crate::engine::Engine;
-use crate::journal::{Origin, Record, State};
+use crate::journal::{Origin, Record, Standing, State};
 use crate::resume;
 
 /// Whether what a record names is still there.
@@ -69,25 +69,60 @@ impl Verdict {
         }
     }
 
-    /// Why, in words.
-    pub fn reason(self, record: &Record) -> String {
+    /// Why.
+    pub fn reason(self, record: &Record) -> Reason {
+        use ReasonCode as Code;
         let receiver = &record.receiver_name;
-        match self {
-            Self::LastCommon => format!("parent of the next push to {receiver}"),
-            Self::Spare => format!("in case {receiver} loses its newest copy; see `keep`"),
-            Self::Unconfirmed => {
-                format!("{receiver} may have committed it; the next push finds out")
+        let (code, text) = match self {
+            Self::LastCommon if record.standing == Standing::Rejected => (
+                Code::LastRefused,
+                format!(
+                    "the last state that {receiver} acknowledged; no stream is built on it any more, as \
+                     a receiver could not apply one"
+                ),
+            ),
+            Self::LastCommon if record.origin == Origin::Told => (
+                Code::NextParentReported,
+                format!("parent of the next push to {receiver}, which reports that it holds it"),
+            ),
+            Self::LastCommon => (
+                Code::NextParent,
+                format!("parent of the next push to {receiver}"),
+            ),
+            Self::Spare => (
+                Code::Spare,
+                format!("in case {receiver} loses its newest copy; see `keep`"),
+            ),
+            Self::Unconfirmed => (
+                Code::Unconfirmed,
+                format!("{receiver} may have committed it; the next push finds out"),
+            ),
+            Self::InUse if record.state == State::Sending => {
+                (Code::BeingPushed, "it is being pushed".to_owned())
             }
-            Self::InUse if record.state == State::Sending => "it is being pushed".to_owned(),
-            Self::InUse => "a push of the volume is running, and may use it".to_owned(),
-            Self::PinsData => "a newer state was acknowledged, and a snapshot pins data".to_owned(),
-            Self::Surplus(keep) => {
-                format!("older than the {keep} that `keep` says for this volume and receiver")
-            }
-            Self::Interrupted => "it broke off; the next push goes on with it".to_owned(),
-            Self::BrokenOff => "left by a push that broke off".to_owned(),
-            Self::Gone => "what it stands for was deleted by somebody else".to_owned(),
-        }
+            Self::InUse => (
+                Code::MayBeUsed,
+                "a push of the volume is running, and may use it".to_owned(),
+            ),
+            Self::PinsData => (
+                Code::PinsData,
+                "a newer state was acknowledged, and a snapshot pins data".to_owned(),
+            ),
+            Self::Surplus(keep) => (
+                Code::MoreThanKeep,
+                format!("older than the {keep} that `keep` says for this volume and receiver"),
+            ),
+            Self::Interrupted => (
+                Code::Interrupted,
+                "it broke off; the next push goes on with it".to_owned(),
+            ),
+            Self::BrokenOff => (Code::LeftOver, "left by a push that broke off".to_owned()),
+            Self::Gone => (
+                Code::DeletedElsewhere,
+                "what it stands for was deleted by somebody else".to_owned(),
+            ),
+        };
+        Reason::new(code, text)
     }
 }
 

@@ -31,6 +31,8 @@ pub struct KeptJson {
     /// Who holds a copy, by what this box was told.
     holders: Vec<HolderJson>,
     reason: String,
+    /// See docs/reasons.md; empty where there is no reason.
+    reason_code: String,
     /// `null` for a snapshot, which is as large as what it pins.
     sendshot_bytes: Option<u64>,
     hashes_bytes: u64,
@@ -130,6 +132,7 @@ pub fn json(kept: KeptSnapshot) -> KeptJson {
         state: kept.state,
         holders: kept.holders.into_iter().map(holder).collect(),
         reason: kept.reason,
+        reason_code: kept.reason_code,
         sendshot_bytes: Some(kept.sendshot_bytes).filter(|bytes| *bytes > 0),
         hashes_bytes: kept.hashes_bytes,
     }
