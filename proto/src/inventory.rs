@@ -69,7 +69,8 @@ impl Unusable {
                 code @ (ReasonCode::CopyWritable
                 | ReasonCode::CopyChanged
                 | ReasonCode::CopyOfChangedCopy
-                | ReasonCode::CopyReceivedByOtherTool),
+                | ReasonCode::CopyReceivedByOtherTool
+                | ReasonCode::CopyWrittenAfterOtherTool),
             ) => code,
             Some(_) | None => ReasonCode::CopyUnusable,
         };

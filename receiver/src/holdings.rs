@@ -167,31 +167,39 @@ fn describe(name: String, info: &Info) -> HeldCopy {
     }
 }
 
-/// Why a received subvolume cannot be a parent. Two pairs of transactions are compared: the last change
-/// with the creation, and with the reception, which the commit of a copy comes after. `btrfs receive`
-/// creates a subvolume, writes into it, and says that it was received when it has written all.
+/// Why a received subvolume cannot be a parent; `None` if it can.
+///
+/// A copy of ours is a snapshot of what was received, and was created after the reception. `btrfs receive`
+/// creates a subvolume, writes into it, and declares it received at the end; its last data can reach the disk
+/// still later, which counts as a change then.
 pub fn unusable(info: &Info) -> Option<Unusable> {
     let changed_since_creation = info.ctransid > info.otransid;
     let changed_since_reception = info.ctransid > info.rtransid;
+    let is_by_other_tool = info.otransid <= info.rtransid;
     let (code, why) = match (
-        info.read_only,
         changed_since_creation,
         changed_since_reception,
+        is_by_other_tool,
     ) {
-        (false, _, _) => (ReasonCode::CopyWritable, "it is writable"),
-        (true, true, true) => (
+        _ if !info.read_only => (ReasonCode::CopyWritable, "it is writable"),
+        (true, _, false) => (
             ReasonCode::CopyChanged,
             "it changed since commit, perhaps by dedupe",
         ),
-        (true, true, false) => (
+        (true, false, true) => (
             ReasonCode::CopyReceivedByOtherTool,
             "it was received by another tool, which wrote into it after it was created",
         ),
-        (true, false, true) => (
-            ReasonCode::CopyOfChangedCopy,
-            "it is a snapshot of a copy that had changed since commit",
+        (true, true, true) => (
+            ReasonCode::CopyWrittenAfterOtherTool,
+            "it was received by another tool and written to after that, perhaps only by the last data of \
+             that tool on its way to the disk",
         ),
-        (true, false, false) => return None,
+        (false, true, _) => (
+            ReasonCode::CopyOfChangedCopy,
+            "it is a snapshot of a copy that was written to after it was received",
+        ),
+        (false, false, _) => return None,
     };
     Some(Unusable {
         code,

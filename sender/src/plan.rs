@@ -208,7 +208,7 @@ fn judge(candidate: &Candidate, lineage: &Lineage) -> Verdict {
     }
     if local.ctransid > local.otransid {
         return match local.rtransid {
-            Some(received) if local.ctransid <= received => Verdict::ReceivedByOtherTool,
+            Some(received) if local.otransid <= received => Verdict::ReceivedByOtherTool,
             Some(_) | None => Verdict::OnceChanged {
                 changed: local.ctransid,
                 created: local.otransid,
@@ -579,7 +579,7 @@ mod tests {
             (
                 |c| {
                     (c.copy.ctransid, local(c).ctransid) = (61, 61);
-                    local(c).rtransid = Some(60);
+                    local(c).rtransid = Some(59);
                 },
                 Code::SnapshotOnceChanged,
                 "once writable or was deduplicated",

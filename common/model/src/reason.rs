@@ -86,6 +86,8 @@ reason_codes! {
     CopyOfChangedCopy = "copy-of-changed-copy",
     /// Another tool received the copy.
     CopyReceivedByOtherTool = "copy-received-by-other-tool",
+    /// Another tool received the copy, and it was written to after that.
+    CopyWrittenAfterOtherTool = "copy-written-after-other-tool",
     /// The receiver says why in words only.
     CopyUnusable = "copy-unusable",
     /// The snapshot that the journal names was deleted.
