@@ -364,6 +364,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn each_verdict_has_a_code_and_what_the_record_adds() {
+        use ReasonCode as Code;
+        let good = record();
+        let rejected = Record {
+            standing: Standing::Rejected,
+            ..record()
+        };
+        let told = Record {
+            origin: Origin::Told,
+            ..record()
+        };
+        let sending = Record {
+            state: State::Sending,
+            ..record()
+        };
+        for (verdict, record, code) in [
+            (Verdict::LastCommon, &good, Code::NextParent),
+            (Verdict::LastCommon, &rejected, Code::LastRefused),
+            (Verdict::LastCommon, &told, Code::NextParentReported),
+            (Verdict::Spare, &good, Code::Spare),
+            (Verdict::Unconfirmed, &good, Code::Unconfirmed),
+            (Verdict::InUse, &good, Code::MayBeUsed),
+            (Verdict::InUse, &sending, Code::BeingPushed),
+            (Verdict::PinsData, &good, Code::PinsData),
+            (surplus(2), &good, Code::MoreThanKeep),
+            (Verdict::Interrupted, &sending, Code::Interrupted),
+            (Verdict::BrokenOff, &sending, Code::LeftOver),
+            (Verdict::Gone, &good, Code::DeletedElsewhere),
+        ] {
+            assert_eq!(verdict.reason(record).code, code);
+        }
+    }
+
+    #[test]
     fn two_states_of_one_transaction_are_told_apart() {
         let chain = record();
         let items = [here(&at(&chain, 5)), here(&at(&chain, 5))];

@@ -188,3 +188,34 @@ fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
     })?;
     Ok(sendshot)
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_sendshot_of_a_copy_is_told() {
+        let uuid = Uuid::from_u128(1);
+        let copy = HeldCopy {
+            uuid,
+            ctransid: 7,
+            name: "copy".into(),
+            unusable: None,
+            committed_at: 0,
+        };
+        let code = |known: &Known| match sendshot_of(known, &copy) {
+            OwnSendshot::Unusable(why) => Some(why.code),
+            OwnSendshot::None => None,
+            OwnSendshot::Usable { .. } => panic!("there is none"),
+        };
+        let mut known = Known::default();
+        assert_eq!(code(&known), None);
+        let record = crate::retention::tests::record();
+        known.gone = vec![crate::retention::tests::at(&record, 1)];
+        assert_eq!(code(&known), Some(ReasonCode::SendshotDeleted));
+        known.not_made = Some((uuid, "No space left on device".to_owned()));
+        assert_eq!(code(&known), Some(ReasonCode::SendshotNotMade));
+    }
+}
