@@ -174,11 +174,7 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::ListResponse>, Status> {
         let root = is_root(&request);
         let answer = match self.list_kept(request.into_inner(), root).await {
-            Ok((snapshots, interrupted)) => v1::ListResponse {
-                snapshots,
-                interrupted,
-                problem: None,
-            },
+            Ok(answer) => answer,
             Err(problem) => v1::ListResponse {
                 problem: Some(problem.into()),
                 ..Default::default()
@@ -193,13 +189,10 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::PruneResponse>, Status> {
         let root = is_root(&request);
         let answer = match self.prune_now(request.into_inner(), root).await {
-            Ok(verdicts) => v1::PruneResponse {
-                verdicts,
-                problem: None,
-            },
+            Ok(answer) => answer,
             Err(problem) => v1::PruneResponse {
-                verdicts: Vec::new(),
                 problem: Some(problem.into()),
+                ..Default::default()
             },
         };
         Ok(Response::new(answer))
@@ -310,14 +303,19 @@ impl Control {
         &self,
         message: v1::ListRequest,
         root: bool,
-    ) -> Result<(Vec<v1::KeptSnapshot>, Vec<v1::Interrupted>), Problem> {
+    ) -> Result<v1::ListResponse, Problem> {
         let target = target(message.receiver, message.volume, root)?;
         let paired = self.paired().await?;
         let sender = Arc::clone(&self.0);
         crate::blocking("list", move || {
             let selection = Choice::resolve(&sender, target)?;
-            let kept = kept::list(&sender, &selection, &paired);
-            Ok((kept, interrupted::list(&sender, &selection)))
+            let (snapshots, missed) = kept::list(&sender, &selection, &paired);
+            Ok(v1::ListResponse {
+                snapshots,
+                interrupted: interrupted::list(&sender, &selection),
+                not_looked_at: missed.into_iter().map(Into::into).collect(),
+                problem: None,
+            })
         })
         .await?
     }
@@ -326,7 +324,7 @@ impl Control {
         &self,
         message: v1::PruneRequest,
         root: bool,
-    ) -> Result<Vec<v1::PruneVerdict>, Problem> {
+    ) -> Result<v1::PruneResponse, Problem> {
         let mode = mode(message.dry_run);
         if mode == prune::Mode::Delete && !root {
             return Err(Problem::new(Kind::Refused, "pruning needs root")
@@ -341,12 +339,16 @@ impl Control {
         crate::blocking("prune", move || {
             let _held = held;
             let selection = Choice::resolve(&sender, target)?;
-            let pruned = prune::now(&sender, &selection, mode);
+            let (pruned, missed) = prune::now(&sender, &selection, mode);
             let all: Vec<_> = pruned.iter().map(|pruned| pruned.kept.clone()).collect();
-            Ok(pruned
-                .into_iter()
-                .map(|pruned| verdict(pruned, &all, &paired))
-                .collect())
+            Ok(v1::PruneResponse {
+                verdicts: pruned
+                    .into_iter()
+                    .map(|pruned| verdict(pruned, &all, &paired))
+                    .collect(),
+                not_looked_at: missed.into_iter().map(Into::into).collect(),
+                problem: None,
+            })
         })
         .await?
     }
@@ -376,6 +378,11 @@ impl Control {
                     .map(|kept| kept::describe(kept, Reason::default(), states, &paired))
                     .collect(),
                 consequence: forgotten.consequence,
+                not_looked_at: forgotten
+                    .not_looked_at
+                    .into_iter()
+                    .map(Into::into)
+                    .collect(),
                 problem: None,
             })
         })

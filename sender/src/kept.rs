@@ -8,6 +8,7 @@ use sendshot_proto::v1;
 use uuid::Uuid;
 
 use crate::engine::Engine;
+use crate::filesystems::NotLookedAt;
 use crate::journal::{Origin, Record, State};
 use crate::prune;
 use crate::retention::{self, Item, Presence, Verdict};
@@ -58,31 +59,33 @@ impl Kept {
     }
 }
 
-/// Shows `work` the selected records of each file system that is there now. Blocks.
+/// Shows `work` the selected records of each file system that is there now; returns those that were not
+/// looked at. Blocks.
 pub fn each(
     sender: &Sender,
     selection: &Selection,
     mut work: impl FnMut(&StateSubvolume, Vec<Item>),
-) {
-    sender
-        .filesystems()
-        .each(|state| match prune::items(state) {
-            Ok(mut items) => {
-                items.retain(|item| selection.selects(sender, &item.record));
-                work(state, items);
-            }
-            Err(e) => tracing::warn!("read the journal of pushes: {e}"),
-        });
+) -> Vec<NotLookedAt> {
+    sender.filesystems().each(|state| {
+        let mut items = prune::items(state)?;
+        items.retain(|item| selection.selects(sender, &item.record));
+        work(state, items);
+        Ok(())
+    })
 }
 
 /// The sendshots and hidden snapshots on all file systems that are mounted now, each with the
-/// reason why it is kept. Nobody is contacted. Blocks.
-pub fn list(sender: &Sender, selection: &Selection, paired: &Paired) -> Vec<v1::KeptSnapshot> {
+/// reason why it is kept, and the file systems that were not looked at. Nobody is contacted. Blocks.
+pub fn list(
+    sender: &Sender,
+    selection: &Selection,
+    paired: &Paired,
+) -> (Vec<v1::KeptSnapshot>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use =
         |record: &Record| record.state == State::Sending && sender.table().contains(record.push);
     let mut listed = Vec::new();
-    each(sender, selection, |state, items| {
+    let missed = each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
         let reasons = reasons(&items, &verdicts);
         for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
@@ -94,10 +97,11 @@ pub fn list(sender: &Sender, selection: &Selection, paired: &Paired) -> Vec<v1::
     });
     listed.sort_by_key(|(kept, _)| kept.order());
     let all: Vec<Kept> = listed.iter().map(|(kept, _)| kept.clone()).collect();
-    listed
+    let described = listed
         .into_iter()
         .map(|(kept, reason)| describe(&kept, reason, &all, paired))
-        .collect()
+        .collect();
+    (described, missed)
 }
 
 /// The reason of each verdict, with what the other records add to it.

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 
+use crate::filesystems::NotLookedAt;
+
 /// What is said when the journal of pushes cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";
 
@@ -55,6 +57,27 @@ impl Problem {
     /// A failure of this box's own disks while `what` was done.
     pub fn local_io(what: &str, error: &std::io::Error) -> Self {
         Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
+    }
+
+    /// Says what was not looked at when something was not found.
+    #[must_use]
+    pub(crate) fn with_not_looked_at(mut self, missed: &[NotLookedAt]) -> Self {
+        if missed.is_empty() {
+            return self;
+        }
+        for missed in missed {
+            self.message.push_str(&format!(
+                "; file system {}, last at {}, was not looked at: {}",
+                missed.fsid,
+                missed.path.display(),
+                missed.reason
+            ));
+        }
+        self.remedy = match self.remedy.as_str() {
+            "" => "mount it, and try again".to_owned(),
+            remedy => format!("mount it, and try again; or {remedy}"),
+        };
+        self
     }
 
     /// Adds what the user can do.

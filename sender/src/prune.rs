@@ -8,6 +8,7 @@ use sendshot_model::Reason;
 use sendshot_sys::{crash, durable, filesystem, subvolume};
 
 use crate::engine::Engine;
+use crate::filesystems::NotLookedAt;
 use crate::journal::{self, Record, State};
 use crate::kept::{self, Kept};
 use crate::retention::{self, Item, Presence, Verdict};
@@ -138,15 +139,16 @@ pub struct Pruned {
 }
 
 /// Applies `keep` now, on all file systems that are there. No push may start meanwhile, see
-/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Blocks.
-pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
+/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Returns what became of each, and
+/// the file systems that were not looked at. Blocks.
+pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use = |record: &Record| {
         let table = sender.table();
         table.contains(record.push) || table.of_volume(record.volume).is_some()
     };
     let mut pruned = Vec::new();
-    kept::each(sender, selection, |state, items| {
+    let missed = kept::each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
         let reasons = kept::reasons(&items, &verdicts);
         for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
@@ -167,7 +169,7 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
         }
     });
     pruned.sort_by_key(|pruned| pruned.kept.order());
-    pruned
+    (pruned, missed)
 }
 
 fn log(record: &Record, reason: &Reason, failed: Option<&io::Error>) {

@@ -9,6 +9,7 @@ use sendshot_proto::v1::{Holder, KeptSnapshot, ListRequest};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
+use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::partials;
@@ -86,20 +87,28 @@ pub async fn run(
         .into_inner();
     outcome::check(answer.problem)?;
     if what == What::Partials {
-        partials::of_sender(answer.interrupted, output);
-        return Ok(ExitCode::SUCCESS);
-    }
-    if output.is_json() {
+        match (answer.interrupted.is_empty(), answer.not_looked_at.len()) {
+            (true, 1..) => output.note("no interrupted push was found where could be looked"),
+            _ => partials::of_sender(answer.interrupted, output),
+        }
+    } else if output.is_json() {
         for kept in answer.snapshots {
             output.result(&json(kept), String::new);
         }
-        return Ok(ExitCode::SUCCESS);
+    } else if answer.snapshots.is_empty() {
+        output.note(match answer.not_looked_at.len() {
+            0 => "nothing is kept: no push was acknowledged, or what it left was deleted",
+            _ => "nothing was found where could be looked",
+        });
+    } else {
+        show(answer.snapshots, output);
     }
-    if answer.snapshots.is_empty() {
-        output.note("nothing is kept: no push has been acknowledged yet");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows = answer.snapshots.into_iter().map(row).collect();
+    not_looked_at::show(answer.not_looked_at, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
+    let rows = snapshots.into_iter().map(row).collect();
     output.result(&(), || {
         table(
             &[
@@ -116,7 +125,6 @@ pub async fn run(
             rows,
         )
     });
-    Ok(ExitCode::SUCCESS)
 }
 
 /// As an object.

@@ -8,6 +8,7 @@ mod copies;
 mod diff;
 mod forget;
 mod list;
+mod not_looked_at;
 mod outcome;
 mod output;
 mod pair;
