@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sendshot_model::{RootId, TransferId, VolumeId, VolumeName, printable, printable_within};
+use sendshot_model::{
+    ReasonCode, RootId, TransferId, VolumeId, VolumeName, printable, printable_within,
+};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -45,9 +47,40 @@ pub struct HeldCopy {
     /// Its directory name. Inventories are long, and are copied while a push is planned.
     pub name: Arc<str>,
     /// Why it cannot be a parent; `None` if it can.
-    pub unusable: Option<Arc<str>>,
+    pub unusable: Option<Unusable>,
     /// When it was committed, seconds since 1970 UTC, receiver's clock.
     pub committed_at: i64,
+}
+
+/// Why a copy cannot be a parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// For programs.
+    pub code: ReasonCode,
+    /// For people.
+    pub why: Arc<str>,
+}
+
+impl Unusable {
+    /// What a message says; `None` if it names no reason. A code that is not about copies, or of a later
+    /// version, is not taken: the words are shown all the same.
+    fn parse(code: &str, why: &str) -> Option<Self> {
+        let why = printable_within(why, MOST_REASON);
+        let code = match ReasonCode::parse(code) {
+            Some(
+                code @ (ReasonCode::CopyWritable
+                | ReasonCode::CopyChanged
+                | ReasonCode::CopyOfChangedCopy
+                | ReasonCode::CopyReceivedByOtherTool
+                | ReasonCode::CopyWrittenAfterOtherTool),
+            ) => code,
+            Some(_) | None => ReasonCode::CopyUnusable,
+        };
+        (!why.is_empty()).then(|| Self {
+            code,
+            why: why.into(),
+        })
+    }
 }
 
 /// Everything that a receiver holds of a volume.
@@ -126,9 +159,7 @@ impl TryFrom<v1::HeldCopy> for HeldCopy {
             uuid: malformed::uuid(&message.uuid, "uuid")?,
             ctransid: message.ctransid,
             name: printable_within(&message.name, MOST_NAME).into(),
-            unusable: Some(printable_within(&message.unusable, MOST_REASON))
-                .filter(|why| !why.is_empty())
-                .map(Into::into),
+            unusable: Unusable::parse(&message.unusable_code, &message.unusable),
             committed_at: message.committed_at,
         })
     }
@@ -136,12 +167,17 @@ impl TryFrom<v1::HeldCopy> for HeldCopy {
 
 impl From<HeldCopy> for v1::HeldCopy {
     fn from(copy: HeldCopy) -> Self {
+        let (unusable, unusable_code) = match &copy.unusable {
+            Some(unusable) => (unusable.why.to_string(), unusable.code.to_string()),
+            None => Default::default(),
+        };
         Self {
             uuid: copy.uuid.as_bytes().to_vec(),
             ctransid: copy.ctransid,
             name: copy.name.as_ref().to_owned(),
-            unusable: copy.unusable.as_deref().unwrap_or_default().to_owned(),
+            unusable,
             committed_at: copy.committed_at,
+            unusable_code,
         }
     }
 }
@@ -193,7 +229,11 @@ impl Parts {
         };
         for copy in copies {
             let copy = copy?;
-            self.text += copy.name.len() + copy.unusable.as_ref().map_or(0, |why| why.len());
+            self.text += copy.name.len()
+                + copy
+                    .unusable
+                    .as_ref()
+                    .map_or(0, |unusable| unusable.why.len());
             if self.text > MOST_TEXT {
                 return Err(Malformed::TooMany {
                     field: "bytes of text about copies",
@@ -276,7 +316,10 @@ mod tests {
             uuid: Uuid::from_u128(n as u128 + 1),
             ctransid: 7,
             name: "n".repeat(MOST_NAME).into(),
-            unusable: Some("u".repeat(MOST_REASON).into()),
+            unusable: Some(Unusable {
+                code: ReasonCode::CopyChanged,
+                why: "u".repeat(MOST_REASON).into(),
+            }),
             committed_at: 1,
         }
     }

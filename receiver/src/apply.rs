@@ -26,7 +26,9 @@ use sendshot_sys::subvolume;
 use tokio::sync::mpsc;
 
 use crate::checkpoint::Checkpoints;
-use crate::failures::{hash_mismatch, io_failure, rule_broken, session_failure};
+use crate::failures::{
+    hash_mismatch, io_failure, name_what_is_read_only, rule_broken, session_failure,
+};
 use crate::holdings::{self, Caller, VolumeDir};
 use crate::limits;
 use crate::partials::{self, Checkpoint, Record};
@@ -313,7 +315,10 @@ impl Intake {
                     let fed = self.session.feed(&segment.data);
                     fed.map_err(|error| match error.is_too_much() {
                         true => limits::too_many_bytes(&self.policy),
-                        false => session_failure(error),
+                        false => {
+                            let staging = self.session.host().staging();
+                            name_what_is_read_only(session_failure(error), staging)
+                        }
                     })?;
                     self.check_version()?;
                     self.place.passed(&segment);

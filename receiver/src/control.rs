@@ -386,13 +386,18 @@ fn describe(
     path: &[u8],
     lacks: &NotKept,
 ) -> v1::CopyState {
+    let (unusable, unusable_code) = match &copy.unusable {
+        Some(unusable) => (unusable.why.to_string(), unusable.code.to_string()),
+        None => Default::default(),
+    };
     v1::CopyState {
         sender: sender.to_owned(),
         volume: volume.to_owned(),
         name: copy.name.to_string(),
         uuid: copy.uuid.as_bytes().to_vec(),
         committed_at: copy.committed_at,
-        unusable: copy.unusable.as_deref().unwrap_or_default().to_owned(),
+        unusable,
+        unusable_code,
         path: path.to_vec(),
         not_kept: not_kept::message(lacks),
     }

@@ -1,6 +1,7 @@
 //! What goes wrong with a push, as it is told to the sender: a code, a sentence, a remedy.
 
 use std::error::Error as StdError;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use sendshot_apply::commit::CommitError;
@@ -8,6 +9,28 @@ use sendshot_apply::parent::FindError;
 use sendshot_apply::staging::StagingError;
 use sendshot_apply::{Cause, SessionError};
 use sendshot_proto::failure::{Code, Failure};
+use sendshot_sys::{filesystem, subvolume};
+
+/// What is said of a write that the kernel refused with `EROFS`.
+const READ_ONLY: &str = "the receiver's file system is read-only";
+
+/// Tells a subvolume that was made read-only from a file system that was: the kernel has one error for both.
+pub(crate) fn name_what_is_read_only(failure: Failure, staging: Option<impl AsFd>) -> Failure {
+    let Some(staging) = staging.filter(|_| failure.code == Code::ReadOnly) else {
+        return failure;
+    };
+    let is_writable = matches!(filesystem::is_read_only(&staging), Ok(false));
+    let is_frozen = subvolume::info(&staging).is_ok_and(|info| info.read_only);
+    if !is_writable || !is_frozen {
+        return failure;
+    }
+    let subvolume = "the receiver's staging subvolume was made read-only in the middle of the push";
+    Failure::new(
+        Code::ReadOnly,
+        failure.message.replacen(READ_ONLY, subvolume, 1),
+        "find out what changes subvolumes below the receiver's root, and push again",
+    )
+}
 
 pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
     Failure::new(Code::InvalidStream, what, "")
@@ -43,9 +66,14 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
 pub(crate) fn parent_failure(error: &FindError) -> Failure {
     let remedy = "push again: another parent will be agreed on";
     match error {
-        FindError::Missing(_) | FindError::Elsewhere { .. } => {
+        FindError::Missing(_) => {
             Failure::new(Code::ParentGone, "the agreed parent is gone", remedy)
         }
+        FindError::Elsewhere { location, .. } => Failure::new(
+            Code::ParentGone,
+            format!("the agreed parent was moved out of the volume's directory, to {location}"),
+            remedy,
+        ),
         FindError::Unusable { name, why, .. } => Failure::new(
             Code::ParentUnusable,
             format!("the agreed parent {} cannot be used: {why}", name.display()),
@@ -101,14 +129,20 @@ fn own_failure(errno: Errno, message: String) -> Failure {
 
 fn errno_failure(errno: Errno, message: String) -> Failure {
     match errno {
-        Errno::NOSPC | Errno::DQUOT => Failure::new(
+        Errno::NOSPC => Failure::new(
             Code::NoSpace,
             format!("the receiver's file system is full: {message}"),
             "free space on the receiver (delete copies, or grow the file system) and push again",
         ),
+        Errno::DQUOT => Failure::new(
+            Code::NoSpace,
+            format!("a quota of the receiver's file system is exhausted: {message}"),
+            "raise or remove the quota on the receiver (`btrfs qgroup show -r` lists the limits), or delete \
+             copies that count, and push again",
+        ),
         Errno::ROFS => Failure::new(
             Code::ReadOnly,
-            format!("the receiver's file system is read-only: {message}"),
+            format!("{READ_ONLY}: {message}"),
             "look into the receiver's kernel log, mount it read-write again, and push again",
         ),
         Errno::IO => Failure::new(

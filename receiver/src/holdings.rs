@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_model::{PeerName, SenderId, VolumeId, VolumeLabel, VolumeName};
-use sendshot_proto::inventory::{HeldCopy, VolumeKey};
+use sendshot_model::{PeerName, ReasonCode, SenderId, VolumeId, VolumeLabel, VolumeName};
+use sendshot_proto::inventory::{HeldCopy, Unusable, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 
@@ -175,20 +175,49 @@ fn describe(name: String, info: &Info) -> HeldCopy {
         uuid: info.received_uuid,
         ctransid: info.stransid,
         name: name.into(),
-        unusable: unusable(info).map(Into::into),
+        unusable: unusable(info),
         committed_at: info.otime,
     }
 }
 
-/// Why a received subvolume cannot be a parent.
-pub fn unusable(info: &Info) -> Option<&'static str> {
-    if !info.read_only {
-        Some("it is writable")
-    } else if info.ctransid > info.otransid {
-        Some("it changed since commit, perhaps by dedupe")
-    } else {
-        None
-    }
+/// Why a received subvolume cannot be a parent; `None` if it can.
+///
+/// A copy of ours is a snapshot of what was received, and was created after the reception. `btrfs receive`
+/// creates a subvolume, writes into it, and declares it received at the end; its last data can reach the disk
+/// still later, which counts as a change then.
+pub fn unusable(info: &Info) -> Option<Unusable> {
+    let changed_since_creation = info.ctransid > info.otransid;
+    let changed_since_reception = info.ctransid > info.rtransid;
+    let is_by_other_tool = info.otransid <= info.rtransid;
+    let (code, why) = match (
+        changed_since_creation,
+        changed_since_reception,
+        is_by_other_tool,
+    ) {
+        _ if !info.read_only => (ReasonCode::CopyWritable, "it is writable"),
+        (true, _, false) => (
+            ReasonCode::CopyChanged,
+            "it changed since commit, perhaps by dedupe",
+        ),
+        (true, false, true) => (
+            ReasonCode::CopyReceivedByOtherTool,
+            "it was received by another tool, which wrote into it after it was created",
+        ),
+        (true, true, true) => (
+            ReasonCode::CopyWrittenAfterOtherTool,
+            "it was received by another tool and written to after that, perhaps only by the last data of \
+             that tool on its way to the disk",
+        ),
+        (false, true, _) => (
+            ReasonCode::CopyOfChangedCopy,
+            "it is a snapshot of a copy that was written to after it was received",
+        ),
+        (false, false, _) => return None,
+    };
+    Some(Unusable {
+        code,
+        why: why.into(),
+    })
 }
 
 /// Every volume's directory of every sender, as `(sender, volume, directory)`.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use sendshot_model::{ReceiverId, RootId};
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_sys::{durable, filesystem};
+use sendshot_sys::{durable, filesystem, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -51,6 +51,18 @@ pub enum Error {
     /// It cannot be written to.
     #[error("root {}: its file system is mounted read-only", path.display())]
     ReadOnly {
+        /// The root.
+        path: PathBuf,
+    },
+    /// This process sees it through a read-only mount.
+    #[error("root {}: it is mounted read-only here, though its file system is not read-only", path.display())]
+    ReadOnlyMount {
+        /// The root.
+        path: PathBuf,
+    },
+    /// The subvolume that it lies in cannot be written to.
+    #[error("root {}: it lies in a read-only subvolume", path.display())]
+    ReadOnlySubvolume {
         /// The root.
         path: PathBuf,
     },
@@ -109,6 +121,12 @@ impl Error {
             Self::ReadOnly { .. } => {
                 "mount it read-write; if btrfs made it read-only, look into the kernel's log first"
             }
+            Self::ReadOnlyMount { .. } => {
+                "remount it read-write; a service of systemd writes only below its ReadWritePaths"
+            }
+            Self::ReadOnlySubvolume { .. } => {
+                "make the subvolume writable, `btrfs property set SUBVOLUME ro false`, or choose another root"
+            }
             Self::Unmarked { .. } => {
                 "mount the disk; if it is a new one on purpose, `sendshotctl copy root add`"
             }
@@ -128,7 +146,9 @@ impl Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error {
-            Error::ReadOnly { .. } => Code::ReadOnly,
+            Error::ReadOnly { .. }
+            | Error::ReadOnlyMount { .. }
+            | Error::ReadOnlySubvolume { .. } => Code::ReadOnly,
             Error::Open { .. }
             | Error::NotBtrfs { .. }
             | Error::Unmarked { .. }
@@ -279,6 +299,8 @@ impl Root {
             Error::Open { .. }
             | Error::NotBtrfs { .. }
             | Error::ReadOnly { .. }
+            | Error::ReadOnlyMount { .. }
+            | Error::ReadOnlySubvolume { .. }
             | Error::Unmarked { .. }
             | Error::Removed { .. } => is_known(),
             Error::Unknown { .. } | Error::Damaged { .. } | Error::Io { .. } => false,
@@ -492,11 +514,27 @@ fn open(path: &Path) -> Result<OwnedFd, Error> {
         Ok(false) => return Err(Error::NotBtrfs { path }),
         Err(source) => return Err(Error::Io { path, source }),
     }
-    match filesystem::is_read_only(&fd) {
-        Ok(false) => Ok(fd),
-        Ok(true) => Err(Error::ReadOnly { path }),
+    match write_obstacle(&fd) {
+        Ok(None) => Ok(fd),
+        Ok(Some(obstacle)) => Err(obstacle(path)),
         Err(source) => Err(Error::Io { path, source }),
     }
+}
+
+/// An error that needs the root's path only.
+type AtPath = fn(PathBuf) -> Error;
+
+/// What keeps everything from being written below `fd`; `None` if nothing does.
+fn write_obstacle(fd: &OwnedFd) -> io::Result<Option<AtPath>> {
+    Ok(if filesystem::is_read_only_everywhere(fd)? {
+        Some(|path| Error::ReadOnly { path })
+    } else if filesystem::is_read_only(fd)? {
+        Some(|path| Error::ReadOnlyMount { path })
+    } else if subvolume::info(fd)?.read_only {
+        Some(|path| Error::ReadOnlySubvolume { path })
+    } else {
+        None
+    })
 }
 
 impl OpenRoot {

@@ -31,7 +31,7 @@ use sendshot_sys::subvolume;
 use crate::capture::{self, Captured, Known};
 use crate::journal::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::lineage;
-use crate::plan::{self, Ancestor, Candidate, LocalSnapshot, Verdict, Wish};
+use crate::plan::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
 use crate::prune;
 use crate::state_subvolume::StateSubvolume;
 
@@ -54,7 +54,7 @@ pub enum Error {
 pub fn choose(
     wish: Wish,
     new: &Head,
-    lineage: &[Ancestor],
+    lineage: &Lineage,
     candidates: Vec<Candidate>,
     known: &Known,
 ) -> Option<LocalSnapshot> {
@@ -67,7 +67,7 @@ pub fn choose(
 fn choose_by_heads(
     wish: Wish,
     new: &Head,
-    lineage: &[Ancestor],
+    lineage: &Lineage,
     mut candidates: Vec<Candidate>,
     known: &[&Head],
 ) -> Option<LocalSnapshot> {
@@ -192,6 +192,7 @@ mod tests {
             parent_uuid: VOLUME,
             ctransid: otransid,
             otransid,
+            rtransid: None,
             read_only: true,
         };
         Candidate {
@@ -203,15 +204,19 @@ mod tests {
                 committed_at: 0,
             },
             local: local.then_some(snapshot),
-            sendshot: None,
+            recorded: plan::Recorded::Nothing,
         }
     }
 
     fn chosen(wish: Wish, candidates: &[Candidate], known: &[&Head]) -> Option<u64> {
-        let lineage = [Ancestor {
-            uuid: VOLUME,
-            until: u64::MAX,
-        }];
+        let lineage = Lineage {
+            ancestors: vec![plan::Ancestor {
+                uuid: VOLUME,
+                until: u64::MAX,
+                relation: plan::Relation::Volume,
+            }],
+            cut_at: None,
+        };
         let new = head(9, 90);
         choose_by_heads(wish, &new, &lineage, candidates.to_vec(), known).map(|local| local.id)
     }

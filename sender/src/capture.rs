@@ -9,6 +9,7 @@ use sendshot_engine::save::Error;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, file, save};
 use sendshot_model::VolumeId;
 use sendshot_sys::subvolume;
+use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::journal::{self, Record, Standing, State};
@@ -22,6 +23,10 @@ pub struct Known {
     pub sendshots: Vec<(Record, Sendshot)>,
     /// Those that cannot, and why.
     pub unusable: Vec<(Record, file::Error)>,
+    /// Those whose files were deleted.
+    pub gone: Vec<Record>,
+    /// The snapshot of which none could be made for this push, and why.
+    pub not_made: Option<(Uuid, String)>,
 }
 
 impl Known {
@@ -106,6 +111,7 @@ pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Know
             // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
             Err(file::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(push = %record.push, "a sendshot is gone");
+                known.gone.push(record);
             }
             Err(e) => {
                 tracing::warn!(push = %record.push, "a sendshot is not used: {e}");

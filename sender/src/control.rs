@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sendshot_config::{Address, ReceiverEntry};
 use sendshot_identity::Validity;
-use sendshot_model::{PeerName, PushId, Target, VolumeRef};
+use sendshot_model::{PeerName, PushId, Reason, Target, VolumeRef};
 use sendshot_proto::hello::software;
 use sendshot_proto::malformed;
 use sendshot_proto::v1;
@@ -177,11 +177,7 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::ListResponse>, Status> {
         let root = is_root(&request);
         let answer = match self.list_kept(request.into_inner(), root).await {
-            Ok((snapshots, interrupted)) => v1::ListResponse {
-                snapshots,
-                interrupted,
-                problem: None,
-            },
+            Ok(answer) => answer,
             Err(problem) => v1::ListResponse {
                 problem: Some(problem.into()),
                 ..Default::default()
@@ -196,13 +192,10 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::PruneResponse>, Status> {
         let root = is_root(&request);
         let answer = match self.prune_now(request.into_inner(), root).await {
-            Ok(verdicts) => v1::PruneResponse {
-                verdicts,
-                problem: None,
-            },
+            Ok(answer) => answer,
             Err(problem) => v1::PruneResponse {
-                verdicts: Vec::new(),
                 problem: Some(problem.into()),
+                ..Default::default()
             },
         };
         Ok(Response::new(answer))
@@ -325,17 +318,22 @@ impl Control {
         &self,
         message: v1::ListRequest,
         root: bool,
-    ) -> Result<(Vec<v1::KeptSnapshot>, Vec<v1::Interrupted>), Problem> {
+    ) -> Result<v1::ListResponse, Problem> {
         let target = target(message.receiver, message.volume, root)?;
         let paired = self.paired().await?;
         let sender = Arc::clone(&self.0);
         crate::blocking("list", move || {
             let selection = Choice::resolve(&sender, target)?;
-            let mut kept = kept::list(&sender, &selection, &paired);
+            let (mut snapshots, missed) = kept::list(&sender, &selection, &paired);
             if matches!(selection, Choice::All) {
-                kept.extend(foreign::list(&sender, &paired));
+                snapshots.extend(foreign::list(&sender, &paired));
             }
-            Ok((kept, interrupted::list(&sender, &selection)))
+            Ok(v1::ListResponse {
+                snapshots,
+                interrupted: interrupted::list(&sender, &selection),
+                not_looked_at: missed.into_iter().map(Into::into).collect(),
+                problem: None,
+            })
         })
         .await?
     }
@@ -344,7 +342,7 @@ impl Control {
         &self,
         message: v1::PruneRequest,
         root: bool,
-    ) -> Result<Vec<v1::PruneVerdict>, Problem> {
+    ) -> Result<v1::PruneResponse, Problem> {
         let mode = mode(message.dry_run);
         if mode == prune::Mode::Delete && !root {
             return Err(Problem::new(Kind::Refused, "pruning needs root")
@@ -359,12 +357,16 @@ impl Control {
         crate::blocking("prune", move || {
             let _held = held;
             let selection = Choice::resolve(&sender, target)?;
-            let pruned = prune::now(&sender, &selection, mode);
+            let (pruned, missed) = prune::now(&sender, &selection, mode);
             let all: Vec<_> = pruned.iter().map(|pruned| pruned.kept.clone()).collect();
-            Ok(pruned
-                .into_iter()
-                .map(|pruned| verdict(pruned, &all, &paired))
-                .collect())
+            Ok(v1::PruneResponse {
+                verdicts: pruned
+                    .into_iter()
+                    .map(|pruned| verdict(pruned, &all, &paired))
+                    .collect(),
+                not_looked_at: missed.into_iter().map(Into::into).collect(),
+                problem: None,
+            })
         })
         .await?
     }
@@ -391,9 +393,14 @@ impl Control {
             Ok(v1::ForgetResponse {
                 snapshots: states
                     .iter()
-                    .map(|kept| kept::describe(kept, String::new(), states, &paired))
+                    .map(|kept| kept::describe(kept, Reason::default(), states, &paired))
                     .collect(),
                 consequence: forgotten.consequence,
+                not_looked_at: forgotten
+                    .not_looked_at
+                    .into_iter()
+                    .map(Into::into)
+                    .collect(),
                 problem: None,
             })
         })
@@ -457,16 +464,20 @@ fn mode(dry_run: bool) -> prune::Mode {
 }
 
 fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &kept::Paired) -> v1::PruneVerdict {
-    let reason = pruned.verdict.reason(&pruned.kept.record);
+    let reason = pruned.reason.clone();
     let (verdict, reason) = match (&pruned.failed, pruned.verdict.lets_go()) {
-        (Some(e), _) => ("failed", format!("{reason}, but: {e}")),
+        (Some(e), _) => (
+            "failed",
+            Reason::new(reason.code, format!("{reason}, but: {e}")),
+        ),
         (None, true) => ("let_go", reason),
         (None, false) => ("kept", reason),
     };
     v1::PruneVerdict {
         snapshot: Some(kept::describe(&pruned.kept, reason.clone(), all, paired)),
         verdict: verdict.to_owned(),
-        reason,
+        reason_code: reason.code.to_string(),
+        reason: reason.text,
     }
 }
 
@@ -511,7 +522,8 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
             .parent
             .map(|parent| parent.uuid.as_bytes().to_vec())
             .unwrap_or_default(),
-        parent_reason: plan.reason,
+        parent_reason: plan.reason.text,
+        parent_reason_code: plan.reason.code.to_string(),
         engine: foreseen.engine.to_string(),
         candidates: plan
             .verdicts
@@ -520,6 +532,8 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
                 uuid: copy.uuid.as_bytes().to_vec(),
                 name: copy.name.to_string(),
                 verdict: verdict.to_string(),
+                verdict_code: verdict.code().to_string(),
+                remedy: verdict.remedy(&copy).unwrap_or_default(),
             })
             .collect(),
         stream_bytes: size.map(|size| size.bytes),

@@ -19,7 +19,7 @@ use crate::engine::{self, Engine};
 use crate::generate;
 use crate::journal;
 use crate::negotiate;
-use crate::plan::{Plan, Wish};
+use crate::plan::{Acknowledged, Plan, Wish};
 use crate::prepare::{self, Adoption, BySendshots, Prepared};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::progress::Listener;
@@ -85,8 +85,9 @@ async fn by_snapshots(
         key_there.id = label;
         inventory = negotiate::inventory(&mut link, &key_there, None).await?;
     }
-    let held = inventory.copies;
+    let (held, root) = (inventory.copies, inventory.root);
     let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let (receiver, receiver_name) = (link.receiver(), request.receiver.clone());
     let plan = blocking("plan", move || -> Result<Plan, Problem> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
             Some(state) => {
@@ -94,7 +95,9 @@ async fn by_snapshots(
             }
             None => Vec::new(),
         };
-        prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)
+        let plan = prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)?;
+        let acknowledged = Acknowledged::of(&ours, volume.key.id, (receiver, root), &receiver_name);
+        Ok(plan.with(acknowledged))
     })
     .await??;
     Ok(Foreseen {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_model::{PushId, SenderId};
+use sendshot_model::{PushId, Reason, ReasonCode, SenderId};
 use sendshot_proto::v1;
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
@@ -94,9 +94,10 @@ fn items(state: &StateSubvolume, own: &BTreeSet<SenderId>) -> io::Result<Vec<(It
 pub fn list(sender: &Sender, paired: &Paired) -> Vec<v1::KeptSnapshot> {
     let own = sender.own_ids();
     let mut listed = Vec::new();
-    sender.filesystems().each(|state| match items(state, &own) {
-        Ok(items) => listed.extend(described(state, items, paired)),
-        Err(e) => tracing::warn!("look for what other hosts left: {e}"),
+    // What could not be looked at is told with this host's own.
+    sender.filesystems().each(|state| {
+        listed.extend(described(state, items(state, &own)?, paired));
+        Ok(())
     });
     listed
 }
@@ -119,7 +120,12 @@ fn described(
         );
         v1::KeptSnapshot {
             foreign_host: host,
-            ..kept::describe(&kept, reason, &all, paired)
+            ..kept::describe(
+                &kept,
+                Reason::new(ReasonCode::OtherHost, reason),
+                &all,
+                paired,
+            )
         }
     };
     found.into_iter().map(describe).collect()

@@ -9,6 +9,7 @@ use std::io;
 
 use sendshot_model::{CopyName, PushId, Target, human};
 
+use crate::filesystems::NotLookedAt;
 use crate::journal::{Origin, Record, State};
 use crate::kept::{self, Kept};
 use crate::problem::{Kind, Problem, with_causes};
@@ -61,6 +62,8 @@ pub struct Forgotten {
     pub states: Vec<Kept>,
     /// What it means for the next push.
     pub consequence: String,
+    /// File systems that were not looked at.
+    pub not_looked_at: Vec<NotLookedAt>,
 }
 
 /// Why nothing is let go.
@@ -328,15 +331,17 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Problem> {
     let selection = Selection::resolve(sender, Some(wish.target.clone()))?;
     // What lies on another file system is no parent here.
     let mut disks: Vec<Vec<Item>> = Vec::new();
-    kept::each(sender, &selection, |_, items| disks.push(items));
+    let missed = kept::each(sender, &selection, |_, items| disks.push(items));
     let items = disks.concat();
-    let chosen = find(&items, &target, &wish.which)?;
+    let chosen = find(&items, &target, &wish.which)
+        .map_err(|error| Problem::from(error).with_not_looked_at(&missed))?;
     let consequence = judge(sender, wish, &target, &disks, &chosen)?;
     let pushes: BTreeSet<PushId> = chosen.iter().map(|record| record.push).collect();
     let states = let_go(sender, &selection, &pushes, wish.mode)?;
     Ok(Forgotten {
         states,
         consequence,
+        not_looked_at: missed,
     })
 }
 

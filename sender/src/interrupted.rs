@@ -110,8 +110,9 @@ fn let_go_of_what_is_over(sender: &Sender) -> usize {
             tracing::warn!("look for interrupted pushes: {e}");
             1
         });
+        Ok(())
     });
-    stay + absent
+    stay + absent.len()
 }
 
 fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result<usize> {

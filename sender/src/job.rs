@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_model::{NotKept, PushId, TransferId, printable_within};
+use sendshot_model::{NotKept, PushId, Reason, ReasonCode, TransferId, printable_within};
 use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
 use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
@@ -68,7 +68,7 @@ pub(crate) struct Job {
     resumed_at: Option<u64>,
     restarts: u32,
     /// Why it is to be sent in full, if the receiver could apply nothing else.
-    full_because: Option<String>,
+    full_because: Option<Reason>,
     /// The parent that was rejected for that.
     rejected: Option<PushId>,
     _protected: Option<Protected>,
@@ -330,8 +330,11 @@ impl Job {
                     problem.remedy("push without `--parent`: everything is sent then"),
                 ));
             }
-            self.full_because = Some(format!(
-                "the receiver could not apply a stream that was built on a copy of its own: {what}"
+            self.full_because = Some(Reason::new(
+                ReasonCode::StreamRefused,
+                format!(
+                    "the receiver could not apply a stream that was built on a copy of its own: {what}"
+                ),
             ));
         }
         (self.prepared, self.begun, self.furthest) = (None, false, 0);
@@ -628,7 +631,8 @@ impl Job {
             id: TransferId::generate(),
             stream_version: push.stream_version(),
             parent,
-            reason: plan.reason.clone(),
+            reason: plan.reason.text.clone(),
+            reason_code: plan.reason.code,
         });
         let (state, record) = (Arc::clone(&push.state), record.clone());
         blocking("journal", move || {
@@ -698,7 +702,8 @@ impl Job {
         let report = Report {
             uuid,
             parent: plan.parent.map(|parent| parent.uuid),
-            parent_reason: plan.reason,
+            parent_reason: plan.reason.text,
+            parent_reason_code: plan.reason.code,
             stream_bytes: committed.stream_bytes,
             resumed_at: self.resumed_at,
             pruned: pruned
@@ -715,6 +720,7 @@ impl Job {
         Report {
             uuid: self.subject.info.wire_uuid(),
             parent_reason: "nothing to send: the receiver holds this snapshot already".into(),
+            parent_reason_code: ReasonCode::AlreadyHeld,
             copy: copy.name.to_string(),
             ..self.report(push)
         }
@@ -728,6 +734,7 @@ impl Job {
             uuid: uuid::Uuid::nil(),
             parent: None,
             parent_reason: String::new(),
+            parent_reason_code: ReasonCode::NotRecorded,
             engine: push.engine.to_string(),
             stream_bytes: 0,
             wire_bytes: push.wire_bytes(),

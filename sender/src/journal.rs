@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 
 use sendshot_engine::hashes;
 use sendshot_model::{
-    PeerName, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId, VolumeName,
+    PeerName, PushId, ReasonCode, ReceiverId, RootId, SenderId, TransferId, VolumeId, VolumeName,
 };
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
@@ -127,8 +127,11 @@ pub struct Transferring {
     pub stream_version: u32,
     /// What it builds on; `None` for a full send.
     pub parent: Option<ParentState>,
-    /// Why on that.
+    /// Why on that, in words.
     pub reason: String,
+    /// The same for programs; earlier versions did not write it.
+    #[serde(default)]
+    pub reason_code: ReasonCode,
 }
 
 /// The state that a transfer builds on.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use sendshot_model::{PeerName, ReceiverId};
+use sendshot_model::{PeerName, Reason, ReasonCode, ReceiverId};
 use sendshot_proto::{malformed, v1};
 use uuid::Uuid;
 
 use crate::engine::Engine;
-use crate::journal::{Record, State};
+use crate::filesystems::NotLookedAt;
+use crate::journal::{Origin, Record, State};
 use crate::prune;
 use crate::retention::{self, Item, Presence, Verdict};
 use crate::selection::Selection;
@@ -58,72 +59,117 @@ impl Kept {
     }
 }
 
-/// Shows `work` the selected records of each file system that is there now. Blocks.
+/// Shows `work` the selected records of each file system that is there now; returns those that were not
+/// looked at. Blocks.
 pub fn each(
     sender: &Sender,
     selection: &Selection,
     mut work: impl FnMut(&StateSubvolume, Vec<Item>),
-) {
+) -> Vec<NotLookedAt> {
     let own = sender.own_ids();
     sender.remember_configured();
-    sender
-        .filesystems()
-        .each(|state| match prune::items(state) {
-            Ok(mut items) => {
-                // What this sender left before it was set up anew is its own.
-                for item in &mut items {
-                    if own.contains(&item.record.sender) {
-                        item.record.sender = sender.id();
-                    }
-                }
-                items.retain(|item| selection.selects(sender, &item.record));
-                work(state, items);
+    sender.filesystems().each(|state| {
+        let mut items = prune::items(state)?;
+        // What this sender left before it was set up anew is its own.
+        for item in &mut items {
+            if own.contains(&item.record.sender) {
+                item.record.sender = sender.id();
             }
-            Err(e) => tracing::warn!("read the journal of pushes: {e}"),
-        });
+        }
+        items.retain(|item| selection.selects(sender, &item.record));
+        work(state, items);
+        Ok(())
+    })
 }
 
 /// The sendshots and hidden snapshots on all file systems that are mounted now, each with the
-/// reason why it is kept. Nobody is contacted. Blocks.
-pub fn list(sender: &Sender, selection: &Selection, paired: &Paired) -> Vec<v1::KeptSnapshot> {
+/// reason why it is kept, and the file systems that were not looked at. Nobody is contacted. Blocks.
+pub fn list(
+    sender: &Sender,
+    selection: &Selection,
+    paired: &Paired,
+) -> (Vec<v1::KeptSnapshot>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use =
         |record: &Record| record.state == State::Sending && sender.table().contains(record.push);
     let mut listed = Vec::new();
-    each(sender, selection, |state, items| {
+    let missed = each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
-        for (item, verdict) in items.into_iter().zip(verdicts) {
+        let reasons = reasons(&items, &verdicts);
+        for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
             if item.presence == Presence::Here {
-                listed.push((Kept::of(state, item), verdict));
+                let reason = why(&item.record, verdict, reason, paired);
+                listed.push((Kept::of(state, item), reason));
             }
         }
     });
     listed.sort_by_key(|(kept, _)| kept.order());
     let all: Vec<Kept> = listed.iter().map(|(kept, _)| kept.clone()).collect();
-    listed
+    let described = listed
         .into_iter()
-        .map(|(kept, verdict)| describe(&kept, why(&kept.record, verdict, paired), &all, paired))
-        .collect()
+        .map(|(kept, reason)| describe(&kept, reason, &all, paired))
+        .collect();
+    (described, missed)
 }
 
-/// Why it is still there.
-fn why(record: &Record, verdict: Verdict, paired: &Paired) -> String {
-    let reason = verdict.reason(record);
-    if verdict.lets_go() {
-        return format!("{reason}; the next push or `prune` lets it go");
-    }
-    if paired.values().any(|id| *id == record.receiver) {
-        return reason;
+/// The reason of each verdict, with what the other records add to it.
+pub fn reasons(items: &[Item], verdicts: &[Verdict]) -> Vec<Reason> {
+    let reason = |(item, verdict): (&Item, &Verdict)| match verdict {
+        Verdict::LastCommon if is_superseded_by_report(item, items) => {
+            let receiver = &item.record.receiver_name;
+            Reason::new(
+                ReasonCode::LastSent,
+                format!(
+                    "the newest state that was sent to {receiver}; a newer one that {receiver} only \
+                     reports to hold supersedes nothing"
+                ),
+            )
+        }
+        verdict => verdict.reason(&item.record),
+    };
+    items.iter().zip(verdicts).map(reason).collect()
+}
+
+/// Whether the receiver reports a newer state than this one, which was sent to it.
+fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
+    let record = &item.record;
+    record.origin == Origin::Sent
+        && items.iter().any(|other| {
+            other.presence == Presence::Here
+                && other.record.state == State::Acknowledged
+                && other.record.origin == Origin::Told
+                && retention::chain(&other.record) == retention::chain(record)
+                && retention::age_order(&other.record) > retention::age_order(record)
+        })
+}
+
+/// Why it is still there, and what would delete it.
+fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Reason {
+    let is_paired = paired.values().any(|id| *id == record.receiver);
+    match (verdict.lets_go(), is_paired) {
+        (true, true) => return reason.and("the next push or `prune` lets it go"),
+        (true, false) => return reason.and("`prune` lets it go"),
+        (false, true) => return reason,
+        (false, false) => {}
     }
     let receiver = &record.receiver_name;
     match paired.contains_key(receiver) {
-        true => format!("{receiver} was set up again since; `forget` lets it go"),
-        false => format!("{receiver} is not paired any more; `forget` lets it go"),
+        true => Reason::new(
+            ReasonCode::ReceiverReplaced,
+            format!(
+                "the receiver that is paired as {receiver} now is another one, or was set up again since; \
+                 `forget` lets it go"
+            ),
+        ),
+        false => Reason::new(
+            ReasonCode::NotPaired,
+            format!("{receiver} is not paired any more; `forget` lets it go"),
+        ),
     }
 }
 
 /// A kept state as a message. Its holders are those of all records of this state in `all`.
-pub fn describe(kept: &Kept, reason: String, all: &[Kept], paired: &Paired) -> v1::KeptSnapshot {
+pub fn describe(kept: &Kept, reason: Reason, all: &[Kept], paired: &Paired) -> v1::KeptSnapshot {
     let record = &kept.record;
     let same_state = |other: &&Kept| match kept.uuid() {
         Some(uuid) => other.uuid() == Some(uuid),
@@ -138,7 +184,8 @@ pub fn describe(kept: &Kept, reason: String, all: &[Kept], paired: &Paired) -> v
             .unwrap_or_default(),
         taken_at: record.taken_at,
         state: state_name(record.state).to_owned(),
-        reason,
+        reason_code: reason_code(&reason),
+        reason: reason.text,
         sendshot_bytes: kept.sendshot_bytes,
         hashes_bytes: kept.hashes_bytes,
         kind: match record.engine {
@@ -155,6 +202,14 @@ pub fn describe(kept: &Kept, reason: String, all: &[Kept], paired: &Paired) -> v
         root_id: malformed::root_bytes(record.root),
         acknowledged_at: record.acknowledged_at.unwrap_or_default(),
         foreign_host: String::new(),
+    }
+}
+
+/// The code of a reason; empty if there is no reason.
+fn reason_code(reason: &Reason) -> String {
+    match reason.code {
+        ReasonCode::NotRecorded => String::new(),
+        code => code.to_string(),
     }
 }
 

@@ -51,6 +51,7 @@ pub mod standing;
 pub mod state_subvolume;
 pub mod trail;
 pub mod transfer;
+pub mod verdict;
 pub mod volume;
 pub mod volume_ids;
 pub mod wire;
@@ -86,6 +87,9 @@ impl From<state_subvolume::Error> for Problem {
         let remedy = match &error {
             Error::NotASubvolume => "move it away; Sendshot keeps its own subvolume there",
             Error::ReadOnly => "mount the file system read-write",
+            Error::ReadOnlySubvolume => {
+                "mount the top level (`mount -o subvolid=5`) and make it writable: `btrfs property set .sendshot ro false`"
+            }
             Error::Io { .. } => "",
         };
         Problem::from_error(Kind::Failed, &error).remedy(remedy)

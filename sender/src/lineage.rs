@@ -11,35 +11,49 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::plan::{Ancestor, Candidate, LocalSnapshot};
+use crate::plan::{Ancestor, Candidate, Lineage, LocalSnapshot, Recorded, Relation};
 use crate::volume;
 
 /// How far a lineage is followed: each step is one rollback of the volume.
 const MAX_DEPTH: usize = 64;
 
 /// The subvolumes that `source` descends from, nearest first: itself, what it is a snapshot
-/// of, and so on as long as they still exist. A live volume is in its own past up to now.
+/// of, and so on as long as they still exist. A live volume is in its own past up to now. What a
+/// read-only snapshot was taken of is the volume as much as the snapshot is.
 ///
 /// # Errors
 /// The kernel's.
-pub fn of(top: &TopLevel, source: &Info) -> io::Result<Vec<Ancestor>> {
-    let mut lineage = vec![Ancestor {
+pub fn of(top: &TopLevel, source: &Info) -> io::Result<Lineage> {
+    let mut ancestors = vec![Ancestor {
         uuid: source.uuid,
         until: u64::MAX,
+        relation: Relation::Volume,
     }];
+    let mut relation = match source.read_only {
+        true => Relation::Volume,
+        false => Relation::Past,
+    };
+    let mut cut_at = None;
     let (mut parent, mut until) = (source.parent_uuid, source.otransid);
-    while !parent.is_nil() && lineage.len() < MAX_DEPTH {
-        lineage.push(Ancestor {
+    while !parent.is_nil() {
+        ancestors.push(Ancestor {
             uuid: parent,
             until,
+            relation,
         });
-        let Some(info) = by_uuid(top, parent)? else {
+        relation = Relation::Past;
+        let info = match ancestors.len() < MAX_DEPTH {
+            true => by_uuid(top, parent)?,
+            false => None,
+        };
+        let Some(info) = info else {
+            cut_at = Some(parent);
             break;
         };
         (parent, until) = (info.parent_uuid, info.otransid.min(until));
     }
-    lineage.retain(|ancestor| !ancestor.uuid.is_nil());
-    Ok(lineage)
+    ancestors.retain(|ancestor| !ancestor.uuid.is_nil());
+    Ok(Lineage { ancestors, cut_at })
 }
 
 /// Further ancestors of a copy that Sendshot received: the other copies of its volume, which lie in the same
@@ -80,6 +94,7 @@ pub fn siblings(
     let ancestor = |local: LocalSnapshot| Ancestor {
         uuid: local.uuid,
         until: 0,
+        relation: Relation::Volume,
     };
     Ok(found.into_iter().map(ancestor).collect())
 }
@@ -96,7 +111,7 @@ pub fn candidates(top: &TopLevel, copies: Vec<HeldCopy>) -> io::Result<Vec<Candi
             Ok(Candidate {
                 copy,
                 local,
-                sendshot: None,
+                recorded: Recorded::Nothing,
             })
         })
         .collect()
@@ -133,6 +148,7 @@ fn describe(info: &Info) -> LocalSnapshot {
         parent_uuid: info.parent_uuid,
         ctransid: info.ctransid,
         otransid: info.otransid,
+        rtransid: (!info.received_uuid.is_nil()).then_some(info.rtransid),
         read_only: info.read_only,
     }
 }

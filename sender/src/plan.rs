@@ -11,14 +11,15 @@
 //! given, and two that split share inode numbers and generations with other meanings. It is
 //! waived for a parent that the user names. Names and clocks decide nothing.
 
-use std::fmt;
 use std::sync::Arc;
 
-use sendshot_model::PushId;
+use sendshot_model::{PeerName, PushId, Reason, ReasonCode, ReceiverId, RootId, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
+use crate::journal::{Origin, Record, State};
 use crate::problem::{Kind, Problem};
+pub use crate::verdict::Verdict;
 
 /// What the user wants of the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +40,27 @@ pub struct Ancestor {
     pub uuid: Uuid,
     /// Only what it held up to this transaction is in our past.
     pub until: u64,
+    /// What it is to what we push.
+    pub relation: Relation,
+}
+
+/// What an ancestor is to what is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// It is pushed, or it is the volume that a pushed snapshot was taken of.
+    Volume,
+    /// The volume was made from a state of it.
+    Past,
+}
+
+/// The subvolumes that what we push descends from, nearest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// Those that are known.
+    pub ancestors: Vec<Ancestor>,
+    /// Where it could not be followed further: this ancestor was deleted, and took with it what it had been
+    /// made from. `None` if the first ancestor was made from nothing.
+    pub cut_at: Option<Uuid>,
 }
 
 /// A snapshot on this box that a copy was made of.
@@ -54,6 +76,8 @@ pub struct LocalSnapshot {
     pub ctransid: u64,
     /// Transaction of its creation.
     pub otransid: u64,
+    /// Transaction in which it was received; `None` if it was not.
+    pub rtransid: Option<u64>,
     /// Whether it is read-only.
     pub read_only: bool,
 }
@@ -65,8 +89,20 @@ pub struct Candidate {
     pub copy: HeldCopy,
     /// What is here.
     pub local: Option<LocalSnapshot>,
-    /// The push whose sendshot stands for it, if there is one.
-    pub sendshot: Option<PushId>,
+    /// What the journal knows of it.
+    pub recorded: Recorded,
+}
+
+/// What the journal knows of a state that the receiver holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It was pushed from a hidden snapshot, which was to stay.
+    Snapshot,
+    /// It was pushed from a hidden snapshot that was deleted, and a sendshot stayed.
+    Sendshot,
 }
 
 /// The parent that was chosen.
@@ -94,74 +130,10 @@ pub enum Local {
 pub struct Plan {
     /// `None` means a full send.
     pub parent: Option<Parent>,
-    /// For a person.
-    pub reason: String,
+    /// Why.
+    pub reason: Reason,
     /// Every copy, with what was thought of it.
     pub verdicts: Vec<(HeldCopy, Verdict)>,
-}
-
-/// What stands against a copy as parent, or that nothing does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Usable,
-    /// The receiver says why.
-    UnusableThere(Arc<str>),
-    /// Its snapshot is not on this box.
-    Gone,
-    /// Its snapshot is not on this box; its sendshot is, which is of no use to the kernel.
-    OnlySendshot,
-    /// Its sendshot is not on this box.
-    NoSendshot,
-    /// Its sendshot is on this box and cannot be used.
-    SendshotUnusable(String),
-    /// The receiver could not apply streams that were built on it.
-    Rejected,
-    /// Its snapshot can be written to.
-    Writable,
-    /// Its snapshot is not what was sent.
-    Changed {
-        /// ctransid when it was sent.
-        sent: u64,
-        /// ctransid now.
-        now: u64,
-    },
-    /// Its snapshot was once writable, or deduplicated.
-    OnceChanged,
-    /// It is a snapshot of something else, or of a future that was given up.
-    Unrelated,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usable => f.write_str("usable"),
-            Self::UnusableThere(why) => write!(f, "not usable at the receiver: {why}"),
-            Self::Gone => f.write_str("its snapshot is no longer on this box"),
-            Self::OnlySendshot => f.write_str(
-                "only a sendshot of it is on this box, and the kernel engine needs the snapshot, \
-                 which was let go",
-            ),
-            Self::NoSendshot => f.write_str("no sendshot of it is on this box"),
-            Self::SendshotUnusable(why) => {
-                write!(f, "its sendshot on this box cannot be used: {why}")
-            }
-            Self::Rejected => {
-                f.write_str("the receiver could not apply the streams that were built on it")
-            }
-            Self::Writable => f.write_str("its snapshot on this box is writable"),
-            Self::Changed { sent, now } => write!(
-                f,
-                "its snapshot on this box changed after it was sent (transaction {now}, sent at {sent})"
-            ),
-            Self::OnceChanged => {
-                f.write_str("its snapshot on this box was once writable or was deduplicated")
-            }
-            Self::Unrelated => {
-                f.write_str("it is not a snapshot of what this volume was made from")
-            }
-        }
-    }
 }
 
 /// The user's own choice of a parent cannot be had.
@@ -191,7 +163,7 @@ impl From<Error> for Problem {
 ///
 /// # Errors
 /// Only for a parent chosen by hand; otherwise a full send is always possible.
-pub fn decide(wish: Wish, lineage: &[Ancestor], candidates: Vec<Candidate>) -> Result<Plan, Error> {
+pub fn decide(wish: Wish, lineage: &Lineage, candidates: Vec<Candidate>) -> Result<Plan, Error> {
     let judged: Vec<(Candidate, Verdict)> = candidates
         .into_iter()
         .map(|candidate| {
@@ -200,7 +172,7 @@ pub fn decide(wish: Wish, lineage: &[Ancestor], candidates: Vec<Candidate>) -> R
         })
         .collect();
     let (parent, reason) = match wish {
-        Wish::None => (None, "a full send was asked for".to_owned()),
+        Wish::None => (None, full_asked_for()),
         Wish::Uuid(uuid) => by_hand(uuid, &judged)?,
         Wish::Auto => automatic(lineage, &judged),
     };
@@ -214,47 +186,79 @@ pub fn decide(wish: Wish, lineage: &[Ancestor], candidates: Vec<Candidate>) -> R
     })
 }
 
-fn judge(candidate: &Candidate, lineage: &[Ancestor]) -> Verdict {
-    if let Some(why) = &candidate.copy.unusable {
-        return Verdict::UnusableThere(why.clone());
+fn judge(candidate: &Candidate, lineage: &Lineage) -> Verdict {
+    if let Some(unusable) = &candidate.copy.unusable {
+        return Verdict::UnusableThere(unusable.clone());
     }
-    let local = match (&candidate.local, candidate.sendshot) {
+    let local = match (&candidate.local, candidate.recorded) {
         (Some(local), _) => local,
-        (None, Some(_)) => return Verdict::OnlySendshot,
-        (None, None) => return Verdict::Gone,
+        (None, Recorded::Sendshot) => return Verdict::OnlySendshot,
+        (None, Recorded::Snapshot) => return Verdict::Deleted,
+        (None, Recorded::Nothing) => return Verdict::Gone,
     };
     if !local.read_only {
         return Verdict::Writable;
     }
-    if local.ctransid != candidate.copy.ctransid {
-        return Verdict::Changed {
-            sent: candidate.copy.ctransid,
-            now: local.ctransid,
-        };
+    let (sent, now) = (candidate.copy.ctransid, local.ctransid);
+    if now > sent {
+        return Verdict::Changed { sent, now };
+    }
+    if now < sent {
+        return Verdict::OtherState { sent, now };
     }
     if local.ctransid > local.otransid {
-        return Verdict::OnceChanged;
+        return match local.rtransid {
+            Some(received) if local.otransid <= received => Verdict::ReceivedByOtherTool,
+            Some(_) | None => Verdict::OnceChanged {
+                changed: local.ctransid,
+                created: local.otransid,
+            },
+        };
     }
-    match distance(local, lineage) {
-        Some(_) => Verdict::Usable,
-        None => Verdict::Unrelated,
+    match (distance(local, lineage), lineage.cut_at) {
+        (Some(_), _) => Verdict::Usable,
+        (None, cut_at) => later(local, lineage)
+            .or(cut_at.map(Verdict::AncestryCut))
+            .unwrap_or(Verdict::Unrelated),
     }
 }
 
 /// How many steps up the lineage the snapshot was taken; `None` if it is no ancestor.
-fn distance(local: &LocalSnapshot, lineage: &[Ancestor]) -> Option<usize> {
-    lineage.iter().position(|ancestor| {
+fn distance(local: &LocalSnapshot, lineage: &Lineage) -> Option<usize> {
+    lineage.ancestors.iter().position(|ancestor| {
         local.uuid == ancestor.uuid
             || (local.parent_uuid == ancestor.uuid && local.otransid <= ancestor.until)
     })
 }
 
-fn by_hand(uuid: Uuid, judged: &[(Candidate, Verdict)]) -> Result<(Option<Parent>, String), Error> {
+/// Whether it is of an ancestor, but of a state after our past.
+fn later(local: &LocalSnapshot, lineage: &Lineage) -> Option<Verdict> {
+    let mut ancestors = lineage.ancestors.iter();
+    let ancestor = ancestors.find(|ancestor| local.parent_uuid == ancestor.uuid)?;
+    Some(Verdict::Later {
+        of: ancestor.relation,
+        taken: local.otransid,
+        until: ancestor.until,
+    })
+}
+
+fn by_hand(uuid: Uuid, judged: &[(Candidate, Verdict)]) -> Result<(Option<Parent>, Reason), Error> {
     let mut refused = Error::NotHeld(uuid);
     for (candidate, verdict) in judged.iter().filter(|(c, _)| c.copy.uuid == uuid) {
-        match (verdict, &candidate.local) {
-            (Verdict::Usable | Verdict::OnceChanged | Verdict::Unrelated, Some(local)) => {
-                let reason = format!("chosen by hand: copy {}", candidate.copy.name);
+        let is_waived = matches!(
+            verdict,
+            Verdict::OnceChanged { .. }
+                | Verdict::ReceivedByOtherTool
+                | Verdict::Later { .. }
+                | Verdict::AncestryCut(_)
+                | Verdict::Unrelated
+        );
+        match &candidate.local {
+            Some(local) if is_waived || verdict.is_usable() => {
+                let mut reason = chosen_by_hand(&candidate.copy);
+                if is_waived {
+                    reason = reason.and(&format!("otherwise it would not be: {verdict}"));
+                }
                 return Ok((Some(parent(candidate, local)), reason));
             }
             _ => {
@@ -268,10 +272,19 @@ fn by_hand(uuid: Uuid, judged: &[(Candidate, Verdict)]) -> Result<(Option<Parent
     Err(refused)
 }
 
-fn automatic(lineage: &[Ancestor], judged: &[(Candidate, Verdict)]) -> (Option<Parent>, String) {
+pub(crate) fn full_asked_for() -> Reason {
+    Reason::new(ReasonCode::FullAskedFor, "a full send was asked for")
+}
+
+pub(crate) fn chosen_by_hand(copy: &HeldCopy) -> Reason {
+    let text = format!("chosen by hand: copy {}", copy.name);
+    Reason::new(ReasonCode::ChosenByHand, text)
+}
+
+fn automatic(lineage: &Lineage, judged: &[(Candidate, Verdict)]) -> (Option<Parent>, Reason) {
     let best = judged
         .iter()
-        .filter(|(_, verdict)| *verdict == Verdict::Usable)
+        .filter(|(_, verdict)| verdict.is_usable())
         .filter_map(|(candidate, _)| Some((candidate, candidate.local.as_ref()?)))
         .min_by_key(|(_, local)| {
             (
@@ -280,19 +293,46 @@ fn automatic(lineage: &[Ancestor], judged: &[(Candidate, Verdict)]) -> (Option<P
                 local.id,
             )
         });
-    match best {
-        Some((candidate, local)) => (
-            Some(parent(candidate, local)),
+    let all = judged.iter().map(|(c, verdict)| (&c.copy, verdict));
+    let Some((candidate, local)) = best else {
+        return (None, why_full(all));
+    };
+    let name = &candidate.copy.name;
+    let ages = judged.iter().map(|(c, verdict)| {
+        let taken = c.local.as_ref().map(|local| local.otransid);
+        (&c.copy, taken, verdict)
+    });
+    let reason = match newer_unusable(&candidate.copy, local.otransid, ages) {
+        None => Reason::new(
+            ReasonCode::NewestCommonSnapshot,
+            format!("copy {name} is the newest state of this volume that both sides hold"),
+        ),
+        Some((newer, verdict)) => Reason::new(
+            ReasonCode::NewestUsableSnapshot,
             format!(
-                "copy {} is the newest state of this volume that both sides hold",
-                candidate.copy.name
+                "copy {name} is the newest state that both sides hold and that can be the parent; the \
+                 newer copy {newer} cannot: {verdict}"
             ),
         ),
-        None => {
-            let judged = judged.iter().map(|(c, verdict)| (&c.copy, verdict));
-            (None, why_full(judged))
-        }
-    }
+    };
+    (Some(parent(candidate, local)), reason)
+}
+
+/// The newest copy that is newer than the parent and cannot be one, with its verdict. What is here of both
+/// says which is newer; else the receiver's clock.
+pub(crate) fn newer_unusable<'a>(
+    parent: &HeldCopy,
+    taken: u64,
+    judged: impl Iterator<Item = (&'a HeldCopy, Option<u64>, &'a Verdict)>,
+) -> Option<(Arc<str>, &'a Verdict)> {
+    judged
+        .filter(|(_, _, verdict)| !verdict.is_usable())
+        .filter(|(copy, other, _)| match other {
+            Some(other) => *other > taken,
+            None => copy.committed_at > parent.committed_at,
+        })
+        .max_by_key(|(copy, _, _)| (copy.committed_at, &copy.name))
+        .map(|(copy, _, verdict)| (Arc::clone(&copy.name), verdict))
 }
 
 fn parent(candidate: &Candidate, local: &LocalSnapshot) -> Parent {
@@ -304,18 +344,115 @@ fn parent(candidate: &Candidate, local: &LocalSnapshot) -> Parent {
 }
 
 /// Why nothing is shared: the verdict on the newest copy says most.
-pub(crate) fn why_full<'a>(judged: impl Iterator<Item = (&'a HeldCopy, &'a Verdict)>) -> String {
-    match judged.max_by_key(|(copy, _)| (copy.committed_at, &copy.name)) {
-        None => "the receiver holds no copy of this volume yet".to_owned(),
-        Some((copy, verdict)) => format!(
-            "the receiver's newest copy {} cannot be the parent: {verdict}",
-            copy.name
-        ),
+pub(crate) fn why_full<'a>(judged: impl Iterator<Item = (&'a HeldCopy, &'a Verdict)>) -> Reason {
+    let Some((copy, verdict)) = judged.max_by_key(|(copy, _)| (copy.committed_at, &copy.name))
+    else {
+        return Reason::new(
+            ReasonCode::NoCopyYet,
+            "the receiver holds no copy of this volume yet",
+        );
+    };
+    let text = format!(
+        "the receiver's newest copy {} cannot be the parent: {verdict}",
+        copy.name
+    );
+    let reason = Reason::new(verdict.code(), text);
+    match verdict.remedy(copy) {
+        Some(remedy) => reason.and(&remedy),
+        None => reason,
+    }
+}
+
+/// What a receiver has acknowledged of a volume, by the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Nothing.
+    Nothing,
+    /// States, the newest taken at this time.
+    Until(i64),
+    /// States, but on other disks of the receiver than the one that is there, the newest taken at this time.
+    ByAnotherDisk(i64),
+    /// Nothing, but another instance that had the receiver's name has: the newest was taken at this time.
+    ByAnotherInstance(i64),
+}
+
+impl Acknowledged {
+    /// What `records` say of a volume and a receiver, which has a name here.
+    pub fn of(
+        records: &[Record],
+        volume: VolumeId,
+        (receiver, root): (ReceiverId, Option<RootId>),
+        receiver_name: &PeerName,
+    ) -> Self {
+        let acknowledged = records.iter().filter(|record| {
+            record.volume == volume
+                && record.state == State::Acknowledged
+                && record.origin == Origin::Sent
+        });
+        let newest = |by: &dyn Fn(&Record) -> bool| {
+            let records = acknowledged.clone().filter(|record| by(record));
+            records.map(|record| record.taken_at).max()
+        };
+        let on_it =
+            |record: &Record| record.root.is_none() || root.is_none() || record.root == root;
+        let of_receiver = |record: &Record| record.receiver == receiver;
+        match newest(&|record| of_receiver(record) && on_it(record)) {
+            Some(taken_at) => Self::Until(taken_at),
+            None => match (
+                newest(&of_receiver),
+                newest(&|record| record.receiver_name == *receiver_name),
+            ) {
+                (Some(taken_at), _) => Self::ByAnotherDisk(taken_at),
+                (None, Some(taken_at)) => Self::ByAnotherInstance(taken_at),
+                (None, None) => Self::Nothing,
+            },
+        }
+    }
+}
+
+impl Plan {
+    /// Says more of a receiver that holds no copy: whether it had one.
+    #[must_use]
+    pub fn with(mut self, acknowledged: Acknowledged) -> Self {
+        if self.reason.code != ReasonCode::NoCopyYet {
+            return self;
+        }
+        let time = |seconds| jiff::Timestamp::from_second(seconds).unwrap_or_default();
+        self.reason = match acknowledged {
+            Acknowledged::Nothing => return self,
+            Acknowledged::Until(taken_at) => Reason::new(
+                ReasonCode::CopiesGone,
+                format!(
+                    "the receiver holds no copy of this volume any more: it acknowledged that of {}, which \
+                     was deleted there, or is on another disk than the one at its root now",
+                    time(taken_at)
+                ),
+            ),
+            Acknowledged::ByAnotherDisk(taken_at) => Reason::new(
+                ReasonCode::NewDisk,
+                format!(
+                    "this disk of the receiver holds no copy of this volume yet; that of {} was acknowledged \
+                     by another of its disks",
+                    time(taken_at)
+                ),
+            ),
+            Acknowledged::ByAnotherInstance(taken_at) => Reason::new(
+                ReasonCode::ReceiverReplaced,
+                format!(
+                    "the receiver holds no copy of this volume: that of {} was acknowledged by another \
+                     receiver of this name, or before this one was set up again",
+                    time(taken_at)
+                ),
+            ),
+        };
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sendshot_proto::inventory::Unusable;
+
     use super::*;
 
     const VOLUME: Uuid = Uuid::from_u128(1);
@@ -340,23 +477,26 @@ mod tests {
                 parent_uuid: of,
                 ctransid: otransid,
                 otransid,
+                rtransid: None,
                 read_only: true,
             }),
-            sendshot: None,
+            recorded: Recorded::Nothing,
         }
     }
 
-    fn lineage() -> Vec<Ancestor> {
-        vec![
-            Ancestor {
-                uuid: VOLUME,
-                until: u64::MAX,
-            },
-            Ancestor {
-                uuid: PAST,
-                until: 50,
-            },
-        ]
+    fn lineage() -> Lineage {
+        let ancestor = |uuid, until, relation| Ancestor {
+            uuid,
+            until,
+            relation,
+        };
+        Lineage {
+            ancestors: vec![
+                ancestor(VOLUME, u64::MAX, Relation::Volume),
+                ancestor(PAST, 50, Relation::Past),
+            ],
+            cut_at: None,
+        }
     }
 
     fn chosen(candidates: Vec<Candidate>) -> Option<u64> {
@@ -395,39 +535,144 @@ mod tests {
     #[test]
     fn whatever_stands_against_a_parent_means_a_full_send_that_says_so() {
         type Spoil = fn(&mut Candidate);
-        let cases: [(Spoil, &str); 6] = [
+        fn local(c: &mut Candidate) -> &mut LocalSnapshot {
+            c.local.as_mut().unwrap()
+        }
+        use ReasonCode as Code;
+        let cases: [(Spoil, Code, &str); 12] = [
             (
-                |c| c.copy.unusable = Some("writable".into()),
-                "not usable at the receiver: writable",
+                |c| {
+                    c.copy.unusable = Some(Unusable {
+                        code: Code::CopyChanged,
+                        why: "changed".into(),
+                    })
+                },
+                Code::CopyChanged,
+                "not usable at the receiver: changed",
             ),
-            (|c| c.local = None, "no longer on this box"),
             (
-                |c| c.local.as_mut().unwrap().read_only = false,
+                |c| c.local = None,
+                Code::SnapshotNotHere,
+                "not on the volume's file system",
+            ),
+            (
+                |c| (c.local, c.recorded) = (None, Recorded::Snapshot),
+                Code::SnapshotDeleted,
+                "was deleted",
+            ),
+            (
+                |c| (c.local, c.recorded) = (None, Recorded::Sendshot),
+                Code::OnlySendshotHere,
+                "only a sendshot",
+            ),
+            (
+                |c| local(c).read_only = false,
+                Code::SnapshotWritable,
                 "is writable",
             ),
             (
-                |c| c.local.as_mut().unwrap().ctransid = 61,
+                |c| local(c).ctransid = 61,
+                Code::SnapshotChanged,
                 "changed after it was sent",
             ),
             (
-                |c| {
-                    c.copy.ctransid = 61;
-                    c.local.as_mut().unwrap().ctransid = 61;
-                },
+                |c| c.copy.ctransid = 61,
+                Code::SnapshotOtherState,
+                "different states",
+            ),
+            (
+                |c| (c.copy.ctransid, local(c).ctransid) = (61, 61),
+                Code::SnapshotOnceChanged,
                 "once writable or was deduplicated",
             ),
             (
-                |c| c.local.as_mut().unwrap().parent_uuid = Uuid::from_u128(77),
+                |c| {
+                    (c.copy.ctransid, local(c).ctransid) = (61, 61);
+                    local(c).rtransid = Some(61);
+                },
+                Code::SnapshotReceivedByOtherTool,
+                "received by another tool",
+            ),
+            (
+                |c| {
+                    (c.copy.ctransid, local(c).ctransid) = (61, 61);
+                    local(c).rtransid = Some(59);
+                },
+                Code::SnapshotOnceChanged,
+                "once writable or was deduplicated",
+            ),
+            (
+                |c| local(c).parent_uuid = PAST,
+                Code::LaterThanRollback,
+                "later (transaction 60) than the state that the volume was made from (50)",
+            ),
+            (
+                |c| local(c).parent_uuid = Uuid::from_u128(77),
+                Code::Unrelated,
                 "not a snapshot of",
             ),
         ];
-        for (spoil, expected) in cases {
+        for (spoil, code, expected) in cases {
             let mut spoilt = candidate(10, VOLUME, 60);
             spoil(&mut spoilt);
             let plan = decide(Wish::Auto, &lineage(), vec![spoilt]).unwrap();
             assert_eq!(plan.parent, None, "{expected}");
-            assert!(plan.reason.contains(expected), "{}", plan.reason);
+            assert_eq!(plan.reason.code, code);
+            assert!(plan.reason.text.contains(expected), "{}", plan.reason);
         }
+    }
+
+    #[test]
+    fn what_the_pushed_snapshot_is_older_than_is_said_so() {
+        let mut lineage = lineage();
+        lineage.ancestors[0].until = 55;
+        let plan = decide(Wish::Auto, &lineage, vec![candidate(10, VOLUME, 60)]).unwrap();
+        assert_eq!(plan.reason.code, ReasonCode::LaterThanPushed);
+    }
+
+    #[test]
+    fn where_the_ancestry_is_cut_nothing_is_called_unrelated() {
+        let cut = Lineage {
+            cut_at: Some(PAST),
+            ..lineage()
+        };
+        let unknown = candidate(10, Uuid::from_u128(77), 40);
+        let plan = decide(Wish::Auto, &cut, vec![unknown]).unwrap();
+        assert_eq!(plan.reason.code, ReasonCode::AncestryCut);
+        let remedy = format!("--parent {}", Uuid::from_u128(10));
+        assert!(plan.reason.text.contains(&remedy), "{}", plan.reason);
+    }
+
+    #[test]
+    fn a_newer_copy_that_cannot_be_the_parent_is_not_passed_over_in_silence() {
+        let mut newer = candidate(11, VOLUME, 70);
+        newer.local.as_mut().unwrap().read_only = false;
+        let all = vec![candidate(10, VOLUME, 60), newer];
+        let plan = decide(Wish::Auto, &lineage(), all).unwrap();
+        assert_eq!(plan.reason.code, ReasonCode::NewestUsableSnapshot);
+        assert!(plan.reason.text.contains("copy-11"), "{}", plan.reason);
+        let mut older = candidate(9, VOLUME, 50);
+        older.local.as_mut().unwrap().read_only = false;
+        let all = vec![candidate(10, VOLUME, 60), older];
+        let plan = decide(Wish::Auto, &lineage(), all).unwrap();
+        assert_eq!(plan.reason.code, ReasonCode::NewestCommonSnapshot);
+    }
+
+    #[test]
+    fn a_receiver_that_has_lost_everything_is_told_from_one_that_never_had_anything() {
+        use crate::retention::tests::record;
+        let acknowledged = record();
+        let of = |receiver, name: &str| {
+            let name = name.parse().unwrap();
+            let records = std::slice::from_ref(&acknowledged);
+            let known = Acknowledged::of(records, acknowledged.volume, (receiver, None), &name);
+            let plan = decide(Wish::Auto, &lineage(), Vec::new()).unwrap();
+            plan.with(known).reason.code
+        };
+        assert_eq!(of(acknowledged.receiver, "nas2"), ReasonCode::CopiesGone);
+        let other = ReceiverId::generate();
+        assert_eq!(of(other, "nas2"), ReasonCode::ReceiverReplaced);
+        assert_eq!(of(other, "nas3"), ReasonCode::NoCopyYet);
     }
 
     #[test]
@@ -447,6 +692,6 @@ mod tests {
     fn without_copies_the_send_is_full() {
         let plan = decide(Wish::Auto, &lineage(), Vec::new()).unwrap();
         assert_eq!(plan.parent, None);
-        assert!(plan.reason.contains("no copy of this volume yet"));
+        assert!(plan.reason.text.contains("no copy of this volume yet"));
     }
 }

@@ -9,12 +9,16 @@
 use std::cmp::Reverse;
 
 use sendshot_engine::Head;
-use sendshot_engine::rule::Kinship;
-use sendshot_model::{PushId, human};
+use sendshot_engine::rule::{Difference, Kinship};
+use sendshot_model::{PushId, Reason, ReasonCode, human};
 use sendshot_proto::inventory::HeldCopy;
 
 use crate::journal::Standing;
-use crate::plan::{Error, Local, Parent, Plan, Verdict, Wish, why_full};
+use crate::plan::{
+    Error, Local, Parent, Plan, Verdict, Wish, chosen_by_hand, full_asked_for, newer_unusable,
+    why_full,
+};
+use crate::verdict::why_compared;
 
 /// Most sendshots that are tried when there is no lineage, the newest: trying one compares all
 /// metadata.
@@ -37,7 +41,7 @@ pub enum OwnSendshot {
     /// Nothing.
     None,
     /// A sendshot that cannot be used, and why.
-    Unusable(String),
+    Unusable(Reason),
     /// Its sendshot.
     Usable {
         /// The push that made it.
@@ -81,7 +85,7 @@ impl OwnSendshot {
 pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
     let mut usable: Vec<&Candidate> = candidates
         .iter()
-        .filter(|candidate| judge(candidate, new) == Verdict::Usable)
+        .filter(|candidate| judge(candidate, new).is_usable())
         .collect();
     let no_choice = wish != Wish::Auto || usable.len() < 2;
     if no_choice || usable.iter().any(|candidate| is_kin(candidate, new)) {
@@ -107,7 +111,7 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
             (candidate, verdict)
         })
         .collect();
-    let usable = |judged: &&(Candidate, Verdict)| judged.1 == Verdict::Usable;
+    let usable = |judged: &&(Candidate, Verdict)| judged.1.is_usable();
     let chosen = match wish {
         Wish::None => None,
         Wish::Auto => judged
@@ -128,14 +132,20 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
     let parent = chosen.and_then(|(candidate, _)| parent(candidate));
     let is_suspect = chosen.is_some_and(|(candidate, _)| candidate.sendshot.is_suspect());
     let mut reason = match (wish, chosen) {
-        (Wish::None, _) => "a full send was asked for".to_owned(),
-        (Wish::Uuid(_), Some((c, _))) => format!("chosen by hand: copy {}", c.copy.name),
-        (_, Some((c, _))) if is_kin(c, new) => why_kin(c),
+        (Wish::None, _) => full_asked_for(),
+        (Wish::Uuid(_), Some((c, _))) => chosen_by_hand(&c.copy),
+        (_, Some((c, _))) if is_kin(c, new) => why_kin(c, &judged),
         (_, Some((c, _))) => why_nearest(c, judged.iter().filter(usable).map(|(c, _)| c)),
         (_, None) => why_full(judged.iter().map(|(c, verdict)| (&c.copy, verdict))),
     };
+    if let Some((_, Verdict::UsableAllCompared(difference))) = chosen {
+        reason = reason.and(why_compared(*difference));
+    }
     if is_suspect {
-        reason.push_str("; the volume was captured whole, as the receiver could not apply a stream that was built on this copy before");
+        reason = reason.and(
+            "the volume was captured whole, as a receiver could not apply a stream that was built on this \
+             copy before",
+        );
     }
     Ok(Plan {
         parent,
@@ -155,18 +165,34 @@ fn judge(candidate: &Candidate, new: &Head) -> Verdict {
         OwnSendshot::None => Verdict::NoSendshot,
         OwnSendshot::Unusable(why) => Verdict::SendshotUnusable(why.clone()),
         OwnSendshot::Usable { head, .. } if head.wire_ctransid != candidate.copy.ctransid => {
-            Verdict::Changed {
-                sent: candidate.copy.ctransid,
-                now: head.wire_ctransid,
+            Verdict::SendshotOtherState {
+                copy: candidate.copy.ctransid,
+                sendshot: head.wire_ctransid,
             }
         }
-        OwnSendshot::Usable { head, .. } if Kinship::of(head, new) == Kinship::None => {
-            Verdict::Unrelated
+        OwnSendshot::Usable { head, standing, .. } => {
+            match (Difference::between(head, new), standing) {
+                (Some(Difference::Filesystem), _) => Verdict::OtherFilesystem {
+                    sendshot: head.fsid,
+                    volume: new.fsid,
+                },
+                (Some(Difference::Later), _) => Verdict::LaterTransaction {
+                    sendshot: head.otransid,
+                    pushed: new.otransid,
+                },
+                (_, Standing::Rejected) => Verdict::Rejected,
+                (None, Standing::Good | Standing::Suspect) => Verdict::Usable,
+                (
+                    Some(
+                        difference @ (Difference::OriginUnknown
+                        | Difference::Subvolume
+                        | Difference::ParentChanged
+                        | Difference::NewChanged),
+                    ),
+                    Standing::Good | Standing::Suspect,
+                ) => Verdict::UsableAllCompared(difference),
+            }
         }
-        OwnSendshot::Usable { standing, .. } => match standing {
-            Standing::Rejected => Verdict::Rejected,
-            Standing::Good | Standing::Suspect => Verdict::Usable,
-        },
     }
 }
 
@@ -200,37 +226,63 @@ fn parent(candidate: &Candidate) -> Option<Parent> {
     })
 }
 
-fn why_kin(candidate: &Candidate) -> String {
-    format!(
-        "copy {} is the newest state of this volume that the receiver holds and we have the sendshot of",
-        candidate.copy.name
-    )
+fn why_kin(candidate: &Candidate, judged: &[(Candidate, Verdict)]) -> Reason {
+    let name = &candidate.copy.name;
+    let ages = judged.iter().map(|(c, verdict)| {
+        let taken = c.sendshot.head().map(|head| head.otransid);
+        (&c.copy, taken, verdict)
+    });
+    match newer_unusable(&candidate.copy, otransid(candidate), ages) {
+        None => Reason::new(
+            ReasonCode::NewestSendshot,
+            format!(
+                "copy {name} is the newest state of this volume that the receiver holds and we have the \
+                 sendshot of"
+            ),
+        ),
+        Some((newer, verdict)) => Reason::new(
+            ReasonCode::NewestUsableSendshot,
+            format!(
+                "copy {name} is the newest state of this volume that can be the parent; the newer copy \
+                 {newer} cannot: {verdict}"
+            ),
+        ),
+    }
 }
 
 fn why_nearest<'a>(
     chosen: &Candidate,
     usable: impl Iterator<Item = &'a Candidate> + Clone,
-) -> String {
+) -> Reason {
     let name = &chosen.copy.name;
     let mut tried: Vec<u64> = usable.clone().filter_map(|c| c.stream_bytes).collect();
     tried.sort_unstable();
-    let which = match (chosen.stream_bytes, tried.get(1)) {
-        (Some(bytes), Some(next)) => format!(
-            "copy {name} gives the shortest stream of the {} that were tried ({}, the next best {})",
-            tried.len(),
-            human::bytes_human(bytes),
-            human::bytes_human(*next),
+    let (code, which) = match (chosen.stream_bytes, tried.get(1)) {
+        (Some(bytes), Some(next)) => (
+            ReasonCode::ShortestStream,
+            format!(
+                "copy {name} gives the shortest stream of the {} that were tried ({}, the next best {})",
+                tried.len(),
+                human::bytes_human(bytes),
+                human::bytes_human(*next),
+            ),
         ),
-        _ if usable.count() == 1 => {
-            format!("copy {name} is the only one that we have a sendshot of")
-        }
-        _ => format!("copy {name} is the newest one that we have a sendshot of"),
+        _ if usable.count() == 1 => (
+            ReasonCode::OnlyUsableSendshot,
+            format!("copy {name} is the only one that can be the parent"),
+        ),
+        _ => (
+            ReasonCode::NewestWithoutLineage,
+            format!("copy {name} is the newest one that can be the parent"),
+        ),
     };
-    format!("{which}; the volume was replaced since, so every file is compared")
+    Reason::new(code, which)
 }
 
 #[cfg(test)]
 mod tests {
+    use sendshot_proto::inventory::Unusable;
+
     use super::*;
     use uuid::Uuid;
 
@@ -278,7 +330,11 @@ mod tests {
         set_standing(&mut suspect, Standing::Suspect);
         let plan = decide(Wish::Auto, &head(9, 5, 90), vec![suspect]).unwrap();
         assert_eq!(plan.parent.unwrap().uuid, Uuid::from_u128(1));
-        assert!(plan.reason.contains("captured whole"), "{}", plan.reason);
+        assert!(
+            plan.reason.text.contains("captured whole"),
+            "{}",
+            plan.reason
+        );
     }
 
     fn chosen(candidates: Vec<Candidate>) -> Option<Uuid> {
@@ -323,7 +379,7 @@ mod tests {
         let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
         assert_eq!(plan.parent.unwrap().uuid, near.copy.uuid);
         for text in ["copy-70", "3.0 MiB", "7.0 MiB", "of the 2"] {
-            assert!(plan.reason.contains(text), "{}", plan.reason);
+            assert!(plan.reason.text.contains(text), "{}", plan.reason);
         }
     }
 
@@ -344,28 +400,111 @@ mod tests {
     #[test]
     fn what_stands_against_a_copy_is_said() {
         let mut unusable = candidate(head(1, 5, 50));
-        unusable.copy.unusable = Some("it is writable".into());
+        unusable.copy.unusable = Some(Unusable {
+            code: ReasonCode::CopyWritable,
+            why: "it is writable".into(),
+        });
         let mut lacking = candidate(head(1, 5, 50));
         lacking.sendshot = OwnSendshot::None;
         let mut orphaned = candidate(head(1, 5, 50));
-        orphaned.sendshot = OwnSendshot::Unusable("inode 258 has a name in no directory".into());
+        orphaned.sendshot = OwnSendshot::Unusable(Reason::new(
+            ReasonCode::SendshotOrphan,
+            "inode 258 has a name in no directory",
+        ));
         let mut rejected = candidate(head(1, 5, 50));
         set_standing(&mut rejected, Standing::Rejected);
         let mut other_state = candidate(head(1, 5, 50));
         other_state.copy.ctransid = 49;
-        for (candidate, expected) in [
-            (unusable, "it is writable"),
-            (lacking, "no sendshot of it"),
-            (orphaned, "inode 258 has a name in no directory"),
-            (rejected, "could not apply the streams"),
-            (other_state, "changed after it was sent"),
+        let of_head = |change: fn(&mut Head)| {
+            let mut other = head(1, 5, 50);
+            change(&mut other);
+            candidate(other)
+        };
+        let foreign = of_head(|head| head.fsid = Uuid::from_u128(2));
+        let later = of_head(|head| head.otransid = 91);
+        use ReasonCode as Code;
+        for (candidate, code, expected) in [
+            (unusable, Code::CopyWritable, "it is writable"),
+            (lacking, Code::NoSendshot, "no sendshot of it"),
+            (
+                orphaned,
+                Code::SendshotOrphan,
+                "inode 258 has a name in no directory",
+            ),
+            (
+                rejected,
+                Code::StreamsRefused,
+                "could not apply the streams",
+            ),
+            (other_state, Code::SendshotOtherState, "of another state"),
+            (foreign, Code::OtherFilesystem, "of another file system"),
+            (later, Code::LaterTransaction, "later transaction (91)"),
         ] {
             let plan = decide(Wish::Auto, &head(9, 5, 90), vec![candidate]).unwrap();
             assert!(
-                plan.parent.is_none() && plan.reason.contains(expected),
+                plan.parent.is_none() && plan.reason.text.contains(expected),
                 "{}",
                 plan.reason
             );
+            assert_eq!(plan.reason.code, code);
+        }
+    }
+
+    #[test]
+    fn why_every_file_is_compared_is_what_was_compared() {
+        let of_head = |change: fn(&mut Head)| {
+            let mut other = head(1, 5, 50);
+            change(&mut other);
+            candidate(other)
+        };
+        use ReasonCode as Code;
+        let changed_new = Head {
+            ctransid: 95,
+            ..head(9, 5, 90)
+        };
+        let new = head(9, 5, 90);
+        for (candidate, new, code, expected) in [
+            (
+                of_head(|head| head.parent_uuid = Uuid::from_u128(6)),
+                &new,
+                Code::UsableVolumeReplaced,
+                "replaced since",
+            ),
+            (
+                of_head(|head| head.parent_uuid = Uuid::nil()),
+                &new,
+                Code::UsableOriginUnknown,
+                "not known which subvolume",
+            ),
+            (
+                of_head(|head| head.ctransid = 51),
+                &new,
+                Code::UsableParentChanged,
+                "before its sendshot was made",
+            ),
+            (
+                of_head(|_| {}),
+                &changed_new,
+                Code::UsableNewChanged,
+                "new snapshot",
+            ),
+        ] {
+            let plan = decide(Wish::Auto, new, vec![candidate]).unwrap();
+            assert_eq!(plan.verdicts[0].1.code(), code);
+            assert_eq!(plan.reason.code, Code::OnlyUsableSendshot);
+            assert!(plan.reason.text.contains(expected), "{}", plan.reason);
+        }
+    }
+
+    #[test]
+    fn a_newer_copy_that_cannot_be_the_parent_is_named() {
+        let mut newer = candidate(head(2, 5, 60));
+        set_standing(&mut newer, Standing::Rejected);
+        let all = vec![candidate(head(1, 5, 50)), newer];
+        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        assert_eq!(plan.reason.code, ReasonCode::NewestUsableSendshot);
+        for text in ["copy-60", "could not apply"] {
+            assert!(plan.reason.text.contains(text), "{}", plan.reason);
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sendshot_engine::recapture::Effort;
 use sendshot_engine::{Frozen, Sendshot, verify};
-use sendshot_model::PushId;
+use sendshot_model::{PeerName, PushId, ReceiverId, RootId, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
+use uuid::Uuid;
 
 use crate::adopt;
 use crate::blocking;
@@ -17,7 +18,7 @@ use crate::engine::Engine;
 use crate::generate;
 use crate::journal::{self, Record};
 use crate::lineage;
-use crate::plan::{self, Plan, Wish};
+use crate::plan::{self, Acknowledged, Plan, Recorded, Wish};
 use crate::problem::{JOURNAL, Problem};
 use crate::push::{Push, Subject, another};
 use crate::running::Protected;
@@ -75,18 +76,29 @@ pub(crate) fn decide(
     wish: Wish,
 ) -> Result<Plan, Problem> {
     let failed = |e| Problem::local_io("look for what both sides hold", &e);
-    let mut ancestors = lineage::of(top, info).map_err(failed)?;
+    let mut lineage = lineage::of(top, info).map_err(failed)?;
     let mut candidates = lineage::candidates(top, held).map_err(failed)?;
-    ancestors.extend(lineage::siblings(top, info, &candidates).map_err(failed)?);
+    let siblings = lineage::siblings(top, info, &candidates).map_err(failed)?;
+    lineage.ancestors.extend(siblings);
     for candidate in &mut candidates {
-        let uuid = candidate.copy.uuid;
-        candidate.sendshot = ours
-            .iter()
-            .filter(|record| record.engine == Engine::Sendshot)
-            .find(|record| record.snapshot.is_some_and(|s| s.uuid == uuid))
-            .map(|record| record.push);
+        candidate.recorded = recorded(ours, candidate.copy.uuid);
     }
-    Ok(plan::decide(wish, &ancestors, candidates)?)
+    Ok(plan::decide(wish, &lineage, candidates)?)
+}
+
+/// What the journal knows of a state.
+fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
+    let of_state = ours
+        .iter()
+        .filter(|record| record.snapshot.is_some_and(|s| s.uuid == uuid));
+    let engines: Vec<Engine> = of_state.map(|record| record.engine).collect();
+    if engines.contains(&Engine::Sendshot) {
+        Recorded::Sendshot
+    } else if engines.contains(&Engine::Kernel) {
+        Recorded::Snapshot
+    } else {
+        Recorded::Nothing
+    }
 }
 
 impl Push {
@@ -123,6 +135,12 @@ impl Push {
         }
     }
 
+    /// Which volume goes to which receiver, and what that is called here.
+    fn destination(&self) -> (VolumeId, (ReceiverId, Option<RootId>), PeerName) {
+        let receiver = (self.link.receiver(), self.root);
+        (self.key.id, receiver, self.running.receiver.clone())
+    }
+
     async fn plan_by_snapshots(
         &self,
         subject: &Subject,
@@ -130,13 +148,16 @@ impl Push {
         wish: Wish,
     ) -> Result<Plan, Problem> {
         let (state, info) = (Arc::clone(&self.state), subject.info.clone());
+        let (volume, from, name) = self.destination();
         let work = move || {
             let ours = journal::records(state.pushes());
             let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
-            decide(state.top(), &ours, &info, held, wish)
+            let plan = decide(state.top(), &ours, &info, held, wish)?;
+            Ok::<_, Problem>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
         };
         let plan = blocking("plan", work).await??;
-        self.listener.stage(&self.running, "plan", &*plan.reason);
+        self.listener
+            .stage(&self.running, "plan", &*plan.reason.text);
         Ok(plan)
     }
 
@@ -154,7 +175,7 @@ impl Push {
         let intent = self.intent(protected.push);
         let work = move || -> Result<_, Problem> {
             let mut known = sendshots::known(&state, volume)?;
-            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &known, intent)?;
+            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
             let Some((mut record, sendshot)) = adopted else {
                 return Ok((known, None));
             };
@@ -213,6 +234,7 @@ impl Push {
         let version = self.stream_version();
         let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
         let name = record.sendshot_name();
+        let (volume, receiver, receiver_name) = self.destination();
         let Prospects { new, known } = prospects;
         let Captured {
             sendshot: new,
@@ -220,7 +242,11 @@ impl Push {
             from,
         } = new;
         let work = move || -> Result<_, Problem> {
-            let chosen = sendshots::choose(known, &new, held, demand, version)?;
+            let mut chosen = sendshots::choose(known, &new, held, demand, version)?;
+            let ours = journal::records(state.pushes());
+            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
+            chosen.plan = chosen.plan.with(acknowledged);
             let new = match &chosen.parent {
                 Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
                     .map_err(generate::Error::Verify)?,
@@ -229,7 +255,8 @@ impl Push {
             Ok((chosen, new))
         };
         let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
-        self.listener.stage(&self.running, "plan", &*plan.reason);
+        self.listener
+            .stage(&self.running, "plan", &*plan.reason.text);
         Ok(Prepared {
             plan,
             by_sendshots: Some(BySendshots {

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 
+use crate::filesystems::NotLookedAt;
+
 /// What is said when the journal of pushes cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";
 
@@ -57,6 +59,27 @@ impl Problem {
         Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
     }
 
+    /// Says what was not looked at when something was not found.
+    #[must_use]
+    pub(crate) fn with_not_looked_at(mut self, missed: &[NotLookedAt]) -> Self {
+        if missed.is_empty() {
+            return self;
+        }
+        for missed in missed {
+            self.message.push_str(&format!(
+                "; file system {}, last at {}, was not looked at: {}",
+                missed.fsid,
+                missed.path.display(),
+                missed.reason
+            ));
+        }
+        self.remedy = match self.remedy.as_str() {
+            "" => "mount it, and try again".to_owned(),
+            remedy => format!("mount it, and try again; or {remedy}"),
+        };
+        self
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -75,8 +98,12 @@ impl fmt::Display for Problem {
 pub fn io_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+        ErrorKind::StorageFull => {
             "free space on the volume's file system on this box, then push again"
+        }
+        ErrorKind::QuotaExceeded => {
+            "raise or remove the quota on this box (`btrfs qgroup show -r` lists the limits), or free space \
+             within it, then push again"
         }
         ErrorKind::ReadOnlyFilesystem => {
             "look into this box's kernel log, mount the file system read-write, and push again"

@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU32;
 
+use sendshot_model::Reason;
 use sendshot_sys::{crash, durable, filesystem, subvolume};
 
 use crate::engine::Engine;
+use crate::filesystems::NotLookedAt;
 use crate::journal::{self, Record, State};
 use crate::kept::{self, Kept};
 use crate::retention::{self, Item, Presence, Verdict};
@@ -130,47 +132,50 @@ pub struct Pruned {
     pub kept: Kept,
     /// What was decided.
     pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
     /// Why it could not be let go though it was to be.
     pub failed: Option<io::Error>,
 }
 
 /// Applies `keep` now, on all file systems that are there. No push may start meanwhile, see
-/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Blocks.
-pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> Vec<Pruned> {
+/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Returns what became of each, and
+/// the file systems that were not looked at. Blocks.
+pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use = |record: &Record| {
         let table = sender.table();
         table.contains(record.push) || table.of_volume(record.volume).is_some()
     };
     let mut pruned = Vec::new();
-    kept::each(sender, selection, |state, items| {
+    let missed = kept::each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
-        for (item, verdict) in items.into_iter().zip(verdicts) {
+        let reasons = kept::reasons(&items, &verdicts);
+        for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
             let kept = Kept::of(state, item);
             let failed = match (verdict.lets_go(), mode) {
                 (true, Mode::Delete) => let_go(state, &kept.record).err(),
                 (true, Mode::DryRun) | (false, _) => None,
             };
-            log(&kept.record, verdict, mode, failed.as_ref());
+            if verdict.lets_go() && mode == Mode::Delete {
+                log(&kept.record, &reason, failed.as_ref());
+            }
             pruned.push(Pruned {
                 kept,
                 verdict,
+                reason,
                 failed,
             });
         }
     });
     pruned.sort_by_key(|pruned| pruned.kept.order());
-    pruned
+    (pruned, missed)
 }
 
-fn log(record: &Record, verdict: Verdict, mode: Mode, failed: Option<&io::Error>) {
-    if mode == Mode::DryRun || !verdict.lets_go() {
-        return;
-    }
+fn log(record: &Record, reason: &Reason, failed: Option<&io::Error>) {
     let (push, volume, receiver) = (record.push, &record.volume_name, &record.receiver_name);
-    let reason = verdict.reason(record);
     match failed {
-        None => tracing::info!(%push, %volume, %receiver, reason, "pruned by hand"),
+        None => tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand"),
         Some(e) => tracing::warn!(%push, %volume, %receiver, "prune by hand: {e}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sendshot_model::{NotKept, PeerName, VolumeName};
+use sendshot_model::{NotKept, PeerName, ReasonCode, VolumeName};
 use sendshot_proto::{Malformed, malformed, not_kept, v1};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +21,9 @@ pub struct Report {
     pub parent: Option<Uuid>,
     /// Why this parent, or why none.
     pub parent_reason: String,
+    /// The same for programs.
+    #[serde(default)]
+    pub parent_reason_code: ReasonCode,
     /// What made the stream.
     pub engine: String,
     /// Length of the stream in bytes.
@@ -95,6 +98,7 @@ impl From<Report> for v1::PushReport {
             uuid: bytes(report.uuid),
             parent: report.parent.map(bytes).unwrap_or_default(),
             parent_reason: report.parent_reason,
+            parent_reason_code: report.parent_reason_code.to_string(),
             engine: report.engine,
             stream_bytes: report.stream_bytes,
             wire_bytes: report.wire_bytes,
@@ -129,6 +133,7 @@ impl TryFrom<v1::PushReport> for Report {
             uuid: malformed::uuid(&message.uuid, "uuid")?,
             parent,
             parent_reason: message.parent_reason,
+            parent_reason_code: message.parent_reason_code.into(),
             engine: message.engine,
             stream_bytes: message.stream_bytes,
             wire_bytes: message.wire_bytes,

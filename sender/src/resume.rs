@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sendshot_engine::Sendshot;
-use sendshot_model::{PushId, ReceiverId, SenderId, TransferId, VolumeId, human};
+use sendshot_model::{PushId, Reason, ReceiverId, SenderId, TransferId, VolumeId, human};
 use sendshot_proto::resume::{Partial, Point};
 use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Info};
@@ -112,7 +112,7 @@ impl Interrupted {
         });
         Plan {
             parent,
-            reason: self.transfer.reason.clone(),
+            reason: Reason::new(self.transfer.reason_code, self.transfer.reason.clone()),
             verdicts: Vec::new(),
         }
     }

@@ -11,10 +11,10 @@
 
 use std::num::NonZeroU32;
 
-use sendshot_model::{ReceiverId, SenderId, VolumeId, VolumeName};
+use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
 
 use crate::engine::Engine;
-use crate::journal::{Origin, Record, State};
+use crate::journal::{Origin, Record, Standing, State};
 use crate::resume;
 
 /// Whether what a record names is still there.
@@ -71,25 +71,60 @@ impl Verdict {
         }
     }
 
-    /// Why, in words.
-    pub fn reason(self, record: &Record) -> String {
+    /// Why.
+    pub fn reason(self, record: &Record) -> Reason {
+        use ReasonCode as Code;
         let receiver = &record.receiver_name;
-        match self {
-            Self::LastCommon => format!("parent of the next push to {receiver}"),
-            Self::Spare => format!("in case {receiver} loses its newest copy; see `keep`"),
-            Self::Unconfirmed => {
-                format!("{receiver} may have committed it; the next push finds out")
+        let (code, text) = match self {
+            Self::LastCommon if record.standing == Standing::Rejected => (
+                Code::LastRefused,
+                format!(
+                    "the last state that {receiver} acknowledged; no stream is built on it any more, as \
+                     a receiver could not apply one"
+                ),
+            ),
+            Self::LastCommon if record.origin == Origin::Told => (
+                Code::NextParentReported,
+                format!("parent of the next push to {receiver}, which reports that it holds it"),
+            ),
+            Self::LastCommon => (
+                Code::NextParent,
+                format!("parent of the next push to {receiver}"),
+            ),
+            Self::Spare => (
+                Code::Spare,
+                format!("in case {receiver} loses its newest copy; see `keep`"),
+            ),
+            Self::Unconfirmed => (
+                Code::Unconfirmed,
+                format!("{receiver} may have committed it; the next push finds out"),
+            ),
+            Self::InUse if record.state == State::Sending => {
+                (Code::BeingPushed, "it is being pushed".to_owned())
             }
-            Self::InUse if record.state == State::Sending => "it is being pushed".to_owned(),
-            Self::InUse => "a push of the volume is running, and may use it".to_owned(),
-            Self::PinsData => "a newer state was acknowledged, and a snapshot pins data".to_owned(),
-            Self::Surplus(keep) => {
-                format!("older than the {keep} that `keep` says for this volume and receiver")
-            }
-            Self::Interrupted => "it broke off; the next push goes on with it".to_owned(),
-            Self::BrokenOff => "left by a push that broke off".to_owned(),
-            Self::Gone => "what it stands for was deleted by somebody else".to_owned(),
-        }
+            Self::InUse => (
+                Code::MayBeUsed,
+                "a push of the volume is running, and may use it".to_owned(),
+            ),
+            Self::PinsData => (
+                Code::PinsData,
+                "a newer state was acknowledged, and a snapshot pins data".to_owned(),
+            ),
+            Self::Surplus(keep) => (
+                Code::MoreThanKeep,
+                format!("older than the {keep} that `keep` says for this volume and receiver"),
+            ),
+            Self::Interrupted => (
+                Code::Interrupted,
+                "it broke off; the next push goes on with it".to_owned(),
+            ),
+            Self::BrokenOff => (Code::LeftOver, "left by a push that broke off".to_owned()),
+            Self::Gone => (
+                Code::DeletedElsewhere,
+                "what it stands for was deleted by somebody else".to_owned(),
+            ),
+        };
+        Reason::new(code, text)
     }
 }
 
@@ -356,6 +391,40 @@ pub(crate) mod tests {
             LastCommon,
         ];
         assert_eq!(decided(&items, 2), kept);
+    }
+
+    #[test]
+    fn each_verdict_has_a_code_and_what_the_record_adds() {
+        use ReasonCode as Code;
+        let good = record();
+        let rejected = Record {
+            standing: Standing::Rejected,
+            ..record()
+        };
+        let told = Record {
+            origin: Origin::Told,
+            ..record()
+        };
+        let sending = Record {
+            state: State::Sending,
+            ..record()
+        };
+        for (verdict, record, code) in [
+            (Verdict::LastCommon, &good, Code::NextParent),
+            (Verdict::LastCommon, &rejected, Code::LastRefused),
+            (Verdict::LastCommon, &told, Code::NextParentReported),
+            (Verdict::Spare, &good, Code::Spare),
+            (Verdict::Unconfirmed, &good, Code::Unconfirmed),
+            (Verdict::InUse, &good, Code::MayBeUsed),
+            (Verdict::InUse, &sending, Code::BeingPushed),
+            (Verdict::PinsData, &good, Code::PinsData),
+            (surplus(2), &good, Code::MoreThanKeep),
+            (Verdict::Interrupted, &sending, Code::Interrupted),
+            (Verdict::BrokenOff, &sending, Code::LeftOver),
+            (Verdict::Gone, &good, Code::DeletedElsewhere),
+        ] {
+            assert_eq!(verdict.reason(record).code, code);
+        }
     }
 
     #[test]

@@ -229,6 +229,7 @@ impl Sender {
             if let Err(e) = settled {
                 tracing::warn!("settle unfinished pushes: {e}");
             }
+            Ok(())
         });
     }
 

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use sendshot_engine::Sendshot;
-use sendshot_model::{PushId, VolumeId};
+use sendshot_engine::{Sendshot, file};
+use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 
@@ -23,7 +23,7 @@ pub enum Demand {
     /// What the user wants of it.
     Wish(Wish),
     /// There is to be none, for this reason.
-    Full(String),
+    Full(Reason),
 }
 
 /// Reads the sendshots that we have.
@@ -45,7 +45,7 @@ pub fn adopt(
     subject: (impl AsFd, &Info),
     held: &[HeldCopy],
     wish: Wish,
-    known: &Known,
+    known: &mut Known,
     intent: Intent,
 ) -> Result<Option<(Record, Sendshot)>, Problem> {
     let failed = |e| Problem::local_io("look for what both sides hold", &e);
@@ -60,8 +60,9 @@ pub fn adopt(
     match adopt::capture(state, &local, intent, known) {
         Ok(adopted) => Ok(Some(adopted)),
         Err(e) => {
-            tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {}",
-                crate::problem::with_causes(&e));
+            let why = crate::problem::with_causes(&e);
+            tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {why}");
+            known.not_made = Some((local.uuid, why));
             Ok(None)
         }
     }
@@ -146,9 +147,32 @@ fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
     }
     let is_of_copy = |record: &Record| record.snapshot.is_some_and(|s| s.uuid == copy.uuid);
     let mut unusable = known.unusable.iter();
-    match unusable.find(|(record, _)| is_of_copy(record)) {
-        Some((_, why)) => OwnSendshot::Unusable(why.to_string()),
-        None => OwnSendshot::None,
+    if let Some((_, why)) = unusable.find(|(record, _)| is_of_copy(record)) {
+        return OwnSendshot::Unusable(Reason::new(unusable_code(why), why.to_string()));
+    }
+    if let Some((_, why)) = known
+        .not_made
+        .as_ref()
+        .filter(|(uuid, _)| *uuid == copy.uuid)
+    {
+        let text = format!("it could not be made of the snapshot, which is here: {why}");
+        return OwnSendshot::Unusable(Reason::new(ReasonCode::SendshotNotMade, text));
+    }
+    if known.gone.iter().any(is_of_copy) {
+        let text = "its file in `.sendshot`, which the journal of pushes still names, was deleted";
+        return OwnSendshot::Unusable(Reason::new(ReasonCode::SendshotDeleted, text));
+    }
+    OwnSendshot::None
+}
+
+fn unusable_code(error: &file::Error) -> ReasonCode {
+    match error {
+        file::Error::Io { .. } => ReasonCode::SendshotUnreadable,
+        file::Error::Foreign { .. } => ReasonCode::SendshotForeign,
+        file::Error::TooNew { .. } => ReasonCode::SendshotTooNew,
+        file::Error::TooOld { .. } => ReasonCode::SendshotTooOld,
+        file::Error::Damaged { .. } => ReasonCode::SendshotDamaged,
+        file::Error::Orphan { .. } => ReasonCode::SendshotOrphan,
     }
 }
 
@@ -163,4 +187,35 @@ fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
         .remedy("push again")
     })?;
     Ok(sendshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_sendshot_of_a_copy_is_told() {
+        let uuid = Uuid::from_u128(1);
+        let copy = HeldCopy {
+            uuid,
+            ctransid: 7,
+            name: "copy".into(),
+            unusable: None,
+            committed_at: 0,
+        };
+        let code = |known: &Known| match sendshot_of(known, &copy) {
+            OwnSendshot::Unusable(why) => Some(why.code),
+            OwnSendshot::None => None,
+            OwnSendshot::Usable { .. } => panic!("there is none"),
+        };
+        let mut known = Known::default();
+        assert_eq!(code(&known), None);
+        let record = crate::retention::tests::record();
+        known.gone = vec![crate::retention::tests::at(&record, 1)];
+        assert_eq!(code(&known), Some(ReasonCode::SendshotDeleted));
+        known.not_made = Some((uuid, "No space left on device".to_owned()));
+        assert_eq!(code(&known), Some(ReasonCode::SendshotNotMade));
+    }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_model::{NotKept, ReceiverId, RootId, SenderId, VolumeId, VolumeName};
+use sendshot_model::{NotKept, ReasonCode, ReceiverId, RootId, SenderId, VolumeId, VolumeName};
 use sendshot_sys::subvolume;
 use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
@@ -428,6 +428,7 @@ fn nothing_due(request: &Request, volume: VolumeName, newest: Uuid, running: &Ru
         parent: None,
         parent_reason: "nothing to send: the receiver has acknowledged every snapshot before"
             .to_owned(),
+        parent_reason_code: ReasonCode::AllAcknowledged,
         engine: Engine::Kernel.to_string(),
         stream_bytes: 0,
         wire_bytes: 0,

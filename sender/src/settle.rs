@@ -243,6 +243,7 @@ mod tests {
             stream_version: 2,
             parent: None,
             reason: String::new(),
+            reason_code: sendshot_model::ReasonCode::NotRecorded,
         });
         let began = Record {
             transfer: transfer.clone(),

@@ -31,6 +31,11 @@ pub enum Error {
     /// The file system or its mount is read-only.
     #[error("the file system is mounted read-only, so no snapshot can be made on it")]
     ReadOnly,
+    /// It is read-only itself, on a file system that is not.
+    #[error(
+        "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be written down"
+    )]
+    ReadOnlySubvolume,
     /// The kernel said no.
     #[error("{what} in `{NAME}`")]
     Io {
@@ -92,6 +97,10 @@ impl StateSubvolume {
             Err(e) => return Err(failed("create the state subvolume")(e)),
         }
         let root = durable::open_dir(&top, OsStr::new(NAME)).map_err(|_| Error::NotASubvolume)?;
+        let info = subvolume::info(&root).map_err(failed("look"))?;
+        if info.read_only && !filesystem::is_read_only(&top).map_err(failed("look"))? {
+            return Err(Error::ReadOnlySubvolume);
+        }
         Self::from_root(top, root)
     }
 

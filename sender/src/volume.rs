@@ -15,6 +15,7 @@ use sendshot_sys::{durable, filesystem};
 use uuid::Uuid;
 
 use crate::lineage;
+use crate::plan::Lineage;
 use crate::problem::{Kind as ProblemKind, Problem};
 use crate::register;
 use crate::series::{self, Member};
@@ -485,8 +486,8 @@ impl Finder<'_> {
 /// What a snapshot was made from, and that again, as far as it is there.
 fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
     let ancestors = TopLevel::of(fd).map(|top| lineage::of(&top, info));
-    let ancestors = ancestors.unwrap_or_else(|_| Ok(Vec::new()));
-    let ancestors = ancestors.unwrap_or_default().into_iter();
+    let ancestors = ancestors.unwrap_or_else(|_| Ok(Lineage::default()));
+    let ancestors = ancestors.unwrap_or_default().ancestors.into_iter();
     ancestors.map(|ancestor| ancestor.uuid).collect()
 }
 

@@ -367,7 +367,8 @@ fn a_receiver_that_became_read_only_in_the_middle_is_told() {
         .args(["ro", "true"]))
     .success();
     boxes.link.mend();
-    push.finish().fails(1, &["read-only"]);
+    push.finish()
+        .fails(1, &["staging subvolume was made read-only"]);
     until::holds("staging is gone", || {
         let all = subvolumes::list(boxes.receiver.fs());
         all.iter().all(|s| !s.path.contains("/push-"))

@@ -125,7 +125,7 @@ fn a_plan_is_what_the_push_does(boxes: &Paired) {
     };
     #[track_caller]
     fn assert_done(planned: &Value, pushed: &Value) {
-        for field in ["parent", "parent_reason", "engine"] {
+        for field in ["parent", "parent_reason", "parent_reason_code", "engine"] {
             assert_eq!(planned[field], pushed[field], "{field}");
         }
         if planned["engine"] == "sendshot" {

@@ -61,6 +61,22 @@ pub enum Unusable {
         /// Transaction in which it was made.
         otransid: u64,
     },
+    /// It was changed after it was made, and was made before it was received: `btrfs receive` writes into
+    /// the subvolume that it has made, and its last data can reach the disk after the end.
+    ReceivedByOtherTool {
+        /// Transaction of its last change.
+        ctransid: u64,
+        /// Transaction in which it was made.
+        otransid: u64,
+    },
+    /// It was not changed after it was made, but is a snapshot of one that was changed after it was
+    /// received.
+    OfChanged {
+        /// Transaction of the last change.
+        ctransid: u64,
+        /// Transaction of the reception.
+        rtransid: u64,
+    },
 }
 
 impl fmt::Display for Unusable {
@@ -76,6 +92,16 @@ impl fmt::Display for Unusable {
                 f,
                 "it was changed after it was made, perhaps by dedupe (transaction {ctransid} \
                  after {otransid})"
+            ),
+            Self::ReceivedByOtherTool { ctransid, otransid } => write!(
+                f,
+                "it was received by another tool, which writes into what it has made (transaction \
+                 {ctransid} after {otransid})"
+            ),
+            Self::OfChanged { ctransid, rtransid } => write!(
+                f,
+                "it is a snapshot of a subvolume that was changed after it was received (transaction \
+                 {ctransid} after {rtransid})"
             ),
         }
     }
@@ -292,7 +318,7 @@ fn usable(
     } else {
         info.ctransid
     };
-    let changed = changed(info);
+    let changed = changed(info, received);
     let is_other = found != wanted.ctransid && (received || changed.is_some());
     let other = is_other.then_some(Unusable::OtherState {
         found,
@@ -310,11 +336,20 @@ fn usable(
     }
 }
 
-fn changed(info: &Info) -> Option<Unusable> {
-    (info.ctransid > info.otransid).then_some(Unusable::Changed {
-        ctransid: info.ctransid,
-        otransid: info.otransid,
-    })
+fn changed(info: &Info, received: bool) -> Option<Unusable> {
+    let &Info {
+        ctransid,
+        otransid,
+        rtransid,
+        ..
+    } = info;
+    if ctransid > otransid {
+        return Some(match received && otransid <= rtransid {
+            true => Unusable::ReceivedByOtherTool { ctransid, otransid },
+            false => Unusable::Changed { ctransid, otransid },
+        });
+    }
+    (received && ctransid > rtransid).then_some(Unusable::OfChanged { ctransid, rtransid })
 }
 
 /// Opens entry `name` if it is a subvolume of the same file system.
@@ -451,6 +486,37 @@ mod tests {
         };
         assert!(strict(&original).is_ok());
         assert_eq!(lenient(&original).unwrap().1, []);
+    }
+
+    #[test]
+    fn what_another_tool_received_and_a_snapshot_of_what_changed_are_told_from_a_changed_copy() {
+        let by_other_tool = Info {
+            ctransid: 40,
+            otransid: 38,
+            rtransid: 40,
+            ..copy()
+        };
+        let why = Unusable::ReceivedByOtherTool {
+            ctransid: 40,
+            otransid: 38,
+        };
+        assert_eq!(strict(&by_other_tool), Err(why));
+        let written_back_later = Info {
+            ctransid: 42,
+            ..by_other_tool
+        };
+        let refused = strict(&written_back_later);
+        assert!(matches!(refused, Err(Unusable::ReceivedByOtherTool { .. })));
+        let of_changed = Info {
+            ctransid: 45,
+            otransid: 46,
+            ..copy()
+        };
+        let why = Unusable::OfChanged {
+            ctransid: 45,
+            rtransid: 40,
+        };
+        assert_eq!(strict(&of_changed), Err(why));
     }
 
     /// The choice among copies with these numbers: the one that is taken.

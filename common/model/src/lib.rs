@@ -18,6 +18,7 @@ mod id;
 mod not_kept;
 mod peer_name;
 mod printable;
+mod reason;
 mod target;
 mod text;
 mod volume_label;
@@ -28,6 +29,7 @@ pub use id::{IdError, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId
 pub use not_kept::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 pub use peer_name::{PeerName, PeerNameError};
 pub use printable::{printable, printable_within};
+pub use reason::{Reason, ReasonCode};
 pub use target::{Target, TargetError, VolumeRef};
 pub use volume_label::VolumeLabel;
 pub use volume_name::{VolumeName, VolumeNameError};

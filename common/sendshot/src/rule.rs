@@ -56,14 +56,53 @@ pub enum Kinship {
 impl Kinship {
     /// How `n` is related to `m`.
     pub fn of(m: &Head, n: &Head) -> Self {
-        if m.fsid != n.fsid || m.otransid > n.otransid {
-            return Self::None;
+        match Difference::between(m, n) {
+            None => Self::Lineage,
+            Some(Difference::Filesystem | Difference::Later) => Self::None,
+            Some(
+                Difference::OriginUnknown
+                | Difference::Subvolume
+                | Difference::ParentChanged
+                | Difference::NewChanged,
+            ) => Self::Filesystem,
         }
-        let same_subvolume = m.parent_uuid == n.parent_uuid && !m.parent_uuid.is_nil();
-        if same_subvolume && m.is_pristine() && n.is_pristine() {
-            Self::Lineage
+    }
+}
+
+/// What keeps two sendshots from being of one lineage. Of several the one that weighs most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// They are of different file systems.
+    Filesystem,
+    /// M was made in a later transaction than N.
+    Later,
+    /// It is not known which subvolume M is a snapshot of.
+    OriginUnknown,
+    /// They are snapshots of different subvolumes.
+    Subvolume,
+    /// The snapshot of M changed after it was made.
+    ParentChanged,
+    /// The snapshot of N changed after it was made.
+    NewChanged,
+}
+
+impl Difference {
+    /// What keeps `m` and `n` from being of one lineage; `None` if they are.
+    pub fn between(m: &Head, n: &Head) -> Option<Self> {
+        if m.fsid != n.fsid {
+            Some(Self::Filesystem)
+        } else if m.otransid > n.otransid {
+            Some(Self::Later)
+        } else if m.parent_uuid.is_nil() {
+            Some(Self::OriginUnknown)
+        } else if m.parent_uuid != n.parent_uuid {
+            Some(Self::Subvolume)
+        } else if !m.is_pristine() {
+            Some(Self::ParentChanged)
+        } else if !n.is_pristine() {
+            Some(Self::NewChanged)
         } else {
-            Self::Filesystem
+            None
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,24 @@ pub fn visible_path(fsid: Uuid, id: u64, from_top: &Path) -> io::Result<Option<P
     });
     // Another mount can lie over it, and several file systems have the same paths.
     Ok(paths.into_iter().find(|path| leads_to(path, fsid, id)))
+}
+
+/// The root of any mount of the file system `fsid` that this process can open; `None` if there is none.
+///
+/// # Errors
+/// The kernel's, for reading the mount table.
+pub fn any_of(fsid: Uuid) -> io::Result<Option<OwnedFd>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let mut mount_points = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| btrfs_mount(line).map(|(_, mount_point)| mount_point));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(mount_points.find_map(|path| {
+        // Another mount can lie over it.
+        let root = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let is_it = filesystem::is_btrfs(&root).ok()? && filesystem::fsid(&root).ok()? == fsid;
+        is_it.then_some(root)
+    }))
 }
 
 fn leads_to(path: &PathBuf, fsid: Uuid, id: u64) -> bool {

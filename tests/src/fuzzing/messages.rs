@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
         2 => check::<v1::InventoryRequest, Question>(bytes, |_| Vec::new()),
         3 => inventory(bytes),
         4 => check::<v1::HeldCopy, HeldCopy>(bytes, |copy| {
-            let why = copy.unusable.as_deref();
+            let why = copy.unusable.as_ref().map(|unusable| &*unusable.why);
             [copy.name.as_ref()].into_iter().chain(why).collect()
         }),
         5 => check::<v1::TransferUp, Up>(bytes, |_| Vec::new()),
@@ -78,6 +78,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         name: "20261122T030000Z".into(),
         unusable: "it was changed".into(),
         committed_at: 1,
+        unusable_code: "copy-changed".into(),
     };
     let failure = v1::Failure {
         code: 3,

@@ -85,6 +85,7 @@ pub fn copy(uuid: &[u8]) -> HeldCopy {
         ctransid: 7,
         name: "20300101T000000Z".to_owned(),
         unusable: String::new(),
+        unusable_code: String::new(),
         committed_at: i64::MAX,
     }
 }

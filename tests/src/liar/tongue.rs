@@ -68,6 +68,7 @@ impl Tongue {
                         ctransid: random.below(1000),
                         name: "20300101T000000Z".into(),
                         unusable: String::new(),
+                        unusable_code: String::new(),
                         committed_at: 1,
                     };
                     answer.copies.push(invented);

@@ -87,6 +87,7 @@ fn record(record: &Record) -> journal::Record {
                 ctransid: transid(parent),
             }),
             reason: String::new(),
+            reason_code: Default::default(),
         }),
         ..fresh
     }

@@ -22,6 +22,8 @@ struct CopyJson {
     uuid: String,
     committed_at: Option<String>,
     unusable: Option<String>,
+    /// See docs/reasons.md.
+    unusable_code: Option<String>,
     path: String,
     not_kept: NotKept,
 }
@@ -78,6 +80,7 @@ fn json(copy: CopyState) -> CopyJson {
         uuid: output::uuid(&copy.uuid),
         committed_at: output::time_json(copy.committed_at),
         unusable: Some(copy.unusable).filter(|why| !why.is_empty()),
+        unusable_code: Some(copy.unusable_code).filter(|code| !code.is_empty()),
         path: lossy(&copy.path),
         not_kept: lacks(copy.not_kept),
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::arguments::ForgetArguments;
 use crate::client::{self, Sender};
 use crate::list::{self, KeptJson};
+use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
 use crate::output::Output;
 use crate::plan;
@@ -55,6 +56,7 @@ pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output
         show(kept, &answer.consequence, output);
     }
     output.note(&answer.consequence);
+    not_looked_at::show(answer.not_looked_at, output);
     Ok(ExitCode::SUCCESS)
 }
 

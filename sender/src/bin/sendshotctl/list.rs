@@ -10,6 +10,7 @@ use sendshot_proto::v1::{Holder, KeptSnapshot, ListRequest};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
+use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::partials;
@@ -37,6 +38,8 @@ pub struct KeptJson {
     /// Who holds a copy, by what this box was told.
     holders: Vec<HolderJson>,
     reason: String,
+    /// See docs/reasons.md; empty where there is no reason.
+    reason_code: String,
     /// `null` for a snapshot, which is as large as what it pins.
     sendshot_bytes: Option<u64>,
     hashes_bytes: u64,
@@ -93,19 +96,27 @@ pub async fn run(
         .into_inner();
     outcome::check(answer.problem)?;
     if what == What::Partials {
-        partials::of_sender(answer.interrupted, output);
-        return Ok(ExitCode::SUCCESS);
-    }
-    if output.is_json() {
+        match (answer.interrupted.is_empty(), answer.not_looked_at.len()) {
+            (true, 1..) => output.note("no interrupted push was found where could be looked"),
+            _ => partials::of_sender(answer.interrupted, output),
+        }
+    } else if output.is_json() {
         for kept in answer.snapshots {
             output.result(&json(kept), String::new);
         }
-        return Ok(ExitCode::SUCCESS);
+    } else if answer.snapshots.is_empty() {
+        output.note(match answer.not_looked_at.len() {
+            0 => "nothing is kept: no push was acknowledged, or what it left was deleted",
+            _ => "nothing was found where could be looked",
+        });
+    } else {
+        show(answer.snapshots, output);
     }
-    if answer.snapshots.is_empty() {
-        output.note("nothing is kept: no push has been acknowledged yet");
-        return Ok(ExitCode::SUCCESS);
-    }
+    not_looked_at::show(answer.not_looked_at, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
     let mut titles = vec![
         "volume",
         "receiver",
@@ -118,14 +129,13 @@ pub async fn run(
         "why it is kept",
     ];
     // Only where disks take turns is it of interest which one it was.
-    let disks: BTreeSet<_> = answer
-        .snapshots
+    let disks: BTreeSet<_> = snapshots
         .iter()
         .map(|kept| (&kept.receiver, &kept.root_id))
         .collect();
     let receivers: BTreeSet<_> = disks.iter().map(|(receiver, _)| receiver).collect();
     let take_turns = disks.len() > receivers.len();
-    let rows = answer.snapshots.into_iter().map(|kept| {
+    let rows = snapshots.into_iter().map(|kept| {
         let disk = output::uuid(&kept.root_id);
         let mut row = row(kept);
         if take_turns {
@@ -138,7 +148,6 @@ pub async fn run(
         titles.insert(2, "disk");
     }
     output.result(&(), || table(&titles, rows));
-    Ok(ExitCode::SUCCESS)
 }
 
 /// As an object.
@@ -160,6 +169,7 @@ pub fn json(kept: KeptSnapshot) -> KeptJson {
         },
         holders: kept.holders.into_iter().map(holder).collect(),
         reason: kept.reason,
+        reason_code: kept.reason_code,
         sendshot_bytes: Some(kept.sendshot_bytes).filter(|bytes| *bytes > 0),
         hashes_bytes: kept.hashes_bytes,
     }

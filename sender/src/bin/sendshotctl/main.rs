@@ -9,6 +9,7 @@ mod diff;
 mod foreign;
 mod forget;
 mod list;
+mod not_looked_at;
 mod outcome;
 mod output;
 mod pair;

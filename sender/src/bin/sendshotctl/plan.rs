@@ -21,6 +21,8 @@ struct PlanJson {
     receiver: String,
     parent: Option<String>,
     parent_reason: String,
+    /// See docs/reasons.md; so is each copy's `verdict_code`.
+    parent_reason_code: String,
     engine: String,
     /// `null` with the kernel's engine, which cannot tell; so are `commands`.
     stream_bytes: Option<u64>,
@@ -42,6 +44,8 @@ struct CandidateJson {
     copy: String,
     uuid: String,
     verdict: String,
+    verdict_code: String,
+    remedy: Option<String>,
 }
 
 /// The message for `HOST:VOL`.
@@ -93,6 +97,7 @@ fn json(answer: PlanResponse) -> PlanJson {
         receiver: answer.receiver,
         parent: Some(output::uuid(&answer.parent)).filter(|uuid| !uuid.is_empty()),
         parent_reason: answer.parent_reason,
+        parent_reason_code: answer.parent_reason_code,
         engine: answer.engine,
         stream_bytes: answer.stream_bytes,
         commands: answer.commands,
@@ -112,6 +117,8 @@ fn json(answer: PlanResponse) -> PlanJson {
                 copy: candidate.name,
                 uuid: output::uuid(&candidate.uuid),
                 verdict: candidate.verdict,
+                verdict_code: candidate.verdict_code,
+                remedy: Some(candidate.remedy).filter(|remedy| !remedy.is_empty()),
             })
             .collect(),
         skipped: answer.skipped.iter().map(|path| lossy(path)).collect(),
@@ -145,6 +152,9 @@ fn text(plan: &PlanJson) -> String {
     }
     for candidate in &plan.candidates {
         text += &format!("  copy     {}: {}\n", candidate.copy, candidate.verdict);
+        if let Some(remedy) = &candidate.remedy {
+            text += &format!("  help     {remedy}\n");
+        }
     }
     text
 }

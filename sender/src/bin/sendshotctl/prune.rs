@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::client::{self, Sender};
 use crate::list::{self, KeptJson};
+use crate::not_looked_at;
 use crate::outcome::{self, Outcome, SOME_FAILED};
 use crate::output::Output;
 use crate::plan;
@@ -47,12 +48,16 @@ pub async fn run(
     let answer = answer.into_inner();
     outcome::check(answer.problem)?;
     if answer.verdicts.is_empty() {
-        output.note("nothing is kept, so there is nothing to let go");
+        output.note(match answer.not_looked_at.len() {
+            0 => "nothing is kept, so there is nothing to let go",
+            _ => "nothing was found where could be looked",
+        });
     }
     let code = exit_code(&answer.verdicts);
     for verdict in answer.verdicts {
         show(verdict, dry_run, output);
     }
+    not_looked_at::show(answer.not_looked_at, output);
     Ok(code)
 }
 

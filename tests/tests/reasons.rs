@@ -1,0 +1,766 @@
+//! Each reason that Sendshot states, in the situation that leads to it: its code, and the words that tell the
+//! user what was compared and what to do. What cannot be made on a real file system has unit tests.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use sendshot_engine::entry::ROOT;
+use sendshot_model::ReasonCode;
+use sendshot_tests::command::tool;
+use sendshot_tests::exact::assert_copy_of;
+use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::mount::{self, Mount};
+use sendshot_tests::pairing::{Linked, Paired, pair};
+use sendshot_tests::receiver_box::ReceiverBox;
+use sendshot_tests::sender_box::SenderBox;
+use sendshot_tests::{fill, ghosts, streams, subvolumes, until};
+use serde_json::Value;
+
+const READ_ONLY: u64 = 2;
+const WRITABLE: u64 = 0;
+const KERNEL: [&str; 2] = ["--engine", "kernel"];
+
+/// What a plan says.
+struct Planned(Value);
+
+#[track_caller]
+fn plan(sender: &SenderBox, target: &str, options: &[&str]) -> Planned {
+    let arguments = [&["plan", "--json", target], options].concat();
+    Planned(sender.ctl(&arguments).success().json())
+}
+
+impl Planned {
+    /// Expects a reason with this code, and each text in its words.
+    #[track_caller]
+    fn because(self, code: ReasonCode, texts: &[&str]) -> Self {
+        assert_reason(&self.0, code, texts);
+        self
+    }
+
+    /// Expects this code for the copy that a push reported.
+    #[track_caller]
+    fn verdict(self, pushed: &Value, code: ReasonCode, texts: &[&str]) -> Self {
+        let copies = self.0["candidates"].as_array().unwrap();
+        let copy = copies.iter().find(|copy| copy["uuid"] == pushed["uuid"]);
+        let copy = copy.unwrap_or_else(|| panic!("no such copy: {}", self.0));
+        assert_eq!(copy["verdict_code"], code.as_str(), "{copy}");
+        assert_texts(&copy["verdict"], texts);
+        self
+    }
+
+    #[track_caller]
+    fn sends_all(self) -> Self {
+        assert_eq!(self.0["parent"], Value::Null, "{}", self.0);
+        self
+    }
+}
+
+#[track_caller]
+fn assert_reason(value: &Value, code: ReasonCode, texts: &[&str]) {
+    assert_eq!(value["parent_reason_code"], code.as_str(), "{value}");
+    assert_texts(&value["parent_reason"], texts);
+}
+
+#[track_caller]
+fn assert_texts(words: &Value, texts: &[&str]) {
+    for text in texts {
+        assert!(words.as_str().unwrap().contains(text), "`{text}`: {words}");
+    }
+}
+
+/// Sets the flags of a subvolume without what `btrfs property set` does besides.
+fn raw_flags(path: &Path, flags: u64) {
+    // BTRFS_IOC_SUBVOL_SETFLAGS
+    let program = "import fcntl, os, struct, sys\n\
+        fd = os.open(sys.argv[1], os.O_RDONLY)\n\
+        fcntl.ioctl(fd, 0x4008941a, struct.pack('<Q', int(sys.argv[2])))";
+    let flags = flags.to_string();
+    tool("python3", &["-c", program, path.to_str().unwrap(), &flags]);
+}
+
+/// Writes into a read-only subvolume, which is read-only again then.
+fn change(subvolume: &Path) {
+    raw_flags(subvolume, WRITABLE);
+    fs::write(subvolume.join("changed"), "changed").unwrap();
+    raw_flags(subvolume, READ_ONLY);
+    sync(subvolume);
+}
+
+fn sync(path: &Path) {
+    let path = path.to_str().unwrap();
+    tool("btrfs", &["filesystem", "sync", path]);
+}
+
+fn set_ro(path: &Path, value: &str) {
+    let path = path.to_str().unwrap();
+    tool("btrfs", &["property", "set", path, "ro", value]);
+}
+
+fn writable_snapshot(from: &Path, to: &Path) {
+    let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+    tool("btrfs", &["subvolume", "snapshot", from, to]);
+}
+
+fn pinned() -> Paired {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    let boxes = Paired::of(setup.pin_parent().start());
+    fill::tree(&boxes.sender.photos(), 1);
+    boxes
+}
+
+fn filled() -> Paired {
+    let boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    boxes
+}
+
+/// Takes a snapshot of the volume, the way users have them.
+fn snapshot(sender: &SenderBox, name: &str) -> (PathBuf, String) {
+    let path = sender.fs().join(name);
+    streams::snapshot(&sender.photos(), &path).unwrap();
+    let target = format!("nas2:{}", path.display());
+    (path, target)
+}
+
+/// The sender's state subvolume, and in it what a push left, for a moment.
+fn in_state<T>(sender: &SenderBox, pushed: &Value, work: impl FnOnce(&Path, &Path) -> T) -> T {
+    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
+    let state = top.path().join(".sendshot");
+    let records = fs::read_dir(state.join("pushes")).unwrap();
+    let mut records = records.map(|entry| entry.unwrap().path());
+    let record = records.find(|path| {
+        path.extension().is_some_and(|end| end == "json") && {
+            let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            record["snapshot"]["uuid"] == pushed["uuid"]
+        }
+    });
+    let name = record.unwrap().file_stem().unwrap().to_owned();
+    let sendshot = state.join("sendshots").join(name);
+    work(&state, &sendshot.with_extension("sendshot"))
+}
+
+#[test]
+fn every_code_is_explained() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
+    let page = fs::read_to_string(page).unwrap();
+    let missing: Vec<_> = ReasonCode::ALL
+        .iter()
+        .filter(|code| !page.contains(&format!("`{code}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/reasons.md lacks {missing:?}");
+    let known: BTreeSet<&str> = ReasonCode::ALL.iter().map(|code| code.as_str()).collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let codes = rows.map(|row| row.split('`').next().unwrap());
+    let codes = codes.filter(|code| code.contains('-') && !known.contains(code));
+    let unknown: Vec<_> = codes.collect();
+    assert!(unknown.is_empty(), "docs/reasons.md invents {unknown:?}");
+}
+
+#[test]
+fn what_speaks_against_a_copy_on_the_receiver() {
+    let boxes = filled();
+    let Paired { sender, receiver } = &boxes;
+    let target = "nas2:photos";
+    let listed = || {
+        let all = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
+        let codes = all.iter().map(|copy| copy["unusable_code"].clone());
+        codes.collect::<Vec<_>>()
+    };
+    let first = sender.push(target);
+    let copy = receiver.copy(&first);
+    let named = |name: &str| copy.with_file_name(name);
+    assert_eq!(listed(), [Value::Null]);
+
+    raw_flags(&copy, WRITABLE);
+    let texts = ["it is writable", "btrfs property set", "ro true"];
+    plan(sender, target, &[])
+        .because(ReasonCode::CopyWritable, &texts)
+        .sends_all();
+    assert_eq!(listed(), ["copy-writable"]);
+    // The remedy is one.
+    set_ro(&copy, "true");
+    plan(sender, target, &[]).because(ReasonCode::NewestSendshot, &[]);
+
+    change(&copy);
+    let texts = ["changed since commit"];
+    plan(sender, target, &[])
+        .because(ReasonCode::CopyChanged, &texts)
+        .sends_all();
+    // Its snapshot has the UUID and never changed.
+    streams::snapshot(&copy, &named("of-changed")).unwrap();
+    streams::delete(&copy).unwrap();
+    let texts = ["snapshot of a copy that was written to"];
+    plan(sender, target, &[])
+        .because(ReasonCode::CopyOfChangedCopy, &texts)
+        .sends_all();
+    assert_eq!(listed(), ["copy-of-changed-copy"]);
+    let full = sender.push(target);
+    assert_eq!(full["parent"], Value::Null);
+    assert_copy_of(sender, receiver, &full, &sender.photos());
+}
+
+/// Has `btrfs receive` receive a stream with a commit of the file system in the middle.
+fn stock_receive_slowly(stream: &[u8], dir: &Path) {
+    let file = dir.with_file_name("stream");
+    fs::write(&file, stream).unwrap();
+    let [file, dir] = [&file, dir].map(|path| path.to_str().unwrap());
+    let half = stream.len() / 2;
+    let script = format!(
+        "( head -c {half} {file}; sleep 0.3; btrfs filesystem sync {dir}; \
+           tail -c +$(({half} + 1)) {file} ) | btrfs receive -q {dir}"
+    );
+    tool("sh", &["-c", &script]);
+}
+
+/// People bring the first, large copy there by hand.
+#[test]
+fn what_speaks_against_a_copy_that_another_tool_received() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    let target = "nas2:photos";
+    // Without data nothing is written back later.
+    for i in 0..500 {
+        fs::create_dir(sender.photos().join(format!("dir-{i}"))).unwrap();
+    }
+    let first = sender.push(target);
+    let copy = receiver.copy(&first);
+    let named = |name: &str| copy.with_file_name(name);
+    let (monday, _) = snapshot(sender, "monday");
+    let stream = streams::send(streams::Format::V1, None, &monday).unwrap();
+    stock_receive_slowly(&stream, copy.parent().unwrap());
+    let texts = ["another tool", "btrfs subvolume snapshot -r monday"];
+    streams::delete(&copy).unwrap();
+    plan(sender, target, &[])
+        .because(ReasonCode::CopyReceivedByOtherTool, &texts)
+        .sends_all();
+    // The remedy is one.
+    streams::snapshot(&named("monday"), &named("monday-parent")).unwrap();
+    fs::write(sender.photos().join("new"), "new").unwrap();
+    let next = sender.push(target);
+    assert_eq!(next["parent"], uuid_of(sender, &monday)["uuid"], "{next}");
+    assert_copy_of(sender, receiver, &next, &sender.photos());
+
+    // Data is written back after the reception.
+    fill::tree(&sender.photos(), 1);
+    let (tuesday, _) = snapshot(sender, "tuesday");
+    let stream = streams::send(streams::Format::V1, None, &tuesday).unwrap();
+    streams::stock_receive(&stream, copy.parent().unwrap()).unwrap();
+    sync(receiver.fs());
+    plan(sender, target, &[]).verdict(
+        &uuid_of(sender, &tuesday),
+        ReasonCode::CopyWrittenAfterOtherTool,
+        &["another tool and written to after that", "last data"],
+    );
+}
+
+/// As a push reports it.
+fn uuid_of(sender: &SenderBox, subvolume: &Path) -> Value {
+    let all = subvolumes::list(sender.fs());
+    let found = all
+        .iter()
+        .find(|s| sender.fs().join(&s.path) == *subvolume)
+        .unwrap();
+    serde_json::json!({ "uuid": found.uuid })
+}
+
+#[test]
+fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
+    let boxes = pinned();
+    let sender = &boxes.sender;
+    let target = "nas2:photos";
+    plan(sender, target, &[]).because(ReasonCode::NoCopyYet, &["no copy of this volume yet"]);
+    let first = sender.push(target);
+    assert_reason(&first, ReasonCode::NoCopyYet, &[]);
+    plan(sender, target, &[]).because(ReasonCode::NewestCommonSnapshot, &["both sides hold"]);
+    plan(sender, target, &["--parent", "none"]).because(ReasonCode::FullAskedFor, &["asked for"]);
+    let hidden = subvolumes::by_uuid(sender.fs(), &first["uuid"]);
+
+    raw_flags(&hidden, WRITABLE);
+    let texts = ["on this box is writable", "ro true"];
+    plan(sender, target, &[]).because(ReasonCode::SnapshotWritable, &texts);
+    raw_flags(&hidden, READ_ONLY);
+    change(&hidden);
+    let texts = ["changed after it was sent"];
+    plan(sender, target, &[])
+        .because(ReasonCode::SnapshotChanged, &texts)
+        .sends_all();
+    let uuid = first["uuid"].as_str().unwrap();
+    let by_hand = ["push", target, "--parent", uuid];
+    sender.ctl(&by_hand).fails(2, &[uuid, texts[0], "help:"]);
+    streams::delete(&hidden).unwrap();
+    let texts = ["journal", "was deleted"];
+    plan(sender, target, &[])
+        .because(ReasonCode::SnapshotDeleted, &texts)
+        .sends_all();
+
+    let (monday, to_monday) = snapshot(sender, "monday");
+    let pushed = sender.push(&to_monday);
+    let again = sender.push(&to_monday);
+    assert_reason(&again, ReasonCode::AlreadyHeld, &["holds this snapshot"]);
+    plan(sender, target, &[]).verdict(&pushed, ReasonCode::Usable, &["usable"]);
+    streams::delete(&monday).unwrap();
+    let texts = ["not on the volume's file system"];
+    plan(sender, target, &[]).because(ReasonCode::SnapshotNotHere, &texts);
+}
+
+#[test]
+fn what_speaks_against_a_snapshot_of_the_users() {
+    let boxes = pinned();
+    let sender = &boxes.sender;
+    let (monday, to_monday) = snapshot(sender, "monday");
+    fs::write(sender.photos().join("news"), "of tuesday").unwrap();
+    let (tuesday, to_tuesday) = snapshot(sender, "tuesday");
+    let pushed = sender.push(&to_tuesday);
+    let texts = ["taken later", "than the snapshot that is pushed"];
+    plan(sender, &to_monday, &[])
+        .because(ReasonCode::LaterThanPushed, &texts)
+        .sends_all();
+
+    sender.push(&to_monday);
+    raw_flags(&tuesday, WRITABLE);
+    let texts = ["that can be the parent", "newer copy", "is writable"];
+    let planned = plan(sender, "nas2:photos", &[]);
+    let planned = planned.because(ReasonCode::NewestUsableSnapshot, &texts);
+    planned.verdict(&pushed, ReasonCode::SnapshotWritable, &[]);
+    raw_flags(&tuesday, READ_ONLY);
+    plan(sender, "nas2:photos", &[]).because(ReasonCode::NewestCommonSnapshot, &[]);
+
+    // It is pushed as it is, and is nothing that the volume ever was.
+    streams::delete(&monday).unwrap();
+    change(&tuesday);
+    sender.push(&to_tuesday);
+    let texts = ["once writable or was deduplicated"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::SnapshotOnceChanged, &texts)
+        .sends_all();
+}
+
+#[test]
+fn what_speaks_against_a_snapshot_that_was_received() {
+    let boxes = pinned();
+    let sender = &boxes.sender;
+    let (monday, _) = snapshot(sender, "monday");
+    fs::write(sender.photos().join("news"), "of tuesday").unwrap();
+    let (tuesday, _) = snapshot(sender, "tuesday");
+    let received = sender.fs().join("received");
+    fs::create_dir(&received).unwrap();
+    let v1 = streams::Format::V1;
+    let whole = streams::send(v1, None, &monday).unwrap();
+    streams::stock_receive(&whole, &received).unwrap();
+    let increment = streams::send(v1, Some(&monday), &tuesday).unwrap();
+    streams::stock_receive(&increment, &received).unwrap();
+    let target = |name: &str| format!("nas2:{}", received.join(name).display());
+    for original in [&monday, &tuesday] {
+        streams::delete(original).unwrap();
+    }
+    sender.push(&target("monday"));
+    let planned = plan(sender, &target("tuesday"), &[]);
+    planned.because(
+        ReasonCode::SnapshotReceivedByOtherTool,
+        &["received by another tool"],
+    );
+}
+
+#[test]
+fn where_a_rollback_leaves_the_kernel_without_a_parent() {
+    let boxes = pinned();
+    let sender = &boxes.sender;
+    let fs = sender.fs().to_owned();
+    let (past, _) = snapshot(sender, "past");
+    fs::write(sender.photos().join("bad"), "bad").unwrap();
+    let bad = sender.push("nas2:photos");
+    fs::rename(fs.join("photos"), fs.join("photos.bad")).unwrap();
+    writable_snapshot(&past, &fs.join("photos"));
+    let texts = ["later", "rollback", "not in the volume's past"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::LaterThanRollback, &texts)
+        .sends_all();
+    // What it was made from is cleaned up.
+    streams::delete(&past).unwrap();
+    let uuid = bad["uuid"].as_str().unwrap();
+    let remedy = format!("--parent {uuid}");
+    let texts = ["not known", "was deleted", &remedy];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::AncestryCut, &texts)
+        .sends_all();
+    let planned = plan(sender, "nas2:photos", &["--parent", uuid]);
+    planned.because(ReasonCode::ChosenByHand, &["by hand", "not known"]);
+    // It is another one altogether.
+    fs::rename(fs.join("photos"), fs.join("photos.back")).unwrap();
+    streams::create(&fs.join("photos")).unwrap();
+    let texts = ["not a snapshot of what this volume was made from"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::Unrelated, &texts)
+        .sends_all();
+}
+
+#[test]
+fn why_a_receiver_holds_nothing() {
+    let boxes = filled();
+    let Paired { sender, receiver } = &boxes;
+    let target = "nas2:photos";
+    for options in [&KERNEL[..], &[]] {
+        plan(sender, target, options).because(ReasonCode::NoCopyYet, &["yet"]);
+    }
+    let first = sender.push(target);
+    streams::delete(&receiver.copy(&first)).unwrap();
+    let texts = ["any more", "acknowledged", "deleted there", "another disk"];
+    for options in [&KERNEL[..], &[]] {
+        plan(sender, target, options).because(ReasonCode::CopiesGone, &texts);
+    }
+    let second = sender.push(target);
+    assert_reason(&second, ReasonCode::CopiesGone, &texts);
+    let again = ReceiverBox::new();
+    fs::remove_file(sender.receiver_file("nas2")).unwrap();
+    pair(sender, &again, "nas2");
+    let texts = ["no copy", "another receiver of this name", "set up again"];
+    plan(sender, target, &[]).because(ReasonCode::ReceiverReplaced, &texts);
+}
+
+#[test]
+fn what_speaks_against_a_sendshot() {
+    let boxes = filled();
+    let Paired { sender, receiver } = &boxes;
+    let target = "nas2:photos";
+    sender.daemon.may_log("a sendshot is not used");
+    let first = sender.push(target);
+    plan(sender, target, &[]).because(ReasonCode::NewestSendshot, &["the sendshot of"]);
+    let texts = ["only a sendshot", "--engine sendshot"];
+    plan(sender, target, &KERNEL)
+        .because(ReasonCode::OnlySendshotHere, &texts)
+        .sends_all();
+    let second = sender.push(target);
+    raw_flags(&receiver.copy(&second), WRITABLE);
+    let texts = ["can be the parent", "newer copy", "it is writable"];
+    plan(sender, target, &[]).because(ReasonCode::NewestUsableSendshot, &texts);
+    streams::delete(&receiver.copy(&second)).unwrap();
+
+    let whole = in_state(sender, &first, |_, sendshot| fs::read(sendshot).unwrap());
+    let spoil = |at: usize, bytes: &[u8]| {
+        let mut spoilt = whole.clone();
+        spoilt[at..at + bytes.len()].copy_from_slice(bytes);
+        in_state(sender, &first, |_, path| fs::write(path, &spoilt).unwrap());
+    };
+    let middle = whole.len() / 2;
+    type Case<'a> = (usize, &'a [u8], ReasonCode, &'a str);
+    let cases: [Case<'_>; 4] = [
+        (
+            0,
+            b"no sends",
+            ReasonCode::SendshotForeign,
+            "not a sendshot",
+        ),
+        (8, &[99], ReasonCode::SendshotTooNew, "upgrade Sendshot"),
+        (8, &[1], ReasonCode::SendshotTooOld, "earlier program"),
+        (middle, &[0; 64], ReasonCode::SendshotDamaged, "is damaged"),
+    ];
+    for (at, bytes, code, text) in cases {
+        spoil(at, bytes);
+        plan(sender, target, &[]).because(code, &[text]).sends_all();
+    }
+    spoil(0, b"");
+    in_state(sender, &first, |_, path| {
+        ghosts::add(path, 999_999, "ghost")
+    });
+    let texts = ["a name in no directory"];
+    plan(sender, target, &[]).because(ReasonCode::SendshotOrphan, &texts);
+    in_state(sender, &first, |_, path| {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    });
+    // No regular file: what stands there says nothing of a sendshot.
+    plan(sender, target, &[]).because(ReasonCode::SendshotForeign, &[]);
+    in_state(sender, &first, |_, path| fs::remove_dir(path).unwrap());
+    let texts = ["journal", "was deleted"];
+    plan(sender, target, &[])
+        .because(ReasonCode::SendshotDeleted, &texts)
+        .sends_all();
+
+    let (monday, to_monday) = snapshot(sender, "monday");
+    sender.push(&to_monday);
+    streams::delete(&monday).unwrap();
+    plan(sender, target, &[]).because(ReasonCode::NoSendshot, &["no sendshot of it"]);
+}
+
+#[test]
+fn a_sendshot_of_another_state_is_not_called_a_snapshot_that_changed() {
+    let boxes = filled();
+    let Paired { sender, receiver } = &boxes;
+    let (monday, to_monday) = snapshot(sender, "monday");
+    let whole = sender.push(&to_monday);
+    // It is adopted for this one, and stays.
+    let built_on_it = sender.push("nas2:photos");
+    assert_eq!(built_on_it["parent"], whole["uuid"]);
+    change(&monday);
+    sender.push(&to_monday);
+    for pushed in [&whole, &built_on_it] {
+        streams::delete(&receiver.copy(pushed)).unwrap();
+    }
+    let texts = ["another state", "transaction"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::SendshotOtherState, &texts)
+        .sends_all();
+}
+
+#[test]
+fn why_every_file_is_compared_after_a_rollback() {
+    let boxes = filled();
+    let sender = &boxes.sender;
+    let fs = sender.fs().to_owned();
+    let (past, _) = snapshot(sender, "past");
+    let first = sender.push("nas2:photos");
+    fs::rename(fs.join("photos"), fs.join("photos.bad")).unwrap();
+    writable_snapshot(&past, &fs.join("photos"));
+    let texts = ["only one that can be the parent", "replaced since"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::OnlyUsableSendshot, &texts)
+        .verdict(&first, ReasonCode::UsableVolumeReplaced, &["replaced"]);
+    fs::rename(fs.join("photos"), fs.join("photos.good")).unwrap();
+    fs::rename(fs.join("photos.bad"), fs.join("photos")).unwrap();
+    fill::file(fs.join("photos/large"), 1, 1 << 20);
+    sender.push("nas2:photos");
+    fs::rename(fs.join("photos"), fs.join("photos.bad")).unwrap();
+    fs::rename(fs.join("photos.good"), fs.join("photos")).unwrap();
+    let texts = ["shortest stream of the 2", "replaced since"];
+    plan(sender, "nas2:photos", &[]).because(ReasonCode::ShortestStream, &texts);
+}
+
+/// Does something to the image of the sender's file system while it is not mounted.
+fn with_image(sender: &SenderBox, work: impl FnOnce(&str)) {
+    let image = mount::image(sender.fs());
+    tool("umount", &[sender.fs()]);
+    until::holds("the image is not in use", || {
+        mount::devices(sender.fs()).is_empty()
+    });
+    work(image.to_str().unwrap());
+    mount::mount(&image, sender.fs(), "loop");
+}
+
+#[test]
+fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
+    let boxes = filled();
+    let sender = &boxes.sender;
+    sender.push("nas2:photos");
+    let before = mount::image(sender.fs()).with_extension("before");
+    let before = before.to_str().unwrap();
+    with_image(sender, |image| {
+        tool("cp", &["--sparse=always", image, before]);
+    });
+    fs::write(sender.photos().join("news"), "news").unwrap();
+    for _ in 0..3 {
+        fs::write(sender.photos().join("news"), "news").unwrap();
+        sync(sender.fs());
+    }
+    let later = sender.push("nas2:photos");
+    let uuid = later["uuid"].as_str().unwrap();
+    let saved = in_state(sender, &later, |state, sendshot| {
+        let name = sendshot.file_stem().unwrap();
+        let record = state.join("pushes").join(name).with_extension("json");
+        [record, sendshot.to_owned()].map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            (path.strip_prefix(state).unwrap().to_owned(), bytes)
+        })
+    });
+    // The disk is restored from an image, and what is hidden on it from a younger backup.
+    with_image(sender, |image| {
+        tool("cp", &["--sparse=always", before, image]);
+    });
+    {
+        let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
+        for (path, bytes) in &saved {
+            fs::write(top.path().join(".sendshot").join(path), bytes).unwrap();
+        }
+    }
+    let texts = ["went back to an earlier state"];
+    let planned = plan(sender, "nas2:photos", &[]);
+    let planned = planned.because(ReasonCode::NewestUsableSendshot, &texts);
+    planned.verdict(
+        &serde_json::json!({ "uuid": uuid }),
+        ReasonCode::LaterTransaction,
+        &texts,
+    );
+
+    with_image(sender, |image| {
+        tool("btrfstune", &["-f", "-u", image]);
+    });
+    let texts = ["another file system", "id was"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::OtherFilesystem, &texts)
+        .sends_all();
+}
+
+#[test]
+fn a_copy_whose_streams_were_refused() {
+    let boxes = Paired::new();
+    let sender = &boxes.sender;
+    fill::file(sender.photos().join("large"), 1, 3_000_000);
+    let first = sender.push("nas2:photos");
+    in_state(sender, &first, |_, path| ghosts::add(path, ROOT, "ghost"));
+    sender.daemon.may_log("a stream could not be applied");
+    fs::write(sender.photos().join("news"), "news").unwrap();
+    let second = sender.push("nas2:photos");
+    let texts = ["could not apply a stream", "unlink ghost"];
+    assert_reason(&second, ReasonCode::StreamRefused, &texts);
+    let texts = ["could not apply the streams that were built on it"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::NewestSendshot, &[])
+        .verdict(&first, ReasonCode::StreamsRefused, &texts);
+}
+
+#[track_caller]
+fn codes(sender: &SenderBox, arguments: &[&str]) -> Vec<String> {
+    let shown = sender.ctl(&[arguments, &["--json"]].concat());
+    let objects = shown.success().jsons();
+    let code = |object: &Value| object["reason_code"].as_str().unwrap().to_owned();
+    objects.iter().map(code).collect()
+}
+
+#[test]
+fn why_something_is_kept() {
+    let mut boxes = filled();
+    let sender = &mut boxes.sender;
+    for _ in 0..3 {
+        sender.push("nas2:photos");
+    }
+    assert_eq!(codes(sender, &["list"]), ["spare", "spare", "next-parent"]);
+    let config = fs::read_to_string(sender.config()).unwrap();
+    fs::write(sender.config(), config.replace("keep = 3", "keep = 2")).unwrap();
+    sender.daemon.stop();
+    sender.daemon.start();
+    let expected = ["more-than-keep", "spare", "next-parent"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    let newest = sender.push("nas2:photos");
+    in_state(sender, &newest, |_, path| fs::remove_file(path).unwrap());
+    let expected = ["next-parent", "deleted-elsewhere"];
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    let again = ReceiverBox::new();
+    fs::remove_file(sender.receiver_file("nas2")).unwrap();
+    assert_eq!(codes(sender, &["list"]), ["not-paired"]);
+    pair(sender, &again, "nas2");
+    assert_eq!(codes(sender, &["list"]), ["receiver-replaced"]);
+}
+
+#[test]
+fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
+    let boxes = Linked::new();
+    let sender = &boxes.sender;
+    fill::tree(&sender.photos(), 1);
+    sender.push("nas2:photos");
+    let (_monday, to_monday) = snapshot(sender, "monday");
+    sender.push(&to_monday);
+    fill::file(sender.photos().join("large"), 1, 24 << 20);
+    boxes.link.set(Way::Up, Rule::Slow(4 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + (9 << 20)
+    });
+    // Monday was adopted: the receiver reports that it holds it, and nothing was sent by us.
+    let expected = ["last-sent", "next-parent-reported", "being-pushed"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    let expected = ["may-be-used", "may-be-used", "being-pushed"];
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    boxes.link.set(Way::Up, Rule::Cut);
+    push.finish().fails(3, &["nas2"]);
+    sender.wait_until_released();
+    let expected = ["last-sent", "next-parent-reported", "interrupted"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    boxes.link.mend();
+    sender.push("nas2:photos");
+}
+
+#[test]
+fn what_is_read_only_is_named() {
+    let mut boxes = filled();
+    let first = boxes.sender.push("nas2:photos");
+    let receiver = &mut boxes.receiver;
+    receiver.daemon.may_log("read-only");
+    let root = receiver.root();
+    // Only the mount by which the daemon sees it.
+    let options = ["-o", "remount,bind,ro", root.to_str().unwrap()];
+    {
+        let _mount = Mount::at(&root, &root, "bind");
+        tool("mount", &options);
+        let texts = ["mounted read-only here", "help:", "remount"];
+        let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+        push.fails(1, &texts);
+    }
+    // The subvolume in which it lies.
+    receiver.daemon.stop();
+    let inside = receiver.fs().join("pool");
+    streams::create(&inside).unwrap();
+    let pool = inside.join("backup");
+    fs::create_dir(&pool).unwrap();
+    receiver.configure(&pool);
+    receiver.daemon.start();
+    boxes.sender.push("nas2:photos");
+    set_ro(&inside, "true");
+    let texts = ["read-only subvolume", "help:", "btrfs property set"];
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(1, &texts);
+    set_ro(&inside, "false");
+
+    // Ours on the sender.
+    let set_state = |value: &str| {
+        in_state(&boxes.sender, &first, |state, _| set_ro(state, value));
+    };
+    set_state("true");
+    let texts = ["`.sendshot`", "read-only", "help:", "ro false"];
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(1, &texts);
+    set_state("false");
+    boxes.sender.push("nas2:photos");
+}
+
+#[test]
+fn an_exhausted_quota_is_not_called_a_full_disk() {
+    let boxes = Linked::new();
+    let Linked {
+        sender, receiver, ..
+    } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    sender.push("nas2:photos");
+    fill::file(sender.photos().join("large"), 1, 30 << 20);
+    let there = receiver.fs().to_str().unwrap();
+    tool("btrfs", &["quota", "enable", there]);
+    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + (4 << 20)
+    });
+    let all = subvolumes::list(receiver.fs());
+    let staging = all.iter().find(|s| s.path.contains("/push-")).unwrap();
+    let staging = receiver.fs().join(&staging.path);
+    let limit = ["qgroup", "limit", "8M", staging.to_str().unwrap()];
+    tool("btrfs", &limit);
+    receiver.daemon.may_log("quota");
+    boxes.link.mend();
+    let failed = push
+        .finish()
+        .fails(1, &["quota", "exhausted", "btrfs qgroup"]);
+    assert!(!failed.stderr.contains("is full"), "{failed:?}");
+    tool("btrfs", &["quota", "disable", there]);
+    sender.push("nas2:photos");
+
+    let here = sender.fs().to_str().unwrap();
+    tool("btrfs", &["quota", "enable", here]);
+    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
+    let state = top.path().join(".sendshot");
+    for i in 0..3000 {
+        let name = format!("{i:0>200}");
+        fs::File::create(sender.photos().join(name))
+            .unwrap()
+            .write_all_at(b"x", i)
+            .unwrap();
+    }
+    let limit = ["qgroup", "limit", "40K", state.to_str().unwrap()];
+    tool("btrfs", &limit);
+    let failed = sender.ctl(&["push", "nas2:photos"]);
+    failed.fails(1, &["quota", "help:", "btrfs qgroup"]);
+}
