@@ -1,0 +1,29 @@
+//! What the documentation says is made by tests: those that it names are there.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn each_row_of_what_can_happen_names_a_test_that_is_there() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let page = fs::read_to_string(tests.join("../../docs/what-can-happen.md")).unwrap();
+    let mut rows = 0;
+    for row in page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains('`'))
+    {
+        let name = row
+            .trim_end_matches([' ', '|'])
+            .rsplit("| ")
+            .next()
+            .unwrap();
+        let (file, test) = name.trim_matches('`').split_once("::").unwrap();
+        let source = fs::read_to_string(tests.join(format!("{file}.rs"))).unwrap();
+        let signature = format!("#[test]\nfn {test}()");
+        assert!(source.contains(&signature), "{file} has no test {test}");
+        rows += 1;
+    }
+    assert!(rows >= 40, "{rows} rows");
+}
