@@ -135,7 +135,7 @@ fn stock_receive_takes_our_copies_as_parents_and_we_take_its() {
         panic!("{refused:?}");
     };
     assert_eq!(name, "s2");
-    assert!(matches!(why, Unusable::Changed { .. }));
+    assert!(matches!(why, Unusable::ReceivedByOtherTool { .. }));
     assert_eq!(boxes.left(), ["s1", "s2"]);
 
     let (result, events) = receive_with(&boxes.increment(2, 3), boxes.dir(), Trust::Lenient);
