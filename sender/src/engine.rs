@@ -66,6 +66,12 @@ pub enum Error {
         /// Where it is.
         path: PathBuf,
     },
+    /// The kernel's engine was asked for, where it cannot have what it sends.
+    #[error("{} is on a file system that is mounted read-only, so no snapshot can be made for the kernel engine", path.display())]
+    NoSnapshot {
+        /// Where it is.
+        path: PathBuf,
+    },
 }
 
 impl From<Error> for Problem {
@@ -74,6 +80,7 @@ impl From<Error> for Problem {
             Error::ReadOnlySnapshot { .. } => {
                 "leave out --engine, or push the volume that the snapshot is of"
             }
+            Error::NoSnapshot { .. } => "leave out --engine, or mount the file system read-write",
         };
         Problem::from_error(ProblemKind::Usage, &error).remedy(remedy)
     }
@@ -86,6 +93,15 @@ impl From<Error> for Problem {
 /// # Errors
 /// [`Error::ReadOnlySnapshot`]: rather than by another engine than was asked for, nothing is sent.
 pub fn choose(asked: Option<Engine>, usual: Engine, volume: &Volume) -> Result<Engine, Error> {
+    // The kernel sends snapshots only, and none can be made there.
+    if volume.kind == Kind::Live && volume.read_only {
+        return match asked {
+            Some(Engine::Kernel) => Err(Error::NoSnapshot {
+                path: volume.path.clone(),
+            }),
+            Some(Engine::Sendshot) | None => Ok(Engine::Sendshot),
+        };
+    }
     choose_for(volume.kind, asked, usual).ok_or_else(|| Error::ReadOnlySnapshot {
         path: volume.path.clone(),
     })

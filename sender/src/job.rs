@@ -160,6 +160,7 @@ impl Job {
                 info: interrupted.info,
                 taken_at: interrupted.record.taken_at,
                 record: Some(interrupted.record),
+                still: None,
             },
             origin: Origin::Interrupted,
             prepared: Some(Prepared {
@@ -559,7 +560,11 @@ impl Job {
         }
         let generator = self.generate(push, from).await?;
         let record = self.subject.record.clone();
-        let before_end = async || push.announce_end(record).await;
+        let still = match self.subject.still {
+            Some(still) => Some((still, another(&self.subject.fd)?)),
+            None => None,
+        };
+        let before_end = async || push.announce_end(record, still).await;
         let stall_after = push.sender.config().stall_after;
         let running = &push.running;
         let outcome = tokio::select! {
@@ -737,6 +742,7 @@ impl Job {
             parent_reason_code: ReasonCode::NotRecorded,
             engine: push.engine.to_string(),
             stream_bytes: 0,
+            not_recorded: push.state.is_passing() && self.subject.still.is_some(),
             wire_bytes: push.wire_bytes(),
             resumed_at: None,
             seconds: push.running.elapsed().as_secs_f64(),
@@ -771,7 +777,7 @@ impl Job {
 
     /// Whether the receiver has, or will have when it is back, a part to go on from.
     fn is_worth_keeping(&self, push: &Push, problem: &Problem, next: Next) -> bool {
-        if !self.begun || !self.is_resumable(push) {
+        if !self.begun || !self.is_resumable(push) || push.state.is_passing() {
             return false;
         }
         let Some(trail) = &self.trail else {

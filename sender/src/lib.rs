@@ -49,6 +49,7 @@ pub mod settle;
 pub mod snapshot;
 pub mod standing;
 pub mod state_subvolume;
+pub mod still;
 pub mod trail;
 pub mod transfer;
 pub mod verdict;
@@ -85,6 +86,7 @@ impl From<state_subvolume::Error> for Problem {
     fn from(error: state_subvolume::Error) -> Self {
         use state_subvolume::Error;
         let remedy = match &error {
+            Error::Top(top) => &top.remedy(),
             Error::NotASubvolume => "move it away; Sendshot keeps its own subvolume there",
             Error::ReadOnly => "mount the file system read-write",
             Error::ReadOnlySubvolume => {

@@ -30,7 +30,7 @@ use sendshot_sys::{crash, filesystem};
 use crate::blocking;
 use crate::engine::{self, Engine};
 use crate::job::{Job, Stopped};
-use crate::journal::{self, Intent, Record, State};
+use crate::journal::{self, Intent, Record, SnapshotId, State};
 use crate::negotiate;
 use crate::plan::{Parent, Wish};
 use crate::problem::{JOURNAL, Kind, Problem};
@@ -49,6 +49,7 @@ use crate::sender::Sender;
 use crate::settle;
 use crate::snapshot;
 use crate::state_subvolume::StateSubvolume;
+use crate::still::Still;
 use crate::transfer;
 use crate::volume::{self, Volume};
 
@@ -78,6 +79,8 @@ pub(crate) struct Subject {
     pub(crate) taken_at: i64,
     /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
     pub(crate) record: Option<Record>,
+    /// What must not have moved when all was read, if it is no snapshot.
+    pub(crate) still: Option<Still>,
 }
 
 /// What the receiver is asked for.
@@ -214,6 +217,16 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
             .filesystems()
             .remember(top.fsid(), &path)
             .map_err(|e| Problem::local_io("write down which file systems are used", &e))?;
+        let is_read_only = filesystem::is_read_only_everywhere(&fd)
+            .map_err(|e| Problem::local_io("look whether the file system is read-only", &e))?;
+        if is_read_only {
+            // Book-keeping is no condition of work that needs none.
+            let volume = binding.id;
+            let wanted =
+                |record: &Record| record.volume == volume && record.state == State::Acknowledged;
+            let path = sender.passing_dir().join(PushId::generate().to_string());
+            return Ok(StateSubvolume::passing(top, &path, wanted)?);
+        }
         let state = StateSubvolume::open_or_create(top)?;
         let register = |e| Problem::local_io("write down which volumes are on the disk", &e);
         sender.take_over_former(&state).map_err(register)?;
@@ -273,11 +286,19 @@ impl Push {
                 fd: volume.fd,
                 info: volume.info,
                 record: None,
+                still: None,
             });
+        }
+        let intent = self.intent(self.running.push);
+        if self.state.is_passing() {
+            let path = volume.path.display();
+            let detail =
+                format!("none: {path} is read as it is, on a file system that is read-only");
+            self.listener.stage(&self.running, "snapshot", detail);
+            return self.as_it_is(volume, intent).await;
         }
         let detail = format!("of {}", volume.path.display());
         self.listener.stage(&self.running, "snapshot", detail);
-        let intent = self.intent(self.running.push);
         let state = Arc::clone(&self.state);
         let taken = blocking("snapshot", move || {
             snapshot::take(&state, &volume.fd, &volume.path, intent)
@@ -288,6 +309,35 @@ impl Push {
             info: taken.info,
             taken_at: taken.record.taken_at,
             record: Some(taken.record),
+            still: None,
+        })
+    }
+
+    /// A live volume on a file system that is read-only everywhere. Nothing holds it still, so it is checked
+    /// before the receiver gets the end of the stream: see [`Still`].
+    async fn as_it_is(&self, volume: Volume, intent: Intent) -> Result<Subject, Problem> {
+        let (state, fd) = (Arc::clone(&self.state), another(&volume.fd)?);
+        let looked = blocking("look", move || -> std::io::Result<(Info, Still, Record)> {
+            // Before anything of it is read.
+            let still = Still::of(&fd)?;
+            let info = subvolume::info(&fd)?;
+            let mut record = Record::new(intent);
+            record.snapshot = Some(SnapshotId {
+                uuid: info.uuid,
+                otransid: info.otransid,
+            });
+            record.store(state.pushes())?;
+            Ok((info, still, record))
+        });
+        let looked = looked.await?;
+        let (info, still, record) =
+            looked.map_err(|e| Problem::local_io("look at the volume", &e))?;
+        Ok(Subject {
+            fd: volume.fd,
+            info,
+            taken_at: record.taken_at,
+            record: Some(record),
+            still: Some(still),
         })
     }
 
@@ -564,8 +614,16 @@ impl Push {
         self.wire_before + self.link.wire_bytes()
     }
 
-    /// From here on the receiver may commit without our hearing of it.
-    pub(crate) async fn announce_end(&self, record: Option<Record>) -> std::io::Result<()> {
+    /// From here on the receiver may commit without our hearing of it. `still` is what must not have moved.
+    pub(crate) async fn announce_end(
+        &self,
+        record: Option<Record>,
+        still: Option<(Still, OwnedFd)>,
+    ) -> std::io::Result<()> {
+        if let Some((still, fd)) = still {
+            let checked = blocking("check", move || still.check(&fd)).await;
+            checked.map_err(|problem| std::io::Error::other(problem.message))??;
+        }
         self.listener.stage(&self.running, "commit", "");
         let Some(mut record) = record else {
             return Ok(());
@@ -615,6 +673,9 @@ impl Push {
 
     /// Lets go of the snapshot of a push that came to nothing, unless the receiver may have committed.
     pub(crate) async fn let_go(&self, record: Record) {
+        if self.state.is_passing() {
+            return;
+        }
         let (state, push) = (Arc::clone(&self.state), record.push);
         let work = move || match journal::find(state.pushes(), push)? {
             Some(now) if now.state == State::Sending => prune::let_go(&state, &now),

@@ -38,6 +38,10 @@ impl Release {
 
     /// Does it. What cannot be deleted now stays on record and is tried again by the next push.
     pub async fn carry_out(self) {
+        // All of it goes with the state.
+        if self.state.is_passing() {
+            return;
+        }
         let work = move || {
             self.superfluous.delete(&self.state);
             self.state.reclaim_space();

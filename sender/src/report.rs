@@ -28,6 +28,9 @@ pub struct Report {
     pub engine: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
+    /// Whether nothing could be kept of it, as its file system is read-only: no other push can build on it.
+    #[serde(default)]
+    pub not_recorded: bool,
     /// Bytes on the connection, both directions, encryption included.
     pub wire_bytes: u64,
     /// Stream offset it was resumed at, if it was.
@@ -101,6 +104,7 @@ impl From<Report> for v1::PushReport {
             parent_reason_code: report.parent_reason_code.to_string(),
             engine: report.engine,
             stream_bytes: report.stream_bytes,
+            not_recorded: report.not_recorded,
             wire_bytes: report.wire_bytes,
             resumed_at: report.resumed_at,
             seconds: report.seconds,
@@ -136,6 +140,7 @@ impl TryFrom<v1::PushReport> for Report {
             parent_reason_code: message.parent_reason_code.into(),
             engine: message.engine,
             stream_bytes: message.stream_bytes,
+            not_recorded: message.not_recorded,
             wire_bytes: message.wire_bytes,
             resumed_at: message.resumed_at,
             seconds: message.seconds,

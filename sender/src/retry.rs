@@ -70,6 +70,7 @@ pub fn after(error: &transfer::Error) -> Next {
             | generate::Error::Read(_)
             | generate::Error::Verify(_),
         ) => Next::Hopeless,
+        transfer::Error::Moved(_) => Next::Hopeless,
         transfer::Error::Generate(
             generate::Error::Start(_) | generate::Error::Died | generate::Error::Cancelled,
         )

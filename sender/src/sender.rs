@@ -40,6 +40,9 @@ use crate::volume_ids::{Binding, VolumeIds};
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";
 
+/// Directory in the state directory for pushes from file systems that are read-only.
+const PASSING: &str = "passing";
+
 /// Sendshots kept for each receiver of a volume that is not configured: the configuration's own
 /// default.
 const UNCONFIGURED_KEEP: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
@@ -154,6 +157,11 @@ impl Sender {
         &self.paths
     }
 
+    /// Where book-keeping is done for file systems that are read-only.
+    pub fn passing_dir(&self) -> PathBuf {
+        self.paths.state_dir.join(PASSING)
+    }
+
     /// The volumes' ids.
     pub fn volume_ids(&self) -> &VolumeIds {
         &self.volume_ids
@@ -221,6 +229,12 @@ impl Sender {
 
     /// Settles what a crash left, at start. Blocks.
     pub fn settle(&self) {
+        match std::fs::remove_dir_all(self.passing_dir()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("remove what pushes from read-only file systems left: {e}");
+            }
+            _ => {}
+        }
         self.remember_configured();
         self.filesystems.each(|state| {
             let settled = self

@@ -431,6 +431,7 @@ fn nothing_due(request: &Request, volume: VolumeName, newest: Uuid, running: &Ru
         parent_reason_code: ReasonCode::AllAcknowledged,
         engine: Engine::Kernel.to_string(),
         stream_bytes: 0,
+        not_recorded: false,
         wire_bytes: 0,
         resumed_at: None,
         seconds: running.elapsed().as_secs_f64(),

@@ -5,13 +5,17 @@
 //! `pushes/`, the journal of both.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use sendshot_sys::subvolume;
-use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem};
+
+use crate::journal::{self, Record};
 
 /// Its name.
 pub const NAME: &str = ".sendshot";
@@ -36,6 +40,9 @@ pub enum Error {
         "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be written down"
     )]
     ReadOnlySubvolume,
+    /// The top level cannot be reached.
+    #[error(transparent)]
+    Top(#[from] top_level::Error),
     /// The kernel said no.
     #[error("{what} in `{NAME}`")]
     Io {
@@ -63,10 +70,25 @@ fn close_to_others(root: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// A directory that is gone with this.
+#[derive(Debug)]
+struct Passing(PathBuf);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // The next start sweeps what is left.
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(path = %self.0.display(), "remove a directory of a push: {e}");
+        }
+    }
+}
+
 /// The opened state subvolume. It keeps the device busy: hold it only while working.
 #[derive(Debug)]
 pub struct StateSubvolume {
     top: TopLevel,
+    /// Set if it is none, but a directory that is gone with this.
+    passing: Option<Passing>,
     root: OwnedFd,
     snapshots: OwnedFd,
     sendshots: OwnedFd,
@@ -110,6 +132,10 @@ impl StateSubvolume {
             return Err(Error::NotASubvolume);
         }
         close_to_others(&root).map_err(failed("close it to other users"))?;
+        Self::with_dirs(top, root, None)
+    }
+
+    fn with_dirs(top: TopLevel, root: OwnedFd, passing: Option<Passing>) -> Result<Self, Error> {
         let dir = |name: &str| {
             durable::private_dir(&root, OsStr::new(name)).map_err(failed("create a directory"))
         };
@@ -118,8 +144,70 @@ impl StateSubvolume {
             sendshots: dir(SENDSHOTS)?,
             pushes: dir(PUSHES)?,
             top,
+            passing,
             root,
         })
+    }
+
+    /// Book-keeping for a file system that is read-only everywhere: in a directory that is made at `path` and is
+    /// gone with this. What is kept on the file system of the states that `wanted` says is copied there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn passing(
+        top: TopLevel,
+        path: &Path,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Self, Error> {
+        // A failing disk may not give it: then there is nothing to build on.
+        let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
+        let kept = kept.unwrap_or_else(|e| {
+            tracing::warn!("what is kept on a read-only file system is not used: {e}");
+            None
+        });
+        std::fs::create_dir_all(path).map_err(failed("make a directory for the push"))?;
+        let passing = Passing(path.to_owned());
+        let made = rustix::fs::openat(
+            rustix::fs::CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let root = made.map_err(|e| failed("open the directory for the push")(e.into()))?;
+        let state = Self::with_dirs(top, root, Some(passing))?;
+        if let Some(kept) = kept
+            && let Err(e) = state.copy_from(&kept, wanted)
+        {
+            tracing::warn!("what is kept on a read-only file system is not used: {e}");
+        }
+        Ok(state)
+    }
+
+    fn copy_from(&self, kept: &Self, wanted: impl Fn(&Record) -> bool) -> io::Result<()> {
+        for record in journal::records(kept.pushes())?
+            .iter()
+            .filter(|record| wanted(record))
+        {
+            for name in [record.sendshot_name(), record.hashes_name()] {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let from = match rustix::fs::openat(kept.sendshots(), &name, flags, Mode::empty()) {
+                    Ok(from) => from,
+                    Err(rustix::io::Errno::NOENT) => continue,
+                    Err(e) => return Err(e.into()),
+                };
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let private = Mode::from_raw_mode(0o600);
+                let to = rustix::fs::openat(self.sendshots(), &name, flags, private)?;
+                io::copy(&mut File::from(from), &mut File::from(to))?;
+            }
+            record.store(self.pushes())?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of it outlives the push.
+    pub fn is_passing(&self) -> bool {
+        self.passing.is_some()
     }
 
     /// The top level of the file system.

@@ -18,6 +18,7 @@ use crate::generate::{self, Output};
 use crate::problem::{Kind, Problem};
 use crate::receiver_link::{Link, problem_of};
 use crate::running::Running;
+use crate::still;
 use crate::trail::Trail;
 use crate::wire::WireBytes;
 
@@ -57,6 +58,9 @@ pub enum Error {
     /// The receiver does not keep to the contract.
     #[error("the receiver's answer makes no sense: {0}")]
     Nonsense(String),
+    /// A volume that no snapshot could be made of did not stand still.
+    #[error("{0}")]
+    Moved(std::io::Error),
     /// The push could not be recorded as sent.
     #[error("write the push's record")]
     Record(#[source] std::io::Error),
@@ -92,6 +96,8 @@ impl From<Error> for Problem {
             Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
             Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
                 .remedy("look into the receiver's kernel log, and try again later"),
+            Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
+                .remedy("push again when the file system stays as it is"),
             Error::Broken(problem) => problem,
             Error::Generate(_) | Error::Nonsense(_) | Error::Record(_) => {
                 Problem::from_error(Kind::Failed, &error)
@@ -247,6 +253,14 @@ impl Transfer {
     }
 }
 
+/// Why the end was not announced.
+fn not_announced(error: std::io::Error) -> Error {
+    match error.get_ref().is_some_and(|why| why.is::<still::Moved>()) {
+        true => Error::Moved(error),
+        false => Error::Record(error),
+    }
+}
+
 /// Returns when nothing was sent and nothing applied for so long. How long it takes in all does not
 /// count.
 async fn stalled(running: &Running, after: Duration) {
@@ -289,7 +303,7 @@ where
             }
             Output::End { length, chain } => {
                 wire.until_written(left).await;
-                before_end().await.map_err(Error::Record)?;
+                before_end().await.map_err(not_announced)?;
                 running.enter("commit");
                 send(&up, Up::End { length, chain }.into()).await;
                 return Ok(length);

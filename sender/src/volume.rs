@@ -46,6 +46,8 @@ pub struct Volume {
     pub binding: Binding,
     /// Live or not.
     pub kind: Kind,
+    /// Whether its file system is read-only everywhere.
+    pub read_only: bool,
     /// Nested subvolumes, which a push leaves out; paths relative to the volume.
     pub skipped: Vec<PathBuf>,
     /// The snapshots that are its states, oldest first, if it is a series of them; it is opened at the
@@ -280,7 +282,9 @@ fn resolve_at(
         name: binding.naming.name().clone(),
     };
     let skipped = nested(&fd, &info).map_err(ask)?;
+    let read_only = filesystem::is_read_only_everywhere(&fd).map_err(ask)?;
     Ok(Volume {
+        read_only,
         fd,
         path,
         info,

@@ -43,6 +43,17 @@ impl Drop for Loop {
     }
 }
 
+/// A device node that comes back when this is dropped.
+struct Gone(std::path::PathBuf, [String; 2]);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let mut make = Command::new("mknod");
+        make.args(["-m", "660"]).arg(&self.0).arg("b").args(&self.1);
+        let _ = command::run(&mut make);
+    }
+}
+
 #[test]
 fn a_file_system_that_has_sprouted_from_a_seed_device_is_pushed() {
     let mut sender = SenderBox::setup().volume("photos", "photos").make();
@@ -94,15 +105,10 @@ fn a_host_without_the_node_of_its_device_is_told_which_to_pass_in() {
         rustix::fs::minor(meta.rdev()),
     );
     let (major, minor) = (major.to_string(), minor.to_string());
+    let gone = Gone(device.clone(), [major.clone(), minor.clone()]);
     fs::remove_file(&device).unwrap();
     let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
-    let make = command::run(
-        Command::new("mknod")
-            .args(["-m", "660"])
-            .arg(&device)
-            .args(["b", &major, &minor]),
-    );
-    make.success();
+    drop(gone);
     let numbers = format!("{major}:{minor}");
     let bind = format!("Bind={}", device.display());
     let allow = format!("DeviceAllow={}", device.display());

@@ -106,6 +106,24 @@ pub fn has_passing_id(fsid: Uuid) -> bool {
     std::fs::read(path).is_ok_and(|text| text.trim_ascii() == b"1")
 }
 
+/// The transaction that was begun last. It moves with every write, whoever makes it.
+///
+/// # Errors
+/// The kernel's; `ENOTTY` when it is not btrfs, `Unsupported` from a kernel before 5.10.
+pub fn generation(fd: impl AsFd) -> io::Result<u64> {
+    /// BTRFS_FS_INFO_FLAG_GENERATION; the flags say what is asked for, and what was answered.
+    const ASKED: u64 = 1 << 1;
+    const FLAGS: usize = 48;
+    const GENERATION: usize = 56;
+    let mut args = Args::<1024>::new();
+    args.put_u64(FLAGS, ASKED);
+    raw::fs_info(fd, &mut args)?;
+    match args.u64(FLAGS) & ASKED {
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Ok(args.u64(GENERATION)),
+    }
+}
+
 /// Bytes of a node of its trees (`mkfs.btrfs --nodesize`).
 ///
 /// # Errors
@@ -148,13 +166,19 @@ pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Numbers of the block device of a file system that the kernel calls `path`, as `8:17`; `None` if it is not
-/// listed (`/sys/fs/btrfs/FSID/devices/NAME/dev`).
+/// Numbers of the block device of a file system that the kernel calls `path`, as `8:17`, or of all its devices
+/// if none has that name there, as with LVM; `None` if none is listed (`/sys/fs/btrfs/FSID/devices/NAME/dev`).
 pub fn device_numbers(fsid: Uuid, path: &Path) -> Option<String> {
-    let name = path.file_name()?;
-    let file = format!("/sys/fs/btrfs/{fsid}/devices");
-    let text = std::fs::read_to_string(Path::new(&file).join(name).join("dev")).ok()?;
-    Some(text.trim().to_owned())
+    let devices = format!("/sys/fs/btrfs/{fsid}/devices");
+    let numbers = |device: &Path| std::fs::read_to_string(device.join("dev")).ok();
+    if let Some(text) = numbers(&Path::new(&devices).join(path.file_name()?)) {
+        return Some(text.trim().to_owned());
+    }
+    let all = std::fs::read_dir(&devices).ok()?.flatten();
+    let mut all: Vec<String> = all.filter_map(|device| numbers(&device.path())).collect();
+    all.sort();
+    let all: Vec<&str> = all.iter().map(|text| text.trim()).collect();
+    (!all.is_empty()).then(|| all.join(" or "))
 }
 
 /// Commits the running transaction and wakes the cleaner, so that the space of deleted

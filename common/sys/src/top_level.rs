@@ -105,7 +105,9 @@ impl TopLevel {
             false => Access::ReadWrite,
         };
         let mut last = Error::Devices(io::ErrorKind::NotFound.into());
-        for device in devices {
+        // A missing device has no path.
+        let there = |device: &PathBuf| !device.as_os_str().is_empty();
+        for device in devices.into_iter().filter(there) {
             match mount(&device, access) {
                 Ok((mount, root)) => {
                     let found = filesystem::fsid(&root).map_err(Error::Devices)?;

@@ -259,6 +259,13 @@ fn text(report: &Report) -> String {
             human::few(&report.newly_skipped)
         ));
     }
+    if report.not_recorded {
+        lines.push(
+            "  note     the file system is read-only, so nothing is kept of this push: the next one cannot \
+             build on it, and it could not have gone on after a restart"
+                .to_owned(),
+        );
+    }
     let not_kept = report.not_kept.entries();
     lines.extend(not_kept.iter().map(output::not_kept_line));
     lines.join("\n")
