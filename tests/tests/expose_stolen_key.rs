@@ -11,9 +11,10 @@ use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    Begin, CancelRequest, CopiesRequest, FailureCode, ForgetRequest, HelloRequest,
+    Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetRequest, HelloRequest,
     InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PeersRequest,
-    PruneRequest, PushRequest, RenewRequest, ResumePoint, RevokeRequest, StatusRequest,
+    PruneRequest, PushRequest, RenewRequest, ResumePoint, RevokeRequest, RootsRequest,
+    StatusRequest,
 };
 use sendshot_tests::hostile::World;
 use sendshot_tests::hostile::scene::Scene;
@@ -303,6 +304,7 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             sender: name.clone(),
             volume: THEIR_VOLUME.to_owned(),
         };
+        let roots = RootsRequest::default();
         let invite = InviteRequest {
             name: name.clone(),
             replace: true,
@@ -316,6 +318,13 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             ),
             ("Copies", status(control.copies(copies.clone()).await)),
             ("Partials", status(control.partials(copies).await)),
+            ("Roots", status(control.roots(roots.clone()).await)),
+            ("AddRoot", status(control.add_root(roots.clone()).await)),
+            (
+                "RemoveRoot",
+                status(control.remove_root(roots.clone()).await),
+            ),
+            ("TakeOverRoot", status(control.take_over_root(roots).await)),
         ]
     })
 }
@@ -339,6 +348,10 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             (
                 "Forget",
                 status(control.forget(ForgetRequest::default()).await),
+            ),
+            (
+                "Foreign",
+                status(control.foreign(ForeignRequest::default()).await),
             ),
             ("Status", status(control.status(StatusRequest {}).await)),
             ("Pair", status(control.pair(PairCommand::default()).await)),
