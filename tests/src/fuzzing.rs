@@ -8,6 +8,7 @@
 pub mod bytes;
 pub mod commands;
 pub mod messages;
+pub mod register;
 pub mod resume_state;
 pub mod sendshot;
 pub mod stream;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "stream",
         run: stream::run,
@@ -50,6 +51,11 @@ pub const TARGETS: [Target; 5] = [
         name: "resume_state",
         run: resume_state::run,
         seeds: resume_state::seeds,
+    },
+    Target {
+        name: "register",
+        run: register::run,
+        seeds: register::seeds,
     },
     Target {
         name: "messages",

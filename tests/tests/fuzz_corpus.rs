@@ -62,6 +62,11 @@ fn resume_states() {
 }
 
 #[test]
+fn registers() {
+    replay("register");
+}
+
+#[test]
 fn messages() {
     replay("messages");
 }
