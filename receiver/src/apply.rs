@@ -136,8 +136,9 @@ impl Intake {
     ///
     /// `left` are the bytes that its sender may still have; `None` if there is no limit.
     pub fn start(mut work: Work, left: Option<u64>) -> Result<Box<Self>, Failure> {
-        let root = work.root.open()?.id();
-        if work.begin.root.is_some_and(|agreed| agreed != root) {
+        // Held to the end of this: the disk cannot be exchanged under it.
+        let root = work.root.open()?;
+        if work.begin.root.is_some_and(|agreed| agreed != root.id()) {
             return Err(Failure::new(
                 Code::RootChanged,
                 "another of the receiver's disks is there than the one that this push was prepared for",
@@ -145,16 +146,19 @@ impl Intake {
             ));
         }
         // What waits on another disk cannot go on here. Its checkpoint is there when that one is back.
-        let waiting = work.waiting.take().filter(|waiting| waiting.root == root);
+        let waiting = work
+            .waiting
+            .take()
+            .filter(|waiting| waiting.root == root.id());
         let mut intake = match (work.begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
             (Some(point), other) => {
                 drop(other);
-                Self::from_checkpoint(&work, point)?
+                Self::from_checkpoint(&root, &work, point)?
             }
             (None, other) => {
                 drop(other);
-                Self::afresh(work)?
+                Self::afresh(&root, work)?
             }
         };
         let made = intake.made();
@@ -162,11 +166,10 @@ impl Intake {
         Ok(intake)
     }
 
-    fn afresh(work: Work) -> Result<Box<Self>, Failure> {
-        let root = work.root.open()?;
-        let dir = volume_dir(&root, &work)?; // 1
-        refuse_what_is_held(&root, &dir, &work.begin)?;
-        let area = Area::new(&root).map_err(|e| io_failure("prepare staging", &e))?;
+    fn afresh(root: &OpenRoot, work: Work) -> Result<Box<Self>, Failure> {
+        let dir = volume_dir(root, &work)?; // 1
+        refuse_what_is_held(root, &dir, &work.begin)?;
+        let area = Area::new(root).map_err(|e| io_failure("prepare staging", &e))?;
         let checkpoints = Checkpoints::new(&area, &work, 0)?;
         let concerned = |record: &Record| record.concerns(&work.caller, work.begin.volume.id);
         checkpoints
@@ -199,14 +202,13 @@ impl Intake {
         }))
     }
 
-    fn from_checkpoint(work: &Work, point: Point) -> Result<Box<Self>, Failure> {
+    fn from_checkpoint(root: &OpenRoot, work: &Work, point: Point) -> Result<Box<Self>, Failure> {
         let begin = &work.begin;
-        let root = work.root.open()?;
         let failed = |e| io_failure("look for the partial", &e);
-        let dir = holdings::find(&root, &work.caller, &begin.volume).map_err(failed)?;
+        let dir = holdings::find(root, &work.caller, &begin.volume).map_err(failed)?;
         let dir = dir.ok_or_else(not_resumable)?;
-        refuse_what_is_held(&root, &dir, begin)?;
-        let area = Area::new(&root).map_err(failed)?;
+        refuse_what_is_held(root, &dir, begin)?;
+        let area = Area::new(root).map_err(failed)?;
         let checkpoints = Checkpoints::new(&area, work, point.offset)?;
         let mine = |partial: &partials::Partial| partial.record.is_of(&work.caller, begin);
         if !partials::all(checkpoints.area())

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_model::{PushId, Reason, ReasonCode, SenderId};
+use sendshot_model::{PushId, Reason, ReasonCode};
 use sendshot_proto::v1;
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
 
+use crate::journal::Record;
 use crate::kept::{self, Kept, Paired};
 use crate::problem::{JOURNAL, Kind, Problem};
 use crate::prune;
@@ -76,14 +78,18 @@ impl From<Error> for Problem {
 }
 
 /// The records of other hosts on a file system, each with its host's name.
-fn items(state: &StateSubvolume, own: &BTreeSet<SenderId>) -> io::Result<Vec<(Item, String)>> {
+fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, String)>> {
     let register = Register::load(state)?;
     let host = |sender| match register.host(sender) {
         Some(name) => name.to_owned(),
         None => format!("sender {sender}"),
     };
     let items = prune::items(state)?.into_iter();
-    let foreign = items.filter(|item| !own.contains(&item.record.sender));
+    let vouched = sender.vouched();
+    let is_own = |record: &Record| {
+        record.sender == sender.id() || vouched.contains(&(record.receiver, record.sender))
+    };
+    let foreign = items.filter(|item| !is_own(&item.record));
     Ok(foreign
         .map(|item| (host(item.record.sender), item))
         .map(|(host, item)| (item, host))
@@ -92,11 +98,10 @@ fn items(state: &StateSubvolume, own: &BTreeSet<SenderId>) -> io::Result<Vec<(It
 
 /// What other hosts left on the file systems that this one has something on. Blocks.
 pub fn list(sender: &Sender, paired: &Paired) -> Vec<v1::KeptSnapshot> {
-    let own = sender.own_ids();
     let mut listed = Vec::new();
     // What could not be looked at is told with this host's own.
     sender.filesystems().each(|state| {
-        listed.extend(described(state, items(state, &own)?, paired));
+        listed.extend(described(state, items(state, sender)?, paired));
         Ok(())
     });
     listed
@@ -147,8 +152,7 @@ pub fn act(
 ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
     let state = open(path)?;
     let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
-    let own = sender.own_ids();
-    let items = items(&state, &own).map_err(failed)?;
+    let items = items(&state, sender).map_err(failed)?;
     if items.is_empty() {
         let path = path.to_owned();
         return Err(Error::Nothing { path }.into());
@@ -167,6 +171,10 @@ pub fn act(
             for (item, _) in &items {
                 prune::let_go(&state, &item.record).map_err(failed)?;
             }
+            let own = sender.own_ids();
+            let _alone = register::WRITING
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let mut register = Register::load(&state).map_err(failed)?;
             register.keep_only(|sender| own.contains(&sender));
             register.store(&state).map_err(failed)?;

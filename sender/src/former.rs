@@ -52,6 +52,14 @@ impl FormerIds {
         Ok(())
     }
 
+    /// The same, each with the receiver that says it.
+    pub fn vouched(&self, paired: impl Fn(ReceiverId) -> bool) -> BTreeSet<(ReceiverId, SenderId)> {
+        let told = self.lock();
+        let told = told.iter().filter(|(receiver, _)| paired(**receiver));
+        told.flat_map(|(receiver, former)| former.iter().map(|id| (*receiver, *id)))
+            .collect()
+    }
+
     /// All that receivers which are `paired` now say.
     pub fn all(&self, paired: impl Fn(ReceiverId) -> bool) -> BTreeSet<SenderId> {
         let told = self.lock();

@@ -367,8 +367,27 @@ impl Job {
         self.reread(push).await?;
         let record = self.subject.record.as_ref().filter(|_| self.begun);
         let inventory = push.negotiate(record, Purpose::Push).await?;
-        if self.waits_for_another_disk(push) {
-            return Ok(Attempt::Elsewhere);
+        if self.was_sent_to_another_disk(push) {
+            let state = self.subject.record.as_ref().map(|record| record.state);
+            match (self.origin, state) {
+                (Origin::Interrupted, _) => return Ok(Attempt::Elsewhere),
+                // That disk may have it; only that disk can tell.
+                (Origin::Fresh, Some(State::Unconfirmed)) => {
+                    return Err(Failed {
+                        problem: Problem::new(
+                            Kind::Failed,
+                            "the receiver's disk that it was sent to is not there any more; another one is",
+                        )
+                        .remedy("push again: the other one gets it, and the first is asked when it is back"),
+                        next: Next::Never,
+                    });
+                }
+                // What was agreed on was agreed on for that one.
+                (Origin::Fresh, _) => {
+                    self.prepared = None;
+                    self.begun = false;
+                }
+            }
         }
         if let Some(done) = self.already_held(push, &inventory).await? {
             return Ok(Attempt::Done(Box::new(done)));
@@ -416,10 +435,9 @@ impl Job {
     }
 
     /// Whether it broke off on another disk than the one that is there.
-    fn waits_for_another_disk(&self, push: &Push) -> bool {
+    fn was_sent_to_another_disk(&self, push: &Push) -> bool {
         let sent_to = self.subject.record.as_ref().and_then(|record| record.root);
-        let elsewhere = sent_to.is_some() && push.root.is_some() && sent_to != push.root;
-        elsewhere && self.origin == Origin::Interrupted
+        sent_to.is_some() && push.root.is_some() && sent_to != push.root
     }
 
     /// The record as it is now: the attempt before may have written it.
@@ -752,6 +770,7 @@ impl Job {
             copy: String::new(),
             completed_first: None,
             earlier: Vec::new(),
+            root: push.root,
             not_kept: NotKept::default(),
         }
     }

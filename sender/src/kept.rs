@@ -66,13 +66,13 @@ pub fn each(
     selection: &Selection,
     mut work: impl FnMut(&StateSubvolume, Vec<Item>),
 ) -> Vec<NotLookedAt> {
-    let own = sender.own_ids();
+    let vouched = sender.vouched();
     sender.remember_configured();
     sender.filesystems().each(|state| {
         let mut items = prune::items(state)?;
         // What this sender left before it was set up anew is its own.
         for item in &mut items {
-            if own.contains(&item.record.sender) {
+            if vouched.contains(&(item.record.receiver, item.record.sender)) {
                 item.record.sender = sender.id();
             }
         }

@@ -221,9 +221,11 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
             .map_err(|e| Problem::local_io("look whether the file system is read-only", &e))?;
         if is_read_only {
             // Book-keeping is no condition of work that needs none.
-            let volume = binding.id;
-            let wanted =
-                |record: &Record| record.volume == volume && record.state == State::Acknowledged;
+            let (volume, own) = (binding.id, sender.own_ids());
+            let wanted = |record: &Record| {
+                let mine = record.volume == volume && own.contains(&record.sender);
+                mine && record.state == State::Acknowledged
+            };
             let path = sender.passing_dir().join(PushId::generate().to_string());
             return Ok(StateSubvolume::passing(top, &path, wanted)?);
         }

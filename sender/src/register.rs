@@ -5,9 +5,10 @@
 //! A disk can come from anywhere, so nothing in it is believed of any other file system, and what does not
 //! make sense is passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use sendshot_model::{SenderId, VolumeId, printable_within};
 use sendshot_sys::{durable, subvolume};
@@ -25,8 +26,13 @@ const FILE: &str = "register.json";
 const VERSION: u32 = 1;
 /// Most hosts, and most volumes, that are listened to.
 const MOST: usize = 4096;
+/// Most receivers of a volume whose own ids for it are listened to.
+const MOST_LABELS: usize = 64;
 /// Longest name of a host, in bytes.
 const MOST_NAME: usize = 64;
+
+/// Two that read, change and write files of a state subvolume must not lose what the other has written.
+pub(crate) static WRITING: Mutex<()> = Mutex::new(());
 
 /// What is registered on a file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +103,11 @@ impl Register {
         while self.hosts.len() > MOST {
             self.hosts.pop_last();
         }
+        for entry in &mut self.volumes {
+            while entry.binding.at.len() > MOST_LABELS {
+                entry.binding.at.pop_last();
+            }
+        }
         for name in self.hosts.values_mut() {
             *name = printable_within(name, MOST_NAME);
         }
@@ -153,21 +164,18 @@ impl Register {
         others.iter().filter_map(here).collect()
     }
 
-    /// Makes what is of other senders this one's.
-    pub fn hand_over(&mut self, to: SenderId, from: impl Fn(SenderId) -> bool) {
+    /// Makes these volumes of other senders this one's.
+    pub fn hand_over(&mut self, to: SenderId, volumes: &BTreeSet<(SenderId, VolumeId)>) {
         for entry in &mut self.volumes {
-            if from(entry.sender) {
+            if volumes.contains(&(entry.sender, entry.binding.id)) {
                 entry.sender = to;
             }
         }
-        self.hosts.retain(|sender, _| !from(*sender));
-        let mut seen = Vec::new();
-        self.volumes.retain(|entry| {
-            let key = (entry.sender, entry.binding.id);
-            let is_new = !seen.contains(&key);
-            seen.push(key);
-            is_new
-        });
+        let senders: BTreeSet<SenderId> = self.volumes.iter().map(|entry| entry.sender).collect();
+        self.hosts.retain(|sender, _| senders.contains(sender));
+        let mut seen = BTreeSet::new();
+        self.volumes
+            .retain(|entry| seen.insert((entry.sender, entry.binding.id)));
     }
 
     /// Writes it, durably, unless it is so already.
@@ -189,6 +197,11 @@ impl Register {
 /// The kernel's.
 pub fn volumes(state: &StateSubvolume, own: impl Fn(SenderId) -> bool) -> io::Result<Vec<Binding>> {
     let mut found = Register::load(state)?.volumes_of(&own);
+    // Records do not say of which file system they are, and a copy of a disk has the same: they are asked
+    // only where an older version wrote no register.
+    if durable::read_at(state.root(), OsStr::new(FILE))?.is_some() {
+        return Ok(found);
+    }
     let mut newest: BTreeMap<_, Record> = BTreeMap::new();
     for record in journal::records(state.pushes())? {
         let known = found.iter().any(|binding| binding.id == record.volume);
@@ -238,14 +251,20 @@ fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
 pub fn adopt(
     state: &StateSubvolume,
     own: SenderId,
-    former: impl Fn(SenderId) -> bool,
+    former: impl Fn(&Record) -> bool,
 ) -> io::Result<usize> {
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut adopted = 0;
-    let is_former = |sender| sender != own && former(sender);
+    let mut volumes = BTreeSet::new();
     let mut register = Register::load(state)?;
     let same = register.same_here(own);
-    for record in journal::records(state.pushes())? {
-        if is_former(record.sender) {
+    for listed in journal::records(state.pushes())? {
+        if listed.sender == own || !former(&listed) {
+            continue;
+        }
+        // As it is now.
+        if let Some(record) = journal::find(state.pushes(), listed.push)? {
+            volumes.insert((record.sender, record.volume));
             let record = Record {
                 sender: own,
                 volume: same.get(&record.volume).copied().unwrap_or(record.volume),
@@ -255,10 +274,11 @@ pub fn adopt(
             adopted += 1;
         }
     }
+    let is_adopted = |entry: &Entry| volumes.contains(&(entry.sender, entry.binding.id));
     register
         .volumes
-        .retain(|entry| !is_former(entry.sender) || !same.contains_key(&entry.binding.id));
-    register.hand_over(own, is_former);
+        .retain(|entry| !is_adopted(entry) || !same.contains_key(&entry.binding.id));
+    register.hand_over(own, &volumes);
     register.store(state)?;
     Ok(adopted)
 }
@@ -308,7 +328,7 @@ mod tests {
         let (mut register, photos) = (Register::default(), binding("photos", FSID));
         register.note(former, "old", &photos);
         register.note(me, "new", &photos);
-        register.hand_over(me, |sender| sender == former);
+        register.hand_over(me, &BTreeSet::from([(former, photos.id)]));
         assert_eq!(register.volumes_of(|sender| sender == me), [photos]);
         assert_eq!(register.host(former), None);
     }
@@ -322,7 +342,7 @@ mod tests {
         let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
         let name = read.host(me).unwrap();
         assert!(
-            !name.contains('\u{1b}') && name.len() <= MOST_NAME,
+            !name.contains('\u{1b}') && name.len() <= MOST_NAME + '…'.len_utf8(),
             "{name}"
         );
     }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sendshot_model::{NotKept, PeerName, ReasonCode, VolumeName};
+use sendshot_model::{NotKept, PeerName, ReasonCode, RootId, VolumeName};
 use sendshot_proto::{Malformed, malformed, not_kept, v1};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -52,6 +52,9 @@ pub struct Report {
     /// Where the copies of the snapshots are that were brought before this one, of a series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<String>,
+    /// The receiver's disk that it went to, if that is known.
+    #[serde(skip)]
+    pub root: Option<RootId>,
     /// What the copy lacks because the receiver's file system cannot keep it.
     #[serde(default)]
     pub not_kept: NotKept,
@@ -158,6 +161,7 @@ impl TryFrom<v1::PushReport> for Report {
             copy: message.copy,
             completed_first: Some(message.completed_first).filter(|copy| !copy.is_empty()),
             earlier: message.earlier,
+            root: None,
             not_kept: not_kept::parse(message.not_kept)?,
         })
     }

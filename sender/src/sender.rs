@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::filesystems::Filesystems;
 use crate::former::FormerIds;
 use crate::history::{History, Outcome};
+use crate::journal::Record;
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Request};
@@ -189,6 +190,13 @@ impl Sender {
             .collect()
     }
 
+    /// What this sender was, each with the paired receiver that says so: its word is good for what it holds
+    /// itself. Blocks.
+    pub fn vouched(&self) -> BTreeSet<(ReceiverId, SenderId)> {
+        let paired = self.paired_ids();
+        self.former.vouched(|receiver| paired.contains(&receiver))
+    }
+
     /// Looks for a volume. Blocks.
     pub fn find<T>(&self, look: impl FnOnce(volume::Finder<'_>) -> T) -> T {
         let own = self.own_ids();
@@ -204,11 +212,12 @@ impl Sender {
     /// # Errors
     /// The kernel's.
     pub fn take_over_former(&self, state: &StateSubvolume) -> io::Result<()> {
-        let own = self.own_ids();
-        if own.len() == 1 {
+        let vouched = self.vouched();
+        if vouched.is_empty() {
             return Ok(());
         }
-        let adopted = register::adopt(state, self.id, |sender| own.contains(&sender))?;
+        let is_own = |record: &Record| vouched.contains(&(record.receiver, record.sender));
+        let adopted = register::adopt(state, self.id, is_own)?;
         if adopted > 0 {
             tracing::info!(fsid = %state.top().fsid(), records = adopted,
                 "what this sender left before it was set up anew is its own again");
@@ -252,6 +261,9 @@ impl Sender {
     /// # Errors
     /// The kernel's.
     pub fn register(&self, state: &StateSubvolume, volume: &Binding) -> io::Result<()> {
+        let _alone = register::WRITING
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut register = Register::load(state)?;
         register.note(self.id, &register::host_name(), volume);
         register.store(state)

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_model::{NotKept, ReasonCode, ReceiverId, RootId, SenderId, VolumeId, VolumeName};
@@ -22,6 +22,7 @@ use crate::plan::Wish;
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
 use crate::push::{self, Purpose, Push, Request};
+use crate::register;
 use crate::release::Release;
 use crate::report::Report;
 use crate::retry::Patience;
@@ -31,7 +32,9 @@ use crate::state_subvolume::StateSubvolume;
 use crate::volume::{self, Volume};
 
 /// File in the state subvolume.
-const FILE: &str = "series.json";
+pub(crate) const FILE: &str = "series.json";
+/// Most disks of a receiver that are remembered of one series.
+const MOST_ROOTS: usize = 32;
 /// Layout version.
 const VERSION: u32 = 1;
 
@@ -240,6 +243,22 @@ impl Acknowledged {
         }
     }
 
+    /// Forgets the disk of the receiver that came first, if it has too many: one that lies must not fill the
+    /// list, and loses only its own.
+    fn make_room(&mut self, sender: SenderId, from: From) {
+        let of_receiver = |list: &List| {
+            (list.sender, list.volume, list.receiver) == (sender, from.volume, from.receiver)
+        };
+        let known = self.lists.iter().filter(|list| of_receiver(list)).count();
+        let is_known = |list: &List| of_receiver(list) && list.root == from.root;
+        if known < MOST_ROOTS || self.lists.iter().any(is_known) {
+            return;
+        }
+        if let Some(first) = self.lists.iter().position(of_receiver) {
+            self.lists.remove(first);
+        }
+    }
+
     /// Without what was deleted here: it cannot be sent again.
     fn store(mut self, state: &StateSubvolume) -> io::Result<()> {
         for list in &mut self.lists {
@@ -260,7 +279,11 @@ impl Acknowledged {
 }
 
 fn note(sender: &Sender, state: &StateSubvolume, from: From, members: &[Member]) -> io::Result<()> {
+    let _alone = register::WRITING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let mut acknowledged = Acknowledged::load(state)?;
+    acknowledged.make_room(sender.id(), from);
     for member in members {
         acknowledged.note(sender.id(), from, (member.uuid, member.ctransid));
     }
@@ -309,6 +332,12 @@ pub async fn push_all(
         let (outcome, release) =
             push_one(&sender, &request, &name, &member, (&running, &listener)).await;
         let noted = match outcome {
+            // It holds that one; what it lacks else, and what the first one lacks, is found out anew.
+            Ok(report) if report.root != from.root => Err(Problem::new(
+                Kind::Failed,
+                "another of the receiver's disks is there than when the push began",
+            )
+            .remedy("push again")),
             Ok(report) => {
                 let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));
                 let noted =
@@ -441,6 +470,7 @@ fn nothing_due(request: &Request, volume: VolumeName, newest: Uuid, running: &Ru
         copy: String::new(),
         completed_first: None,
         earlier: Vec::new(),
+        root: None,
         not_kept: NotKept::default(),
     }
 }

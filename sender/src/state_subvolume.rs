@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,10 @@ use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem};
 
 use crate::journal::{self, Record};
+use crate::series;
+
+/// Longest file that is copied away from a disk that cannot be written to: a sendshot of some 30 million files.
+const MOST_COPIED: u64 = 1 << 30;
 
 /// Its name.
 pub const NAME: &str = ".sendshot";
@@ -68,6 +72,22 @@ fn close_to_others(root: &OwnedFd) -> io::Result<()> {
         rustix::fs::fchmod(root, private)?;
     }
     Ok(())
+}
+
+/// Copies a file, if it is there.
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let Some(from) = durable::open_file(from, name)? else {
+        return Ok(());
+    };
+    if from.metadata()?.len() > MOST_COPIED {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "a file of what is kept is too large",
+        ));
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
+    io::copy(&mut from.take(MOST_COPIED), &mut File::from(to)).map(drop)
 }
 
 /// A directory that is gone with this.
@@ -184,25 +204,14 @@ impl StateSubvolume {
     }
 
     fn copy_from(&self, kept: &Self, wanted: impl Fn(&Record) -> bool) -> io::Result<()> {
-        for record in journal::records(kept.pushes())?
-            .iter()
-            .filter(|record| wanted(record))
-        {
+        let records = journal::records(kept.pushes())?;
+        for record in records.iter().filter(|record| wanted(record)) {
             for name in [record.sendshot_name(), record.hashes_name()] {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let from = match rustix::fs::openat(kept.sendshots(), &name, flags, Mode::empty()) {
-                    Ok(from) => from,
-                    Err(rustix::io::Errno::NOENT) => continue,
-                    Err(e) => return Err(e.into()),
-                };
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let private = Mode::from_raw_mode(0o600);
-                let to = rustix::fs::openat(self.sendshots(), &name, flags, private)?;
-                io::copy(&mut File::from(from), &mut File::from(to))?;
+                copy(kept.sendshots(), self.sendshots(), &name)?;
             }
             record.store(self.pushes())?;
         }
-        Ok(())
+        copy(kept.root(), self.root(), OsStr::new(series::FILE))
     }
 
     /// Whether nothing of it outlives the push.

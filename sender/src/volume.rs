@@ -442,7 +442,7 @@ impl Finder<'_> {
         if let Some(label) = label_of(fd, info) {
             let directory = from_top.parent().unwrap_or(Path::new(""));
             let of = Place {
-                subvolume: Uuid::from_bytes(label.volume.to_bytes()),
+                subvolume: of_label(&label),
                 ..place
             };
             return self.bind(Naming::by_path(place.fsid, directory), &of, told);
@@ -493,6 +493,17 @@ fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
     let ancestors = ancestors.unwrap_or_else(|_| Ok(Lineage::default()));
     let ancestors = ancestors.unwrap_or_default().ancestors.into_iter();
     ancestors.map(|ancestor| ancestor.uuid).collect()
+}
+
+/// Stands for what a label names, where else the UUID of a subvolume stands. Who chooses a label chooses no
+/// other's, nor a subvolume.
+fn of_label(label: &VolumeLabel) -> Uuid {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&label.sender.to_bytes());
+    hasher.update(&label.volume.to_bytes());
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    Uuid::from_bytes(bytes)
 }
 
 /// Where the subvolume of this UUID lies from the top level, if it is there.

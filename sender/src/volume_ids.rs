@@ -187,8 +187,17 @@ impl VolumeIds {
     /// See [`Error`].
     pub fn bind(&self, naming: Naming, place: &Place, known: Known<'_>) -> Result<Binding, Error> {
         let mut bindings = self.lock();
-        let mut changed = merge(&bindings, known.disk, place.fsid);
-        let found = resolve(&mut changed, naming, place, known.configured)?;
+        let mut merged = merge(&bindings, known.disk, place.fsid);
+        let found = resolve(&mut merged, naming, place, known.configured)?;
+        // Of what the disk says only this is taken over.
+        let stays = |known: &Binding| {
+            let same = known.naming == found.naming || known.subvolume == found.subvolume;
+            let here = known.fsid.is_none() || known.fsid == found.fsid;
+            known.id != found.id && !(here && same)
+        };
+        let mut changed: Vec<Binding> = bindings.iter().filter(|b| stays(b)).cloned().collect();
+        changed.push(found.clone());
+        changed.sort_by_key(|binding| binding.id);
         self.replace(&mut bindings, changed)?;
         Ok(found)
     }
@@ -212,6 +221,12 @@ impl VolumeIds {
     ) -> io::Result<Option<Binding>> {
         let mut bindings = self.lock();
         let mut changed = bindings.clone();
+        let mut others = changed.iter().filter(|b| b.id != volume);
+        if others.any(|b| b.id == label || b.at.values().any(|other| *other == label)) {
+            return Err(io::Error::other(
+                "another volume has taken this id just now; push again",
+            ));
+        }
         let Some(binding) = changed.iter_mut().find(|b| b.id == volume) else {
             return Ok(None);
         };
@@ -238,6 +253,20 @@ impl VolumeIds {
 
 /// The disk's own word first; what else is known and does not contradict it follows.
 fn merge(known: &[Binding], disk: &[Binding], fsid: Uuid) -> Vec<Binding> {
+    // An id is that of one volume. One that is another volume's here, on whatever disk, is not taken from a
+    // disk, which can come from anywhere.
+    let is_taken = |told: &&Binding| {
+        known.iter().any(|known| {
+            let elsewhere = known.fsid.is_some_and(|known| known != fsid);
+            (known.id == told.id && elsewhere)
+                || (known.id != told.id && known.at.values().any(|id| *id == told.id))
+        })
+    };
+    let disk: Vec<Binding> = disk
+        .iter()
+        .filter(|told| !is_taken(told))
+        .cloned()
+        .collect();
     let contradicts = |known: &Binding| {
         let here = known.fsid.is_none_or(|known| known == fsid);
         disk.iter().any(|told| {

@@ -131,11 +131,8 @@ pub fn sweep_temporaries(dir: impl AsFd) -> io::Result<usize> {
 /// # Errors
 /// The kernel's, and `InvalidData` for a file beyond 16 MiB.
 pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(e) => return Err(e.into()),
+    let Some(file) = open_file(dir, name)? else {
+        return Ok(None);
     };
     let mut bytes = Vec::new();
     file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
@@ -146,6 +143,27 @@ pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
         ));
     }
     Ok(Some(bytes))
+}
+
+/// Opens `name` in `dir` to be read; `None` if it is not there. A disk can come from anywhere: what is no
+/// regular file could keep its reader waiting for ever.
+///
+/// # Errors
+/// The kernel's, or `InvalidData` for what is no regular file.
+pub fn open_file(dir: impl AsFd, name: &OsStr) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    match file.metadata()?.is_file() {
+        true => Ok(Some(file)),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is no regular file",
+        )),
+    }
 }
 
 /// Removes `name` in `dir`, durably, and what a crash in the middle of writing it left; it is no

@@ -17,9 +17,9 @@ pub fn run(input: &[u8]) {
     let Ok(register) = Register::parse(input, FSID) else {
         return;
     };
-    let mut senders = Vec::new();
+    let senders = std::cell::RefCell::new(Vec::new());
     let volumes = register.volumes_of(|sender| {
-        senders.push(sender);
+        senders.borrow_mut().push(sender);
         true
     });
     for (n, volume) in volumes.iter().enumerate() {
@@ -27,6 +27,7 @@ pub fn run(input: &[u8]) {
         assert!(!volumes[..n].iter().any(|other| other.id == volume.id));
     }
     for name in senders
+        .into_inner()
         .into_iter()
         .filter_map(|sender| register.host(sender))
     {
