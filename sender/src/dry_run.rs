@@ -17,6 +17,7 @@ use crate::blocking;
 use crate::costs::{self, Found};
 use crate::engine::{self, Engine};
 use crate::generate;
+use crate::job;
 use crate::journal;
 use crate::negotiate;
 use crate::plan::{Acknowledged, Plan, Wish};
@@ -146,7 +147,10 @@ async fn look(
     key: VolumeKey,
 ) -> Result<Foreseen, Problem> {
     let held = push.negotiate(None, Purpose::Look).await?.copies;
-    let demand = Demand::Wish(wish);
+    let demand = match subject.still.is_some() && wish == Wish::Auto {
+        true => Demand::Full(job::read_as_it_is()),
+        false => Demand::Wish(wish),
+    };
     let (prepared, adopted) = push
         .prepare(subject, held, demand, Adoption::Passing)
         .await?;

@@ -52,6 +52,15 @@ const MOST_RESTARTS: u32 = 3;
 /// of it if the push fails.
 const MAX_REFUSAL: usize = 400;
 
+/// Why everything is sent of a volume that no snapshot can be made of.
+pub(crate) fn read_as_it_is() -> Reason {
+    Reason::new(
+        ReasonCode::ReadAsItIs,
+        "the file system is read-only, so the volume is read as it is: without a snapshot what has changed \
+         since the last one is not known",
+    )
+}
+
 /// A state on its way.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -359,6 +368,9 @@ impl Job {
     fn demand(&self, request: &Request) -> Demand {
         match &self.full_because {
             Some(reason) => Demand::Full(reason.clone()),
+            None if self.subject.still.is_some() && request.wish == Wish::Auto => {
+                Demand::Full(read_as_it_is())
+            }
             None => Demand::Wish(request.wish),
         }
     }

@@ -221,13 +221,8 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
             .map_err(|e| Problem::local_io("look whether the file system is read-only", &e))?;
         if is_read_only {
             // Book-keeping is no condition of work that needs none.
-            let (volume, own) = (binding.id, sender.own_ids());
-            let wanted = |record: &Record| {
-                let mine = record.volume == volume && own.contains(&record.sender);
-                mine && record.state == State::Acknowledged
-            };
             let path = sender.passing_dir().join(PushId::generate().to_string());
-            return Ok(StateSubvolume::passing(top, &path, wanted)?);
+            return Ok(StateSubvolume::passing(top, &path)?);
         }
         let state = StateSubvolume::open_or_create(top)?;
         let register = |e| Problem::local_io("write down which volumes are on the disk", &e);

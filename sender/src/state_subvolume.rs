@@ -15,11 +15,10 @@ use sendshot_sys::subvolume;
 use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem};
 
-use crate::journal::{self, Record};
 use crate::series;
 
-/// Longest file that is copied away from a disk that cannot be written to: a sendshot of some 30 million files.
-const MOST_COPIED: u64 = 1 << 30;
+/// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
+const MOST_COPIED: u64 = 1 << 26;
 
 /// Its name.
 pub const NAME: &str = ".sendshot";
@@ -170,15 +169,11 @@ impl StateSubvolume {
     }
 
     /// Book-keeping for a file system that is read-only everywhere: in a directory that is made at `path` and is
-    /// gone with this. What is kept on the file system of the states that `wanted` says is copied there.
+    /// gone with this. Only what was acknowledged of series is copied there.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn passing(
-        top: TopLevel,
-        path: &Path,
-        wanted: impl Fn(&Record) -> bool,
-    ) -> Result<Self, Error> {
+    pub fn passing(top: TopLevel, path: &Path) -> Result<Self, Error> {
         // A failing disk may not give it: then there is nothing to build on.
         let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
         let kept = kept.unwrap_or_else(|e| {
@@ -196,22 +191,11 @@ impl StateSubvolume {
         let root = made.map_err(|e| failed("open the directory for the push")(e.into()))?;
         let state = Self::with_dirs(top, root, Some(passing))?;
         if let Some(kept) = kept
-            && let Err(e) = state.copy_from(&kept, wanted)
+            && let Err(e) = copy(kept.root(), state.root(), OsStr::new(series::FILE))
         {
-            tracing::warn!("what is kept on a read-only file system is not used: {e}");
+            tracing::warn!("what was acknowledged of series is not known: {e}");
         }
         Ok(state)
-    }
-
-    fn copy_from(&self, kept: &Self, wanted: impl Fn(&Record) -> bool) -> io::Result<()> {
-        let records = journal::records(kept.pushes())?;
-        for record in records.iter().filter(|record| wanted(record)) {
-            for name in [record.sendshot_name(), record.hashes_name()] {
-                copy(kept.sendshots(), self.sendshots(), &name)?;
-            }
-            record.store(self.pushes())?;
-        }
-        copy(kept.root(), self.root(), OsStr::new(series::FILE))
     }
 
     /// Whether nothing of it outlives the push.

@@ -56,6 +56,8 @@ reason_codes! {
     // Why there is none.
     /// The user asked for a full send.
     FullAskedFor = "full-asked-for",
+    /// No snapshot could be made, so what has changed since one is not known.
+    ReadAsItIs = "read-as-it-is",
     /// Nothing was sent: the receiver holds the state.
     AlreadyHeld = "already-held",
     /// Nothing was sent: of a series, the receiver's disk has acknowledged every snapshot.
