@@ -497,7 +497,10 @@ impl Job {
             .iter()
             .find(|copy| copy.uuid == uuid && copy.ctransid == ctransid && copy.unusable.is_none());
         let Some(copy) = held else { return Ok(None) };
-        match self.subject.record.as_ref().map(|record| record.state) {
+        // A volume that was read as it is may have been pushed before, of which nothing could be kept.
+        let record = self.subject.record.as_ref();
+        let record = record.filter(|_| self.subject.still.is_none());
+        match record.map(|record| record.state) {
             None => Ok(Some((
                 self.nothing_to_do(push, copy),
                 Superfluous::default(),
