@@ -598,6 +598,14 @@ fn last(last: Last) -> v1::LastPush {
         receiver: last.receiver.to_string(),
         ended_at: last.ended_at,
         last_success: last.last_success.unwrap_or(0),
+        disks: last
+            .disks
+            .into_iter()
+            .map(|(root, last_success)| v1::DiskSuccess {
+                root_id: malformed::root_bytes(Some(root)),
+                last_success,
+            })
+            .collect(),
         outcome: Some(match last.outcome {
             Outcome::Done(report) => Wire::Done((*report).into()),
             Outcome::Failed(message) => Wire::Failed(Problem::new(Kind::Failed, message).into()),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_model::{PeerName, VolumeName};
+use sendshot_model::{PeerName, RootId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ use crate::report::Report;
 
 /// File in the state directory.
 const FILE: &str = "history.json";
+
+/// Most disks of a receiver that are remembered.
+const MOST_DISKS: usize = 32;
 
 /// How a push ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct Last {
     pub outcome: Outcome,
     /// When one last succeeded, seconds since 1970 UTC.
     pub last_success: Option<i64>,
+    /// The same for each of the receiver's disks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disks: BTreeMap<RootId, i64>,
 }
 
 /// All of them.
@@ -74,6 +80,19 @@ impl History {
             Outcome::Done(_) => Some(ended_at),
             Outcome::Failed(_) => last.get(&key).and_then(|before| before.last_success),
         };
+        let mut disks = last.get(&key).map(|before| before.disks.clone());
+        let disks = disks.get_or_insert_default();
+        if let Outcome::Done(report) = &outcome
+            && let Some(root) = report.root
+        {
+            disks.insert(root, ended_at);
+        }
+        // A receiver that lies must not fill the file.
+        while disks.len() > MOST_DISKS {
+            let oldest = disks.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id);
+            oldest.and_then(|id| disks.remove(&id));
+        }
+        let disks = std::mem::take(disks);
         last.insert(
             key,
             Last {
@@ -82,6 +101,7 @@ impl History {
                 ended_at,
                 outcome,
                 last_success,
+                disks,
             },
         );
         durable::write_json(&self.path, &*last)

@@ -176,6 +176,16 @@ fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() 
     );
     let text = rotation.boxes.sender.ctl(&["list"]).success().stdout;
     assert!(text.contains("DISK"), "{text}");
+    // And `status` says when each was last pushed to.
+    let sender = &rotation.boxes.sender;
+    let status = sender.ctl(&["status", "--json"]).success().json();
+    let disks = status["last"][0]["disks"].as_array().unwrap();
+    assert_eq!(disks.len(), 3, "{status:#}");
+    let text = sender.ctl(&["status"]).success().stdout;
+    for disk in disks {
+        let id = &disk["root"].as_str().unwrap()[..8];
+        assert!(text.contains(&format!("on disk {id}")), "{text}");
+    }
     rotation.sender_is_tidy();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendshot_model::human;
 use sendshot_proto::v1::last_push::Outcome as Ended;
-use sendshot_proto::v1::{LastPush, RunningPush, StatusRequest, StatusResponse};
+use sendshot_proto::v1::{DiskSuccess, LastPush, RunningPush, StatusRequest, StatusResponse};
 use sendshot_sender::report::lossy;
 use serde::Serialize;
 
@@ -46,6 +46,8 @@ struct LastJson {
     receiver: String,
     ended_at: Option<String>,
     last_success: Option<String>,
+    /// The same for each of the receiver's disks.
+    disks: Vec<DiskJson>,
     copy: Option<String>,
     stream_bytes: Option<u64>,
     error: Option<String>,
@@ -58,6 +60,12 @@ struct ReceiverJson {
     receiver_id: String,
     certificate_ends: Option<String>,
     problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct DiskJson {
+    root: String,
+    last_success: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -144,6 +152,7 @@ fn last(last: LastPush) -> LastJson {
         receiver: last.receiver,
         ended_at: output::time_json(last.ended_at),
         last_success: output::time_json(last.last_success),
+        disks: last.disks.iter().map(disk).collect(),
         copy,
         stream_bytes,
         error,
@@ -224,8 +233,27 @@ fn last_row(last: &LastJson) -> Vec<String> {
         last.receiver.clone(),
         last.ended_at.clone().unwrap_or_else(never),
         outcome,
-        last.last_success.clone().unwrap_or_else(never),
+        match last.disks.as_slice() {
+            [] | [_] => last.last_success.clone().unwrap_or_else(never),
+            disks => human::few(&disks.iter().map(disk_text).collect::<Vec<_>>()),
+        },
     ]
+}
+
+/// Characters of a disk's id: enough to tell a few disks apart.
+const SHORT_ID: usize = 8;
+
+fn disk_text(disk: &DiskJson) -> String {
+    let id: String = disk.root.chars().take(SHORT_ID).collect();
+    let time = disk.last_success.as_deref().unwrap_or("never");
+    format!("{time} on disk {id}")
+}
+
+fn disk(disk: &DiskSuccess) -> DiskJson {
+    DiskJson {
+        root: output::uuid(&disk.root_id),
+        last_success: output::time_json(disk.last_success),
+    }
 }
 
 fn volume_row(volume: &VolumeJson) -> Vec<String> {
