@@ -557,6 +557,7 @@ fn what_is_unconfirmed_stays_unless_the_user_lets_go_of_it() {
 
     let kept = list(&boxes.sender);
     assert_eq!(kept[1]["state"], "unconfirmed", "{kept:?}");
+    assert_eq!(kept[1]["reason_code"], "unconfirmed");
     assert_eq!(kept[1]["holders"][0]["state"], "unconfirmed");
     let table = boxes.sender.ctl(&["list"]).success().stdout;
     assert!(table.contains("nas2 (unconfirmed)"), "{table}");
