@@ -54,9 +54,6 @@ struct HolderJson {
     paired: bool,
 }
 
-/// Characters of a disk's id in tables: enough to tell a few disks apart.
-const SHORT_ID: usize = 8;
-
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -139,7 +136,7 @@ fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
         let disk = output::uuid(&kept.root_id);
         let mut row = row(kept);
         if take_turns {
-            row.insert(2, disk.chars().take(SHORT_ID).collect());
+            row.insert(2, output::short_id(&disk));
         }
         row
     });

@@ -136,6 +136,14 @@ pub fn uuid(bytes: &[u8]) -> String {
         .unwrap_or_default()
 }
 
+/// Characters of a disk's id in tables: enough to tell a few disks apart.
+const SHORT_ID: usize = 8;
+
+/// The beginning of an id, for tables.
+pub fn short_id(id: &str) -> String {
+    id.chars().take(SHORT_ID).collect()
+}
+
 /// What a receiver could not keep of one kind, for people.
 pub fn not_kept_line(entry: &NotKeptEntry) -> String {
     let what = entry.kind.description();

@@ -240,11 +240,8 @@ fn last_row(last: &LastJson) -> Vec<String> {
     ]
 }
 
-/// Characters of a disk's id: enough to tell a few disks apart.
-const SHORT_ID: usize = 8;
-
 fn disk_text(disk: &DiskJson) -> String {
-    let id: String = disk.root.chars().take(SHORT_ID).collect();
+    let id = output::short_id(&disk.root);
     let time = disk.last_success.as_deref().unwrap_or("never");
     format!("{time} on disk {id}")
 }
