@@ -74,7 +74,7 @@ pub enum Command {
     },
     /// Let go of one sendshot, or all, of a receiver and volume; the copies there stay
     Forget(ForgetArguments),
-    /// Make what another host left on a disk this host's own: the disk came to stay
+    /// Take over what another host left on a disk that came to stay
     TakeOver {
         /// A path on the disk
         path: PathBuf,
@@ -239,7 +239,7 @@ pub enum RootCommand {
         /// Its id in `list`, or the beginning of that
         id: String,
     },
-    /// Make the disk that is mounted at `root` now, another receiver's, this one's, with all its copies
+    /// Take over the disk that is mounted at `root` now and belongs to another receiver
     TakeOver {
         /// Do not ask
         #[arg(long, short = 'y')]
