@@ -225,7 +225,7 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
             return Ok(StateSubvolume::passing(top, &path)?);
         }
         let state = StateSubvolume::open_or_create(top)?;
-        let register = |e| Problem::local_io("write down which volumes are on the disk", &e);
+        let register = |e: std::io::Error| register_problem(&e);
         sender.take_over_former(&state).map_err(register)?;
         sender.register(&state, &binding).map_err(register)?;
         settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))
@@ -233,6 +233,18 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
         Ok(state)
     })
     .await?
+}
+
+fn register_problem(error: &std::io::Error) -> Problem {
+    let what = "write down which volumes are on the disk, in .sendshot/register.json";
+    let problem = Problem::local_io(what, error);
+    match problem.remedy.is_empty() {
+        false => problem,
+        true => problem.remedy(
+            "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, \
+             what the disk says of its volumes is written anew",
+        ),
+    }
 }
 
 impl Push {

@@ -155,15 +155,17 @@ pub fn open_file(dir: impl AsFd, name: &OsStr) -> io::Result<Option<File>> {
     let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(rustix::io::Errno::LOOP) => return Err(irregular()),
         Err(e) => return Err(e.into()),
     };
     match file.metadata()?.is_file() {
         true => Ok(Some(file)),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is no regular file",
-        )),
+        false => Err(irregular()),
     }
+}
+
+fn irregular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")
 }
 
 /// Removes `name` in `dir`, durably, and what a crash in the middle of writing it left; it is no
