@@ -114,10 +114,15 @@ impl Register {
         Ok(self)
     }
 
-    /// The volumes of these senders, each once.
-    pub fn volumes_of(&self, own: impl Fn(SenderId) -> bool) -> Vec<Binding> {
+    /// The volumes of a sender, each once: those of its own, and those of what it was before (`own`) that
+    /// it has not found again by itself since.
+    pub fn volumes_of(&self, me: SenderId, own: impl Fn(SenderId) -> bool) -> Vec<Binding> {
         let mut found: Vec<Binding> = Vec::new();
-        for entry in self.volumes.iter().filter(|entry| own(entry.sender)) {
+        let same = self.same_here(me);
+        let is_known_here =
+            |entry: &Entry| entry.sender != me && same.contains_key(&entry.binding.id);
+        let own = self.volumes.iter().filter(|entry| own(entry.sender));
+        for entry in own.filter(|entry| !is_known_here(entry)) {
             if !found.iter().any(|known| known.id == entry.binding.id) {
                 found.push(entry.binding.clone());
             }
@@ -152,14 +157,19 @@ impl Register {
         self.volumes.retain(|entry| own(entry.sender));
     }
 
-    /// For each volume of other senders whose subvolume is one of this sender's: what that is here.
+    /// For each volume of other senders that has the subvolume or the configured name of one of this
+    /// sender's: what that is here.
     fn same_here(&self, own: SenderId) -> BTreeMap<VolumeId, VolumeId> {
         let (mine, others): (Vec<_>, Vec<_>) =
             self.volumes.iter().partition(|entry| entry.sender == own);
         let here = |other: &&Entry| {
-            let same = |entry: &&&Entry| entry.binding.subvolume == other.binding.subvolume;
-            let found = mine.iter().find(same)?;
-            Some((other.binding.id, found.binding.id))
+            let other = &other.binding;
+            let mut mine = mine.iter().map(|entry| &entry.binding);
+            let same_name = |mine: &Binding| {
+                matches!(mine.naming, Naming::Configured(_)) && mine.naming == other.naming
+            };
+            let found = mine.find(|mine| mine.subvolume == other.subvolume || same_name(mine))?;
+            Some((other.id, found.id))
         };
         others.iter().filter_map(here).collect()
     }
@@ -195,8 +205,12 @@ impl Register {
 ///
 /// # Errors
 /// The kernel's.
-pub fn volumes(state: &StateSubvolume, own: impl Fn(SenderId) -> bool) -> io::Result<Vec<Binding>> {
-    let mut found = Register::load(state)?.volumes_of(&own);
+pub fn volumes(
+    state: &StateSubvolume,
+    me: SenderId,
+    own: impl Fn(SenderId) -> bool,
+) -> io::Result<Vec<Binding>> {
+    let mut found = Register::load(state)?.volumes_of(me, &own);
     // Records do not say of which file system they are, and a copy of a disk has the same: they are asked
     // only where an older version wrote no register.
     if durable::read_at(state.root(), OsStr::new(FILE))?.is_some() {
@@ -318,7 +332,7 @@ mod tests {
         };
         register.note(me, "nas1", &elsewhere);
         let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
-        assert_eq!(read.volumes_of(|sender| sender == me), [here]);
+        assert_eq!(read.volumes_of(me, |sender| sender == me), [here]);
         assert_eq!(read.host(me), Some("nas1"));
     }
 
@@ -329,7 +343,7 @@ mod tests {
         register.note(former, "old", &photos);
         register.note(me, "new", &photos);
         register.hand_over(me, &BTreeSet::from([(former, photos.id)]));
-        assert_eq!(register.volumes_of(|sender| sender == me), [photos]);
+        assert_eq!(register.volumes_of(me, |sender| sender == me), [photos]);
         assert_eq!(register.host(former), None);
     }
 

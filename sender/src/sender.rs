@@ -203,6 +203,7 @@ impl Sender {
         look(volume::Finder {
             config: &self.config(),
             ids: &self.volume_ids,
+            me: self.id,
             own: &|sender| own.contains(&sender),
         })
     }

@@ -172,6 +172,8 @@ pub struct Finder<'a> {
     pub config: &'a SenderConfig,
     /// The volumes that this box knows.
     pub ids: &'a VolumeIds,
+    /// This sender.
+    pub me: SenderId,
     /// Whether a sender is this one, or was.
     pub own: &'a dyn Fn(SenderId) -> bool,
 }
@@ -188,7 +190,7 @@ impl Finder<'_> {
     fn told(&self, fd: &OwnedFd) -> Vec<Binding> {
         let open = || -> anyhow::Result<Vec<Binding>> {
             match StateSubvolume::open(TopLevel::of(fd)?)? {
-                Some(state) => Ok(register::volumes(&state, self.own)?),
+                Some(state) => Ok(register::volumes(&state, self.me, self.own)?),
                 None => Ok(Vec::new()),
             }
         };

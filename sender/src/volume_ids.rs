@@ -289,7 +289,11 @@ fn resolve(
         Naming::ByPath { .. } => false,
     };
     let by_name = bindings.iter().position(|b| b.naming == naming);
-    let by_uuid = bindings.iter().position(|b| b.is_subvolume(place));
+    // Two of one subvolume are of a time when this host did not know what it was before.
+    let by_uuid = match by_name {
+        Some(at) if bindings[at].is_subvolume(place) => Some(at),
+        _ => bindings.iter().position(|b| b.is_subvolume(place)),
+    };
     if place.passing {
         let is_original = |b: &&Binding| b.subvolume == place.subvolume && b.naming != naming;
         if let Some(original) = bindings.iter().find(is_original) {

@@ -11,8 +11,9 @@ use sendshot_tests::exact::{assert_copy, assert_exact, assert_same};
 use sendshot_tests::fail_points;
 use sendshot_tests::fill;
 use sendshot_tests::link::Way;
+use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::mount::{self, Mount};
-use sendshot_tests::pairing::{Linked, Paired};
+use sendshot_tests::pairing::{Linked, Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::{NAME, SenderBox};
 use sendshot_tests::streams;
@@ -133,6 +134,46 @@ fn the_system_disk_died_of_a_host_that_keeps_its_parents_as_snapshots() {
 }
 
 #[test]
+fn the_system_disk_died_and_the_new_system_begins_with_another_receiver() {
+    for by_path in [false, true] {
+        let mut boxes = boxes();
+        let photos = boxes.sender.photos();
+        let first = boxes.sender.push("nas2:photos");
+        lose_system(&mut boxes.sender);
+        let name = match by_path {
+            false => "photos".to_owned(),
+            true => photos.display().to_string(),
+        };
+        // Nobody has said yet what this host was before.
+        let another = ReceiverBox::new();
+        pair(&boxes.sender, &another, "nas3");
+        let there = boxes.sender.push(&format!("nas3:{name}"));
+        pair_again(&boxes);
+        for round in 0..2 {
+            change(&boxes, 2 + round);
+            let second = pushes_little(&boxes, &format!("nas2:{name}"), &[]);
+            if round == 0 {
+                assert_eq!(second["parent"], first["uuid"], "by path: {by_path}");
+            }
+            assert_exact(&boxes.sender, &boxes.receiver, &second);
+            let onward = boxes.sender.push(&format!("nas3:{name}"));
+            if round == 0 {
+                assert_eq!(onward["parent"], there["uuid"], "by path: {by_path}");
+            }
+            assert_same(&photos, &assert_copy(&another, &onward));
+        }
+        assert_eq!(directories(&boxes.receiver), ["photos"]);
+        assert_eq!(directories(&another), ["photos"]);
+        // Nothing is left over that would be kept for ever.
+        let listed = listed(&boxes.sender);
+        assert!(
+            listed.iter().all(|state| state["foreign_host"].is_null()),
+            "{listed:#?}"
+        );
+    }
+}
+
+#[test]
 fn the_state_directory_is_taken_away_after_each_stage_of_a_push() {
     for point in fail_points::SENDER {
         let mut boxes = boxes();
@@ -221,7 +262,18 @@ fn all_is_lost_but_the_copies_and_they_stay_in_one_directory() {
 
 #[test]
 fn a_copy_of_the_disk_made_with_dd_is_another_volume() {
-    let mut boxes = boxes();
+    copied_with_dd(boxes());
+}
+
+#[test]
+fn a_copy_of_the_disk_made_with_dd_has_hidden_snapshots_too() {
+    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
+    let boxes = Linked::of(sender.start());
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    copied_with_dd(boxes);
+}
+
+fn copied_with_dd(mut boxes: Linked) {
     let first = boxes.sender.push("nas2:photos");
     let clones = tempfile::tempdir_in("/dev/shm").unwrap();
     let image = clones.path().join("clone.img");
@@ -347,6 +399,142 @@ fn what_another_host_left_on_the_disk_stays_its_own() {
             .filter(|state| state["foreign_host"].is_string());
         assert_eq!((listed.len(), foreign.count()), (2, 1), "{listed:#?}");
     }
+}
+
+#[test]
+fn a_receiver_says_that_its_sender_was_another_host_whose_states_lie_there() {
+    let boxes = boxes();
+    let first = boxes.sender.push("nas2:photos");
+    let mut other = Paired::of(SenderBox::setup().start());
+    let record = |receiver: &ReceiverBox| {
+        let senders = receiver.daemon.state_dir().join("senders");
+        let file = senders.join(format!("{NAME}.json"));
+        let record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        (file, record)
+    };
+    let (_, victim) = record(&boxes.receiver);
+    let (file, mut liar) = record(&other.receiver);
+    liar["former_ids"] = serde_json::json!([victim["sender_id"]]);
+    fs::write(&file, liar.to_string()).unwrap();
+    other.receiver.daemon.stop();
+    other.receiver.daemon.start();
+    let volume = boxes.sender.photos();
+    let target = format!("nas2:{}", volume.display());
+    other.sender.push(&target);
+    other.sender.push(&target);
+    // They are still shown as the other host's, and nothing of it is deleted.
+    let of_victim = |state: &&Value| state["uuid"] == first["uuid"];
+    let states = listed(&other.sender);
+    let found = states.iter().find(of_victim).unwrap();
+    assert!(found["foreign_host"].is_string(), "{found:#}");
+    other.sender.ctl(&["prune"]).success();
+    assert!(listed(&boxes.sender).iter().any(|s| of_victim(&s)));
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+}
+
+/// What the state subvolume of a file system is called, while nobody else uses it.
+fn in_state<T>(fs: &Path, work: impl FnOnce(&Path) -> T) -> T {
+    let top = Mount::private(&mount::devices(fs)[0], "subvolid=5");
+    work(&top.path().join(".sendshot"))
+}
+
+#[test]
+fn a_disk_from_elsewhere_claims_a_volume_of_another_disk() {
+    let mut boxes = boxes();
+    let first = boxes.sender.push("nas2:photos");
+    let disk = LoopFs::new(256 << 20, &[], "").unwrap();
+    let films = disk.path().join("films");
+    streams::create(&films).unwrap();
+    fill::file(films.join("film"), 5, 100_000);
+    let photos = boxes.sender.photos();
+    boxes
+        .sender
+        .configure([("photos", &*photos), ("films", &*films)]);
+    boxes.sender.daemon.stop();
+    boxes.sender.daemon.start();
+    boxes.sender.push("nas2:films");
+    // What the sender knew of this disk is lost, and on the disk is an id that is not its own.
+    boxes.sender.daemon.stop();
+    let known = boxes.sender.daemon.state_dir().join("volumes.json");
+    let mut volumes: Value = serde_json::from_slice(&fs::read(&known).unwrap()).unwrap();
+    let id = |volumes: &Value, name: &str| {
+        let all = volumes.as_array().unwrap();
+        let found = all.iter().find(|v| v.to_string().contains(name));
+        found.unwrap_or_else(|| panic!("{volumes:#}"))["id"].clone()
+    };
+    let (of_photos, of_films) = (id(&volumes, "photos"), id(&volumes, "films"));
+    let all = volumes.as_array_mut().unwrap();
+    all.retain(|volume| volume["id"] == of_photos);
+    fs::write(&known, volumes.to_string()).unwrap();
+    in_state(disk.path(), |state| {
+        let register = state.join("register.json");
+        let text = fs::read_to_string(&register).unwrap();
+        let [of_photos, of_films] = [&of_photos, &of_films].map(|id| id.as_str().unwrap());
+        assert!(text.contains(of_films), "{text}");
+        fs::write(&register, text.replace(of_films, of_photos)).unwrap();
+    });
+    boxes.sender.daemon.start();
+    fill::file(films.join("another"), 6, 5000);
+    let pushed = boxes.sender.push("nas2:films");
+    assert_same(&films, &assert_copy(&boxes.receiver, &pushed));
+    let copy = pushed["copy"].as_str().unwrap();
+    assert!(copy.starts_with("nas1/films/"), "{pushed:#}");
+    assert_eq!(directories(&boxes.receiver), ["films", "photos"]);
+    change(&boxes, 2);
+    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+}
+
+#[test]
+fn a_disk_from_elsewhere_has_something_else_where_files_are_kept() {
+    let mut boxes = boxes();
+    boxes.sender.push("nas2:photos");
+    let fs_path = boxes.sender.fs().to_owned();
+    let files = in_state(&fs_path, |state| {
+        let pushes = fs::read_dir(state.join("pushes")).unwrap();
+        let record = pushes.map(|entry| entry.unwrap().path()).next().unwrap();
+        [state.join("register.json"), record].map(|p| p.strip_prefix(state).unwrap().to_owned())
+    });
+    for expected in ["no regular file", "is damaged"] {
+        boxes.sender.daemon.may_log(expected);
+    }
+    for file in &files {
+        for other in ["mkfifo", "mkdir", "ln"] {
+            boxes.sender.daemon.stop();
+            in_state(&fs_path, |state| {
+                let path = state.join(file);
+                fs::rename(&path, state.join("aside")).unwrap();
+                match other {
+                    "ln" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+                    program => run(program, &[&path]),
+                }
+            });
+            boxes.sender.daemon.start();
+            // It is passed over or refused by its name; nothing waits for it or reads without end.
+            boxes.sender.ctl(&["list"]).success();
+            boxes.sender.ctl(&["prune"]).success();
+            let pushed = boxes.sender.ctl(&["push", "nas2:photos"]);
+            match (file.ends_with("register.json"), other) {
+                (true, "mkdir") => pushed.fails(1, &[".sendshot/register.json", "subvolid=5"]),
+                _ => pushed.success(),
+            };
+            boxes.sender.daemon.stop();
+            in_state(&fs_path, |state| {
+                let path = state.join(file);
+                if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
+                    fs::remove_dir(&path).unwrap();
+                }
+                fs::rename(state.join("aside"), &path).unwrap();
+            });
+            boxes.sender.daemon.start();
+        }
+    }
+    change(&boxes, 9);
+    let pushed = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
 }
 
 /// The system disks of both hosts died: no receiver knows what the sender was before.

@@ -18,7 +18,8 @@ pub fn run(input: &[u8]) {
         return;
     };
     let senders = std::cell::RefCell::new(Vec::new());
-    let volumes = register.volumes_of(|sender| {
+    let me = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let volumes = register.volumes_of(me, |sender| {
         senders.borrow_mut().push(sender);
         true
     });
