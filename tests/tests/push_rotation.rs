@@ -10,11 +10,12 @@ use std::process::Command;
 use sendshot_tests::command::{self, tool};
 use sendshot_tests::exact::{assert_exact, assert_same};
 use sendshot_tests::fill;
-use sendshot_tests::link::Way;
+use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::pairing::Linked;
-use sendshot_tests::sender_box::{NAME, SenderBox};
+use sendshot_tests::sender_box::{NAME, SenderBox, SenderSetup};
 use sendshot_tests::subvolumes::{self, assert_no_leftovers};
+use sendshot_tests::{streams, until};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -34,7 +35,11 @@ struct Rotation {
 
 impl Rotation {
     fn new(disks: usize) -> Self {
-        let boxes = Linked::of(SenderBox::new());
+        Self::of(SenderBox::new(), disks)
+    }
+
+    fn of(sender: SenderBox, disks: usize) -> Self {
+        let boxes = Linked::of(sender);
         fill::tree(&boxes.sender.photos(), 1);
         fill::file(boxes.sender.photos().join("big"), 1, BIG);
         let disks = (0..disks).map(|_| LoopFs::new(256 << 20, &[], "").unwrap());
@@ -72,6 +77,18 @@ impl Rotation {
             .success();
         }
         self.mounted = disk;
+    }
+
+    /// The same, while the daemon may still look at what it has applied there.
+    fn pull_out(&mut self, next: usize) {
+        tool("umount", &[Path::new("-l"), &self.root]);
+        self.mounted = None;
+        self.exchange(Some(next));
+    }
+
+    fn copies(&self) -> usize {
+        let copies = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        copies.success().jsons().len()
     }
 
     fn change(&self, seed: u64) {
@@ -240,16 +257,13 @@ fn disks_are_exchanged_while_a_push_waits_for_its_sender() {
     fill::file(rotation.boxes.sender.photos().join("large"), 5, 3 * BIG);
     let before = rotation.boxes.link.bytes(Way::Up);
     let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
-    sendshot_tests::until::holds("a part was sent", || {
+    until::holds("a part was sent", || {
         rotation.boxes.link.bytes(Way::Up) >= before + BIG as u64
     });
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
     rotation.boxes.sender.wait_until_released();
-    // The daemon keeps what it has applied, so the disk is taken out of its hands.
-    tool("umount", &[Path::new("-l"), &rotation.root]);
-    rotation.mounted = None;
-    rotation.exchange(Some(1));
+    rotation.pull_out(1);
     let (other, _) = rotation.push();
     assert!(
         other["resumed_at"].is_null() && !other["parent"].is_null(),
@@ -261,6 +275,118 @@ fn disks_are_exchanged_while_a_push_waits_for_its_sender() {
         !back["parent"].is_null() || !back["completed_first"].is_null(),
         "{back:#}"
     );
+    rotation.sender_is_tidy();
+}
+
+fn uuid_of(fs: &Path, snapshot: &Path) -> String {
+    let path = snapshot.strip_prefix(fs).unwrap().to_str().unwrap();
+    let all = subvolumes::list(fs);
+    let found = all.into_iter().find(|s| s.path == path);
+    found.unwrap().uuid
+}
+
+/// A sender that goes on trying for a while.
+fn patient() -> SenderSetup {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    setup.keys("retry_for = \"2m\"")
+}
+
+#[test]
+fn disks_are_exchanged_before_the_sender_hears_that_its_push_was_committed() {
+    let mut rotation = Rotation::of(patient().start(), 2);
+    for disk in [1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    fill::file(rotation.boxes.sender.photos().join("small"), 3, 40_000);
+    let link = &rotation.boxes.link;
+    let before = link.bytes(Way::Up);
+    link.set(Way::Up, Rule::Slow(20_000));
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("the data is on its way", || {
+        link.bytes(Way::Up) > before + 25_000
+    });
+    link.set(Way::Down, Rule::Lose);
+    link.set(Way::Up, Rule::Pass);
+    until::holds("the receiver has committed", || rotation.copies() == 2);
+    link.cut();
+    rotation.pull_out(1);
+    rotation.boxes.link.mend();
+    push.finish().fails(1, &["another one is", "push again"]);
+    // The first disk may have it, so it is kept; the other gets what it lacks.
+    let unconfirmed = rotation.listed();
+    let unconfirmed = unconfirmed
+        .iter()
+        .find(|state| state["state"] == "unconfirmed");
+    let unconfirmed = unconfirmed.unwrap()["uuid"].clone();
+    let other = rotation.pushes_little("the other disk");
+    assert_ne!(other["uuid"], unconfirmed);
+    rotation.exchange(Some(0));
+    rotation.change(1);
+    let back = rotation.pushes_little("the first disk is back");
+    assert_eq!(back["parent"], unconfirmed, "{back:#}");
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn disks_are_exchanged_in_the_middle_of_a_series() {
+    let sender = patient().make();
+    fs::create_dir(sender.fs().join(".snapshots")).unwrap();
+    let pattern = sender.fs().join(".snapshots/*");
+    let mut config = fs::read_to_string(sender.config()).unwrap();
+    config.push_str(&format!(
+        "\n[volumes.x]\nsnapshots = \"{}\"\n",
+        pattern.display()
+    ));
+    fs::write(sender.config(), config).unwrap();
+    let mut sender = sender;
+    sender.daemon.start();
+    let mut rotation = Rotation::of(sender, 2);
+    rotation.exchange(Some(0));
+    let mut made = Vec::new();
+    let mut snapshot = |n: u64| {
+        let sender = &rotation.boxes.sender;
+        fill::file(sender.photos().join(format!("new{n}")), n, 2 << 20);
+        // Their names are in another order than their ages.
+        let path = sender.fs().join(format!(".snapshots/{}", 9 - n));
+        streams::snapshot(&sender.photos(), &path).unwrap();
+        made.push(path);
+    };
+    snapshot(0);
+    rotation.boxes.sender.push("nas2:x");
+    (1..4).for_each(&mut snapshot);
+    let link = &rotation.boxes.link;
+    link.set(Way::Up, Rule::Slow(2 << 20));
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:x"]);
+    until::holds("the first of them is there", || rotation.copies() == 2);
+    rotation.boxes.link.cut();
+    rotation.pull_out(1);
+    rotation.boxes.link.mend();
+    push.finish().fails(1, &["another", "disk", "push again"]);
+    // Each disk gets all of them, whatever the other has.
+    for disk in [0, 1] {
+        rotation.exchange(Some(disk));
+        let pushed = rotation.boxes.sender.push("nas2:x");
+        let copies = rotation
+            .boxes
+            .receiver
+            .ctl(&["copy", "list", "--json"])
+            .success()
+            .jsons();
+        assert_eq!(
+            copies.len(),
+            made.len(),
+            "disk {disk}: {pushed:#} {copies:#?}"
+        );
+        for snapshot in &made {
+            let uuid = uuid_of(rotation.boxes.sender.fs(), snapshot);
+            let copy = copies.iter().find(|copy| copy["uuid"] == uuid);
+            let copy = copy.unwrap_or_else(|| panic!("{snapshot:?}: {copies:#?}"));
+            assert_same(snapshot, Path::new(copy["path"].as_str().unwrap()));
+        }
+        let again = rotation.boxes.sender.push("nas2:x");
+        assert_eq!(again["stream_bytes"], 0, "{again:#}");
+    }
     rotation.sender_is_tidy();
 }
 
