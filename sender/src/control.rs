@@ -32,7 +32,7 @@ use crate::interrupted;
 use crate::kept::{self, Kept};
 use crate::pair;
 use crate::plan::Wish;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, delete_remedy};
 use crate::progress::{self, Listener};
 use crate::prune;
 use crate::push;
@@ -466,10 +466,14 @@ fn mode(dry_run: bool) -> prune::Mode {
 fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &kept::Paired) -> v1::PruneVerdict {
     let reason = pruned.reason.clone();
     let (verdict, reason) = match (&pruned.failed, pruned.verdict.lets_go()) {
-        (Some(e), _) => (
-            "failed",
-            Reason::new(reason.code, format!("{reason}, but: {e}")),
-        ),
+        (Some(e), _) => {
+            let text = format!("{reason}, but: {e}");
+            let text = match delete_remedy(e) {
+                "" => text,
+                remedy => format!("{text} ({remedy})"),
+            };
+            ("failed", Reason::new(reason.code, text))
+        }
         (None, true) => ("let_go", reason),
         (None, false) => ("kept", reason),
     };
@@ -478,6 +482,13 @@ fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &kept::Paired) -> v1::Pr
         verdict: verdict.to_owned(),
         reason_code: reason.code.to_string(),
         reason: reason.text,
+    }
+}
+
+fn in_a_line(problem: Problem) -> String {
+    match problem.remedy.as_str() {
+        "" => problem.message,
+        remedy => format!("{} ({remedy})", problem.message),
     }
 }
 
@@ -620,7 +631,7 @@ fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
             let found = volume::look(name, configured);
             let (skipped, problem) = match found {
                 Ok(skipped) => (skipped, String::new()),
-                Err(error) => (Vec::new(), Problem::from(error).message),
+                Err(error) => (Vec::new(), in_a_line(Problem::from(error))),
             };
             v1::VolumeState {
                 name: name.to_string(),

@@ -18,7 +18,7 @@ use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::problem::with_causes;
+use crate::problem::{JOURNAL, Problem};
 use crate::report::path_bytes;
 use crate::state_subvolume::StateSubvolume;
 
@@ -48,6 +48,8 @@ pub struct NotLookedAt {
     pub last_seen: Option<i64>,
     /// Why.
     pub reason: Reason,
+    /// What can be done, if looking failed; may be empty.
+    pub remedy: String,
 }
 
 /// What the file says of a file system.
@@ -203,12 +205,14 @@ impl Filesystems {
         for (fsid, entry) in known {
             let path = PathBuf::from(entry.path);
             let looked = match open(fsid, &path) {
-                Ok(State::Found(state)) => work(&state).map_err(|e| failed(&e)),
+                Ok(State::Found(state)) => {
+                    work(&state).map_err(|e| failed(Problem::local_io(JOURNAL, &e)))
+                }
                 Ok(State::Nothing) => Ok(()),
-                Ok(State::NotThere(reason)) => Err(reason),
-                Err(e) => Err(failed(&*e)),
+                Ok(State::NotThere(reason)) => Err((reason, String::new())),
+                Err(problem) => Err(failed(problem)),
             };
-            let Err(reason) = looked else {
+            let Err((reason, remedy)) = looked else {
                 seen.push(fsid);
                 continue;
             };
@@ -223,6 +227,7 @@ impl Filesystems {
                 path,
                 last_seen: entry.seen,
                 reason,
+                remedy,
             });
         }
         self.note_seen(&seen, Timestamp::now());
@@ -230,8 +235,9 @@ impl Filesystems {
     }
 }
 
-fn failed(error: &(dyn std::error::Error + 'static)) -> Reason {
-    Reason::new(ReasonCode::LookFailed, with_causes(error))
+fn failed(problem: Problem) -> (Reason, String) {
+    let reason = Reason::new(ReasonCode::LookFailed, problem.message);
+    (reason, problem.remedy)
 }
 
 /// What is ours on a file system.
@@ -243,7 +249,7 @@ enum State {
 }
 
 /// Looks at a path, and if that leads elsewhere, at every other mount.
-fn open(fsid: Uuid, path: &Path) -> Result<State, Box<dyn std::error::Error>> {
+fn open(fsid: Uuid, path: &Path) -> Result<State, Problem> {
     let fd = match on(fsid, path)? {
         There::Found(fd) => fd,
         There::Not(reason) => match mounts::any_of(fsid)? {
@@ -268,8 +274,11 @@ fn on(fsid: Uuid, path: &Path) -> io::Result<There> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
-        Err(Errno::NOENT | Errno::NOTDIR) => {
-            let text = "it is not mounted: there is no such directory";
+        Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => {
+            let text = match errno {
+                Errno::NOENT => "it is not mounted: there is no such directory",
+                _ => "it is not mounted: what is there, or on the way there, is no directory",
+            };
             return Ok(There::Not(Reason::new(ReasonCode::NotMounted, text)));
         }
         Err(e) => return Err(e.into()),
@@ -294,7 +303,10 @@ impl From<NotLookedAt> for v1::NotLookedAt {
             path: path_bytes(&missed.path),
             last_seen: missed.last_seen.unwrap_or(0),
             code: missed.reason.code.to_string(),
-            reason: missed.reason.text,
+            reason: match missed.remedy.as_str() {
+                "" => missed.reason.text,
+                remedy => format!("{} ({remedy})", missed.reason.text),
+            },
         }
     }
 }

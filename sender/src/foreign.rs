@@ -14,7 +14,7 @@ use sendshot_sys::top_level::TopLevel;
 
 use crate::journal::Record;
 use crate::kept::{self, Kept, Paired};
-use crate::problem::{JOURNAL, Kind, Problem};
+use crate::problem::{JOURNAL, Kind, Problem, delete_remedy};
 use crate::prune;
 use crate::register::{self, Register};
 use crate::retention::{Item, Presence};
@@ -65,7 +65,7 @@ pub enum Error {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (kind, remedy) = match &error {
-            Error::Open { .. } => (Kind::Usage, "is it mounted, and spelt right?"),
+            Error::Open { .. } => return Problem::open(&error),
             Error::NotBtrfs { .. } => (
                 Kind::Usage,
                 "name a path on the disk that came from elsewhere",
@@ -75,6 +75,14 @@ impl From<Error> for Problem {
         };
         Problem::from_error(kind, &error).remedy(remedy)
     }
+}
+
+fn not_deleted(record: &Record, error: &io::Error) -> Problem {
+    let what = format!(
+        "delete what is kept of {} at {}: {error}",
+        record.volume_name, record.taken_at
+    );
+    Problem::new(Kind::Failed, what).remedy(delete_remedy(error))
 }
 
 /// The records of other hosts on a file system, each with its host's name.
@@ -152,6 +160,7 @@ pub fn act(
 ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
     let state = open(path)?;
     let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
+    let register = |e: io::Error| Problem::local_io("read and write .sendshot/register.json", &e);
     let items = items(&state, sender).map_err(failed)?;
     if items.is_empty() {
         let path = path.to_owned();
@@ -169,22 +178,21 @@ pub fn act(
     match action {
         Action::Forget => {
             for (item, _) in &items {
-                prune::let_go(&state, &item.record).map_err(failed)?;
+                prune::let_go(&state, &item.record).map_err(|e| not_deleted(&item.record, &e))?;
             }
             let own = sender.own_ids();
             let _alone = register::WRITING
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let mut register = Register::load(&state).map_err(failed)?;
-            register.keep_only(|sender| own.contains(&sender));
-            register.store(&state).map_err(failed)?;
+            let mut kept = Register::load(&state).map_err(register)?;
+            kept.keep_only(|sender| own.contains(&sender));
+            kept.store(&state).map_err(register)?;
         }
         Action::TakeOver => {
             register::adopt(&state, sender.id(), |_| true).map_err(failed)?;
-            sender
-                .filesystems()
-                .remember(state.top().fsid(), path)
-                .map_err(failed)?;
+            let remembered = sender.filesystems().remember(state.top().fsid(), path);
+            remembered
+                .map_err(|e| Problem::state_io("write down which file systems are used", &e))?;
         }
     }
     tracing::info!(path = %path.display(), states = items.len(), ?action, "done with what other hosts left");

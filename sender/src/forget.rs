@@ -430,7 +430,7 @@ fn let_go(
                 with_causes(&e)
             ),
         )
-        .remedy(crate::problem::io_remedy(&e))),
+        .remedy(crate::problem::delete_remedy(&e))),
     }
 }
 

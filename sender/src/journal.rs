@@ -261,12 +261,20 @@ pub fn records(pushes: impl AsFd) -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
+/// What is said of a file of a layout that this version does not have.
+pub(crate) fn other_version(found: u32, own: u32) -> String {
+    match found > own {
+        true => format!("its version {found} is newer than this program; upgrade"),
+        false => format!("it says version {found}, which no program ever wrote"),
+    }
+}
+
 fn read(pushes: impl AsFd, name: &OsStr) -> io::Result<Option<Record>> {
     let record: Option<Record> = durable::read_json_at(pushes, name)?;
     match record {
         Some(record) if record.version != VERSION => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("version {} is newer than this program", record.version),
+            other_version(record.version, VERSION),
         )),
         Some(record) if file_name(record.push) != name => Err(io::Error::new(
             io::ErrorKind::InvalidData,

@@ -57,7 +57,7 @@ pub mod volume;
 pub mod volume_ids;
 pub mod wire;
 
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, io_remedy};
 
 /// Runs blocking work on a thread of its own, whose death becomes a [`Problem`].
 async fn blocking<T: Send + 'static>(
@@ -71,7 +71,7 @@ async fn blocking<T: Send + 'static>(
 
 impl From<std::io::Error> for Problem {
     fn from(error: std::io::Error) -> Self {
-        Problem::from_error(Kind::Failed, &error)
+        Problem::failed(&error)
     }
 }
 
@@ -87,12 +87,18 @@ impl From<state_subvolume::Error> for Problem {
         use state_subvolume::Error;
         let remedy = match &error {
             Error::Top(top) => &top.remedy(),
-            Error::NotASubvolume => "move it away; Sendshot keeps its own subvolume there",
+            Error::NotASubvolume { .. } | Error::NotADirectory { .. } => {
+                "mount the top level (`mount -o subvolid=5 DEVICE DIR`), and move it away; Sendshot keeps its own there"
+            }
             Error::ReadOnly => "mount the file system read-write",
             Error::ReadOnlySubvolume => {
                 "mount the top level (`mount -o subvolid=5`) and make it writable: `btrfs property set .sendshot ro false`"
             }
-            Error::Io { .. } => "",
+            Error::Io { .. } | Error::Open { .. } => io_remedy(&error),
+            Error::Passing { path, source } => {
+                let what = format!("make {}", path.display());
+                return Problem::state_io(&what, source);
+            }
         };
         Problem::from_error(Kind::Failed, &error).remedy(remedy)
     }
@@ -101,7 +107,7 @@ impl From<state_subvolume::Error> for Problem {
 impl From<sendshot_engine::save::Error> for Problem {
     fn from(error: sendshot_engine::save::Error) -> Self {
         use sendshot_engine::{capture, recapture, save};
-        let problem = Problem::from_error(Kind::Failed, &error);
+        let problem = Problem::failed(&error);
         match error {
             save::Error::Capture(recapture::Error::Capture(capture::Error::Incomplete {
                 ..
@@ -115,6 +121,6 @@ impl From<sendshot_engine::save::Error> for Problem {
 
 impl From<generate::Error> for Problem {
     fn from(error: generate::Error) -> Self {
-        Problem::from_error(Kind::Failed, &error)
+        Problem::failed(&error)
     }
 }

@@ -81,7 +81,7 @@ pub async fn pair(
         noting.former().note(receiver, &former)
     })
     .await?
-    .map_err(|e| Problem::local_io("write down what this sender was before", &e))?;
+    .map_err(|e| Problem::state_io("write down what this sender was before", &e))?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();

@@ -5,8 +5,10 @@ use std::error::Error;
 use std::fmt;
 
 use rustix::io::Errno;
+use sendshot_model::ReasonCode;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
+use sendshot_sys::durable;
 
 use crate::filesystems::NotLookedAt;
 
@@ -54,9 +56,46 @@ impl Problem {
         Self::new(kind, with_causes(error))
     }
 
-    /// A failure of this box's own disks while `what` was done.
+    /// A failure of the volume's disk while `what` was done.
     pub fn local_io(what: &str, error: &std::io::Error) -> Self {
         Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
+    }
+
+    /// A failure while `what` was written into this sender's state directory, which lies on another disk than
+    /// volumes do; the error names the file.
+    pub fn state_io(what: &str, error: &std::io::Error) -> Self {
+        let remedy = match durable::errno(error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                "free space on the file system of that file, the sender's state directory, and try again"
+            }
+            Some(Errno::ROFS) => {
+                "mount the file system of that file, the sender's state directory, read-write, and try again"
+            }
+            Some(Errno::IO) => "look into this box's kernel log: the system's disk fails",
+            _ => "",
+        };
+        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(remedy)
+    }
+
+    /// What was named for its path cannot be opened.
+    pub fn open(error: &(dyn Error + 'static)) -> Self {
+        let (kind, remedy) = match durable::errno(error) {
+            Some(Errno::IO) => (Kind::Failed, DISK_FAILS),
+            Some(Errno::ACCESS) => (
+                Kind::Usage,
+                "the daemon may not enter one of the directories of the path: its systemd unit, or who may enter \
+                 there, says so",
+            ),
+            Some(Errno::LOOP) => (Kind::Usage, "a symbolic link of the path leads to itself"),
+            Some(Errno::NOTDIR) => (Kind::Usage, "a part of the path is no directory"),
+            _ => (Kind::Usage, "is it mounted, and spelt right?"),
+        };
+        Self::from_error(kind, error).remedy(remedy)
+    }
+
+    /// A failure with the remedy that its cause in the kernel has.
+    pub fn failed(error: &(dyn Error + 'static)) -> Self {
+        Self::from_error(Kind::Failed, error).remedy(io_remedy(error))
     }
 
     /// Says what was not looked at when something was not found.
@@ -73,9 +112,15 @@ impl Problem {
                 missed.reason
             ));
         }
+        let look = |missed: &NotLookedAt| match missed.reason.code {
+            ReasonCode::LookFailed => missed.remedy.clone(),
+            _ => "mount it".to_owned(),
+        };
+        let first = missed.iter().map(look).find(|look| !look.is_empty());
+        let look = first.unwrap_or_else(|| "look into this box's kernel log".to_owned());
         self.remedy = match self.remedy.as_str() {
-            "" => "mount it, and try again".to_owned(),
-            remedy => format!("mount it, and try again; or {remedy}"),
+            "" => format!("{look}, and try again"),
+            remedy => format!("{look}, and try again; or {remedy}"),
         };
         self
     }
@@ -94,25 +139,37 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the user can do about an error of this box's own disks; empty if nothing is known.
-pub fn io_remedy(error: &std::io::Error) -> &'static str {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::StorageFull => {
-            "free space on the volume's file system on this box, then push again"
-        }
-        ErrorKind::QuotaExceeded => {
+const DISK_FAILS: &str = "look into this box's kernel log: the disk fails, or was unplugged";
+
+/// What the user can do about an error of a volume's disk; empty if nothing is known.
+pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
+    match durable::errno(error) {
+        Some(Errno::NOSPC) => "free space on the volume's file system on this box, and try again",
+        Some(Errno::DQUOT) => {
             "raise or remove the quota on this box (`btrfs qgroup show -r` lists the limits), or free space \
-             within it, then push again"
+             within it, and try again"
         }
-        ErrorKind::ReadOnlyFilesystem => {
-            "look into this box's kernel log, mount the file system read-write, and push again"
+        Some(Errno::ROFS) => {
+            "look into this box's kernel log, mount the file system read-write, and try again"
         }
-        // The standard library has no name for a disk that fails.
-        _ if Errno::from_io_error(error) == Some(Errno::IO) => {
-            "look into this box's kernel log: the disk fails"
+        Some(Errno::IO) => DISK_FAILS,
+        Some(Errno::UCLEAN) => {
+            "the file system on this box is damaged: look into the kernel log, and run `btrfs check` on it \
+             unmounted"
+        }
+        Some(Errno::PERM) => {
+            "btrfs wants CAP_SYS_ADMIN of the host for this, which an unprivileged container does not have: run \
+             the daemon in a privileged one, or on the host"
         }
         _ => "",
+    }
+}
+
+/// What the user can do when a hidden snapshot, or what is written down of it, could not be deleted.
+pub fn delete_remedy(error: &std::io::Error) -> &'static str {
+    match durable::errno(error) {
+        Some(Errno::PERM) => "a `btrfs send` is reading it: try again when that is over",
+        _ => io_remedy(error),
     }
 }
 

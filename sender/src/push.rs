@@ -216,7 +216,7 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
         sender
             .filesystems()
             .remember(top.fsid(), &path)
-            .map_err(|e| Problem::local_io("write down which file systems are used", &e))?;
+            .map_err(|e| Problem::state_io("write down which file systems are used", &e))?;
         let is_read_only = filesystem::is_read_only_everywhere(&fd)
             .map_err(|e| Problem::local_io("look whether the file system is read-only", &e))?;
         if is_read_only {
@@ -261,7 +261,7 @@ impl Push {
         let link = connect(&sender, receiver, &running).await?;
         let (noting, from, former) = (Arc::clone(&sender), link.receiver(), link.former().to_vec());
         let noted = blocking("former-ids", move || noting.former().note(from, &former)).await?;
-        noted.map_err(|e| Problem::local_io("write down what this sender was before", &e))?;
+        noted.map_err(|e| Problem::state_io("write down what this sender was before", &e))?;
         let state = Arc::new(prepare(&sender, volume).await?);
         Ok(Self {
             key: volume.key.clone(),
@@ -326,21 +326,22 @@ impl Push {
     /// before the receiver gets the end of the stream: see [`Still`].
     async fn as_it_is(&self, volume: Volume, intent: Intent) -> Result<Subject, Problem> {
         let (state, fd) = (Arc::clone(&self.state), another(&volume.fd)?);
-        let looked = blocking("look", move || -> std::io::Result<(Info, Still, Record)> {
+        let looked = blocking("look", move || -> Result<(Info, Still, Record), Problem> {
             // Before anything of it is read.
-            let still = Still::of(&fd)?;
-            let info = subvolume::info(&fd)?;
+            let look = |e| Problem::local_io("look at the volume", &e);
+            let still = Still::of(&fd).map_err(look)?;
+            let info = subvolume::info(&fd).map_err(look)?;
             let mut record = Record::new(intent);
             record.snapshot = Some(SnapshotId {
                 uuid: info.uuid,
                 otransid: info.otransid,
             });
-            record.store(state.pushes())?;
+            // Nothing can be written on the disk itself, so this goes into the state directory.
+            let stored = record.store(state.pushes());
+            stored.map_err(|e| Problem::state_io("write the record of the push", &e))?;
             Ok((info, still, record))
         });
-        let looked = looked.await?;
-        let (info, still, record) =
-            looked.map_err(|e| Problem::local_io("look at the volume", &e))?;
+        let (info, still, record) = looked.await??;
         Ok(Subject {
             fd: volume.fd,
             info,
@@ -615,7 +616,7 @@ impl Push {
         };
         blocking("label", work)
             .await?
-            .map_err(|e| Problem::local_io("write down what the receiver knows the volume by", &e))
+            .map_err(|e| Problem::state_io("write down what the receiver knows the volume by", &e))
     }
 
     /// Bytes on all connections of this push.

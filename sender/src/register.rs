@@ -90,7 +90,7 @@ impl Register {
         if self.version != VERSION {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("version {} is newer than this program", self.version),
+                journal::other_version(self.version, VERSION),
             ));
         }
         let is_of = |fsid: Uuid, binding: &Binding| match &binding.naming {

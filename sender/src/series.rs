@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::blocking;
 use crate::engine::Engine;
+use crate::journal;
 use crate::plan::Wish;
 use crate::problem::{Kind, Problem};
 use crate::progress::Listener;
@@ -55,12 +56,30 @@ pub struct Member {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing is found.
-    #[error("no read-only snapshot is at `{pattern}`, which volume `{name}` consists of")]
+    #[error(
+        "nothing is at `{pattern}`, so no read-only snapshot, which volume `{name}` consists of"
+    )]
     None {
         /// The volume.
         name: VolumeName,
         /// Its pattern.
         pattern: String,
+    },
+    /// What is found are no read-only snapshots.
+    #[error(
+        "{} at `{pattern}` ({} is one), and no read-only snapshot, which volume `{name}` consists of",
+        match .others { 1 => "one other thing is".to_owned(), n => format!("{n} other things are") },
+        one.display()
+    )]
+    Others {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+        /// How many there are.
+        others: usize,
+        /// One of them.
+        one: PathBuf,
     },
     /// The pattern makes no sense.
     #[error("the pattern `{pattern}` of volume `{name}`: {source}")]
@@ -99,6 +118,9 @@ impl Error {
         match self {
             Self::None { .. } => "is the disk mounted, and the pattern in sender.toml right?",
             Self::Pattern { .. } => "mend `snapshots` in sender.toml",
+            Self::Others { .. } => {
+                "is the pattern in sender.toml right? a writable snapshot is made read-only by `btrfs property set SNAPSHOT ro true`"
+            }
             Self::Several { .. } => "give the snapshots of each file system a volume of their own",
             Self::Look { .. } => "",
         }
@@ -120,17 +142,35 @@ pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
         pattern: pattern.to_owned(),
         source,
     })?;
-    let mut found = Vec::new();
-    // What cannot be entered is somebody else's.
-    for path in paths.flatten() {
-        let member = member(&path).map_err(|source| Error::Look { path, source })?;
-        found.extend(member);
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for path in paths {
+        let path = match path {
+            Ok(path) => path,
+            // What cannot be entered is somebody else's.
+            Err(e) if e.error().kind() == io::ErrorKind::PermissionDenied => continue,
+            Err(e) => {
+                let path = e.path().to_owned();
+                let source = e.into();
+                return Err(Error::Look { path, source });
+            }
+        };
+        match member(&path) {
+            Ok(Some(member)) => found.push(member),
+            Ok(None) => others.push(path),
+            Err(source) => return Err(Error::Look { path, source }),
+        }
     }
     found.sort_by_key(|member: &Member| member.age);
     let Some(first) = found.first() else {
-        return Err(Error::None {
-            name: name.clone(),
-            pattern: pattern.to_owned(),
+        let (name, pattern) = (name.clone(), pattern.to_owned());
+        return Err(match others.first() {
+            None => Error::None { name, pattern },
+            Some(one) => Error::Others {
+                name,
+                pattern,
+                others: others.len(),
+                one: one.clone(),
+            },
         });
     };
     match found.iter().find(|member| member.fsid != first.fsid) {
@@ -199,7 +239,7 @@ impl Acknowledged {
             Ok(Some(read)) if read.version == VERSION => Ok(read),
             Ok(Some(read)) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("version {} is newer than this program", read.version),
+                journal::other_version(read.version, VERSION),
             )),
             Ok(None) => Ok(empty),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {

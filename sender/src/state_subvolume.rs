@@ -15,6 +15,8 @@ use sendshot_sys::subvolume;
 use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem};
 
+use uuid::Uuid;
+
 use crate::series;
 
 /// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
@@ -33,8 +35,37 @@ const PUSHES: &str = "pushes";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Something else has the name.
-    #[error("`{NAME}` at the top level of the file system is not a subvolume of ours")]
-    NotASubvolume,
+    #[error("`{NAME}` at the top level of file system {fsid} is not a subvolume of ours")]
+    NotASubvolume {
+        /// The file system.
+        fsid: Uuid,
+    },
+    /// Something else has the name of one of its directories.
+    #[error("`{NAME}/{name}` at the top level of file system {fsid} is no directory")]
+    NotADirectory {
+        /// The file system.
+        fsid: Uuid,
+        /// Which.
+        name: &'static str,
+    },
+    /// It cannot be opened.
+    #[error("open `{NAME}` at the top level of file system {fsid}")]
+    Open {
+        /// The file system.
+        fsid: Uuid,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is kept in place of it while the disk is read-only could not be made.
+    #[error("make {}, for the book-keeping of a push from a read-only file system", path.display())]
+    Passing {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The file system or its mount is read-only.
     #[error("the file system is mounted read-only, so no snapshot can be made on it")]
     ReadOnly,
@@ -55,6 +86,23 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether something else has the name of a directory.
+fn is_other(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP)
+    )
+}
+
+fn open_root(top: &TopLevel) -> Result<OwnedFd, Error> {
+    let fsid = top.fsid();
+    durable::open_dir(top, OsStr::new(NAME)).map_err(|source| match is_other(&source) {
+        true => Error::NotASubvolume { fsid },
+        false => Error::Open { fsid, source },
+    })
 }
 
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -120,10 +168,10 @@ impl StateSubvolume {
     /// # Errors
     /// See [`Error`].
     pub fn open(top: TopLevel) -> Result<Option<Self>, Error> {
-        match durable::open_dir(&top, OsStr::new(NAME)) {
+        match open_root(&top) {
             Ok(root) => Self::from_root(top, root).map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(_) => Err(Error::NotASubvolume),
+            Err(Error::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -137,7 +185,7 @@ impl StateSubvolume {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(failed("create the state subvolume")(e)),
         }
-        let root = durable::open_dir(&top, OsStr::new(NAME)).map_err(|_| Error::NotASubvolume)?;
+        let root = open_root(&top)?;
         let info = subvolume::info(&root).map_err(failed("look"))?;
         if info.read_only && !filesystem::is_read_only(&top).map_err(failed("look"))? {
             return Err(Error::ReadOnlySubvolume);
@@ -148,15 +196,24 @@ impl StateSubvolume {
     fn from_root(top: TopLevel, root: OwnedFd) -> Result<Self, Error> {
         let ours = subvolume::is_subvolume(&root).map_err(failed("look"))?;
         if !ours {
-            return Err(Error::NotASubvolume);
+            return Err(Error::NotASubvolume { fsid: top.fsid() });
         }
         close_to_others(&root).map_err(failed("close it to other users"))?;
         Self::with_dirs(top, root, None)
     }
 
     fn with_dirs(top: TopLevel, root: OwnedFd, passing: Option<Passing>) -> Result<Self, Error> {
-        let dir = |name: &str| {
-            durable::private_dir(&root, OsStr::new(name)).map_err(failed("create a directory"))
+        let fsid = top.fsid();
+        let dir = |name: &'static str| {
+            let made = durable::private_dir(&root, OsStr::new(name));
+            made.map_err(|source| match (&passing, is_other(&source)) {
+                (Some(Passing(path)), _) => Error::Passing {
+                    path: path.join(name),
+                    source,
+                },
+                (None, true) => Error::NotADirectory { fsid, name },
+                (None, false) => failed("create a directory")(source),
+            })
         };
         Ok(Self {
             snapshots: dir(SNAPSHOTS)?,
@@ -180,7 +237,11 @@ impl StateSubvolume {
             tracing::warn!("what is kept on a read-only file system is not used: {e}");
             None
         });
-        std::fs::create_dir_all(path).map_err(failed("make a directory for the push"))?;
+        let failed = |source| Error::Passing {
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(path).map_err(failed)?;
         let passing = Passing(path.to_owned());
         let made = rustix::fs::openat(
             rustix::fs::CWD,
@@ -188,7 +249,7 @@ impl StateSubvolume {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         );
-        let root = made.map_err(|e| failed("open the directory for the push")(e.into()))?;
+        let root = made.map_err(|e| failed(e.into()))?;
         let state = Self::with_dirs(top, root, Some(passing))?;
         if let Some(kept) = kept
             && let Err(e) = copy(kept.root(), state.root(), OsStr::new(series::FILE))

@@ -99,9 +99,8 @@ impl From<Error> for Problem {
             Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
                 .remedy("push again when the file system stays as it is"),
             Error::Broken(problem) => problem,
-            Error::Generate(_) | Error::Nonsense(_) | Error::Record(_) => {
-                Problem::from_error(Kind::Failed, &error)
-            }
+            Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
+            Error::Generate(_) | Error::Record(_) => Problem::failed(&error),
         }
     }
 }

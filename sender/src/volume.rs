@@ -11,7 +11,7 @@ use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef, hum
 use sendshot_proto::inventory::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
-use sendshot_sys::{durable, filesystem};
+use sendshot_sys::{durable, filesystem, mounts};
 use uuid::Uuid;
 
 use crate::lineage;
@@ -87,6 +87,27 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// It is no directory.
+    #[error("{} is {what}, not a subvolume", path.display())]
+    NotDirectory {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The disk that the volume lies on is not there.
+    #[error(
+        "{}: file system {fsid}, which `{name}` was pushed from last, is not mounted there",
+        path.display()
+    )]
+    NotMounted {
+        /// The path.
+        path: PathBuf,
+        /// The volume.
+        name: VolumeName,
+        /// The file system.
+        fsid: Uuid,
+    },
     /// It was received, and made writable since: under its received UUID it would pass for what it
     /// no longer is.
     #[error("{} was received from elsewhere and made writable since", path.display())]
@@ -132,15 +153,20 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "name one of these, add it to sender.toml, or give an absolute path",
             ),
-            Error::Open { .. } => (ProblemKind::Usage, "is it mounted, and spelt right?"),
+            Error::Open { .. } => return Problem::open(&error),
             Error::NotBtrfs { .. } => (
                 ProblemKind::Usage,
-                "only btrfs subvolumes can be replicated",
+                "is its disk mounted? only btrfs subvolumes can be replicated",
             ),
             Error::NotSubvolume { .. } => (
                 ProblemKind::Usage,
-                "push the subvolume that contains it, or make it one: `btrfs subvolume create`, then move its files in",
+                "is its disk mounted? if it is: push the subvolume that contains it, or make it one: `btrfs \
+                 subvolume create`, then move its files in",
             ),
+            Error::NotDirectory { .. } => {
+                (ProblemKind::Usage, "push the subvolume that contains it")
+            }
+            Error::NotMounted { .. } => (ProblemKind::Failed, "mount it, and push again"),
             Error::Received { .. } => (
                 ProblemKind::Usage,
                 "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",
@@ -150,6 +176,7 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "give the volume back its former name, or choose a name that was never used",
             ),
+            Error::Series(series::Error::Look { .. }) => return Problem::failed(&error),
             Error::Series(error) => (ProblemKind::Usage, error.remedy()),
             Error::Id(volume_ids::Error::Twice { .. }) => (
                 ProblemKind::Usage,
@@ -159,7 +186,10 @@ impl From<Error> for Problem {
                 ProblemKind::Usage,
                 "unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
             ),
-            Error::Id(volume_ids::Error::Io(_)) | Error::Ask { .. } => (ProblemKind::Failed, ""),
+            Error::Id(volume_ids::Error::Io(source)) => {
+                return Problem::state_io("keep the list of volumes", source);
+            }
+            Error::Ask { .. } => return Problem::failed(&error),
         };
         Problem::from_error(kind, &error).remedy(remedy)
     }
@@ -239,8 +269,11 @@ fn resolve_at(
     path: PathBuf,
     configured: Option<VolumeName>,
 ) -> Result<Volume, Error> {
-    let fd = open(&path)?;
-    check(&fd, &path)?;
+    let known = configured
+        .clone()
+        .and_then(|name| finder.ids.by_naming(&Naming::Configured(name)));
+    let fd = open(&path).map_err(|e| not_mounted(e, known.as_ref()))?;
+    check(&fd, &path).map_err(|e| not_mounted(e, known.as_ref()))?;
     let ask = |source| Error::Ask {
         path: path.clone(),
         source,
@@ -351,13 +384,50 @@ fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => Ok(fd),
-        Err(rustix::io::Errno::NOTDIR) => Err(Error::NotSubvolume {
-            path: path.to_owned(),
-        }),
-        Err(e) => Err(Error::Open {
-            path: path.to_owned(),
-            source: e.into(),
-        }),
+        Err(e) => Err(not_opened(path, e)),
+    }
+}
+
+fn not_opened(path: &Path, errno: rustix::io::Errno) -> Error {
+    use rustix::fs::FileType;
+    let path = path.to_owned();
+    // Of what is there itself, or of a directory on the way to it.
+    let there = match errno {
+        rustix::io::Errno::NOTDIR => rustix::fs::stat(&path).ok(),
+        _ => None,
+    };
+    let Some(there) = there else {
+        let source = errno.into();
+        return Error::Open { path, source };
+    };
+    let what = match FileType::from_raw_mode(there.st_mode) {
+        FileType::RegularFile => "a regular file",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        _ => "no directory",
+    };
+    Error::NotDirectory { path, what }
+}
+
+/// What is missing or strange at the path of a volume that was pushed before, while its file system is nowhere
+/// to be seen, is the mount point of its disk.
+fn not_mounted(error: Error, known: Option<&Binding>) -> Error {
+    let path = match &error {
+        Error::NotBtrfs { path } | Error::NotSubvolume { path } => path,
+        Error::Open { path, source } if source.kind() == io::ErrorKind::NotFound => path,
+        _ => return error,
+    };
+    let Some((known, fsid)) = known.and_then(|known| Some((known, known.fsid?))) else {
+        return error;
+    };
+    match mounts::any_of(fsid) {
+        Ok(None) => Error::NotMounted {
+            path: path.clone(),
+            name: known.naming.name().clone(),
+            fsid,
+        },
+        _ => error,
     }
 }
 

@@ -101,6 +101,29 @@ fn a_disk_that_is_away_is_not_called_empty() {
 }
 
 #[test]
+fn a_push_from_a_disk_that_is_away_says_so() {
+    let boxes = Paired::new();
+    let sender = &boxes.sender;
+    sender.push("nas2:photos");
+    let fsid = fsid(sender.fs());
+    unplug(sender);
+    // Where the disk was mounted there is nothing, or what lies under the mount point.
+    let away = [fsid.as_str(), "is not mounted there", "mount it"];
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+    fs::create_dir(sender.photos()).unwrap();
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+    fs::remove_dir(sender.photos()).unwrap();
+    {
+        let other = LoopFs::new(256 << 20, &[], "").unwrap();
+        fs::create_dir(other.path().join("photos")).unwrap();
+        let _instead = Mount::at(other.path(), sender.fs(), "bind");
+        sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+    }
+    plug_in(sender);
+    sender.push("nas2:photos");
+}
+
+#[test]
 fn a_disk_that_is_mounted_elsewhere_is_looked_at_there() {
     let boxes = Paired::new();
     let sender = &boxes.sender;
@@ -157,5 +180,7 @@ fn what_is_there_instead_of_the_disk_is_said() {
     assert_eq!((found.len(), away.len()), (1, 1));
     assert_eq!(away[0]["code"], "look-failed");
     let reason = away[0]["reason"].as_str().unwrap();
-    assert!(reason.contains("not a subvolume of ours"), "{reason}");
+    for told in ["not a subvolume of ours", "subvolid=5", "move it away"] {
+        assert!(reason.contains(told), "{reason}");
+    }
 }

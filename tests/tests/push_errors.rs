@@ -57,7 +57,17 @@ fn wrong_targets_are_told_apart() {
     push("nas2:/no/such/path").fails(2, &["/no/such/path"]);
     let file = sender.photos().join("file");
     fs::write(&file, "").unwrap();
-    push(&format!("nas2:{}", file.display())).fails(2, &[file.to_str().unwrap()]);
+    let told = [file.to_str().unwrap(), "is a regular file"];
+    push(&format!("nas2:{}", file.display())).fails(2, &told);
+    let below = file.join("below");
+    let told = [
+        below.to_str().unwrap(),
+        "a part of the path is no directory",
+    ];
+    push(&format!("nas2:{}", below.display())).fails(2, &told);
+    let pipe = sender.photos().join("pipe");
+    tool("mkfifo", &[&pipe]);
+    push(&format!("nas2:{}", pipe.display())).fails(2, &["is a pipe"]);
     for nonsense in [
         "photos",
         "nas2:",
@@ -91,6 +101,52 @@ fn a_received_subvolume_that_was_made_writable_is_not_pushed() {
     let push = boxes.sender.ctl(&["push", "nas2:photos"]);
     push.fails(2, &expected);
     assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+/// A state directory on a file system of its own that is full.
+#[test]
+fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
+    let mut boxes = Paired::new();
+    let other = boxes.sender.fs().join("other");
+    streams::create(&other).unwrap();
+    boxes.sender.daemon.stop();
+    let state = boxes.sender.daemon.state_dir();
+    let aside = state.with_extension("aside");
+    fs::rename(&state, &aside).unwrap();
+    fs::create_dir(&state).unwrap();
+    tool(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=256k",
+            "tmpfs",
+            state.to_str().unwrap(),
+        ],
+    );
+    let _mounted = Unmounted(state.clone());
+    run(Command::new("cp").arg("-aT").arg(&aside).arg(&state)).success();
+    boxes.sender.daemon.start();
+    boxes.sender.push("nas2:photos");
+    let full = fs::write(state.join("filler"), vec![0; 1 << 20]);
+    assert!(full.is_err());
+    let push = boxes
+        .sender
+        .ctl(&["push", &format!("nas2:{}", other.display())]);
+    push.fails(1, &["volumes.json", "the sender's state directory"]);
+    fs::remove_file(state.join("filler")).unwrap();
+    boxes.sender.push(&format!("nas2:{}", other.display()));
+    boxes.sender.daemon.stop();
+}
+
+/// Unmounts when it is dropped.
+struct Unmounted(PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("-l").arg(&self.0));
+    }
 }
 
 #[test]

@@ -535,6 +535,31 @@ fn a_disk_from_elsewhere_has_something_else_where_files_are_kept() {
     change(&boxes, 9);
     let pushed = pushes_little(&boxes, "nas2:photos", &[]);
     assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    directory_and_sendshot_are_odd(&mut boxes);
+}
+
+/// A file in place of a directory, and a pipe in place of a sendshot.
+fn directory_and_sendshot_are_odd(boxes: &mut Linked) {
+    let fs_path = boxes.sender.fs().to_owned();
+    in_state(&fs_path, |state| {
+        fs::rename(state.join("pushes"), state.join("aside")).unwrap();
+        fs::write(state.join("pushes"), "").unwrap();
+    });
+    let told = [".sendshot/pushes", "is no directory", "subvolid=5"];
+    boxes.sender.daemon.may_log("look for what is ours");
+    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &told);
+    in_state(&fs_path, |state| {
+        fs::remove_file(state.join("pushes")).unwrap();
+        fs::rename(state.join("aside"), state.join("pushes")).unwrap();
+        for entry in fs::read_dir(state.join("sendshots")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::remove_file(&path).unwrap();
+            run("mkfifo", &[&path]);
+        }
+    });
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_eq!(pushed["parent_reason_code"], "sendshot-unreadable");
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
 }
 
 /// The system disks of both hosts died: no receiver knows what the sender was before.

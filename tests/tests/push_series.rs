@@ -103,6 +103,12 @@ fn a_series_is_brought_oldest_first_and_each_but_the_first_is_an_increment() {
     let mut series = Series::new();
     let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
     refused.fails(2, &["no read-only snapshot", ".snapshots/*/snapshot"]);
+    // What is there and is none is said so.
+    let odd = series.boxes.sender.fs().join(".snapshots/odd");
+    fs::create_dir_all(odd.join("snapshot")).unwrap();
+    let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
+    refused.fails(2, &["one other thing", "odd/snapshot", "ro true"]);
+    fs::remove_dir_all(&odd).unwrap();
     for _ in 0..4 {
         series.snapshot();
     }

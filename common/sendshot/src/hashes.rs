@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use integer_encoding::{VarInt, VarIntReader};
-use rustix::fs::{Mode, OFlags};
 use sendshot_sys::durable;
 use uuid::Uuid;
 
@@ -350,9 +349,8 @@ impl From<io::Error> for Unsaved {
 /// or belongs to something else is as good as none: it only saves sending.
 pub fn open_at(dir: impl AsFd, sendshot: &OsStr, snapshot: Uuid) -> Option<Hashes> {
     let name = companion(sendshot);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, &name, flags, Mode::empty()).ok()?;
-    Hashes::from_file(File::from(file), Path::new(&name), snapshot).ok()
+    let file = durable::open_file(dir, &name).ok()??;
+    Hashes::from_file(file, Path::new(&name), snapshot).ok()
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::io::{self, BufWriter};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use sendshot_sys::durable;
 
 use crate::capture::{self, capture};
@@ -143,16 +142,14 @@ pub fn open(path: &Path) -> Result<Sendshot, file::Error> {
 /// See [`file::Error`].
 pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
     let path = PathBuf::from(name);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+    let opened = durable::open_file(&dir, name)
+        .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()));
+    match opened {
         Ok(file) => {
-            let sendshot = Sendshot::from_file(File::from(file), &path)?;
+            let sendshot = Sendshot::from_file(file, &path)?;
             let hashes = hashes::open_at(dir, name, sendshot.head().uuid);
             Ok(sendshot.with_hashes(hashes))
         }
-        Err(e) => Err(file::Error::Io {
-            path,
-            source: e.into(),
-        }),
+        Err(source) => Err(file::Error::Io { path, source }),
     }
 }

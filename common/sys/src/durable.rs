@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::Serialize;
@@ -316,8 +316,34 @@ fn split(path: &Path) -> io::Result<(File, &OsStr)> {
     Ok((File::open(parent).map_err(|e| at(parent, e))?, name))
 }
 
-fn at(path: &Path, e: io::Error) -> io::Error {
-    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+/// An error with the path that it is of; what the kernel said stays its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+struct At {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn at(path: &Path, source: io::Error) -> io::Error {
+    let path = path.to_owned();
+    io::Error::new(source.kind(), At { path, source })
+}
+
+/// What the kernel said, where an error or one of its causes came from it.
+pub fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // The cause of an `io::Error` is that of what is within.
+        let within = match error.downcast_ref::<io::Error>() {
+            Some(error) => match rustix::io::Errno::from_io_error(error) {
+                Some(errno) => return Some(errno),
+                None => error.get_ref().map(|within| within as _),
+            },
+            None => None,
+        };
+        cause = within.or_else(|| error.source());
+    }
+    None
 }
 
 #[cfg(test)]

@@ -51,6 +51,16 @@ pub enum Error {
         /// Its numbers.
         numbers: String,
     },
+    /// A device of it was there, and is not any more.
+    #[error(
+        "the disk {device} of file system {fsid} was unplugged: the kernel has no such device now"
+    )]
+    Unplugged {
+        /// What the kernel called the device.
+        device: PathBuf,
+        /// The file system.
+        fsid: Uuid,
+    },
     /// What was mounted is another file system.
     #[error("{device} holds another file system than the volume does")]
     Foreign {
@@ -70,6 +80,10 @@ impl Error {
                     "pass the device into the container: systemd-nspawn `Bind={device}` with `DeviceAllow={device} rw`, Docker `--device={device}`, LXC `lxc.mount.entry = {device} {} none bind,create=file`",
                     device.to_string().trim_start_matches('/')
                 )
+            }
+            Self::Unplugged { .. } => {
+                "plug it in again, unmount the file system everywhere, and mount it again"
+                    .to_owned()
             }
             Self::Mount { device, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 format!(
@@ -123,10 +137,9 @@ impl TopLevel {
                     });
                 }
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                    let numbers = filesystem::device_numbers(fsid, &device);
-                    last = Error::NoNode {
-                        device,
-                        numbers: numbers.unwrap_or_else(|| "unknown numbers".to_owned()),
+                    last = match filesystem::device_numbers(fsid, &device) {
+                        Some(numbers) => Error::NoNode { device, numbers },
+                        None => Error::Unplugged { device, fsid },
                     };
                 }
                 Err(source) => last = Error::Mount { device, source },

@@ -41,18 +41,19 @@ impl Snapshot {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|e| usage(format!("open {}: {}", path.display(), io::Error::from(e))))?;
-        if !filesystem::is_btrfs(&root)? {
+        let look = |e| Problem::local_io(&format!("look at {}", path.display()), &e);
+        if !filesystem::is_btrfs(&root).map_err(look)? {
             return Err(usage(format!("{} is not on btrfs", path.display())));
         }
-        if !subvolume::is_subvolume(&root)? {
+        if !subvolume::is_subvolume(&root).map_err(look)? {
             return Err(usage(format!("{} is not a subvolume", path.display())));
         }
-        let info = subvolume::info(&root)?;
+        let info = subvolume::info(&root).map_err(look)?;
         if !info.read_only {
             return Err(usage(format!("{} is writable", path.display()))
                 .remedy("only read-only snapshots can be sent: `btrfs subvolume snapshot -r`"));
         }
-        let name = path.canonicalize()?;
+        let name = path.canonicalize().map_err(look)?;
         Ok(Self {
             path: path.to_owned(),
             name: name.file_name().unwrap_or_default().to_owned(),
@@ -347,6 +348,10 @@ fn capture(
     path: Option<&Path>,
 ) -> Result<Sendshot, Problem> {
     if let Some(path) = path {
+        save::place(path).map_err(|e| {
+            usage(format!("save {}: open its directory: {e}", path.display()))
+                .remedy("name a file in a directory that is there")
+        })?;
         let saved = sendshot_engine::save_to(snapshot, NUMBER, before, path);
         return match saved {
             Ok((sendshot, _)) => Ok(sendshot),
@@ -358,7 +363,14 @@ fn capture(
         };
     }
     let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
-    let file = tempfile::tempfile().map_err(failed)?;
+    let file = tempfile::tempfile().map_err(|e| {
+        let dir = std::env::temp_dir();
+        Problem::new(
+            Kind::Failed,
+            format!("make a temporary file in {}: {e}", dir.display()),
+        )
+        .remedy("free space there, or have TMPDIR name another directory")
+    })?;
     let (writer, ..) = sendshot_engine::capture(snapshot, NUMBER, BufWriter::new(file))
         .map_err(|e| Problem::from(save::Error::from(e)))?;
     let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
