@@ -198,7 +198,7 @@ pub(crate) fn why_compared(difference: Difference) -> &'static str {
              compared"
         }
         Difference::NewChanged => {
-            "the new snapshot was deduplicated while it was read, so every file is compared"
+            "the new snapshot was deduplicated after it was taken, so every file is compared"
         }
         Difference::Filesystem => "it is of another file system, so everything is sent",
         Difference::Later => "it is of a later transaction, so everything is sent",
