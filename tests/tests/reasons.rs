@@ -644,7 +644,11 @@ fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
     let damage = in_state(sender, &first, |_, path| {
         Damage::of(sender.fs(), path, &fs::read(path).unwrap())
     });
-    let texts = ["its sendshot on this box cannot be used", "Input/output"];
+    let texts = [
+        "its sendshot on this box cannot be used",
+        "Input/output error",
+        "kernel log",
+    ];
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::SendshotUnreadable, &texts)
         .sends_all();
@@ -689,7 +693,10 @@ fn a_snapshot_of_which_no_sendshot_can_be_made_as_the_disk_cannot_read_all_of_it
         Damage::of_node(image, old, NODE);
     });
     sender.daemon.may_log("cannot be adopted");
-    let texts = ["made of the snapshot, which is here", "Input/output error"];
+    let texts = [
+        "no sendshot could be made of its snapshot, which is here",
+        "Input/output error",
+    ];
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::SendshotNotMade, &texts)
         .verdict(&pushed, ReasonCode::SendshotNotMade, &[])
