@@ -232,15 +232,23 @@ fn why_kin(candidate: &Candidate, judged: &[(Candidate, Verdict)]) -> Reason {
         let taken = c.sendshot.head().map(|head| head.otransid);
         (&c.copy, taken, verdict)
     });
-    match newer_unusable(&candidate.copy, otransid(candidate), ages) {
-        None => Reason::new(
+    let newer = newer_unusable(&candidate.copy, otransid(candidate), ages);
+    match (newer, newer_compared(candidate, judged)) {
+        (None, Some((newer, why))) => Reason::new(
+            ReasonCode::NewestSendshot,
+            format!(
+                "copy {name} is the newest state of this volume that can be the parent without comparing \
+                 every file; as for the newer copy {newer}, {why}"
+            ),
+        ),
+        (None, None) => Reason::new(
             ReasonCode::NewestSendshot,
             format!(
                 "copy {name} is the newest state of this volume that the receiver holds and we have the \
                  sendshot of"
             ),
         ),
-        Some((newer, verdict)) => Reason::new(
+        (Some((newer, verdict)), _) => Reason::new(
             ReasonCode::NewestUsableSendshot,
             format!(
                 "copy {name} is the newest state of this volume that can be the parent; the newer copy \
@@ -248,6 +256,24 @@ fn why_kin(candidate: &Candidate, judged: &[(Candidate, Verdict)]) -> Reason {
             ),
         ),
     }
+}
+
+/// The newest state of the volume that is newer than the parent and could be one, were not every file to be
+/// compared then, and why.
+fn newer_compared<'a>(
+    parent: &Candidate,
+    judged: &'a [(Candidate, Verdict)],
+) -> Option<(&'a str, &'static str)> {
+    let of_volume = judged.iter().filter_map(|(c, verdict)| match verdict {
+        Verdict::UsableAllCompared(difference @ Difference::ParentChanged) => {
+            Some((c, why_compared(*difference)))
+        }
+        _ => None,
+    });
+    of_volume
+        .filter(|(c, _)| otransid(c) > otransid(parent))
+        .max_by_key(|(c, _)| otransid(c))
+        .map(|(c, why)| (&*c.copy.name, why))
 }
 
 fn why_nearest<'a>(
@@ -493,6 +519,19 @@ mod tests {
             assert_eq!(plan.verdicts[0].1.code(), code);
             assert_eq!(plan.reason.code, Code::OnlyUsableSendshot);
             assert!(plan.reason.text.contains(expected), "{}", plan.reason);
+        }
+    }
+
+    #[test]
+    fn a_newer_copy_with_which_every_file_would_be_compared_is_named() {
+        let mut changed = head(2, 5, 60);
+        changed.ctransid = 61;
+        let all = vec![candidate(head(1, 5, 50)), candidate(changed)];
+        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        assert_eq!(plan.parent.unwrap().uuid, Uuid::from_u128(1));
+        assert_eq!(plan.reason.code, ReasonCode::NewestSendshot);
+        for text in ["copy-60", "without comparing every file"] {
+            assert!(plan.reason.text.contains(text), "{}", plan.reason);
         }
     }
 

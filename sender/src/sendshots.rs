@@ -155,7 +155,7 @@ fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
         .as_ref()
         .filter(|(uuid, _)| *uuid == copy.uuid)
     {
-        let text = format!("it could not be made of the snapshot, which is here: {why}");
+        let text = format!("no sendshot could be made of its snapshot, which is here: {why}");
         return OwnSendshot::Unusable(Reason::new(ReasonCode::SendshotNotMade, text));
     }
     if known.gone.iter().any(is_of_copy) {

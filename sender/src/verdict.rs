@@ -145,6 +145,9 @@ impl Verdict {
             Self::OnlySendshot => Some(
                 "a push of the live volume with `--engine sendshot` can build on it".to_owned(),
             ),
+            Self::SendshotUnusable(why) if why.code == ReasonCode::SendshotUnreadable => {
+                Some("look into this box's kernel log: the disk may fail".to_owned())
+            }
             Self::Writable => Some(
                 "if the snapshot was not changed, make it read-only again: \
                  `btrfs property set SNAPSHOT ro true`"
@@ -198,7 +201,7 @@ pub(crate) fn why_compared(difference: Difference) -> &'static str {
              compared"
         }
         Difference::NewChanged => {
-            "the new snapshot was deduplicated while it was read, so every file is compared"
+            "the new snapshot was deduplicated after it was taken, so every file is compared"
         }
         Difference::Filesystem => "it is of another file system, so everything is sent",
         Difference::Later => "it is of a later transaction, so everything is sent",
@@ -227,6 +230,9 @@ impl fmt::Display for Verdict {
             ),
             Self::NoSendshot => {
                 f.write_str("no sendshot of it is on the volume's file system")
+            }
+            Self::SendshotUnusable(why) if why.code == ReasonCode::SendshotNotMade => {
+                write!(f, "{why}")
             }
             Self::SendshotUnusable(why) => {
                 write!(f, "its sendshot on this box cannot be used: {why}")

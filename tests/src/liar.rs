@@ -51,8 +51,41 @@ impl Liar {
         lie: Lie,
         seed: u64,
     ) -> Self {
+        Self::new(
+            sender,
+            receiver,
+            name,
+            Tongue::new(lie, seed),
+            Box::new(|| {}),
+        )
+    }
+
+    /// One that is honest, and has something happen each time that the sender has asked what is held, before
+    /// it is told: it has taken its snapshot then, and not looked at it yet.
+    ///
+    /// # Panics
+    /// As [`between`](Self::between).
+    #[track_caller]
+    pub fn meddling(
+        sender: &SenderBox,
+        receiver: &ReceiverBox,
+        name: &str,
+        meddle: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let tongue = Tongue::new(Lie::Nothing, 0);
+        Self::new(sender, receiver, name, tongue, Box::new(meddle))
+    }
+
+    #[track_caller]
+    fn new(
+        sender: &SenderBox,
+        receiver: &ReceiverBox,
+        name: &str,
+        tongue: Tongue,
+        meddle: Meddle,
+    ) -> Self {
         let stolen = Arc::new(Stolen::from(sender, receiver, name));
-        let tongue = Arc::new(Mutex::new(Tongue::new(lie, seed)));
+        let tongue = Arc::new(Mutex::new(tongue));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -67,6 +100,7 @@ impl Liar {
         let service = Between {
             stolen,
             tongue: Arc::clone(&tongue),
+            meddle,
         };
         let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         runtime.spawn(async move {
@@ -107,9 +141,13 @@ impl Drop for Liar {
     }
 }
 
+/// What happens before the sender is told what is held.
+type Meddle = Box<dyn Fn() + Send + Sync>;
+
 struct Between {
     stolen: Arc<Stolen>,
     tongue: Arc<Mutex<Tongue>>,
+    meddle: Meddle,
 }
 
 #[tonic::async_trait]
@@ -141,6 +179,7 @@ impl Replication for Between {
         let client = self.stolen.dial().await?;
         let mut answer = dial::inventory(client, request.into_inner()).await?;
         self.tongue.lock().unwrap().inventory(&mut answer);
+        (self.meddle)();
         Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
     }
 

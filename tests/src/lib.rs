@@ -16,6 +16,8 @@
 //! | have a receiver that answers anything | [`hostile::receiver::HostileReceiver`] |
 //! | have the clock jump | [`clock::Clock`] |
 //! | fill a volume, change it at random | [`fill`], [`changes`], [`zoo`] |
+//! | have a file that a disk has lost | [`damage::Damage`] |
+//! | look at the reasons that are stated | [`reasons`] |
 //! | have a sendshot describe what is not there | [`ghosts::add`] |
 //! | compare a copy with what was snapshotted | [`exact::assert_exact`] |
 //! | compare inode flags of a copy | [`inode_flags::compare`] |
@@ -49,6 +51,7 @@ pub mod changes;
 pub mod clock;
 pub mod command;
 pub mod daemon;
+pub mod damage;
 pub mod equivalence;
 pub mod exact;
 pub mod extents;
@@ -68,6 +71,8 @@ pub mod nobody;
 pub mod pairing;
 pub mod power;
 pub mod random;
+pub mod raw;
+pub mod reasons;
 pub mod receiver_box;
 pub mod sender_box;
 pub mod streams;

@@ -17,7 +17,7 @@ use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::{self, assert_no_leftovers};
 use sendshot_tests::tree::{self, Layout};
-use sendshot_tests::{changes, fill, streams, until, zoo};
+use sendshot_tests::{changes, fill, raw, streams, until, zoo};
 use serde_json::Value;
 
 const KERNEL: [&str; 2] = ["--engine", "kernel"];
@@ -139,24 +139,15 @@ fn a_plan_adopts_nothing() {
     assert_eq!(push(&boxes, &KERNEL)["parent"], first["uuid"]);
 }
 
-fn raw_flags(path: &Path, flags: u64) {
-    // BTRFS_IOC_SUBVOL_SETFLAGS, without what `btrfs property set` does besides.
-    let program = "import fcntl, os, struct, sys\n\
-        fd = os.open(sys.argv[1], os.O_RDONLY)\n\
-        fcntl.ioctl(fd, 0x4008941a, struct.pack('<Q', int(sys.argv[2])))";
-    let flags = flags.to_string();
-    tool("python3", &["-c", program, path.to_str().unwrap(), &flags]);
-}
-
 #[test]
 fn a_hidden_snapshot_that_was_changed_is_not_adopted() {
     let boxes = Paired::new();
     fill::tree(&boxes.sender.photos(), 1);
     let first = push(&boxes, &KERNEL);
     let hidden = subvolumes::by_uuid(boxes.sender.fs(), &first["uuid"]);
-    raw_flags(&hidden, 0);
+    raw::set_flags(&hidden, raw::WRITABLE);
     fs::write(hidden.join("dir0/below/file3"), "changed").unwrap();
-    raw_flags(&hidden, 2);
+    raw::set_flags(&hidden, raw::READ_ONLY);
     let second = push(&boxes, &[]);
     assert_eq!(second["parent"], Value::Null, "{second}");
     assert_no_leftovers(&boxes.sender, &boxes.receiver);

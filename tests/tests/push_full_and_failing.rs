@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sendshot_tests::command::{run, tool};
+use sendshot_tests::damage::Damage;
 use sendshot_tests::exact::{Reference, assert_exact, assert_same};
 use sendshot_tests::fill;
 use sendshot_tests::link::{Link, Rule, Way};
@@ -234,60 +234,13 @@ fn a_sender_that_runs_full_in_the_middle_loses_nothing() {
     assert_no_leftovers(&boxes.sender, &boxes.receiver);
 }
 
-/// Overwrites, below the file system, the blocks of a file whose content is known.
-fn damage(fs: &Path, file: &Path, content: &[u8]) -> Restore {
-    File::open(file).unwrap().sync_all().unwrap();
-    let image = image_of(fs);
-    let mut bytes = Vec::new();
-    File::open(&image).unwrap().read_to_end(&mut bytes).unwrap();
-    let needle = &content[..4096];
-    let at = bytes
-        .chunks_exact(4096)
-        .position(|block| block == needle)
-        .unwrap();
-    let at = at as u64 * 4096;
-    let device = File::options().write(true).open(&image).unwrap();
-    device.write_all_at(&vec![0x5a; 4096], at).unwrap();
-    device.sync_all().unwrap();
-    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    Restore {
-        image,
-        at,
-        bytes: needle.to_vec(),
-    }
-}
-
-/// Puts back what was damaged.
-struct Restore {
-    image: PathBuf,
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-impl Restore {
-    fn restore(self) {
-        let device = File::options().write(true).open(&self.image).unwrap();
-        device.write_all_at(&self.bytes, self.at).unwrap();
-        device.sync_all().unwrap();
-        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    }
-}
-
-/// The file behind the loop device of a file system.
-fn image_of(fs: &Path) -> PathBuf {
-    let device = sendshot_tests::mount::devices(fs).remove(0);
-    let name = device.file_name().unwrap().to_string_lossy().into_owned();
-    let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap();
-    PathBuf::from(backing.trim_end())
-}
-
 #[test]
 fn a_file_that_cannot_be_read_is_named_and_the_push_works_when_it_can() {
     let (boxes, first) = with_news(SenderBox::new(), ReceiverBox::new());
     let content = fill::noise(4711, 64 << 10);
     let file = boxes.sender.photos().join("rotten");
     fs::write(&file, &content).unwrap();
-    let damaged = damage(boxes.sender.fs(), &file, &content);
+    let damaged = Damage::of(boxes.sender.fs(), &file, &content);
     let push = boxes.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &["rotten", "read"]);
     assert_eq!(

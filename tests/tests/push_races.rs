@@ -9,12 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use sendshot_tests::clock::Clock;
-use sendshot_tests::command::{Running, run, tool};
+use sendshot_tests::command::{Running, run};
 use sendshot_tests::exact::{Reference, assert_copy, assert_exact, assert_same};
 use sendshot_tests::fill;
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, Paired, pair, pair_at};
+use sendshot_tests::raw;
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::streams;
@@ -101,28 +102,6 @@ fn a_parent_made_writable_and_changed_during_a_push_does_not_spoil_the_copy() {
     goes_on(&boxes);
 }
 
-/// Has a file of a read-only subvolume share its data with another: duperemove does the same.
-fn dedupe(from: &Path, to: &Path) {
-    // FIDEDUPERANGE: one destination, all of the file.
-    let program = "import fcntl, os, struct, sys\n\
-        a, b = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_RDONLY)\n\
-        size = os.fstat(a).st_size // 4096 * 4096\n\
-        head = struct.pack('<QQHHI', 0, size, 1, 0, 0)\n\
-        arg = bytearray(head + struct.pack('<qQQiI', b, 0, 0, 0, 0))\n\
-        fcntl.ioctl(a, 0xc0189436, arg)\n\
-        done = struct.unpack('<Q', arg[40:48])[0]\n\
-        assert done > 0, arg.hex()";
-    tool(
-        "python3",
-        &[
-            "-c".as_ref(),
-            program.as_ref(),
-            from.as_os_str(),
-            to.as_os_str(),
-        ],
-    );
-}
-
 #[test]
 fn a_parent_deduplicated_during_a_push_does_not_spoil_the_copy() {
     let (boxes, _) = with_news();
@@ -131,7 +110,7 @@ fn a_parent_deduplicated_during_a_push_does_not_spoil_the_copy() {
     let parent = boxes.receiver.copy(&boxes.sender.push("nas2:photos"));
     fill::file(boxes.sender.photos().join("big"), 2, 24 * MIB);
     let push = in_the_middle(&boxes);
-    dedupe(&twin, &parent.join("dir0/below/file5"));
+    raw::dedupe(&twin, &parent.join("dir0/below/file5"));
     boxes.link.mend();
     let pushed = push.finish().success().json();
     assert_exact(&boxes.sender, &boxes.receiver, &pushed);
@@ -145,7 +124,7 @@ fn a_parent_deduplicated_before_a_push_is_explained_and_another_is_used() {
     fs::copy(boxes.sender.photos().join("dir0/below/file5"), &twin).unwrap();
     let second = boxes.sender.push("nas2:photos");
     fs::write(boxes.sender.photos().join("more"), "more").unwrap();
-    dedupe(
+    raw::dedupe(
         &twin,
         &boxes.receiver.copy(&second).join("dir0/below/file5"),
     );

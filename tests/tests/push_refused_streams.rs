@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use sendshot_engine::entry::ROOT;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::link::{Rule, Way};
-use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, Paired, pair};
+use sendshot_tests::reasons::in_state;
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::assert_no_leftovers;
@@ -31,28 +30,6 @@ fn push(sender: &SenderBox, receiver: &ReceiverBox, target: &str) -> Value {
 
 fn reason(pushed: &Value) -> &str {
     pushed["parent_reason"].as_str().unwrap()
-}
-
-/// Changes the sendshot that a push left on the sender.
-fn change_sendshot(sender: &SenderBox, pushed: &Value, change: impl FnOnce(&Path)) {
-    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
-    let state = top.path().join(".sendshot");
-    let records = fs::read_dir(state.join("pushes")).unwrap();
-    let of_push = |path: &PathBuf| {
-        let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        record["snapshot"]["uuid"] == pushed["uuid"]
-    };
-    let mut records = records
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "json"));
-    let record = records.find(of_push).unwrap();
-    let name = record.file_stem().unwrap().to_owned();
-    change(
-        &state
-            .join("sendshots")
-            .join(name)
-            .with_extension("sendshot"),
-    );
 }
 
 #[test]
@@ -85,7 +62,9 @@ fn a_sendshot_that_names_what_is_gone_is_no_parent() {
     fs::write(&file, "file").unwrap();
     let first = push(&sender, &receiver, "nas2:photos");
     let number = fs::metadata(&file).unwrap().ino();
-    change_sendshot(&sender, &first, |path| ghosts::add(path, number, "ghost"));
+    in_state(&sender, &first, |_, path| {
+        ghosts::add(path, number, "ghost")
+    });
     sender.daemon.may_log("a sendshot is not used");
     fs::write(&file, "changed").unwrap();
     let planned = sender.ctl(&["plan", "nas2:photos"]).success();
@@ -110,7 +89,7 @@ fn a_parent_on_which_no_stream_can_be_applied_is_not_used_again() {
     let photos = sender.photos();
     fill::file(photos.join("large"), 1, 3_000_000);
     let first = push(&sender, &receiver, "nas2:photos");
-    change_sendshot(&sender, &first, |path| ghosts::add(path, ROOT, "ghost"));
+    in_state(&sender, &first, |_, path| ghosts::add(path, ROOT, "ghost"));
     sender.daemon.may_log(REFUSED);
     fs::write(photos.join("news"), "news").unwrap();
     let second = push(&sender, &receiver, "nas2:photos");
@@ -140,7 +119,7 @@ fn what_was_taken_over_from_a_wrong_sendshot_is_read_again() {
     fs::write(photos.join("more"), "more").unwrap();
     let elsewhere = push(&sender, &other, "nas3:photos");
     let dir = fs::metadata(photos.join("dir")).unwrap().ino();
-    change_sendshot(&sender, &elsewhere, |path| ghosts::add(path, dir, "f"));
+    in_state(&sender, &elsewhere, |_, path| ghosts::add(path, dir, "f"));
     sender.daemon.may_log(REFUSED);
     fs::write(photos.join("news"), "news").unwrap();
     let second = push(&sender, &receiver, "nas2:photos");
@@ -166,7 +145,7 @@ fn a_resumed_stream_that_cannot_be_applied_is_not_made_a_second_time() {
     fs::write(photos.join("more"), "more").unwrap();
     let elsewhere = push(sender, &other, "nas3:photos");
     let dir = fs::metadata(photos.join("dir")).unwrap().ino();
-    change_sendshot(sender, &elsewhere, |path| ghosts::add(path, dir, "f"));
+    in_state(sender, &elsewhere, |_, path| ghosts::add(path, dir, "f"));
     sender.daemon.may_log(REFUSED);
     fill::file(photos.join("large"), 1, 24 << 20);
     boxes.link.set_after(Way::Up, 12 << 20, Rule::Cut);

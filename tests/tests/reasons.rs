@@ -5,95 +5,31 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
 
 use sendshot_engine::entry::ROOT;
 use sendshot_model::ReasonCode;
 use sendshot_tests::command::tool;
+use sendshot_tests::damage::Damage;
 use sendshot_tests::exact::assert_copy_of;
+use sendshot_tests::liar::{Liar, Lie};
 use sendshot_tests::link::{Rule, Way};
+use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::mount::{self, Mount};
 use sendshot_tests::pairing::{Linked, Paired, pair};
+use sendshot_tests::reasons::{
+    KERNEL, Planned, assert_reason, change, filled, in_state, pinned, plan, snapshot, sync,
+    with_image,
+};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
-use sendshot_tests::{fill, ghosts, streams, subvolumes, until};
+use sendshot_tests::{fill, ghosts, raw, streams, subvolumes, until};
 use serde_json::Value;
 
-const READ_ONLY: u64 = 2;
-const WRITABLE: u64 = 0;
-const KERNEL: [&str; 2] = ["--engine", "kernel"];
-
-/// What a plan says.
-struct Planned(Value);
-
-#[track_caller]
-fn plan(sender: &SenderBox, target: &str, options: &[&str]) -> Planned {
-    let arguments = [&["plan", "--json", target], options].concat();
-    Planned(sender.ctl(&arguments).success().json())
-}
-
-impl Planned {
-    /// Expects a reason with this code, and each text in its words.
-    #[track_caller]
-    fn because(self, code: ReasonCode, texts: &[&str]) -> Self {
-        assert_reason(&self.0, code, texts);
-        self
-    }
-
-    /// Expects this code for the copy that a push reported.
-    #[track_caller]
-    fn verdict(self, pushed: &Value, code: ReasonCode, texts: &[&str]) -> Self {
-        let copies = self.0["candidates"].as_array().unwrap();
-        let copy = copies.iter().find(|copy| copy["uuid"] == pushed["uuid"]);
-        let copy = copy.unwrap_or_else(|| panic!("no such copy: {}", self.0));
-        assert_eq!(copy["verdict_code"], code.as_str(), "{copy}");
-        assert_texts(&copy["verdict"], texts);
-        self
-    }
-
-    #[track_caller]
-    fn sends_all(self) -> Self {
-        assert_eq!(self.0["parent"], Value::Null, "{}", self.0);
-        self
-    }
-}
-
-#[track_caller]
-fn assert_reason(value: &Value, code: ReasonCode, texts: &[&str]) {
-    assert_eq!(value["parent_reason_code"], code.as_str(), "{value}");
-    assert_texts(&value["parent_reason"], texts);
-}
-
-#[track_caller]
-fn assert_texts(words: &Value, texts: &[&str]) {
-    for text in texts {
-        assert!(words.as_str().unwrap().contains(text), "`{text}`: {words}");
-    }
-}
-
-/// Sets the flags of a subvolume without what `btrfs property set` does besides.
-fn raw_flags(path: &Path, flags: u64) {
-    // BTRFS_IOC_SUBVOL_SETFLAGS
-    let program = "import fcntl, os, struct, sys\n\
-        fd = os.open(sys.argv[1], os.O_RDONLY)\n\
-        fcntl.ioctl(fd, 0x4008941a, struct.pack('<Q', int(sys.argv[2])))";
-    let flags = flags.to_string();
-    tool("python3", &["-c", program, path.to_str().unwrap(), &flags]);
-}
-
-/// Writes into a read-only subvolume, which is read-only again then.
-fn change(subvolume: &Path) {
-    raw_flags(subvolume, WRITABLE);
-    fs::write(subvolume.join("changed"), "changed").unwrap();
-    raw_flags(subvolume, READ_ONLY);
-    sync(subvolume);
-}
-
-fn sync(path: &Path) {
-    let path = path.to_str().unwrap();
-    tool("btrfs", &["filesystem", "sync", path]);
-}
+/// Bytes of a node of a tree.
+const NODE: usize = 16 << 10;
 
 fn set_ro(path: &Path, value: &str) {
     let path = path.to_str().unwrap();
@@ -103,44 +39,6 @@ fn set_ro(path: &Path, value: &str) {
 fn writable_snapshot(from: &Path, to: &Path) {
     let [from, to] = [from, to].map(|path| path.to_str().unwrap());
     tool("btrfs", &["subvolume", "snapshot", from, to]);
-}
-
-fn pinned() -> Paired {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let boxes = Paired::of(setup.pin_parent().start());
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes
-}
-
-fn filled() -> Paired {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes
-}
-
-/// Takes a snapshot of the volume, the way users have them.
-fn snapshot(sender: &SenderBox, name: &str) -> (PathBuf, String) {
-    let path = sender.fs().join(name);
-    streams::snapshot(&sender.photos(), &path).unwrap();
-    let target = format!("nas2:{}", path.display());
-    (path, target)
-}
-
-/// The sender's state subvolume, and in it what a push left, for a moment.
-fn in_state<T>(sender: &SenderBox, pushed: &Value, work: impl FnOnce(&Path, &Path) -> T) -> T {
-    let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
-    let state = top.path().join(".sendshot");
-    let records = fs::read_dir(state.join("pushes")).unwrap();
-    let mut records = records.map(|entry| entry.unwrap().path());
-    let record = records.find(|path| {
-        path.extension().is_some_and(|end| end == "json") && {
-            let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-            record["snapshot"]["uuid"] == pushed["uuid"]
-        }
-    });
-    let name = record.unwrap().file_stem().unwrap().to_owned();
-    let sendshot = state.join("sendshots").join(name);
-    work(&state, &sendshot.with_extension("sendshot"))
 }
 
 #[test]
@@ -175,7 +73,7 @@ fn what_speaks_against_a_copy_on_the_receiver() {
     let named = |name: &str| copy.with_file_name(name);
     assert_eq!(listed(), [Value::Null]);
 
-    raw_flags(&copy, WRITABLE);
+    raw::set_flags(&copy, raw::WRITABLE);
     let texts = ["it is writable", "btrfs property set", "ro true"];
     plan(sender, target, &[])
         .because(ReasonCode::CopyWritable, &texts)
@@ -279,10 +177,10 @@ fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
     plan(sender, target, &["--parent", "none"]).because(ReasonCode::FullAskedFor, &["asked for"]);
     let hidden = subvolumes::by_uuid(sender.fs(), &first["uuid"]);
 
-    raw_flags(&hidden, WRITABLE);
+    raw::set_flags(&hidden, raw::WRITABLE);
     let texts = ["on this box is writable", "ro true"];
     plan(sender, target, &[]).because(ReasonCode::SnapshotWritable, &texts);
-    raw_flags(&hidden, READ_ONLY);
+    raw::set_flags(&hidden, raw::READ_ONLY);
     change(&hidden);
     let texts = ["changed after it was sent"];
     plan(sender, target, &[])
@@ -321,12 +219,12 @@ fn what_speaks_against_a_snapshot_of_the_users() {
         .sends_all();
 
     sender.push(&to_monday);
-    raw_flags(&tuesday, WRITABLE);
+    raw::set_flags(&tuesday, raw::WRITABLE);
     let texts = ["that can be the parent", "newer copy", "is writable"];
     let planned = plan(sender, "nas2:photos", &[]);
     let planned = planned.because(ReasonCode::NewestUsableSnapshot, &texts);
     planned.verdict(&pushed, ReasonCode::SnapshotWritable, &[]);
-    raw_flags(&tuesday, READ_ONLY);
+    raw::set_flags(&tuesday, raw::READ_ONLY);
     plan(sender, "nas2:photos", &[]).because(ReasonCode::NewestCommonSnapshot, &[]);
 
     // It is pushed as it is, and is nothing that the volume ever was.
@@ -434,7 +332,7 @@ fn what_speaks_against_a_sendshot() {
         .because(ReasonCode::OnlySendshotHere, &texts)
         .sends_all();
     let second = sender.push(target);
-    raw_flags(&receiver.copy(&second), WRITABLE);
+    raw::set_flags(&receiver.copy(&second), raw::WRITABLE);
     let texts = ["can be the parent", "newer copy", "it is writable"];
     plan(sender, target, &[]).because(ReasonCode::NewestUsableSendshot, &texts);
     streams::delete(&receiver.copy(&second)).unwrap();
@@ -529,17 +427,6 @@ fn why_every_file_is_compared_after_a_rollback() {
     plan(sender, "nas2:photos", &[]).because(ReasonCode::ShortestStream, &texts);
 }
 
-/// Does something to the image of the sender's file system while it is not mounted.
-fn with_image(sender: &SenderBox, work: impl FnOnce(&str)) {
-    let image = mount::image(sender.fs());
-    tool("umount", &[sender.fs()]);
-    until::holds("the image is not in use", || {
-        mount::devices(sender.fs()).is_empty()
-    });
-    work(image.to_str().unwrap());
-    mount::mount(&image, sender.fs(), "loop");
-}
-
 #[test]
 fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
     let boxes = filled();
@@ -547,7 +434,7 @@ fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
     sender.push("nas2:photos");
     let before = mount::image(sender.fs()).with_extension("before");
     let before = before.to_str().unwrap();
-    with_image(sender, |image| {
+    with_image(sender.fs(), |image| {
         tool("cp", &["--sparse=always", image, before]);
     });
     fs::write(sender.photos().join("news"), "news").unwrap();
@@ -566,7 +453,7 @@ fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
         })
     });
     // The disk is restored from an image, and what is hidden on it from a younger backup.
-    with_image(sender, |image| {
+    with_image(sender.fs(), |image| {
         tool("cp", &["--sparse=always", before, image]);
     });
     {
@@ -584,7 +471,7 @@ fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
         &texts,
     );
 
-    with_image(sender, |image| {
+    with_image(sender.fs(), |image| {
         tool("btrfstune", &["-f", "-u", image]);
     });
     let texts = ["another file system", "id was"];
@@ -609,69 +496,6 @@ fn a_copy_whose_streams_were_refused() {
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::NewestSendshot, &[])
         .verdict(&first, ReasonCode::StreamsRefused, &texts);
-}
-
-#[track_caller]
-fn codes(sender: &SenderBox, arguments: &[&str]) -> Vec<String> {
-    let shown = sender.ctl(&[arguments, &["--json"]].concat());
-    let objects = shown.success().jsons();
-    let code = |object: &Value| object["reason_code"].as_str().unwrap().to_owned();
-    objects.iter().map(code).collect()
-}
-
-#[test]
-fn why_something_is_kept() {
-    let mut boxes = filled();
-    let sender = &mut boxes.sender;
-    for _ in 0..3 {
-        sender.push("nas2:photos");
-    }
-    assert_eq!(codes(sender, &["list"]), ["spare", "spare", "next-parent"]);
-    let config = fs::read_to_string(sender.config()).unwrap();
-    fs::write(sender.config(), config.replace("keep = 3", "keep = 2")).unwrap();
-    sender.daemon.stop();
-    sender.daemon.start();
-    let expected = ["more-than-keep", "spare", "next-parent"];
-    assert_eq!(codes(sender, &["list"]), expected);
-    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
-    let newest = sender.push("nas2:photos");
-    in_state(sender, &newest, |_, path| fs::remove_file(path).unwrap());
-    let expected = ["next-parent", "deleted-elsewhere"];
-    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
-    let again = ReceiverBox::new();
-    fs::remove_file(sender.receiver_file("nas2")).unwrap();
-    assert_eq!(codes(sender, &["list"]), ["not-paired"]);
-    pair(sender, &again, "nas2");
-    assert_eq!(codes(sender, &["list"]), ["receiver-replaced"]);
-}
-
-#[test]
-fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
-    let boxes = Linked::new();
-    let sender = &boxes.sender;
-    fill::tree(&sender.photos(), 1);
-    sender.push("nas2:photos");
-    let (_monday, to_monday) = snapshot(sender, "monday");
-    sender.push(&to_monday);
-    fill::file(sender.photos().join("large"), 1, 24 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(4 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let push = sender.ctl_start(&["push", "nas2:photos"]);
-    until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + (9 << 20)
-    });
-    // Monday was adopted: the receiver reports that it holds it, and nothing was sent by us.
-    let expected = ["last-sent", "next-parent-reported", "being-pushed"];
-    assert_eq!(codes(sender, &["list"]), expected);
-    let expected = ["may-be-used", "may-be-used", "being-pushed"];
-    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
-    boxes.link.set(Way::Up, Rule::Cut);
-    push.finish().fails(3, &["nas2"]);
-    sender.wait_until_released();
-    let expected = ["last-sent", "next-parent-reported", "interrupted"];
-    assert_eq!(codes(sender, &["list"]), expected);
-    boxes.link.mend();
-    sender.push("nas2:photos");
 }
 
 #[test]
@@ -763,4 +587,208 @@ fn an_exhausted_quota_is_not_called_a_full_disk() {
     tool("btrfs", &limit);
     let failed = sender.ctl(&["push", "nas2:photos"]);
     failed.fails(1, &["quota", "help:", "btrfs qgroup"]);
+}
+
+#[test]
+fn a_receiver_of_another_version_says_in_words_why_a_copy_cannot_be_the_parent() {
+    let boxes = Linked::new();
+    let Linked {
+        sender,
+        link,
+        receiver,
+    } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    sender.push("nas2:photos");
+    let liar = Liar::between(sender, receiver, "nas2", Lie::Unusable, 7);
+    link.aim(liar.address());
+    let texts = ["not usable at the receiver: changed since commit"];
+    for options in [&KERNEL[..], &[]] {
+        plan(sender, "nas2:photos", options)
+            .because(ReasonCode::CopyUnusable, &texts)
+            .sends_all();
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_pushed_and_then_restored_from_an_older_image() {
+    let boxes = pinned();
+    let sender = &boxes.sender;
+    let (monday, to_monday) = snapshot(sender, "monday");
+    let before = mount::image(sender.fs()).with_extension("before");
+    let before = before.to_str().unwrap();
+    with_image(sender.fs(), |image| {
+        tool("cp", &["--sparse=always", image, before]);
+    });
+    change(&monday);
+    sender.push(&to_monday);
+    with_image(sender.fs(), |image| {
+        tool("cp", &["--sparse=always", before, image]);
+    });
+    let texts = ["on this box is of transaction", "the copy of a later one"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::SnapshotOtherState, &texts)
+        .sends_all();
+}
+
+#[test]
+fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
+    let boxes = filled();
+    let sender = &boxes.sender;
+    // So many that their sendshot has blocks of its own.
+    for i in 0..1000_u64 {
+        let name = format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        fs::File::create(sender.photos().join(name)).unwrap();
+    }
+    sender.daemon.may_log("a sendshot is not used");
+    let first = sender.push("nas2:photos");
+    let damage = in_state(sender, &first, |_, path| {
+        Damage::of(sender.fs(), path, &fs::read(path).unwrap())
+    });
+    let texts = [
+        "its sendshot on this box cannot be used",
+        "Input/output error",
+        "kernel log",
+    ];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::SendshotUnreadable, &texts)
+        .sends_all();
+    damage.restore();
+    plan(sender, "nas2:photos", &[]).because(ReasonCode::NewestSendshot, &[]);
+}
+
+/// The address of the leaf in which a subvolume has an inode.
+fn leaf_of(image: &str, subvolume: u64, inode: u64) -> u64 {
+    let subvolume = subvolume.to_string();
+    let arguments = ["inspect-internal", "dump-tree", "-t", &subvolume, image];
+    let key = format!(" key ({inode} INODE_ITEM 0) itemoff ");
+    let printed = tool("btrfs", &arguments);
+    let (before, _) = printed.split_once(&key).unwrap();
+    let leaf = before.rsplit("\nleaf ").next().unwrap();
+    leaf.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_snapshot_of_which_no_sendshot_can_be_made_as_the_disk_cannot_read_all_of_it() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    let photos = sender.photos();
+    let name = |i: u32| photos.join(format!("{i:0>100}"));
+    for i in 0..1000 {
+        fs::File::create(name(i)).unwrap();
+    }
+    let (monday, to_monday) = snapshot(sender, "monday");
+    let pushed = sender.push(&to_monday);
+    // In neither the first leaf nor the last: the kernel reads those when the snapshot is looked at.
+    let changed = name(500);
+    fs::set_permissions(&changed, fs::Permissions::from_mode(0o600)).unwrap();
+    let inode = fs::metadata(&changed).unwrap().ino();
+    let id = |path: &Path| {
+        let root = fs::File::open(path).unwrap();
+        sendshot_sys::subvolume::info(root).unwrap().id
+    };
+    let ids = [&monday, &photos].map(|path| id(path));
+    with_image(sender.fs(), |image| {
+        let [old, new] = ids.map(|id| leaf_of(image, id, inode));
+        assert_ne!(old, new, "the volume would be damaged, too");
+        Damage::of_node(image, old, NODE);
+    });
+    sender.daemon.may_log("cannot be adopted");
+    let texts = [
+        "no sendshot could be made of its snapshot, which is here",
+        "Input/output error",
+    ];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::SendshotNotMade, &texts)
+        .verdict(&pushed, ReasonCode::SendshotNotMade, &[])
+        .sends_all();
+    let full = sender.push("nas2:photos");
+    assert_reason(&full, ReasonCode::SendshotNotMade, &texts);
+    assert_copy_of(sender, receiver, &full, &photos);
+}
+
+/// Has a push or a plan find its snapshot deduplicated when it comes to read it.
+#[track_caller]
+fn deduplicated_while(boxes: &Linked, command: &str) -> Value {
+    let fs = boxes.sender.fs().to_owned();
+    let meddle = move || {
+        let all = subvolumes::list(&fs);
+        let hidden = all.iter().find(|s| s.path.starts_with(".sendshot/"));
+        let hidden = fs.join(&hidden.unwrap().path);
+        raw::dedupe(&hidden.join("one"), &hidden.join("twin"));
+    };
+    let liar = Liar::meddling(&boxes.sender, &boxes.receiver, "nas2", meddle);
+    boxes.link.aim(liar.address());
+    let done = boxes.sender.ctl(&[command, "--json", "nas2:photos"]);
+    let done = done.success().json();
+    boxes.sender.wait_until_released();
+    boxes.link.aim(boxes.receiver.address());
+    boxes.link.reset();
+    done
+}
+
+#[test]
+fn why_every_file_is_compared_after_a_snapshot_was_deduplicated() {
+    let boxes = Linked::new();
+    let Linked {
+        sender, receiver, ..
+    } = &boxes;
+    let target = "nas2:photos";
+    for name in ["one", "twin"] {
+        fill::file(sender.photos().join(name), 1, 1 << 20);
+    }
+    let first = deduplicated_while(&boxes, "push");
+    assert_reason(&first, ReasonCode::NoCopyYet, &[]);
+    let compared = "so every file is compared";
+    let parent = ["deduplicated or written to before its sendshot", compared];
+    plan(sender, target, &[])
+        .because(ReasonCode::OnlyUsableSendshot, &parent)
+        .verdict(&first, ReasonCode::UsableParentChanged, &parent)
+        .builds_on(&first);
+
+    let second = sender.push(target);
+    assert_reason(&second, ReasonCode::OnlyUsableSendshot, &parent);
+    assert_copy_of(sender, receiver, &second, &sender.photos());
+    plan(sender, target, &[]).because(ReasonCode::NewestSendshot, &[]);
+    let new = [
+        "the new snapshot was deduplicated after it was taken",
+        compared,
+    ];
+    Planned::of(deduplicated_while(&boxes, "plan"))
+        .because(ReasonCode::ShortestStream, &[])
+        .verdict(&first, ReasonCode::UsableParentChanged, &parent)
+        .verdict(&second, ReasonCode::UsableNewChanged, &new);
+
+    let third = deduplicated_while(&boxes, "push");
+    assert_copy_of(sender, receiver, &third, &sender.photos());
+    let texts = ["without comparing every file", "the newer copy", parent[0]];
+    plan(sender, target, &[])
+        .because(ReasonCode::NewestSendshot, &texts)
+        .verdict(&third, ReasonCode::UsableParentChanged, &parent)
+        .builds_on(&second);
+}
+
+/// What `btrfs-convert` makes has no UUID, as what kernels before 3.6 made.
+#[test]
+fn why_every_file_is_compared_where_the_volume_has_no_uuid() {
+    let convert = "mke2fs -q -b 4096 -t ext4 \"$2\" && btrfs-convert \"$2\"";
+    let mut convert_to = Command::new("sh");
+    convert_to.args(["-c", convert, "convert"]);
+    let disk = LoopFs::made_by(&mut convert_to, 1 << 30, "").unwrap();
+    streams::delete(&disk.path().join("ext2_saved")).unwrap();
+    let setup = SenderBox::setup().configured("photos", disk.path());
+    let boxes = Paired::of(setup.start());
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(disk.path(), 1);
+    let first = sender.push("nas2:photos");
+    let texts = ["not known which subvolume", "so every file is compared"];
+    plan(sender, "nas2:photos", &[])
+        .because(ReasonCode::OnlyUsableSendshot, &texts)
+        .verdict(&first, ReasonCode::UsableOriginUnknown, &texts);
+    fs::write(disk.path().join("news"), "news").unwrap();
+    let second = sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+    for name in ["news", "dir0/below/file3"] {
+        let read = |dir: &Path| fs::read(dir.join(name)).unwrap();
+        assert_eq!(read(&receiver.copy(&second)), read(disk.path()), "{name}");
+    }
 }

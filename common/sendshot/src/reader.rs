@@ -51,7 +51,10 @@ impl<R: Read + Seek> Reader<R> {
             path: path.to_owned(),
         };
         let shortest = &mut bytes[..HEAD_LEN];
-        input.read_exact(shortest).map_err(|_| foreign())?;
+        input.read_exact(shortest).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::IsADirectory => foreign(),
+            _ => io(e),
+        })?;
         if &bytes[..8] != MAGIC {
             return Err(foreign());
         }
@@ -63,6 +66,12 @@ impl<R: Read + Seek> Reader<R> {
             });
         };
         let rest = input.read_exact(&mut bytes[HEAD_LEN..len]);
+        let rest = match rest {
+            Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+                return Err(Error::Io { path, source });
+            }
+            rest => rest,
+        };
         let (head, sum) = bytes[..len].split_at(len - CHECK_LEN);
         if rest.is_err() || check(head) != *sum {
             return Err(Error::Damaged { path, offset: 0 });

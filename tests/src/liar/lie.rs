@@ -3,6 +3,8 @@
 /// A kind of lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
+    /// None: it is honest.
+    Nothing,
     // About what is held.
     /// Copies that do not exist.
     Invent,
@@ -82,7 +84,7 @@ pub enum Lie {
     Marks,
 }
 
-/// All of them.
+/// All of them that are lies.
 pub const LIES: [Lie; 37] = {
     use Lie::*;
     [
