@@ -297,8 +297,9 @@ fn why_nearest<'a>(
             ReasonCode::OnlyUsableSendshot,
             format!("copy {name} is the only one that can be the parent"),
         ),
+        // All that are left were tried, if there are several: see `to_try`.
         _ => (
-            ReasonCode::NewestWithoutLineage,
+            ReasonCode::default(),
             format!("copy {name} is the newest one that can be the parent"),
         ),
     };

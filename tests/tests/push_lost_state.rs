@@ -558,7 +558,7 @@ fn directory_and_sendshot_are_odd(boxes: &mut Linked) {
         }
     });
     let pushed = boxes.sender.push("nas2:photos");
-    assert_eq!(pushed["parent_reason_code"], "sendshot-unreadable");
+    assert_eq!(pushed["parent_reason_code"], "sendshot-foreign");
     assert_exact(&boxes.sender, &boxes.receiver, &pushed);
 }
 

@@ -48,8 +48,6 @@ reason_codes! {
     ShortestStream = "shortest-stream",
     /// None is of the volume's lineage, and only this one can be the parent.
     OnlyUsableSendshot = "only-usable-sendshot",
-    /// None is of the volume's lineage, and this one is the newest.
-    NewestWithoutLineage = "newest-without-lineage",
     /// The user named it.
     ChosenByHand = "chosen-by-hand",
 

@@ -150,6 +150,8 @@ pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
             let hashes = hashes::open_at(dir, name, sendshot.head().uuid);
             Ok(sendshot.with_hashes(hashes))
         }
+        // Something else than a file.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(file::Error::Foreign { path }),
         Err(source) => Err(file::Error::Io { path, source }),
     }
 }
