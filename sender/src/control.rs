@@ -228,6 +228,25 @@ impl SenderControl for Control {
         Ok(Response::new(v1::ForeignResponse { snapshots, problem }))
     }
 
+    async fn forget_filesystem(
+        &self,
+        request: Request<v1::ForgetFilesystemRequest>,
+    ) -> Result<Response<v1::ForgetFilesystemResponse>, Status> {
+        let root = is_root(&request);
+        let forgotten = self.forget_gone(request.into_inner(), root).await;
+        Ok(Response::new(match forgotten {
+            Ok((fsid, path)) => v1::ForgetFilesystemResponse {
+                filesystem: fsid.as_bytes().to_vec(),
+                path: path_bytes(&path),
+                problem: None,
+            },
+            Err(problem) => v1::ForgetFilesystemResponse {
+                problem: Some(problem.into()),
+                ..Default::default()
+            },
+        }))
+    }
+
     async fn status(
         &self,
         _: Request<v1::StatusRequest>,
@@ -429,6 +448,24 @@ impl Control {
             let _held = held;
             let mode = mode(message.dry_run);
             foreign::act(&sender, &path, action, mode, &agreed, &paired)
+        })
+        .await?
+    }
+
+    async fn forget_gone(
+        &self,
+        message: v1::ForgetFilesystemRequest,
+        root: bool,
+    ) -> Result<(Uuid, PathBuf), Problem> {
+        if !root {
+            let message = "forgetting a file system needs root";
+            return Err(Problem::new(Kind::Refused, message).remedy("run it with sudo"));
+        }
+        let held = self.0.hold_starts().await;
+        let sender = Arc::clone(&self.0);
+        crate::blocking("forget", move || {
+            let _held = held;
+            Ok(sender.filesystems().forget(&message.filesystem)?)
         })
         .await?
     }

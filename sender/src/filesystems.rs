@@ -11,14 +11,14 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sendshot_model::{Reason, ReasonCode};
+use sendshot_model::{Reason, ReasonCode, human};
 use sendshot_proto::v1;
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::problem::{JOURNAL, Problem};
+use crate::problem::{JOURNAL, Kind, Problem};
 use crate::report::path_bytes;
 use crate::state_subvolume::StateSubvolume;
 
@@ -50,6 +50,59 @@ pub struct NotLookedAt {
     pub reason: Reason,
     /// What can be done, if looking failed; may be empty.
     pub remedy: String,
+}
+
+/// Why a file system is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// None has the id.
+    #[error("no file system whose id is or begins with `{id}` was pushed from")]
+    Unknown {
+        /// What was asked for.
+        id: String,
+    },
+    /// More than one has.
+    #[error("the ids of several file systems begin with `{id}`: {}", ids(.several))]
+    Several {
+        /// What was asked for.
+        id: String,
+        /// All of them.
+        several: Vec<Uuid>,
+    },
+    /// It is there.
+    #[error("file system {fsid} is mounted")]
+    Mounted {
+        /// Which.
+        fsid: Uuid,
+    },
+    /// The list of mounts could not be read, or that of file systems not be written.
+    #[error("forget a file system")]
+    Io(#[from] io::Error),
+}
+
+fn ids(several: &[Uuid]) -> String {
+    let ids: Vec<String> = several.iter().map(Uuid::to_string).collect();
+    human::few(&ids)
+}
+
+impl From<ForgetError> for Problem {
+    fn from(error: ForgetError) -> Self {
+        let (kind, remedy) = match &error {
+            ForgetError::Unknown { .. } => (
+                Kind::Usage,
+                "`sendshotctl list` names those that it could not look at",
+            ),
+            ForgetError::Several { .. } => (Kind::Usage, "give more of the id"),
+            ForgetError::Mounted { .. } => (
+                Kind::Refused,
+                "what is kept on it is shown by `sendshotctl list`, and deleted by `sendshotctl forget HOST:VOL`",
+            ),
+            ForgetError::Io(source) => {
+                return Problem::state_io("forget a file system", source);
+            }
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
 }
 
 /// What the file says of a file system.
@@ -164,6 +217,36 @@ impl Filesystems {
             self.remember(fsid, path)?;
         }
         Ok(())
+    }
+
+    /// Forgets the file system whose id is this or begins so, if it is not mounted: nothing of it is shown any
+    /// more. Returns its id and the path that was on it last. The next push from it remembers it again.
+    ///
+    /// # Errors
+    /// See [`ForgetError`].
+    pub fn forget(&self, id: &str) -> Result<(Uuid, PathBuf), ForgetError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = id.to_ascii_lowercase();
+        let begins = |fsid: &&Uuid| !id.is_empty() && fsid.to_string().starts_with(&wanted);
+        let found: Vec<Uuid> = known.keys().filter(begins).copied().collect();
+        let fsid = match found.as_slice() {
+            [] => return Err(ForgetError::Unknown { id: id.to_owned() }),
+            [fsid] => *fsid,
+            several => {
+                return Err(ForgetError::Several {
+                    id: id.to_owned(),
+                    several: several.to_vec(),
+                });
+            }
+        };
+        if mounts::any_of(fsid)?.is_some() {
+            return Err(ForgetError::Mounted { fsid });
+        }
+        let mut changed = known.clone();
+        let path = changed.remove(&fsid).map(|entry| entry.path.into());
+        durable::write_json(&self.path, &changed)?;
+        *known = changed;
+        Ok((fsid, path.unwrap_or_default()))
     }
 
     /// Notes that file systems were there at `now`, if that was written long ago. That it cannot be written

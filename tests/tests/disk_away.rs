@@ -101,6 +101,28 @@ fn a_disk_that_is_away_is_not_called_empty() {
 }
 
 #[test]
+fn a_disk_that_is_gone_for_good_is_named_no_more() {
+    let boxes = Paired::new();
+    let sender = &boxes.sender;
+    let pushed = sender.push("nas2:photos");
+    let forget = |id: &str| sender.ctl(&["forget", "--filesystem", id]);
+    let id = fsid(sender.fs());
+    forget(&id).fails(4, &["is mounted"]);
+    unplug(sender);
+    forget("ffffffff").fails(2, &["no file system", "sendshotctl list"]);
+    let (_, away) = jsons(sender, &["list"]);
+    assert_eq!(away[0]["filesystem"], id.as_str());
+    let done = forget(&id[..8]).success();
+    assert!(done.stdout.contains(&id), "{done:?}");
+    let (found, away) = jsons(sender, &["list"]);
+    assert_eq!((found.len(), away.len()), (0, 0));
+    // Nothing of it was touched: when it is found after all, it goes on.
+    plug_in(sender);
+    let again = sender.push("nas2:photos");
+    assert_eq!(again["parent"], pushed["uuid"]);
+}
+
+#[test]
 fn a_push_from_a_disk_that_is_away_says_so() {
     let boxes = Paired::new();
     let sender = &boxes.sender;

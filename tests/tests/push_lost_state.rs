@@ -557,6 +557,7 @@ fn directory_and_sendshot_are_odd(boxes: &mut Linked) {
             run("mkfifo", &[&path]);
         }
     });
+    boxes.sender.daemon.may_log("is not a sendshot");
     let pushed = boxes.sender.push("nas2:photos");
     assert_eq!(pushed["parent_reason_code"], "sendshot-foreign");
     assert_exact(&boxes.sender, &boxes.receiver, &pushed);

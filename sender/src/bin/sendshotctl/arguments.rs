@@ -171,10 +171,10 @@ fn span(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub struct ForgetArguments {
     /// Receiver and volume, as `list` shows them; either may be gone by now
-    #[arg(value_name = "HOST:VOL", required_unless_present = "foreign")]
+    #[arg(value_name = "HOST:VOL", required_unless_present_any = ["foreign", "filesystem"])]
     pub target: Option<OsString>,
     /// UUID, the beginning of one, or UTC time like 20261122T030000Z
-    #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root", "foreign"], value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root", "foreign", "filesystem"], value_parser = NonEmptyStringValueParser::new())]
     pub which: Option<String>,
     /// All of this receiver and volume
     #[arg(long, conflicts_with_all = ["which", "root"])]
@@ -185,6 +185,10 @@ pub struct ForgetArguments {
     /// All that other hosts left on the disk of this path
     #[arg(long, value_name = "PATH", conflicts_with_all = ["target", "which", "all", "root", "break_chain"])]
     pub foreign: Option<PathBuf>,
+    /// A file system that is gone for good, so that `list` does not name it any more: its id, or the beginning of
+    /// it. Nothing on it is deleted
+    #[arg(long, value_name = "ID", conflicts_with_all = ["target", "which", "all", "root", "foreign", "break_chain"], value_parser = NonEmptyStringValueParser::new())]
+    pub filesystem: Option<String>,
     /// Even the last state that both boxes have in common: the next push sends everything
     #[arg(long)]
     pub break_chain: bool,

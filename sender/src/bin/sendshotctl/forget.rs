@@ -3,8 +3,9 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
-use sendshot_proto::v1::{ForgetRequest, ForgetResponse, KeptSnapshot};
+use sendshot_proto::v1::{ForgetFilesystemRequest, ForgetRequest, ForgetResponse, KeptSnapshot};
 use sendshot_sender::problem::{Kind, Problem};
+use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::arguments::ForgetArguments;
@@ -12,7 +13,7 @@ use crate::client::{self, Sender};
 use crate::list::{self, KeptJson};
 use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::plan;
 
 /// Longest answer that is read.
@@ -57,6 +58,32 @@ pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output
     }
     output.note(&answer.consequence);
     not_looked_at::show(answer.not_looked_at, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file system that was forgotten.
+#[derive(Serialize)]
+struct FilesystemJson {
+    filesystem: String,
+    path: String,
+}
+
+/// Has the sender forget a file system that is gone.
+pub async fn filesystem(mut client: Sender, id: String, output: &Output) -> Outcome {
+    let request = ForgetFilesystemRequest { filesystem: id };
+    let answer = client.forget_filesystem(request).await;
+    let answer = answer.map_err(client::failed)?.into_inner();
+    outcome::check(answer.problem)?;
+    let json = FilesystemJson {
+        filesystem: output::uuid(&answer.filesystem),
+        path: lossy(&answer.path),
+    };
+    output.report(&json, || {
+        format!(
+            "forgotten: file system {}, last at {}",
+            json.filesystem, json.path
+        )
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -108,6 +108,10 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             )
             .await
         }
+        Command::Forget(ForgetArguments {
+            filesystem: Some(id),
+            ..
+        }) => forget::filesystem(client::sender(socket).await?, id, output).await,
         Command::Forget(arguments) => {
             forget::run(client::sender(socket).await?, arguments, output).await
         }
