@@ -125,13 +125,13 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
     }
 }
 
-/// What the kernel forbids this process is no fault of the stream, with one exception.
+/// What the kernel forbids this process is no fault of the stream, but for what it forbids every process.
 fn not_permitted(apply: &ApplyError) -> Failure {
     let message = with_causes(apply);
     let path = escaped(&apply.path);
     let (what, remedy) = match apply.command {
-        // A second name for a directory, which no process may give.
-        "link" => return rule_broken(message),
+        // A second name for a directory, and a user's attribute of what is neither file nor directory.
+        "link" | "set_xattr" | "remove_xattr" => return rule_broken(message),
         "mknod" => (
             format!("the receiver may not make the special file {path} here: {message}"),
             "making device nodes needs CAP_MKNOD; in a container the device must be allowed, too, \
@@ -327,7 +327,10 @@ mod tests {
         let owner = refused("chown", Errno::PERM);
         assert_eq!(owner.code, Code::Internal);
         assert!(owner.remedy.contains("capabilities"), "{owner:?}");
-        assert_eq!(refused("link", Errno::PERM).code, Code::InvalidStream);
+        for forbidden_to_all in ["link", "set_xattr"] {
+            let failure = refused(forbidden_to_all, Errno::PERM);
+            assert_eq!(failure.code, Code::InvalidStream);
+        }
     }
 
     #[test]
