@@ -22,12 +22,13 @@ use sendshot_model::{CopyName, NotKept, RootId, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
 use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
-use sendshot_sys::subvolume;
+use sendshot_sys::{durable, subvolume};
 use tokio::sync::mpsc;
 
 use crate::checkpoint::Checkpoints;
 use crate::failures::{
-    hash_mismatch, io_failure, name_what_is_read_only, rule_broken, session_failure,
+    check_writable, hash_mismatch, in_commit, in_dir, in_staging, io_failure, rule_broken,
+    search_failure, session_failure,
 };
 use crate::holdings::{self, Caller, VolumeDir};
 use crate::limits;
@@ -319,7 +320,7 @@ impl Intake {
                         true => limits::too_many_bytes(&self.policy),
                         false => {
                             let staging = self.session.host().staging();
-                            name_what_is_read_only(session_failure(error), staging)
+                            in_staging(session_failure(error), staging)
                         }
                     })?;
                     self.check_version()?;
@@ -370,7 +371,8 @@ impl Intake {
         if self.policy.max_bytes.is_some() || !not_kept.is_empty() {
             self.note_usage(0, not_kept)?;
         }
-        self.checkpoints.take(&mut self.session, point)
+        let taken = self.checkpoints.take(&mut self.session, point);
+        taken.map_err(|failure| in_staging(failure, self.session.host().staging()))
     }
 
     fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
@@ -381,8 +383,10 @@ impl Intake {
             offset: self.place.offset,
             not_kept,
         };
-        usage::note(&self.dir.fd, state, noted)
-            .map_err(|e| io_failure("note the size of the copy", &e))
+        usage::note(&self.dir.fd, state, noted).map_err(|e| {
+            let failure = io_failure("note the size of the copy", &e);
+            in_dir(failure, &self.dir.name, &self.dir.fd)
+        })
     }
 
     /// Makes the copy of a stream that is whole, and forgets the partial.
@@ -393,7 +397,9 @@ impl Intake {
         let not_kept = self.session.not_kept();
         self.note_usage(A_COPY, not_kept.clone())?;
         let host = self.session.finish().map_err(session_failure)?;
-        let copy = host.commit(&self.dir, &self.name)?; // 3
+        let copy = host
+            .commit(&self.dir, &self.name)
+            .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 3
         self.checkpoints.forget(); // 4
         Ok(Received {
             name: copy.name.to_string_lossy().into_owned(),
@@ -494,13 +500,22 @@ fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     limits::check_volumes(root, &work.caller, &work.begin.volume, &work.policy)?;
-    holdings::find_or_create(root, &work.caller, &work.begin.volume)
-        .map_err(|e| io_failure("prepare the volume's directory", &e))
+    let made = holdings::find_or_create(root, &work.caller, &work.begin.volume);
+    let dir = made.map_err(|e| {
+        let failure = io_failure("prepare the volume's directory", &e);
+        let sender = work.caller.name.as_str();
+        match durable::open_dir(root, sender.as_ref()) {
+            Ok(dir) => in_dir(failure, sender, dir),
+            Err(_) => failure,
+        }
+    })?;
+    check_writable(&dir.name, &dir.fd)?;
+    Ok(dir)
 }
 
 fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Result<(), Failure> {
     let of_uuid = subvolume::ids_by_received_uuid(root, begin.uuid)
-        .map_err(|e| io_failure("look for copies of this UUID", &e))?;
+        .map_err(|e| search_failure("look for copies of this UUID", &e))?;
     if of_uuid.len() >= MOST_OF_ONE_UUID {
         return Err(Failure::new(
             Code::OverLimit,

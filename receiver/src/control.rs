@@ -1,6 +1,5 @@
 //! The control socket: what sendshotctl asks of the receiving daemon.
 
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use sendshot_proto::{not_kept, v1};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::failures::io_failure;
+use crate::failures::{io_failure, staging_failure};
 use crate::holdings;
 use crate::partials;
 use crate::receiver::Receiver;
@@ -58,6 +57,14 @@ fn kind(error: &InviteError) -> v1::ProblemKind {
     match error {
         InviteError::AlreadyPaired { .. } => v1::ProblemKind::Usage,
         InviteError::Registry(_) | InviteError::Random(_) => v1::ProblemKind::Failed,
+    }
+}
+
+fn root_kind(error: &crate::root::Error) -> v1::ProblemKind {
+    use crate::root::Error;
+    match error {
+        Error::Own { .. } | Error::Nobodys { .. } => v1::ProblemKind::Usage,
+        _ => v1::ProblemKind::Failed,
     }
 }
 
@@ -278,7 +285,7 @@ impl Control {
     ) -> Result<Response<v1::RootsResponse>, Status> {
         let receiver = Arc::clone(&self.0);
         let done = blocking(move || work(receiver)).await;
-        let failed = |e: crate::root::Error| problem(v1::ProblemKind::Failed, &e, e.remedy());
+        let failed = |e: crate::root::Error| problem(root_kind(&e), &e, &e.remedy());
         Ok(match done.and_then(|done| done.map_err(failed)) {
             Ok(response) => Response::new(response),
             Err(problem) => refused(problem),
@@ -296,7 +303,7 @@ fn partial_states(
     let area = Area::new(&root).map_err(failed)?;
     let on_disk = match area.exists() {
         true => {
-            let dir = area.dir().map_err(|e| failed(io::Error::other(e)))?;
+            let dir = area.dir().map_err(|e| staging_failure(&e))?;
             partials::all(dir).map_err(failed)?
         }
         false => Vec::new(),

@@ -1,7 +1,7 @@
 //! The receiving daemon as a library: bind, join, shut down.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,9 +186,9 @@ async fn drop_waiting(receiver: &Arc<Receiver>) {
 ///
 /// # Errors
 /// Whatever is wrong, by file and line.
-pub fn check(config: &std::path::Path) -> anyhow::Result<()> {
+pub fn check(config: &Path, state_dir: &Path) -> anyhow::Result<()> {
     let config = ReceiverConfig::load(config)?;
-    if let Err(error) = Root::check(&config.root) {
+    if let Err(error) = Root::check(&config.root, state_dir) {
         anyhow::bail!("{error}; {}", error.remedy());
     }
     Ok(())

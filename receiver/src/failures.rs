@@ -7,29 +7,90 @@ use rustix::io::Errno;
 use sendshot_apply::commit::CommitError;
 use sendshot_apply::parent::FindError;
 use sendshot_apply::staging::StagingError;
-use sendshot_apply::{Cause, SessionError};
+use sendshot_apply::{ApplyError, Cause, NoDirectory, SessionError, WriteObstacle};
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_sys::{filesystem, subvolume};
+use sendshot_stream::dump::escaped;
 
 /// What is said of a write that the kernel refused with `EROFS`.
 const READ_ONLY: &str = "the receiver's file system is read-only";
 
-/// Tells a subvolume that was made read-only from a file system that was: the kernel has one error for both.
-pub(crate) fn name_what_is_read_only(failure: Failure, staging: Option<impl AsFd>) -> Failure {
+/// Tells a staging subvolume that was made read-only from a file system that was: the kernel has one error for
+/// both.
+pub(crate) fn in_staging(failure: Failure, staging: Option<impl AsFd>) -> Failure {
     let Some(staging) = staging.filter(|_| failure.code == Code::ReadOnly) else {
         return failure;
     };
-    let is_writable = matches!(filesystem::is_read_only(&staging), Ok(false));
-    let is_frozen = subvolume::info(&staging).is_ok_and(|info| info.read_only);
-    if !is_writable || !is_frozen {
+    match WriteObstacle::of(staging) {
+        Ok(Some(WriteObstacle::Subvolume)) => staging_frozen(&failure),
+        Ok(Some(obstacle)) => at_mount(failure, obstacle),
+        Ok(None) | Err(_) => failure,
+    }
+}
+
+/// The same for the directory `dir`, which is called `name` below the receiver's root.
+pub(crate) fn in_dir(failure: Failure, name: &str, dir: impl AsFd) -> Failure {
+    if failure.code != Code::ReadOnly {
         return failure;
     }
-    let subvolume = "the receiver's staging subvolume was made read-only in the middle of the push";
-    Failure::new(
-        Code::ReadOnly,
-        failure.message.replacen(READ_ONLY, subvolume, 1),
+    match WriteObstacle::of(dir) {
+        Ok(Some(obstacle)) => at_obstacle(failure, name, obstacle),
+        Ok(None) | Err(_) => failure,
+    }
+}
+
+/// The same for a commit, which writes into staging and the directory only.
+pub(crate) fn in_commit(failure: Failure, name: &str, dir: impl AsFd) -> Failure {
+    match (failure.code, WriteObstacle::of(&dir)) {
+        (Code::ReadOnly, Ok(None)) => staging_frozen(&failure),
+        _ => in_dir(failure, name, dir),
+    }
+}
+
+fn staging_frozen(failure: &Failure) -> Failure {
+    named(
+        failure,
+        "the receiver's staging subvolume was made read-only in the middle of the push",
         "find out what changes subvolumes below the receiver's root, and push again",
     )
+}
+
+fn at_obstacle(failure: Failure, name: &str, obstacle: WriteObstacle) -> Failure {
+    match obstacle {
+        WriteObstacle::Subvolume => named(
+            &failure,
+            &format!("{name} below the receiver's root lies in a read-only subvolume"),
+            "make that subvolume of the receiver writable, `btrfs property set SUBVOLUME ro false`, and push again",
+        ),
+        other => at_mount(failure, other),
+    }
+}
+
+fn at_mount(failure: Failure, obstacle: WriteObstacle) -> Failure {
+    match obstacle {
+        WriteObstacle::Mount => named(
+            &failure,
+            "the receiver's root is mounted read-only where the receiver runs, though its file system is not \
+             read-only",
+            "remount it read-write (a service of systemd writes only below its ReadWritePaths), and push again",
+        ),
+        WriteObstacle::FileSystem | WriteObstacle::Subvolume => failure,
+    }
+}
+
+fn named(failure: &Failure, what: &str, remedy: &str) -> Failure {
+    let message = failure.message.replacen(READ_ONLY, what, 1);
+    Failure::new(Code::ReadOnly, message, remedy)
+}
+
+/// Refuses a push into a directory that cannot be written to, before anything of it is sent.
+pub(crate) fn check_writable(name: &str, dir: impl AsFd) -> Result<(), Failure> {
+    let obstacle =
+        WriteObstacle::of(dir).map_err(|e| io_failure(&format!("look at {name}"), &e))?;
+    let Some(obstacle) = obstacle else {
+        return Ok(());
+    };
+    let failure = errno_failure(Errno::ROFS, format!("copies are to be made in {name}"));
+    Err(at_obstacle(failure, name, obstacle))
 }
 
 pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
@@ -52,6 +113,7 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
             (Cause::AttributeTooLarge { .. }, _) => {
                 Failure::new(Code::Unsupported, with_causes(&apply), "")
             }
+            (_, Some(Errno::PERM)) => not_permitted(&apply),
             (_, Some(errno)) => errno_failure(errno, with_causes(&apply)),
             (_, None) => rule_broken(with_causes(&apply)),
         },
@@ -61,6 +123,26 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
             rule_broken(with_causes(&other))
         }
     }
+}
+
+/// What the kernel forbids this process is no fault of the stream, but for what it forbids every process.
+fn not_permitted(apply: &ApplyError) -> Failure {
+    let message = with_causes(apply);
+    let path = escaped(&apply.path);
+    let (what, remedy) = match apply.command {
+        // A second name for a directory, and a user's attribute of what is neither file nor directory.
+        "link" | "set_xattr" | "remove_xattr" => return rule_broken(message),
+        "mknod" => (
+            format!("the receiver may not make the special file {path} here: {message}"),
+            "making device nodes needs CAP_MKNOD; in a container the device must be allowed, too, \
+             `DeviceAllow=DEVICE m`; or move it out of the volume",
+        ),
+        _ => (
+            format!("the receiver may not do this to {path} here: {message}"),
+            "run the receiver as root with all of its capabilities, as its systemd unit does, and push again",
+        ),
+    };
+    Failure::new(Code::Internal, what, remedy)
 }
 
 pub(crate) fn parent_failure(error: &FindError) -> Failure {
@@ -80,6 +162,12 @@ pub(crate) fn parent_failure(error: &FindError) -> Failure {
             remedy,
         ),
         FindError::Search { source, .. } => io_failure("look for the agreed parent", source),
+        FindError::SearchElsewhere { source, .. } => {
+            search_failure("look for the agreed parent", source)
+        }
+        FindError::TopLevel { source, .. } => {
+            Failure::new(Code::Internal, with_causes(error), source.remedy())
+        }
     }
 }
 
@@ -96,6 +184,9 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
     let mut next = Some(error);
     while let Some(cause) = next {
         let io = cause.downcast_ref::<std::io::Error>();
+        if let Some(other) = io.and_then(NoDirectory::within) {
+            return Failure::new(Code::Internal, with_causes(error), other.remedy());
+        }
         if let Some(errno) = io.and_then(Errno::from_io_error) {
             return own_failure(errno, with_causes(error));
         }
@@ -107,9 +198,25 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
 /// A failure of the receiver's own disks.
 pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     let message = format!("{what}: {error}");
+    if let Some(other) = NoDirectory::within(error) {
+        return Failure::new(Code::Internal, message, other.remedy());
+    }
     match Errno::from_io_error(error) {
         Some(errno) => own_failure(errno, message),
         None => Failure::new(Code::Io, message, ""),
+    }
+}
+
+/// A failure of a search of the whole file system, which only its host's root may do.
+pub(crate) fn search_failure(what: &str, error: &std::io::Error) -> Failure {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM) => Failure::new(
+            Code::Internal,
+            format!("the receiver may not search its file system: {what}: {error}"),
+            "searching btrfs needs CAP_SYS_ADMIN on the host: run the receiver on the host, or in a privileged \
+             container",
+        ),
+        _ => io_failure(what, error),
     }
 }
 
@@ -150,6 +257,11 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
             format!("the receiver's disk fails: {message}"),
             "look into the receiver's kernel log",
         ),
+        Errno::UCLEAN => Failure::new(
+            Code::Io,
+            format!("the receiver's file system is damaged: {message}"),
+            "look into the receiver's kernel log, and run `btrfs check` on the unmounted file system",
+        ),
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Failure::new(
             Code::Internal,
             format!("the receiver is short of memory or descriptors: {message}"),
@@ -172,7 +284,7 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
             )
         }
         // About who may do what here, or about this moment: not about the stream.
-        Errno::ACCESS | Errno::BUSY | Errno::AGAIN | Errno::INTR => {
+        Errno::PERM | Errno::ACCESS | Errno::BUSY | Errno::AGAIN | Errno::INTR => {
             Failure::new(Code::Internal, message, "")
         }
         _ => Failure::new(Code::InvalidStream, message, ""),
@@ -191,4 +303,48 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
         next = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(command: &'static str, errno: Errno) -> Failure {
+        session_failure(SessionError::Apply(ApplyError {
+            command,
+            path: b"dev/sda".to_vec(),
+            offset: 100,
+            cause: Cause::System(errno),
+        }))
+    }
+
+    #[test]
+    fn what_the_receiver_may_not_do_is_no_fault_of_the_stream() {
+        let node = refused("mknod", Errno::PERM);
+        assert_eq!(node.code, Code::Internal);
+        assert!(node.message.contains("dev/sda"), "{node:?}");
+        assert!(node.remedy.contains("CAP_MKNOD") && node.remedy.contains("DeviceAllow"));
+        let owner = refused("chown", Errno::PERM);
+        assert_eq!(owner.code, Code::Internal);
+        assert!(owner.remedy.contains("capabilities"), "{owner:?}");
+        for forbidden_to_all in ["link", "set_xattr"] {
+            let failure = refused(forbidden_to_all, Errno::PERM);
+            assert_eq!(failure.code, Code::InvalidStream);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_system_is_no_fault_of_the_stream() {
+        let damaged = refused("write", Errno::UCLEAN);
+        assert_eq!(damaged.code, Code::Io);
+        assert!(damaged.message.contains("file system is damaged"));
+        assert!(damaged.remedy.contains("btrfs check"), "{damaged:?}");
+    }
+
+    #[test]
+    fn a_search_that_is_forbidden_names_the_right_that_it_needs() {
+        let failure = search_failure("look for copies", &Errno::PERM.into());
+        assert_eq!(failure.code, Code::Internal);
+        assert!(failure.remedy.contains("CAP_SYS_ADMIN"), "{failure:?}");
+    }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use sendshot_apply::NoDirectory;
 use sendshot_model::{PeerName, ReasonCode, SenderId, VolumeId, VolumeLabel, VolumeName};
 use sendshot_proto::inventory::{HeldCopy, Unusable, VolumeKey};
 use sendshot_sys::subvolume::{self, Info};
@@ -99,9 +100,9 @@ pub fn find_or_create(
         }
         return Ok(dir);
     }
-    let sender_dir = durable::private_dir(&root, OsStr::new(caller.name.as_str()))?;
+    let sender_dir = private_dir(&root, caller.name.as_str())?;
     for name in free_names(&volume.name) {
-        let fd = durable::private_dir(&sender_dir, OsStr::new(&name))?;
+        let fd = private_dir(&sender_dir, &name)?;
         // A directory without label is one whose making was cut short, or a user's own: only
         // an empty one is taken.
         if !durable::names(&fd)?.is_empty() {
@@ -262,11 +263,16 @@ fn directories(dir: impl AsFd) -> io::Result<Vec<String>> {
 }
 
 fn open_existing(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
-    match durable::open_dir(dir, OsStr::new(name)) {
+    match durable::open_dir(&dir, OsStr::new(name)) {
         Ok(fd) => Ok(Some(fd)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(NoDirectory::explain(dir, OsStr::new(name), e)),
     }
+}
+
+fn private_dir(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    let made = durable::private_dir(&dir, OsStr::new(name));
+    made.map_err(|e| NoDirectory::explain(dir, OsStr::new(name), e))
 }
 
 fn read_label(dir: impl AsFd) -> io::Result<Option<VolumeLabel>> {
@@ -373,6 +379,25 @@ mod tests {
         assert_eq!(found.name, "nas1/photos");
         let anew = find_or_create(&root, &me, &music).unwrap();
         assert_eq!(anew.name, "nas1/music-2");
+    }
+
+    #[test]
+    fn what_is_in_place_of_the_senders_directory_is_named_with_its_path() {
+        let (guard, root) = root();
+        let (me, photos) = (caller(SenderId::generate()), volume("photos"));
+        let path = guard.path().join("nas1");
+        let told = || {
+            let error = find_or_create(&root, &me, &photos).unwrap_err();
+            let failure = crate::failures::io_failure("prepare", &error);
+            assert!(failure.message.contains(&*path.to_string_lossy()));
+            assert!(failure.remedy.contains("move it away"), "{failure:?}");
+            failure.message
+        };
+        std::os::unix::fs::symlink(guard.path(), &path).unwrap();
+        assert!(told().contains("is a symbolic link, not a directory"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert!(told().contains("is a regular file, not a directory"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod partials;
 pub mod receiver;
 pub mod replication;
 pub mod root;
+mod root_errors;
 pub mod roots;
 mod staging_host;
 pub mod transfer;

@@ -44,6 +44,7 @@ pub(crate) fn check_volumes(
     Err(over(
         format!("it has {} volumes here", policy.max_volumes),
         "max_volumes",
+        "have the directories of volumes deleted that can go",
     ))
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn check_partials(
     Err(over(
         format!("{} pushes of it are interrupted here", policy.max_partials),
         "max_partials",
+        "push one of those volumes again, so that it is completed",
     ))
 }
 
@@ -124,7 +126,11 @@ fn interrupted(
 /// A push that has sent more than its sender may have.
 pub(crate) fn too_many_bytes(policy: &SenderPolicy) -> Failure {
     let most = human::bytes_human(policy.max_bytes.unwrap_or(0));
-    over(format!("it has {most} here, with this push"), "max_bytes")
+    over(
+        format!("it has {most} here, with this push"),
+        "max_bytes",
+        "delete copies that can go",
+    )
 }
 
 /// The sender has too many pushes at a time.
@@ -135,15 +141,29 @@ pub(crate) fn too_many_pushes(policy: &SenderPolicy) -> Failure {
             policy.max_partials
         ),
         "max_partials",
+        "push again when one of them has ended",
     )
 }
 
-fn over(what: String, key: &str) -> Failure {
+/// `own` is what helps without a higher limit.
+fn over(what: String, key: &str, own: &str) -> Failure {
     Failure::new(
         Code::OverLimit,
         format!("the sender has all that it may have: {what}"),
         format!(
-            "ask the receiver's administrator: `{key}` of this sender in receiver.toml, or copies that can go"
+            "{own}; or ask the receiver's administrator to raise `{key}` of this sender in receiver.toml"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_pushes_are_not_to_be_helped_by_deleting_copies() {
+        let failure = too_many_pushes(&SenderPolicy::default());
+        assert!(failure.remedy.contains("max_partials"), "{failure:?}");
+        assert!(!failure.remedy.contains("copies"), "{failure:?}");
+    }
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     sendshot_sys::crash::arm();
     if arguments.check {
-        return sendshot_service::exit_code(daemon::check(&arguments.config));
+        return sendshot_service::exit_code(daemon::check(&arguments.config, &arguments.state_dir));
     }
     let options = Options {
         config: arguments.config,

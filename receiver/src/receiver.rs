@@ -51,12 +51,13 @@ impl Receiver {
     pub fn load(config: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
         let config = ReceiverConfig::load(&config)?;
         let id = instance(state_dir)?;
-        let root = Root::new(config.root.clone(), id, state_dir, settle)?;
-        match root.set_up(state_dir) {
+        let root = Root::new(config.root.clone(), id, state_dir, settle)
+            .map_err(|error| anyhow::anyhow!("{error}; {}", error.remedy()))?;
+        match root.set_up() {
             Ok(()) => {}
             // The disk can be mounted, added or taken over while the daemon runs; until then every push is
             // told so.
-            Err(error) if root.may_come(state_dir, &error) => {
+            Err(error) if root.may_come(&error) => {
                 tracing::warn!("{error}; {}", error.remedy());
             }
             Err(error) => anyhow::bail!("{error}; {}", error.remedy()),

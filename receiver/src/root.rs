@@ -16,151 +16,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
+use sendshot_apply::WriteObstacle;
 use sendshot_model::{ReceiverId, RootId};
-use sendshot_proto::failure::{Code, Failure};
-use sendshot_sys::{durable, filesystem, subvolume};
+use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::root_errors;
+pub use crate::root_errors::Error;
+
 /// The mark in the root; also the name of our memory of it in the state directory.
-const MARK: &str = ".sendshot-root";
+pub(crate) const MARK: &str = ".sendshot-root";
 /// File in the state directory that says in which root the mark was left.
 const REMEMBERED: &str = "root.json";
 /// File in the state directory that lists the disks that were there.
 const DISKS: &str = "roots.json";
 /// How often it is written down that a disk is still there, in seconds.
 const SEEN_EVERY: i64 = 3600;
-
-/// Why the root cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be opened.
-    #[error("root {}: cannot be opened: {source}", path.display())]
-    Open {
-        /// The root.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It lies on another kind of file system.
-    #[error("root {}: is not on btrfs", path.display())]
-    NotBtrfs {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It cannot be written to.
-    #[error("root {}: its file system is mounted read-only", path.display())]
-    ReadOnly {
-        /// The root.
-        path: PathBuf,
-    },
-    /// This process sees it through a read-only mount.
-    #[error("root {}: it is mounted read-only here, though its file system is not read-only", path.display())]
-    ReadOnlyMount {
-        /// The root.
-        path: PathBuf,
-    },
-    /// The subvolume that it lies in cannot be written to.
-    #[error("root {}: it lies in a read-only subvolume", path.display())]
-    ReadOnlySubvolume {
-        /// The root.
-        path: PathBuf,
-    },
-    /// The mark that was left in it is not there.
-    #[error("root {}: this is not the directory that was set up before; is its disk mounted?", path.display())]
-    Unmarked {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It was set up by another receiver.
-    #[error("root {}: it belongs to the receiver with id {owner}", path.display())]
-    Foreign {
-        /// The root.
-        path: PathBuf,
-        /// Who set it up.
-        owner: ReceiverId,
-    },
-    /// The administrator has removed it from this receiver's disks.
-    #[error("root {}: the disk {root} was removed from this receiver's disks", path.display())]
-    Removed {
-        /// The root.
-        path: PathBuf,
-        /// The disk.
-        root: RootId,
-    },
-    /// There is no disk of this id to remove.
-    #[error("this receiver knows no disk `{id}`, or more than one whose id begins so")]
-    Unknown {
-        /// What was asked for.
-        id: String,
-    },
-    /// Its mark makes no sense.
-    #[error("root {}: its mark {MARK} is damaged: {source}", path.display())]
-    Damaged {
-        /// The root.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// Reading or writing it failed.
-    #[error("root {}: {source}", path.display())]
-    Io {
-        /// The root.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// What the administrator can do.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Open { .. } => "create the directory, or mend `root` in receiver.toml",
-            Self::NotBtrfs { .. } => "`root` in receiver.toml must be a directory on btrfs",
-            Self::ReadOnly { .. } => {
-                "mount it read-write; if btrfs made it read-only, look into the kernel's log first"
-            }
-            Self::ReadOnlyMount { .. } => {
-                "remount it read-write; a service of systemd writes only below its ReadWritePaths"
-            }
-            Self::ReadOnlySubvolume { .. } => {
-                "make the subvolume writable, `btrfs property set SUBVOLUME ro false`, or choose another root"
-            }
-            Self::Unmarked { .. } => {
-                "mount the disk; if it is a new one on purpose, `sendshotctl copy root add`"
-            }
-            Self::Foreign { .. } => {
-                "give this receiver a root of its own; if it takes over from the other one, `sendshotctl copy root take-over`"
-            }
-            Self::Removed { .. } => "mount another one, or `sendshotctl copy root add`",
-            Self::Unknown { .. } => "`sendshotctl copy root list` shows them",
-            Self::Damaged { .. } => {
-                "look into the kernel's log for what the disk says; if all is well, remove the mark, and `sendshotctl copy root add`"
-            }
-            Self::Io { .. } => "look into the kernel's log for what the disk says",
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let code = match error {
-            Error::ReadOnly { .. }
-            | Error::ReadOnlyMount { .. }
-            | Error::ReadOnlySubvolume { .. } => Code::ReadOnly,
-            Error::Open { .. }
-            | Error::NotBtrfs { .. }
-            | Error::Unmarked { .. }
-            | Error::Foreign { .. }
-            | Error::Removed { .. }
-            | Error::Unknown { .. }
-            | Error::Damaged { .. } => Code::RootMissing,
-            Error::Io { .. } => Code::Io,
-        };
-        Failure::new(code, error.to_string(), error.remedy())
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
@@ -200,6 +72,8 @@ pub struct Disks {
 struct Shared {
     /// Where the list of disks is kept.
     file: PathBuf,
+    /// Where it is kept in which root the mark was left.
+    memory: PathBuf,
     disks: Mutex<Disks>,
     /// Disks on which everything that a dead daemon left has been settled.
     settled: Mutex<BTreeSet<RootId>>,
@@ -243,21 +117,25 @@ impl Root {
     /// seen for the first time, before anything else is done there.
     ///
     /// # Errors
-    /// The kernel's, for reading what is remembered in the state directory.
+    /// [`Error::State`], for what is remembered in the state directory.
     pub fn new(
         path: PathBuf,
         receiver: ReceiverId,
         state_dir: &Path,
         settle: Settle,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Error> {
         let file = state_dir.join(DISKS);
-        let disks = durable::read_json(&file)?.unwrap_or_default();
+        let disks = match durable::read_json(&file) {
+            Ok(disks) => disks.unwrap_or_default(),
+            Err(source) => return Err(Error::State { file, source }),
+        };
         Ok(Self {
             path,
             receiver,
             settle,
             shared: Arc::new(Shared {
                 file,
+                memory: state_dir.join(REMEMBERED),
                 disks: Mutex::new(disks),
                 settled: Mutex::default(),
             }),
@@ -271,40 +149,59 @@ impl Root {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn set_up(&self, state_dir: &Path) -> Result<(), Error> {
-        let memory = state_dir.join(REMEMBERED);
-        let remembered: Option<Remembered> =
-            durable::read_json(&memory).map_err(|e| self.failed(e))?;
-        if remembered.is_some_and(|known| known.root == self.path) {
+    pub fn set_up(&self) -> Result<(), Error> {
+        let memory = &self.shared.memory;
+        if remembers(memory, &self.path).map_err(|e| state_failed(memory, e))? {
             return self.open().map(drop);
         }
-        let fd = open(&self.path)?;
+        let fd = self.open_dir()?;
         if self.read_mark(&fd)?.is_none() {
             self.write_mark(&fd, RootId::generate())?; // 1
         }
         self.checked(fd)?;
         let root = self.path.clone();
-        durable::write_json(&memory, &Remembered { root }).map_err(|e| self.failed(e)) // 2
+        durable::write_json(memory, &Remembered { root }).map_err(|e| state_failed(memory, e)) // 2
     }
 
     /// Whether a daemon whose root cannot be set up is of use all the same: if it is another receiver's, or
     /// was set up before and is not there now.
-    pub fn may_come(&self, state_dir: &Path, error: &Error) -> bool {
-        let is_known = || -> bool {
-            let remembered = durable::read_json::<Remembered>(&state_dir.join(REMEMBERED));
-            matches!(remembered, Ok(Some(known)) if known.root == self.path)
-        };
+    pub fn may_come(&self, error: &Error) -> bool {
         match error {
-            Error::Foreign { .. } => true,
-            Error::Open { .. }
+            Error::Foreign { .. } | Error::Away { .. } | Error::Gone { .. } => true,
+            Error::Missing { .. }
+            | Error::NoDirectory { .. }
+            | Error::Denied { .. }
+            | Error::Open { .. }
             | Error::NotBtrfs { .. }
             | Error::ReadOnly { .. }
-            | Error::ReadOnlyMount { .. }
-            | Error::ReadOnlySubvolume { .. }
             | Error::Unmarked { .. }
-            | Error::Removed { .. } => is_known(),
-            Error::Unknown { .. } | Error::Damaged { .. } | Error::Io { .. } => false,
+            | Error::Removed { .. } => self.is_known(),
+            Error::Unknown { .. }
+            | Error::Ambiguous { .. }
+            | Error::Own { .. }
+            | Error::Nobodys { .. }
+            | Error::Damaged { .. }
+            | Error::Full { .. }
+            | Error::OverQuota { .. }
+            | Error::State { .. }
+            | Error::Io { .. } => false,
         }
+    }
+
+    /// Whether it was set up before. One of which that cannot be told was not.
+    fn is_known(&self) -> bool {
+        remembers(&self.shared.memory, &self.path).unwrap_or(false)
+    }
+
+    /// The file systems of the disks that were there.
+    fn known_fsids(&self) -> Vec<Uuid> {
+        let known = self.lock();
+        let fsids: BTreeSet<Uuid> = known.known.values().map(|disk| disk.fsid).collect();
+        fsids.into_iter().collect()
+    }
+
+    fn open_dir(&self) -> Result<OwnedFd, Error> {
+        open(&self.path, || self.is_known().then(|| self.known_fsids()))
     }
 
     /// Opens the root and checks that it is the right one and can be written to. One of ours whose mark has
@@ -313,7 +210,7 @@ impl Root {
     /// # Errors
     /// See [`Error`].
     pub fn open(&self) -> Result<OpenRoot, Error> {
-        self.checked(open(&self.path)?)
+        self.checked(self.open_dir()?)
     }
 
     /// Marks the disk that is there now as one of this receiver's; one that is already stays as it is.
@@ -321,7 +218,7 @@ impl Root {
     /// # Errors
     /// See [`Error`].
     pub fn add(&self) -> Result<RootId, Error> {
-        let fd = open(&self.path)?;
+        let fd = self.open_dir()?;
         let id = match self.read_mark(&fd)? {
             None => {
                 let id = RootId::generate();
@@ -355,36 +252,38 @@ impl Root {
         })
     }
 
-    /// Whose the disk is that is there now; `None` if it is nobody's.
+    /// Whose the disk is that is there now, if it is another receiver's.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn owner(&self) -> Result<Option<Owner>, Error> {
-        let fd = open(&self.path)?;
-        let Some(mark) = self.read_mark(&fd)? else {
-            return Ok(None);
+    /// See [`Error`]; [`Error::Own`] if it is this receiver's, [`Error::Nobodys`] if it is nobody's.
+    pub fn owner(&self) -> Result<Owner, Error> {
+        let (fd, path) = (self.open_dir()?, self.path.clone());
+        let mark = match self.read_mark(&fd)? {
+            Some(mark) if mark.receiver != self.receiver => mark,
+            Some(_) => return Err(Error::Own { path }),
+            None => return Err(Error::Nobodys { path }),
         };
         let all = crate::holdings::all(&fd).map_err(|e| self.failed(e))?;
         let mut senders: Vec<String> = all.into_iter().map(|(sender, ..)| sender).collect();
         senders.dedup();
-        Ok(Some(Owner {
+        Ok(Owner {
             receiver: mark.receiver,
             root: mark.root,
             fsid: filesystem::fsid(&fd).map_err(|e| self.failed(e))?,
             senders,
-        }))
+        })
     }
 
     /// Makes the disk that is there now this receiver's. Its id stays, so that what senders have
     /// acknowledged for it still holds.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Unmarked`] if it was nobody's, [`Error::Foreign`] if it is not `from`'s any
+    /// See [`Error`]; [`Error::Nobodys`] if it was nobody's, [`Error::Foreign`] if it is not `from`'s any
     /// more.
     pub fn take_over(&self, from: ReceiverId) -> Result<RootId, Error> {
-        let (fd, path) = (open(&self.path)?, self.path.clone());
+        let (fd, path) = (self.open_dir()?, self.path.clone());
         match self.read_mark(&fd)? {
-            None => Err(Error::Unmarked { path }),
+            None => Err(Error::Nobodys { path }),
             Some(mark) if mark.receiver != from && mark.receiver != self.receiver => {
                 let owner = mark.receiver;
                 Err(Error::Foreign { path, owner })
@@ -397,12 +296,18 @@ impl Root {
         }
     }
 
-    /// Checks what can be checked before the first start.
+    /// Checks what can be checked without the daemon.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn check(path: &Path) -> Result<(), Error> {
-        open(path).map(drop)
+    pub fn check(path: &Path, state_dir: &Path) -> Result<(), Error> {
+        let fsids = || -> Option<Vec<Uuid>> {
+            let is_known = remembers(&state_dir.join(REMEMBERED), path).unwrap_or(false);
+            let disks = durable::read_json::<Disks>(&state_dir.join(DISKS));
+            let known = disks.ok().flatten().unwrap_or_default().known;
+            is_known.then(|| known.values().map(|disk| disk.fsid).collect())
+        };
+        open(path, fsids).map(drop)
     }
 
     fn checked(&self, fd: OwnedFd) -> Result<OpenRoot, Error> {
@@ -463,7 +368,8 @@ impl Root {
         let mut changed = disks.clone();
         change(&mut changed);
         if changed != *disks {
-            durable::write_json(&self.shared.file, &changed).map_err(|e| self.failed(e))?;
+            let file = &self.shared.file;
+            durable::write_json(file, &changed).map_err(|e| state_failed(file, e))?;
             *disks = changed;
         }
         Ok(())
@@ -489,7 +395,8 @@ impl Root {
             receiver: self.receiver,
             root: Some(id),
         };
-        durable::write_json_at(root, OsStr::new(MARK), &mark).map_err(|e| self.failed(e))
+        let written = durable::write_json_at(&root, OsStr::new(MARK), &mark);
+        written.map_err(|e| root_errors::not_marked(&self.path, root, e))
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -498,43 +405,39 @@ impl Root {
     }
 }
 
-/// Opens a directory on a btrfs that can be written to.
-fn open(path: &Path) -> Result<OwnedFd, Error> {
-    let path = path.to_owned();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(e) => {
-            let source = e.into();
-            return Err(Error::Open { path, source });
-        }
-    };
-    match filesystem::is_btrfs(&fd) {
-        Ok(true) => {}
-        Ok(false) => return Err(Error::NotBtrfs { path }),
-        Err(source) => return Err(Error::Io { path, source }),
-    }
-    match write_obstacle(&fd) {
-        Ok(None) => Ok(fd),
-        Ok(Some(obstacle)) => Err(obstacle(path)),
-        Err(source) => Err(Error::Io { path, source }),
-    }
+/// Whether the mark was left in the root `path` before.
+fn remembers(memory: &Path, path: &Path) -> io::Result<bool> {
+    let remembered: Option<Remembered> = durable::read_json(memory)?;
+    Ok(remembered.is_some_and(|known| known.root == path))
 }
 
-/// An error that needs the root's path only.
-type AtPath = fn(PathBuf) -> Error;
+fn state_failed(file: &Path, source: io::Error) -> Error {
+    let file = file.to_owned();
+    Error::State { file, source }
+}
 
-/// What keeps everything from being written below `fd`; `None` if nothing does.
-fn write_obstacle(fd: &OwnedFd) -> io::Result<Option<AtPath>> {
-    Ok(if filesystem::is_read_only_everywhere(fd)? {
-        Some(|path| Error::ReadOnly { path })
-    } else if filesystem::is_read_only(fd)? {
-        Some(|path| Error::ReadOnlyMount { path })
-    } else if subvolume::info(fd)?.read_only {
-        Some(|path| Error::ReadOnlySubvolume { path })
-    } else {
-        None
-    })
+/// Opens a directory on a btrfs that can be written to. `known` tells the file systems of the disks that were
+/// there; `None` if it was never set up.
+fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(errno) => return Err(root_errors::not_opened(path, errno, known)),
+    };
+    let failed = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if !filesystem::is_btrfs(&fd).map_err(failed)? {
+        return Err(root_errors::not_btrfs(path, known()));
+    }
+    match WriteObstacle::of(&fd).map_err(failed)? {
+        None => Ok(fd),
+        Some(obstacle) => Err(Error::ReadOnly {
+            path: path.to_owned(),
+            obstacle,
+        }),
+    }
 }
 
 impl OpenRoot {

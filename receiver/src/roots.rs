@@ -50,18 +50,18 @@ pub fn add(receiver: &Receiver) -> Result<v1::RootsResponse, Error> {
 /// See [`Error`].
 pub fn remove(receiver: &Receiver, text: &str) -> Result<v1::RootsResponse, Error> {
     let known = receiver.root().disks().known.into_keys();
-    let mut found: Vec<RootId> = known
+    let found: Vec<RootId> = known
         .filter(|id| id.to_string().starts_with(text))
         .collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(id), true) => {
-            receiver.root().remove(id)?;
-            tracing::info!(%id, "a disk is not used any more");
+    let id = || sendshot_model::printable_within(text, 64);
+    match found[..] {
+        [found] => {
+            receiver.root().remove(found)?;
+            tracing::info!(id = %found, "a disk is not used any more");
             Ok(list(receiver))
         }
-        _ => Err(Error::Unknown {
-            id: sendshot_model::printable_within(text, 64),
-        }),
+        [] => Err(Error::Unknown { id: id() }),
+        [..] => Err(Error::Ambiguous { id: id(), found }),
     }
 }
 
@@ -74,9 +74,6 @@ pub fn take_over(receiver: &Receiver, owner: &[u8]) -> Result<v1::RootsResponse,
     let root = receiver.root();
     let Ok(agreed) = ReceiverId::try_from(owner) else {
         let found = root.owner()?;
-        let Some(found) = found.filter(|found| found.receiver != receiver.id()) else {
-            return Ok(v1::RootsResponse::default());
-        };
         return Ok(v1::RootsResponse {
             roots: Vec::new(),
             owner_id: found.receiver.to_bytes().to_vec(),

@@ -15,6 +15,7 @@ use sendshot_apply::receive::{Event, HostError, Options, ReceiveError};
 use sendshot_apply::staging::{Area, Staged};
 use sendshot_apply::{
     Announced, Cause, CloneSources, Host, Policies, Scope, Session, SessionError, Subvolumes,
+    WriteObstacle,
 };
 use sendshot_stream::Fault;
 use sendshot_tests::loopfs::{LoopFs, run};
@@ -291,14 +292,20 @@ fn targets_that_cannot_hold_copies_are_named() {
     assert!(matches!(error, ReceiveError::NotBtrfs));
 
     let error = receive(&stream, &boxes.snapshot(1)).unwrap_err();
-    assert!(matches!(error, ReceiveError::ReadOnly));
+    assert!(matches!(
+        error,
+        ReceiveError::ReadOnly(WriteObstacle::Subvolume)
+    ));
 
     let remount = |how: &str| {
         run(Command::new("mount").args(["-o", how]).arg(boxes.dir())).unwrap();
     };
     remount("remount,ro");
     let error = receive(&stream, boxes.dir()).unwrap_err();
-    assert!(matches!(error, ReceiveError::ReadOnly));
+    assert!(matches!(
+        error,
+        ReceiveError::ReadOnly(WriteObstacle::FileSystem)
+    ));
     remount("remount,rw");
 }
 

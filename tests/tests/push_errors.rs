@@ -17,7 +17,7 @@ use sendshot_tests::pairing::{Paired, pair};
 use sendshot_tests::receiver_box::ReceiverBox;
 use sendshot_tests::sender_box::SenderBox;
 use sendshot_tests::subvolumes::assert_no_leftovers;
-use sendshot_tests::{fill, streams};
+use sendshot_tests::{fill, streams, until};
 
 #[test]
 fn a_receiver_that_is_down_is_to_be_tried_later() {
@@ -363,6 +363,101 @@ fn an_empty_mount_point_is_never_filled() {
     boxes.sender.daemon.start();
     boxes.receiver.daemon.start();
     drop(mounted);
+}
+
+#[test]
+fn a_root_whose_disk_is_away_is_to_be_mounted_and_not_created() {
+    let mut boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    let (fs, root) = (boxes.receiver.fs().to_owned(), boxes.receiver.root());
+    let fsid = tool(
+        "findmnt",
+        &["-n", "-o", "UUID", "--target", fs.to_str().unwrap()],
+    );
+    let fsid = fsid.trim();
+    boxes.receiver.daemon.may_log("root ");
+
+    let aside = fs.join("aside");
+    fs::rename(&root, &aside).unwrap();
+    let texts = [
+        "no such directory",
+        "is mounted",
+        fsid,
+        "put the directory back",
+    ];
+    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    fs::rename(&aside, &root).unwrap();
+
+    tool("umount", &[&fs]);
+    until::holds("the disk is free", || mount::devices(&fs).is_empty());
+    let away = ["its disk is not mounted", fsid, "mount it"];
+    let check = |boxes: &Paired| {
+        let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
+        refused.clone().fails(1, &away);
+        assert!(!refused.stderr.contains("create"), "{refused:?}");
+        let checked = run(boxes.receiver.daemon.command().arg("--check"));
+        assert_ne!(checked.code, 0);
+        assert!(checked.stderr.contains("not mounted"), "{checked:?}");
+    };
+    check(&boxes);
+    // At its next start it waits for the disk.
+    boxes.receiver.daemon.stop();
+    boxes.receiver.daemon.start();
+    check(&boxes);
+    // What lies below the mount point is on another file system.
+    fs::create_dir(&root).unwrap();
+    check(&boxes);
+    fs::remove_dir(&root).unwrap();
+    mount::mount(&mount::image(&fs), &fs, "loop");
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+}
+
+#[test]
+fn a_senders_directory_that_is_something_else_is_named() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let dir = receiver.root().join("nas1");
+    std::os::unix::fs::symlink(receiver.fs(), &dir).unwrap();
+    receiver.daemon.may_log("symbolic link");
+    let texts = [dir.to_str().unwrap(), "is a symbolic link", "move it away"];
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    fs::remove_file(&dir).unwrap();
+    sender.push("nas2:photos");
+}
+
+#[test]
+fn a_senders_directory_that_is_a_read_only_subvolume_is_no_read_only_disk() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let dir = receiver.root().join("nas1");
+    streams::create(&dir).unwrap();
+    let set_ro = |value: &str| {
+        let arguments = ["property", "set", dir.to_str().unwrap(), "ro", value];
+        tool("btrfs", &arguments);
+    };
+    receiver.daemon.may_log("read-only");
+    // Before the volume's directory is made, and after.
+    for _ in 0..2 {
+        set_ro("true");
+        let refused = sender.ctl(&["push", "nas2:photos"]);
+        let texts = [
+            "nas1",
+            "lies in a read-only subvolume",
+            "btrfs property set",
+        ];
+        refused.clone().fails(1, &texts);
+        assert!(
+            !refused.stderr.contains("file system is read-only"),
+            "{refused:?}"
+        );
+        set_ro("false");
+        sender.push("nas2:photos");
+        fill::file(sender.photos().join("new"), 2, 5000);
+    }
 }
 
 /// A command that is ended after a few seconds if it does not end itself.

@@ -223,6 +223,12 @@ fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
             .any(|root| root["id"] == **id && root["present"] == true)
     });
     let first = first.unwrap();
+    let root = |arguments: &[&str]| {
+        let arguments = [&["copy", "root"], arguments].concat();
+        rotation.boxes.receiver.ctl(&arguments)
+    };
+    root(&["remove", "nonsense"]).fails(1, &["no disk", "`nonsense`"]);
+    root(&["take-over", "--yes"]).fails(2, &["this receiver's already"]);
     rotation
         .boxes
         .receiver
@@ -241,6 +247,9 @@ fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
         .may_log("is its disk mounted");
     let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
     refused.fails(1, &["is its disk mounted", "copy root add"]);
+    let take_over = ["copy", "root", "take-over", "--yes"];
+    let refused = rotation.boxes.receiver.ctl(&take_over);
+    refused.fails(2, &["no receiver's", "copy root add"]);
     assert_eq!(fs::read_dir(rotation.disks[1].path()).unwrap().count(), 0);
     rotation.exchange(Some(0));
     rotation.change(1);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sendshot_sys::subvolume::{self, Info};
-use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
@@ -35,6 +35,21 @@ pub(crate) struct Candidate {
     pub(crate) info: Info,
     /// Its path from the top level.
     pub(crate) path: PathBuf,
+}
+
+/// Why the file system could not be searched.
+#[derive(Debug)]
+pub(crate) enum SearchError {
+    /// The kernel refused.
+    System(io::Error),
+    /// Its top level cannot be reached.
+    TopLevel(top_level::Error),
+}
+
+impl From<io::Error> for SearchError {
+    fn from(e: io::Error) -> Self {
+        Self::System(e)
+    }
 }
 
 /// A place on the file system, as it can be told to the user.
@@ -70,13 +85,13 @@ impl std::fmt::Display for Location {
 
 /// The subvolumes of the file system of `dir` that were received as `uuid`, or are it, wherever
 /// they lie. Needs CAP_SYS_ADMIN.
-pub(crate) fn candidates(dir: impl AsFd, uuid: Uuid) -> io::Result<Vec<Candidate>> {
+pub(crate) fn candidates(dir: impl AsFd, uuid: Uuid) -> Result<Vec<Candidate>, SearchError> {
     let mut ids = subvolume::ids_by_received_uuid(&dir, uuid)?;
     ids.extend(subvolume::ids_by_uuid(&dir, uuid)?);
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let top = TopLevel::of(&dir).map_err(io::Error::other)?;
+    let top = TopLevel::of(&dir).map_err(SearchError::TopLevel)?;
     let mut found = Vec::new();
     for id in ids {
         found.extend(open(top.as_fd(), id)?);

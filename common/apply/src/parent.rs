@@ -14,10 +14,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use sendshot_sys::subvolume::{self, Info};
-use sendshot_sys::{durable, filesystem};
+use sendshot_sys::{durable, filesystem, top_level};
 
 use crate::applier::Identity;
-use crate::elsewhere::{self, Location, Scope};
+use crate::elsewhere::{self, Location, Scope, SearchError};
 
 /// Whether a subvolume is taken that has the UUID, but may be in another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +119,24 @@ pub enum FindError {
         #[source]
         source: io::Error,
     },
+    /// The whole file system could not be searched, by the kernel's word.
+    #[error("search the whole file system for subvolume {}", .wanted.uuid)]
+    SearchElsewhere {
+        /// What was searched for.
+        wanted: Identity,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// One is somewhere on the file system, whose top level cannot be reached to open it.
+    #[error("open subvolume {} through the top level of the file system", .wanted.uuid)]
+    TopLevel {
+        /// What was searched for.
+        wanted: Identity,
+        /// Why.
+        #[source]
+        source: top_level::Error,
+    },
     /// No subvolume directly in the directory has the UUID.
     #[error("subvolume {} is not here; receive it first, or send in full", .0.uuid)]
     Missing(Identity),
@@ -176,14 +194,15 @@ pub fn find_within(
         (true, _) => Vec::new(),
         // All that they are good for then is a refusal that says more.
         (false, Scope::Target) => elsewhere::candidates(&dir, wanted.uuid).unwrap_or_default(),
-        (false, Scope::Beneath(_) | Scope::Anywhere) => elsewhere::candidates(&dir, wanted.uuid)
-            .map_err(|source| FindError::Search { wanted, source })?,
+        (false, Scope::Beneath(_) | Scope::Anywhere) => {
+            elsewhere::candidates(&dir, wanted.uuid).map_err(|e| not_searched(wanted, e))?
+        }
     };
     let mut outside = Choice::new(wanted, trust);
     for candidate in candidates {
         let is_allowed = scope
             .allows(&candidate.path)
-            .map_err(|source| FindError::Search { wanted, source })?;
+            .map_err(|source| FindError::SearchElsewhere { wanted, source })?;
         let choice = match is_allowed {
             true => &mut allowed,
             false => &mut outside,
@@ -197,6 +216,13 @@ pub fn find_within(
             .made()
             .or_else(|| outside.made())
             .unwrap_or(Err(FindError::Missing(wanted))),
+    }
+}
+
+fn not_searched(wanted: Identity, error: SearchError) -> FindError {
+    match error {
+        SearchError::System(source) => FindError::SearchElsewhere { wanted, source },
+        SearchError::TopLevel(source) => FindError::TopLevel { wanted, source },
     }
 }
 

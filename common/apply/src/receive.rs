@@ -18,6 +18,7 @@ use crate::applier::{Identity, Policies};
 use crate::clone::CloneSources;
 use crate::commit::{self, CommitError, Committed, Taken};
 use crate::elsewhere::Scope;
+use crate::obstacle::WriteObstacle;
 use crate::parent::{self, FindError, Parent, Trust, Unusable};
 use crate::paths::{self, PathError};
 use crate::session::{Announced, Host, Session, SessionError, Subvolumes};
@@ -74,8 +75,8 @@ pub enum ReceiveError {
     #[error("the target directory is not on btrfs")]
     NotBtrfs,
     /// Nothing can be written there.
-    #[error("the target directory is read-only")]
-    ReadOnly,
+    #[error("nothing can be written to the target directory: {0}")]
+    ReadOnly(WriteObstacle),
     /// The staging area does not work.
     #[error(transparent)]
     Staging(#[from] StagingError),
@@ -156,16 +157,10 @@ fn check_target(dir: impl AsFd) -> Result<(), ReceiveError> {
     if !filesystem::is_btrfs(&dir).map_err(ReceiveError::Target)? {
         return Err(ReceiveError::NotBtrfs);
     }
-    if filesystem::is_read_only(&dir).map_err(ReceiveError::Target)? || in_read_only(&dir)? {
-        return Err(ReceiveError::ReadOnly);
+    match WriteObstacle::of(&dir).map_err(ReceiveError::Target)? {
+        Some(obstacle) => Err(ReceiveError::ReadOnly(obstacle)),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-/// Whether the directory lies in a read-only subvolume.
-fn in_read_only(dir: impl AsFd) -> Result<bool, ReceiveError> {
-    let info = sendshot_sys::subvolume::info(dir).map_err(ReceiveError::Target)?;
-    Ok(info.read_only)
 }
 
 fn pump<F: FnMut(Event)>(

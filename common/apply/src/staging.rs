@@ -16,6 +16,7 @@ use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Access};
 
 use crate::dirs::{INHERITED, proc_path};
+use crate::obstacle::NoDirectory;
 
 /// Name of the area in the directory that copies are made in.
 pub const AREA: &str = ".sendshot-staging";
@@ -169,7 +170,11 @@ impl Area {
                     last = e;
                     continue;
                 }
-                other => other.map_err(StagingError::Area)?,
+                Err(e) => {
+                    let told = NoDirectory::explain(&self.parent, AREA.as_ref(), e);
+                    return Err(StagingError::Area(told));
+                }
+                Ok(area) => area,
             };
             flock(&area, FlockOperation::LockExclusive).map_err(StagingError::Area)?;
             let stat = rustix::fs::fstat(&area).map_err(|e| StagingError::Area(e.into()))?;

@@ -63,7 +63,8 @@ async fn take_over(client: &mut Receiver, yes: bool, output: &Output) -> Result<
     }
     let whose = checked(client.take_over_root(RootsRequest::default()).await)?;
     if whose.owner_id.is_empty() {
-        let message = "the disk at `root` is this receiver's already, or nobody's";
+        // A receiver of this version says which of both it is.
+        let message = "the disk at `root` is not that of another receiver";
         return Err(Problem::new(Kind::Usage, message)
             .remedy("`sendshotctl copy root list` shows its disks; `copy root add` adds one"));
     }

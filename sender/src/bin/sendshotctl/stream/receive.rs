@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sendshot_apply::parent::{FindError, Trust};
 use sendshot_apply::receive::{Event, Options, ReceiveError};
-use sendshot_apply::{Location, Policies, Scope, receive};
+use sendshot_apply::{Location, NoDirectory, Policies, Scope, WriteObstacle, receive};
 use sendshot_model::{NotKept, NotKeptEntry};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_stream::dump;
@@ -50,7 +51,7 @@ pub fn run(arguments: &StreamReceiveArguments, output: &Output) -> Outcome {
     let input = input(arguments.input.as_deref())?;
     let mut lacks = NotKept::default();
     let tell = |event| tell(event, &mut lacks, dir, output);
-    receive(input, &target, options, tell).map_err(|e| problem(&e, dir))?;
+    receive(input, &target, options, tell).map_err(|e| problem(&e, dir, &target))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,9 +113,9 @@ fn tell(event: Event, lacks: &mut NotKept, dir: &Path, output: &Output) {
     }
 }
 
-fn problem(error: &ReceiveError, dir: &Path) -> Problem {
+fn problem(error: &ReceiveError, dir: &Path, target: &OwnedFd) -> Problem {
     let kind = match error {
-        ReceiveError::NotBtrfs | ReceiveError::ReadOnly => Kind::Usage,
+        ReceiveError::NotBtrfs | ReceiveError::ReadOnly(_) => Kind::Usage,
         ReceiveError::Stream(_)
         | ReceiveError::Read(_)
         | ReceiveError::Target(_)
@@ -122,22 +123,87 @@ fn problem(error: &ReceiveError, dir: &Path) -> Problem {
     };
     let mut problem = Problem::from_error(kind, error);
     problem.message = format!("receive into {}: {}", dir.display(), problem.message);
-    match location(error) {
-        Some(location) => problem.remedy(elsewhere_remedy(location)),
-        None => problem,
+    problem.remedy(remedy(error, target).unwrap_or_default())
+}
+
+/// What the user can do, if anything.
+fn remedy(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
+    match error {
+        ReceiveError::NotBtrfs => Some("DIR must be a directory on btrfs".to_owned()),
+        ReceiveError::ReadOnly(obstacle) => Some(obstacle.remedy().to_owned()),
+        // Whatever failed there, it was not this file system.
+        ReceiveError::Read(_) => None,
+        ReceiveError::Stream(stream) => match stream.errno() {
+            Some(errno) => file_system_remedy(errno, target),
+            None => remedy_of_causes(error, target),
+        },
+        ReceiveError::Target(_) | ReceiveError::Staging(_) => remedy_of_causes(error, target),
     }
 }
 
-/// Where a parent or clone source lies that was refused only for that.
-fn location(error: &ReceiveError) -> Option<&Location> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(FindError::Elsewhere { location, .. }) = error.downcast_ref() {
-            return Some(location);
+fn remedy_of_causes(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<FindError>() {
+            if let Some(remedy) = find_remedy(found) {
+                return Some(remedy);
+            }
+        } else if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return match NoDirectory::within(io) {
+                Some(other) => Some(other.remedy()),
+                None => file_system_remedy(Errno::from_io_error(io)?, target),
+            };
         }
-        cause = error.source();
+        next = cause.source();
     }
     None
+}
+
+/// For a parent or clone source that was not found.
+fn find_remedy(error: &FindError) -> Option<String> {
+    match error {
+        FindError::Elsewhere { location, .. } => Some(elsewhere_remedy(location)),
+        FindError::TopLevel { source, .. } => Some(source.remedy()),
+        FindError::SearchElsewhere { source, .. }
+            if Errno::from_io_error(source) == Some(Errno::PERM) =>
+        {
+            let text =
+                "searching a whole btrfs needs CAP_SYS_ADMIN on the host: run it as root there";
+            Some(text.to_owned())
+        }
+        FindError::Search { .. }
+        | FindError::SearchElsewhere { .. }
+        | FindError::Missing(_)
+        | FindError::Unusable { .. } => None,
+    }
+}
+
+/// For what the kernel says of the file system that is received into.
+fn file_system_remedy(errno: Errno, target: &OwnedFd) -> Option<String> {
+    let text = match errno {
+        Errno::NOSPC => {
+            "this file system is full: free space on it (delete copies, or grow it), and receive again"
+        }
+        Errno::DQUOT => {
+            "a quota of this file system is exhausted: raise or remove it (`btrfs qgroup show -r` lists the \
+             limits), or delete copies that count, and receive again"
+        }
+        Errno::ROFS => match WriteObstacle::of(target) {
+            Ok(Some(obstacle)) => obstacle.remedy(),
+            Ok(None) => {
+                "the directory can be written to, so what is read-only is the subvolume that was being made: \
+                 find out what changes subvolumes below the directory, and receive again"
+            }
+            Err(_) => return None,
+        },
+        Errno::IO => "the disk of this file system fails: look into the kernel's log",
+        Errno::UCLEAN => {
+            "this file system is damaged: look into the kernel's log, and run `btrfs check` on the unmounted \
+             file system"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 fn elsewhere_remedy(location: &Location) -> String {
