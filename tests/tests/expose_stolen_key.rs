@@ -11,10 +11,10 @@ use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetRequest, HelloRequest,
-    InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PeersRequest,
-    PruneRequest, PushRequest, RenewRequest, ResumePoint, RevokeRequest, RootsRequest,
-    StatusRequest,
+    Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetFilesystemRequest,
+    ForgetRequest, HelloRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand,
+    PairRequest, Parent, PeersRequest, PruneRequest, PushRequest, RenewRequest, ResumePoint,
+    RevokeRequest, RootsRequest, StatusRequest,
 };
 use sendshot_tests::hostile::World;
 use sendshot_tests::hostile::scene::Scene;
@@ -352,6 +352,14 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             (
                 "Foreign",
                 status(control.foreign(ForeignRequest::default()).await),
+            ),
+            (
+                "ForgetFilesystem",
+                status(
+                    control
+                        .forget_filesystem(ForgetFilesystemRequest::default())
+                        .await,
+                ),
             ),
             ("Status", status(control.status(StatusRequest {}).await)),
             ("Pair", status(control.pair(PairCommand::default()).await)),
