@@ -166,7 +166,7 @@ impl From<Error> for Problem {
             Error::NotDirectory { .. } => {
                 (ProblemKind::Usage, "push the subvolume that contains it")
             }
-            Error::NotMounted { .. } => (ProblemKind::Failed, "mount it, and push again"),
+            Error::NotMounted { .. } => (ProblemKind::Usage, "mount it, and push again"),
             Error::Received { .. } => (
                 ProblemKind::Usage,
                 "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",

@@ -131,15 +131,15 @@ fn a_push_from_a_disk_that_is_away_says_so() {
     unplug(sender);
     // Where the disk was mounted there is nothing, or what lies under the mount point.
     let away = [fsid.as_str(), "is not mounted there", "mount it"];
-    sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+    sender.ctl(&["push", "nas2:photos"]).fails(2, &away);
     fs::create_dir(sender.photos()).unwrap();
-    sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+    sender.ctl(&["push", "nas2:photos"]).fails(2, &away);
     fs::remove_dir(sender.photos()).unwrap();
     {
         let other = LoopFs::new(256 << 20, &[], "").unwrap();
         fs::create_dir(other.path().join("photos")).unwrap();
         let _instead = Mount::at(other.path(), sender.fs(), "bind");
-        sender.ctl(&["push", "nas2:photos"]).fails(1, &away);
+        sender.ctl(&["push", "nas2:photos"]).fails(2, &away);
     }
     plug_in(sender);
     sender.push("nas2:photos");
