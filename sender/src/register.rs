@@ -162,14 +162,18 @@ impl Register {
     fn same_here(&self, own: SenderId) -> BTreeMap<VolumeId, VolumeId> {
         let (mine, others): (Vec<_>, Vec<_>) =
             self.volumes.iter().partition(|entry| entry.sender == own);
+        let find = |is_it: &dyn Fn(&Binding) -> bool| {
+            let mut mine = mine.iter().map(|entry| &entry.binding);
+            mine.find(|mine| is_it(mine)).map(|mine| mine.id)
+        };
         let here = |other: &&Entry| {
             let other = &other.binding;
-            let mut mine = mine.iter().map(|entry| &entry.binding);
             let same_name = |mine: &Binding| {
                 matches!(mine.naming, Naming::Configured(_)) && mine.naming == other.naming
             };
-            let found = mine.find(|mine| mine.subvolume == other.subvolume || same_name(mine))?;
-            Some((other.id, found.id))
+            // A name can have been given to another subvolume since.
+            let found = find(&|mine| mine.subvolume == other.subvolume);
+            Some((other.id, found.or_else(|| find(&same_name))?))
         };
         others.iter().filter_map(here).collect()
     }
@@ -334,6 +338,24 @@ mod tests {
         let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
         assert_eq!(read.volumes_of(me, |sender| sender == me), [here]);
         assert_eq!(read.host(me), Some("nas1"));
+    }
+
+    #[test]
+    fn what_this_host_was_before_has_the_volumes_of_the_same_subvolumes() {
+        let (me, former) = (SenderId::generate(), SenderId::generate());
+        let on = |name: &str, subvolume: u128| Binding {
+            subvolume: Uuid::from_u128(subvolume),
+            ..binding(name, FSID)
+        };
+        let before = on("photos", 1);
+        // Its name was given to another subvolume since.
+        let (other, same) = (on("photos", 2), on("old", 1));
+        let mut register = Register::default();
+        for (sender, volume) in [(me, &other), (former, &before), (me, &same)] {
+            register.note(sender, "nas1", volume);
+        }
+        assert_eq!(register.same_here(me)[&before.id], same.id);
+        assert_eq!(register.volumes_of(me, |_| true), [other, same]);
     }
 
     #[test]
