@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use sendshot_model::{
-    ReasonCode, RootId, TransferId, VolumeId, VolumeName, printable, printable_within,
-};
+use sendshot_model::{ReasonCode, RootId, TransferId, VolumeId, printable, printable_within};
 use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::malformed::{self, Malformed};
 use crate::resume::{self, Partial};
 use crate::v1;
+use crate::volume::VolumeKey;
 
 /// Copies in one part of an inventory: well below the length of a message, whatever their names.
 pub const COPIES_A_PART: usize = 4096;
@@ -27,15 +26,6 @@ const MOST_REASON: usize = 200;
 /// Most bytes of such texts in one inventory: names and reasons as we make them, of as many copies as
 /// there may be.
 pub const MOST_TEXT: usize = 32 * 1024 * 1024;
-
-/// A volume as both sides name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeKey {
-    /// Its generated id.
-    pub id: VolumeId,
-    /// The sender's name for it.
-    pub name: VolumeName,
-}
 
 /// A copy that a receiver reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,19 +97,6 @@ pub struct Question {
     pub volume: VolumeKey,
     /// The transfer it is about to resume: a call that still carries it is dead.
     pub resuming: Option<TransferId>,
-}
-
-impl VolumeKey {
-    /// Checks id and name of a message.
-    ///
-    /// # Errors
-    /// [`Malformed`].
-    pub fn parse(id: &[u8], name: &str) -> Result<Self, Malformed> {
-        Ok(Self {
-            id: VolumeId::from_bytes(malformed::id_bytes(id, "volume_id")?),
-            name: name.parse()?,
-        })
-    }
 }
 
 impl TryFrom<v1::InventoryRequest> for Question {

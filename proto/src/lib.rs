@@ -4,6 +4,7 @@
 //! that comes from a peer is converted at the edge, once, by the `TryFrom` implementations of
 //! the other modules; nothing of `v1` is meant to travel further in.
 
+pub mod chain;
 pub mod failure;
 pub mod hello;
 pub mod inventory;
@@ -12,6 +13,7 @@ pub mod not_kept;
 pub mod refusal;
 pub mod resume;
 pub mod transfer;
+pub mod volume;
 
 /// Generated messages and services.
 #[allow(

@@ -2,8 +2,8 @@
 
 use sendshot_model::TransferId;
 
+use crate::chain::Chain;
 use crate::malformed::{self, Malformed};
-use crate::transfer::Chain;
 use crate::v1;
 
 /// Most places of one partial that are looked at. A receiver keeps its newest checkpoint and what is

@@ -5,12 +5,13 @@ use prost::Message as _;
 use sendshot_model::{NotKept, RootId, TransferId, printable};
 use uuid::Uuid;
 
+use crate::chain::Chain;
 use crate::failure::Failure;
-use crate::inventory::VolumeKey;
 use crate::malformed::{self, Malformed};
 use crate::not_kept;
 use crate::resume::{CheckpointPolicy, Point};
 use crate::v1;
+use crate::volume::VolumeKey;
 
 /// Largest segment a receiver takes, in bytes: bounds what a message can make it hold.
 pub const MAX_SEGMENT: usize = 1024 * 1024;
@@ -36,29 +37,6 @@ pub const MAX_CALL: usize = MAX_SEGMENT + 16 * 1024;
 
 /// Largest message that a sender takes, in bytes: a part of an inventory.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-
-/// Value of the hash chain: BLAKE3 of the value before and the bytes since.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Chain(pub [u8; 32]);
-
-impl Chain {
-    /// The value behind `data`.
-    #[must_use]
-    pub fn extend(self, data: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0).update(data);
-        Self(*hasher.finalize().as_bytes())
-    }
-
-    /// Parses a field.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        bytes.try_into().map(Self).map_err(|_| Malformed::Length {
-            field: "chain",
-            len: bytes.len(),
-            expected: 32,
-        })
-    }
-}
 
 /// Identity of a parent on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

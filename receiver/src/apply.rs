@@ -19,9 +19,10 @@ use sendshot_apply::staging::Area;
 use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
 use sendshot_model::{CopyName, NotKept, RootId, TransferId};
+use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::{CheckpointPolicy, Point};
-use sendshot_proto::transfer::{Begin, Chain, Resumable, Segment, Up};
+use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{durable, subvolume};
 use tokio::sync::mpsc;
 

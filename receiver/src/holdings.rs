@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sendshot_apply::NoDirectory;
 use sendshot_model::{PeerName, ReasonCode, SenderId, VolumeId, VolumeLabel, VolumeName};
-use sendshot_proto::inventory::{HeldCopy, Unusable, VolumeKey};
+use sendshot_proto::inventory::{HeldCopy, Unusable};
+use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 

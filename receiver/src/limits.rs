@@ -8,7 +8,7 @@ use sendshot_apply::staging::{Area, StagingError};
 use sendshot_config::SenderPolicy;
 use sendshot_model::{VolumeId, human};
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::inventory::VolumeKey;
+use sendshot_proto::volume::VolumeKey;
 
 use crate::failures::{io_failure, staging_failure};
 use crate::holdings::{self, Caller};

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal, RenewError};
 use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
-use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
+use sendshot_proto::inventory::{self, Inventory, Question};
 use sendshot_proto::refusal::refusal;
 use sendshot_proto::resume::Partial;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_server::Replication;
+use sendshot_proto::volume::VolumeKey;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sendshot_engine::Sendshot;
 use sendshot_engine::measure::{PathCost, Size};
 use sendshot_engine::rule::Kinship;
-use sendshot_proto::inventory::VolumeKey;
+use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::top_level::TopLevel;
 
 use crate::blocking;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use sendshot_model::{ReceiverId, TransferId};
 use sendshot_proto::hello::{Hello, VERSION, Welcome, software};
-use sendshot_proto::inventory::{self, Inventory, Question, VolumeKey};
+use sendshot_proto::inventory::{self, Inventory, Question};
 use sendshot_proto::transfer::STREAM_WINDOW;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
+use sendshot_proto::volume::VolumeKey;
 use tonic::Request;
 use tonic::transport::Channel;
 

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_model::{PeerName, PushId, RootId, VolumeId, VolumeRef};
-use sendshot_proto::inventory::{Inventory, VolumeKey};
+use sendshot_proto::inventory::Inventory;
+use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{crash, filesystem};

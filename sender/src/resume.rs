@@ -202,7 +202,7 @@ pub fn trail(state: &StateSubvolume, record: &Record) -> io::Result<Trail> {
 #[cfg(test)]
 mod tests {
     use sendshot_engine::{Place, SkeletonHash};
-    use sendshot_proto::transfer::Chain;
+    use sendshot_proto::chain::Chain;
 
     use super::*;
 

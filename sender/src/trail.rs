@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use sendshot_engine::{Place, SkeletonHash};
 use sendshot_model::PushId;
+use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::{CheckpointPolicy, Point};
-use sendshot_proto::transfer::{Chain, Mark};
+use sendshot_proto::transfer::Mark;
 use sendshot_sys::{crash, durable};
 
 const MAGIC: &[u8; 8] = b"SSMARK1\n";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use sendshot_config::SenderConfig;
 use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef, human};
-use sendshot_proto::inventory::VolumeKey;
+use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{durable, filesystem, mounts};

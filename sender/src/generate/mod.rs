@@ -10,8 +10,9 @@ mod sendshot;
 use std::io;
 
 use bytes::Bytes;
+use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
-use sendshot_proto::transfer::{Chain, Mark, Segment};
+use sendshot_proto::transfer::{Mark, Segment};
 use tokio::sync::{mpsc, oneshot};
 
 pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_model::PushId;
+use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
-use sendshot_proto::transfer::Chain;
 use sendshot_receiver::partials;
 use sendshot_sender::history::History;
 use sendshot_sender::interrupted::{self, Limits};

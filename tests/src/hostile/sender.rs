@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sendshot_proto::transfer::Chain;
+use sendshot_proto::chain::Chain;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::transfer_up::Message as Up;

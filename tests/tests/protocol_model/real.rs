@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use sendshot_engine::{Head, Place, SkeletonHash};
 use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
+use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{self, Failure};
 use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::resume as places;
-use sendshot_proto::transfer::Chain;
 use sendshot_sender::engine::Engine;
 use sendshot_sender::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,

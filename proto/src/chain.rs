@@ -1,0 +1,26 @@
+//! The hash chain over the segments of a stream.
+
+use crate::malformed::Malformed;
+
+/// Value of the hash chain: BLAKE3 of the value before and the bytes since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    /// The value behind `data`.
+    #[must_use]
+    pub fn extend(self, data: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(data);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Parses a field.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        bytes.try_into().map(Self).map_err(|_| Malformed::Length {
+            field: "chain",
+            len: bytes.len(),
+            expected: 32,
+        })
+    }
+}
