@@ -25,7 +25,8 @@
 
 use std::io;
 
-use sendshot_engine::{Frozen, Head, Sendshot, save};
+use sendshot_engine::capture::save;
+use sendshot_engine::{Frozen, Head, Sendshot};
 use sendshot_sys::subvolume;
 
 use crate::capture::{self, Captured, Known};
@@ -71,7 +72,7 @@ fn choose_by_heads(
     mut candidates: Vec<Candidate>,
     known: &[&Head],
 ) -> Option<LocalSnapshot> {
-    use sendshot_engine::rule::Kinship;
+    use sendshot_engine::diff::rule::Kinship;
 
     let stands_for = |copy: &sendshot_proto::inventory::HeldCopy| {
         let same =

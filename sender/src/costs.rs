@@ -1,8 +1,8 @@
 //! What a push costs, in words, where it costs more than the changes alone. Pure.
 
-use sendshot_engine::measure::Size;
-use sendshot_engine::recapture::Effort;
-use sendshot_engine::rule::Kinship;
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::diff::rule::Kinship;
+use sendshot_engine::stream::measure::Size;
 use sendshot_model::human;
 
 /// What is known of a push that was not made.

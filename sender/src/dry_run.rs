@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use sendshot_engine::Sendshot;
-use sendshot_engine::measure::{PathCost, Size};
-use sendshot_engine::rule::Kinship;
+use sendshot_engine::diff::rule::Kinship;
+use sendshot_engine::stream::measure::{PathCost, Size};
 use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::top_level::TopLevel;
 
@@ -178,7 +178,7 @@ fn measure(
         return Err(Problem::new(Kind::Failed, "nothing was captured"));
     };
     let (size, top) = generate::size_by_paths(parent.as_deref(), &new, stream_version, top)?;
-    let failed = |e: sendshot_engine::file::Error| Problem::from_error(Kind::Failed, &e);
+    let failed = |e: sendshot_engine::format::file::Error| Problem::from_error(Kind::Failed, &e);
     let found = Found {
         kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
         effort,
@@ -197,7 +197,10 @@ fn measure(
 }
 
 /// Inodes that changed since the parent, or all of them.
-fn changed(parent: Option<&Sendshot>, new: &Sendshot) -> Result<u64, sendshot_engine::file::Error> {
+fn changed(
+    parent: Option<&Sendshot>,
+    new: &Sendshot,
+) -> Result<u64, sendshot_engine::format::file::Error> {
     let since = parent.map_or(0, |parent| parent.head().otransid);
     let mut changed = 0;
     let mut reader = new.reader()?;

@@ -177,7 +177,7 @@ impl Job {
                 by_sendshots: Some(BySendshots {
                     new: Arc::new(interrupted.new),
                     parent: interrupted.parent.map(Arc::new),
-                    effort: sendshot_engine::recapture::Effort::Changes(0),
+                    effort: sendshot_engine::capture::recapture::Effort::Changes(0),
                     from: CapturedFrom::Unknown,
                 }),
             }),

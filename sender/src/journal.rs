@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 
-use sendshot_engine::hashes;
+use sendshot_engine::format::hashes;
 use sendshot_model::{
     PeerName, PushId, ReasonCode, ReceiverId, RootId, SenderId, TransferId, VolumeId, VolumeName,
 };

@@ -104,9 +104,11 @@ impl From<state_subvolume::Error> for Problem {
     }
 }
 
-impl From<sendshot_engine::save::Error> for Problem {
-    fn from(error: sendshot_engine::save::Error) -> Self {
-        use sendshot_engine::{capture, recapture, save};
+impl From<sendshot_engine::capture::save::Error> for Problem {
+    fn from(error: sendshot_engine::capture::save::Error) -> Self {
+        use sendshot_engine::capture;
+        use sendshot_engine::capture::recapture;
+        use sendshot_engine::capture::save;
         let problem = Problem::failed(&error);
         match error {
             save::Error::Capture(recapture::Error::Capture(capture::Error::Incomplete {

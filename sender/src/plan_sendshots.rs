@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 
 use sendshot_engine::Head;
-use sendshot_engine::rule::{Difference, Kinship};
+use sendshot_engine::diff::rule::{Difference, Kinship};
 use sendshot_model::{PushId, Reason, ReasonCode, human};
 use sendshot_proto::inventory::HeldCopy;
 

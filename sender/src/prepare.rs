@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sendshot_engine::recapture::Effort;
+use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::{Frozen, Sendshot, verify};
 use sendshot_model::{PeerName, PushId, ReceiverId, RootId, VolumeId};
 use sendshot_proto::inventory::HeldCopy;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use sendshot_engine::rule::Difference;
+use sendshot_engine::diff::rule::Difference;
 use sendshot_model::{Reason, ReasonCode};
 use sendshot_proto::inventory::{HeldCopy, Unusable};
 use uuid::Uuid;

@@ -12,12 +12,13 @@ use anyhow::{Context, Result, ensure};
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
 use sendshot_apply::{Policies, Scope};
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
-use sendshot_engine::measure::measure;
-use sendshot_engine::recapture::Effort;
+use sendshot_engine::format::hashes;
+use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{
-    Entry, Frozen, Sendshot, Source, WireNumber, capture, hashes, recapture, save, stream,
-    stream_from, verify,
+    Entry, Frozen, Sendshot, Source, WireNumber, capture, recapture, stream, stream_from, verify,
 };
 
 use crate::inode_flags;

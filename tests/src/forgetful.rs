@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::diff::Version;
-use sendshot_engine::recapture::Effort;
 use sendshot_engine::{Extent, ExtentKind, Frozen, InodeItem, Sendshot, WireNumber, capture};
 
 use crate::chain::{self, Receivers};
@@ -336,7 +336,7 @@ fn inodes(sendshot: &Sendshot) -> BTreeMap<String, (u64, InodeItem, Vec<Extent>)
         for name in inode
             .names
             .iter()
-            .filter(|name| name.parent == sendshot_engine::entry::ROOT)
+            .filter(|name| name.parent == sendshot_engine::format::entry::ROOT)
         {
             let name = String::from_utf8(name.name.clone()).unwrap();
             found.insert(name, (inode.ino, inode.item.clone(), extents.clone()));

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use sendshot_engine::entry::{InodeItem, Name, REGULAR};
+use sendshot_engine::format::entry::{InodeItem, Name, REGULAR};
 use sendshot_engine::{Entry, Sendshot, Writer};
 
 /// The inode number of a ghost: higher than that of anything which a test makes.

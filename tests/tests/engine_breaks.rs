@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sendshot_engine::rule::Kinship;
+use sendshot_engine::diff::rule::Kinship;
 use sendshot_sys::clone::clone_range;
 use sendshot_tests::command::{run, tool};
 use sendshot_tests::forgetful::{Forgetful, State, btrfs};

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use sendshot_engine::recapture::Effort;
+use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, capture};
 use sendshot_tests::chain::same_when_captured_from;
 use sendshot_tests::loopfs::{LoopFs, run};

@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use sendshot_engine::entry::ROOT;
-use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, file, save_to};
+use sendshot_engine::format::entry::ROOT;
+use sendshot_engine::format::file;
+use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, save_to};
 use sendshot_tests::forgetful::{Forgetful, State};
 use sendshot_tests::loopfs::LoopFs;
 use sendshot_tests::{ghosts, streams};

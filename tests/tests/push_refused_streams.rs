@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use sendshot_engine::entry::ROOT;
+use sendshot_engine::format::entry::ROOT;
 use sendshot_tests::exact::assert_exact;
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::pairing::{Linked, Paired, pair};

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use sendshot_engine::entry::ROOT;
+use sendshot_engine::format::entry::ROOT;
 use sendshot_model::ReasonCode;
 use sendshot_tests::command::tool;
 use sendshot_tests::damage::Damage;

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use sendshot_engine::entry::ROOT;
+use sendshot_engine::format::entry::ROOT;
 use sendshot_tests::fail_points::{VARIABLE, armed};
 use sendshot_tests::link::{Rule, Way};
 use sendshot_tests::pairing::{Linked, Paired, pair};

@@ -56,7 +56,7 @@ pub enum Error {
     Engine(#[from] sendshot_engine::stream::Error),
     /// What only hashes can tell was not found out.
     #[error("compare files without checksums")]
-    Verify(#[from] sendshot_engine::verify::Error),
+    Verify(#[from] sendshot_engine::stream::verify::Error),
     /// A thread is gone.
     #[error("the thread of the generator died")]
     Died,

@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
-use sendshot_engine::measure::{self, PathCost, Size};
+use sendshot_engine::format::hashes;
+use sendshot_engine::stream::measure::{self, PathCost, Size};
 use sendshot_engine::stream::{HashWriter, Part, Source};
-use sendshot_engine::{Sendshot, hashes};
 use sendshot_proto::resume::Point;
 
 use super::{Cutter, Error, Generator, start};

@@ -11,9 +11,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sendshot_engine::diff::{Error, Sink, Step, Version, diff};
-use sendshot_engine::file;
-use sendshot_engine::hashes::Hashes;
-use sendshot_engine::measure::measure;
+use sendshot_engine::format::file;
+use sendshot_engine::format::hashes::Hashes;
+use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{Entry, Head, InodeItem, Name, Sendshot, Writer};
 use uuid::Uuid;
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
+use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
-use sendshot_engine::{Frozen, Sendshot, WireNumber, hashes, save, verify};
+use sendshot_engine::format::hashes;
+use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
 use sendshot_sender::engine::Engine;
 use sendshot_sender::generate::{self, Source};
 use sendshot_sender::problem::{Kind, Problem};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sendshot_stream::{Command, Encoder};
 
 use crate::diff::{Sink, Step, Version, diff};
-use crate::file::Sendshot;
+use crate::format::file::Sendshot;
 use crate::stream::{Error, chunk, encoded_head, version};
 
 /// Paths that a tally keeps apart at the least: what one path costs is found in several places of a

@@ -1,5 +1,9 @@
 //! From the steps of a diff to the bytes of a send stream; data is read from the snapshot.
 
+pub mod measure;
+pub mod skeleton;
+pub mod verify;
+
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::AsFd;
@@ -8,12 +12,12 @@ use sendshot_stream::{Command, EncodeError, Encoder, MAX_DATA_V1, MAX_DATA_V2};
 use sendshot_sys::encoded::{self, Encoding};
 use sendshot_sys::subvolume;
 
+use crate::capture::snapshot::{self, Snapshot};
 use crate::diff::{self, Sink, Step, Version, diff};
-use crate::entry::Extent;
-use crate::file::Sendshot;
-use crate::hashes::{self, Hash};
-use crate::skeleton::{Place, Skeleton};
-use crate::snapshot::{self, Snapshot};
+use crate::format::entry::Extent;
+use crate::format::file::Sendshot;
+use crate::format::hashes::{self, Hash};
+use crate::stream::skeleton::{Place, Skeleton};
 
 /// Most bytes an encoded extent has on disk.
 const MAX_ENCODED: usize = 128 * 1024;

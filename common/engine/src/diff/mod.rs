@@ -16,6 +16,8 @@ mod content;
 mod data;
 mod flags;
 mod names;
+pub(crate) mod paths;
+pub mod rule;
 mod side_by_side;
 
 use std::collections::HashSet;
@@ -24,11 +26,11 @@ use sendshot_stream::Command;
 
 use clones::Clones;
 
-use crate::entry::{Extent, Head};
-use crate::file::{self, Sendshot};
-use crate::hashes::Hash;
-use crate::paths::{DirId, Tree};
-use crate::rule::Rule;
+use crate::diff::paths::{DirId, Tree};
+use crate::diff::rule::Rule;
+use crate::format::entry::{Extent, Head};
+use crate::format::file::{self, Sendshot};
+use crate::format::hashes::Hash;
 
 /// A step of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub enum Step<'a> {
         len: u64,
     },
     /// The hash of this block would tell whether it has to be sent; nobody knows it yet. See
-    /// [`mod@crate::hashes`].
+    /// [`mod@crate::format::hashes`].
     Check {
         /// The file.
         ino: u64,

@@ -5,7 +5,7 @@
 
 use integer_encoding::VarInt;
 
-use crate::entry::{Entry, Extent, ExtentKind, InodeItem, Name, TYPE_MASK, Time, Xattr};
+use crate::format::entry::{Entry, Extent, ExtentKind, InodeItem, Name, TYPE_MASK, Time, Xattr};
 
 /// A record that begins an inode.
 pub(crate) const INODE: u8 = 1;
@@ -83,7 +83,7 @@ impl Glance {
     }
 
     pub(crate) fn is_dir(&self) -> bool {
-        self.mode & TYPE_MASK == crate::entry::DIRECTORY
+        self.mode & TYPE_MASK == crate::format::entry::DIRECTORY
     }
 }
 

@@ -5,7 +5,7 @@
 //! compared. Data of such an address is then looked
 //! for in two places: in M, whose copy the receiver has, and among what this very stream has put
 //! into N. Two maps of one address hold the same data if the address was not allocated anew in
-//! between; see [`crate::rule`].
+//! between; see [`crate::diff::rule`].
 //!
 //! Memory is bounded: at most [`EXTENTS`] shared extents and [`NAMES`] bytes of names are kept in
 //! mind. What goes beyond is sent as data.
@@ -16,9 +16,9 @@ use sendshot_stream::Command;
 
 use super::data::Open;
 use super::{Error, Pair};
-use crate::entry::{Extent, ExtentKind, InodeItem, Name};
-use crate::file::{Inode, Sendshot};
-use crate::paths::Tree;
+use crate::diff::paths::Tree;
+use crate::format::entry::{Extent, ExtentKind, InodeItem, Name};
+use crate::format::file::{Inode, Sendshot};
 
 /// Most shared extents that are kept in mind, about 50 bytes each.
 const EXTENTS: usize = 1 << 20;
@@ -330,7 +330,7 @@ impl Clones {
 pub(super) struct Target<'a> {
     pub(super) ino: u64,
     pub(super) inode: &'a InodeItem,
-    pub(super) rule: Option<crate::rule::Rule>,
+    pub(super) rule: Option<crate::diff::rule::Rule>,
     pub(super) m_dirs: &'a Tree,
     pub(super) n_dirs: &'a Tree,
 }

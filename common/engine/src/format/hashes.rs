@@ -1,7 +1,7 @@
 //! Hashes of the blocks of files without checksums (NODATASUM, NOCOW).
 //!
 //! Their data can change in place, so that the map of extents alone does not tell what is
-//! unchanged: see [`mod@crate::rule`]. Beside the sendshot lies a companion with the hashes of what
+//! unchanged: see [`mod@crate::diff::rule`]. Beside the sendshot lies a companion with the hashes of what
 //! was sent, as far as it was read anyway. It is only ever of help: without it, or with fewer
 //! hashes than blocks, more is sent. Layout in `docs/sendshot-file.md`.
 
@@ -17,7 +17,7 @@ use integer_encoding::{VarInt, VarIntReader};
 use sendshot_sys::durable;
 use uuid::Uuid;
 
-use crate::file::Error;
+use crate::format::file::Error;
 
 /// Bytes of a block; the last one of a file may be shorter. A single changed page costs its
 /// neighbours in the same block, and 64 KiB of data cost 18 bytes here.

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::capture::snapshot::Snapshot;
 use crate::diff::{self, Sink, Step, Version, diff};
-use crate::file::Sendshot;
-use crate::hashes;
-use crate::snapshot::Snapshot;
+use crate::format::file::Sendshot;
+use crate::format::hashes;
 use crate::stream::HashWriter;
 
 /// Why blocks were not verified.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::entry::{Name, ROOT};
+use crate::format::entry::{Name, ROOT};
 
 /// A directory: number and generation, since a number can be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -29,7 +29,7 @@
 //! **Without checksums** (NODATASUM) data *is* written in place, at times even through another
 //! subvolume that shares the extent while we do not. Only if the leaf that holds the mapping is
 //! not younger than `s` was the extent referenced by us all the time, which forces others to
-//! copy. In a younger leaf the range is sent, unless [`mod@crate::hashes`] has hashes of what M
+//! copy. In a younger leaf the range is sent, unless [`mod@crate::format::hashes`] has hashes of what M
 //! and N hold there, and they are equal.
 //!
 //! **Clones.** The argument for extents holds between any two files: data with checksums that N has
@@ -40,7 +40,7 @@
 //!
 //! **Inline and preallocated** data never equals anything. In doubt it is sent.
 
-use crate::entry::{Extent, ExtentKind, Head, InodeItem, NODATACOW, REGULAR, SYMLINK};
+use crate::format::entry::{Extent, ExtentKind, Head, InodeItem, NODATACOW, REGULAR, SYMLINK};
 
 /// How two sendshots are related.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{NODATASUM, REGULAR};
+    use crate::format::entry::{NODATASUM, REGULAR};
     use uuid::Uuid;
 
     /// M was taken in this transaction.

@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
-use crate::entry::{Head, InodeItem, Name, Xattr};
-use crate::hashes::Hashes;
-use crate::reader::Blocks;
-pub use crate::reader::Reader;
-pub use crate::writer::Writer;
+use crate::format::entry::{Head, InodeItem, Name, Xattr};
+use crate::format::hashes::Hashes;
+use crate::format::reader::Blocks;
+pub use crate::format::reader::Reader;
+pub use crate::format::writer::Writer;
 
 /// First bytes of every sendshot.
 pub(crate) const MAGIC: &[u8; 8] = b"sendshot";

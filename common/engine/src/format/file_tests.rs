@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::entry::{Entry, Extent};
-use crate::entry::{ExtentKind, Time};
+use crate::format::entry::{Entry, Extent};
+use crate::format::entry::{ExtentKind, Time};
 
 fn head() -> Head {
     Head {

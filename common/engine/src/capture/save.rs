@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use sendshot_sys::durable;
 
+use crate::capture::frozen::Frozen;
+use crate::capture::recapture::{self, Effort, recapture};
 use crate::capture::{self, capture};
-use crate::entry::WireNumber;
-use crate::file::{self, Sendshot};
-use crate::frozen::Frozen;
-use crate::hashes;
-use crate::recapture::{self, Effort, recapture};
+use crate::format::entry::WireNumber;
+use crate::format::file::{self, Sendshot};
+use crate::format::hashes;
 
 /// Why a sendshot was not saved.
 #[derive(Debug, thiserror::Error)]

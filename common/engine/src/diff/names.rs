@@ -22,10 +22,10 @@ use sendshot_stream::Command;
 use super::flags::kept;
 use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
-use crate::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
-use crate::file::{Inode, Reader};
-use crate::paths::{DirId, Place, Tree};
-use crate::reader::skip_same;
+use crate::diff::paths::{DirId, Place, Tree};
+use crate::format::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
+use crate::format::file::{Inode, Reader};
+use crate::format::reader::skip_same;
 
 /// What temporary names begin with.
 pub(super) const TEMPORARY: &str = ".sendshot-tmp-";

@@ -1,7 +1,7 @@
 //! Which inode flags a copy gets.
 
-use crate::entry::{COMPRESS, GUARDS, NOCOMPRESS, SETTABLE, Xattr};
-use crate::file::Inode;
+use crate::format::entry::{COMPRESS, GUARDS, NOCOMPRESS, SETTABLE, Xattr};
+use crate::format::file::Inode;
 
 /// The attribute that goes with the flags for compression.
 pub(super) const COMPRESSION: &[u8] = b"btrfs.compression";
@@ -33,7 +33,7 @@ pub(super) fn stored(inode: &Inode) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{InodeItem, NODATACOW};
+    use crate::format::entry::{InodeItem, NODATACOW};
 
     fn inode(flags: u64, compression: &[u8]) -> Inode {
         let xattr = Xattr {

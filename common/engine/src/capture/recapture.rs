@@ -23,11 +23,11 @@ use std::os::fd::AsFd;
 use sendshot_sys::search::{self, Key, Lookup, Range, Search};
 use sendshot_sys::subvolume;
 
+use crate::capture::frozen::Frozen;
 use crate::capture::{self, LAST_INODE, Scan, capture, head};
-use crate::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
-use crate::file::{self, Counts, Reader, Sendshot, Writer};
-use crate::frozen::Frozen;
-use crate::rule::Kinship;
+use crate::diff::rule::Kinship;
+use crate::format::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
+use crate::format::file::{self, Counts, Reader, Sendshot, Writer};
 
 /// How a sendshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

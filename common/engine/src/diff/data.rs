@@ -16,8 +16,8 @@ use super::blocks::Blocks;
 use super::clones::{Clones, Found, Heads, Target};
 use super::content::{Out, Touched};
 use super::{Error, Pair, Sink, Step, Version};
-use crate::entry::{Extent, ExtentKind};
-use crate::file::{Inode, Reader};
+use crate::format::entry::{Extent, ExtentKind};
+use crate::format::file::{Inode, Reader};
 
 /// FALLOC_FL_KEEP_SIZE.
 const RESERVE: u32 = 1;

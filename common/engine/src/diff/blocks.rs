@@ -6,8 +6,8 @@
 
 use super::content::Out;
 use super::{Error, Pair, Sink, Step};
-use crate::file::Inode;
-use crate::hashes::{BLOCK, Cursor, Hash};
+use crate::format::file::Inode;
+use crate::format::hashes::{BLOCK, Cursor, Hash};
 
 /// Hashes of both sides, read in the order of inodes.
 #[derive(Debug, Default)]

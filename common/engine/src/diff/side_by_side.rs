@@ -2,9 +2,9 @@
 
 use super::data::Open;
 use super::{Error, Pair};
-use crate::codec::Glance;
-use crate::file::Inode;
-use crate::reader::skip_same;
+use crate::format::codec::Glance;
+use crate::format::file::Inode;
+use crate::format::reader::skip_same;
 
 /// Both files read side by side, by the inodes of N.
 pub(super) struct SideBySide<'a> {

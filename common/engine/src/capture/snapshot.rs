@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use crate::hashes::{self, BLOCK, Hash};
+use crate::format::hashes::{self, BLOCK, Hash};
 
 /// Why data cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -5,13 +5,13 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
-use crate::entry::{Entry, Extent, Head};
-use crate::file::{
+use crate::format::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
+use crate::format::entry::{Entry, Extent, Head};
+use crate::format::file::{
     BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, MAX_HEAD_LEN, TAIL,
     VERSION, check, decode_head, head_len, u32_at, u64_at,
 };
-use crate::writer::Writer;
+use crate::format::writer::Writer;
 
 /// The decoded blocks of a sendshot.
 pub(crate) type Blocks = Arc<Vec<Arc<Vec<u8>>>>;

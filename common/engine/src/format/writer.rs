@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use crate::codec::{Context, Frame, INODE, MORE};
-use crate::entry::{Entry, Head};
-use crate::file::{BLOCK, CHECK_LEN, Counts, TAIL, check, encode_head};
+use crate::format::codec::{Context, Frame, INODE, MORE};
+use crate::format::entry::{Entry, Head};
+use crate::format::file::{BLOCK, CHECK_LEN, Counts, TAIL, check, encode_head};
 
 /// Level of zstd. Higher ones take longer than they save on disks of any size.
 const LEVEL: i32 = 1;

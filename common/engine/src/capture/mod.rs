@@ -2,7 +2,13 @@
 //!
 //! An inode's items lie together in the tree and come in the order that the file wants them,
 //! so nothing is held in memory but one item. For every extent the extent tree is asked for
-//! the generation of the extent's own item: see [`mod@crate::rule`] for what that is good for.
+//! the generation of the extent's own item: see [`mod@crate::diff::rule`] for what that is good for.
+
+mod extent_items;
+mod frozen;
+pub mod recapture;
+pub mod save;
+pub mod snapshot;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,12 +20,12 @@ use sendshot_sys::filesystem;
 use sendshot_sys::search::{self, Item, Key, Range, Search};
 use sendshot_sys::subvolume::{self, Info};
 
-use crate::entry::{
+use crate::capture::extent_items::ExtentItems;
+pub use crate::capture::frozen::Frozen;
+use crate::format::entry::{
     Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, WireNumber, Xattr,
 };
-use crate::extent_items::ExtentItems;
-use crate::file::{Counts, Writer};
-use crate::frozen::Frozen;
+use crate::format::file::{Counts, Writer};
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
 pub(crate) const LAST_INODE: u64 = u64::MAX - 256;

@@ -1,0 +1,8 @@
+//! The sendshot file: its layout, and how it is written, checked and read. Nothing here asks btrfs anything.
+
+pub(crate) mod codec;
+pub mod entry;
+pub mod file;
+pub mod hashes;
+pub(crate) mod reader;
+pub(crate) mod writer;
