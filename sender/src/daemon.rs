@@ -8,9 +8,10 @@ use sendshot_proto::v1::sender_control_server::SenderControlServer;
 use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use tokio::sync::Notify;
 
+use crate::connection::renewal;
 use crate::control::Control;
-use crate::sender::{Paths, Sender};
-use crate::{interrupted, renewal};
+use crate::retained::interrupted;
+use crate::shared::sender::{Paths, Sender};
 
 /// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(3);

@@ -3,61 +3,21 @@
 //! [`push`] is the way of a push and names the module of every stage. [`daemon`] is what
 //! `main` starts; [`control`] serves sendshotctl.
 
-pub mod adopt;
-pub mod capture;
+pub mod connection;
 pub mod control;
-pub mod costs;
 pub mod daemon;
-pub mod dry_run;
-pub mod engine;
-pub mod filesystems;
-pub mod foreign;
-pub mod forget;
-pub mod former;
-pub mod frames;
-pub mod generate;
-pub mod history;
-pub mod interrupted;
-mod job;
-pub mod journal;
-pub mod kept;
-pub mod lineage;
-pub mod negotiate;
-pub mod pair;
-pub mod plan;
-pub mod plan_sendshots;
-pub mod prepare;
+pub mod decide;
 pub mod problem;
-pub mod progress;
-pub mod prune;
 pub mod push;
-pub mod receiver_link;
-pub mod record;
-pub mod register;
-pub mod release;
-pub mod renewal;
 pub mod report;
-pub mod resume;
-pub mod retention;
-pub mod retry;
-pub mod running;
-pub mod selection;
-pub mod sender;
-pub mod sendshots;
-pub mod series;
-pub mod settle;
-pub mod snapshot;
-pub mod standing;
-pub mod state_subvolume;
-pub mod still;
-pub mod trail;
-pub mod transfer;
-pub mod verdict;
+pub mod retained;
+pub mod shared;
+pub mod state;
 pub mod volume;
-pub mod volume_ids;
-pub mod wire;
 
 use crate::problem::{Kind, Problem, io_remedy};
+use crate::push::generate;
+use crate::state::state_subvolume;
 
 /// Runs blocking work on a thread of its own, whose death becomes a [`Problem`].
 async fn blocking<T: Send + 'static>(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sendshot_sender::daemon::{self, Daemon, Options};
-use sendshot_sender::sender::Paths;
+use sendshot_sender::shared::sender::Paths;
 
 /// Replicates live btrfs subvolumes to paired receivers. Started by systemd; asked by sendshotctl.
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 use sendshot_sys::durable;
 
-use crate::filesystems::NotLookedAt;
+use crate::state::filesystems::NotLookedAt;
 
 /// What is said when the journal of pushes cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";

@@ -2,7 +2,7 @@
 //!
 //! An input: the file's bytes.
 
-use sendshot_sender::register::Register;
+use sendshot_sender::volume::register::Register;
 use uuid::Uuid;
 
 /// The file system that the disk has.

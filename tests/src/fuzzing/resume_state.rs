@@ -13,12 +13,12 @@ use sendshot_model::PushId;
 use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
 use sendshot_receiver::partials;
-use sendshot_sender::history::History;
-use sendshot_sender::interrupted::{self, Limits};
-use sendshot_sender::journal;
-use sendshot_sender::resume::{self, Start};
-use sendshot_sender::trail::{self, Memory, Trail};
-use sendshot_sender::volume_ids::VolumeIds;
+use sendshot_sender::push::stages::resume::{self, Start};
+use sendshot_sender::retained::interrupted::{self, Limits};
+use sendshot_sender::shared::history::History;
+use sendshot_sender::state::journal;
+use sendshot_sender::state::trail::{self, Memory, Trail};
+use sendshot_sender::volume::volume_ids::VolumeIds;
 use sendshot_sys::filesystem::Space;
 use tempfile::TempDir;
 

@@ -9,17 +9,18 @@ use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{self, Failure};
 use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::resume as places;
-use sendshot_sender::engine::Engine;
-use sendshot_sender::journal::{
+use sendshot_sender::decide::plan::{Local, Wish};
+use sendshot_sender::decide::plan_sendshots::{self, Candidate, OwnSendshot};
+use sendshot_sender::decide::retention::{self, Item, Presence};
+use sendshot_sender::problem::{self, Problem};
+use sendshot_sender::push::retry;
+use sendshot_sender::push::stages::{resume, transfer};
+use sendshot_sender::retained::settle::{self, Verdict};
+use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
-use sendshot_sender::plan::{Local, Wish};
-use sendshot_sender::plan_sendshots::{self, Candidate, OwnSendshot};
-use sendshot_sender::problem::{self, Problem};
-use sendshot_sender::retention::{self, Item, Presence};
-use sendshot_sender::settle::{self, Verdict};
-use sendshot_sender::trail::Waypoint;
-use sendshot_sender::{resume, retry, transfer};
+use sendshot_sender::state::trail::Waypoint;
+use sendshot_sender::volume::engine::Engine;
 use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};

@@ -1,0 +1,347 @@
+//! A connection to a receiver: mutual TLS, HTTP/2, and the greeting done.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use sendshot_config::ReceiverEntry;
+use sendshot_identity::{ConnectError, SenderKey};
+use sendshot_model::{ReceiverId, SenderId};
+use sendshot_proto::hello::{Support, Welcome};
+use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::v1;
+use sendshot_proto::v1::replication_client::ReplicationClient;
+use sendshot_sys::filesystem;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, Streaming};
+
+use crate::connection::wire::{Counted, WireBytes};
+use crate::problem::{Kind, Problem, with_causes};
+use crate::push::stages::negotiate;
+use crate::shared::sender::Sender;
+
+/// Longest wait for TCP and TLS together.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often an idle connection is asked for a sign of life, and how long that may take: a
+/// vanished peer is noticed in under a minute.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
+pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Link {
+    address: String,
+    client: ReplicationClient<Channel>,
+    welcome: Welcome,
+    wire: WireBytes,
+}
+
+/// Dials a receiver and greets it.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Problem> {
+    let config =
+        sendshot_identity::client_config(&entry.ca_certificate, &entry.client_certificate, key)
+            .map_err(|e| {
+                Problem::from_error(Kind::Usage, &e).remedy(format!(
+                    "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then \
+                     `sendshotctl pair {}` here",
+                    entry.address
+                ))
+            })?;
+    let (host, port) = (entry.address.host(), entry.address.port());
+    let address = entry.address.to_string();
+    let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
+    let wire = WireBytes::default();
+    wire.read_at_most(MAX_ANSWER);
+    let greeted = async {
+        let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
+        let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
+        Ok((client, welcome))
+    };
+    // In TLS 1.3 a receiver refuses our certificate only now.
+    let (client, welcome) = greeted.await.map_err(|problem: Problem| {
+        let said = wire.failure().map(std::io::Error::other);
+        match said.map(|said| ConnectError::from_io(&address, &said)) {
+            Some(refused @ (ConnectError::Refused { .. } | ConnectError::Clock { .. })) => {
+                refused.into()
+            }
+            Some(_) | None => problem,
+        }
+    })?;
+    tracing::debug!(receiver = %welcome.receiver, software = %welcome.software, "connected");
+    Ok(Link {
+        address,
+        client,
+        welcome,
+        wire,
+    })
+}
+
+/// HTTP/2 over a stream to the receiver at `address` that is open already.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Problem>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    // The connection is made once: a broken one must fail the push, not be dialled anew under it.
+    let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = once
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+    });
+    // The name is only for HTTP/2's headers; TLS has checked who is there.
+    Endpoint::from_static("http://receiver.sendshot")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_DEADLINE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| match ConnectError::find_in(address, &e) {
+            Some(error) => error.into(),
+            None => broken(address, &with_causes(&e)),
+        })
+}
+
+impl Link {
+    /// What the receiver says that this sender was before.
+    pub fn former(&self) -> &[SenderId] {
+        &self.welcome.former
+    }
+
+    /// The calls that have one message as answer.
+    pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
+        self.wire.read_at_most(MAX_ANSWER);
+        &mut self.client
+    }
+
+    /// Where the receiver was dialled, for messages.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The receiver's instance.
+    pub fn receiver(&self) -> ReceiverId {
+        self.welcome.receiver
+    }
+
+    /// The newest stream version that both sides and this kernel speak.
+    pub fn stream_version(&self) -> u32 {
+        filesystem::send_stream_version().clamp(1, self.welcome.stream_version)
+    }
+
+    /// Whether the receiver keeps partials to resume.
+    pub fn resume(&self) -> Support {
+        self.welcome.resume
+    }
+
+    /// Whether the receiver renews certificates.
+    pub fn renew(&self) -> Support {
+        self.welcome.renew
+    }
+
+    /// Bytes on the connection so far.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire.get()
+    }
+
+    /// What counts them.
+    pub fn wire(&self) -> WireBytes {
+        self.wire.clone()
+    }
+
+    /// Opens a push.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn transfer(
+        &mut self,
+        messages: ReceiverStream<v1::TransferUp>,
+    ) -> Result<Streaming<v1::TransferDown>, Problem> {
+        self.wire.read_all();
+        match self.client.transfer(messages).await {
+            Ok(answers) => Ok(answers.into_inner()),
+            Err(status) => Err(problem_of(&self.address, &status)),
+        }
+    }
+}
+
+/// Waits for the one message that answers a call to the receiver at `address`; see [`within`].
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn answer<T>(
+    address: &str,
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Problem> {
+    let answered = async {
+        let answer = call.await.map_err(|status| problem_of(address, &status))?;
+        Ok(answer.into_inner())
+    };
+    within(address, deadline, answered).await
+}
+
+/// Waits for the whole of an answer. The library's own limit ends when the answer begins: a receiver could
+/// begin it, and say no more.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn within<T>(
+    address: &str,
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let why = format!("it gave no whole answer within {} s", deadline.as_secs());
+            Err(broken(address, &why))
+        }
+    }
+}
+
+/// Looks at a certificate that a receiver says to have made for this sender, and returns it and nothing of
+/// what may stand beside it.
+///
+/// # Errors
+/// A [`Problem`] for the user: nobody would be let in by it.
+pub fn own_certificate(
+    sender: &Sender,
+    ca_pem: &str,
+    pem: &str,
+    now: Timestamp,
+) -> Result<String, Problem> {
+    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now).map_err(|e| {
+        let error = with_causes(&e);
+        Problem::new(
+            Kind::Failed,
+            format!("the receiver's answer makes no sense: {error}"),
+        )
+    })
+}
+
+/// What a failed call to the receiver at `address` means to the user.
+pub fn problem_of(address: &str, status: &Status) -> Problem {
+    if let Some(error) = ConnectError::find_in(address, status) {
+        return error.into();
+    }
+    // What the receiver says itself has no cause here; what has one happened on the way.
+    if let Some(cause) = innermost_cause(status) {
+        return broken(address, &cause);
+    }
+    let text = sendshot_model::printable(status.message());
+    let remedy = sendshot_proto::refusal::remedy(status);
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
+            Problem::new(Kind::Refused, text).remedy(remedy)
+        }
+        Code::Unavailable | Code::DeadlineExceeded => broken(address, &text),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => Problem::new(
+            Kind::Failed,
+            format!("the call to the receiver at {address} failed: {text}"),
+        )
+        .remedy(remedy),
+    }
+}
+
+fn broken(address: &str, why: &str) -> Problem {
+    Problem::new(
+        Kind::Unreachable,
+        format!("the connection to the receiver at {address} broke: {why}"),
+    )
+    .remedy("try again later; what the receiver has committed, the next push finds out")
+}
+
+fn innermost_cause(status: &Status) -> Option<String> {
+    let mut innermost = None;
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        innermost = Some(sendshot_model::printable(&error.to_string()));
+        next = error.source();
+    }
+    innermost
+}
+
+impl From<ConnectError> for Problem {
+    fn from(error: ConnectError) -> Self {
+        let kind = match &error {
+            ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => {
+                Kind::Unreachable
+            }
+            ConnectError::WrongReceiver { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::Clock { .. } => Kind::Refused,
+        };
+        let remedy = error.remedy();
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sendshot_proto::refusal::refusal;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_brings_its_remedy() {
+        let status = refusal(Code::PermissionDenied, "revoked", "invite it again");
+        let problem = problem_of("nas2:7117", &status);
+        assert_eq!(problem.kind, Kind::Refused);
+        assert_eq!(
+            (&*problem.message, &*problem.remedy),
+            ("revoked", "invite it again")
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_begins_and_does_not_end_is_not_waited_for() {
+        let begun = std::future::pending::<Result<Response<()>, Status>>();
+        let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
+        let problem = problem.unwrap_err();
+        assert_eq!(problem.kind, Kind::Unreachable);
+        assert!(problem.message.contains("no whole answer"), "{problem}");
+    }
+
+    #[test]
+    fn who_is_not_there_is_to_be_tried_again() {
+        let error = ConnectError::Unreachable {
+            address: "nas2:7117".into(),
+            reason: "refused".into(),
+        };
+        let problem = Problem::from(error);
+        assert_eq!(problem.kind, Kind::Unreachable);
+        assert!(problem.remedy.contains("try again"), "{}", problem.remedy);
+        let gone = problem_of("nas2:7117", &Status::unavailable("going away"));
+        assert_eq!(gone.kind, Kind::Unreachable);
+        assert!(gone.remedy.contains("try again"), "{}", gone.remedy);
+    }
+}

@@ -1,0 +1,133 @@
+//! Certificates renew themselves over the paired connection, in the last third of their lives. What is
+//! connected stays so; the next connection shows the new one. Every push looks, and once a day the daemon,
+//! for receivers that nothing is pushed to.
+//!
+//! Steps, and what a crash after each leaves:
+//!
+//! 1. The receiver signs, and notes the new end. What it answers is looked at: nothing takes the place of a
+//!    certificate that works but another one that does. — The former certificate, good as long as it was.
+//! 2. Replace the file in `receivers.d`, unless somebody has paired anew meanwhile. — The new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sendshot_config::ReceiverEntry;
+use sendshot_identity::Validity;
+use sendshot_model::PeerName;
+use sendshot_proto::hello::Support;
+use sendshot_proto::v1;
+use tonic::Request;
+
+use crate::blocking;
+use crate::connection::receiver_link::{self, Link, answer};
+use crate::problem::{Kind, Problem};
+use crate::shared::sender::Sender;
+
+/// Longest wait for the receiver to sign.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often the daemon looks by itself.
+const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Looks again and again, from the start on; ends only by being dropped.
+pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        ticks.tick().await;
+        match sender.receivers().await {
+            Ok(receivers) => {
+                for (name, entry) in &receivers {
+                    look(&sender, name, entry).await;
+                }
+            }
+            // Whoever pushes is told.
+            Err(problem) => tracing::info!("look at the certificates: {problem}"),
+        }
+    }
+}
+
+async fn look(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry) {
+    let validity = Validity::of_pem(&entry.client_certificate);
+    let Some(validity) = validity.filter(|v| v.is_renewal_due(Timestamp::now())) else {
+        return;
+    };
+    match receiver_link::connect(entry, sender.key()).await {
+        Ok(mut link) => if_due(sender, name, entry, &mut link).await,
+        Err(problem) => not_renewed(name, validity, &problem),
+    }
+}
+
+/// Renews the certificate by which a receiver knows this sender, if it is time. That it fails is told,
+/// and tried again by the next connection.
+pub async fn if_due(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry, link: &mut Link) {
+    let now = Timestamp::now();
+    let Some(validity) = Validity::of_pem(&entry.client_certificate) else {
+        return;
+    };
+    if !validity.is_renewal_due(now) {
+        return;
+    }
+    match renew(sender, name, entry, link).await {
+        Ok(()) => tracing::info!(receiver = %name, "the certificate for it was renewed"),
+        Err(problem) => not_renewed(name, validity, &problem),
+    }
+}
+
+fn not_renewed(name: &PeerName, validity: Validity, problem: &Problem) {
+    if validity.ends_soon(Timestamp::now()) {
+        tracing::warn!(receiver = %name, ends = %validity.not_after, remedy = %problem.remedy,
+            "the certificate for it ends, and cannot be renewed: {problem}");
+    } else {
+        tracing::info!(receiver = %name, "the certificate for it is not renewed yet: {problem}");
+    }
+}
+
+async fn renew(
+    sender: &Arc<Sender>,
+    name: &PeerName,
+    entry: &ReceiverEntry,
+    link: &mut Link,
+) -> Result<(), Problem> {
+    if link.renew() == Support::Lacks {
+        return Err(Problem::new(Kind::Failed, "the receiver is too old for it")
+            .remedy(format!("upgrade {name}, or pair with it again")));
+    }
+    let csr = sender.key().csr();
+    let mut request = Request::new(v1::RenewRequest {
+        signing_request: csr.map_err(|e| Problem::from_error(Kind::Failed, &e))?,
+    });
+    request.set_timeout(DEADLINE);
+    let address = link.address().to_owned();
+    let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
+    let certificate = receiver_link::own_certificate(
+        sender,
+        &entry.ca_certificate,
+        &answer.certificate,
+        Timestamp::now(),
+    )?;
+    let before = Validity::of_pem(&entry.client_certificate);
+    let after = Validity::of_pem(&certificate);
+    if after.map(|v| v.not_after) <= before.map(|v| v.not_after) {
+        return Err(Problem::new(
+            Kind::Failed,
+            "the receiver's answer makes no sense: the new certificate lasts no longer",
+        ));
+    }
+    let renewed = ReceiverEntry {
+        client_certificate: certificate,
+        ..entry.clone()
+    };
+    let (dir, name, known) = (
+        sender.paths().receivers_dir.clone(),
+        name.clone(),
+        entry.clone(),
+    );
+    let store = move || match sendshot_config::load_dir(&dir)?.remove(&name) {
+        Some(now) if now == known => sendshot_config::store(&dir, &name, &renewed), // 2
+        Some(_) | None => Ok(()),
+    };
+    blocking("receivers", store)
+        .await?
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+}

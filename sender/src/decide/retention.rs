@@ -1,0 +1,436 @@
+//! What is kept between pushes and what may go, by the volume's `keep`. Pure.
+//!
+//! For each volume and receiver instance the newest acknowledged state is the parent of the next
+//! push, the *last common* one: no policy lets go of it. Older sendshots are spares, `keep` says
+//! how many states there are in all; older snapshots go, since they pin data. What the receiver
+//! may have committed stays until the receiver has told.
+//!
+//! Disks of one receiver that take turns are counted each for itself: what one holds the other need not.
+//!
+//! Pruning after a push, `sendshotctl prune` and the reasons in `sendshotctl list` are all this.
+
+use std::num::NonZeroU32;
+
+use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
+
+use crate::push::stages::resume;
+use crate::state::journal::{Origin, Record, Standing, State};
+use crate::volume::engine::Engine;
+
+/// Whether what a record names is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Here,
+    /// Somebody deleted it behind our back: it is nobody's parent.
+    Gone,
+}
+
+/// A record with what decisions need to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The record.
+    pub record: Record,
+    /// Whether its sendshot or snapshot is there.
+    pub presence: Presence,
+}
+
+/// What is to become of a record, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the last common state.
+    LastCommon,
+    /// An older sendshot, in case the receiver loses its newest copy.
+    Spare,
+    /// The receiver may have committed it.
+    Unconfirmed,
+    /// A running push uses it, or may.
+    InUse,
+    /// An older snapshot, which pins data: let go.
+    PinsData,
+    /// An older sendshot, more than so many: let go.
+    Surplus(NonZeroU32),
+    /// A push that broke off; the next one goes on with it.
+    Interrupted,
+    /// Left by a push that broke off: let go.
+    BrokenOff,
+    /// What it names is gone: let go.
+    Gone,
+}
+
+impl Verdict {
+    /// Whether it is to be let go.
+    pub fn lets_go(self) -> bool {
+        match self {
+            Self::LastCommon
+            | Self::Spare
+            | Self::Unconfirmed
+            | Self::InUse
+            | Self::Interrupted => false,
+            Self::PinsData | Self::Surplus(_) | Self::BrokenOff | Self::Gone => true,
+        }
+    }
+
+    /// Why.
+    pub fn reason(self, record: &Record) -> Reason {
+        use ReasonCode as Code;
+        let receiver = &record.receiver_name;
+        let (code, text) = match self {
+            Self::LastCommon if record.standing == Standing::Rejected => (
+                Code::LastRefused,
+                format!(
+                    "the last state that {receiver} acknowledged; no stream is built on it any more, as \
+                     a receiver could not apply one"
+                ),
+            ),
+            Self::LastCommon if record.origin == Origin::Told => (
+                Code::NextParentReported,
+                format!("parent of the next push to {receiver}, which reports that it holds it"),
+            ),
+            Self::LastCommon => (
+                Code::NextParent,
+                format!("parent of the next push to {receiver}"),
+            ),
+            Self::Spare => (
+                Code::Spare,
+                format!("in case {receiver} loses its newest copy; see `keep`"),
+            ),
+            Self::Unconfirmed => (
+                Code::Unconfirmed,
+                format!("{receiver} may have committed it; the next push finds out"),
+            ),
+            Self::InUse if record.state == State::Sending => {
+                (Code::BeingPushed, "it is being pushed".to_owned())
+            }
+            Self::InUse => (
+                Code::MayBeUsed,
+                "a push of the volume is running, and may use it".to_owned(),
+            ),
+            Self::PinsData => (
+                Code::PinsData,
+                "a newer state was acknowledged, and a snapshot pins data".to_owned(),
+            ),
+            Self::Surplus(keep) => (
+                Code::MoreThanKeep,
+                format!("older than the {keep} that `keep` says for this volume and receiver"),
+            ),
+            Self::Interrupted => (
+                Code::Interrupted,
+                "it broke off; the next push goes on with it".to_owned(),
+            ),
+            Self::BrokenOff => (Code::LeftOver, "left by a push that broke off".to_owned()),
+            Self::Gone => (
+                Code::DeletedElsewhere,
+                "what it stands for was deleted by somebody else".to_owned(),
+            ),
+        };
+        Reason::new(code, text)
+    }
+}
+
+/// Decides about every record; answers are in the order of the questions. `keep` is how many
+/// sendshots of a volume stay for each receiver; `in_use` tells what no decision may touch.
+pub fn decide(
+    items: &[Item],
+    keep: impl Fn(&VolumeName) -> NonZeroU32,
+    in_use: impl Fn(&Record) -> bool,
+) -> Vec<Verdict> {
+    items
+        .iter()
+        .map(|item| {
+            if in_use(&item.record) {
+                return Verdict::InUse;
+            }
+            match (item.record.state, item.presence) {
+                (State::Sending, Presence::Here) if resume::is_resumable(&item.record) => {
+                    Verdict::Interrupted
+                }
+                (State::Sending, _) => Verdict::BrokenOff,
+                (State::Unconfirmed, _) => Verdict::Unconfirmed,
+                (State::Acknowledged, Presence::Gone) => Verdict::Gone,
+                (State::Acknowledged, Presence::Here) => {
+                    acknowledged(&item.record, items, keep(&item.record.volume_name))
+                }
+            }
+        })
+        .collect()
+}
+
+fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
+    let newer: Vec<&Record> = items
+        .iter()
+        .filter(|other| other.presence == Presence::Here)
+        .map(|other| &other.record)
+        .filter(|other| other.state == State::Acknowledged && succeeds(other, record))
+        // A receiver that lies could else have us let go of what it really has.
+        .filter(|other| other.origin == Origin::Sent)
+        .filter(|other| age_order(other) > age_order(record))
+        .collect();
+    if newer.is_empty() {
+        return Verdict::LastCommon;
+    }
+    if record.engine == Engine::Kernel {
+        return Verdict::PinsData;
+    }
+    // The newest counts whatever it is; older snapshots go and do not count.
+    let newest = newer.iter().max_by_key(|other| age_order(other));
+    let spares = newer.iter().filter(|other| {
+        newest.is_some_and(|n| n.push != other.push) && other.engine == Engine::Sendshot
+    });
+    if spares.count() + 1 < keep.get() as usize {
+        Verdict::Spare
+    } else {
+        Verdict::Surplus(keep)
+    }
+}
+
+/// States of one chain are parents of each other: one volume, to one receiver instance.
+pub fn chain(record: &Record) -> (SenderId, VolumeId, ReceiverId) {
+    (record.sender, record.volume, record.receiver)
+}
+
+/// Whether a state stands on the same disk of the same chain as another. What was acknowledged before
+/// receivers told their disks may stand on any, until its receiver says that it holds it.
+pub fn succeeds(newer: &Record, record: &Record) -> bool {
+    chain(newer) == chain(record) && newer.root == record.root
+}
+
+/// Orders the states of a chain by age. Two snapshots can be of one transaction.
+pub fn age_order(record: &Record) -> (Option<u64>, i64, [u8; 16]) {
+    let otransid = record.snapshot.map(|snapshot| snapshot.otransid);
+    (otransid, record.taken_at, record.push.to_bytes())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::state::journal::{Intent, SnapshotId};
+    use sendshot_model::PushId;
+    use uuid::Uuid;
+
+    pub(crate) fn record() -> Record {
+        Record {
+            state: State::Acknowledged,
+            ..Record::new(Intent {
+                sender: SenderId::generate(),
+                volume: VolumeId::generate(),
+                volume_name: "photos".parse().unwrap(),
+                receiver: ReceiverId::generate(),
+                receiver_name: "nas2".parse().unwrap(),
+                push: PushId::generate(),
+                taken_at: 0,
+                engine: Engine::Sendshot,
+            })
+        }
+    }
+
+    /// Another state of the same chain.
+    pub(crate) fn at(chain: &Record, otransid: u64) -> Record {
+        let snapshot = SnapshotId {
+            uuid: Uuid::from_u128(u128::from(otransid)),
+            otransid,
+        };
+        Record {
+            push: PushId::generate(),
+            snapshot: Some(snapshot),
+            ..chain.clone()
+        }
+    }
+
+    pub(crate) fn here(record: &Record) -> Item {
+        Item {
+            record: record.clone(),
+            presence: Presence::Here,
+        }
+    }
+
+    fn decided(items: &[Item], keep: u32) -> Vec<Verdict> {
+        let keep = NonZeroU32::new(keep).unwrap();
+        decide(items, |_| keep, |_| false)
+    }
+
+    fn surplus(keep: u32) -> Verdict {
+        Verdict::Surplus(NonZeroU32::new(keep).unwrap())
+    }
+
+    #[test]
+    fn as_many_sendshots_are_kept_as_are_asked_for_the_newest_included() {
+        let chain = record();
+        let items: Vec<Item> = [3, 1, 4, 2].map(|n| here(&at(&chain, n))).to_vec();
+        use Verdict::{LastCommon, Spare};
+        assert_eq!(
+            decided(&items, 1),
+            [surplus(1), surplus(1), LastCommon, surplus(1)]
+        );
+        assert_eq!(decided(&items, 3), [Spare, surplus(3), LastCommon, Spare]);
+        assert_eq!(decided(&items, 4), [Spare, Spare, LastCommon, Spare]);
+    }
+
+    #[test]
+    fn the_last_common_state_of_every_receiver_instance_and_volume_stays() {
+        let chain = record();
+        let newest = at(&chain, 9);
+        let reinstalled = Record {
+            receiver: ReceiverId::generate(),
+            ..at(&chain, 1)
+        };
+        let other_volume = Record {
+            volume: VolumeId::generate(),
+            ..at(&chain, 1)
+        };
+        let other_sender = Record {
+            sender: SenderId::generate(),
+            ..at(&chain, 1)
+        };
+        let items = [newest, reinstalled, other_volume, other_sender].map(|r| here(&r));
+        assert_eq!(decided(&items, 1), [Verdict::LastCommon; 4]);
+    }
+
+    #[test]
+    fn an_older_snapshot_goes_and_does_not_count_as_a_spare() {
+        let chain = record();
+        let snapshot = |n| Record {
+            engine: Engine::Kernel,
+            ..at(&chain, n)
+        };
+        let items = [snapshot(1), at(&chain, 2), snapshot(3), at(&chain, 4)].map(|r| here(&r));
+        use Verdict::{LastCommon, PinsData, Spare};
+        assert_eq!(decided(&items, 2), [PinsData, Spare, PinsData, LastCommon]);
+        let newest_pins = [at(&chain, 2), snapshot(5)].map(|r| here(&r));
+        assert_eq!(decided(&newest_pins, 2), [Spare, LastCommon]);
+        assert_eq!(decided(&newest_pins, 1), [surplus(1), LastCommon]);
+    }
+
+    #[test]
+    fn what_only_the_receiver_says_to_have_supersedes_nothing() {
+        let chain = record();
+        let told = |n| Record {
+            origin: Origin::Told,
+            ..at(&chain, n)
+        };
+        use Verdict::LastCommon;
+        let items = [here(&at(&chain, 1)), here(&told(2)), here(&told(3))];
+        assert_eq!(decided(&items, 1), [LastCommon; 3]);
+        let sent = [here(&at(&chain, 1)), here(&told(2)), here(&at(&chain, 3))];
+        assert_eq!(decided(&sent, 1), [surplus(1), surplus(1), LastCommon]);
+    }
+
+    #[test]
+    fn what_somebody_deleted_is_no_parent_and_saves_nothing_else_from_being_one() {
+        let chain = record();
+        let gone = Item {
+            presence: Presence::Gone,
+            ..here(&at(&chain, 9))
+        };
+        let items = [here(&at(&chain, 1)), gone];
+        assert_eq!(decided(&items, 1), [Verdict::LastCommon, Verdict::Gone]);
+    }
+
+    #[test]
+    fn what_may_have_been_committed_stays_and_what_broke_off_goes() {
+        let chain = record();
+        let in_state = |state, presence| Item {
+            record: Record {
+                state,
+                ..at(&chain, 1)
+            },
+            presence,
+        };
+        let items = [
+            in_state(State::Unconfirmed, Presence::Here),
+            in_state(State::Unconfirmed, Presence::Gone),
+            in_state(State::Sending, Presence::Here),
+        ];
+        use Verdict::{BrokenOff, Unconfirmed};
+        assert_eq!(decided(&items, 1), [Unconfirmed, Unconfirmed, BrokenOff]);
+    }
+
+    #[test]
+    fn an_unconfirmed_state_is_not_the_last_common_one_of_its_chain() {
+        let chain = record();
+        let unconfirmed = Record {
+            state: State::Unconfirmed,
+            ..at(&chain, 9)
+        };
+        let items = [here(&at(&chain, 1)), here(&unconfirmed)];
+        assert_eq!(
+            decided(&items, 1),
+            [Verdict::LastCommon, Verdict::Unconfirmed]
+        );
+    }
+
+    #[test]
+    fn what_a_running_push_uses_is_never_let_go() {
+        let chain = record();
+        let sending = Record {
+            state: State::Sending,
+            ..at(&chain, 3)
+        };
+        let items = [here(&at(&chain, 1)), here(&at(&chain, 2)), here(&sending)];
+        let verdicts = decide(&items, |_| NonZeroU32::MIN, |r| r.volume == chain.volume);
+        assert_eq!(verdicts, [Verdict::InUse; 3]);
+    }
+
+    #[test]
+    fn each_disk_of_a_receiver_keeps_its_own_newest_state() {
+        let chain = record();
+        let on = |root: u8, otransid| Record {
+            root: Some(sendshot_model::RootId::from_bytes([root; 16])),
+            ..at(&chain, otransid)
+        };
+        let before = at(&chain, 1);
+        let items = [before, on(1, 2), on(2, 3), on(2, 4), on(2, 5), on(2, 6)].map(|r| here(&r));
+        use Verdict::{LastCommon, Spare};
+        let kept = [
+            LastCommon,
+            LastCommon,
+            surplus(2),
+            surplus(2),
+            Spare,
+            LastCommon,
+        ];
+        assert_eq!(decided(&items, 2), kept);
+    }
+
+    #[test]
+    fn each_verdict_has_a_code_and_what_the_record_adds() {
+        use ReasonCode as Code;
+        let good = record();
+        let rejected = Record {
+            standing: Standing::Rejected,
+            ..record()
+        };
+        let told = Record {
+            origin: Origin::Told,
+            ..record()
+        };
+        let sending = Record {
+            state: State::Sending,
+            ..record()
+        };
+        for (verdict, record, code) in [
+            (Verdict::LastCommon, &good, Code::NextParent),
+            (Verdict::LastCommon, &rejected, Code::LastRefused),
+            (Verdict::LastCommon, &told, Code::NextParentReported),
+            (Verdict::Spare, &good, Code::Spare),
+            (Verdict::Unconfirmed, &good, Code::Unconfirmed),
+            (Verdict::InUse, &good, Code::MayBeUsed),
+            (Verdict::InUse, &sending, Code::BeingPushed),
+            (Verdict::PinsData, &good, Code::PinsData),
+            (surplus(2), &good, Code::MoreThanKeep),
+            (Verdict::Interrupted, &sending, Code::Interrupted),
+            (Verdict::BrokenOff, &sending, Code::LeftOver),
+            (Verdict::Gone, &good, Code::DeletedElsewhere),
+        ] {
+            assert_eq!(verdict.reason(record).code, code);
+        }
+    }
+
+    #[test]
+    fn two_states_of_one_transaction_are_told_apart() {
+        let chain = record();
+        let items = [here(&at(&chain, 5)), here(&at(&chain, 5))];
+        let verdicts = decided(&items, 1);
+        assert!(verdicts.contains(&Verdict::LastCommon) && verdicts.contains(&surplus(1)));
+    }
+}

@@ -1,0 +1,211 @@
+//! What a push would do, without doing it.
+//!
+//! With our engine this goes the way of a push up to its plan: a hidden snapshot is taken and
+//! captured, so the length of the stream is known exactly. It has a record like a push's, which
+//! never gets beyond `sending`: settling drops it after a crash, with the snapshot and both
+//! sendshots. The kernel's engine cannot tell how long its stream would be; nothing is taken then.
+
+use std::sync::Arc;
+
+use sendshot_engine::Sendshot;
+use sendshot_engine::diff::rule::Kinship;
+use sendshot_engine::stream::measure::{PathCost, Size};
+use sendshot_proto::volume::VolumeKey;
+use sendshot_sys::top_level::TopLevel;
+
+use crate::blocking;
+use crate::connection::receiver_link;
+use crate::decide::costs::{self, Found};
+use crate::decide::plan::{Acknowledged, Plan, Wish};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::push::generate;
+use crate::push::job;
+use crate::push::progress::Listener;
+use crate::push::stages::negotiate;
+use crate::push::stages::prepare::{self, Adoption, BySendshots, Prepared};
+use crate::push::stages::sendshots::Demand;
+use crate::push::{Purpose, Push, Request, Subject};
+use crate::shared::running::Running;
+use crate::shared::sender::Sender;
+use crate::state::journal;
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::{self, Engine};
+use crate::volume::resolve::Volume;
+
+/// What a push would do.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// The volume.
+    pub key: VolumeKey,
+    /// The decision.
+    pub plan: Plan,
+    /// What would make the stream.
+    pub engine: Engine,
+    /// The stream, with our engine.
+    pub size: Option<Size>,
+    /// The paths that cost most of it, the dearest first; as many as were asked for.
+    pub top: Vec<PathCost>,
+    /// What costs more than the changes alone, in words.
+    pub notes: Vec<String>,
+}
+
+/// Finds out.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub async fn run(
+    sender: Arc<Sender>,
+    request: Request,
+    volume: Volume,
+    running: Arc<Running>,
+    top: usize,
+) -> Result<Foreseen, Problem> {
+    let usual = sender.engine(&volume.key.name);
+    match engine::choose(request.engine, usual, &volume)? {
+        Engine::Sendshot => by_sendshots(sender, request, volume, running, top).await,
+        Engine::Kernel => by_snapshots(&sender, &request, volume).await,
+    }
+}
+
+async fn by_snapshots(
+    sender: &Sender,
+    request: &Request,
+    volume: Volume,
+) -> Result<Foreseen, Problem> {
+    let entry = sender.receiver(&request.receiver).await?;
+    let mut link = receiver_link::connect(&entry, sender.key()).await?;
+    let mut key_there = VolumeKey {
+        id: volume.binding.id_at(link.receiver()),
+        name: volume.key.name.clone(),
+    };
+    let mut inventory = negotiate::inventory(&mut link, &key_there, None).await?;
+    if let Some(label) = inventory
+        .label
+        .filter(|label| sender.volume_ids().is_free(*label, volume.key.id))
+    {
+        key_there.id = label;
+        inventory = negotiate::inventory(&mut link, &key_there, None).await?;
+    }
+    let (held, root) = (inventory.copies, inventory.root);
+    let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let (receiver, receiver_name) = (link.receiver(), request.receiver.clone());
+    let plan = blocking("plan", move || -> Result<Plan, Problem> {
+        let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
+            Some(state) => {
+                journal::records(state.pushes()).map_err(|e| Problem::local_io(JOURNAL, &e))?
+            }
+            None => Vec::new(),
+        };
+        let plan = prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)?;
+        let acknowledged = Acknowledged::of(&ours, volume.key.id, (receiver, root), &receiver_name);
+        Ok(plan.with(acknowledged))
+    })
+    .await??;
+    Ok(Foreseen {
+        key,
+        plan,
+        engine: Engine::Kernel,
+        size: None,
+        top: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+/// The snapshot is gone and the file system let go of when this returns. Its space is left to come
+/// back by itself: so young a snapshot holds next to none.
+async fn by_sendshots(
+    sender: Arc<Sender>,
+    request: Request,
+    volume: Volume,
+    running: Arc<Running>,
+    top: usize,
+) -> Result<Foreseen, Problem> {
+    let (key, engine) = (volume.key.clone(), Engine::Sendshot);
+    let listener = Listener::none();
+    let begun = Push::begin(
+        sender,
+        &request.receiver,
+        engine,
+        &volume,
+        running,
+        listener,
+    );
+    let mut push = begun.await?;
+    let subject = push.snapshot(volume).await?;
+    let foreseen = look(&mut push, &subject, request.wish, top, key).await;
+    if let Some(record) = subject.record {
+        push.let_go(record).await;
+    }
+    foreseen
+}
+
+async fn look(
+    push: &mut Push,
+    subject: &Subject,
+    wish: Wish,
+    top: usize,
+    key: VolumeKey,
+) -> Result<Foreseen, Problem> {
+    let held = push.negotiate(None, Purpose::Look).await?.copies;
+    let demand = match subject.still.is_some() && wish == Wish::Auto {
+        true => Demand::Full(job::read_as_it_is()),
+        false => Demand::Wish(wish),
+    };
+    let (prepared, adopted) = push
+        .prepare(subject, held, demand, Adoption::Passing)
+        .await?;
+    let version = push.stream_version();
+    let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
+    if let Some(adopted) = adopted {
+        push.let_go(adopted.record).await;
+    }
+    measured?
+}
+
+fn measure(
+    prepared: Prepared,
+    stream_version: u32,
+    top: usize,
+    key: VolumeKey,
+) -> Result<Foreseen, Problem> {
+    let Some(BySendshots {
+        new,
+        parent,
+        effort,
+        ..
+    }) = prepared.by_sendshots
+    else {
+        return Err(Problem::new(Kind::Failed, "nothing was captured"));
+    };
+    let (size, top) = generate::size_by_paths(parent.as_deref(), &new, stream_version, top)?;
+    let failed = |e: sendshot_engine::format::file::Error| Problem::from_error(Kind::Failed, &e);
+    let found = Found {
+        kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
+        effort,
+        inodes: new.counts().inodes,
+        changed: changed(parent.as_deref(), &new).map_err(failed)?,
+        size,
+    };
+    Ok(Foreseen {
+        key,
+        plan: prepared.plan,
+        engine: Engine::Sendshot,
+        size: Some(size),
+        top,
+        notes: costs::notes(&found),
+    })
+}
+
+/// Inodes that changed since the parent, or all of them.
+fn changed(
+    parent: Option<&Sendshot>,
+    new: &Sendshot,
+) -> Result<u64, sendshot_engine::format::file::Error> {
+    let since = parent.map_or(0, |parent| parent.head().otransid);
+    let mut changed = 0;
+    let mut reader = new.reader()?;
+    while let Some(inode) = reader.next_inode()? {
+        changed += u64::from(inode.item.transid > since);
+    }
+    Ok(changed)
+}

@@ -1,0 +1,127 @@
+//! Our engine: the stream is made of two sendshots, and data is read from the snapshot as it is
+//! needed.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use sendshot_engine::Sendshot;
+use sendshot_engine::diff::Version;
+use sendshot_engine::format::hashes;
+use sendshot_engine::stream::measure::{self, PathCost, Size};
+use sendshot_engine::stream::{HashWriter, Part, Source};
+use sendshot_proto::resume::Point;
+
+use super::{Cutter, Error, Generator, start};
+use crate::state::trail::{Trail, Waypoint};
+
+/// What the stream calls the subvolume; a daemon names its copies itself.
+const NAME: &[u8] = b"push";
+
+/// What to send.
+#[derive(Debug)]
+pub struct Sendshots {
+    /// Root directory of the read-only snapshot.
+    pub snapshot: OwnedFd,
+    /// The sendshot of what the receiver has; `None` for a full send.
+    pub parent: Option<Arc<Sendshot>>,
+    /// The sendshot of the snapshot.
+    pub new: Arc<Sendshot>,
+    /// Where the new sendshot lies, for the hashes that belong to it: directory and name.
+    pub place: (OwnedFd, OsString),
+    /// Stream version, 1 or 2.
+    pub stream_version: u32,
+    /// Where to begin; `None` for the start of the stream.
+    pub from: Option<Waypoint>,
+    /// What is noted of it on the way.
+    pub trail: Arc<Trail>,
+}
+
+fn version(stream_version: u32) -> Version {
+    match stream_version {
+        1 => Version::V1,
+        _ => Version::V2,
+    }
+}
+
+/// The length of a stream, without making it. Blocks.
+///
+/// # Errors
+/// [`Error::Engine`].
+pub fn size(parent: Option<&Sendshot>, new: &Sendshot, stream_version: u32) -> Result<Size, Error> {
+    Ok(measure::measure(
+        parent,
+        new,
+        NAME,
+        version(stream_version),
+    )?)
+}
+
+/// The same, and the `top` paths that cost most of it.
+///
+/// # Errors
+/// [`Error::Engine`].
+pub fn size_by_paths(
+    parent: Option<&Sendshot>,
+    new: &Sendshot,
+    stream_version: u32,
+    top: usize,
+) -> Result<(Size, Vec<PathCost>), Error> {
+    let version = version(stream_version);
+    Ok(measure::measure_paths(parent, new, NAME, version, top)?)
+}
+
+/// Starts our engine.
+///
+/// # Errors
+/// [`Error::Start`]; later ones come through the channel.
+pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
+    let from = source.from.map(|from| from.point());
+    start("sendshot-engine", from, move |cutter| make(&source, cutter))
+}
+
+/// The hashes are durable before the stream has ended, hence before the push is recorded. Without
+/// them the next push sends more, no worse.
+fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
+    let (dir, name) = &source.place;
+    let uuid = source.new.head().uuid;
+    let made = hashes::save(dir, name, uuid, |hashes| write(source, hashes, cutter));
+    match made {
+        Ok(saved) => {
+            if let Err(e) = saved {
+                tracing::warn!("hashes of files without checksums are not kept: {e}");
+            }
+            Ok(())
+        }
+        Err(_) if cutter.is_cancelled() => Err(Error::Cancelled),
+        Err(e) => Err(e),
+    }
+}
+
+fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Result<(), Error> {
+    let stream = Source {
+        m: source.parent.as_deref(),
+        n: &source.new,
+        snapshot: &source.snapshot,
+        name: NAME,
+        version: version(source.stream_version),
+    };
+    let from = source.from.map(|from| from.place);
+    let out = |part: Part| {
+        let mark = |behind: Point| {
+            source.trail.passed(Waypoint {
+                place: part.end,
+                chain: behind.chain,
+            })
+        };
+        let sent = cutter.segment(part.bytes.into(), mark);
+        sent.map_err(io::Error::other)
+    };
+    Ok(sendshot_engine::stream_from(
+        &stream,
+        from,
+        Some(hashes),
+        out,
+    )?)
+}

@@ -1,0 +1,223 @@
+//! What is tried again, when, and for how long.
+//!
+//! What can pass by itself is: a connection that breaks or hangs, a receiver that restarts. What
+//! cannot is told at once: a full disk, a refusal, a stream that breaks a rule.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sendshot_model::human;
+use sendshot_proto::failure::Code;
+use tokio::time::Instant;
+
+use crate::problem::{Kind, Problem};
+use crate::push::generate;
+use crate::push::progress::Listener;
+use crate::push::stages::transfer;
+use crate::shared::running::Running;
+
+/// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
+/// for how long a receiver that is back is not noticed.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What to do after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Try again when some time has passed.
+    Later,
+    /// Negotiate again at once: what both sides have is not what was agreed on.
+    Negotiate,
+    /// Send the same state again from the start: what was sent of it is void.
+    Afresh,
+    /// Send the same state otherwise: the receiver could not apply the stream that was made from it.
+    Otherwise,
+    /// Tell the user, and keep nothing: this state can never be sent.
+    Hopeless,
+    /// Tell the user.
+    Never,
+}
+
+/// What to do after a transfer has failed.
+pub fn after(error: &transfer::Error) -> Next {
+    match error {
+        transfer::Error::Refused(failure) => match failure.code {
+            Code::Busy | Code::ShuttingDown => Next::Later,
+            Code::ParentGone | Code::ParentUnusable | Code::AlreadyHeld | Code::RootChanged => {
+                Next::Negotiate
+            }
+            Code::ResumeImpossible | Code::HashMismatch => Next::Afresh,
+            Code::InvalidStream => Next::Otherwise,
+            Code::Internal
+            | Code::NoSpace
+            | Code::ReadOnly
+            | Code::RootMissing
+            | Code::OverLimit
+            | Code::Io => Next::Never,
+            // Another state may do without what the receiver cannot hold.
+            Code::Unsupported => Next::Hopeless,
+        },
+        transfer::Error::Broken(problem) => after_problem(problem),
+        transfer::Error::Stalled { .. } => Next::Later,
+        transfer::Error::Generate(generate::Error::Engine(
+            sendshot_engine::stream::Error::Diverged { .. },
+        )) => Next::Afresh,
+        // Whoever tells of a file that cannot be read wants another state sent, without it.
+        transfer::Error::Generate(
+            generate::Error::Engine(_)
+            | generate::Error::Send(_)
+            | generate::Error::Deleted
+            | generate::Error::Read(_)
+            | generate::Error::Verify(_),
+        ) => Next::Hopeless,
+        transfer::Error::Moved(_) => Next::Hopeless,
+        transfer::Error::Generate(
+            generate::Error::Start(_) | generate::Error::Died | generate::Error::Cancelled,
+        )
+        | transfer::Error::Nonsense(_)
+        | transfer::Error::Record(_)
+        | transfer::Error::Cancelled => Next::Never,
+    }
+}
+
+/// What to do after anything else has failed.
+pub fn after_problem(problem: &Problem) -> Next {
+    match problem.kind {
+        Kind::Unreachable => Next::Later,
+        Kind::Failed | Kind::Cancelled | Kind::Usage | Kind::Refused => Next::Never,
+    }
+}
+
+/// How long a push goes on trying since it last came forward.
+#[derive(Debug)]
+pub struct Patience {
+    retry_for: Duration,
+    /// Whether a receiver that was never reached is tried again.
+    from_the_first: bool,
+    contact: bool,
+    since: Option<Instant>,
+    waits: ExponentialBackoff,
+}
+
+impl Patience {
+    /// As the user asked for this push, or as the configuration says.
+    pub fn new(asked: Option<Duration>, configured: Duration) -> Self {
+        Self {
+            retry_for: asked.unwrap_or(configured),
+            from_the_first: asked.is_some(),
+            contact: false,
+            since: None,
+            waits: waits(),
+        }
+    }
+
+    /// The receiver was reached.
+    pub fn contact(&mut self) {
+        self.contact = true;
+    }
+
+    /// The push came forward: whatever goes wrong now is new.
+    pub fn progress(&mut self) {
+        self.contact = true;
+        self.since = None;
+        self.waits = waits();
+    }
+
+    /// How long to wait before the next attempt; `None` if there is to be none.
+    fn next(&mut self, now: Instant) -> Option<Duration> {
+        if !self.contact && !self.from_the_first {
+            return None;
+        }
+        let until = *self.since.get_or_insert(now) + self.retry_for;
+        let wait = self.waits.next().unwrap_or(LONGEST_WAIT);
+        (now < until).then(|| wait.min(until - now))
+    }
+
+    /// Waits before the next attempt after `problem`, which can pass.
+    ///
+    /// # Errors
+    /// The problem if there is to be no further attempt, or that the user cancelled it.
+    pub async fn wait(
+        &mut self,
+        problem: Problem,
+        running: &Running,
+        listener: &Listener,
+    ) -> Result<(), Problem> {
+        let Some(wait) = self.next(Instant::now()) else {
+            return Err(problem);
+        };
+        let again = human::duration(wait);
+        let detail = format!("{}; trying again in {again}", problem.message);
+        listener.stage(running, "retry", detail);
+        tracing::info!(push = %running.push, volume = %running.volume, receiver = %running.receiver,
+            "{}; trying again in {again}", problem.message);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = running.cancel.cancelled() => Err(transfer::Error::Cancelled.into()),
+        }
+    }
+}
+
+fn waits() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use sendshot_proto::failure::Failure;
+
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end_and_begin_anew_when_it_came_forward() {
+        let minute = Duration::from_secs(60);
+        let mut patience = Patience::new(None, minute);
+        patience.contact();
+        let begin = Instant::now();
+        let (mut total, mut attempts) = (Duration::ZERO, 0);
+        while let Some(wait) = patience.next(begin + total) {
+            assert!(wait <= 2 * LONGEST_WAIT, "{wait:?}");
+            total += wait;
+            attempts += 1;
+        }
+        assert_eq!(total, minute);
+        assert!((4..12).contains(&attempts), "{attempts}");
+        patience.progress();
+        assert!(patience.next(begin + total).unwrap() <= 3 * FIRST_WAIT);
+    }
+
+    #[test]
+    fn who_was_never_reached_is_tried_again_only_if_the_user_says_so() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(Patience::new(None, minute).next(Instant::now()), None);
+        assert!(
+            Patience::new(Some(minute), minute)
+                .next(Instant::now())
+                .is_some()
+        );
+        let mut none = Patience::new(Some(Duration::ZERO), minute);
+        assert_eq!(none.next(Instant::now()), None);
+    }
+
+    #[test]
+    fn what_cannot_pass_is_not_tried_again() {
+        let refused = |code| after(&transfer::Error::Refused(Failure::new(code, "x", "")));
+        assert_eq!(refused(Code::ShuttingDown), Next::Later);
+        assert_eq!(refused(Code::ParentGone), Next::Negotiate);
+        assert_eq!(refused(Code::HashMismatch), Next::Afresh);
+        assert_eq!(refused(Code::InvalidStream), Next::Otherwise);
+        for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
+            assert_eq!(refused(code), Next::Never);
+        }
+        assert_eq!(refused(Code::Unsupported), Next::Hopeless);
+        let refusal = Problem::new(Kind::Refused, "revoked");
+        assert_eq!(after(&transfer::Error::Broken(refusal)), Next::Never);
+        let broken = Problem::new(Kind::Unreachable, "reset");
+        assert_eq!(after(&transfer::Error::Broken(broken)), Next::Later);
+    }
+}

@@ -1,0 +1,516 @@
+//! A series of read-only snapshots as one volume: which there are, which of them a disk of a receiver has
+//! acknowledged, and bringing it the others, oldest first.
+//!
+//! What was acknowledged once is not sent again, though the receiver may have deleted its copy by a rule or
+//! by hand. That is noted on the disk of the snapshots, for those that are still there.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_model::{NotKept, ReasonCode, ReceiverId, RootId, SenderId, VolumeId, VolumeName};
+use sendshot_sys::subvolume;
+use sendshot_sys::{durable, filesystem};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::blocking;
+use crate::decide::plan::Wish;
+use crate::problem::{Kind, Problem};
+use crate::push::progress::Listener;
+use crate::push::retry::Patience;
+use crate::push::stages::release::Release;
+use crate::push::{self, Purpose, Push, Request};
+use crate::report::Report;
+use crate::shared::running::Running;
+use crate::shared::sender::Sender;
+use crate::state::journal;
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::Engine;
+use crate::volume::register;
+use crate::volume::resolve::{self, Volume};
+
+/// File in the state subvolume.
+pub(crate) const FILE: &str = "series.json";
+/// Most disks of a receiver that are remembered of one series.
+const MOST_ROOTS: usize = 32;
+/// Layout version.
+const VERSION: u32 = 1;
+
+/// A snapshot of a series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// UUID that it is sent under.
+    pub uuid: Uuid,
+    /// Transaction of its last change.
+    pub ctransid: u64,
+    fsid: Uuid,
+    age: (u64, u64),
+}
+
+/// Why there is no series.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is found.
+    #[error(
+        "nothing is at `{pattern}`, so no read-only snapshot, which volume `{name}` consists of"
+    )]
+    None {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+    },
+    /// What is found are no read-only snapshots.
+    #[error(
+        "{} at `{pattern}` ({} is one), and no read-only snapshot, which volume `{name}` consists of",
+        match .others { 1 => "one other thing is".to_owned(), n => format!("{n} other things are") },
+        one.display()
+    )]
+    Others {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+        /// How many there are.
+        others: usize,
+        /// One of them.
+        one: PathBuf,
+    },
+    /// The pattern makes no sense.
+    #[error("the pattern `{pattern}` of volume `{name}`: {source}")]
+    Pattern {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// Snapshots of different file systems cannot be states of one volume.
+    #[error("volume `{name}` has snapshots on several file systems: {} and {}", one.display(), other.display())]
+    Several {
+        /// The volume.
+        name: VolumeName,
+        /// One of them.
+        one: PathBuf,
+        /// One on another.
+        other: PathBuf,
+    },
+    /// One cannot be looked at.
+    #[error("look at {}", path.display())]
+    Look {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::None { .. } => "is the disk mounted, and the pattern in sender.toml right?",
+            Self::Pattern { .. } => "mend `snapshots` in sender.toml",
+            Self::Others { .. } => {
+                "is the pattern in sender.toml right? a writable snapshot is made read-only by `btrfs property set SNAPSHOT ro true`"
+            }
+            Self::Several { .. } => "give the snapshots of each file system a volume of their own",
+            Self::Look { .. } => "",
+        }
+    }
+}
+
+/// The read-only snapshots that a pattern matches, oldest first; there is at least one.
+///
+/// # Errors
+/// See [`Error`].
+pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    let paths = glob::glob_with(pattern, options).map_err(|source| Error::Pattern {
+        name: name.clone(),
+        pattern: pattern.to_owned(),
+        source,
+    })?;
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for path in paths {
+        let path = match path {
+            Ok(path) => path,
+            // What cannot be entered is somebody else's.
+            Err(e) if e.error().kind() == io::ErrorKind::PermissionDenied => continue,
+            Err(e) => {
+                let path = e.path().to_owned();
+                let source = e.into();
+                return Err(Error::Look { path, source });
+            }
+        };
+        match member(&path) {
+            Ok(Some(member)) => found.push(member),
+            Ok(None) => others.push(path),
+            Err(source) => return Err(Error::Look { path, source }),
+        }
+    }
+    found.sort_by_key(|member: &Member| member.age);
+    let Some(first) = found.first() else {
+        let (name, pattern) = (name.clone(), pattern.to_owned());
+        return Err(match others.first() {
+            None => Error::None { name, pattern },
+            Some(one) => Error::Others {
+                name,
+                pattern,
+                others: others.len(),
+                one: one.clone(),
+            },
+        });
+    };
+    match found.iter().find(|member| member.fsid != first.fsid) {
+        None => Ok(found),
+        Some(other) => Err(Error::Several {
+            name: name.clone(),
+            one: first.path.clone(),
+            other: other.path.clone(),
+        }),
+    }
+}
+
+/// A snapshot, unless it is something else, is still being made, or was deleted just now.
+fn member(path: &std::path::Path) -> io::Result<Option<Member>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    if !filesystem::is_btrfs(&fd)? || !subvolume::is_subvolume(&fd)? {
+        return Ok(None);
+    }
+    let info = subvolume::info(&fd)?;
+    Ok(info.read_only.then_some(Member {
+        path: path.to_owned(),
+        uuid: info.wire_uuid(),
+        ctransid: info.ctransid,
+        fsid: filesystem::fsid(&fd)?,
+        age: (info.otransid, info.id),
+    }))
+}
+
+/// What disks of receivers have acknowledged of series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Acknowledged {
+    version: u32,
+    lists: Vec<List>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct List {
+    sender: SenderId,
+    volume: VolumeId,
+    receiver: ReceiverId,
+    root: Option<RootId>,
+    states: Vec<(Uuid, u64)>,
+}
+
+/// Whose acknowledgements count.
+#[derive(Debug, Clone, Copy)]
+struct From {
+    volume: VolumeId,
+    receiver: ReceiverId,
+    root: Option<RootId>,
+}
+
+impl Acknowledged {
+    /// One that is damaged says nothing: the receiver says itself what it holds.
+    fn load(state: &StateSubvolume) -> io::Result<Self> {
+        let empty = Self {
+            version: VERSION,
+            lists: Vec::new(),
+        };
+        match durable::read_json_at::<Self>(state.root(), OsStr::new(FILE)) {
+            Ok(Some(read)) if read.version == VERSION => Ok(read),
+            Ok(Some(read)) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                journal::other_version(read.version, VERSION),
+            )),
+            Ok(None) => Ok(empty),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!("the list of acknowledged snapshots is damaged: {e}");
+                Ok(empty)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn has(&self, sender: &Sender, from: From, state: (Uuid, u64)) -> bool {
+        let own = sender.own_ids();
+        let paired = sender.paired_ids();
+        let mut lists = self.lists.iter().filter(|list| {
+            // A receiver that was set up anew has taken over the disk of one that is not paired any more.
+            let inherited = list.root.is_some() && !paired.contains(&list.receiver);
+            own.contains(&list.sender)
+                && list.volume == from.volume
+                && list.root == from.root
+                && (list.receiver == from.receiver || inherited)
+        });
+        lists.any(|list| list.states.contains(&state))
+    }
+
+    fn note(&mut self, sender: SenderId, from: From, state: (Uuid, u64)) {
+        let is_it = |list: &List| {
+            list.sender == sender
+                && list.volume == from.volume
+                && (list.receiver, list.root) == (from.receiver, from.root)
+        };
+        match self.lists.iter_mut().find(|list| is_it(list)) {
+            Some(list) if list.states.contains(&state) => {}
+            Some(list) => list.states.push(state),
+            None => self.lists.push(List {
+                sender,
+                volume: from.volume,
+                receiver: from.receiver,
+                root: from.root,
+                states: vec![state],
+            }),
+        }
+    }
+
+    /// Forgets the disk of the receiver that came first, if it has too many: one that lies must not fill the
+    /// list, and loses only its own.
+    fn make_room(&mut self, sender: SenderId, from: From) {
+        let of_receiver = |list: &List| {
+            (list.sender, list.volume, list.receiver) == (sender, from.volume, from.receiver)
+        };
+        let known = self.lists.iter().filter(|list| of_receiver(list)).count();
+        let is_known = |list: &List| of_receiver(list) && list.root == from.root;
+        if known < MOST_ROOTS || self.lists.iter().any(is_known) {
+            return;
+        }
+        if let Some(first) = self.lists.iter().position(of_receiver) {
+            self.lists.remove(first);
+        }
+    }
+
+    /// Without what was deleted here: it cannot be sent again.
+    fn store(mut self, state: &StateSubvolume) -> io::Result<()> {
+        for list in &mut self.lists {
+            let mut there = Vec::new();
+            for (uuid, ctransid) in list.states.drain(..) {
+                let ids = subvolume::ids_by_uuid(state.top(), uuid)?;
+                if !ids.is_empty()
+                    || !subvolume::ids_by_received_uuid(state.top(), uuid)?.is_empty()
+                {
+                    there.push((uuid, ctransid));
+                }
+            }
+            list.states = there;
+        }
+        self.lists.retain(|list| !list.states.is_empty());
+        durable::write_json_at(state.root(), OsStr::new(FILE), &self)
+    }
+}
+
+fn note(sender: &Sender, state: &StateSubvolume, from: From, members: &[Member]) -> io::Result<()> {
+    let _alone = register::WRITING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut acknowledged = Acknowledged::load(state)?;
+    acknowledged.make_room(sender.id(), from);
+    for member in members {
+        acknowledged.note(sender.id(), from, (member.uuid, member.ctransid));
+    }
+    acknowledged.store(state)
+}
+
+/// What a disk lacks, and what it was asked by.
+struct Due {
+    state: Arc<StateSubvolume>,
+    from: From,
+    members: Vec<Member>,
+}
+
+/// Brings a receiver what its disk has never acknowledged, oldest first. The report is that of the newest.
+///
+/// # Errors
+/// A [`Problem`] for the user; what was brought before it stays acknowledged.
+pub async fn push_all(
+    sender: Arc<Sender>,
+    request: Request,
+    mut volume: Volume,
+    running: Arc<Running>,
+    listener: Listener,
+) -> (Result<Report, Problem>, Option<Release>) {
+    let members = std::mem::take(&mut volume.series);
+    let (name, newest) = (volume.key.name.clone(), volume.info.wire_uuid());
+    let due = look(&sender, &request, volume, &running, &listener, members).await;
+    let Due {
+        state,
+        from,
+        members,
+    } = match due {
+        Ok(due) => due,
+        Err(problem) => return (Err(problem), None),
+    };
+    let count = members.len();
+    let mut request = request;
+    let mut done: Option<(Report, Option<Release>)> = None;
+    for (n, member) in members.into_iter().enumerate() {
+        if let Some((_, Some(release))) = done
+            .as_mut()
+            .map(|(report, release)| (report, release.take()))
+        {
+            release.carry_out().await;
+        }
+        let (outcome, release) =
+            push_one(&sender, &request, &name, &member, (&running, &listener)).await;
+        let noted = match outcome {
+            // It holds that one; what it lacks else, and what the first one lacks, is found out anew.
+            Ok(report) if report.root != from.root => Err(Problem::new(
+                Kind::Failed,
+                "another of the receiver's disks is there than when the push began",
+            )
+            .remedy("push again")),
+            Ok(report) => {
+                let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));
+                let noted =
+                    blocking("series", move || note(&sender, &state, from, &[member])).await;
+                let failed = |e: io::Error| Problem::local_io("note what was acknowledged", &e);
+                noted
+                    .and_then(|noted| noted.map_err(failed))
+                    .map(|()| report)
+            }
+            Err(problem) => Err(problem),
+        };
+        match noted {
+            Ok(report) => {
+                let before = done.take().map(|(before, _)| before);
+                done = Some((report.after_others(before), release));
+            }
+            Err(problem) => {
+                let message = format!(
+                    "{} ({n} of {count} snapshots were pushed before)",
+                    problem.message
+                );
+                let problem = Problem { message, ..problem };
+                return (Err(problem), release);
+            }
+        }
+        // A wish for the parent is one for the first of them.
+        request.wish = Wish::Auto;
+    }
+    match done {
+        Some((report, release)) => (Ok(report), release),
+        None => (Ok(nothing_due(&request, name, newest, &running)), None),
+    }
+}
+
+/// What the receiver's disk lacks. What it says to hold counts as acknowledged.
+async fn look(
+    sender: &Arc<Sender>,
+    request: &Request,
+    volume: Volume,
+    running: &Arc<Running>,
+    listener: &Listener,
+    members: Vec<Member>,
+) -> Result<Due, Problem> {
+    let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
+    let engine = Engine::Kernel;
+    let begun = push::begin_patiently(
+        sender,
+        request,
+        engine,
+        &volume,
+        (running, listener),
+        &mut patience,
+    );
+    let mut push: Push = begun.await?;
+    let inventory = push.negotiate(None, Purpose::Push).await?;
+    let from = From {
+        volume: push.key.id,
+        receiver: push.link.receiver(),
+        root: inventory.root,
+    };
+    let (sender, state) = (Arc::clone(sender), Arc::clone(&push.state));
+    blocking("series", move || -> io::Result<Due> {
+        let acknowledged = Acknowledged::load(&state)?;
+        let is_held = |member: &Member| {
+            let mut copies = inventory.copies.iter();
+            copies.any(|copy| (copy.uuid, copy.ctransid) == (member.uuid, member.ctransid))
+        };
+        let (held, lacking): (Vec<_>, Vec<_>) = members.into_iter().partition(is_held);
+        let is_new =
+            |member: &Member| !acknowledged.has(&sender, from, (member.uuid, member.ctransid));
+        if held.iter().any(is_new) {
+            note(&sender, &state, from, &held)?;
+        }
+        let members = lacking.into_iter().filter(is_new).collect();
+        Ok(Due {
+            state,
+            from,
+            members,
+        })
+    })
+    .await?
+    .map_err(|e| Problem::local_io("look for what was acknowledged", &e))
+}
+
+async fn push_one(
+    sender: &Arc<Sender>,
+    request: &Request,
+    name: &VolumeName,
+    member: &Member,
+    (running, listener): (&Arc<Running>, &Listener),
+) -> (Result<Report, Problem>, Option<Release>) {
+    let (looking, volume_name, path) = (Arc::clone(sender), name.clone(), member.path.clone());
+    let opened = blocking("resolve", move || {
+        looking.find(|finder| resolve::resolve_member(finder, &volume_name, &path))
+    });
+    let volume = match opened.await.and_then(|opened| Ok(opened?)) {
+        Ok(volume) => volume,
+        Err(problem) => return (Err(problem), None),
+    };
+    if (volume.info.wire_uuid(), volume.info.ctransid) != (member.uuid, member.ctransid) {
+        let message = format!("{} was replaced just now", member.path.display());
+        return (
+            Err(Problem::new(Kind::Failed, message).remedy("push again")),
+            None,
+        );
+    }
+    let (sender, request) = (Arc::clone(sender), request.clone());
+    let (running, listener) = (Arc::clone(running), listener.clone());
+    push::run(sender, request, volume, running, listener).await
+}
+
+fn nothing_due(request: &Request, volume: VolumeName, newest: Uuid, running: &Running) -> Report {
+    Report {
+        volume,
+        receiver: request.receiver.clone(),
+        uuid: newest,
+        parent: None,
+        parent_reason: "nothing to send: the receiver has acknowledged every snapshot before"
+            .to_owned(),
+        parent_reason_code: ReasonCode::AllAcknowledged,
+        engine: Engine::Kernel.to_string(),
+        stream_bytes: 0,
+        not_recorded: false,
+        wire_bytes: 0,
+        resumed_at: None,
+        seconds: running.elapsed().as_secs_f64(),
+        pruned: Vec::new(),
+        skipped: Vec::new(),
+        newly_skipped: Vec::new(),
+        copy: String::new(),
+        completed_first: None,
+        earlier: Vec::new(),
+        root: None,
+        not_kept: NotKept::default(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Stage *capture* (our engine): the push snapshot's metadata, durable before any byte of it
+//! leaves. It reads only what changed since the newest sendshot of the volume, if that is of the
+//! same lineage.
+
+use std::io;
+
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::capture::save::Error;
+use sendshot_engine::format::file;
+use sendshot_engine::{Frozen, Sendshot, WireNumber, save};
+use sendshot_model::VolumeId;
+use sendshot_sys::subvolume;
+use uuid::Uuid;
+
+use crate::push::stages::standing::CapturedFrom;
+use crate::state::journal::{self, Record, Standing, State};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::Engine;
+
+/// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Those that can be read.
+    pub sendshots: Vec<(Record, Sendshot)>,
+    /// Those that cannot, and why.
+    pub unusable: Vec<(Record, file::Error)>,
+    /// Those whose files were deleted.
+    pub gone: Vec<Record>,
+    /// The snapshot of which none could be made for this push, and why.
+    pub not_made: Option<(Uuid, String)>,
+}
+
+impl Known {
+    /// The sendshot to capture from: the newest, unless something is wrong with any of them that may have
+    /// spread to others. Then everything is read.
+    fn source(&self) -> Option<&(Record, Sendshot)> {
+        let is_orphan =
+            |(_, why): &(Record, file::Error)| matches!(why, file::Error::Orphan { .. });
+        let mut standings = self.sendshots.iter().map(|(record, _)| record.standing);
+        if self.unusable.iter().any(is_orphan) || standings.any(|s| s == Standing::Suspect) {
+            return None;
+        }
+        let newest = self.sendshots.iter().max_by_key(|(_, s)| s.head().otransid);
+        newest.filter(|(record, _)| record.standing == Standing::Good)
+    }
+}
+
+/// A sendshot that was just captured.
+#[derive(Debug)]
+pub struct Captured {
+    /// It.
+    pub sendshot: Sendshot,
+    /// How much was read for it.
+    pub effort: Effort,
+    /// What the rest was taken from.
+    pub from: CapturedFrom,
+}
+
+/// A push announces what the kernel's send would: the receiver may hold an adopted snapshot from
+/// a push by the kernel's engine.
+pub const NUMBER: WireNumber = WireNumber::Local;
+
+/// Captures a read-only snapshot into the state subvolume, as the sendshot of `record`. `known` are
+/// sendshots of the same volume.
+///
+/// # Errors
+/// See [`Error`].
+pub fn capture(
+    state: &StateSubvolume,
+    snapshot: Frozen<'_>,
+    record: &Record,
+    known: &Known,
+) -> Result<Captured, Error> {
+    let source = known.source();
+    let before = source.map(|(_, sendshot)| sendshot);
+    let name = record.sendshot_name();
+    let mut captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
+    sendshot_sys::crash::point("capture-saved");
+    if subvolume::info(snapshot)?.ctransid != captured.0.head().ctransid {
+        // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
+        // a head that says "never changed" must not stand for. The second one says "changed".
+        captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
+    }
+    let (sendshot, effort) = captured;
+    let from = match (effort, source) {
+        (Effort::Changes(_), Some((source, _))) => CapturedFrom::Sendshot(source.push),
+        (Effort::Changes(_) | Effort::Full, _) => CapturedFrom::Snapshot,
+    };
+    Ok(Captured {
+        sendshot,
+        effort,
+        from,
+    })
+}
+
+/// The sendshots of a volume's acknowledged pushes, to whatever receiver. One that cannot be
+/// read is reported and told apart.
+///
+/// # Errors
+/// The kernel's, for reading the journal.
+pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Known> {
+    let mut known = Known::default();
+    for record in journal::records(state.pushes())? {
+        let wanted = record.volume == volume && record.state == State::Acknowledged;
+        if !wanted || record.engine != Engine::Sendshot {
+            continue;
+        }
+        match sendshot_engine::open_at(state.sendshots(), &record.sendshot_name()) {
+            Ok(sendshot) => known.sendshots.push((record, sendshot)),
+            // A push to another receiver has pruned it since it was listed.
+            Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
+            // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
+            Err(file::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(push = %record.push, "a sendshot is gone");
+                known.gone.push(record);
+            }
+            Err(e) => {
+                tracing::warn!(push = %record.push, "a sendshot is not used: {e}");
+                known.unusable.push((record, e));
+            }
+        }
+    }
+    Ok(known)
+}

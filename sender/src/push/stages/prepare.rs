@@ -1,0 +1,270 @@
+//! The stages between what the receiver holds and the stream: adopt, capture and plan. What comes
+//! out is what is sent, on what it is based, and why.
+
+use std::sync::Arc;
+
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::{Frozen, Sendshot, verify};
+use sendshot_model::{PeerName, PushId, ReceiverId, RootId, VolumeId};
+use sendshot_proto::inventory::HeldCopy;
+use sendshot_sys::subvolume::Info;
+use sendshot_sys::top_level::TopLevel;
+use uuid::Uuid;
+
+use crate::blocking;
+use crate::decide::plan::{self, Acknowledged, Plan, Recorded, Wish};
+use crate::problem::{JOURNAL, Problem};
+use crate::push::generate;
+use crate::push::stages::adopt;
+use crate::push::stages::capture::{self, Captured, Known};
+use crate::push::stages::sendshots::{self, Chosen, Demand};
+use crate::push::stages::standing::CapturedFrom;
+use crate::push::{Push, Subject, another};
+use crate::shared::running::Protected;
+use crate::state::journal::{self, Record};
+use crate::volume::engine::Engine;
+use crate::volume::lineage;
+
+/// What is sent, on what it is based, and why.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    /// With our engine only.
+    pub(crate) by_sendshots: Option<BySendshots>,
+}
+
+/// What our engine makes a stream of.
+#[derive(Debug)]
+pub(crate) struct BySendshots {
+    pub(crate) new: Arc<Sendshot>,
+    pub(crate) parent: Option<Arc<Sendshot>>,
+    pub(crate) effort: Effort,
+    /// What the new sendshot was captured from.
+    pub(crate) from: CapturedFrom,
+}
+
+/// The new snapshot's sendshot, and those that can be its parent.
+#[derive(Debug)]
+struct Prospects {
+    new: Captured,
+    known: Known,
+}
+
+/// What becomes of a sendshot that is made of a snapshot which the receiver holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adoption {
+    /// It stays, for this push and those after it.
+    Kept,
+    /// It is let go with the plan that it was made for.
+    Passing,
+}
+
+/// The record of what was adopted, which nobody settles as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) record: Record,
+    _protected: Protected,
+}
+
+/// Decides for the kernel's engine. `ours` are the records of our journal, if there is one: they
+/// tell what only a sendshot is left of.
+pub(crate) fn decide(
+    top: &TopLevel,
+    ours: &[Record],
+    info: &Info,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+) -> Result<Plan, Problem> {
+    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+    let mut lineage = lineage::of(top, info).map_err(failed)?;
+    let mut candidates = lineage::candidates(top, held).map_err(failed)?;
+    let siblings = lineage::siblings(top, info, &candidates).map_err(failed)?;
+    lineage.ancestors.extend(siblings);
+    for candidate in &mut candidates {
+        candidate.recorded = recorded(ours, candidate.copy.uuid);
+    }
+    Ok(plan::decide(wish, &lineage, candidates)?)
+}
+
+/// What the journal knows of a state.
+fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
+    let of_state = ours
+        .iter()
+        .filter(|record| record.snapshot.is_some_and(|s| s.uuid == uuid));
+    let engines: Vec<Engine> = of_state.map(|record| record.engine).collect();
+    if engines.contains(&Engine::Sendshot) {
+        Recorded::Sendshot
+    } else if engines.contains(&Engine::Kernel) {
+        Recorded::Snapshot
+    } else {
+        Recorded::Nothing
+    }
+}
+
+impl Push {
+    /// Decides what is sent; returns what was adopted for that, too.
+    pub(crate) async fn prepare(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        demand: Demand,
+        adoption: Adoption,
+    ) -> Result<(Prepared, Option<Adopted>), Problem> {
+        let wish = match &demand {
+            Demand::Wish(wish) => *wish,
+            Demand::Full(_) => Wish::None,
+        };
+        let (Engine::Sendshot, Some(record)) = (self.engine, &subject.record) else {
+            let plan = self.plan_by_snapshots(subject, held, wish).await?;
+            let by_sendshots = None;
+            return Ok((Prepared { plan, by_sendshots }, None));
+        };
+        let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
+        let prepared = async {
+            let prospects = self.capture(subject, record.clone(), known).await?;
+            self.plan_by_sendshots(subject, record, prospects, held, demand)
+                .await
+        };
+        match (prepared.await, adoption, adopted) {
+            (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
+            (Err(problem), Adoption::Passing, Some(adopted)) => {
+                self.let_go(adopted.record).await;
+                Err(problem)
+            }
+            (Err(problem), _, _) => Err(problem),
+        }
+    }
+
+    /// Which volume goes to which receiver, and what that is called here.
+    fn destination(&self) -> (VolumeId, (ReceiverId, Option<RootId>), PeerName) {
+        let receiver = (self.link.receiver(), self.root);
+        (self.key.id, receiver, self.running.receiver.clone())
+    }
+
+    async fn plan_by_snapshots(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+    ) -> Result<Plan, Problem> {
+        let (state, info) = (Arc::clone(&self.state), subject.info.clone());
+        let (volume, from, name) = self.destination();
+        let work = move || {
+            let ours = journal::records(state.pushes());
+            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            let plan = decide(state.top(), &ours, &info, held, wish)?;
+            Ok::<_, Problem>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
+        };
+        let plan = blocking("plan", work).await??;
+        self.listener
+            .stage(&self.running, "plan", &*plan.reason.text);
+        Ok(plan)
+    }
+
+    /// Gathers the sendshots that can be parents, one made for this push among them if need be.
+    async fn adopt(
+        &self,
+        subject: &Subject,
+        held: Vec<HeldCopy>,
+        wish: Wish,
+        adoption: Adoption,
+    ) -> Result<(Known, Option<Adopted>), Problem> {
+        let (state, volume) = (Arc::clone(&self.state), self.key.id);
+        let (fd, info) = (another(&subject.fd)?, subject.info.clone());
+        let protected = self.sender.table().protect(PushId::generate());
+        let intent = self.intent(protected.push);
+        let work = move || -> Result<_, Problem> {
+            let mut known = sendshots::known(&state, volume)?;
+            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
+            let Some((mut record, sendshot)) = adopted else {
+                return Ok((known, None));
+            };
+            if adoption == Adoption::Kept {
+                record = adopt::keep(&state, record).map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            }
+            known.sendshots.push((record.clone(), sendshot));
+            let adopted = Adopted {
+                record,
+                _protected: protected,
+            };
+            Ok((known, Some(adopted)))
+        };
+        let (known, adopted) = blocking("adopt", work).await??;
+        if adopted.is_some() {
+            let detail = "a sendshot was made of the last snapshot that the receiver holds";
+            self.listener.stage(&self.running, "adopt", detail);
+        }
+        Ok((known, adopted))
+    }
+
+    async fn capture(
+        &self,
+        subject: &Subject,
+        record: Record,
+        known: Known,
+    ) -> Result<Prospects, Problem> {
+        let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
+        let work = move || {
+            (
+                capture::capture(&state, Frozen::snapshot(&fd), &record, &known),
+                known,
+            )
+        };
+        let (captured, known) = blocking("capture", work).await?;
+        let new = captured?;
+        let inodes = new.sendshot.counts().inodes;
+        let detail = match new.effort {
+            Effort::Full => format!("{inodes} inodes"),
+            Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
+        };
+        self.listener.stage(&self.running, "capture", detail);
+        Ok(Prospects { new, known })
+    }
+
+    /// Decides, and reads what only hashes can tell of files without checksums, so that what is
+    /// measured from now on is what is sent.
+    async fn plan_by_sendshots(
+        &self,
+        subject: &Subject,
+        record: &Record,
+        prospects: Prospects,
+        held: Vec<HeldCopy>,
+        demand: Demand,
+    ) -> Result<Prepared, Problem> {
+        let version = self.stream_version();
+        let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
+        let name = record.sendshot_name();
+        let (volume, receiver, receiver_name) = self.destination();
+        let Prospects { new, known } = prospects;
+        let Captured {
+            sendshot: new,
+            effort,
+            from,
+        } = new;
+        let work = move || -> Result<_, Problem> {
+            let mut chosen = sendshots::choose(known, &new, held, demand, version)?;
+            let ours = journal::records(state.pushes());
+            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
+            chosen.plan = chosen.plan.with(acknowledged);
+            let new = match &chosen.parent {
+                Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
+                    .map_err(generate::Error::Verify)?,
+                None => new,
+            };
+            Ok((chosen, new))
+        };
+        let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
+        self.listener
+            .stage(&self.running, "plan", &*plan.reason.text);
+        Ok(Prepared {
+            plan,
+            by_sendshots: Some(BySendshots {
+                new: Arc::new(new),
+                parent: parent.map(Arc::new),
+                effort,
+                from,
+            }),
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! Stage *record*: noting that the receiver has committed.
+//!
+//! Steps, and what a crash after each leaves:
+//!
+//! 1. Mark the push acknowledged. — Two acknowledged pushes; the next one prunes the older. With
+//!    our engine a snapshot that is not needed any more; settling deletes it.
+//! 2. Choose what it supersedes. — The same: nothing was deleted yet.
+//!
+//! The user is told now. What is superfluous is deleted after that, by [`crate::push::stages::release`].
+
+use std::io;
+use std::num::NonZeroU32;
+
+use crate::decide::plan::{Local, Parent};
+use crate::push::stages::standing;
+use crate::retained::prune;
+use crate::state::journal::{Record, State};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::Engine;
+
+/// What an acknowledged push makes superfluous.
+#[derive(Debug, Default)]
+pub struct Superfluous {
+    /// Its own snapshot, if a sendshot stands for it.
+    pub snapshot_of: Option<Record>,
+    /// Older states, with all that is kept of them.
+    pub older: Vec<Record>,
+}
+
+/// Records an acknowledgement; returns what can go now. `keep` sendshots stay.
+///
+/// So does `parent`, which the receiver has reported to hold in this push, if more than one is to stay:
+/// that it has committed is only its word until it reports that too, and a receiver that lies must
+/// not push out what both sides really have.
+///
+/// # Errors
+/// The kernel's. The push is then still `unconfirmed`, and the next one finds out.
+pub fn acknowledged(
+    state: &StateSubvolume,
+    mut record: Record,
+    parent: Option<Parent>,
+    keep: NonZeroU32,
+) -> io::Result<Superfluous> {
+    record.state = State::Acknowledged;
+    record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
+    record.store(state.pushes())?; // 1
+    sendshot_sys::crash::point("acknowledged-noted");
+    let older = prune::superseded(state, &record, keep); // 2
+    let mut older = older.unwrap_or_else(|e| {
+        tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
+        Vec::new()
+    });
+    if let Some(Local::Sendshot(parent)) = parent.map(|parent| parent.local)
+        && let Err(e) = standing::note_success(state, parent)
+    {
+        tracing::warn!(push = %parent, "the next push captures the volume whole: {e}");
+    }
+    let parent = parent.map(|parent| parent.uuid);
+    let is_parent = |older: &Record| older.snapshot.map(|s| s.uuid) == parent && parent.is_some();
+    older.retain(|older| keep.get() == 1 || older.engine == Engine::Kernel || !is_parent(older));
+    let has_sendshot = record.engine == Engine::Sendshot;
+    Ok(Superfluous {
+        snapshot_of: has_sendshot.then_some(record),
+        older,
+    })
+}

@@ -1,0 +1,222 @@
+//! The stages *capture* and *plan* for our engine: what the pure parts decide by is gathered here.
+
+use std::os::fd::AsFd;
+
+use sendshot_engine::Sendshot;
+use sendshot_engine::format::file;
+use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
+use sendshot_proto::inventory::HeldCopy;
+use sendshot_sys::subvolume::Info;
+
+use crate::decide::plan::{Local, Plan, Wish};
+use crate::decide::plan_sendshots::{self, Candidate, OwnSendshot};
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::push::generate;
+use crate::push::stages::adopt;
+use crate::push::stages::capture::{self, Known};
+use crate::state::journal::{Intent, Record, Standing};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::lineage;
+
+/// What decides about the parent of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// What the user wants of it.
+    Wish(Wish),
+    /// There is to be none, for this reason.
+    Full(Reason),
+}
+
+/// Reads the sendshots that we have.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Problem> {
+    capture::acknowledged(state, volume).map_err(|e| Problem::local_io(JOURNAL, &e))
+}
+
+/// Makes a sendshot of a snapshot that is a better parent than all that are known, if there is one
+/// (see [`mod@crate::push::stages::adopt`]). Comes before the new snapshot is captured. That it fails costs a longer
+/// stream, no more.
+///
+/// # Errors
+/// A [`Problem`] for the user: what both sides hold cannot be found out.
+pub fn adopt(
+    state: &StateSubvolume,
+    subject: (impl AsFd, &Info),
+    held: &[HeldCopy],
+    wish: Wish,
+    known: &mut Known,
+    intent: Intent,
+) -> Result<Option<(Record, Sendshot)>, Problem> {
+    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+    let (snapshot, info) = subject;
+    let new = sendshot_engine::capture::head(snapshot, info, crate::push::stages::capture::NUMBER)
+        .map_err(failed)?;
+    let ancestors = lineage::of(state.top(), info).map_err(failed)?;
+    let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
+    let Some(local) = adopt::choose(wish, &new, &ancestors, candidates, known) else {
+        return Ok(None);
+    };
+    match adopt::capture(state, &local, intent, known) {
+        Ok(adopted) => Ok(Some(adopted)),
+        Err(e) => {
+            let why = crate::problem::with_causes(&e);
+            tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {why}");
+            known.not_made = Some((local.uuid, why));
+            Ok(None)
+        }
+    }
+}
+
+/// A decision, and what the stream is made of.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The decision.
+    pub plan: Plan,
+    /// The sendshot of its parent, if it has one.
+    pub parent: Option<Sendshot>,
+}
+
+/// Decides by the sendshots that are known, having tried those that must be tried. Hashes are not
+/// asked in a trial, which would read data for each: files without checksums count as changed.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub fn choose(
+    known: Known,
+    new: &Sendshot,
+    held: Vec<HeldCopy>,
+    demand: Demand,
+    stream_version: u32,
+) -> Result<Chosen, Problem> {
+    let wish = match demand {
+        Demand::Wish(wish) => wish,
+        Demand::Full(reason) => {
+            return Ok(Chosen {
+                plan: Plan {
+                    reason,
+                    ..Plan::default()
+                },
+                parent: None,
+            });
+        }
+    };
+    let mut candidates: Vec<Candidate> = held
+        .into_iter()
+        .map(|copy| Candidate {
+            sendshot: sendshot_of(&known, &copy),
+            copy,
+            stream_bytes: None,
+        })
+        .collect();
+    for push in plan_sendshots::to_try(wish, new.head(), &candidates) {
+        let mut sendshots = known.sendshots.iter();
+        let parent = sendshots.find(|(record, _)| record.push == push);
+        let parent = parent.map(|(_, sendshot)| sendshot);
+        let size = generate::size(parent, new, stream_version)?;
+        for candidate in &mut candidates {
+            if candidate.sendshot.push() == Some(push) {
+                candidate.stream_bytes = Some(size.bytes);
+            }
+        }
+    }
+    let plan = plan_sendshots::decide(wish, new.head(), candidates)?;
+    let parent = match plan.parent.map(|parent| parent.local) {
+        Some(Local::Sendshot(push)) => Some(take(known, push)?),
+        Some(Local::Snapshot(_)) | None => None,
+    };
+    Ok(Chosen { plan, parent })
+}
+
+/// The sendshot of a copy, best of just its state.
+fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
+    let best = known
+        .sendshots
+        .iter()
+        .filter(|(_, sendshot)| sendshot.head().wire_uuid == copy.uuid)
+        .max_by_key(|(record, sendshot)| {
+            let is_rejected = record.standing == Standing::Rejected;
+            (sendshot.head().wire_ctransid == copy.ctransid, !is_rejected)
+        });
+    if let Some((record, sendshot)) = best {
+        return OwnSendshot::Usable {
+            push: record.push,
+            head: sendshot.head().clone(),
+            standing: record.standing,
+        };
+    }
+    let is_of_copy = |record: &Record| record.snapshot.is_some_and(|s| s.uuid == copy.uuid);
+    let mut unusable = known.unusable.iter();
+    if let Some((_, why)) = unusable.find(|(record, _)| is_of_copy(record)) {
+        return OwnSendshot::Unusable(Reason::new(unusable_code(why), why.to_string()));
+    }
+    if let Some((_, why)) = known
+        .not_made
+        .as_ref()
+        .filter(|(uuid, _)| *uuid == copy.uuid)
+    {
+        let text = format!("no sendshot could be made of its snapshot, which is here: {why}");
+        return OwnSendshot::Unusable(Reason::new(ReasonCode::SendshotNotMade, text));
+    }
+    if known.gone.iter().any(is_of_copy) {
+        let text = "its file in `.sendshot`, which the journal of pushes still names, was deleted";
+        return OwnSendshot::Unusable(Reason::new(ReasonCode::SendshotDeleted, text));
+    }
+    OwnSendshot::None
+}
+
+fn unusable_code(error: &file::Error) -> ReasonCode {
+    match error {
+        file::Error::Io { .. } => ReasonCode::SendshotUnreadable,
+        file::Error::Foreign { .. } => ReasonCode::SendshotForeign,
+        file::Error::TooNew { .. } => ReasonCode::SendshotTooNew,
+        file::Error::TooOld { .. } => ReasonCode::SendshotTooOld,
+        file::Error::Damaged { .. } => ReasonCode::SendshotDamaged,
+        file::Error::Orphan { .. } => ReasonCode::SendshotOrphan,
+    }
+}
+
+fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
+    let mut sendshots = known.sendshots.into_iter();
+    let found = sendshots.find(|(record, _)| record.push == push);
+    let (_, sendshot) = found.ok_or_else(|| {
+        Problem::new(
+            Kind::Failed,
+            "the parent's sendshot is not among those that were read",
+        )
+        .remedy("push again")
+    })?;
+    Ok(sendshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_sendshot_of_a_copy_is_told() {
+        let uuid = Uuid::from_u128(1);
+        let copy = HeldCopy {
+            uuid,
+            ctransid: 7,
+            name: "copy".into(),
+            unusable: None,
+            committed_at: 0,
+        };
+        let code = |known: &Known| match sendshot_of(known, &copy) {
+            OwnSendshot::Unusable(why) => Some(why.code),
+            OwnSendshot::None => None,
+            OwnSendshot::Usable { .. } => panic!("there is none"),
+        };
+        let mut known = Known::default();
+        assert_eq!(code(&known), None);
+        let record = crate::decide::retention::tests::record();
+        known.gone = vec![crate::decide::retention::tests::at(&record, 1)];
+        assert_eq!(code(&known), Some(ReasonCode::SendshotDeleted));
+        known.not_made = Some((uuid, "No space left on device".to_owned()));
+        assert_eq!(code(&known), Some(ReasonCode::SendshotNotMade));
+    }
+}

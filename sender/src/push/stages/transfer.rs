@@ -1,0 +1,338 @@
+//! Stage *transfer*: the stream over the connection, until the receiver has committed.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use sendshot_model::{NotKept, human};
+use sendshot_proto::failure::Failure;
+use sendshot_proto::malformed::Malformed;
+use sendshot_proto::resume::CheckpointPolicy;
+use sendshot_proto::transfer::{Begin, Down, SEGMENT, Up, framed_len};
+use sendshot_proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::connection::receiver_link::{Link, problem_of};
+use crate::connection::wire::WireBytes;
+use crate::problem::{Kind, Problem};
+use crate::push::generate::{self, Output};
+use crate::push::stages::still;
+use crate::shared::running::Running;
+use crate::state::trail::Trail;
+
+/// Messages that wait for the connection; each is a segment.
+const QUEUE: usize = 2;
+
+/// Longest wait until the receiver is ready for the stream: it opens every copy of the volume,
+/// from a cold disk at worst.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How often to look for progress in the time after which there must have been some.
+const LOOKS: u32 = 20;
+
+/// What the receiver said at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Where the copy is, below the receiver's root.
+    pub copy: String,
+    /// Length of the stream in bytes.
+    pub stream_bytes: u64,
+    /// What the copy lacks.
+    pub not_kept: NotKept,
+}
+
+/// Why there is no copy, or no word of one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The receiver says why.
+    #[error(transparent)]
+    Refused(#[from] Failure),
+    /// The stream could not be made.
+    #[error(transparent)]
+    Generate(#[from] generate::Error),
+    /// The call broke, or was refused.
+    #[error("{0}")]
+    Broken(Problem),
+    /// The receiver does not keep to the contract.
+    #[error("the receiver's answer makes no sense: {0}")]
+    Nonsense(String),
+    /// A volume that no snapshot could be made of did not stand still.
+    #[error("{0}")]
+    Moved(std::io::Error),
+    /// The push could not be recorded as sent.
+    #[error("write the push's record")]
+    Record(#[source] std::io::Error),
+    /// Nothing goes on.
+    #[error("{address} is connected, but the push came no further for {}", human::duration(*.after))]
+    Stalled {
+        /// The receiver.
+        address: String,
+        /// For how long.
+        after: Duration,
+    },
+    /// The user cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Broken(problem)
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(error: Malformed) -> Self {
+        Self::Nonsense(error.to_string())
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(failure) => failure.into(),
+            Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
+            Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
+                .remedy("look into the receiver's kernel log, and try again later"),
+            Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
+                .remedy("push again when the file system stays as it is"),
+            Error::Broken(problem) => problem,
+            Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
+            Error::Generate(_) | Error::Record(_) => Problem::failed(&error),
+        }
+    }
+}
+
+/// An accepted push.
+#[derive(Debug)]
+pub struct Transfer {
+    up: mpsc::Sender<v1::TransferUp>,
+    down: Answers,
+    wire: WireBytes,
+    /// Bytes of the message that opened it.
+    opening: u64,
+}
+
+/// The receiver's side of the call.
+#[derive(Debug)]
+struct Answers {
+    messages: Streaming<v1::TransferDown>,
+    /// For messages about what goes wrong.
+    address: String,
+}
+
+impl Answers {
+    async fn next(&mut self) -> Result<Down, Error> {
+        match self.messages.message().await {
+            Ok(Some(message)) => Ok(message.try_into()?),
+            Ok(None) => Err(Error::Nonsense(
+                "it ended the push without saying how".into(),
+            )),
+            Err(status) => Err(Error::Broken(problem_of(&self.address, &status))),
+        }
+    }
+}
+
+impl Transfer {
+    /// Announces the push and waits until the receiver is ready for it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
+        let silent = Problem::new(
+            Kind::Unreachable,
+            format!(
+                "the receiver at {} was not ready for the push within {} s",
+                link.address(),
+                ACCEPT_DEADLINE.as_secs()
+            ),
+        )
+        .remedy("look into its journal and its kernel log, and try again later");
+        tokio::time::timeout(ACCEPT_DEADLINE, Self::begin(link, begin))
+            .await
+            .unwrap_or(Err(Error::Broken(silent)))
+    }
+
+    async fn begin(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
+        let from = begin.resume_at.map_or(0, |point| point.offset);
+        let (up, messages) = mpsc::channel(QUEUE);
+        let begin = v1::TransferUp::from(Up::Begin(begin));
+        let opening = framed_len(&begin);
+        // Cannot fail: the channel was just made and has room.
+        let _ = up.try_send(begin);
+        let mut down = Answers {
+            messages: link.transfer(ReceiverStream::new(messages)).await?,
+            address: link.address().to_owned(),
+        };
+        match down.next().await? {
+            Down::Accepted {
+                resume_at,
+                checkpoints,
+            } if resume_at == from => {
+                let wire = link.wire();
+                let transfer = Self {
+                    up,
+                    down,
+                    wire,
+                    opening,
+                };
+                Ok((transfer, checkpoints))
+            }
+            Down::Accepted { resume_at, .. } => Err(Error::Nonsense(format!(
+                "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
+            ))),
+            Down::Failure(failure) => Err(failure.into()),
+            Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => {
+                Err(Error::Nonsense("it did not accept the push first".into()))
+            }
+        }
+    }
+
+    /// Streams what the generator makes, and waits for the commit. `before_end` runs when all
+    /// has left for the receiver and it does not know yet that it is all. What only waits here
+    /// has not left: a receiver that takes nothing could else say that it has committed.
+    ///
+    /// Dropping the returned future, or cancelling, breaks the call: the receiver then keeps what
+    /// can be resumed, and drops what cannot.
+    ///
+    /// # Errors
+    /// See [`Error`]. After `before_end` has run the receiver may have committed all the same.
+    pub async fn run<F>(
+        self,
+        outputs: mpsc::Receiver<Result<Output, generate::Error>>,
+        running: &Running,
+        trail: Option<&Trail>,
+        stall_after: Duration,
+        before_end: F,
+    ) -> Result<Committed, Error>
+    where
+        F: AsyncFnOnce() -> std::io::Result<()>,
+    {
+        let Self {
+            up,
+            mut down,
+            wire,
+            opening,
+        } = self;
+        let address = down.address.clone();
+        let mut pump = pin!(pump(outputs, (up, wire, opening), running, before_end));
+        let mut stalled = pin!(stalled(running, stall_after));
+        let mut stream_bytes = None;
+        loop {
+            // Messages that come without end must not keep from looking at the clock, or for a cancel.
+            tokio::task::consume_budget().await;
+            tokio::select! {
+                biased;
+                () = running.cancel.cancelled() => return Err(Error::Cancelled),
+                () = &mut stalled => {
+                    return Err(Error::Stalled { address, after: stall_after });
+                }
+                message = down.next() => match message? {
+                    Down::Applied(offset) => running.applied(offset),
+                    Down::Checkpoint(offset) => {
+                        if let Some(trail) = trail {
+                            trail.checkpoint(offset);
+                        }
+                    }
+                    Down::Failure(failure) => return Err(failure.into()),
+                    Down::Accepted { .. } => return Err(Error::Nonsense("it accepted twice".into())),
+                    Down::Committed { name, directory, not_kept } => {
+                        let stream_bytes = stream_bytes.ok_or_else(|| {
+                            Error::Nonsense("it committed before the end of the stream".into())
+                        })?;
+                        let copy = format!("{directory}/{name}");
+                        return Ok(Committed { copy, stream_bytes, not_kept });
+                    }
+                },
+                sent = &mut pump, if stream_bytes.is_none() => stream_bytes = Some(sent?),
+            }
+        }
+    }
+}
+
+/// Why the end was not announced.
+fn not_announced(error: std::io::Error) -> Error {
+    match error.get_ref().is_some_and(|why| why.is::<still::Moved>()) {
+        true => Error::Moved(error),
+        false => Error::Record(error),
+    }
+}
+
+/// Returns when nothing was sent and nothing applied for so long. How long it takes in all does not
+/// count.
+async fn stalled(running: &Running, after: Duration) {
+    let (mut last, mut since) = (running.progress(), Instant::now());
+    let mut looks = tokio::time::interval((after / LOOKS).max(Duration::from_millis(10)));
+    while since.elapsed() < after {
+        looks.tick().await;
+        let now = running.progress();
+        if has_come_forward(last, now) {
+            (last, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// Whether more was sent, or a segment more applied, or all that was sent. Who applies a byte now and then
+/// does not come forward: a push could go on for ever.
+fn has_come_forward((sent, applied): (u64, u64), now: (u64, u64)) -> bool {
+    now.0 > sent || now.1 >= applied + SEGMENT as u64 || (now.1 > applied && now.1 == now.0)
+}
+
+/// Moves the stream into the connection; returns its length. When the connection is gone it
+/// waits for ever: the other direction then tells why.
+async fn pump<F>(
+    mut outputs: mpsc::Receiver<Result<Output, generate::Error>>,
+    (up, wire, mut left): (mpsc::Sender<v1::TransferUp>, WireBytes, u64),
+    running: &Running,
+    before_end: F,
+) -> Result<u64, Error>
+where
+    F: AsyncFnOnce() -> std::io::Result<()>,
+{
+    loop {
+        match outputs.recv().await.ok_or(generate::Error::Died)?? {
+            Output::Segment(segment) => {
+                let bytes = segment.data.len() as u64;
+                let message = v1::TransferUp::from(Up::Segment(segment));
+                left += framed_len(&message);
+                send(&up, message).await;
+                running.sent(bytes);
+            }
+            Output::End { length, chain } => {
+                wire.until_written(left).await;
+                before_end().await.map_err(not_announced)?;
+                running.enter("commit");
+                send(&up, Up::End { length, chain }.into()).await;
+                return Ok(length);
+            }
+        }
+    }
+}
+
+async fn send(up: &mpsc::Sender<v1::TransferUp>, message: v1::TransferUp) {
+    if up.send(message).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_applies_byte_by_byte_does_not_come_forward() {
+        let segment = SEGMENT as u64;
+        let last = (10 * segment, segment);
+        assert!(!has_come_forward(last, last));
+        assert!(!has_come_forward(last, (last.0, last.1 + 1)));
+        assert!(!has_come_forward(last, (last.0, last.1 + segment - 1)));
+        assert!(has_come_forward(last, (last.0, last.1 + segment)));
+        assert!(has_come_forward(last, (last.0 + 1, last.1)));
+        // The last of what was sent, however short.
+        let last = (10 * segment, 10 * segment - 7);
+        assert!(!has_come_forward(last, (last.0, last.1 + 6)));
+        assert!(has_come_forward(last, (last.0, last.0)));
+    }
+}

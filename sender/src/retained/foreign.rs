@@ -1,0 +1,219 @@
+//! What other hosts left on a disk that came from them. It is shown; no policy touches it. Root deletes it
+//! (`sendshotctl forget --foreign PATH`) or makes it this host's own (`sendshotctl take-over PATH`).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_model::{PushId, Reason, ReasonCode};
+use sendshot_proto::v1;
+use sendshot_sys::filesystem;
+use sendshot_sys::top_level::TopLevel;
+
+use crate::decide::retention::{Item, Presence};
+use crate::problem::{JOURNAL, Kind, Problem, delete_remedy};
+use crate::retained::kept::{self, Kept, Paired};
+use crate::retained::prune;
+use crate::shared::sender::Sender;
+use crate::state::journal::Record;
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::register::{self, Register};
+
+/// What is to be done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is deleted.
+    Forget,
+    /// It becomes this host's own.
+    TakeOver,
+}
+
+/// Why nothing is done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path cannot be opened.
+    #[error("open {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is on another kind of file system.
+    #[error("{} is not on btrfs", path.display())]
+    NotBtrfs {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is nothing of other hosts.
+    #[error("the file system of {} has nothing of other hosts", path.display())]
+    Nothing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The user agreed to something else.
+    #[error("what other hosts left on the file system of {} has changed since you were asked", path.display())]
+    Changed {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (kind, remedy) = match &error {
+            Error::Open { .. } => return Problem::open(&error),
+            Error::NotBtrfs { .. } => (
+                Kind::Usage,
+                "name a path on the disk that came from elsewhere",
+            ),
+            Error::Nothing { .. } => (Kind::Usage, "`sendshotctl list` shows what is kept"),
+            Error::Changed { .. } => (Kind::Refused, "look again, and run it again"),
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+fn not_deleted(record: &Record, error: &io::Error) -> Problem {
+    let what = format!(
+        "delete what is kept of {} at {}: {error}",
+        record.volume_name, record.taken_at
+    );
+    Problem::new(Kind::Failed, what).remedy(delete_remedy(error))
+}
+
+/// The records of other hosts on a file system, each with its host's name.
+fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, String)>> {
+    let register = Register::load(state)?;
+    let host = |sender| match register.host(sender) {
+        Some(name) => name.to_owned(),
+        None => format!("sender {sender}"),
+    };
+    let items = prune::items(state)?.into_iter();
+    let vouched = sender.vouched();
+    let is_own = |record: &Record| {
+        record.sender == sender.id() || vouched.contains(&(record.receiver, record.sender))
+    };
+    let foreign = items.filter(|item| !is_own(&item.record));
+    Ok(foreign
+        .map(|item| (host(item.record.sender), item))
+        .map(|(host, item)| (item, host))
+        .collect())
+}
+
+/// What other hosts left on the file systems that this one has something on. Blocks.
+pub fn list(sender: &Sender, paired: &Paired) -> Vec<v1::KeptSnapshot> {
+    let mut listed = Vec::new();
+    // What could not be looked at is told with this host's own.
+    sender.filesystems().each(|state| {
+        listed.extend(described(state, items(state, sender)?, paired));
+        Ok(())
+    });
+    listed
+}
+
+fn described(
+    state: &StateSubvolume,
+    items: Vec<(Item, String)>,
+    paired: &Paired,
+) -> Vec<v1::KeptSnapshot> {
+    let mut found: Vec<(Kept, String)> = items
+        .into_iter()
+        .filter(|(item, _)| item.presence == Presence::Here)
+        .map(|(item, host)| (Kept::of(state, item), host))
+        .collect();
+    found.sort_by_key(|(kept, host)| (host.clone(), kept.order()));
+    let all: Vec<Kept> = found.iter().map(|(kept, _)| kept.clone()).collect();
+    let describe = |(kept, host): (Kept, String)| {
+        let reason = format!(
+            "{host} left it; `take-over PATH` makes it this host's own, `forget --foreign PATH` deletes it"
+        );
+        v1::KeptSnapshot {
+            foreign_host: host,
+            ..kept::describe(
+                &kept,
+                Reason::new(ReasonCode::OtherHost, reason),
+                &all,
+                paired,
+            )
+        }
+    };
+    found.into_iter().map(describe).collect()
+}
+
+/// Does `action` with all that other hosts left on the file system of `path`; returns what it was. If
+/// `agreed` is not empty, it must be just these. No push may start meanwhile, see [`Sender::hold_starts`].
+/// Blocks.
+///
+/// # Errors
+/// A [`Problem`] for the user.
+pub fn act(
+    sender: &Sender,
+    path: &Path,
+    action: Action,
+    mode: prune::Mode,
+    agreed: &BTreeSet<PushId>,
+    paired: &Paired,
+) -> Result<Vec<v1::KeptSnapshot>, Problem> {
+    let state = open(path)?;
+    let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
+    let register = |e: io::Error| Problem::local_io("read and write .sendshot/register.json", &e);
+    let items = items(&state, sender).map_err(failed)?;
+    if items.is_empty() {
+        let path = path.to_owned();
+        return Err(Error::Nothing { path }.into());
+    }
+    let pushes: BTreeSet<PushId> = items.iter().map(|(item, _)| item.record.push).collect();
+    if !agreed.is_empty() && *agreed != pushes {
+        let path = path.to_owned();
+        return Err(Error::Changed { path }.into());
+    }
+    let told = described(&state, items.clone(), paired);
+    if mode == prune::Mode::DryRun {
+        return Ok(told);
+    }
+    match action {
+        Action::Forget => {
+            for (item, _) in &items {
+                prune::let_go(&state, &item.record).map_err(|e| not_deleted(&item.record, &e))?;
+            }
+            let own = sender.own_ids();
+            let _alone = register::WRITING
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let mut kept = Register::load(&state).map_err(register)?;
+            kept.keep_only(|sender| own.contains(&sender));
+            kept.store(&state).map_err(register)?;
+        }
+        Action::TakeOver => {
+            register::adopt(&state, sender.id(), |_| true).map_err(failed)?;
+            let remembered = sender.filesystems().remember(state.top().fsid(), path);
+            remembered
+                .map_err(|e| Problem::state_io("write down which file systems are used", &e))?;
+        }
+    }
+    tracing::info!(path = %path.display(), states = items.len(), ?action, "done with what other hosts left");
+    Ok(told)
+}
+
+fn open(path: &Path) -> Result<StateSubvolume, Problem> {
+    let path = path.to_owned();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(e) => {
+            let source = e.into();
+            return Err(Error::Open { path, source }.into());
+        }
+    };
+    match filesystem::is_btrfs(&fd) {
+        Ok(true) => {}
+        Ok(false) => return Err(Error::NotBtrfs { path }.into()),
+        Err(source) => return Err(Error::Open { path, source }.into()),
+    }
+    let state = StateSubvolume::open(TopLevel::of(&fd)?)?;
+    state.ok_or_else(|| Error::Nothing { path }.into())
+}

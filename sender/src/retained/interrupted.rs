@@ -1,0 +1,246 @@
+//! Pushes that broke off: how long they keep their snapshots, which pin data, and looking at them.
+//!
+//! Two things end it: age, and the volume's file system running full. Both are told loudly. What the
+//! receiver may have committed keeps its sendshot, which pins nothing, until the receiver has told; one
+//! of the kernel's engine has none, and goes: the next push builds on an older state then.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sendshot_model::human;
+use sendshot_proto::v1;
+use sendshot_sys::durable;
+use sendshot_sys::filesystem::{self, Space};
+
+use crate::push::stages::resume;
+use crate::retained::kept;
+use crate::retained::prune;
+use crate::retained::selection::Selection;
+use crate::shared::sender::Sender;
+use crate::state::journal::{self, Record, State};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::Engine;
+
+/// How often to look.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why a push is not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Its snapshot is older than `resume_keep`.
+    Age(Duration),
+    /// Less is free than `resume_min_free`.
+    Space(Space),
+}
+
+impl Over {
+    /// In words.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Age(age) => format!(
+                "it is {} old, more than `resume_keep` allows",
+                human::duration(age)
+            ),
+            Self::Space(space) => format!(
+                "only {} of {} are free on its file system, less than `resume_min_free` asks for",
+                human::bytes_human(space.free),
+                human::bytes_human(space.total)
+            ),
+        }
+    }
+}
+
+/// What is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Oldest snapshot that is kept.
+    pub keep: Duration,
+    /// Least free space with which any is, in percent.
+    pub min_free: u8,
+}
+
+/// Whether a push that broke off is to be let go. Pure. A clock that went back makes it young; one
+/// that jumps forward costs what was sent, no more.
+pub fn judge(record: &Record, now: Timestamp, space: Space, limits: Limits) -> Option<Over> {
+    let age = now.as_second().saturating_sub(record.taken_at);
+    let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
+    if age > limits.keep {
+        return Some(Over::Age(age));
+    }
+    let least = u128::from(space.total) * u128::from(limits.min_free) / 100;
+    (u128::from(space.free) < least).then_some(Over::Space(space))
+}
+
+/// Looks again and again; ends only by being dropped.
+pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        ticks.tick().await;
+        // No disk is woken up for nothing.
+        if !sender.take_interrupted() {
+            continue;
+        }
+        // What is found to be used by no push stays so until it is gone.
+        let held = sender.hold_starts().await;
+        let sender = Arc::clone(&sender);
+        let look = move || {
+            let _held = held;
+            if let_go_of_what_is_over(&sender) > 0 {
+                sender.note_interrupted();
+            }
+        };
+        if let Err(problem) = crate::blocking("interrupted", look).await {
+            tracing::warn!("look for interrupted pushes: {problem}");
+        }
+    }
+}
+
+/// Lets go of what is over on all file systems that are there; returns how many stay. Blocks.
+fn let_go_of_what_is_over(sender: &Sender) -> usize {
+    let config = sender.config();
+    let limits = Limits {
+        keep: config.resume_keep,
+        min_free: config.resume_min_free,
+    };
+    let mut stay = 0;
+    let absent = sender.filesystems().each(|state| {
+        stay += let_go(sender, state, limits).unwrap_or_else(|e| {
+            tracing::warn!("look for interrupted pushes: {e}");
+            1
+        });
+        Ok(())
+    });
+    stay + absent.len()
+}
+
+fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result<usize> {
+    let mut stay = 0;
+    for record in journal::records(state.pushes())? {
+        if record.sender != sender.id() || !has_snapshot(state, &record) {
+            continue;
+        }
+        let space = filesystem::space(state.top())?;
+        let Some(over) = judge(&record, Timestamp::now(), space, limits) else {
+            stay += 1;
+            continue;
+        };
+        let table = sender.table();
+        if table.contains(record.push) || table.of_volume(record.volume).is_some() {
+            stay += 1;
+            continue;
+        }
+        // It may have been acknowledged since the list was made: what was unconfirmed is the next push's
+        // parent then.
+        let Some(record) = journal::find(state.pushes(), record.push)? else {
+            continue;
+        };
+        if !has_snapshot(state, &record) {
+            continue;
+        }
+        tracing::warn!(push = %record.push, volume = %record.volume_name, receiver = %record.receiver_name,
+            "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
+             acknowledged state",
+            record.volume_name, record.receiver_name, over.reason());
+        sender.take_memory(record.push);
+        let gone = match (record.state, record.engine) {
+            (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
+                prune::let_go(state, &record)
+            }
+            // Its sendshot, which pins nothing, stays until the receiver has told.
+            (State::Unconfirmed, Engine::Sendshot) => prune::release(state, &record),
+            (State::Acknowledged, _) => continue,
+        };
+        if let Err(e) = gone {
+            stay += 1;
+            tracing::warn!(push = %record.push, "let go of an interrupted push: {e}");
+        }
+        state.reclaim_space();
+    }
+    Ok(stay)
+}
+
+fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
+    (resume::is_resumable(record) || record.state == State::Unconfirmed)
+        && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
+}
+
+/// The pushes that broke off on all file systems that are there. Blocks.
+pub fn list(sender: &Sender, selection: &Selection) -> Vec<v1::Interrupted> {
+    let keep = i64::try_from(sender.config().resume_keep.as_secs()).unwrap_or(i64::MAX);
+    let mut found = Vec::new();
+    kept::each(sender, selection, |state, items| {
+        let records = items.into_iter().map(|item| item.record);
+        let ours = records
+            .filter(|record| has_snapshot(state, record) && !sender.table().contains(record.push));
+        found.extend(ours.map(|record| describe(state, &record, keep)));
+    });
+    found.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
+    found
+}
+
+fn describe(state: &StateSubvolume, record: &Record, keep: i64) -> v1::Interrupted {
+    let uuid = record.snapshot.map(|snapshot| snapshot.uuid);
+    let transfer = record.transfer.as_ref();
+    v1::Interrupted {
+        volume: record.volume_name.to_string(),
+        receiver: record.receiver_name.to_string(),
+        push_id: record.push.to_bytes().to_vec(),
+        transfer_id: transfer.map_or_else(Vec::new, |t| t.id.to_bytes().to_vec()),
+        uuid: uuid.map_or_else(Vec::new, |uuid| uuid.as_bytes().to_vec()),
+        taken_at: record.taken_at,
+        offset: resume::trail(state, record).map_or(0, |trail| trail.last_mark()),
+        until: record.taken_at.saturating_add(keep),
+        unconfirmed: record.state == State::Unconfirmed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::retention;
+
+    const LIMITS: Limits = Limits {
+        keep: Duration::from_secs(100),
+        min_free: 5,
+    };
+    const ROOMY: Space = Space {
+        free: 50,
+        total: 1000,
+    };
+
+    fn taken_at(taken_at: i64) -> Record {
+        Record {
+            taken_at,
+            ..retention::tests::record()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn age_and_little_space_end_it() {
+        let record = taken_at(1000);
+        assert_eq!(judge(&record, at(1100), ROOMY, LIMITS), None);
+        let age = Duration::from_secs(101);
+        assert_eq!(
+            judge(&record, at(1101), ROOMY, LIMITS),
+            Some(Over::Age(age))
+        );
+        let tight = Space { free: 49, ..ROOMY };
+        assert_eq!(
+            judge(&record, at(1100), tight, LIMITS),
+            Some(Over::Space(tight))
+        );
+    }
+
+    #[test]
+    fn a_clock_that_went_back_does_not_end_it() {
+        assert_eq!(judge(&taken_at(1000), at(0), ROOMY, LIMITS), None);
+        assert_eq!(judge(&taken_at(i64::MAX), at(0), ROOMY, LIMITS), None);
+        assert!(judge(&taken_at(i64::MIN), at(0), ROOMY, LIMITS).is_some());
+    }
+}

@@ -1,0 +1,319 @@
+//! Settling what earlier pushes left, after a crash or a lost acknowledgement.
+//!
+//! | record | at start, and before a push | when the receiver reports what it holds |
+//! |---|---|---|
+//! | `sending`, push not running | keep what can be resumed ([`crate::retained::interrupted`] says how long), else delete snapshot and record: nothing was committed | – |
+//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, or this is the push that goes on, delete |
+//! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
+
+use std::collections::BTreeSet;
+use std::io;
+
+use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId};
+use sendshot_proto::inventory::Inventory;
+use sendshot_sys::durable;
+
+use crate::push::Purpose;
+use crate::push::stages::resume;
+use crate::retained::prune;
+use crate::state::journal::{self, Record, State};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::state::trail;
+use crate::volume::engine::Engine;
+
+/// What is to be done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays as it is.
+    Keep,
+    /// All of it goes.
+    Drop,
+    /// The receiver has committed it.
+    Acknowledge,
+}
+
+/// Deletes what unfinished pushes of this sender left that nobody runs any more; returns how
+/// many there were.
+///
+/// # Errors
+/// The kernel's, for reading the journal. What cannot be deleted is logged and stays.
+pub fn leftovers(
+    state: &StateSubvolume,
+    sender: SenderId,
+    running: impl Fn(PushId) -> bool,
+) -> io::Result<usize> {
+    let mut settled = 0;
+    for listed in journal::records(state.pushes())? {
+        if running(listed.push) {
+            continue;
+        }
+        // Read again: a push of another receiver's may have ended well since it was listed, and
+        // one that is not running any more writes no further.
+        let Some(record) = journal::find(state.pushes(), listed.push)? else {
+            continue;
+        };
+        release_what_has_a_sendshot(state, &record, sender);
+        if at_start(&record, sender) != Verdict::Drop && !is_half_gone(state, &record, sender) {
+            continue;
+        }
+        match prune::let_go(state, &record) {
+            Ok(()) => settled += 1,
+            Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
+        }
+    }
+    for dir in [state.pushes(), state.sendshots()] {
+        durable::sweep_temporaries(dir)?;
+    }
+    if settled > 0 {
+        tracing::info!(
+            settled,
+            "unfinished pushes of an earlier run were cleaned up"
+        );
+    }
+    Ok(settled)
+}
+
+/// What a receiver says, and which one it is.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// What it says.
+    pub inventory: &'a Inventory,
+    /// Its id.
+    pub receiver: ReceiverId,
+    /// Its name here.
+    pub name: &'a PeerName,
+    /// Those that are paired now.
+    pub paired: &'a BTreeSet<ReceiverId>,
+}
+
+impl Told<'_> {
+    /// Notes on which disk an acknowledged state is that the receiver has just said to hold. Returns whether
+    /// that is new.
+    ///
+    /// A receiver that was set up anew has taken over the disk of one that is not paired any more: then
+    /// the state is common with this one.
+    fn places(&self, record: &mut Record) -> bool {
+        let Some(root) = self.inventory.root else {
+            return false;
+        };
+        if record.state != State::Acknowledged {
+            return false;
+        }
+        let is_new = if record.receiver == self.receiver {
+            record.root.is_none()
+        } else {
+            let same_disk = record.root.is_none_or(|known| known == root);
+            let same_name = record.root.is_some() || record.receiver_name == *self.name;
+            same_disk && same_name && !self.paired.contains(&record.receiver)
+        };
+        if is_new {
+            record.root = Some(root);
+            record.receiver = self.receiver;
+            record.receiver_name = self.name.clone();
+        }
+        is_new
+    }
+}
+
+fn is_held(record: &Record, inventory: &Inventory) -> bool {
+    let copies = &inventory.copies;
+    record
+        .snapshot
+        .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid))
+}
+
+/// Finds out about acknowledgements that were lost, now that the receiver has told what it
+/// holds of the volume.
+///
+/// # Errors
+/// The kernel's.
+pub fn acknowledgements(
+    state: &StateSubvolume,
+    volume: VolumeId,
+    from: &Told<'_>,
+    purpose: Purpose,
+    running: impl Fn(PushId) -> bool,
+) -> io::Result<()> {
+    let inventory = from.inventory;
+    for mut record in journal::records(state.pushes())? {
+        if record.volume != volume || running(record.push) {
+            continue;
+        }
+        if purpose == Purpose::Push && is_held(&record, inventory) && from.places(&mut record) {
+            record.store(state.pushes())?;
+        }
+        if record.receiver != from.receiver {
+            continue;
+        }
+        match after_inventory(&record, inventory) {
+            Verdict::Keep => {}
+            Verdict::Drop if purpose == Purpose::Look => {}
+            Verdict::Drop => prune::let_go(state, &record)?,
+            Verdict::Acknowledge => {
+                tracing::info!(push = %record.push, receiver = %record.receiver_name,
+                    volume = %record.volume_name, "a lost acknowledgement was found out");
+                record.state = State::Acknowledged;
+                record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
+                record.store(state.pushes())?;
+                if record.engine == Engine::Sendshot {
+                    prune::release(state, &record)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A crash between acknowledgement and deletion leaves a snapshot that nobody needs.
+fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: SenderId) {
+    let over = record.state == State::Acknowledged && record.engine == Engine::Sendshot;
+    if !over || record.sender != sender {
+        return;
+    }
+    let there = durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok();
+    let released = match there {
+        true => prune::release(state, record),
+        false => durable::remove_at(state.pushes(), &trail::file_name(record.push)),
+    };
+    if let Err(e) = released {
+        tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
+    }
+}
+
+/// A crash while an interrupted push was let go leaves a record that nothing can be resumed of.
+fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bool {
+    let snapshot = durable::open_dir(state.snapshots(), &record.snapshot_name());
+    let gone = matches!(snapshot, Err(e) if e.kind() == io::ErrorKind::NotFound);
+    record.state == State::Sending && record.sender == sender && gone
+}
+
+/// For a record whose push is not running.
+pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
+    match record.state {
+        State::Sending if resume::is_resumable(record) => Verdict::Keep,
+        State::Sending if record.sender == sender => Verdict::Drop,
+        State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
+    }
+}
+
+/// For a record whose push is not running, now that the receiver has told what it holds.
+pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
+    // What another disk holds, this one need not.
+    let elsewhere = match (record.root, inventory.root) {
+        (Some(sent_to), Some(here)) => sent_to != here,
+        (None, _) | (_, None) => false,
+    };
+    match (record.state, is_held(record, inventory)) {
+        (State::Unconfirmed, true) => Verdict::Acknowledge,
+        (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
+        // The connection broke, and the receiver is still about to commit.
+        (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
+        (State::Unconfirmed, false) => Verdict::Drop,
+        (State::Sending | State::Acknowledged, _) => Verdict::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::retention;
+    use crate::state::journal::{SnapshotId, Transferring};
+    use sendshot_model::TransferId;
+    use sendshot_proto::inventory::HeldCopy;
+    use uuid::Uuid;
+
+    fn record(state: State) -> Record {
+        let snapshot = Some(SnapshotId {
+            uuid: Uuid::from_u128(7),
+            otransid: 1,
+        });
+        Record {
+            state,
+            snapshot,
+            ..retention::tests::record()
+        }
+    }
+
+    #[test]
+    fn what_can_be_resumed_is_kept_at_start_and_not_what_never_began() {
+        let never_began = record(State::Sending);
+        assert_eq!(at_start(&never_began, never_began.sender), Verdict::Drop);
+        let transfer = Some(Transferring {
+            id: TransferId::generate(),
+            stream_version: 2,
+            parent: None,
+            reason: String::new(),
+            reason_code: sendshot_model::ReasonCode::NotRecorded,
+        });
+        let began = Record {
+            transfer: transfer.clone(),
+            ..never_began.clone()
+        };
+        assert_eq!(at_start(&began, began.sender), Verdict::Keep);
+        let by_the_kernel = Record {
+            engine: Engine::Kernel,
+            transfer,
+            ..never_began
+        };
+        assert_eq!(
+            at_start(&by_the_kernel, by_the_kernel.sender),
+            Verdict::Drop
+        );
+    }
+
+    fn held(uuid: u128) -> Inventory {
+        let copy = HeldCopy {
+            uuid: Uuid::from_u128(uuid),
+            ctransid: 1,
+            name: "x".into(),
+            unusable: None,
+            committed_at: 0,
+        };
+        Inventory {
+            copies: vec![copy],
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_committed_is_dropped_unheard() {
+        let sending = record(State::Sending);
+        assert_eq!(at_start(&sending, sending.sender), Verdict::Drop);
+        assert_eq!(at_start(&sending, SenderId::generate()), Verdict::Keep);
+        for state in [State::Unconfirmed, State::Acknowledged] {
+            let kept = record(state);
+            assert_eq!(at_start(&kept, kept.sender), Verdict::Keep);
+        }
+    }
+
+    #[test]
+    fn the_receivers_report_decides_about_the_unconfirmed() {
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &held(7)),
+            Verdict::Acknowledge
+        );
+        assert_eq!(after_inventory(&unconfirmed, &held(8)), Verdict::Drop);
+        assert_eq!(
+            after_inventory(&record(State::Acknowledged), &Inventory::default()),
+            Verdict::Keep
+        );
+    }
+
+    #[test]
+    fn what_the_receiver_may_still_commit_is_not_dropped() {
+        let at_work = |copies: Inventory| Inventory {
+            push_at_work: true,
+            ..copies
+        };
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(8))),
+            Verdict::Keep
+        );
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(7))),
+            Verdict::Acknowledge
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! What every part of the daemon sees: its identity and configuration, the pushes that run and those that ran.
+
+pub mod former;
+pub mod history;
+pub mod running;
+pub mod sender;

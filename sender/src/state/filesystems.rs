@@ -1,0 +1,461 @@
+//! The file systems that hold something of ours, so that a restart can settle there.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use sendshot_model::{Reason, ReasonCode, human};
+use sendshot_proto::v1;
+use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{durable, filesystem, mounts};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::problem::{JOURNAL, Kind, Problem};
+use crate::report::path_bytes;
+use crate::state::state_subvolume::StateSubvolume;
+
+/// File in the state directory.
+const FILE: &str = "filesystems.json";
+
+/// How old the time at which a file system was last seen may get before it is written again: listing must
+/// not wear out the system disk.
+const SEEN_RESOLUTION: i64 = 3600;
+
+/// File systems by id, each with a path that was on it last.
+#[derive(Debug)]
+pub struct Filesystems {
+    path: PathBuf,
+    known: Mutex<BTreeMap<Uuid, Entry>>,
+}
+
+/// A file system that was not looked at: what is kept there is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotLookedAt {
+    /// Its id.
+    pub fsid: Uuid,
+    /// A path that was on it last.
+    pub path: PathBuf,
+    /// When it was last looked at or pushed from, seconds since 1970 UTC, to the hour; `None` if an earlier
+    /// version knew it and no one since.
+    pub last_seen: Option<i64>,
+    /// Why.
+    pub reason: Reason,
+    /// What can be done, if looking failed; may be empty.
+    pub remedy: String,
+}
+
+/// Why a file system is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// None has the id.
+    #[error("no file system whose id is or begins with `{id}` was pushed from")]
+    Unknown {
+        /// What was asked for.
+        id: String,
+    },
+    /// More than one has.
+    #[error("the ids of several file systems begin with `{id}`: {}", ids(.several))]
+    Several {
+        /// What was asked for.
+        id: String,
+        /// All of them.
+        several: Vec<Uuid>,
+    },
+    /// It is there.
+    #[error("file system {fsid} is mounted")]
+    Mounted {
+        /// Which.
+        fsid: Uuid,
+    },
+    /// The list of mounts could not be read, or that of file systems not be written.
+    #[error("forget a file system")]
+    Io(#[from] io::Error),
+}
+
+fn ids(several: &[Uuid]) -> String {
+    let ids: Vec<String> = several.iter().map(Uuid::to_string).collect();
+    human::few(&ids)
+}
+
+impl From<ForgetError> for Problem {
+    fn from(error: ForgetError) -> Self {
+        let (kind, remedy) = match &error {
+            ForgetError::Unknown { .. } => (
+                Kind::Usage,
+                "`sendshotctl list` names those that it could not look at",
+            ),
+            ForgetError::Several { .. } => (Kind::Usage, "give more of the id"),
+            ForgetError::Mounted { .. } => (
+                Kind::Refused,
+                "what is kept on it is shown by `sendshotctl list`, and deleted by `sendshotctl forget HOST:VOL`",
+            ),
+            ForgetError::Io(source) => {
+                return Problem::state_io("forget a file system", source);
+            }
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+/// What the file says of a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Layout")]
+struct Entry {
+    /// A path that was on it last.
+    path: Place,
+    /// When it was last there.
+    seen: Option<i64>,
+}
+
+/// Earlier versions wrote the path alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Layout {
+    Seen { path: Place, seen: Option<i64> },
+    Path(Place),
+}
+
+impl From<Layout> for Entry {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Seen { path, seen } => Self { path, seen },
+            Layout::Path(path) => Self { path, seen: None },
+        }
+    }
+}
+
+/// A path as it stands in the file: any bytes, readable where they are text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Place {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<&Path> for Place {
+    fn from(path: &Path) -> Self {
+        match path.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes(path.as_os_str().as_bytes().to_vec()),
+        }
+    }
+}
+
+impl From<Place> for PathBuf {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Text(text) => text.into(),
+            Place::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
+}
+
+impl Filesystems {
+    /// Reads the list of a state directory.
+    ///
+    /// # Errors
+    /// The kernel's, or `InvalidData` for a damaged file.
+    pub fn load(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join(FILE);
+        let known = Mutex::new(durable::read_json(&path)?.unwrap_or_default());
+        Ok(Self { path, known })
+    }
+
+    /// Notes that something of ours is about to be made on a file system. A path that still
+    /// leads there stays: the new one may be a snapshot that is soon gone.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is noted then.
+    pub fn remember(&self, fsid: Uuid, path: &Path) -> io::Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let leads_there = |entry: &Entry| {
+            matches!(
+                on(fsid, &PathBuf::from(entry.path.clone())),
+                Ok(There::Found(_))
+            )
+        };
+        if known.get(&fsid).is_some_and(leads_there) {
+            drop(known);
+            self.note_seen(&[fsid], Timestamp::now());
+            return Ok(());
+        }
+        let mut changed = known.clone();
+        let entry = Entry {
+            path: path.into(),
+            seen: Some(Timestamp::now().as_second()),
+        };
+        changed.insert(fsid, entry);
+        durable::write_json(&self.path, &changed)?;
+        *known = changed;
+        Ok(())
+    }
+
+    /// Notes the file system of a path, if it has a state subvolume and is not known yet.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is noted then.
+    pub fn remember_if_ours(&self, path: &Path) -> anyhow::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        if !filesystem::is_btrfs(&fd)? {
+            return Ok(());
+        }
+        let fsid = filesystem::fsid(&fd)?;
+        let is_known = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.contains_key(&fsid)
+        };
+        if !is_known && StateSubvolume::open(TopLevel::of(&fd)?)?.is_some() {
+            self.remember(fsid, path)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the file system whose id is this or begins so, if it is not mounted: nothing of it is shown any
+    /// more. Returns its id and the path that was on it last. The next push from it remembers it again.
+    ///
+    /// # Errors
+    /// See [`ForgetError`].
+    pub fn forget(&self, id: &str) -> Result<(Uuid, PathBuf), ForgetError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = id.to_ascii_lowercase();
+        let begins = |fsid: &&Uuid| !id.is_empty() && fsid.to_string().starts_with(&wanted);
+        let found: Vec<Uuid> = known.keys().filter(begins).copied().collect();
+        let fsid = match found.as_slice() {
+            [] => return Err(ForgetError::Unknown { id: id.to_owned() }),
+            [fsid] => *fsid,
+            several => {
+                return Err(ForgetError::Several {
+                    id: id.to_owned(),
+                    several: several.to_vec(),
+                });
+            }
+        };
+        if mounts::any_of(fsid)?.is_some() {
+            return Err(ForgetError::Mounted { fsid });
+        }
+        let mut changed = known.clone();
+        let path = changed.remove(&fsid).map(|entry| entry.path.into());
+        durable::write_json(&self.path, &changed)?;
+        *known = changed;
+        Ok((fsid, path.unwrap_or_default()))
+    }
+
+    /// Notes that file systems were there at `now`, if that was written long ago. That it cannot be written
+    /// keeps nothing from being done.
+    fn note_seen(&self, seen: &[Uuid], now: Timestamp) {
+        let now = now.as_second();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = known.clone();
+        let entries = changed.iter_mut().filter(|(fsid, _)| seen.contains(fsid));
+        for (_, entry) in entries {
+            // A clock that went back counts as well.
+            let is_recent = |at: i64| now.saturating_sub(at).saturating_abs() < SEEN_RESOLUTION;
+            if !entry.seen.is_some_and(is_recent) {
+                entry.seen = Some(now);
+            }
+        }
+        if changed == *known {
+            return;
+        }
+        if let Err(e) = durable::write_json(&self.path, &changed) {
+            tracing::debug!("when file systems were last seen is not written down: {e}");
+        }
+        *known = changed;
+    }
+
+    /// Shows `work` each file system that is there now, by its state subvolume. One that is not mounted is
+    /// passed over: the next push on it settles. Returns those that were not looked at, with the reason;
+    /// so is one where `work` fails.
+    pub fn each(
+        &self,
+        mut work: impl FnMut(&StateSubvolume) -> io::Result<()>,
+    ) -> Vec<NotLookedAt> {
+        let (mut seen, mut missed) = (Vec::new(), Vec::new());
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (fsid, entry) in known {
+            let path = PathBuf::from(entry.path);
+            let looked = match open(fsid, &path) {
+                Ok(State::Found(state)) => {
+                    work(&state).map_err(|e| failed(Problem::local_io(JOURNAL, &e)))
+                }
+                Ok(State::Nothing) => Ok(()),
+                Ok(State::NotThere(reason)) => Err((reason, String::new())),
+                Err(problem) => Err(failed(problem)),
+            };
+            let Err((reason, remedy)) = looked else {
+                seen.push(fsid);
+                continue;
+            };
+            match reason.code {
+                ReasonCode::LookFailed => {
+                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {reason}");
+                }
+                _ => tracing::debug!(%fsid, path = %path.display(), "not there now: {reason}"),
+            }
+            missed.push(NotLookedAt {
+                fsid,
+                path,
+                last_seen: entry.seen,
+                reason,
+                remedy,
+            });
+        }
+        self.note_seen(&seen, Timestamp::now());
+        missed
+    }
+}
+
+fn failed(problem: Problem) -> (Reason, String) {
+    let reason = Reason::new(ReasonCode::LookFailed, problem.message);
+    (reason, problem.remedy)
+}
+
+/// What is ours on a file system.
+enum State {
+    Found(StateSubvolume),
+    /// It is there, and has nothing of ours.
+    Nothing,
+    NotThere(Reason),
+}
+
+/// Looks at a path, and if that leads elsewhere, at every other mount.
+fn open(fsid: Uuid, path: &Path) -> Result<State, Problem> {
+    let fd = match on(fsid, path)? {
+        There::Found(fd) => fd,
+        There::Not(reason) => match mounts::any_of(fsid)? {
+            Some(fd) => fd,
+            None => return Ok(State::NotThere(reason)),
+        },
+    };
+    Ok(match StateSubvolume::open(TopLevel::of(&fd)?)? {
+        Some(state) => State::Found(state),
+        None => State::Nothing,
+    })
+}
+
+/// What is at a path.
+enum There {
+    Found(OwnedFd),
+    Not(Reason),
+}
+
+/// Opens `path` if it is on the file system `fsid` now.
+fn on(fsid: Uuid, path: &Path) -> io::Result<There> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => {
+            let text = match errno {
+                Errno::NOENT => "it is not mounted: there is no such directory",
+                _ => "it is not mounted: what is there, or on the way there, is no directory",
+            };
+            return Ok(There::Not(Reason::new(ReasonCode::NotMounted, text)));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    if !filesystem::is_btrfs(&fd)? {
+        let text = "it is not mounted: what is there is not btrfs";
+        return Ok(There::Not(Reason::new(ReasonCode::NotMounted, text)));
+    }
+    let found = filesystem::fsid(&fd)?;
+    if found != fsid {
+        let text = format!("it is not mounted: another file system is there, {found}");
+        let reason = Reason::new(ReasonCode::OtherFilesystemThere, text);
+        return Ok(There::Not(reason));
+    }
+    Ok(There::Found(fd))
+}
+
+impl From<NotLookedAt> for v1::NotLookedAt {
+    fn from(missed: NotLookedAt) -> Self {
+        Self {
+            filesystem: missed.fsid.as_bytes().to_vec(),
+            path: path_bytes(&missed.path),
+            last_seen: missed.last_seen.unwrap_or(0),
+            code: missed.reason.code.to_string(),
+            reason: match missed.remedy.as_str() {
+                "" => missed.reason.text,
+                remedy => format!("{} ({remedy})", missed.reason.text),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn any_path_is_found_again_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let filesystems = Filesystems::load(dir.path()).unwrap();
+        let paths = [OsStr::new("/srv/ä"), OsStr::from_bytes(b"/srv/\xff")].map(Path::new);
+        for (id, path) in (1..).zip(paths) {
+            filesystems.remember(Uuid::from_u128(id), path).unwrap();
+        }
+        let known = Filesystems::load(dir.path()).unwrap().known;
+        let found: Vec<PathBuf> = known
+            .into_inner()
+            .unwrap()
+            .into_values()
+            .map(|entry| PathBuf::from(entry.path))
+            .collect();
+        assert_eq!(found, paths);
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_read_and_named_without_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let [gone, bytes] = [1, 2].map(Uuid::from_u128);
+        let old = format!(r#"{{"{gone}": "/srv/gone", "{bytes}": [47, 255]}}"#);
+        std::fs::write(dir.path().join(FILE), old).unwrap();
+        let filesystems = Filesystems::load(dir.path()).unwrap();
+        let missed = filesystems.each(|_| Ok(()));
+        let of = |fsid| missed.iter().find(|missed| missed.fsid == fsid).unwrap();
+        assert_eq!(of(gone).path, Path::new("/srv/gone"));
+        assert_eq!(of(gone).last_seen, None);
+        assert_eq!(of(gone).reason.code, ReasonCode::NotMounted);
+        assert_eq!(of(bytes).path.as_os_str().as_bytes(), b"/\xff");
+    }
+
+    #[test]
+    fn the_time_is_written_once_an_hour_and_a_failure_to_write_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let filesystems = Filesystems::load(dir.path()).unwrap();
+        let fsid = Uuid::from_u128(1);
+        filesystems.remember(fsid, Path::new("/srv/x")).unwrap();
+        let file = dir.path().join(FILE);
+        let written = |at: i64| {
+            let at = Timestamp::from_second(at).unwrap();
+            let _ = std::fs::remove_file(&file);
+            filesystems.note_seen(&[fsid], at);
+            file.exists()
+        };
+        let seen = || filesystems.known.lock().unwrap()[&fsid].seen.unwrap();
+        let start = seen();
+        assert!(!written(start + SEEN_RESOLUTION - 1));
+        assert!(written(start + SEEN_RESOLUTION));
+        assert_eq!(seen(), start + SEEN_RESOLUTION);
+        assert!(written(start), "the clock went back");
+        let again = Filesystems::load(dir.path()).unwrap().known;
+        assert_eq!(again.into_inner().unwrap()[&fsid].seen, Some(start));
+        drop(dir);
+        assert!(!written(start + 2 * SEEN_RESOLUTION));
+        assert_eq!(seen(), start + 2 * SEEN_RESOLUTION);
+    }
+}

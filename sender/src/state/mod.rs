@@ -1,0 +1,7 @@
+//! What this sender keeps on source file systems, in the subvolume `.sendshot`, and the list of those file systems.
+//! It decides nothing and knows no receiver.
+
+pub mod filesystems;
+pub mod journal;
+pub mod state_subvolume;
+pub mod trail;

@@ -1,0 +1,299 @@
+//! Our one subvolume on a source file system: `.sendshot` at its top level.
+//!
+//! It is a subvolume so that a volume that is the top level itself does not replicate it. It
+//! holds `snapshots/`, the hidden push snapshots, `sendshots/`, what is kept instead of them, and
+//! `pushes/`, the journal of both.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_sys::subvolume;
+use sendshot_sys::top_level::{self, TopLevel};
+use sendshot_sys::{durable, filesystem};
+
+use uuid::Uuid;
+
+use crate::push::series;
+
+/// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
+const MOST_COPIED: u64 = 1 << 26;
+
+/// Its name.
+pub const NAME: &str = ".sendshot";
+/// Directory of hidden snapshots.
+const SNAPSHOTS: &str = "snapshots";
+/// Directory of sendshots.
+const SENDSHOTS: &str = "sendshots";
+/// Directory of journal records.
+const PUSHES: &str = "pushes";
+
+/// Why our subvolume cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something else has the name.
+    #[error("`{NAME}` at the top level of file system {fsid} is not a subvolume of ours")]
+    NotASubvolume {
+        /// The file system.
+        fsid: Uuid,
+    },
+    /// Something else has the name of one of its directories.
+    #[error("`{NAME}/{name}` at the top level of file system {fsid} is no directory")]
+    NotADirectory {
+        /// The file system.
+        fsid: Uuid,
+        /// Which.
+        name: &'static str,
+    },
+    /// It cannot be opened.
+    #[error("open `{NAME}` at the top level of file system {fsid}")]
+    Open {
+        /// The file system.
+        fsid: Uuid,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is kept in place of it while the disk is read-only could not be made.
+    #[error("make {}, for the book-keeping of a push from a read-only file system", path.display())]
+    Passing {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file system or its mount is read-only.
+    #[error("the file system is mounted read-only, so no snapshot can be made on it")]
+    ReadOnly,
+    /// It is read-only itself, on a file system that is not.
+    #[error(
+        "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be written down"
+    )]
+    ReadOnlySubvolume,
+    /// The top level cannot be reached.
+    #[error(transparent)]
+    Top(#[from] top_level::Error),
+    /// The kernel said no.
+    #[error("{what} in `{NAME}`")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Whether something else has the name of a directory.
+fn is_other(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP)
+    )
+}
+
+fn open_root(top: &TopLevel) -> Result<OwnedFd, Error> {
+    let fsid = top.fsid();
+    durable::open_dir(top, OsStr::new(NAME)).map_err(|source| match is_other(&source) {
+        true => Error::NotASubvolume { fsid },
+        false => Error::Open { fsid, source },
+    })
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| match source.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::ROFS.raw_os_error() => Error::ReadOnly,
+        _ => Error::Io { what, source },
+    }
+}
+
+/// Only if it is open: on a file system that is read-only now, what is there can still be listed.
+fn close_to_others(root: &OwnedFd) -> io::Result<()> {
+    let private = Mode::from_raw_mode(durable::PRIVATE_DIR);
+    if Mode::from_raw_mode(rustix::fs::fstat(root)?.st_mode) != private {
+        rustix::fs::fchmod(root, private)?;
+    }
+    Ok(())
+}
+
+/// Copies a file, if it is there.
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let Some(from) = durable::open_file(from, name)? else {
+        return Ok(());
+    };
+    if from.metadata()?.len() > MOST_COPIED {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "a file of what is kept is too large",
+        ));
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
+    io::copy(&mut from.take(MOST_COPIED), &mut File::from(to)).map(drop)
+}
+
+/// A directory that is gone with this.
+#[derive(Debug)]
+struct Passing(PathBuf);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // The next start sweeps what is left.
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(path = %self.0.display(), "remove a directory of a push: {e}");
+        }
+    }
+}
+
+/// The opened state subvolume. It keeps the device busy: hold it only while working.
+#[derive(Debug)]
+pub struct StateSubvolume {
+    top: TopLevel,
+    /// Set if it is none, but a directory that is gone with this.
+    passing: Option<Passing>,
+    root: OwnedFd,
+    snapshots: OwnedFd,
+    sendshots: OwnedFd,
+    pushes: OwnedFd,
+}
+
+impl StateSubvolume {
+    /// Opens it, if this file system has one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(top: TopLevel) -> Result<Option<Self>, Error> {
+        match open_root(&top) {
+            Ok(root) => Self::from_root(top, root).map(Some),
+            Err(Error::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Opens it, made first if need be.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open_or_create(top: TopLevel) -> Result<Self, Error> {
+        match subvolume::create(&top, OsStr::new(NAME)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed("create the state subvolume")(e)),
+        }
+        let root = open_root(&top)?;
+        let info = subvolume::info(&root).map_err(failed("look"))?;
+        if info.read_only && !filesystem::is_read_only(&top).map_err(failed("look"))? {
+            return Err(Error::ReadOnlySubvolume);
+        }
+        Self::from_root(top, root)
+    }
+
+    fn from_root(top: TopLevel, root: OwnedFd) -> Result<Self, Error> {
+        let ours = subvolume::is_subvolume(&root).map_err(failed("look"))?;
+        if !ours {
+            return Err(Error::NotASubvolume { fsid: top.fsid() });
+        }
+        close_to_others(&root).map_err(failed("close it to other users"))?;
+        Self::with_dirs(top, root, None)
+    }
+
+    fn with_dirs(top: TopLevel, root: OwnedFd, passing: Option<Passing>) -> Result<Self, Error> {
+        let fsid = top.fsid();
+        let dir = |name: &'static str| {
+            let made = durable::private_dir(&root, OsStr::new(name));
+            made.map_err(|source| match (&passing, is_other(&source)) {
+                (Some(Passing(path)), _) => Error::Passing {
+                    path: path.join(name),
+                    source,
+                },
+                (None, true) => Error::NotADirectory { fsid, name },
+                (None, false) => failed("create a directory")(source),
+            })
+        };
+        Ok(Self {
+            snapshots: dir(SNAPSHOTS)?,
+            sendshots: dir(SENDSHOTS)?,
+            pushes: dir(PUSHES)?,
+            top,
+            passing,
+            root,
+        })
+    }
+
+    /// Book-keeping for a file system that is read-only everywhere: in a directory that is made at `path` and is
+    /// gone with this. Only what was acknowledged of series is copied there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn passing(top: TopLevel, path: &Path) -> Result<Self, Error> {
+        // A failing disk may not give it: then there is nothing to build on.
+        let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
+        let kept = kept.unwrap_or_else(|e| {
+            tracing::warn!("what is kept on a read-only file system is not used: {e}");
+            None
+        });
+        let failed = |source| Error::Passing {
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let passing = Passing(path.to_owned());
+        let made = rustix::fs::openat(
+            rustix::fs::CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let root = made.map_err(|e| failed(e.into()))?;
+        let state = Self::with_dirs(top, root, Some(passing))?;
+        if let Some(kept) = kept
+            && let Err(e) = copy(kept.root(), state.root(), OsStr::new(series::FILE))
+        {
+            tracing::warn!("what was acknowledged of series is not known: {e}");
+        }
+        Ok(state)
+    }
+
+    /// Whether nothing of it outlives the push.
+    pub fn is_passing(&self) -> bool {
+        self.passing.is_some()
+    }
+
+    /// The top level of the file system.
+    pub fn top(&self) -> &TopLevel {
+        &self.top
+    }
+
+    /// Its own root directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The directory of hidden snapshots.
+    pub fn snapshots(&self) -> BorrowedFd<'_> {
+        self.snapshots.as_fd()
+    }
+
+    /// The directory of sendshots.
+    pub fn sendshots(&self) -> BorrowedFd<'_> {
+        self.sendshots.as_fd()
+    }
+
+    /// The directory of journal records.
+    pub fn pushes(&self) -> BorrowedFd<'_> {
+        self.pushes.as_fd()
+    }
+
+    /// Lets the cleaner give back the space of what was deleted at once instead of in half a
+    /// minute. Blocks for a commit.
+    pub fn reclaim_space(&self) {
+        if let Err(e) = filesystem::sync(&self.top) {
+            tracing::debug!("commit after deleting snapshots: {e}");
+        }
+    }
+}

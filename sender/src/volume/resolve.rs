@@ -1,0 +1,630 @@
+//! From what the user names to an opened subvolume with a volume id.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_config::SenderConfig;
+use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef, human};
+use sendshot_proto::volume::VolumeKey;
+use sendshot_sys::subvolume::{self, Info};
+use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{durable, filesystem, mounts};
+use uuid::Uuid;
+
+use crate::decide::plan::Lineage;
+use crate::problem::{Kind as ProblemKind, Problem};
+use crate::push::series::{self, Member};
+use crate::state::state_subvolume::{self, StateSubvolume};
+use crate::volume::lineage;
+use crate::volume::register;
+use crate::volume::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
+
+/// What kind of subvolume is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A writable one: a push snapshot is taken.
+    Live,
+    /// A read-only snapshot of the user's: it is read, and left alone.
+    Snapshot,
+}
+
+/// A subvolume to push.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its root directory. Keeps the file system busy: hold it only while working.
+    pub fd: OwnedFd,
+    /// Where it was found.
+    pub path: PathBuf,
+    /// What the kernel knows of it.
+    pub info: Info,
+    /// Its id and name.
+    pub key: VolumeKey,
+    /// What it is called, and where it lies, for the disk's own register.
+    pub binding: Binding,
+    /// Live or not.
+    pub kind: Kind,
+    /// Whether its file system is read-only everywhere.
+    pub read_only: bool,
+    /// Nested subvolumes, which a push leaves out; paths relative to the volume.
+    pub skipped: Vec<PathBuf>,
+    /// The snapshots that are its states, oldest first, if it is a series of them; it is opened at the
+    /// newest then.
+    pub series: Vec<Member>,
+}
+
+/// Why there is nothing to push.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such name in the configuration.
+    #[error("there is no volume `{name}` in the configuration; {}", known(.configured))]
+    Unknown {
+        /// What was asked for.
+        name: VolumeName,
+        /// What there is.
+        configured: Vec<VolumeName>,
+    },
+    /// It cannot be opened.
+    #[error("open {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It lies on another kind of file system.
+    #[error("{} is not on btrfs", path.display())]
+    NotBtrfs {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is a directory within a subvolume.
+    #[error("{} is a directory, not a subvolume", path.display())]
+    NotSubvolume {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is no directory.
+    #[error("{} is {what}, not a subvolume", path.display())]
+    NotDirectory {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The disk that the volume lies on is not there.
+    #[error(
+        "{}: file system {fsid}, which `{name}` was pushed from last, is not mounted there",
+        path.display()
+    )]
+    NotMounted {
+        /// The path.
+        path: PathBuf,
+        /// The volume.
+        name: VolumeName,
+        /// The file system.
+        fsid: Uuid,
+    },
+    /// It was received, and made writable since: under its received UUID it would pass for what it
+    /// no longer is.
+    #[error("{} was received from elsewhere and made writable since", path.display())]
+    Received {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is our own.
+    #[error("{} belongs to Sendshot itself", path.display())]
+    Ours {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A series of snapshots has none, or not one series.
+    #[error(transparent)]
+    Series(#[from] series::Error),
+    /// Its id is in doubt.
+    #[error(transparent)]
+    Id(#[from] volume_ids::Error),
+    /// The kernel would not tell about it.
+    #[error("ask btrfs about {}", path.display())]
+    Ask {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn known(configured: &[VolumeName]) -> String {
+    if configured.is_empty() {
+        return "it configures none".to_owned();
+    }
+    let names: Vec<String> = configured.iter().map(|name| format!("`{name}`")).collect();
+    format!("it has {}", human::few(&names))
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (kind, remedy) = match &error {
+            Error::Unknown { .. } => (
+                ProblemKind::Usage,
+                "name one of these, add it to sender.toml, or give an absolute path",
+            ),
+            Error::Open { .. } => return Problem::open(&error),
+            Error::NotBtrfs { .. } => (
+                ProblemKind::Usage,
+                "is its disk mounted? only btrfs subvolumes can be replicated",
+            ),
+            Error::NotSubvolume { .. } => (
+                ProblemKind::Usage,
+                "is its disk mounted? if it is: push the subvolume that contains it, or make it one: `btrfs \
+                 subvolume create`, then move its files in",
+            ),
+            Error::NotDirectory { .. } => {
+                (ProblemKind::Usage, "push the subvolume that contains it")
+            }
+            Error::NotMounted { .. } => (ProblemKind::Usage, "mount it, and push again"),
+            Error::Received { .. } => (
+                ProblemKind::Usage,
+                "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",
+            ),
+            Error::Ours { .. } => (ProblemKind::Usage, "push the volume it was made from"),
+            Error::Id(volume_ids::Error::Conflict { .. }) => (
+                ProblemKind::Usage,
+                "give the volume back its former name, or choose a name that was never used",
+            ),
+            Error::Series(series::Error::Look { .. }) => return Problem::failed(&error),
+            Error::Series(error) => (ProblemKind::Usage, error.remedy()),
+            Error::Id(volume_ids::Error::Twice { .. }) => (
+                ProblemKind::Usage,
+                "give it one name only; if one of the two lies on a copy of the disk, unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
+            ),
+            Error::Id(volume_ids::Error::Clone { .. }) => (
+                ProblemKind::Usage,
+                "unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
+            ),
+            Error::Id(volume_ids::Error::Io(source)) => {
+                return Problem::state_io("keep the list of volumes", source);
+            }
+            Error::Ask { .. } => return Problem::failed(&error),
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+/// What a volume is found by.
+#[derive(Clone, Copy)]
+pub struct Finder<'a> {
+    /// The configuration.
+    pub config: &'a SenderConfig,
+    /// The volumes that this box knows.
+    pub ids: &'a VolumeIds,
+    /// This sender.
+    pub me: SenderId,
+    /// Whether a sender is this one, or was.
+    pub own: &'a dyn Fn(SenderId) -> bool,
+}
+
+impl std::fmt::Debug for Finder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finder").finish_non_exhaustive()
+    }
+}
+
+impl Finder<'_> {
+    /// What the disk itself says. That it cannot be asked is found out, and told, by whoever needs the
+    /// disk for more.
+    fn told(&self, fd: &OwnedFd) -> Vec<Binding> {
+        let open = || -> anyhow::Result<Vec<Binding>> {
+            match StateSubvolume::open(TopLevel::of(fd)?)? {
+                Some(state) => Ok(register::volumes(&state, self.me, self.own)?),
+                None => Ok(Vec::new()),
+            }
+        };
+        open().unwrap_or_else(|e| {
+            tracing::debug!("ask a disk for its volumes: {e:#}");
+            Vec::new()
+        })
+    }
+}
+
+/// Finds and opens what the user named.
+///
+/// # Errors
+/// See [`Error`].
+pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> {
+    if let VolumeRef::Name(name) = wanted
+        && let Some(pattern) = finder
+            .config
+            .volumes
+            .get(name)
+            .and_then(|v| v.snapshots.as_ref())
+    {
+        let series = series::find(name, pattern)?;
+        // There is one, or it would have said so.
+        let newest = series
+            .last()
+            .map(|newest| newest.path.clone())
+            .unwrap_or_default();
+        let volume = resolve_at(finder, newest, Some(name.clone()))?;
+        return Ok(Volume { series, ..volume });
+    }
+    let (path, configured) = locate(finder.config, wanted)?;
+    resolve_at(finder, path, configured)
+}
+
+/// Opens one of a series of snapshots.
+///
+/// # Errors
+/// See [`Error`].
+pub fn resolve_member(finder: Finder<'_>, name: &VolumeName, path: &Path) -> Result<Volume, Error> {
+    resolve_at(finder, path.to_owned(), Some(name.clone()))
+}
+
+fn resolve_at(
+    finder: Finder<'_>,
+    path: PathBuf,
+    configured: Option<VolumeName>,
+) -> Result<Volume, Error> {
+    let known = configured
+        .clone()
+        .and_then(|name| finder.ids.by_naming(&Naming::Configured(name)));
+    let fd = open(&path).map_err(|e| not_mounted(e, known.as_ref()))?;
+    check(&fd, &path).map_err(|e| not_mounted(e, known.as_ref()))?;
+    let ask = |source| Error::Ask {
+        path: path.clone(),
+        source,
+    };
+    let info = subvolume::info(&fd).map_err(ask)?;
+    let from_top = subvolume::path_from_top(&fd, info.id)
+        .map_err(ask)?
+        .unwrap_or_default();
+    if from_top.starts_with(state_subvolume::NAME) {
+        return Err(Error::Ours { path });
+    }
+    let kind = if info.read_only {
+        Kind::Snapshot
+    } else {
+        Kind::Live
+    };
+    if kind == Kind::Live && !info.received_uuid.is_nil() {
+        return Err(Error::Received { path });
+    }
+    let place = place(&fd, &info).map_err(ask)?;
+    let naming = match configured {
+        Some(name) => Naming::Configured(name),
+        None => Naming::by_path(place.fsid, &from_top),
+    };
+    let told = finder.told(&fd);
+    let binding = match kind {
+        Kind::Live => finder.bind(naming, &place, &told)?,
+        Kind::Snapshot => {
+            let snapshot = Snapshot {
+                fd: &fd,
+                info: &info,
+                from_top: &from_top,
+                naming,
+                place,
+            };
+            finder.volume_of(snapshot, &told)?
+        }
+    };
+    let key = VolumeKey {
+        id: binding.id,
+        name: binding.naming.name().clone(),
+    };
+    let skipped = nested(&fd, &info).map_err(ask)?;
+    let read_only = filesystem::is_read_only_everywhere(&fd).map_err(ask)?;
+    Ok(Volume {
+        read_only,
+        fd,
+        path,
+        info,
+        key,
+        binding,
+        kind,
+        skipped,
+        series: Vec::new(),
+    })
+}
+
+/// The volume that was pushed from a path before; `None` if none was. Nothing is bound anew.
+///
+/// # Errors
+/// See [`Error`].
+pub fn known_at(finder: Finder<'_>, path: &Path) -> Result<Option<VolumeId>, Error> {
+    let fd = open(path)?;
+    check(&fd, path)?;
+    let ask = |source| Error::Ask {
+        path: path.to_owned(),
+        source,
+    };
+    let info = subvolume::info(&fd).map_err(ask)?;
+    let from_top = subvolume::path_from_top(&fd, info.id)
+        .map_err(ask)?
+        .unwrap_or_default();
+    let place = place(&fd, &info).map_err(ask)?;
+    let naming = Naming::by_path(place.fsid, &from_top);
+    let told = finder.told(&fd);
+    let by_name = |binding: &&Binding| binding.naming == naming;
+    let found = finder
+        .ids
+        .of_subvolume(&place, &told)
+        .or_else(|| told.iter().find(by_name).cloned())
+        .or_else(|| finder.ids.by_naming(&naming));
+    Ok(found.map(|binding| binding.id))
+}
+
+/// The path, and the configured name if it has one.
+fn locate(
+    config: &SenderConfig,
+    wanted: &VolumeRef,
+) -> Result<(PathBuf, Option<VolumeName>), Error> {
+    match wanted {
+        VolumeRef::Name(name) => match config.volumes.get(name) {
+            Some(volume) => Ok((volume.path.clone(), Some(name.clone()))),
+            None => Err(Error::Unknown {
+                name: name.clone(),
+                configured: config.volumes.keys().cloned().collect(),
+            }),
+        },
+        VolumeRef::Path(path) => {
+            let is_at =
+                |v: &sendshot_config::VolumeConfig| v.path == *path && v.snapshots.is_none();
+            let configured = config.volumes.iter().find(|(_, v)| is_at(v));
+            Ok((path.clone(), configured.map(|(name, _)| name.clone())))
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(fd),
+        Err(e) => Err(not_opened(path, e)),
+    }
+}
+
+fn not_opened(path: &Path, errno: rustix::io::Errno) -> Error {
+    use rustix::fs::FileType;
+    let path = path.to_owned();
+    // Of what is there itself, or of a directory on the way to it.
+    let there = match errno {
+        rustix::io::Errno::NOTDIR => rustix::fs::stat(&path).ok(),
+        _ => None,
+    };
+    let Some(there) = there else {
+        let source = errno.into();
+        return Error::Open { path, source };
+    };
+    let what = match FileType::from_raw_mode(there.st_mode) {
+        FileType::RegularFile => "a regular file",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        _ => "no directory",
+    };
+    Error::NotDirectory { path, what }
+}
+
+/// What is missing or strange at the path of a volume that was pushed before, while its file system is nowhere
+/// to be seen, is the mount point of its disk.
+fn not_mounted(error: Error, known: Option<&Binding>) -> Error {
+    let path = match &error {
+        Error::NotBtrfs { path } | Error::NotSubvolume { path } => path,
+        Error::Open { path, source } if source.kind() == io::ErrorKind::NotFound => path,
+        _ => return error,
+    };
+    let Some((known, fsid)) = known.and_then(|known| Some((known, known.fsid?))) else {
+        return error;
+    };
+    match mounts::any_of(fsid) {
+        Ok(None) => Error::NotMounted {
+            path: path.clone(),
+            name: known.naming.name().clone(),
+            fsid,
+        },
+        _ => error,
+    }
+}
+
+fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
+    let path = path.to_owned();
+    match filesystem::is_btrfs(fd) {
+        Ok(true) => {}
+        Ok(false) => return Err(Error::NotBtrfs { path }),
+        Err(source) => return Err(Error::Ask { path, source }),
+    }
+    match subvolume::is_subvolume(fd) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotSubvolume { path }),
+        Err(source) => Err(Error::Ask { path, source }),
+    }
+}
+
+/// Where a subvolume lies. The top level of file systems made before 2018 has no UUID; there is
+/// one top level a file system, so the file system's id serves.
+fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
+    let fsid = filesystem::fsid(fd)?;
+    Ok(Place {
+        fsid,
+        passing: filesystem::has_passing_id(fsid),
+        subvolume: if info.uuid.is_nil() { fsid } else { info.uuid },
+    })
+}
+
+/// A read-only snapshot whose volume is wanted.
+struct Snapshot<'a> {
+    fd: &'a OwnedFd,
+    info: &'a Info,
+    from_top: &'a Path,
+    /// What it is called itself.
+    naming: Naming,
+    place: Place,
+}
+
+impl Finder<'_> {
+    fn bind(&self, naming: Naming, place: &Place, told: &[Binding]) -> Result<Binding, Error> {
+        let configured: Vec<VolumeName> = self.config.volumes.keys().cloned().collect();
+        let known = Known {
+            disk: told,
+            configured: &configured,
+        };
+        Ok(self.ids.bind(naming, place, known)?)
+    }
+
+    /// What a series is bound to, which is its name only: what its snapshots were taken of changes with every
+    /// rollback, and can be another volume.
+    fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
+        let by_name = |binding: &&Binding| binding.naming == *naming;
+        let known = told.iter().find(by_name).cloned();
+        let known = known.or_else(|| self.ids.by_naming(naming));
+        let subvolume = known.map_or_else(Uuid::new_v4, |binding| binding.subvolume);
+        Place { subvolume, ..place }
+    }
+
+    /// The volume that a read-only snapshot is a state of:
+    ///
+    /// 1. What it was itself pushed as, and nothing else.
+    /// 2. A copy that Sendshot received: what the label of its directory says. All copies in it are states
+    ///    of one volume.
+    /// 3. A snapshot: the volume whose subvolume it was taken of; known, configured, or neither, and also
+    ///    if that subvolume is gone. One subvolume is one volume.
+    /// 4. What is neither stands for itself.
+    fn volume_of(&self, snapshot: Snapshot<'_>, told: &[Binding]) -> Result<Binding, Error> {
+        let Snapshot {
+            fd,
+            info,
+            from_top,
+            naming,
+            place,
+        } = snapshot;
+        if let Naming::Configured(name) = &naming {
+            let of = match self.config.volumes.get(name) {
+                Some(volume) if volume.snapshots.is_some() => {
+                    self.place_of_series(&naming, place, told)
+                }
+                Some(_) | None => place,
+            };
+            return self.bind(naming, &of, told);
+        }
+        if let Some(label) = label_of(fd, info) {
+            let directory = from_top.parent().unwrap_or(Path::new(""));
+            let of = Place {
+                subvolume: of_label(&label),
+                ..place
+            };
+            return self.bind(Naming::by_path(place.fsid, directory), &of, told);
+        }
+        if info.parent_uuid.is_nil() {
+            return self.bind(naming, &place, told);
+        }
+        let of = Place {
+            subvolume: info.parent_uuid,
+            ..place
+        };
+        let mut known = vec![of];
+        if !info.received_uuid.is_nil() {
+            // What stock `btrfs receive` made is a snapshot of the copy before it, and so on.
+            let before = made_after(fd, info).into_iter();
+            known.extend(before.map(|subvolume| Place { subvolume, ..place }));
+        }
+        let mut known = known.iter();
+        if let Some(binding) = known.find_map(|place| self.ids.of_subvolume(place, told)) {
+            return Ok(binding);
+        }
+        let live = |(_, volume): &(_, &sendshot_config::VolumeConfig)| volume.snapshots.is_none();
+        for (name, volume) in self.config.volumes.iter().filter(live) {
+            let found = open(&volume.path).and_then(|fd| {
+                let failed = |source| Error::Ask {
+                    path: volume.path.clone(),
+                    source,
+                };
+                let info = subvolume::info(&fd).map_err(failed)?;
+                self::place(&fd, &info).map_err(failed)
+            });
+            // A configured volume that is not there now is not the origin of what is.
+            if found.is_ok_and(|found| found == of) {
+                return self.bind(Naming::Configured(name.clone()), &of, told);
+            }
+        }
+        let naming = match live_path(fd, info.parent_uuid) {
+            Some(path) => Naming::by_path(place.fsid, &path),
+            None => naming,
+        };
+        self.bind(naming, &of, told)
+    }
+}
+
+/// What a snapshot was made from, and that again, as far as it is there.
+fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
+    let ancestors = TopLevel::of(fd).map(|top| lineage::of(&top, info));
+    let ancestors = ancestors.unwrap_or_else(|_| Ok(Lineage::default()));
+    let ancestors = ancestors.unwrap_or_default().ancestors.into_iter();
+    ancestors.map(|ancestor| ancestor.uuid).collect()
+}
+
+/// Stands for what a label names, where else the UUID of a subvolume stands. Who chooses a label chooses no
+/// other's, nor a subvolume.
+fn of_label(label: &VolumeLabel) -> Uuid {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&label.sender.to_bytes());
+    hasher.update(&label.volume.to_bytes());
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    Uuid::from_bytes(bytes)
+}
+
+/// Where the subvolume of this UUID lies from the top level, if it is there.
+fn live_path(fd: &OwnedFd, uuid: Uuid) -> Option<PathBuf> {
+    let top = TopLevel::of(fd).ok()?;
+    let info = lineage::by_uuid(&top, uuid).ok()??;
+    subvolume::path_from_top(&top, info.id).ok()?
+}
+
+/// The label of the directory that a received copy lies in, if it has one.
+pub(crate) fn label_of(fd: &OwnedFd, info: &Info) -> Option<VolumeLabel> {
+    if info.received_uuid.is_nil() {
+        return None;
+    }
+    let directory = durable::open_dir(fd, OsStr::new("..")).ok()?;
+    // One that is damaged says nothing.
+    durable::read_json_at(directory, OsStr::new(VolumeLabel::FILE)).unwrap_or_default()
+}
+
+fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {
+    let ours = Path::new(state_subvolume::NAME);
+    let mut paths: Vec<PathBuf> = subvolume::children(fd, info.id)?
+        .into_iter()
+        .map(|(_, path)| path)
+        .filter(|path| info.id != subvolume::TOP_LEVEL || path != ours)
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a configured volume could be pushed, and what would be left out of it.
+///
+/// # Errors
+/// See [`Error`].
+pub fn look(
+    name: &VolumeName,
+    volume: &sendshot_config::VolumeConfig,
+) -> Result<Vec<PathBuf>, Error> {
+    if let Some(pattern) = &volume.snapshots {
+        series::find(name, pattern)?;
+        return Ok(Vec::new());
+    }
+    let path = &volume.path;
+    let fd = open(path)?;
+    check(&fd, path)?;
+    let ask = |source| Error::Ask {
+        path: path.clone(),
+        source,
+    };
+    let info = subvolume::info(&fd).map_err(ask)?;
+    nested(&fd, &info).map_err(ask)
+}
