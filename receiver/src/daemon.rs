@@ -18,10 +18,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use crate::control::Control;
-use crate::pairing::PairingService;
-use crate::receiver::Receiver;
+use crate::replication::pairing::PairingService;
 use crate::replication::{self, ReplicationService};
-use crate::root::Root;
+use crate::shared::receiver::Receiver;
+use crate::store::root::Root;
 
 /// How often an idle connection is asked for a sign of life, and how long that may take: a
 /// vanished sender is noticed in under a minute.

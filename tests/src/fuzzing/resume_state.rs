@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sendshot_model::PushId;
 use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
-use sendshot_receiver::partials;
+use sendshot_receiver::store::partials;
 use sendshot_sender::push::stages::resume::{self, Start};
 use sendshot_sender::retained::interrupted::{self, Limits};
 use sendshot_sender::shared::history::History;

@@ -14,13 +14,13 @@ use sendshot_proto::{not_kept, v1};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::failures::{io_failure, staging_failure};
-use crate::holdings;
-use crate::partials;
-use crate::receiver::Receiver;
-use crate::roots;
-use crate::transfers::Glance;
-use crate::usage;
+use crate::receive::failures::{io_failure, staging_failure};
+use crate::receive::transfers::Glance;
+use crate::shared::receiver::Receiver;
+use crate::store::holdings;
+use crate::store::partials;
+use crate::store::roots;
+use crate::store::usage;
 
 /// Serves the control socket.
 #[derive(Debug, Clone)]
@@ -60,8 +60,8 @@ fn kind(error: &InviteError) -> v1::ProblemKind {
     }
 }
 
-fn root_kind(error: &crate::root::Error) -> v1::ProblemKind {
-    use crate::root::Error;
+fn root_kind(error: &crate::store::root::Error) -> v1::ProblemKind {
+    use crate::store::root::Error;
     match error {
         Error::Own { .. } | Error::Nobodys { .. } => v1::ProblemKind::Usage,
         _ => v1::ProblemKind::Failed,
@@ -279,13 +279,13 @@ fn refused(problem: Problem) -> Response<v1::RootsResponse> {
 impl Control {
     async fn about_roots(
         &self,
-        work: impl FnOnce(Arc<Receiver>) -> Result<v1::RootsResponse, crate::root::Error>
+        work: impl FnOnce(Arc<Receiver>) -> Result<v1::RootsResponse, crate::store::root::Error>
         + Send
         + 'static,
     ) -> Result<Response<v1::RootsResponse>, Status> {
         let receiver = Arc::clone(&self.0);
         let done = blocking(move || work(receiver)).await;
-        let failed = |e: crate::root::Error| problem(root_kind(&e), &e, &e.remedy());
+        let failed = |e: crate::store::root::Error| problem(root_kind(&e), &e, &e.remedy());
         Ok(match done.and_then(|done| done.map_err(failed)) {
             Ok(response) => Response::new(response),
             Err(problem) => refused(problem),

@@ -15,12 +15,12 @@ use sendshot_proto::transfer::{Begin, ParentRef};
 use sendshot_sys::crash;
 use uuid::Uuid;
 
-use crate::apply::announced_identity;
-use crate::failures::{
+use crate::receive::apply::announced_identity;
+use crate::receive::failures::{
     commit_failure, io_failure, parent_failure, rule_broken, staging_failure, with_causes,
 };
-use crate::holdings::VolumeDir;
-use crate::partials::staging_name;
+use crate::store::holdings::VolumeDir;
+use crate::store::partials::staging_name;
 
 /// Makes staging for the one subvolume that was announced, and hands out clone sources of the
 /// same sender and volume only.

@@ -11,7 +11,7 @@ use sendshot_proto::v1::pairing_server::Pairing;
 use sendshot_proto::{hello, malformed};
 use tonic::{Code, Request, Response, Status};
 
-use crate::receiver::Receiver;
+use crate::shared::receiver::Receiver;
 
 /// Serves pairing.
 #[derive(Debug, Clone)]

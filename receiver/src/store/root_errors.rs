@@ -12,7 +12,7 @@ use sendshot_proto::failure::{Code, Failure};
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
-use crate::root::MARK;
+use crate::store::root::MARK;
 
 /// Why the root cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -497,8 +497,12 @@ mod tests {
     fn a_damaged_list_of_disks_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("roots.json"), "{").unwrap();
-        let root =
-            crate::root::Root::new("/root".into(), ReceiverId::generate(), dir.path(), |_| ());
+        let root = crate::store::root::Root::new(
+            "/root".into(),
+            ReceiverId::generate(),
+            dir.path(),
+            |_| (),
+        );
         let error = root.unwrap_err();
         assert!(error.to_string().contains("roots.json"), "{error}");
         assert!(error.remedy().contains("away, and start again"));

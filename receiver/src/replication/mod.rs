@@ -1,5 +1,8 @@
 //! The data path's calls: authorise, then hand over to the stage.
 
+pub mod pairing;
+pub mod transfer;
+
 use std::io;
 use std::sync::Arc;
 
@@ -16,12 +19,11 @@ use sendshot_proto::volume::VolumeKey;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::failures::io_failure;
-use crate::holdings::{self, Caller};
-use crate::partials;
-use crate::receiver::Receiver;
-use crate::root::OpenRoot;
-use crate::transfer;
+use crate::receive::failures::io_failure;
+use crate::shared::receiver::Receiver;
+use crate::store::holdings::{self, Caller};
+use crate::store::partials;
+use crate::store::root::OpenRoot;
 
 /// Serves the data path.
 #[derive(Debug, Clone)]

@@ -10,12 +10,12 @@ use sendshot_model::{VolumeId, human};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::volume::VolumeKey;
 
-use crate::failures::{io_failure, staging_failure};
-use crate::holdings::{self, Caller};
-use crate::partials;
-use crate::root::OpenRoot;
-use crate::transfers::Transfers;
-use crate::usage;
+use crate::receive::failures::{io_failure, staging_failure};
+use crate::receive::transfers::Transfers;
+use crate::store::holdings::{self, Caller};
+use crate::store::partials;
+use crate::store::root::OpenRoot;
+use crate::store::usage;
 
 /// Refuses a volume that would be one too many.
 ///

@@ -5,7 +5,7 @@
 //!
 //! 1. Check the root, find or make the volume's directory. — At most an empty directory.
 //! 2. Apply the stream to a staging subvolume, with a checkpoint now and then; see
-//!    [`mod@crate::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
+//!    [`mod@crate::receive::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
 //!    applied over it again. The last checkpoint stays, and the push goes on from it.
 //! 3. Commit; see [`mod@sendshot_apply::commit`]. — At last the copy, durable.
 //! 4. Forget the partial. — Checkpoints of a push whose copy is there; the next start deletes them.
@@ -26,17 +26,17 @@ use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{durable, subvolume};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::Checkpoints;
-use crate::failures::{
+use crate::receive::checkpoint::Checkpoints;
+use crate::receive::failures::{
     check_writable, hash_mismatch, in_commit, in_dir, in_staging, io_failure, rule_broken,
     search_failure, session_failure,
 };
-use crate::holdings::{self, Caller, VolumeDir};
-use crate::limits;
-use crate::partials::{self, Checkpoint, Record};
-use crate::root::{OpenRoot, Root};
-use crate::staging_host::StagingHost;
-use crate::usage::{self, Progress as Noted};
+use crate::receive::limits;
+use crate::receive::staging_host::StagingHost;
+use crate::store::holdings::{self, Caller, VolumeDir};
+use crate::store::partials::{self, Checkpoint, Record};
+use crate::store::root::{OpenRoot, Root};
+use crate::store::usage::{self, Progress as Noted};
 
 /// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
 /// one item, which holds some 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 come to

@@ -22,8 +22,8 @@ use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::root_errors;
-pub use crate::root_errors::Error;
+use crate::store::root_errors;
+pub use crate::store::root_errors::Error;
 
 /// The mark in the root; also the name of our memory of it in the state directory.
 pub(crate) const MARK: &str = ".sendshot-root";
@@ -263,7 +263,7 @@ impl Root {
             Some(_) => return Err(Error::Own { path }),
             None => return Err(Error::Nobodys { path }),
         };
-        let all = crate::holdings::all(&fd).map_err(|e| self.failed(e))?;
+        let all = crate::store::holdings::all(&fd).map_err(|e| self.failed(e))?;
         let mut senders: Vec<String> = all.into_iter().map(|(sender, ..)| sender).collect();
         senders.dedup();
         Ok(Owner {

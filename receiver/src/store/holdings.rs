@@ -389,7 +389,7 @@ mod tests {
         let path = guard.path().join("nas1");
         let told = || {
             let error = find_or_create(&root, &me, &photos).unwrap_err();
-            let failure = crate::failures::io_failure("prepare", &error);
+            let failure = crate::receive::failures::io_failure("prepare", &error);
             assert!(failure.message.contains(&*path.to_string_lossy()));
             assert!(failure.remedy.contains("move it away"), "{failure:?}");
             failure.message

@@ -24,10 +24,10 @@ use sendshot_proto::transfer::{Mark, Segment};
 use sendshot_sys::crash;
 use sendshot_sys::subvolume::{self, Access};
 
-use crate::apply::Work;
-use crate::failures::{io_failure, rule_broken, session_failure};
-use crate::partials::{self, Checkpoint, Partial, Record};
-use crate::staging_host::StagingHost;
+use crate::receive::apply::Work;
+use crate::receive::failures::{io_failure, rule_broken, session_failure};
+use crate::receive::staging_host::StagingHost;
+use crate::store::partials::{self, Checkpoint, Partial, Record};
 
 /// The checkpoints of one push.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Checkpoints {
     pub(crate) fn new(area: &Area, work: &Work, offset: u64) -> Result<Self, Failure> {
         let area = area
             .dir()
-            .map_err(|e| crate::failures::staging_failure(&e))?;
+            .map_err(|e| crate::receive::failures::staging_failure(&e))?;
         Ok(Self {
             area,
             record: Record::new(&work.caller, &work.begin),

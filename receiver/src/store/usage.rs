@@ -17,7 +17,7 @@ use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::holdings;
+use crate::store::holdings;
 
 /// The file.
 const FILE: &str = ".sendshot-usage";

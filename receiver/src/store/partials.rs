@@ -9,7 +9,7 @@
 //!
 //! A partial is no copy: it is in no volume's directory, and has no received UUID. Its staging is
 //! never taken up after a restart, since it may be newer than any progress that was written down;
-//! it is taken again from the checkpoint ([`crate::apply`]).
+//! it is taken again from the checkpoint ([`crate::receive::apply`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -28,8 +28,8 @@ use sendshot_sys::{crash, durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::holdings::{self, Caller};
-use crate::root::OpenRoot;
+use crate::store::holdings::{self, Caller};
+use crate::store::root::OpenRoot;
 
 /// What names of staging subvolumes begin with; only those are ever swept.
 pub const STAGING: &str = "push-";

@@ -3,8 +3,8 @@
 use sendshot_model::{ReceiverId, RootId};
 use sendshot_proto::v1;
 
-use crate::receiver::Receiver;
-use crate::root::{Disk, Error};
+use crate::shared::receiver::Receiver;
+use crate::store::root::{Disk, Error};
 
 fn state(id: RootId, disk: &Disk, present: Option<RootId>) -> v1::RootState {
     v1::RootState {

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::calls::Calls;
-use crate::partials;
-use crate::root::{OpenRoot, Root};
-use crate::transfers::{Transfers, WAITS_FOR};
+use crate::receive::transfers::{Transfers, WAITS_FOR};
+use crate::shared::calls::Calls;
+use crate::store::partials;
+use crate::store::root::{OpenRoot, Root};
 
 /// File in the state directory that holds the receiver's id.
 const INSTANCE: &str = "instance.json";

@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::apply::{self, Ended, Input, Intake, Progress, Received, Work};
-use crate::holdings::Caller;
-use crate::limits;
-use crate::receiver::Receiver;
-use crate::root::Root;
-use crate::transfers::{Entered, Place};
+use crate::receive::apply::{self, Ended, Input, Intake, Progress, Received, Work};
+use crate::receive::limits;
+use crate::receive::transfers::{Entered, Place};
+use crate::shared::receiver::Receiver;
+use crate::store::holdings::Caller;
+use crate::store::root::Root;
 
 /// Segments that wait for the applier. More are held back by HTTP/2's window.
 const QUEUE: usize = 4;
