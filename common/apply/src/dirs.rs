@@ -1,14 +1,15 @@
 //! Directories of the staging subvolume, resolved without ever leaving it, the last few kept
 //! open.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::beneath::{CONFINED, proc_path};
 use crate::error::Cause;
-use crate::flags;
+use crate::inherited::are_inherited;
 use crate::paths::{self, Place};
 
 /// How many directories stay open. Streams work in one directory for a while, but go back
@@ -18,11 +19,6 @@ const KEPT: usize = 8;
 /// Attributes of a directory that the kernel gives to what is made in it. A stream sets all
 /// attributes itself, so what comes by inheritance is too much.
 pub(crate) const INHERITED: [&str; 2] = ["system.posix_acl_default", "btrfs.compression"];
-
-/// What resolution may never do: leave the subvolume or follow a link.
-const CONFINED: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
 
 /// Whether new entries of a directory inherit attributes or flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,17 +166,6 @@ impl<'p> Named<'p> {
     }
 }
 
-/// The magic link to what a descriptor has open, for calls that do not take descriptors
-/// opened with O_PATH.
-pub(crate) fn proc_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
-}
-
-/// Resolves a checked path beneath `root` to a file, by the same rules.
-pub(crate) fn open_beneath(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat2(root, path, flags, Mode::empty(), CONFINED)
-}
-
 fn look_for_inherited(dir: &OwnedFd) -> Result<Heirs, Cause> {
     let path = proc_path(dir);
     for name in INHERITED {
@@ -191,7 +176,7 @@ fn look_for_inherited(dir: &OwnedFd) -> Result<Heirs, Cause> {
             Err(e) => return Err(e.into()),
         }
     }
-    match flags::are_inherited(dir)? {
+    match are_inherited(dir)? {
         true => Ok(Heirs::Inherit),
         false => Ok(Heirs::Plain),
     }

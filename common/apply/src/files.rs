@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::dirs::{Dirs, Named, open_beneath};
+use crate::beneath::open_beneath;
+use crate::dirs::{Dirs, Named};
 use crate::error::Cause;
 use crate::paths;
 

@@ -7,21 +7,17 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, IFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{FileType, IFlags, OFlags, XattrFlags};
 use rustix::io::Errno;
 use sendshot_model::NotKeptKind;
 use sendshot_sys::{filesystem, inode_attributes};
 
-use crate::dirs::{Dirs, open_beneath, proc_path};
+use crate::beneath::open_beneath;
+use crate::dirs::Dirs;
 use crate::error::Cause;
+use crate::inherited::{COMPRESS, NO_COMPRESS, NO_COPY_ON_WRITE, inherited};
 use crate::paths;
 
-/// Overwritten in place.
-const NO_COPY_ON_WRITE: IFlags = IFlags::NOCOW;
-/// Compressed when it is written. The flag goes with the property `btrfs.compression`, which sets it.
-const COMPRESS: IFlags = IFlags::COMPRESSED;
-/// Not compressed.
-const NO_COMPRESS: IFlags = IFlags::from_bits_retain(0x400);
 /// A directory in which names are written synchronously.
 const SYNCHRONOUS_DIRECTORY: IFlags = IFlags::from_bits_retain(0x1_0000);
 
@@ -62,11 +58,6 @@ fn guards() -> IFlags {
 /// How data is stored.
 fn stored() -> IFlags {
     NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS | SYNCHRONOUS_DIRECTORY
-}
-
-/// What new files and directories have from their directory.
-fn inherited() -> IFlags {
-    NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS
 }
 
 fn others() -> IFlags {
@@ -136,18 +127,6 @@ pub(crate) fn set(
     }
     set_others(&fd, wanted, others())?;
     Ok(missing(rustix::fs::ioctl_getflags(&fd)?, wanted))
-}
-
-/// Whether what is made in a directory takes over flags of it. A directory that cannot be read is taken for
-/// one without: its owner has made it so.
-pub(crate) fn are_inherited(dir: &OwnedFd) -> Result<bool, Cause> {
-    // Descriptors for resolution only have no flags to ask for.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::open(proc_path(dir), flags, Mode::empty()) {
-        Ok(dir) => Ok(rustix::fs::ioctl_getflags(dir)?.intersects(inherited())),
-        Err(Errno::ACCESS) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// Takes from a new file or directory the flags that it has from its directory: a stream says all flags

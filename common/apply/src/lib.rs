@@ -62,6 +62,7 @@
 //! ```
 
 mod applier;
+mod beneath;
 mod budget;
 mod clone;
 pub mod commit;
@@ -73,6 +74,7 @@ mod encoded;
 mod error;
 mod files;
 mod flags;
+mod inherited;
 mod lzo;
 mod metadata;
 mod nodes;

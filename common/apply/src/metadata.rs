@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, Xa
 use rustix::io::Errno;
 use sendshot_stream::Timespec;
 
-use crate::dirs::{Dirs, INHERITED, Named, proc_path};
+use crate::beneath::proc_path;
+use crate::dirs::{Dirs, INHERITED, Named};
 use crate::error::Cause;
 use crate::files::Files;
 

@@ -15,7 +15,8 @@ use sendshot_sys::durable::{self, PRIVATE_DIR};
 use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Access};
 
-use crate::dirs::{INHERITED, proc_path};
+use crate::beneath::proc_path;
+use crate::dirs::INHERITED;
 use crate::obstacle::NoDirectory;
 
 /// Name of the area in the directory that copies are made in.
