@@ -13,7 +13,7 @@ use jiff::{Span, SpanRelativeTo};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 use crate::error::Problem;
 
 /// How alike (0 to 1) two keys must be for one to be suggested for the other.

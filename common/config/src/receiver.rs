@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use sendshot_model::PeerName;
 
-use crate::ConfigError;
 use crate::address::DEFAULT_PORT;
 use crate::document::{self, Entry, Section};
+use crate::error::ConfigError;
 use crate::error::Problem;
 
 /// How long what is left of an interrupted push is kept unless the file says otherwise: as long as

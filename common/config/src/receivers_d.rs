@@ -14,9 +14,10 @@ use sendshot_model::{PeerName, ReceiverId};
 use sendshot_sys::durable;
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::document::{self, Entry, Section};
+use crate::error::ConfigError;
 use crate::error::Problem;
-use crate::{Address, ConfigError};
 
 const HEADER: &str = "# Written by `sendshotctl pair`, which replaces the whole file.\n";
 const EXTENSION: &str = "toml";

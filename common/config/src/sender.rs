@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sendshot_model::{PeerName, VolumeName};
 
-use crate::ConfigError;
 use crate::document::{self, Entry, Section};
+use crate::error::ConfigError;
 use crate::error::Problem;
 
 /// How many sendshots are kept for each receiver unless a volume says otherwise: the last common

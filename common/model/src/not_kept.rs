@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::printable_within;
+use crate::printable::printable_within;
 
 /// Most bytes of an example path.
 const MAX_EXAMPLE: usize = 200;

@@ -6,7 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::{PeerName, PeerNameError, VolumeName, VolumeNameError};
+use crate::peer_name::PeerName;
+use crate::peer_name::PeerNameError;
+use crate::volume_name::VolumeName;
+use crate::volume_name::VolumeNameError;
 
 /// What `HOST:VOL` names: a volume and the receiver it goes to or comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SenderId, VolumeId};
+use crate::id::SenderId;
+use crate::id::VolumeId;
 
 /// The label of a volume's directory. It stays with the copies, also where the receiver's own state is
 /// lost, and where the copies are pushed on to another receiver.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::logging;
 use crate::notify::{self, Watchdog};
-use crate::{Signals, logging};
+use crate::signals::Signals;
 
 /// Exit code for whatever keeps a daemon from its work.
 const FAILED: u8 = 1;

@@ -116,7 +116,7 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) fn of(pair: &Pair<'_>) -> Self {
-        let of = |head: &crate::Head| (head.wire_uuid, head.wire_ctransid);
+        let of = |head: &crate::format::entry::Head| (head.wire_uuid, head.wire_ctransid);
         let new = of(pair.n.head());
         Self {
             parent: pair.m.map_or(new, |m| of(m.head())),
