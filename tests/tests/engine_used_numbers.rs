@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sendshot_engine::format::entry::ROOT;
+use sendshot_engine::format::error;
 use sendshot_engine::format::file;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, save_to};
 use sendshot_tests::forgetful::{Forgetful, State};
@@ -153,7 +154,7 @@ fn a_sendshot_with_a_name_in_no_directory_is_found_when_it_is_read() {
     for parent in [ino(&volume.join("file")), 100_000] {
         add_ghost(parent);
         let error = Sendshot::open(&doctored).unwrap_err();
-        assert!(matches!(error, file::Error::Orphan { .. }), "{error}");
+        assert!(matches!(error, error::Error::Orphan { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("a name in no directory"), "{text}");
     }

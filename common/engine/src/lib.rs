@@ -25,7 +25,9 @@ pub use diff::diff;
 pub use format::entry::{
     Entry, Extent, ExtentKind, Head, InodeItem, Name, Time, WireNumber, Xattr,
 };
-pub use format::file::{Reader, Sendshot, Writer};
+pub use format::file::Sendshot;
+pub use format::reader::Reader;
+pub use format::writer::Writer;
 pub use stream::skeleton::{Place, SkeletonHash};
 pub use stream::verify::verify;
 pub use stream::{Part, Source, stream, stream_from};

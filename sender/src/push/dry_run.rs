@@ -178,7 +178,7 @@ fn measure(
         return Err(Problem::new(Kind::Failed, "nothing was captured"));
     };
     let (size, top) = generate::size_by_paths(parent.as_deref(), &new, stream_version, top)?;
-    let failed = |e: sendshot_engine::format::file::Error| Problem::from_error(Kind::Failed, &e);
+    let failed = |e: sendshot_engine::format::error::Error| Problem::from_error(Kind::Failed, &e);
     let found = Found {
         kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
         effort,
@@ -200,7 +200,7 @@ fn measure(
 fn changed(
     parent: Option<&Sendshot>,
     new: &Sendshot,
-) -> Result<u64, sendshot_engine::format::file::Error> {
+) -> Result<u64, sendshot_engine::format::error::Error> {
     let since = parent.map_or(0, |parent| parent.head().otransid);
     let mut changed = 0;
     let mut reader = new.reader()?;

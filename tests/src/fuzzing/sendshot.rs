@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sendshot_engine::diff::{Error, Sink, Step, Version, diff};
+use sendshot_engine::format::error;
 use sendshot_engine::format::file;
 use sendshot_engine::format::hashes::Hashes;
 use sendshot_engine::stream::measure::measure;
@@ -197,7 +198,7 @@ fn hashes(list: &[u8], snapshot: Uuid) -> Option<Hashes> {
 }
 
 fn read(sendshot: &Sendshot) {
-    let again = || -> Result<(usize, usize), file::Error> {
+    let again = || -> Result<(usize, usize), error::Error> {
         let mut reader = sendshot.reader()?;
         let mut count = (0, 0);
         while reader.next_inode()?.is_some() {
@@ -208,7 +209,7 @@ fn read(sendshot: &Sendshot) {
         }
         Ok(count)
     };
-    let told = |outcome: Result<(usize, usize), file::Error>| outcome.map_err(|e| e.to_string());
+    let told = |outcome: Result<(usize, usize), error::Error>| outcome.map_err(|e| e.to_string());
     assert_eq!(told(again()), told(again()));
     let Ok(mut reader) = sendshot.reader() else {
         return;

@@ -25,7 +25,8 @@ pub use crate::capture::frozen::Frozen;
 use crate::format::entry::{
     Entry, Extent, ExtentKind, Head, InodeItem, Name, ROOT, SYMLINK, Time, WireNumber, Xattr,
 };
-use crate::format::file::{Counts, Writer};
+use crate::format::layout::Counts;
+use crate::format::writer::Writer;
 
 /// Last inode number that a file can have; beyond are the tree's own objects.
 pub(crate) const LAST_INODE: u64 = u64::MAX - 256;

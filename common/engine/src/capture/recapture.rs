@@ -27,7 +27,11 @@ use crate::capture::frozen::Frozen;
 use crate::capture::{self, LAST_INODE, Scan, capture, head};
 use crate::diff::rule::Kinship;
 use crate::format::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
-use crate::format::file::{self, Counts, Reader, Sendshot, Writer};
+use crate::format::error;
+use crate::format::file::Sendshot;
+use crate::format::layout::Counts;
+use crate::format::reader::Reader;
+use crate::format::writer::Writer;
 
 /// How a sendshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub enum Error {
     Capture(#[from] capture::Error),
     /// The sendshot before cannot be read.
     #[error(transparent)]
-    Before(#[from] file::Error),
+    Before(#[from] error::Error),
 }
 
 impl From<io::Error> for Error {

@@ -12,7 +12,8 @@ use crate::capture::frozen::Frozen;
 use crate::capture::recapture::{self, Effort, recapture};
 use crate::capture::{self, capture};
 use crate::format::entry::WireNumber;
-use crate::format::file::{self, Sendshot};
+use crate::format::error;
+use crate::format::file::Sendshot;
 use crate::format::hashes;
 
 /// Why a sendshot was not saved.
@@ -23,7 +24,7 @@ pub enum Error {
     Capture(#[from] recapture::Error),
     /// What was written is not what can be read.
     #[error("read back the sendshot that was just saved")]
-    Check(#[from] file::Error),
+    Check(#[from] error::Error),
 }
 
 impl From<capture::Error> for Error {
@@ -52,7 +53,7 @@ pub fn save(
 ) -> Result<(Sendshot, Effort), Error> {
     match save_once(snapshot, number, before, &dir, name) {
         // What was taken over from the sendshot before does not fit the snapshot.
-        Err(Error::Check(file::Error::Orphan { .. })) if before.is_some() => {
+        Err(Error::Check(error::Error::Orphan { .. })) if before.is_some() => {
             save_once(snapshot, number, None, &dir, name)
         }
         saved => saved,
@@ -126,8 +127,8 @@ pub fn place(path: &Path) -> io::Result<(File, &OsStr)> {
 /// [`open_at`] with a path.
 ///
 /// # Errors
-/// See [`file::Error`].
-pub fn open(path: &Path) -> Result<Sendshot, file::Error> {
+/// See [`error::Error`].
+pub fn open(path: &Path) -> Result<Sendshot, error::Error> {
     let sendshot = Sendshot::open(path)?;
     let hashes = match place(path) {
         Ok((dir, name)) => hashes::open_at(dir, name, sendshot.head().uuid),
@@ -139,8 +140,8 @@ pub fn open(path: &Path) -> Result<Sendshot, file::Error> {
 /// Opens and checks the sendshot `name` of `dir`, with its companion if there is a good one.
 ///
 /// # Errors
-/// See [`file::Error`].
-pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
+/// See [`error::Error`].
+pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, error::Error> {
     let path = PathBuf::from(name);
     let opened = durable::open_file(&dir, name)
         .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()));
@@ -151,7 +152,7 @@ pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, file::Error> {
             Ok(sendshot.with_hashes(hashes))
         }
         // Something else than a file.
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(file::Error::Foreign { path }),
-        Err(source) => Err(file::Error::Io { path, source }),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(error::Error::Foreign { path }),
+        Err(source) => Err(error::Error::Io { path, source }),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::content::Out;
 use super::{Error, Pair, Sink, Step};
-use crate::format::file::Inode;
+use crate::format::entry::Inode;
 use crate::format::hashes::{BLOCK, Cursor, Hash};
 
 /// Hashes of both sides, read in the order of inodes.

@@ -17,8 +17,9 @@ use sendshot_stream::Command;
 use super::data::Open;
 use super::{Error, Pair};
 use crate::diff::paths::Tree;
+use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind, InodeItem, Name};
-use crate::format::file::{Inode, Sendshot};
+use crate::format::file::Sendshot;
 
 /// Most shared extents that are kept in mind, about 50 bytes each.
 const EXTENTS: usize = 1 << 20;

@@ -16,11 +16,11 @@ use super::flags::{self, COMPRESSION};
 use super::names::{dir_id, is_inheritable};
 use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
+use crate::format::entry::Inode;
 use crate::format::entry::{
     BLOCK, CHARACTER, COMPRESS, DIRECTORY, FIFO, GUARDS, InodeItem, NOCOMPRESS, NODATASUM, ROOT,
     SOCKET, SYMLINK, Time, Xattr,
 };
-use crate::format::file::Inode;
 
 /// Bits of the mode that make a program run as somebody else.
 const SET_ID: u32 = 0o6000;

@@ -16,8 +16,9 @@ use super::blocks::Blocks;
 use super::clones::{Clones, Found, Heads, Target};
 use super::content::{Out, Touched};
 use super::{Error, Pair, Sink, Step, Version};
+use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind};
-use crate::format::file::{Inode, Reader};
+use crate::format::reader::Reader;
 
 /// FALLOC_FL_KEEP_SIZE.
 const RESERVE: u32 = 1;

@@ -1,7 +1,7 @@
 //! Which inode flags a copy gets.
 
+use crate::format::entry::Inode;
 use crate::format::entry::{COMPRESS, GUARDS, NOCOMPRESS, SETTABLE, Xattr};
-use crate::format::file::Inode;
 
 /// The attribute that goes with the flags for compression.
 pub(super) const COMPRESSION: &[u8] = b"btrfs.compression";

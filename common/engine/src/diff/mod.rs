@@ -29,7 +29,8 @@ use clones::Clones;
 use crate::diff::paths::{DirId, Tree};
 use crate::diff::rule::Rule;
 use crate::format::entry::{Extent, Head};
-use crate::format::file::{self, Sendshot};
+use crate::format::error;
+use crate::format::file::Sendshot;
 use crate::format::hashes::Hash;
 
 /// A step of a stream.
@@ -99,7 +100,7 @@ pub trait Sink {
 pub enum Error {
     /// A file cannot be read.
     #[error(transparent)]
-    File(#[from] file::Error),
+    File(#[from] error::Error),
     /// A name leads nowhere.
     #[error("{}: inode {ino} has a name in a directory that is not there", path.display())]
     Orphan {

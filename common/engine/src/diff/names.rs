@@ -23,8 +23,9 @@ use super::flags::kept;
 use super::side_by_side::SideBySide;
 use super::{Error, Pair, Sink, Step, Version};
 use crate::diff::paths::{DirId, Place, Tree};
+use crate::format::entry::Inode;
 use crate::format::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
-use crate::format::file::{Inode, Reader};
+use crate::format::reader::Reader;
 use crate::format::reader::skip_same;
 
 /// What temporary names begin with.

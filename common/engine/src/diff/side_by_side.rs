@@ -3,7 +3,7 @@
 use super::data::Open;
 use super::{Error, Pair};
 use crate::format::codec::Glance;
-use crate::format::file::Inode;
+use crate::format::entry::Inode;
 use crate::format::reader::skip_same;
 
 /// Both files read side by side, by the inodes of N.

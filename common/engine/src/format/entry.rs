@@ -224,3 +224,18 @@ pub enum Entry {
     /// A range of it.
     Extent(Extent),
 }
+
+/// An inode with everything but its extents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inode {
+    /// Its number.
+    pub ino: u64,
+    /// The inode itself.
+    pub item: InodeItem,
+    /// Its names, sorted.
+    pub names: Vec<Name>,
+    /// Its attributes, sorted by name.
+    pub xattrs: Vec<Xattr>,
+    /// Where it leads, if it is a symbolic link.
+    pub target: Option<Vec<u8>>,
+}

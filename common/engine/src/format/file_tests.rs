@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::format::entry::{Entry, Extent};
-use crate::format::entry::{ExtentKind, Time};
+use crate::format::entry::{Entry, Extent, ExtentKind, InodeItem, Name, Time, Xattr};
+use crate::format::layout::{CHECK_LEN, HEAD_LEN, MAX_HEAD_LEN};
+use crate::format::writer::Writer;
 
 fn head() -> Head {
     Head {

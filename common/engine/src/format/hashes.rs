@@ -17,7 +17,7 @@ use integer_encoding::{VarInt, VarIntReader};
 use sendshot_sys::durable;
 use uuid::Uuid;
 
-use crate::format::file::Error;
+use crate::format::error::Error;
 
 /// Bytes of a block; the last one of a file may be shorter. A single changed page costs its
 /// neighbours in the same block, and 64 KiB of data cost 18 bytes here.

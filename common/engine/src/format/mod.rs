@@ -2,7 +2,9 @@
 
 pub(crate) mod codec;
 pub mod entry;
+pub mod error;
 pub mod file;
 pub mod hashes;
+pub mod layout;
 pub(crate) mod reader;
 pub(crate) mod writer;

@@ -6,11 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::format::codec::{self, Context, Frame, Glance, INODE, MORE, Next, Nonsense};
+use crate::format::entry::Inode;
 use crate::format::entry::{Entry, Extent, Head};
-use crate::format::file::{
-    BLOCK, CHECK_LEN, Counts, Error, HEAD_LEN, Inode, MAGIC, MAX_BLOCK, MAX_HEAD_LEN, TAIL,
-    VERSION, check, decode_head, head_len, u32_at, u64_at,
-};
+use crate::format::error::Error;
+use crate::format::layout::BLOCK;
+use crate::format::layout::CHECK_LEN;
+use crate::format::layout::Counts;
+use crate::format::layout::HEAD_LEN;
+use crate::format::layout::MAGIC;
+use crate::format::layout::MAX_BLOCK;
+use crate::format::layout::MAX_HEAD_LEN;
+use crate::format::layout::TAIL;
+use crate::format::layout::VERSION;
+use crate::format::layout::check;
+use crate::format::layout::decode_head;
+use crate::format::layout::head_len;
+use crate::format::layout::u32_at;
+use crate::format::layout::u64_at;
 use crate::format::writer::Writer;
 
 /// The decoded blocks of a sendshot.

@@ -4,7 +4,12 @@ use std::io::{self, Write};
 
 use crate::format::codec::{Context, Frame, INODE, MORE};
 use crate::format::entry::{Entry, Head};
-use crate::format::file::{BLOCK, CHECK_LEN, Counts, TAIL, check, encode_head};
+use crate::format::layout::BLOCK;
+use crate::format::layout::CHECK_LEN;
+use crate::format::layout::Counts;
+use crate::format::layout::TAIL;
+use crate::format::layout::check;
+use crate::format::layout::encode_head;
 
 /// Level of zstd. Higher ones take longer than they save on disks of any size.
 const LEVEL: i32 = 1;

@@ -6,6 +6,7 @@ use std::io;
 
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::capture::save::Error;
+use sendshot_engine::format::error;
 use sendshot_engine::format::file;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, save};
 use sendshot_model::VolumeId;
@@ -23,7 +24,7 @@ pub struct Known {
     /// Those that can be read.
     pub sendshots: Vec<(Record, Sendshot)>,
     /// Those that cannot, and why.
-    pub unusable: Vec<(Record, file::Error)>,
+    pub unusable: Vec<(Record, error::Error)>,
     /// Those whose files were deleted.
     pub gone: Vec<Record>,
     /// The snapshot of which none could be made for this push, and why.
@@ -35,7 +36,7 @@ impl Known {
     /// spread to others. Then everything is read.
     fn source(&self) -> Option<&(Record, Sendshot)> {
         let is_orphan =
-            |(_, why): &(Record, file::Error)| matches!(why, file::Error::Orphan { .. });
+            |(_, why): &(Record, error::Error)| matches!(why, error::Error::Orphan { .. });
         let mut standings = self.sendshots.iter().map(|(record, _)| record.standing);
         if self.unusable.iter().any(is_orphan) || standings.any(|s| s == Standing::Suspect) {
             return None;
@@ -110,7 +111,7 @@ pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Know
             // A push to another receiver has pruned it since it was listed.
             Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
             // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
-            Err(file::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(error::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(push = %record.push, "a sendshot is gone");
                 known.gone.push(record);
             }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use sendshot_engine::Sendshot;
+use sendshot_engine::format::error;
 use sendshot_engine::format::file;
 use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
@@ -166,14 +167,14 @@ fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
     OwnSendshot::None
 }
 
-fn unusable_code(error: &file::Error) -> ReasonCode {
+fn unusable_code(error: &error::Error) -> ReasonCode {
     match error {
-        file::Error::Io { .. } => ReasonCode::SendshotUnreadable,
-        file::Error::Foreign { .. } => ReasonCode::SendshotForeign,
-        file::Error::TooNew { .. } => ReasonCode::SendshotTooNew,
-        file::Error::TooOld { .. } => ReasonCode::SendshotTooOld,
-        file::Error::Damaged { .. } => ReasonCode::SendshotDamaged,
-        file::Error::Orphan { .. } => ReasonCode::SendshotOrphan,
+        error::Error::Io { .. } => ReasonCode::SendshotUnreadable,
+        error::Error::Foreign { .. } => ReasonCode::SendshotForeign,
+        error::Error::TooNew { .. } => ReasonCode::SendshotTooNew,
+        error::Error::TooOld { .. } => ReasonCode::SendshotTooOld,
+        error::Error::Damaged { .. } => ReasonCode::SendshotDamaged,
+        error::Error::Orphan { .. } => ReasonCode::SendshotOrphan,
     }
 }
 
