@@ -4,8 +4,9 @@
 //! sent and N has hashes of what it holds, equal ones decide. This module looks them up, says
 //! which are missing ([`Step::Check`]), and which the next push will want ([`Step::Hash`]).
 
-use super::content::Out;
-use super::{Error, Pair, Sink, Step};
+use super::out::Out;
+use super::pair::Pair;
+use super::step::{Error, Sink, Step};
 use crate::format::entry::Inode;
 use crate::format::hashes::{BLOCK, Cursor, Hash};
 

@@ -14,8 +14,9 @@ use std::collections::HashMap;
 
 use sendshot_stream::Command;
 
-use super::data::Open;
-use super::{Error, Pair};
+use super::pair::Open;
+use super::pair::Pair;
+use super::step::Error;
 use crate::diff::paths::Tree;
 use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind, InodeItem, Name};
@@ -184,13 +185,10 @@ impl Clones {
     }
 
     /// Looks through M for what is wanted.
-    pub(super) fn look_in_parent(pair: &mut Pair<'_>) -> Result<(), Error> {
-        let mut clones = std::mem::take(&mut pair.clones);
-        clones.sort();
-        clones.places = vec![None; clones.wanted.len()];
-        let found = clones.read_parent(pair);
-        pair.clones = clones;
-        found
+    pub(super) fn look_in_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
+        self.sort();
+        self.places = vec![None; self.wanted.len()];
+        self.read_parent(pair)
     }
 
     fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {

@@ -14,11 +14,11 @@ use sendshot_stream::Command;
 
 use super::blocks::Blocks;
 use super::clones::{Clones, Found, Heads, Target};
-use super::content::{Out, Touched};
-use super::{Error, Pair, Sink, Step, Version};
+use super::out::{Out, Touched};
+use super::pair::{Open, Pair};
+use super::step::{Error, Sink, Step, Version};
 use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind};
-use crate::format::reader::Reader;
 
 /// FALLOC_FL_KEEP_SIZE.
 const RESERVE: u32 = 1;
@@ -27,8 +27,6 @@ const PUNCH: u32 = 3;
 
 /// Whole pages are what holes are made of.
 const PAGE: u64 = 4096;
-
-pub(super) type Open<'a> = Reader<&'a std::fs::File>;
 
 /// What is known of the whole stream.
 pub(super) struct Stream<'r, 'a> {

@@ -16,130 +16,25 @@ mod content;
 mod data;
 mod flags;
 mod names;
+mod out;
+mod pair;
 pub(crate) mod paths;
 pub mod rule;
 mod side_by_side;
-
-use std::collections::HashSet;
+pub mod step;
 
 use sendshot_stream::Command;
 
 use clones::Clones;
+use pair::Pair;
+pub use step::{Error, Sink, Step, Version};
 
-use crate::diff::paths::{DirId, Tree};
-use crate::diff::rule::Rule;
-use crate::format::entry::{Extent, Head};
-use crate::format::error;
+use crate::format::entry::Head;
 use crate::format::file::Sendshot;
-use crate::format::hashes::Hash;
-
-/// A step of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// A command that is complete.
-    Command(Command<'a>),
-    /// File data, to be read from the snapshot and sent as plain writes.
-    Data {
-        /// The file, in the snapshot as in the stream.
-        path: &'a [u8],
-        /// First byte.
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-    },
-    /// A whole compressed extent, to be sent as it is stored if that is possible, else as data.
-    Encoded {
-        /// The file.
-        path: &'a [u8],
-        /// The extent.
-        extent: Extent,
-        /// How many of its bytes count, at the end of the file.
-        len: u64,
-    },
-    /// The hash of this block would tell whether it has to be sent; nobody knows it yet. See
-    /// [`mod@crate::format::hashes`].
-    Check {
-        /// The file.
-        ino: u64,
-        /// The file in the snapshot.
-        path: &'a [u8],
-        /// Which block.
-        block: u64,
-        /// Its length.
-        len: u64,
-    },
-    /// The hash of this block will be wanted by the next push.
-    Hash {
-        /// The file.
-        ino: u64,
-        /// The file in the snapshot, if its hash is not known.
-        path: &'a [u8],
-        /// Which block.
-        block: u64,
-        /// Its length.
-        len: u64,
-        /// Its hash, if it is the same block that M has.
-        known: Option<Hash>,
-    },
-}
-
-/// Where steps go.
-pub trait Sink {
-    /// Why it cannot take a step.
-    type Error: From<Error>;
-
-    /// Takes the next step.
-    ///
-    /// # Errors
-    /// Ends the diff.
-    fn step(&mut self, step: Step<'_>) -> Result<(), Self::Error>;
-}
-
-/// Why two sendshots cannot be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error(transparent)]
-    File(#[from] error::Error),
-    /// A name leads nowhere.
-    #[error("{}: inode {ino} has a name in a directory that is not there", path.display())]
-    Orphan {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The inode.
-        ino: u64,
-    },
-}
 
 /// Whether a path is one under which something waits for a moment while names change.
 pub fn is_temporary(path: &[u8]) -> bool {
     path.starts_with(names::TEMPORARY.as_bytes())
-}
-
-/// Versions of the stream differ in what they can say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// Zeros are written, compressed extents are sent decoded.
-    V1,
-    /// Holes are punched, compressed extents are sent as they are.
-    V2,
-}
-
-/// What all passes share.
-struct Pair<'a> {
-    m: Option<&'a Sendshot>,
-    n: &'a Sendshot,
-    rule: Option<Rule>,
-    version: Version,
-    m_dirs: Tree,
-    n_dirs: Tree,
-    /// Directories whose times have to be set again.
-    touched: HashSet<DirId>,
-    /// Whether any directory is new or changed.
-    changes_dirs: bool,
-    /// Directories of either side whose flags are inherited.
-    inherited: HashSet<DirId>,
-    clones: Clones,
 }
 
 /// Hands the steps of the stream of `n`, based on `m` or in full, to `sink`. `name` is what the
@@ -155,22 +50,12 @@ pub fn diff<S: Sink>(
     sink: &mut S,
 ) -> Result<(), S::Error> {
     sink.step(Step::Command(begin(m.map(Sendshot::head), n.head(), name)))?;
-    let mut pair = Pair {
-        m,
-        n,
-        rule: m.map(|m| Rule::new(m.head(), n.head())),
-        version,
-        m_dirs: Tree::default(),
-        n_dirs: Tree::default(),
-        touched: HashSet::new(),
-        changes_dirs: false,
-        inherited: HashSet::new(),
-        clones: Clones::new(n.head().otransid),
-    };
-    let changes = names::gather(&mut pair)?;
-    Clones::look_in_parent(&mut pair)?;
+    let mut pair = Pair::new(m, n, version);
+    let mut clones = Clones::new(n.head().otransid);
+    let changes = names::gather(&mut pair, &mut clones)?;
+    clones.look_in_parent(&pair)?;
     names::emit(&mut pair, changes, sink)?;
-    content::files(&mut pair, sink)?;
+    content::files(&mut pair, clones, sink)?;
     content::directories(&pair, sink)?;
     sink.step(Step::Command(Command::End))
 }
@@ -189,22 +74,5 @@ fn begin<'a>(m: Option<&Head>, n: &Head, path: &'a [u8]) -> Command<'a> {
             clone_uuid: m.wire_uuid,
             clone_ctransid: m.wire_ctransid,
         },
-    }
-}
-
-impl Pair<'_> {
-    /// An inode of M has a name that leads nowhere.
-    fn orphan_before(&self, ino: u64) -> Error {
-        Error::Orphan {
-            path: self.m.unwrap_or(self.n).path().to_owned(),
-            ino,
-        }
-    }
-
-    fn orphan(&self, ino: u64) -> Error {
-        Error::Orphan {
-            path: self.n.path().to_owned(),
-            ino,
-        }
     }
 }

@@ -19,9 +19,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sendshot_stream::Command;
 
+use super::clones::Clones;
 use super::flags::kept;
+use super::pair::Pair;
 use super::side_by_side::SideBySide;
-use super::{Error, Pair, Sink, Step, Version};
+use super::step::{Error, Sink, Step, Version};
 use crate::diff::paths::{DirId, Place, Tree};
 use crate::format::entry::Inode;
 use crate::format::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
@@ -64,7 +66,7 @@ pub(super) struct Changes {
 }
 
 /// Reads both files side by side. Fills the trees of directories.
-pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
+pub(super) fn gather(pair: &mut Pair<'_>, clones: &mut Clones) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let mut m = pair.m.map(|m| m.reader()).transpose()?;
     let mut n = pair.n.reader()?;
@@ -98,7 +100,7 @@ pub(super) fn gather(pair: &mut Pair<'_>) -> Result<Changes, Error> {
             let since = pair.m.map(|m| m.head().otransid);
             let is_old = before.as_ref().is_some_and(|b| pair.is_same(b, after));
             let m = m.as_mut().filter(|_| is_old);
-            pair.clones.want(since, m, &mut n)?;
+            clones.want(since, m, &mut n)?;
         }
     }
     pair.m_dirs.seal();
@@ -215,43 +217,6 @@ fn renamed(pair: &Pair<'_>, ino: u64, before: &[Name], after: &[Name]) -> Rename
     }
 }
 
-impl Pair<'_> {
-    /// Whether two inodes of one number are the same object.
-    pub(super) fn is_same(&self, before: &Inode, after: &Inode) -> bool {
-        let targets = (before.target.as_ref(), after.target.as_ref());
-        self.rule
-            .is_some_and(|rule| rule.is_same_object(&before.item, &after.item, targets))
-    }
-
-    /// Whether two inodes of one number are the same object and nothing of it changed.
-    pub(super) fn is_unchanged(&self, before: &Inode, after: &Inode) -> bool {
-        let rule = self.rule.filter(|_| self.is_same(before, after));
-        rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
-    }
-
-    /// Whether a name of M and one of N are the same name in the same directory.
-    fn is_same_name(&self, old: &Name, new: &Name) -> bool {
-        let dirs = (self.m_dirs.dir(old.parent), self.n_dirs.dir(new.parent));
-        old.name == new.name && dirs.0.is_some() && dirs.0 == dirs.1
-    }
-
-    /// Whether inodes that are byte by byte the same in both are unchanged.
-    pub(super) fn skips_same(&self) -> bool {
-        self.rule.is_some_and(|rule| rule.has_lineage())
-    }
-
-    /// Whether something new of this name takes over flags of its directory.
-    pub(super) fn inherits(&self, name: &Name) -> bool {
-        let dir = self.n_dirs.dir(name.parent);
-        dir.is_some_and(|dir| self.inherited.contains(&dir))
-    }
-
-    /// Whether a directory of M still exists in N. The root always does.
-    fn lives(&self, dir: DirId) -> bool {
-        dir.ino == ROOT || (self.rule.is_some() && self.n_dirs.contains(dir))
-    }
-}
-
 /// The state of names while steps are emitted.
 struct Names<'p, 'a, S> {
     pair: &'p mut Pair<'a>,
@@ -323,12 +288,6 @@ fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place>
         );
     }
     wanted
-}
-
-impl Pair<'_> {
-    fn is_old_dir(&self, dir: DirId) -> bool {
-        self.rule.is_some() && self.m_dirs.contains(dir)
-    }
 }
 
 impl<S: Sink> Names<'_, '_, S> {

@@ -1,7 +1,8 @@
 //! Both sendshots of a diff, read side by side.
 
-use super::data::Open;
-use super::{Error, Pair};
+use super::pair::Open;
+use super::pair::Pair;
+use super::step::Error;
 use crate::format::codec::Glance;
 use crate::format::entry::Inode;
 use crate::format::reader::skip_same;
