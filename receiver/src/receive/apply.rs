@@ -13,19 +13,19 @@
 //! When only the connection breaks, the [`Intake`] waits as it is for its sender to come back.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use sendshot_apply::staging::Area;
-use sendshot_apply::{Identity, Policies, Position, Session, Subvolumes};
+use sendshot_apply::{Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
 use sendshot_model::{CopyName, NotKept, RootId, TransferId};
 use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::resume::{CheckpointPolicy, Point};
+use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{durable, subvolume};
 use tokio::sync::mpsc;
 
+use crate::receive::announcement::{Work, announced_identity, copy_name, stream_version};
 use crate::receive::checkpoint::Checkpoints;
 use crate::receive::failures::{
     check_writable, hash_mismatch, in_commit, in_dir, in_staging, io_failure, rule_broken,
@@ -33,9 +33,9 @@ use crate::receive::failures::{
 };
 use crate::receive::limits;
 use crate::receive::staging_host::StagingHost;
-use crate::store::holdings::{self, Caller, VolumeDir};
+use crate::store::holdings::{self, VolumeDir};
 use crate::store::partials::{self, Checkpoint, Record};
-use crate::store::root::{OpenRoot, Root};
+use crate::store::root::OpenRoot;
 use crate::store::usage::{self, Progress as Noted};
 
 /// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
@@ -45,23 +45,6 @@ const MOST_OF_ONE_UUID: usize = 64;
 
 /// What a copy is at least, in bytes, whatever is in it: the root node of its tree.
 const A_COPY: u64 = 16 * 1024;
-
-/// One push to take in.
-#[derive(Debug)]
-pub struct Work {
-    /// Where to.
-    pub root: Root,
-    /// Whose it is.
-    pub caller: Caller,
-    /// What was announced.
-    pub begin: Begin,
-    /// When checkpoints are taken.
-    pub checkpoints: CheckpointPolicy,
-    /// What its sender may have here.
-    pub policy: SenderPolicy,
-    /// What was applied before the connection broke; of another push perhaps.
-    pub waiting: Option<Box<Intake>>,
-}
 
 /// What comes in.
 #[derive(Debug)]
@@ -136,8 +119,13 @@ impl Intake {
     /// # Errors
     /// What is to be told to the sender; nothing is left then but what could be resumed before.
     ///
-    /// `left` are the bytes that its sender may still have; `None` if there is no limit.
-    pub fn start(mut work: Work, left: Option<u64>) -> Result<Box<Self>, Failure> {
+    /// `waiting` is what was applied before the connection broke, of another push perhaps. `left` are the bytes
+    /// that its sender may still have; `None` if there is no limit.
+    pub fn start(
+        work: Work,
+        waiting: Option<Box<Self>>,
+        left: Option<u64>,
+    ) -> Result<Box<Self>, Failure> {
         // Held to the end of this: the disk cannot be exchanged under it.
         let root = work.root.open()?;
         if work.begin.root.is_some_and(|agreed| agreed != root.id()) {
@@ -148,10 +136,7 @@ impl Intake {
             ));
         }
         // What waits on another disk cannot go on here. Its checkpoint is there when that one is back.
-        let waiting = work
-            .waiting
-            .take()
-            .filter(|waiting| waiting.root == root.id());
+        let waiting = waiting.filter(|waiting| waiting.root == root.id());
         let mut intake = match (work.begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
             (Some(point), other) => {
@@ -476,25 +461,6 @@ fn not_resumable() -> Failure {
     )
 }
 
-fn stream_version(begin: &Begin) -> Result<sendshot_stream::Version, Failure> {
-    sendshot_stream::Version::from_number(begin.stream_version)
-        .ok_or_else(|| rule_broken("the stream has a version that does not exist"))
-}
-
-/// What a stream calls the state that was announced.
-pub(crate) fn announced_identity(begin: &Begin) -> Identity {
-    Identity {
-        uuid: begin.uuid,
-        ctransid: begin.ctransid,
-    }
-}
-
-fn copy_name(taken_at: i64) -> Result<CopyName, Failure> {
-    jiff::Timestamp::from_second(taken_at)
-        .map(CopyName::from_time)
-        .map_err(|_| rule_broken("the snapshot's time is impossible"))
-}
-
 /// Finds or makes the directory of a volume, if its sender may have one more.
 fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
     /// Of several that begin at once each would be the last that may.
@@ -539,13 +505,5 @@ fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Resul
             "",
         )),
         None => Ok(()),
-    }
-}
-
-/// The policy that a configuration asks for.
-pub fn policy(bytes: u64, interval: Duration) -> CheckpointPolicy {
-    CheckpointPolicy {
-        bytes,
-        milliseconds: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
     }
 }

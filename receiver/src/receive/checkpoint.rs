@@ -24,7 +24,7 @@ use sendshot_proto::transfer::{Mark, Segment};
 use sendshot_sys::crash;
 use sendshot_sys::subvolume::{self, Access};
 
-use crate::receive::apply::Work;
+use crate::receive::announcement::Work;
 use crate::receive::failures::{io_failure, rule_broken, session_failure};
 use crate::receive::staging_host::StagingHost;
 use crate::store::partials::{self, Checkpoint, Partial, Record};

@@ -6,12 +6,11 @@ use std::os::fd::AsFd;
 
 use sendshot_apply::staging::{Area, StagingError};
 use sendshot_config::SenderPolicy;
-use sendshot_model::{VolumeId, human};
+use sendshot_model::{TransferId, VolumeId, human};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::volume::VolumeKey;
 
 use crate::receive::failures::{io_failure, staging_failure};
-use crate::receive::transfers::Transfers;
 use crate::store::holdings::{self, Caller};
 use crate::store::partials;
 use crate::store::root::OpenRoot;
@@ -73,8 +72,8 @@ pub(crate) fn check_partials(
 }
 
 /// Bytes that a sender may still have for a push of `volume`, beside its copies and its pushes that are
-/// interrupted; `None` if there is no limit. Those that run or wait in `transfers` are counted there, and one of
-/// this volume gives way.
+/// interrupted; `None` if there is no limit. Those that run or wait are counted elsewhere: `at_work` tells them, and is
+/// asked when the interrupted ones are known. One of this volume gives way.
 ///
 /// # Errors
 /// What is to be told to the sender.
@@ -82,13 +81,13 @@ pub(crate) fn bytes_left(
     root: &OpenRoot,
     (caller, volume): (&Caller, VolumeId),
     policy: &SenderPolicy,
-    transfers: &Transfers,
+    at_work: impl FnOnce() -> Vec<TransferId>,
 ) -> Result<Option<u64>, Failure> {
     let Some(most) = policy.max_bytes else {
         return Ok(None);
     };
     let failed = |e| io_failure("count what the sender has here", &e);
-    let waiting = interrupted(root, (caller, volume), transfers)?;
+    let waiting = interrupted(root, (caller, volume), at_work)?;
     let mut used: u64 = 0;
     for (sender, _, dir) in holdings::all(root).map_err(failed)? {
         if sender == caller.name.as_str() {
@@ -99,11 +98,11 @@ pub(crate) fn bytes_left(
     Ok(Some(most.saturating_sub(used)))
 }
 
-/// The states that interrupted pushes of a sender bring, without those of `volume` and in `transfers`.
+/// The states that interrupted pushes of a sender bring, without those of `volume` and those at work.
 fn interrupted(
     root: &OpenRoot,
     (caller, volume): (&Caller, VolumeId),
-    transfers: &Transfers,
+    at_work: impl FnOnce() -> Vec<TransferId>,
 ) -> Result<BTreeSet<usage::State>, Failure> {
     let failed = |e: StagingError| staging_failure(&e);
     let area = Area::new(root).map_err(|e| io_failure("look for partials", &e))?;
@@ -112,11 +111,7 @@ fn interrupted(
     }
     let all = partials::all(area.dir().map_err(failed)?)
         .map_err(|e| io_failure("count the partials of the sender", &e))?;
-    let at_work: Vec<_> = transfers
-        .glances()
-        .into_iter()
-        .map(|g| g.transfer)
-        .collect();
+    let at_work = at_work();
     let own = all.into_iter().map(|partial| partial.record);
     let own = own.filter(|r| r.sender_name == caller.name && !r.concerns(caller, volume));
     let own = own.filter(|r| !at_work.contains(&r.transfer));

@@ -1,6 +1,7 @@
 //! The way of a stream into a copy: staging, apply, checkpoints, commit, and what bounds them. It knows nothing of
 //! connections, and nothing of who may push.
 
+pub mod announcement;
 pub mod apply;
 pub mod checkpoint;
 pub(crate) mod failures;

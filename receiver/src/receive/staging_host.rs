@@ -15,7 +15,7 @@ use sendshot_proto::transfer::{Begin, ParentRef};
 use sendshot_sys::crash;
 use uuid::Uuid;
 
-use crate::receive::apply::announced_identity;
+use crate::receive::announcement::announced_identity;
 use crate::receive::failures::{
     commit_failure, io_failure, parent_failure, rule_broken, staging_failure, with_causes,
 };

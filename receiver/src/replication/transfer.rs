@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::receive::apply::{self, Ended, Input, Intake, Progress, Received, Work};
+use crate::receive::announcement::{self, Work};
+use crate::receive::apply::{self, Ended, Input, Intake, Progress, Received};
 use crate::receive::limits;
 use crate::receive::transfers::{Entered, Place};
 use crate::shared::receiver::Receiver;
@@ -92,14 +93,13 @@ pub async fn serve(
         root: receiver.root().clone(),
         caller,
         begin,
-        checkpoints: apply::policy(config.checkpoint_bytes, config.checkpoint_interval),
-        waiting,
+        checkpoints: announcement::policy(config.checkpoint_bytes, config.checkpoint_interval),
     };
     let welcome = still_welcome;
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        take_in(work, place, messages_in, &answers, &welcome);
+        take_in((work, waiting), place, messages_in, &answers, &welcome);
     });
     spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
     Ok(answered)
@@ -185,7 +185,7 @@ enum Outcome {
 ///
 /// The place is given up before that: who is told of the end may push again at once.
 fn take_in(
-    work: Work,
+    (work, waiting): (Work, Option<Box<Intake>>),
     place: Place,
     input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
@@ -200,7 +200,7 @@ fn take_in(
         // Nobody may be listening any more; how it ended stands in the journal as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
-    let outcome = run(work, &place, input, answers, still_welcome);
+    let outcome = run((work, waiting), &place, input, answers, still_welcome);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Outcome::Received(received) => {
@@ -241,7 +241,7 @@ fn take_in(
 
 /// From the announcement to the copy, or to what stands in its way.
 fn run(
-    work: Work,
+    (work, waiting): (Work, Option<Box<Intake>>),
     place: &Place,
     mut input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
@@ -250,8 +250,12 @@ fn run(
     let (checkpoints, policy, caller) =
         (work.checkpoints, work.policy.clone(), work.caller.clone());
     let (table, root, volume) = (place.table(), work.root.clone(), work.begin.volume.id);
+    let at_work = || {
+        let glances = table.glances().into_iter();
+        glances.map(|glance| glance.transfer).collect()
+    };
     let left = || -> Result<Option<u64>, Failure> {
-        limits::bytes_left(&root.open()?, (&caller, volume), &policy, table)
+        limits::bytes_left(&root.open()?, (&caller, volume), &policy, at_work)
     };
     let mut left_before = match left() {
         Ok(left) => left,
@@ -273,7 +277,7 @@ fn run(
             false => Ok(seen.1),
         }
     };
-    let mut intake = match Intake::start(work, left_before) {
+    let mut intake = match Intake::start(work, waiting, left_before) {
         Ok(intake) => intake,
         Err(failure) => return Outcome::Failed(failure),
     };

@@ -22,11 +22,9 @@ use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::root_errors;
 pub use crate::store::root_errors::Error;
+use crate::store::root_errors::{self, MARK};
 
-/// The mark in the root; also the name of our memory of it in the state directory.
-pub(crate) const MARK: &str = ".sendshot-root";
 /// File in the state directory that says in which root the mark was left.
 const REMEMBERED: &str = "root.json";
 /// File in the state directory that lists the disks that were there.

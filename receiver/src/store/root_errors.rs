@@ -12,7 +12,8 @@ use sendshot_proto::failure::{Code, Failure};
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
-use crate::store::root::MARK;
+/// The mark in the root; also the name of our memory of it in the state directory.
+pub(crate) const MARK: &str = ".sendshot-root";
 
 /// Why the root cannot be used.
 #[derive(Debug, thiserror::Error)]

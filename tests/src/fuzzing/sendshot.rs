@@ -12,7 +12,6 @@ use std::path::Path;
 
 use sendshot_engine::diff::{Error, Sink, Step, Version, diff};
 use sendshot_engine::format::error;
-use sendshot_engine::format::file;
 use sendshot_engine::format::hashes::Hashes;
 use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{Entry, Head, InodeItem, Name, Sendshot, Writer};

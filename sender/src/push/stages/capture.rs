@@ -7,7 +7,6 @@ use std::io;
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::capture::save::Error;
 use sendshot_engine::format::error;
-use sendshot_engine::format::file;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, save};
 use sendshot_model::VolumeId;
 use sendshot_sys::subvolume;

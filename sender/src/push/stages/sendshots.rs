@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 
 use sendshot_engine::Sendshot;
 use sendshot_engine::format::error;
-use sendshot_engine::format::file;
 use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
