@@ -8,7 +8,6 @@ use std::path::Path;
 
 use sendshot_engine::format::entry::ROOT;
 use sendshot_engine::format::error;
-use sendshot_engine::format::file;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, save_to};
 use sendshot_tests::forgetful::{Forgetful, State};
 use sendshot_tests::loopfs::LoopFs;
