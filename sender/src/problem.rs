@@ -5,12 +5,9 @@ use std::error::Error;
 use std::fmt;
 
 use rustix::io::Errno;
-use sendshot_model::ReasonCode;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::v1;
 use sendshot_sys::durable;
-
-use crate::state::filesystems::NotLookedAt;
 
 /// What is said when the journal of pushes cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";
@@ -98,33 +95,6 @@ impl Problem {
         Self::from_error(Kind::Failed, error).remedy(io_remedy(error))
     }
 
-    /// Says what was not looked at when something was not found.
-    #[must_use]
-    pub(crate) fn with_not_looked_at(mut self, missed: &[NotLookedAt]) -> Self {
-        if missed.is_empty() {
-            return self;
-        }
-        for missed in missed {
-            self.message.push_str(&format!(
-                "; file system {}, last at {}, was not looked at: {}",
-                missed.fsid,
-                missed.path.display(),
-                missed.reason
-            ));
-        }
-        let look = |missed: &NotLookedAt| match missed.reason.code {
-            ReasonCode::LookFailed => missed.remedy.clone(),
-            _ => "mount it".to_owned(),
-        };
-        let first = missed.iter().map(look).find(|look| !look.is_empty());
-        let look = first.unwrap_or_else(|| "look into this box's kernel log".to_owned());
-        self.remedy = match self.remedy.as_str() {
-            "" => format!("{look}, and try again"),
-            remedy => format!("{look}, and try again; or {remedy}"),
-        };
-        self
-    }
-
     /// Adds what the user can do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -186,6 +156,36 @@ pub fn with_causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Problem::failed(&error)
+    }
+}
+
+impl From<sendshot_sys::top_level::Error> for Problem {
+    fn from(error: sendshot_sys::top_level::Error) -> Self {
+        let remedy = error.remedy();
+        Problem::from_error(Kind::Failed, &error).remedy(remedy)
+    }
+}
+
+impl From<sendshot_engine::capture::save::Error> for Problem {
+    fn from(error: sendshot_engine::capture::save::Error) -> Self {
+        use sendshot_engine::capture;
+        use sendshot_engine::capture::recapture;
+        use sendshot_engine::capture::save;
+        let problem = Problem::failed(&error);
+        match error {
+            save::Error::Capture(recapture::Error::Capture(capture::Error::Incomplete {
+                ..
+            })) => problem.remedy(
+                "the file system is damaged: copy the file from a backup, or look with `btrfs check`",
+            ),
+            save::Error::Capture(_) | save::Error::Check(_) => problem,
+        }
+    }
 }
 
 impl From<Failure> for Problem {

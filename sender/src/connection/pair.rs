@@ -13,10 +13,10 @@ use sendshot_proto::v1::pairing_client::PairingClient;
 use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
-use crate::blocking;
 use crate::connection::receiver_link;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::problem::{Kind, Problem};
+use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 
 /// Longest wait for TCP, TLS and the answer, each.

@@ -19,9 +19,9 @@ use sendshot_proto::hello::Support;
 use sendshot_proto::v1;
 use tonic::Request;
 
-use crate::blocking;
 use crate::connection::receiver_link::{self, Link, answer};
 use crate::problem::{Kind, Problem};
+use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 
 /// Longest wait for the receiver to sign.

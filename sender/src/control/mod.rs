@@ -256,7 +256,7 @@ impl SenderControl for Control {
             Err(problem) => return Err(Status::failed_precondition(problem.message)),
         };
         let sender = Arc::clone(&self.0);
-        let volumes = crate::blocking("status", move || volume_states(&sender))
+        let volumes = crate::shared::blocking::blocking("status", move || volume_states(&sender))
             .await
             .unwrap_or_default();
         Ok(Response::new(v1::StatusResponse {
@@ -341,7 +341,7 @@ impl Control {
         let target = target(message.receiver, message.volume, root)?;
         let paired = self.paired().await?;
         let sender = Arc::clone(&self.0);
-        crate::blocking("list", move || {
+        crate::shared::blocking::blocking("list", move || {
             let selection = Choice::resolve(&sender, target)?;
             let (mut snapshots, missed) = kept::list(&sender, &selection, &paired);
             if matches!(selection, Choice::All) {
@@ -373,7 +373,7 @@ impl Control {
         let held = self.0.hold_starts().await;
         let sender = Arc::clone(&self.0);
         // Whoever hangs up meanwhile: the thread holds pushes back until it is done.
-        crate::blocking("prune", move || {
+        crate::shared::blocking::blocking("prune", move || {
             let _held = held;
             let selection = Choice::resolve(&sender, target)?;
             let (pruned, missed) = prune::now(&sender, &selection, mode);
@@ -405,7 +405,7 @@ impl Control {
         self.0.wait_for_releases().await;
         let held = self.0.hold_starts().await;
         let sender = Arc::clone(&self.0);
-        crate::blocking("forget", move || {
+        crate::shared::blocking::blocking("forget", move || {
             let _held = held;
             let forgotten = forget::forget(&sender, &wish)?;
             let states = &forgotten.states;
@@ -444,7 +444,7 @@ impl Control {
         let paired = self.paired().await?;
         let held = self.0.hold_starts().await;
         let sender = Arc::clone(&self.0);
-        crate::blocking("foreign", move || {
+        crate::shared::blocking::blocking("foreign", move || {
             let _held = held;
             let mode = mode(message.dry_run);
             foreign::act(&sender, &path, action, mode, &agreed, &paired)
@@ -463,7 +463,7 @@ impl Control {
         }
         let held = self.0.hold_starts().await;
         let sender = Arc::clone(&self.0);
-        crate::blocking("forget", move || {
+        crate::shared::blocking::blocking("forget", move || {
             let _held = held;
             Ok(sender.filesystems().forget(&message.filesystem)?)
         })

@@ -17,7 +17,7 @@ use sendshot_model::{PeerName, PushId, Reason, ReasonCode, ReceiverId, RootId, V
 use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
-pub use crate::decide::verdict::Verdict;
+pub use crate::decide::verdict::{Relation, Verdict};
 use crate::problem::{Kind, Problem};
 use crate::state::journal::{Origin, Record, State};
 
@@ -42,15 +42,6 @@ pub struct Ancestor {
     pub until: u64,
     /// What it is to what we push.
     pub relation: Relation,
-}
-
-/// What an ancestor is to what is pushed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
-    /// It is pushed, or it is the volume that a pushed snapshot was taken of.
-    Volume,
-    /// The volume was made from a state of it.
-    Past,
 }
 
 /// The subvolumes that what we push descends from, nearest first.

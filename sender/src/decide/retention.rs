@@ -13,7 +13,6 @@ use std::num::NonZeroU32;
 
 use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
 
-use crate::push::stages::resume;
 use crate::state::journal::{Origin, Record, Standing, State};
 use crate::volume::engine::Engine;
 
@@ -142,7 +141,7 @@ pub fn decide(
                 return Verdict::InUse;
             }
             match (item.record.state, item.presence) {
-                (State::Sending, Presence::Here) if resume::is_resumable(&item.record) => {
+                (State::Sending, Presence::Here) if item.record.is_resumable() => {
                     Verdict::Interrupted
                 }
                 (State::Sending, _) => Verdict::BrokenOff,

@@ -8,7 +8,14 @@ use sendshot_model::{Reason, ReasonCode};
 use sendshot_proto::inventory::{HeldCopy, Unusable};
 use uuid::Uuid;
 
-use crate::decide::plan::Relation;
+/// What an ancestor is to what is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// It is pushed, or it is the volume that a pushed snapshot was taken of.
+    Volume,
+    /// The volume was made from a state of it.
+    Past,
+}
 
 /// What stands against a copy as parent, or that nothing does. Each variant is what was compared.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,6 @@ use sendshot_engine::stream::measure::{PathCost, Size};
 use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::blocking;
 use crate::connection::receiver_link;
 use crate::decide::costs::{self, Found};
 use crate::decide::plan::{Acknowledged, Plan, Wish};
@@ -24,7 +23,9 @@ use crate::push::progress::Listener;
 use crate::push::stages::negotiate;
 use crate::push::stages::prepare::{self, Adoption, BySendshots, Prepared};
 use crate::push::stages::sendshots::Demand;
-use crate::push::{Purpose, Push, Request, Subject};
+use crate::push::{Push, Request, Subject};
+use crate::retained::settle::Purpose;
+use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::journal;

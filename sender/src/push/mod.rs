@@ -36,7 +36,6 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{crash, filesystem};
 
-use crate::blocking;
 use crate::connection::receiver_link::{self, Link};
 use crate::connection::renewal;
 use crate::decide::plan::{Parent, Wish};
@@ -54,7 +53,8 @@ use crate::push::stages::still::Still;
 use crate::push::stages::transfer;
 use crate::report::Report;
 use crate::retained::prune;
-use crate::retained::settle;
+use crate::retained::settle::{self, Purpose};
+use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::journal::{self, Intent, Record, SnapshotId, State};
@@ -90,15 +90,6 @@ pub(crate) struct Subject {
     pub(crate) record: Option<Record>,
     /// What must not have moved when all was read, if it is no snapshot.
     pub(crate) still: Option<Still>,
-}
-
-/// What the receiver is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To push: what turns out to be of no use goes.
-    Push,
-    /// To look: nothing goes.
-    Look,
 }
 
 /// What all stages of one push share.
@@ -468,7 +459,7 @@ impl Push {
         let work = move || -> std::io::Result<()> {
             for record in journal::records(state.pushes())? {
                 let mine = retention::chain(&record) == chain;
-                let unfinished = record.state == State::Sending && resume::is_resumable(&record);
+                let unfinished = record.state == State::Sending && record.is_resumable();
                 // What waits for another of its disks is gone on with when that one is back.
                 let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
                 if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {

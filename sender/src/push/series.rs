@@ -16,24 +16,23 @@ use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::blocking;
 use crate::decide::plan::Wish;
 use crate::problem::{Kind, Problem};
 use crate::push::progress::Listener;
 use crate::push::retry::Patience;
 use crate::push::stages::release::Release;
-use crate::push::{self, Purpose, Push, Request};
+use crate::push::{self, Push, Request};
 use crate::report::Report;
+use crate::retained::settle::Purpose;
+use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::journal;
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::engine::Engine;
 use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 
-/// File in the state subvolume.
-pub(crate) const FILE: &str = "series.json";
 /// Most disks of a receiver that are remembered of one series.
 const MOST_ROOTS: usize = 32;
 /// Layout version.
@@ -235,7 +234,7 @@ impl Acknowledged {
             version: VERSION,
             lists: Vec::new(),
         };
-        match durable::read_json_at::<Self>(state.root(), OsStr::new(FILE)) {
+        match durable::read_json_at::<Self>(state.root(), OsStr::new(state_subvolume::SERIES)) {
             Ok(Some(read)) if read.version == VERSION => Ok(read),
             Ok(Some(read)) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -314,7 +313,7 @@ impl Acknowledged {
             list.states = there;
         }
         self.lists.retain(|list| !list.states.is_empty());
-        durable::write_json_at(state.root(), OsStr::new(FILE), &self)
+        durable::write_json_at(state.root(), OsStr::new(state_subvolume::SERIES), &self)
     }
 }
 

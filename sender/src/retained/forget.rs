@@ -15,7 +15,7 @@ use crate::retained::kept::{self, Kept};
 use crate::retained::prune;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
-use crate::state::filesystems::NotLookedAt;
+use crate::state::filesystems::{self, NotLookedAt};
 use crate::state::journal::{Origin, Record, State};
 
 /// Which of the states of a volume and receiver.
@@ -334,7 +334,7 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Problem> {
     let missed = kept::each(sender, &selection, |_, items| disks.push(items));
     let items = disks.concat();
     let chosen = find(&items, &target, &wish.which)
-        .map_err(|error| Problem::from(error).with_not_looked_at(&missed))?;
+        .map_err(|error| filesystems::name_in(error.into(), &missed))?;
     let consequence = judge(sender, wish, &target, &disks, &chosen)?;
     let pushes: BTreeSet<PushId> = chosen.iter().map(|record| record.push).collect();
     let states = let_go(sender, &selection, &pushes, wish.mode)?;

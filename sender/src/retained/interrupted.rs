@@ -91,7 +91,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
                 sender.note_interrupted();
             }
         };
-        if let Err(problem) = crate::blocking("interrupted", look).await {
+        if let Err(problem) = crate::shared::blocking::blocking("interrupted", look).await {
             tracing::warn!("look for interrupted pushes: {problem}");
         }
     }
@@ -162,7 +162,7 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
 }
 
 fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
-    (resume::is_resumable(record) || record.state == State::Unconfirmed)
+    (record.is_resumable() || record.state == State::Unconfirmed)
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 

@@ -13,13 +13,20 @@ use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId};
 use sendshot_proto::inventory::Inventory;
 use sendshot_sys::durable;
 
-use crate::push::Purpose;
-use crate::push::stages::resume;
 use crate::retained::prune;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::state::trail;
 use crate::volume::engine::Engine;
+
+/// What the receiver is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To push: what turns out to be of no use goes.
+    Push,
+    /// To look: nothing goes.
+    Look,
+}
 
 /// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +197,7 @@ fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bo
 /// For a record whose push is not running.
 pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
     match record.state {
-        State::Sending if resume::is_resumable(record) => Verdict::Keep,
+        State::Sending if record.is_resumable() => Verdict::Keep,
         State::Sending if record.sender == sender => Verdict::Drop,
         State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
     }

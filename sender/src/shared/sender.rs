@@ -17,7 +17,6 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::blocking;
 use crate::problem::{Kind, Problem};
 use crate::push::dry_run::{self, Foreseen};
 use crate::push::progress::Listener;
@@ -26,6 +25,7 @@ use crate::push::stages::release;
 use crate::push::{self, Request};
 use crate::report::Report;
 use crate::retained::settle;
+use crate::shared::blocking::blocking;
 use crate::shared::former::FormerIds;
 use crate::shared::history::{History, Outcome};
 use crate::shared::running::{Place, Running, Table};

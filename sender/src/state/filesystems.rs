@@ -52,6 +52,32 @@ pub struct NotLookedAt {
     pub remedy: String,
 }
 
+/// Adds to a problem what was not looked at when something was not found.
+pub(crate) fn name_in(mut problem: Problem, missed: &[NotLookedAt]) -> Problem {
+    if missed.is_empty() {
+        return problem;
+    }
+    for missed in missed {
+        problem.message.push_str(&format!(
+            "; file system {}, last at {}, was not looked at: {}",
+            missed.fsid,
+            missed.path.display(),
+            missed.reason
+        ));
+    }
+    let look = |missed: &NotLookedAt| match missed.reason.code {
+        ReasonCode::LookFailed => missed.remedy.clone(),
+        _ => "mount it".to_owned(),
+    };
+    let first = missed.iter().map(look).find(|look| !look.is_empty());
+    let look = first.unwrap_or_else(|| "look into this box's kernel log".to_owned());
+    problem.remedy = match problem.remedy.as_str() {
+        "" => format!("{look}, and try again"),
+        remedy => format!("{look}, and try again; or {remedy}"),
+    };
+    problem
+}
+
 /// Why a file system is not forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {

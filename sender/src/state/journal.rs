@@ -177,6 +177,16 @@ pub struct Intent {
 }
 
 impl Record {
+    /// Whether a push can be gone on with, by its self.
+    pub fn is_resumable(&self) -> bool {
+        self.engine == Engine::Sendshot
+            && self.transfer.is_some()
+            && match self.state {
+                State::Sending | State::Unconfirmed => true,
+                State::Acknowledged => false,
+            }
+    }
+
     /// A push that is about to make its snapshot.
     pub fn new(intent: Intent) -> Self {
         Self {

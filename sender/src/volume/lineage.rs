@@ -11,8 +11,9 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::decide::plan::{Ancestor, Candidate, Lineage, LocalSnapshot, Recorded, Relation};
-use crate::volume::resolve;
+use crate::decide::plan::{Ancestor, Candidate, Lineage, LocalSnapshot, Recorded};
+use crate::decide::verdict::Relation;
+use crate::volume::label::label_of;
 
 /// How far a lineage is followed: each step is one rollback of the volume.
 const MAX_DEPTH: usize = 64;
@@ -72,7 +73,7 @@ pub fn siblings(
     let Some(fd) = open(top, source.id)?.filter(|_| source.is_pristine()) else {
         return Ok(Vec::new());
     };
-    if resolve::label_of(&fd, source).is_none() {
+    if label_of(&fd, source).is_none() {
         return Ok(Vec::new());
     }
     let directory = |id| -> io::Result<Option<PathBuf>> {

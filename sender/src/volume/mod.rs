@@ -2,6 +2,7 @@
 //! Nothing of it is sent from here.
 
 pub mod engine;
+mod label;
 pub mod lineage;
 pub mod register;
 pub mod resolve;

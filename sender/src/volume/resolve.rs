@@ -1,23 +1,23 @@
 //! From what the user names to an opened subvolume with a volume id.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_config::SenderConfig;
-use sendshot_model::{SenderId, VolumeId, VolumeLabel, VolumeName, VolumeRef, human};
+use sendshot_model::{SenderId, VolumeId, VolumeName, VolumeRef, human};
 use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
-use sendshot_sys::{durable, filesystem, mounts};
+use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
 use crate::decide::plan::Lineage;
 use crate::problem::{Kind as ProblemKind, Problem};
 use crate::push::series::{self, Member};
 use crate::state::state_subvolume::{self, StateSubvolume};
+use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
 use crate::volume::register;
 use crate::volume::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
@@ -567,32 +567,11 @@ fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
     ancestors.map(|ancestor| ancestor.uuid).collect()
 }
 
-/// Stands for what a label names, where else the UUID of a subvolume stands. Who chooses a label chooses no
-/// other's, nor a subvolume.
-fn of_label(label: &VolumeLabel) -> Uuid {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&label.sender.to_bytes());
-    hasher.update(&label.volume.to_bytes());
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    Uuid::from_bytes(bytes)
-}
-
 /// Where the subvolume of this UUID lies from the top level, if it is there.
 fn live_path(fd: &OwnedFd, uuid: Uuid) -> Option<PathBuf> {
     let top = TopLevel::of(fd).ok()?;
     let info = lineage::by_uuid(&top, uuid).ok()??;
     subvolume::path_from_top(&top, info.id).ok()?
-}
-
-/// The label of the directory that a received copy lies in, if it has one.
-pub(crate) fn label_of(fd: &OwnedFd, info: &Info) -> Option<VolumeLabel> {
-    if info.received_uuid.is_nil() {
-        return None;
-    }
-    let directory = durable::open_dir(fd, OsStr::new("..")).ok()?;
-    // One that is damaged says nothing.
-    durable::read_json_at(directory, OsStr::new(VolumeLabel::FILE)).unwrap_or_default()
 }
 
 fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {

@@ -153,7 +153,7 @@ fn sender_record(dir: &TempDir, bytes: &[u8]) {
         if let Some(over) = interrupted::judge(record, Timestamp::now(), space, limits) {
             assert!(!over.reason().is_empty());
         }
-        let _ = resume::is_resumable(record);
+        let _ = record.is_resumable();
         record.store(&pushes).unwrap();
     }
     assert_eq!(journal::records(&pushes).unwrap(), records);

@@ -159,9 +159,9 @@ pub fn after_inventory(of: &Record, inventory: &Inventory) -> Verdict {
     settle::after_inventory(&record(of), &told(inventory))
 }
 
-/// [`resume::is_resumable`].
+/// [`Record::is_resumable`].
 pub fn is_resumable(of: &Record) -> bool {
-    resume::is_resumable(&record(of))
+    record(of).is_resumable()
 }
 
 /// Where to go on, by [`resume::offered`] and [`resume::choose`]; `None` for the beginning.

@@ -15,6 +15,8 @@ use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Mark, Segment};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::problem::Problem;
+
 pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};
 pub use sendshot::{Sendshots, sendshot, size, size_by_paths};
 
@@ -63,6 +65,12 @@ pub enum Error {
     /// Nobody wants the stream any more.
     #[error("the stream is not wanted any more")]
     Cancelled,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Problem::failed(&error)
+    }
 }
 
 /// A running generator.

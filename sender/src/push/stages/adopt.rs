@@ -214,7 +214,7 @@ mod tests {
             ancestors: vec![plan::Ancestor {
                 uuid: VOLUME,
                 until: u64::MAX,
-                relation: plan::Relation::Volume,
+                relation: verdict::Relation::Volume,
             }],
             cut_at: None,
         };

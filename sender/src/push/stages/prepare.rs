@@ -11,7 +11,6 @@ use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::blocking;
 use crate::decide::plan::{self, Acknowledged, Plan, Recorded, Wish};
 use crate::problem::{JOURNAL, Problem};
 use crate::push::generate;
@@ -20,6 +19,7 @@ use crate::push::stages::capture::{self, Captured, Known};
 use crate::push::stages::sendshots::{self, Chosen, Demand};
 use crate::push::stages::standing::CapturedFrom;
 use crate::push::{Push, Subject, another};
+use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
 use crate::state::journal::{self, Record};
 use crate::volume::engine::Engine;

@@ -15,9 +15,9 @@
 
 use std::sync::Arc;
 
-use crate::blocking;
 use crate::push::stages::record::Superfluous;
 use crate::retained::prune;
+use crate::shared::blocking::blocking;
 use crate::state::state_subvolume::StateSubvolume;
 
 /// The name of this stage in `status`.

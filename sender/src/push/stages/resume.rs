@@ -12,10 +12,9 @@ use sendshot_sys::subvolume::{self, Info};
 
 use crate::decide::plan::{Local, Parent, Plan};
 use crate::decide::retention;
-use crate::state::journal::{self, Record, State, Transferring};
+use crate::state::journal::{self, Record, Transferring};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::state::trail::{Memory, Trail, Waypoint};
-use crate::volume::engine::Engine;
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +129,7 @@ pub fn find(
 ) -> io::Result<Option<Interrupted>> {
     let mut records = journal::records(state.pushes())?;
     records.retain(|record| retention::chain(record) == chain);
-    records.retain(|record| is_resumable(record) && !running(record.push));
+    records.retain(|record| record.is_resumable() && !running(record.push));
     records.sort_by_key(retention::age_order);
     while let Some(record) = records.pop() {
         match open(state, record) {
@@ -139,16 +138,6 @@ pub fn find(
         }
     }
     Ok(None)
-}
-
-/// Whether a push can be gone on with, by its record.
-pub fn is_resumable(record: &Record) -> bool {
-    record.engine == Engine::Sendshot
-        && record.transfer.is_some()
-        && match record.state {
-            State::Sending | State::Unconfirmed => true,
-            State::Acknowledged => false,
-        }
 }
 
 fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
