@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod decide;
 pub mod problem;
 pub mod push;
+mod pushes;
 pub mod report;
 pub mod retained;
 pub mod shared;

@@ -1,7 +1,9 @@
 //! The sender's end of a connection to a receiver: how it is made, counted, renewed and paired. What is said on it
 //! is said by the stages of a push.
 
+pub mod call;
 pub mod frames;
+pub mod hello;
 pub mod pair;
 pub mod receiver_link;
 pub mod renewal;

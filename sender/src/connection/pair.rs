@@ -13,6 +13,7 @@ use sendshot_proto::v1::pairing_client::PairingClient;
 use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
+use crate::connection::call;
 use crate::connection::receiver_link;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::problem::{Kind, Problem};
@@ -55,7 +56,7 @@ pub async fn pair(
         .map_err(not_paired_yet)?; // 1
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
     let wire = WireBytes::default();
-    wire.read_at_most(receiver_link::MAX_ANSWER);
+    wire.read_at_most(call::MAX_ANSWER);
     let channel = receiver_link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
@@ -68,7 +69,7 @@ pub async fn pair(
     request.set_timeout(DEADLINE);
     let mut client = PairingClient::new(channel);
     let asked = client.pair(request);
-    let answer = receiver_link::answer(&address.to_string(), DEADLINE, asked).await?; // 2
+    let answer = call::answer(&address.to_string(), DEADLINE, asked).await?; // 2
     let entry = entry(sender, address, authority, &answer)?;
     let former = hello::former_ids(&answer.former_sender_ids).map_err(|e| {
         Problem::new(

@@ -14,12 +14,13 @@ use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_sys::filesystem;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status, Streaming};
 
+use crate::connection::call::{MAX_ANSWER, broken, problem_of};
+use crate::connection::hello::hello;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::problem::{Kind, Problem, with_causes};
-use crate::push::stages::negotiate;
 use crate::shared::sender::Sender;
 
 /// Longest wait for TCP and TLS together.
@@ -29,9 +30,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// vanished peer is noticed in under a minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
-pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
 
 /// An open connection.
 #[derive(Debug)]
@@ -64,7 +62,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
     let greeted = async {
         let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
         let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        let welcome = negotiate::hello(&mut client, &address, entry.receiver_id).await?;
+        let welcome = hello(&mut client, &address, entry.receiver_id).await?;
         Ok((client, welcome))
     };
     // In TLS 1.3 a receiver refuses our certificate only now.
@@ -182,41 +180,6 @@ impl Link {
     }
 }
 
-/// Waits for the one message that answers a call to the receiver at `address`; see [`within`].
-///
-/// # Errors
-/// A [`Problem`] for the user.
-pub async fn answer<T>(
-    address: &str,
-    deadline: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Problem> {
-    let answered = async {
-        let answer = call.await.map_err(|status| problem_of(address, &status))?;
-        Ok(answer.into_inner())
-    };
-    within(address, deadline, answered).await
-}
-
-/// Waits for the whole of an answer. The library's own limit ends when the answer begins: a receiver could
-/// begin it, and say no more.
-///
-/// # Errors
-/// A [`Problem`] for the user.
-pub async fn within<T>(
-    address: &str,
-    deadline: Duration,
-    answer: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    match tokio::time::timeout(deadline, answer).await {
-        Ok(answered) => answered,
-        Err(_) => {
-            let why = format!("it gave no whole answer within {} s", deadline.as_secs());
-            Err(broken(address, &why))
-        }
-    }
-}
-
 /// Looks at a certificate that a receiver says to have made for this sender, and returns it and nothing of
 /// what may stand beside it.
 ///
@@ -237,59 +200,6 @@ pub fn own_certificate(
     })
 }
 
-/// What a failed call to the receiver at `address` means to the user.
-pub fn problem_of(address: &str, status: &Status) -> Problem {
-    if let Some(error) = ConnectError::find_in(address, status) {
-        return error.into();
-    }
-    // What the receiver says itself has no cause here; what has one happened on the way.
-    if let Some(cause) = innermost_cause(status) {
-        return broken(address, &cause);
-    }
-    let text = sendshot_model::printable(status.message());
-    let remedy = sendshot_proto::refusal::remedy(status);
-    match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
-            Problem::new(Kind::Refused, text).remedy(remedy)
-        }
-        Code::Unavailable | Code::DeadlineExceeded => broken(address, &text),
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::ResourceExhausted
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::DataLoss => Problem::new(
-            Kind::Failed,
-            format!("the call to the receiver at {address} failed: {text}"),
-        )
-        .remedy(remedy),
-    }
-}
-
-fn broken(address: &str, why: &str) -> Problem {
-    Problem::new(
-        Kind::Unreachable,
-        format!("the connection to the receiver at {address} broke: {why}"),
-    )
-    .remedy("try again later; what the receiver has committed, the next push finds out")
-}
-
-fn innermost_cause(status: &Status) -> Option<String> {
-    let mut innermost = None;
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        innermost = Some(sendshot_model::printable(&error.to_string()));
-        next = error.source();
-    }
-    innermost
-}
-
 impl From<ConnectError> for Problem {
     fn from(error: ConnectError) -> Self {
         let kind = match &error {
@@ -302,46 +212,5 @@ impl From<ConnectError> for Problem {
         };
         let remedy = error.remedy();
         Problem::from_error(kind, &error).remedy(remedy)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sendshot_proto::refusal::refusal;
-
-    use super::*;
-
-    #[test]
-    fn a_refusal_brings_its_remedy() {
-        let status = refusal(Code::PermissionDenied, "revoked", "invite it again");
-        let problem = problem_of("nas2:7117", &status);
-        assert_eq!(problem.kind, Kind::Refused);
-        assert_eq!(
-            (&*problem.message, &*problem.remedy),
-            ("revoked", "invite it again")
-        );
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_begins_and_does_not_end_is_not_waited_for() {
-        let begun = std::future::pending::<Result<Response<()>, Status>>();
-        let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
-        let problem = problem.unwrap_err();
-        assert_eq!(problem.kind, Kind::Unreachable);
-        assert!(problem.message.contains("no whole answer"), "{problem}");
-    }
-
-    #[test]
-    fn who_is_not_there_is_to_be_tried_again() {
-        let error = ConnectError::Unreachable {
-            address: "nas2:7117".into(),
-            reason: "refused".into(),
-        };
-        let problem = Problem::from(error);
-        assert_eq!(problem.kind, Kind::Unreachable);
-        assert!(problem.remedy.contains("try again"), "{}", problem.remedy);
-        let gone = problem_of("nas2:7117", &Status::unavailable("going away"));
-        assert_eq!(gone.kind, Kind::Unreachable);
-        assert!(gone.remedy.contains("try again"), "{}", gone.remedy);
     }
 }

@@ -19,7 +19,8 @@ use sendshot_proto::hello::Support;
 use sendshot_proto::v1;
 use tonic::Request;
 
-use crate::connection::receiver_link::{self, Link, answer};
+use crate::connection::call::answer;
+use crate::connection::receiver_link::{self, Link};
 use crate::problem::{Kind, Problem};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;

@@ -26,9 +26,9 @@ use uuid::Uuid;
 use crate::connection::pair;
 use crate::decide::plan::Wish;
 use crate::problem::{Kind, Problem, delete_remedy};
-use crate::push;
 use crate::push::dry_run::Foreseen;
 use crate::push::progress::{self, Listener};
+use crate::push::request;
 use crate::report::path_bytes;
 use crate::retained::foreign::{self, Action};
 use crate::retained::forget::{self, Chain, Which};
@@ -101,7 +101,7 @@ fn engine(text: &str) -> Result<Option<Engine>, Problem> {
 }
 
 /// Parses a request, and checks that its caller may make it.
-fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem> {
+fn parse(message: v1::PushRequest, root: bool) -> Result<request::Request, Problem> {
     let mut argument = OsString::from(message.receiver);
     argument.push(":");
     argument.push(OsString::from_vec(message.volume));
@@ -109,7 +109,7 @@ fn parse(message: v1::PushRequest, root: bool) -> Result<push::Request, Problem>
     if matches!(target.volume, VolumeRef::Path(_)) && !root {
         return Err(needs_root("pushing a path"));
     }
-    Ok(push::Request {
+    Ok(request::Request {
         receiver: target.receiver,
         volume: target.volume,
         wish: wish(&message.parent)?,

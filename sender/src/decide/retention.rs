@@ -14,25 +14,8 @@ use std::num::NonZeroU32;
 use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
 
 use crate::state::journal::{Origin, Record, Standing, State};
+use crate::state::presence::{Item, Presence};
 use crate::volume::engine::Engine;
-
-/// Whether what a record names is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// It is.
-    Here,
-    /// Somebody deleted it behind our back: it is nobody's parent.
-    Gone,
-}
-
-/// A record with what decisions need to know of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The record.
-    pub record: Record,
-    /// Whether its sendshot or snapshot is there.
-    pub presence: Presence,
-}
 
 /// What is to become of a record, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

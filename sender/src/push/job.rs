@@ -24,7 +24,9 @@ use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::{Local, Plan, Wish};
 use crate::problem::{JOURNAL, Kind, Problem};
+use crate::push::context::{Push, another};
 use crate::push::generate::{self, Generator};
+use crate::push::request::{Request, Subject};
 use crate::push::retry::{self, Next, Patience};
 use crate::push::stages::prepare::{Adoption, BySendshots, Prepared};
 use crate::push::stages::record::Superfluous;
@@ -32,7 +34,6 @@ use crate::push::stages::resume::{self, Interrupted, Start};
 use crate::push::stages::sendshots::Demand;
 use crate::push::stages::standing::{self, CapturedFrom, Refused};
 use crate::push::stages::transfer::{self, Committed, Transfer};
-use crate::push::{Push, Request, Subject, another};
 use crate::report::Report;
 use crate::retained::settle::Purpose;
 use crate::shared::blocking::blocking;

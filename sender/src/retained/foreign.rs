@@ -12,12 +12,14 @@ use sendshot_proto::v1;
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::decide::retention::{Item, Presence};
 use crate::problem::{JOURNAL, Kind, Problem, delete_remedy};
 use crate::retained::kept::{self, Kept, Paired};
 use crate::retained::prune;
 use crate::shared::sender::Sender;
+use crate::state::discard;
 use crate::state::journal::Record;
+use crate::state::presence;
+use crate::state::presence::{Item, Presence};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::register::{self, Register};
 
@@ -92,7 +94,7 @@ fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, Strin
         Some(name) => name.to_owned(),
         None => format!("sender {sender}"),
     };
-    let items = prune::items(state)?.into_iter();
+    let items = presence::items(state)?.into_iter();
     let vouched = sender.vouched();
     let is_own = |record: &Record| {
         record.sender == sender.id() || vouched.contains(&(record.receiver, record.sender))
@@ -178,7 +180,7 @@ pub fn act(
     match action {
         Action::Forget => {
             for (item, _) in &items {
-                prune::let_go(&state, &item.record).map_err(|e| not_deleted(&item.record, &e))?;
+                discard::let_go(&state, &item.record).map_err(|e| not_deleted(&item.record, &e))?;
             }
             let own = sender.own_ids();
             let _alone = register::WRITING

@@ -9,14 +9,16 @@ use std::io;
 
 use sendshot_model::{CopyName, PushId, Target, human};
 
-use crate::decide::retention::{self, Item, Presence};
+use crate::decide::retention;
 use crate::problem::{Kind, Problem, with_causes};
 use crate::retained::kept::{self, Kept};
 use crate::retained::prune;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
+use crate::state::discard;
 use crate::state::filesystems::{self, NotLookedAt};
 use crate::state::journal::{Origin, Record, State};
+use crate::state::presence::{Item, Presence};
 
 /// Which of the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -407,7 +409,7 @@ fn let_go(
             }
             let kept = Kept::of(state, item);
             let result = match mode {
-                prune::Mode::Delete => prune::let_go(state, &kept.record),
+                prune::Mode::Delete => discard::let_go(state, &kept.record),
                 prune::Mode::DryRun => Ok(()),
             };
             match result {

@@ -16,9 +16,9 @@ use sendshot_sys::filesystem::{self, Space};
 
 use crate::push::stages::resume;
 use crate::retained::kept;
-use crate::retained::prune;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
+use crate::state::discard;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::engine::Engine;
@@ -146,10 +146,10 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
         sender.take_memory(record.push);
         let gone = match (record.state, record.engine) {
             (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
-                prune::let_go(state, &record)
+                discard::let_go(state, &record)
             }
             // Its sendshot, which pins nothing, stays until the receiver has told.
-            (State::Unconfirmed, Engine::Sendshot) => prune::release(state, &record),
+            (State::Unconfirmed, Engine::Sendshot) => discard::release(state, &record),
             (State::Acknowledged, _) => continue,
         };
         if let Err(e) = gone {

@@ -7,12 +7,13 @@ use sendshot_model::{PeerName, Reason, ReasonCode, ReceiverId};
 use sendshot_proto::{malformed, v1};
 use uuid::Uuid;
 
-use crate::decide::retention::{self, Item, Presence, Verdict};
-use crate::retained::prune;
+use crate::decide::retention::{self, Verdict};
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::journal::{Origin, Record, State};
+use crate::state::presence;
+use crate::state::presence::{Item, Presence};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::engine::Engine;
 
@@ -35,7 +36,7 @@ pub struct Kept {
 impl Kept {
     /// Looks at what an item names.
     pub fn of(state: &StateSubvolume, item: Item) -> Self {
-        let bytes = |name| match (item.record.engine, prune::stat(state, name)) {
+        let bytes = |name| match (item.record.engine, presence::stat(state, name)) {
             (Engine::Sendshot, Ok(stat)) => u64::try_from(stat.st_size).unwrap_or(0),
             (Engine::Sendshot, Err(_)) | (Engine::Kernel, _) => 0,
         };
@@ -69,7 +70,7 @@ pub fn each(
     let vouched = sender.vouched();
     sender.remember_configured();
     sender.filesystems().each(|state| {
-        let mut items = prune::items(state)?;
+        let mut items = presence::items(state)?;
         // What this sender left before it was set up anew is its own.
         for item in &mut items {
             if vouched.contains(&(item.record.receiver, item.record.sender)) {

@@ -13,7 +13,7 @@ use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId};
 use sendshot_proto::inventory::Inventory;
 use sendshot_sys::durable;
 
-use crate::retained::prune;
+use crate::state::discard;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::state::trail;
@@ -63,7 +63,7 @@ pub fn leftovers(
         if at_start(&record, sender) != Verdict::Drop && !is_half_gone(state, &record, sender) {
             continue;
         }
-        match prune::let_go(state, &record) {
+        match discard::let_go(state, &record) {
             Ok(()) => settled += 1,
             Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
         }
@@ -155,7 +155,7 @@ pub fn acknowledgements(
         match after_inventory(&record, inventory) {
             Verdict::Keep => {}
             Verdict::Drop if purpose == Purpose::Look => {}
-            Verdict::Drop => prune::let_go(state, &record)?,
+            Verdict::Drop => discard::let_go(state, &record)?,
             Verdict::Acknowledge => {
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
                     volume = %record.volume_name, "a lost acknowledgement was found out");
@@ -163,7 +163,7 @@ pub fn acknowledgements(
                 record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
                 record.store(state.pushes())?;
                 if record.engine == Engine::Sendshot {
-                    prune::release(state, &record)?;
+                    discard::release(state, &record)?;
                 }
             }
         }
@@ -179,7 +179,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     }
     let there = durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok();
     let released = match there {
-        true => prune::release(state, record),
+        true => discard::release(state, record),
         false => durable::remove_at(state.pushes(), &trail::file_name(record.push)),
     };
     if let Err(e) = released {

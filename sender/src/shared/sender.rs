@@ -7,28 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
 use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::problem::{Kind, Problem};
-use crate::push::dry_run::{self, Foreseen};
-use crate::push::progress::Listener;
-use crate::push::series;
-use crate::push::stages::release;
-use crate::push::{self, Request};
-use crate::report::Report;
+use crate::push::request::Request;
 use crate::retained::settle;
 use crate::shared::blocking::blocking;
 use crate::shared::former::FormerIds;
-use crate::shared::history::{History, Outcome};
-use crate::shared::running::{Place, Running, Table};
+use crate::shared::history::History;
+use crate::shared::running::Table;
 use crate::state::filesystems::Filesystems;
 use crate::state::journal::Record;
 use crate::state::state_subvolume::StateSubvolume;
@@ -75,7 +69,7 @@ pub struct Sender {
     former: FormerIds,
     filesystems: Filesystems,
     history: History,
-    table: Table,
+    pub(crate) table: Table,
     /// Held while a push is about to enter the table, and while something is let go by hand: what
     /// was found to be used by no push stays so until it is gone.
     letting_go: Arc<Mutex<()>>,
@@ -83,8 +77,8 @@ pub struct Sender {
     interrupted: AtomicBool,
     /// What is known of the streams of such pushes, beyond their marks.
     memories: std::sync::Mutex<HashMap<PushId, Memory>>,
-    stop: CancellationToken,
-    pushes: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) pushes: TaskTracker,
 }
 
 impl Sender {
@@ -354,87 +348,6 @@ impl Sender {
         })
     }
 
-    /// Starts a push; it runs to its end whether or not anybody listens.
-    ///
-    /// # Errors
-    /// A [`Problem`] if it cannot even start.
-    pub async fn start_push(
-        self: &Arc<Self>,
-        request: Request,
-        listener: Listener,
-    ) -> Result<(), Problem> {
-        let receiver = self.receiver(&request.receiver).await?.receiver_id;
-        let volume = self.resolve(&request).await?;
-        let place = self.enter((&request, receiver), &volume).await?;
-        let sender = Arc::clone(self);
-        self.pushes.spawn(async move {
-            let running = Arc::clone(&place.running);
-            listener.started(&running);
-            let (by, told) = (Arc::clone(&sender), listener.clone());
-            let (outcome, left) = match volume.series.is_empty() {
-                true => push::run(by, request, volume, Arc::clone(&running), told).await,
-                false => series::push_all(by, request, volume, Arc::clone(&running), told).await,
-            };
-            sender.remember(&running, &outcome).await;
-            running.enter(release::STAGE);
-            running.reported();
-            let letting_go = async {
-                if let Some(left) = left {
-                    left.carry_out().await;
-                }
-                drop(place);
-            };
-            tokio::join!(listener.over(outcome), letting_go);
-        });
-        Ok(())
-    }
-
-    /// Takes the place of a push. One that is over but for letting go is waited for: its user has
-    /// been told that it is done.
-    async fn enter(
-        &self,
-        (request, id): (&Request, ReceiverId),
-        volume: &resolve::Volume,
-    ) -> Result<Place, Problem> {
-        loop {
-            let receiver = (request.receiver.clone(), id);
-            let held = self.hold_starts().await;
-            let entered = self.table.enter(volume, receiver, self.stop.child_token());
-            drop(held);
-            match entered {
-                Ok(place) => return Ok(place),
-                Err(running) if running.is_reported() => running.over().await,
-                Err(running) => return Err(is_running(&running)),
-            }
-        }
-    }
-
-    /// What a push would do, and the `top` paths that would cost most. If the caller goes away, what
-    /// was taken for it is let go all the same.
-    ///
-    /// # Errors
-    /// A [`Problem`] for the user.
-    pub async fn plan(
-        self: &Arc<Self>,
-        request: Request,
-        volume: resolve::Volume,
-        top: usize,
-    ) -> Result<Foreseen, Problem> {
-        let cancel = self.stop.child_token();
-        let _nobody_waits = cancel.clone().drop_guard();
-        let (running, protected) = self.table.aside(&volume, request.receiver.clone(), cancel);
-        let (tell, told) = oneshot::channel();
-        let sender = Arc::clone(self);
-        self.pushes.spawn(async move {
-            let outcome = dry_run::run(sender, request, volume, running, top).await;
-            drop(protected);
-            // Who asked may have gone.
-            let _ = tell.send(outcome);
-        });
-        let died = |_| Problem::new(Kind::Failed, "the daemon stopped in the middle of the plan");
-        told.await.map_err(died)?
-    }
-
     /// Finds and opens what a request names.
     ///
     /// # Errors
@@ -447,84 +360,6 @@ impl Sender {
         .await??;
         Ok(volume)
     }
-
-    /// One line in the journal that tells the whole story, and the history.
-    async fn remember(self: &Arc<Self>, running: &Running, outcome: &Result<Report, Problem>) {
-        let entry = match outcome {
-            Ok(report) => {
-                log_done(running, report);
-                Outcome::Done(Box::new(report.clone()))
-            }
-            Err(problem) => {
-                log_failed(running, problem);
-                Outcome::Failed(problem.message.clone())
-            }
-        };
-        let sender = Arc::clone(self);
-        let (volume, receiver) = (running.volume.clone(), running.receiver.clone());
-        let now = Timestamp::now().as_second();
-        let stored = blocking("history", move || {
-            sender.history.add(volume, receiver, now, entry)
-        });
-        if let Ok(Err(e)) = stored.await {
-            tracing::warn!("write the history of pushes: {e}");
-        }
-    }
-
-    /// Cancels all pushes and waits until they have cleaned up, and let go of their file systems.
-    pub async fn shut_down(&self) {
-        self.stop.cancel();
-        self.pushes.close();
-        self.pushes.wait().await;
-    }
-}
-
-fn is_running(running: &Running) -> Problem {
-    let message = format!(
-        "a push of `{}` to `{}` is running since {}",
-        running.volume,
-        running.receiver,
-        sendshot_model::human::duration(running.elapsed()),
-    );
-    Problem::new(Kind::Refused, message).remedy("wait for it, or `sendshotctl cancel` it")
-}
-
-fn log_done(running: &Running, report: &Report) {
-    tracing::info!(
-        push = %running.push,
-        volume = %report.volume,
-        receiver = %report.receiver,
-        uuid = %report.uuid,
-        parent = report.parent.map(tracing::field::display),
-        parent_reason = %report.parent_reason,
-        engine = %report.engine,
-        stream_bytes = report.stream_bytes,
-        wire_bytes = report.wire_bytes,
-        seconds = report.seconds,
-        pruned = report.pruned.len(),
-        skipped = report.skipped.len(),
-        copy = %report.copy,
-        "pushed {} to {}: {} in {}",
-        report.volume,
-        report.receiver,
-        sendshot_model::human::bytes_human(report.stream_bytes),
-        sendshot_model::human::duration(running.elapsed()),
-    );
-}
-
-fn log_failed(running: &Running, problem: &Problem) {
-    tracing::info!(
-        push = %running.push,
-        volume = %running.volume,
-        receiver = %running.receiver,
-        stage = running.stage(),
-        seconds = running.elapsed().as_secs_f64(),
-        remedy = %problem.remedy,
-        "push of {} to {} failed: {}",
-        running.volume,
-        running.receiver,
-        problem.message,
-    );
 }
 
 fn instance(state_dir: &Path) -> io::Result<SenderId> {

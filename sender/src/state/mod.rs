@@ -1,7 +1,9 @@
 //! What this sender keeps on source file systems, in the subvolume `.sendshot`, and the list of those file systems.
 //! It decides nothing and knows no receiver.
 
+pub mod discard;
 pub mod filesystems;
 pub mod journal;
+pub mod presence;
 pub mod state_subvolume;
 pub mod trail;

@@ -6,4 +6,5 @@ mod label;
 pub mod lineage;
 pub mod register;
 pub mod resolve;
+pub mod series;
 pub mod volume_ids;

@@ -15,11 +15,12 @@ use uuid::Uuid;
 
 use crate::decide::plan::Lineage;
 use crate::problem::{Kind as ProblemKind, Problem};
-use crate::push::series::{self, Member};
 use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
 use crate::volume::register;
+use crate::volume::series;
+use crate::volume::series::Member;
 use crate::volume::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
 
 /// What kind of subvolume is pushed.

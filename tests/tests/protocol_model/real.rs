@@ -11,7 +11,7 @@ use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::resume as places;
 use sendshot_sender::decide::plan::{Local, Wish};
 use sendshot_sender::decide::plan_sendshots::{self, Candidate, OwnSendshot};
-use sendshot_sender::decide::retention::{self, Item, Presence};
+use sendshot_sender::decide::retention;
 use sendshot_sender::problem::{self, Problem};
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::{resume, transfer};
@@ -19,6 +19,7 @@ use sendshot_sender::retained::settle::{self, Verdict};
 use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
+use sendshot_sender::state::presence::{Item, Presence};
 use sendshot_sender::state::trail::Waypoint;
 use sendshot_sender::volume::engine::Engine;
 use uuid::Uuid;

@@ -13,7 +13,7 @@ use nix::sys::signal::SigSet;
 use sendshot_proto::transfer::{Mark, SEGMENT};
 use sendshot_sys::{send, subvolume};
 
-use super::{Cutter, Error, Generator, start};
+use super::cutter::{Cutter, Error, Generator, start};
 
 /// What to send.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use sendshot_engine::stream::measure::{self, PathCost, Size};
 use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_proto::resume::Point;
 
-use super::{Cutter, Error, Generator, start};
+use super::cutter::{Cutter, Error, Generator, start};
 use crate::state::trail::{Trail, Waypoint};
 
 /// What the stream calls the subvolume; a daemon names its copies itself.

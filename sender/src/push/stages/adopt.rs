@@ -31,7 +31,7 @@ use sendshot_sys::subvolume;
 
 use crate::decide::plan::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
 use crate::push::stages::capture::{self, Captured, Known};
-use crate::retained::prune;
+use crate::state::discard;
 use crate::state::journal::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::lineage;
@@ -158,7 +158,7 @@ pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
 
 /// Takes an adoption back; what cannot be taken back, settling will.
 fn undo(state: &StateSubvolume, record: &Record) {
-    if let Err(e) = prune::let_go(state, record) {
+    if let Err(e) = discard::let_go(state, record) {
         tracing::warn!(push = %record.push, "an adoption is left to be settled later: {e}");
     }
 }
@@ -169,6 +169,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::decide::verdict::Relation;
 
     const VOLUME: Uuid = Uuid::from_u128(5);
 
@@ -214,7 +215,7 @@ mod tests {
             ancestors: vec![plan::Ancestor {
                 uuid: VOLUME,
                 until: u64::MAX,
-                relation: verdict::Relation::Volume,
+                relation: Relation::Volume,
             }],
             cut_at: None,
         };

@@ -2,53 +2,19 @@
 
 use std::time::Duration;
 
-use sendshot_model::{ReceiverId, TransferId};
-use sendshot_proto::hello::{Hello, VERSION, Welcome, software};
+use sendshot_model::TransferId;
 use sendshot_proto::inventory::{self, Inventory, Question};
 use sendshot_proto::transfer::STREAM_WINDOW;
 use sendshot_proto::v1;
-use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::volume::VolumeKey;
-use tonic::Request;
-use tonic::transport::Channel;
 
-use crate::connection::receiver_link::{Link, MAX_ANSWER, answer, problem_of, within};
-use crate::problem::{Kind, Problem};
-
-/// Longest wait for the receiver's greeting.
-const HELLO_DEADLINE: Duration = Duration::from_secs(15);
+use crate::connection::call::nonsense;
+use crate::connection::call::{MAX_ANSWER, problem_of, within};
+use crate::connection::receiver_link::Link;
+use crate::problem::Problem;
 
 /// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
-
-/// Agrees on version and features; the first call on every connection.
-///
-/// # Errors
-/// A [`Problem`] for the user.
-pub async fn hello(
-    client: &mut ReplicationClient<Channel>,
-    address: &str,
-    receiver: ReceiverId,
-) -> Result<Welcome, Problem> {
-    let hello = Hello {
-        version_min: VERSION,
-        version_max: VERSION,
-        software: software("sendshot-sender"),
-        receiver: Some(receiver),
-    };
-    let mut request = Request::new(v1::HelloRequest::from(hello));
-    request.set_timeout(HELLO_DEADLINE);
-    let welcome = answer(address, HELLO_DEADLINE, client.hello(request)).await?;
-    let welcome = Welcome::try_from(welcome).map_err(nonsense)?;
-    if welcome.receiver != receiver {
-        return Err(Problem::new(
-            Kind::Refused,
-            "the receiver was set up anew since it was paired",
-        )
-        .remedy("pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"));
-    }
-    Ok(welcome)
-}
 
 /// Asks what the receiver holds. `resuming` is the transfer that is to be taken up: a call that
 /// still carries it is dead.
@@ -85,11 +51,4 @@ async fn ask(link: &mut Link, request: v1::InventoryRequest) -> Result<Inventory
             None => return whole.finish().map_err(nonsense),
         }
     }
-}
-
-fn nonsense(error: sendshot_proto::Malformed) -> Problem {
-    Problem::new(
-        Kind::Failed,
-        format!("the receiver's answer makes no sense: {error}"),
-    )
 }

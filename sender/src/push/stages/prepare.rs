@@ -13,12 +13,13 @@ use uuid::Uuid;
 
 use crate::decide::plan::{self, Acknowledged, Plan, Recorded, Wish};
 use crate::problem::{JOURNAL, Problem};
+use crate::push::context::{Push, another};
 use crate::push::generate;
+use crate::push::request::Subject;
 use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, Captured, Known};
 use crate::push::stages::sendshots::{self, Chosen, Demand};
 use crate::push::stages::standing::CapturedFrom;
-use crate::push::{Push, Subject, another};
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
 use crate::state::journal::{self, Record};

@@ -12,9 +12,10 @@ use std::io;
 use std::num::NonZeroU32;
 
 use crate::decide::plan::{Local, Parent};
+use crate::decide::retention;
 use crate::push::stages::standing;
-use crate::retained::prune;
 use crate::state::journal::{Record, State};
+use crate::state::presence;
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::engine::Engine;
 
@@ -45,7 +46,7 @@ pub fn acknowledged(
     record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
     record.store(state.pushes())?; // 1
     sendshot_sys::crash::point("acknowledged-noted");
-    let older = prune::superseded(state, &record, keep); // 2
+    let older = superseded(state, &record, keep); // 2
     let mut older = older.unwrap_or_else(|e| {
         tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
         Vec::new()
@@ -63,4 +64,27 @@ pub fn acknowledged(
         snapshot_of: has_sendshot.then_some(record),
         older,
     })
+}
+
+/// What a push that was just acknowledged makes superfluous among the acknowledged states of its
+/// volume and receiver: it can go now.
+///
+/// # Errors
+/// The kernel's, for reading the journal.
+pub fn superseded(
+    state: &StateSubvolume,
+    newest: &Record,
+    keep: NonZeroU32,
+) -> io::Result<Vec<Record>> {
+    let mut items = presence::items(state)?;
+    items.retain(|item| {
+        item.record.state == State::Acknowledged
+            && retention::chain(&item.record) == retention::chain(newest)
+    });
+    let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);
+    let superfluous = items.into_iter().zip(verdicts);
+    Ok(superfluous
+        .filter(|(_, verdict)| verdict.lets_go())
+        .map(|(item, _)| item.record)
+        .collect())
 }

@@ -16,8 +16,8 @@
 use std::sync::Arc;
 
 use crate::push::stages::record::Superfluous;
-use crate::retained::prune;
 use crate::shared::blocking::blocking;
+use crate::state::discard;
 use crate::state::state_subvolume::StateSubvolume;
 
 /// The name of this stage in `status`.
@@ -55,9 +55,9 @@ impl Release {
 impl Superfluous {
     fn delete(&self, state: &StateSubvolume) {
         let own = self.snapshot_of.iter();
-        let own = own.map(|record| (record, prune::release(state, record))); // 1
+        let own = own.map(|record| (record, discard::release(state, record))); // 1
         let older = self.older.iter();
-        let older = older.map(|record| (record, prune::let_go(state, record))); // 2
+        let older = older.map(|record| (record, discard::let_go(state, record))); // 2
         for (record, deleted) in own.chain(older) {
             if let Err(e) = deleted {
                 tracing::warn!(push = %record.push, "delete what is superfluous: {e}");

@@ -126,7 +126,7 @@ fn create(
 
 /// Takes back what a failed attempt left; what cannot be taken back, settling will.
 fn undo(state: &StateSubvolume, record: &Record) {
-    if let Err(e) = crate::retained::prune::let_go(state, record) {
+    if let Err(e) = crate::state::discard::let_go(state, record) {
         tracing::warn!(push = %record.push, "an abandoned push is left to be settled later: {e}");
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::connection::receiver_link::{Link, problem_of};
+use crate::connection::call::problem_of;
+use crate::connection::receiver_link::Link;
 use crate::connection::wire::WireBytes;
 use crate::problem::{Kind, Problem};
 use crate::push::generate::{self, Output};

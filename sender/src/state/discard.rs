@@ -1,0 +1,50 @@
+//! The one place where something that is kept on a source file system is deleted.
+
+use std::io;
+
+use sendshot_sys::{crash, durable, filesystem, subvolume};
+
+use crate::state::journal::Record;
+use crate::state::state_subvolume::StateSubvolume;
+use crate::state::trail;
+
+/// Deletes the snapshot and the sendshot of a record, then the record.
+///
+/// Steps, and what a crash after each leaves:
+///
+/// 1. Delete the snapshot. — Both, or a record without snapshot, which is let go once more.
+/// 2. Commit; remove the marks. — A record without snapshot.
+/// 3. Delete the block hashes, then the sendshot. — A sendshot without hashes, which is a whole
+///    one; or a record without anything, which is let go once more.
+/// 4. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
+///    leave a snapshot that no record names and nobody ever deletes.
+///
+/// # Errors
+/// The kernel's; the record then stays, so that settling tries again.
+pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    release(state, record)?; // 1, 2
+    durable::remove_at(state.sendshots(), &record.hashes_name())?; // 3
+    durable::remove_at(state.sendshots(), &record.sendshot_name())?;
+    crash::point("prune-record");
+    record.remove(state.pushes()) // 4
+}
+
+/// Deletes the snapshot of a record, durably, and what it takes to resume its push; record and
+/// sendshot stay.
+///
+/// # Errors
+/// The kernel's.
+pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    destroy(state, record)?;
+    crash::point("release-snapshot");
+    filesystem::commit(state.top())?;
+    crash::point("release-committed");
+    durable::remove_at(state.pushes(), &trail::file_name(record.push))
+}
+
+fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    match subvolume::destroy(state.snapshots(), &record.snapshot_name()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

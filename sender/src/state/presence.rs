@@ -1,0 +1,63 @@
+//! What is there of that which the journal names.
+
+use std::ffi::OsStr;
+use std::io;
+
+use sendshot_sys::durable;
+
+use crate::state::journal::{self, Record};
+use crate::state::state_subvolume::StateSubvolume;
+use crate::volume::engine::Engine;
+
+/// Whether what a record names is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Here,
+    /// Somebody deleted it behind our back: it is nobody's parent.
+    Gone,
+}
+
+/// A record with what decisions need to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The record.
+    pub record: Record,
+    /// Whether its sendshot or snapshot is there.
+    pub presence: Presence,
+}
+
+/// The records of a file system, with what is there of each.
+///
+/// # Errors
+/// The kernel's, for reading the journal.
+pub fn items(state: &StateSubvolume) -> io::Result<Vec<Item>> {
+    let with_presence = |record| Item {
+        presence: presence(state, &record),
+        record,
+    };
+    let records = journal::records(state.pushes())?;
+    Ok(records.into_iter().map(with_presence).collect())
+}
+
+/// In doubt it is there.
+fn presence(state: &StateSubvolume, record: &Record) -> Presence {
+    let is_gone =
+        |result: io::Result<()>| matches!(result, Err(e) if e.kind() == io::ErrorKind::NotFound);
+    let gone = match record.engine {
+        Engine::Sendshot => is_gone(stat(state, &record.sendshot_name()).map(drop)),
+        Engine::Kernel => {
+            is_gone(durable::open_dir(state.snapshots(), &record.snapshot_name()).map(drop))
+        }
+    };
+    if gone { Presence::Gone } else { Presence::Here }
+}
+
+/// Looks at a file beside the sendshots.
+///
+/// # Errors
+/// The kernel's.
+pub fn stat(state: &StateSubvolume, name: &OsStr) -> io::Result<rustix::fs::Stat> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::statat(state.sendshots(), name, flags)?)
+}

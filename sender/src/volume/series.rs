@@ -1,0 +1,174 @@
+//! A series of read-only snapshots that is one volume: which there are.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use sendshot_model::VolumeName;
+use sendshot_sys::{filesystem, subvolume};
+use uuid::Uuid;
+
+/// A snapshot of a series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// UUID that it is sent under.
+    pub uuid: Uuid,
+    /// Transaction of its last change.
+    pub ctransid: u64,
+    fsid: Uuid,
+    age: (u64, u64),
+}
+
+/// Why there is no series.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is found.
+    #[error(
+        "nothing is at `{pattern}`, so no read-only snapshot, which volume `{name}` consists of"
+    )]
+    None {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+    },
+    /// What is found are no read-only snapshots.
+    #[error(
+        "{} at `{pattern}` ({} is one), and no read-only snapshot, which volume `{name}` consists of",
+        match .others { 1 => "one other thing is".to_owned(), n => format!("{n} other things are") },
+        one.display()
+    )]
+    Others {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+        /// How many there are.
+        others: usize,
+        /// One of them.
+        one: PathBuf,
+    },
+    /// The pattern makes no sense.
+    #[error("the pattern `{pattern}` of volume `{name}`: {source}")]
+    Pattern {
+        /// The volume.
+        name: VolumeName,
+        /// Its pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// Snapshots of different file systems cannot be states of one volume.
+    #[error("volume `{name}` has snapshots on several file systems: {} and {}", one.display(), other.display())]
+    Several {
+        /// The volume.
+        name: VolumeName,
+        /// One of them.
+        one: PathBuf,
+        /// One on another.
+        other: PathBuf,
+    },
+    /// One cannot be looked at.
+    #[error("look at {}", path.display())]
+    Look {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::None { .. } => "is the disk mounted, and the pattern in sender.toml right?",
+            Self::Pattern { .. } => "mend `snapshots` in sender.toml",
+            Self::Others { .. } => {
+                "is the pattern in sender.toml right? a writable snapshot is made read-only by `btrfs property set SNAPSHOT ro true`"
+            }
+            Self::Several { .. } => "give the snapshots of each file system a volume of their own",
+            Self::Look { .. } => "",
+        }
+    }
+}
+
+/// The read-only snapshots that a pattern matches, oldest first; there is at least one.
+///
+/// # Errors
+/// See [`Error`].
+pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    let paths = glob::glob_with(pattern, options).map_err(|source| Error::Pattern {
+        name: name.clone(),
+        pattern: pattern.to_owned(),
+        source,
+    })?;
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for path in paths {
+        let path = match path {
+            Ok(path) => path,
+            // What cannot be entered is somebody else's.
+            Err(e) if e.error().kind() == io::ErrorKind::PermissionDenied => continue,
+            Err(e) => {
+                let path = e.path().to_owned();
+                let source = e.into();
+                return Err(Error::Look { path, source });
+            }
+        };
+        match member(&path) {
+            Ok(Some(member)) => found.push(member),
+            Ok(None) => others.push(path),
+            Err(source) => return Err(Error::Look { path, source }),
+        }
+    }
+    found.sort_by_key(|member: &Member| member.age);
+    let Some(first) = found.first() else {
+        let (name, pattern) = (name.clone(), pattern.to_owned());
+        return Err(match others.first() {
+            None => Error::None { name, pattern },
+            Some(one) => Error::Others {
+                name,
+                pattern,
+                others: others.len(),
+                one: one.clone(),
+            },
+        });
+    };
+    match found.iter().find(|member| member.fsid != first.fsid) {
+        None => Ok(found),
+        Some(other) => Err(Error::Several {
+            name: name.clone(),
+            one: first.path.clone(),
+            other: other.path.clone(),
+        }),
+    }
+}
+
+/// A snapshot, unless it is something else, is still being made, or was deleted just now.
+fn member(path: &std::path::Path) -> io::Result<Option<Member>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    if !filesystem::is_btrfs(&fd)? || !subvolume::is_subvolume(&fd)? {
+        return Ok(None);
+    }
+    let info = subvolume::info(&fd)?;
+    Ok(info.read_only.then_some(Member {
+        path: path.to_owned(),
+        uuid: info.wire_uuid(),
+        ctransid: info.ctransid,
+        fsid: filesystem::fsid(&fd)?,
+        age: (info.otransid, info.id),
+    }))
+}
