@@ -39,7 +39,7 @@ use crate::retained::selection::Selection as Choice;
 use crate::shared::history::{Last, Outcome};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
-use crate::volume::engine::Engine;
+use crate::state::engine::Engine;
 use crate::volume::resolve;
 
 /// Serves the control socket.

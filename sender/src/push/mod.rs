@@ -44,8 +44,9 @@ use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
+use crate::state::engine::Engine;
 use crate::state::journal::{self, State};
-use crate::volume::engine::{self, Engine};
+use crate::volume::engine;
 use crate::volume::resolve::Volume;
 
 use crate::push::context::{Push, another, begin_patiently};

@@ -14,10 +14,10 @@ use sendshot_proto::inventory::Inventory;
 use sendshot_sys::durable;
 
 use crate::state::discard;
+use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::state::trail;
-use crate::volume::engine::Engine;
 
 /// What the receiver is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

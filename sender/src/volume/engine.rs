@@ -1,61 +1,10 @@
-//! What makes a stream, and which engine a push takes.
+//! Which engine a push takes.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use crate::problem::{Kind as ProblemKind, Problem};
+use crate::state::engine::Engine;
 use crate::volume::resolve::{Kind, Volume};
-
-/// The engines. Both make ordinary send streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Engine {
-    /// Ours; its parent is a sendshot, which pins no data
-    Sendshot,
-    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
-    Kernel,
-}
-
-impl Engine {
-    /// What made the pushes whose records do not say.
-    pub fn of_old_records() -> Self {
-        Self::Kernel
-    }
-
-    /// Its name in messages and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Sendshot => "sendshot",
-        }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A text that names no engine.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is no engine: there are `sendshot` and `kernel`")]
-pub struct UnknownEngine(String);
-
-impl FromStr for Engine {
-    type Err = UnknownEngine;
-
-    fn from_str(text: &str) -> Result<Self, UnknownEngine> {
-        match text {
-            "kernel" => Ok(Self::Kernel),
-            "sendshot" => Ok(Self::Sendshot),
-            other => Err(UnknownEngine(other.to_owned())),
-        }
-    }
-}
 
 /// The user's own choice of an engine cannot be had.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -117,8 +66,8 @@ fn choose_for(kind: Kind, asked: Option<Engine>, usual: Engine) -> Option<Engine
 
 #[cfg(test)]
 mod tests {
-    use super::Engine::{Kernel, Sendshot};
     use super::*;
+    use crate::state::engine::Engine::{Kernel, Sendshot};
 
     #[test]
     fn what_was_asked_for_goes_before_what_is_configured() {

@@ -15,9 +15,9 @@ use sendshot_sys::{durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
 use crate::state::state_subvolume::StateSubvolume;
-use crate::volume::engine::Engine;
 use crate::volume::volume_ids::{Binding, Naming};
 
 /// Its file in the state subvolume.

@@ -16,12 +16,12 @@ use sendshot_sender::problem::{self, Problem};
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::{resume, transfer};
 use sendshot_sender::retained::settle::{self, Verdict};
+use sendshot_sender::state::engine::Engine;
 use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
 use sendshot_sender::state::presence::{Item, Presence};
 use sendshot_sender::state::trail::Waypoint;
-use sendshot_sender::volume::engine::Engine;
 use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
-use sendshot_sender::volume::engine::Engine;
+use sendshot_sender::state::engine::Engine;
 
 /// Replicate live btrfs subvolumes between boxes.
 ///

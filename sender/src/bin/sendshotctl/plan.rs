@@ -8,7 +8,7 @@ use sendshot_model::{Target, VolumeRef, human};
 use sendshot_proto::v1::{PlanResponse, PushRequest};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::report::lossy;
-use sendshot_sender::volume::engine::Engine;
+use sendshot_sender::state::engine::Engine;
 use serde::Serialize;
 
 use crate::client::{self, Sender};

@@ -22,8 +22,8 @@ use crate::push::stages::sendshots::{self, Chosen, Demand};
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
+use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
-use crate::volume::engine::Engine;
 use crate::volume::lineage;
 
 /// What is sent, on what it is based, and why.

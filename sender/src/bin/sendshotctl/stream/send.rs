@@ -15,7 +15,7 @@ use sendshot_engine::format::hashes;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
 use sendshot_sender::problem::{Kind, Problem};
 use sendshot_sender::push::generate::{self, Source};
-use sendshot_sender::volume::engine::Engine;
+use sendshot_sender::state::engine::Engine;
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::{filesystem, subvolume};
 

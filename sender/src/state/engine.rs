@@ -1,0 +1,54 @@
+//! What made a stream, as the journal says it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The engines. Both make ordinary send streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// Ours; its parent is a sendshot, which pins no data
+    Sendshot,
+    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
+    Kernel,
+}
+
+impl Engine {
+    /// What made the pushes whose records do not say.
+    pub fn of_old_records() -> Self {
+        Self::Kernel
+    }
+
+    /// Its name in messages and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Sendshot => "sendshot",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that names no engine.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is no engine: there are `sendshot` and `kernel`")]
+pub struct UnknownEngine(String);
+
+impl FromStr for Engine {
+    type Err = UnknownEngine;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEngine> {
+        match text {
+            "kernel" => Ok(Self::Kernel),
+            "sendshot" => Ok(Self::Sendshot),
+            other => Err(UnknownEngine(other.to_owned())),
+        }
+    }
+}
