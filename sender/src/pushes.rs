@@ -131,6 +131,19 @@ impl Sender {
         self.pushes.close();
         self.pushes.wait().await;
     }
+
+    /// Finds and opens what a request names.
+    ///
+    /// # Errors
+    /// A [`Problem`] for the user.
+    pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<resolve::Volume, Problem> {
+        let (sender, wanted) = (Arc::clone(self), request.volume.clone());
+        let volume = blocking("resolve", move || {
+            sender.find(|finder| resolve::resolve(finder, &wanted))
+        })
+        .await??;
+        Ok(volume)
+    }
 }
 
 fn is_running(running: &Running) -> Problem {

@@ -1,5 +1,7 @@
 //! The control socket: what sendshotctl asks of the receiving daemon.
 
+mod roots;
+
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -19,7 +21,6 @@ use crate::receive::transfers::Glance;
 use crate::shared::receiver::Receiver;
 use crate::store::holdings;
 use crate::store::partials;
-use crate::store::roots;
 use crate::store::usage;
 
 /// Serves the control socket.

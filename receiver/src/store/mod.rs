@@ -4,5 +4,4 @@ pub mod holdings;
 pub mod partials;
 pub mod root;
 mod root_errors;
-pub mod roots;
 pub mod usage;

@@ -14,7 +14,6 @@ use sendshot_proto::v1;
 use sendshot_sys::durable;
 use sendshot_sys::filesystem::{self, Space};
 
-use crate::push::stages::resume;
 use crate::retained::kept;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
@@ -22,6 +21,7 @@ use crate::state::discard;
 use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
+use crate::state::trail::{Memory, Trail};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -190,7 +190,8 @@ fn describe(state: &StateSubvolume, record: &Record, keep: i64) -> v1::Interrupt
         transfer_id: transfer.map_or_else(Vec::new, |t| t.id.to_bytes().to_vec()),
         uuid: uuid.map_or_else(Vec::new, |uuid| uuid.as_bytes().to_vec()),
         taken_at: record.taken_at,
-        offset: resume::trail(state, record).map_or(0, |trail| trail.last_mark()),
+        offset: Trail::open(state.pushes(), record.push, Memory::default())
+            .map_or(0, |trail| trail.last_mark()),
         until: record.taken_at.saturating_add(keep),
         unconfirmed: record.state == State::Unconfirmed,
     }

@@ -13,11 +13,11 @@ use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeId};
 use sendshot_proto::inventory::Inventory;
 use sendshot_sys::durable;
 
+use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
-use crate::state::trail;
 
 /// What the receiver is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     let there = durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok();
     let released = match there {
         true => discard::release(state, record),
-        false => durable::remove_at(state.pushes(), &trail::file_name(record.push)),
+        false => discard::marks(state, record),
     };
     if let Err(e) = released {
         tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
@@ -217,6 +217,28 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
         (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
         (State::Unconfirmed, false) => Verdict::Drop,
         (State::Sending | State::Acknowledged, _) => Verdict::Keep,
+    }
+}
+
+impl Sender {
+    /// Settles what a crash left, at start. Blocks.
+    pub fn settle(&self) {
+        match std::fs::remove_dir_all(self.passing_dir()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("remove what pushes from read-only file systems left: {e}");
+            }
+            _ => {}
+        }
+        self.remember_configured();
+        self.filesystems().each(|state| {
+            let settled = self
+                .take_over_former(state)
+                .and_then(|()| leftovers(state, self.id(), |_| false));
+            if let Err(e) = settled {
+                tracing::warn!("settle unfinished pushes: {e}");
+            }
+            Ok(())
+        });
     }
 }
 

@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::problem::{Kind, Problem};
-use crate::push::request::Request;
-use crate::retained::settle;
 use crate::shared::blocking::blocking;
 use crate::shared::former::FormerIds;
 use crate::shared::history::History;
@@ -231,26 +229,6 @@ impl Sender {
         }
     }
 
-    /// Settles what a crash left, at start. Blocks.
-    pub fn settle(&self) {
-        match std::fs::remove_dir_all(self.passing_dir()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!("remove what pushes from read-only file systems left: {e}");
-            }
-            _ => {}
-        }
-        self.remember_configured();
-        self.filesystems.each(|state| {
-            let settled = self
-                .take_over_former(state)
-                .and_then(|()| settle::leftovers(state, self.id, |_| false));
-            if let Err(e) = settled {
-                tracing::warn!("settle unfinished pushes: {e}");
-            }
-            Ok(())
-        });
-    }
-
     /// Has the disk say which volume lies on it. Blocks.
     ///
     /// # Errors
@@ -346,19 +324,6 @@ impl Sender {
                 "run `sendshotctl peer invite NAME` on {name}, then `sendshotctl pair {name}` here"
             ))
         })
-    }
-
-    /// Finds and opens what a request names.
-    ///
-    /// # Errors
-    /// A [`Problem`] for the user.
-    pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<resolve::Volume, Problem> {
-        let (sender, wanted) = (Arc::clone(self), request.volume.clone());
-        let volume = blocking("resolve", move || {
-            sender.find(|finder| resolve::resolve(finder, &wanted))
-        })
-        .await??;
-        Ok(volume)
     }
 }
 

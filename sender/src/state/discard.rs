@@ -39,6 +39,14 @@ pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     crash::point("release-snapshot");
     filesystem::commit(state.top())?;
     crash::point("release-committed");
+    marks(state, record)
+}
+
+/// Deletes what it takes to resume the push of a record.
+///
+/// # Errors
+/// The kernel's.
+pub fn marks(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     durable::remove_at(state.pushes(), &trail::file_name(record.push))
 }
 

@@ -14,7 +14,7 @@ use crate::decide::plan::{Local, Parent, Plan};
 use crate::decide::retention;
 use crate::state::journal::{self, Record, Transferring};
 use crate::state::state_subvolume::StateSubvolume;
-use crate::state::trail::{Memory, Trail, Waypoint};
+use crate::state::trail::Waypoint;
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,14 +178,6 @@ fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
         new,
         parent,
     })
-}
-
-/// What is known of the stream of a push.
-///
-/// # Errors
-/// The kernel's.
-pub fn trail(state: &StateSubvolume, record: &Record) -> io::Result<Trail> {
-    Trail::open(state.pushes(), record.push, Memory::default())
 }
 
 #[cfg(test)]
