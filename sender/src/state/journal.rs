@@ -177,7 +177,7 @@ pub struct Intent {
 }
 
 impl Record {
-    /// Whether a push can be gone on with, by its self.
+    /// Whether a push can be gone on with, by this record.
     pub fn is_resumable(&self) -> bool {
         self.engine == Engine::Sendshot
             && self.transfer.is_some()
