@@ -173,6 +173,78 @@ fn the_system_disk_died_and_the_new_system_begins_with_another_receiver() {
     }
 }
 
+/// A host whose volume at `photos` was pushed to nas2 under a name; its system is set up anew with another name
+/// for it, or with a volume at another path, and pushes that to nas3 before it is paired with nas2 again. Returns
+/// what was pushed first to either.
+fn begun_with_another(
+    before: &str,
+    (name, path): (&str, &str),
+) -> (Linked, ReceiverBox, [Value; 2]) {
+    let sender = SenderBox::setup().volume(before, "photos").start();
+    let mut boxes = Linked::of(sender);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    let first = boxes.sender.push(&format!("nas2:{before}"));
+    let volume = boxes.sender.fs().join(path);
+    if !volume.exists() {
+        streams::create(&volume).unwrap();
+        fill::file(volume.join("film"), 7, 5000);
+    }
+    boxes.sender.daemon.stop();
+    boxes.sender.configure([(name, &*volume)]);
+    lose_system(&mut boxes.sender);
+    let another = ReceiverBox::new();
+    pair(&boxes.sender, &another, "nas3");
+    let there = boxes.sender.push(&format!("nas3:{name}"));
+    pair_again(&boxes);
+    (boxes, another, [first, there])
+}
+
+#[test]
+fn the_new_system_has_given_the_name_of_a_volume_to_another_one() {
+    let (mut boxes, _another, [first, there]) = begun_with_another("photos", ("photos", "films"));
+    let films = boxes.sender.fs().join("films");
+    let archive = boxes.sender.photos();
+    boxes.sender.daemon.stop();
+    boxes
+        .sender
+        .configure([("photos", &*films), ("archive", &*archive)]);
+    boxes.sender.daemon.start();
+    // Both orders: what was found first must not hide the other.
+    let onward = boxes.sender.push("nas3:photos");
+    assert_eq!(onward["parent"], there["uuid"]);
+    for round in 0..2 {
+        fill::file(archive.join(format!("new{round}")), round, 5000);
+        let pushed = pushes_little(&boxes, "nas2:archive", &[]);
+        if round == 0 {
+            assert_eq!(pushed["parent"], first["uuid"]);
+        }
+        assert_same(&archive, &assert_copy(&boxes.receiver, &pushed));
+        let pushed = boxes.sender.push("nas2:photos");
+        assert_same(&films, &assert_copy(&boxes.receiver, &pushed));
+    }
+    assert_eq!(directories(&boxes.receiver), ["photos", "photos-2"]);
+    boxes.sender.ctl(&["prune"]).success();
+    fill::file(films.join("new"), 9, 5000);
+    assert!(!boxes.sender.push("nas3:photos")["parent"].is_null());
+}
+
+#[test]
+fn the_new_system_calls_a_volume_by_another_name() {
+    let (boxes, another, [first, _]) = begun_with_another("old", ("pictures", "photos"));
+    for round in 0..2 {
+        change(&boxes, 5 + round);
+        let pushed = pushes_little(&boxes, "nas2:pictures", &[]);
+        if round == 0 {
+            assert_eq!(pushed["parent"], first["uuid"]);
+        }
+        let photos = boxes.sender.photos();
+        assert_same(&photos, &assert_copy(&boxes.receiver, &pushed));
+        assert!(!boxes.sender.push("nas3:pictures")["parent"].is_null());
+    }
+    assert_eq!(directories(&boxes.receiver), ["old"]);
+    assert_eq!(directories(&another), ["pictures"]);
+}
+
 #[test]
 fn the_state_directory_is_taken_away_after_each_stage_of_a_push() {
     for point in fail_points::SENDER {

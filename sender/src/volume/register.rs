@@ -51,6 +51,27 @@ struct Entry {
     binding: Binding,
 }
 
+impl Entry {
+    fn key(&self) -> (SenderId, VolumeId) {
+        (self.sender, self.binding.id)
+    }
+
+    /// The same volume, which its subvolume alone finds: its name is that of another one now.
+    fn without_name(&self) -> Binding {
+        let naming = match self.binding.fsid {
+            Some(fsid) => Naming::ByPath {
+                name: self.binding.naming.name().clone(),
+                place: format!("{fsid}:{}", self.binding.id),
+            },
+            None => self.binding.naming.clone(),
+        };
+        Binding {
+            naming,
+            ..self.binding.clone()
+        }
+    }
+}
+
 impl Default for Register {
     fn default() -> Self {
         Self {
@@ -114,17 +135,28 @@ impl Register {
         Ok(self)
     }
 
-    /// The volumes of a sender, each once: those of its own, and those of what it was before (`own`) that
-    /// it has not found again by itself since.
-    pub fn volumes_of(&self, me: SenderId, own: impl Fn(SenderId) -> bool) -> Vec<Binding> {
+    /// The volumes of a sender, each once: its own first, then those of what it was before (`own`) that are
+    /// none of its own. `exists` says whether a subvolume is on the file system.
+    pub fn volumes_of(
+        &self,
+        me: SenderId,
+        own: impl Fn(SenderId) -> bool,
+        exists: impl Fn(Uuid) -> bool,
+    ) -> Vec<Binding> {
+        let same = self.same_here(me, exists);
+        let (mine, former): (Vec<_>, Vec<_>) = self
+            .volumes
+            .iter()
+            .filter(|entry| own(entry.sender) && !same.contains_key(&entry.key()))
+            .partition(|entry| entry.sender == me);
         let mut found: Vec<Binding> = Vec::new();
-        let same = self.same_here(me);
-        let is_known_here =
-            |entry: &Entry| entry.sender != me && same.contains_key(&entry.binding.id);
-        let own = self.volumes.iter().filter(|entry| own(entry.sender));
-        for entry in own.filter(|entry| !is_known_here(entry)) {
+        for entry in mine.into_iter().chain(former) {
             if !found.iter().any(|known| known.id == entry.binding.id) {
-                found.push(entry.binding.clone());
+                let is_named = found.iter().any(|b| b.naming == entry.binding.naming);
+                found.push(match is_named {
+                    true => entry.without_name(),
+                    false => entry.binding.clone(),
+                });
             }
         }
         found
@@ -157,39 +189,88 @@ impl Register {
         self.volumes.retain(|entry| own(entry.sender));
     }
 
-    /// For each volume of other senders that has the subvolume or the configured name of one of this
-    /// sender's: what that is here.
-    fn same_here(&self, own: SenderId) -> BTreeMap<VolumeId, VolumeId> {
-        let (mine, others): (Vec<_>, Vec<_>) =
+    /// For each volume of other senders that is one of this sender's: what that is here. It is so if it is of the
+    /// same subvolume; or if its subvolume is gone and the configured name is the same, as after a rollback.
+    fn same_here(
+        &self,
+        own: SenderId,
+        exists: impl Fn(Uuid) -> bool,
+    ) -> BTreeMap<(SenderId, VolumeId), VolumeId> {
+        let (mine, others): (Vec<&Entry>, Vec<&Entry>) =
             self.volumes.iter().partition(|entry| entry.sender == own);
-        let find = |is_it: &dyn Fn(&Binding) -> bool| {
-            let mut mine = mine.iter().map(|entry| &entry.binding);
-            mine.find(|mine| is_it(mine)).map(|mine| mine.id)
-        };
-        let here = |other: &&Entry| {
-            let other = &other.binding;
-            let same_name = |mine: &Binding| {
-                matches!(mine.naming, Naming::Configured(_)) && mine.naming == other.naming
+        let mut same = BTreeMap::new();
+        for other in &others {
+            let is_it = |mine: &&&Entry| mine.binding.subvolume == other.binding.subvolume;
+            if let Some(mine) = mine.iter().find(is_it) {
+                same.insert(other.key(), mine.binding.id);
+            }
+        }
+        for other in others {
+            let is_configured = matches!(other.binding.naming, Naming::Configured(_));
+            if !is_configured || same.contains_key(&other.key()) || exists(other.binding.subvolume)
+            {
+                continue;
+            }
+            let has_name = |mine: &&&Entry| mine.binding.naming == other.binding.naming;
+            let Some(mine) = mine.iter().find(has_name) else {
+                continue;
             };
-            // A name can have been given to another subvolume since.
-            let found = find(&|mine| mine.subvolume == other.subvolume);
-            Some((other.id, found.or_else(|| find(&same_name))?))
-        };
-        others.iter().filter_map(here).collect()
+            // Two of one host that became one would be judged as states of one volume.
+            let is_another = |((sender, _), id): (&(SenderId, VolumeId), &VolumeId)| {
+                *sender == other.sender && *id == mine.binding.id
+            };
+            if !same.iter().any(is_another) {
+                same.insert(other.key(), mine.binding.id);
+            }
+        }
+        same
     }
 
-    /// Makes these volumes of other senders this one's.
+    /// The receivers of these records know the volumes that are the `same` by the ids that they had before.
+    fn name_at_receivers(
+        &mut self,
+        same: &BTreeMap<(SenderId, VolumeId), VolumeId>,
+        own: SenderId,
+        records: &[Record],
+    ) {
+        for record in records {
+            let Some(id) = same.get(&key(record)) else {
+                continue;
+            };
+            let former = self.volumes.iter().find(|entry| entry.key() == key(record));
+            let known = former.map(|entry| entry.binding.id_at(record.receiver));
+            let mine = self
+                .volumes
+                .iter_mut()
+                .find(|entry| entry.key() == (own, *id));
+            if let (Some(known), Some(mine)) = (known, mine) {
+                mine.binding.at.entry(record.receiver).or_insert(known);
+            }
+        }
+    }
+
+    /// Makes these volumes of other senders this one's. A name that it has given to another one stays with that.
     pub fn hand_over(&mut self, to: SenderId, volumes: &BTreeSet<(SenderId, VolumeId)>) {
+        let own = self.volumes.iter().filter(|entry| entry.sender == to);
+        let names: Vec<(VolumeId, Naming)> = own
+            .map(|entry| (entry.binding.id, entry.binding.naming.clone()))
+            .collect();
         for entry in &mut self.volumes {
-            if volumes.contains(&(entry.sender, entry.binding.id)) {
+            if volumes.contains(&entry.key()) {
+                let (id, naming) = (entry.binding.id, &entry.binding.naming);
+                if names
+                    .iter()
+                    .any(|(other, name)| *other != id && name == naming)
+                {
+                    entry.binding = entry.without_name();
+                }
                 entry.sender = to;
             }
         }
         let senders: BTreeSet<SenderId> = self.volumes.iter().map(|entry| entry.sender).collect();
         self.hosts.retain(|sender, _| senders.contains(sender));
         let mut seen = BTreeSet::new();
-        self.volumes
-            .retain(|entry| seen.insert((entry.sender, entry.binding.id)));
+        self.volumes.retain(|entry| seen.insert(entry.key()));
     }
 
     /// Writes it, durably, unless it is so already.
@@ -214,7 +295,15 @@ pub fn volumes(
     me: SenderId,
     own: impl Fn(SenderId) -> bool,
 ) -> io::Result<Vec<Binding>> {
-    let mut found = Register::load(state)?.volumes_of(me, &own);
+    let mut register = Register::load(state)?;
+    let mut same = register.same_here(me, |uuid| exists(state, uuid));
+    same.retain(|(sender, _), _| own(*sender));
+    if !same.is_empty() {
+        // As it will be when they are adopted.
+        let records = journal::records(state.pushes())?;
+        register.name_at_receivers(&same, me, &records);
+    }
+    let mut found = register.volumes_of(me, &own, |uuid| exists(state, uuid));
     // Records do not say of which file system they are, and a copy of a disk has the same: they are asked
     // only where an older version wrote no register.
     if durable::read_at(state.root(), OsStr::new(FILE))?.is_some() {
@@ -248,6 +337,12 @@ pub fn volumes(
     Ok(found)
 }
 
+/// When unsure, it exists.
+fn exists(state: &StateSubvolume, subvolume: Uuid) -> bool {
+    let found = subvolume::ids_by_uuid(state.top(), subvolume);
+    found.map_or(true, |ids| !ids.is_empty())
+}
+
 /// The subvolume that the snapshot of a record was taken of, by its sendshot, or by itself.
 fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
     if let Ok(snapshot) = durable::open_dir(state.snapshots(), &record.snapshot_name()) {
@@ -264,6 +359,12 @@ fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
 /// Makes the records of former instances of this sender its own, and its register's entries with them.
 /// Returns how many records there were.
 ///
+/// Steps, and what a crash after each leaves:
+///
+/// 1. Note by what ids receivers know those of its volumes that it had before. — Nothing else; it is done again.
+/// 2. Change the records, one by one. — Records of both; those that are left are changed at the next start.
+/// 3. Change the register. — Entries of volumes that no record of their sender names, which are shown to nobody.
+///
 /// # Errors
 /// The kernel's.
 pub fn adopt(
@@ -272,33 +373,46 @@ pub fn adopt(
     former: impl Fn(&Record) -> bool,
 ) -> io::Result<usize> {
     let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut adopted = 0;
-    let mut volumes = BTreeSet::new();
     let mut register = Register::load(state)?;
-    let same = register.same_here(own);
-    for listed in journal::records(state.pushes())? {
-        if listed.sender == own || !former(&listed) {
-            continue;
-        }
+    let same = register.same_here(own, |uuid| exists(state, uuid));
+    let others = journal::records(state.pushes())?.into_iter();
+    let (found, left): (Vec<Record>, Vec<Record>) = others
+        .filter(|record| record.sender != own)
+        .partition(|record| former(record));
+    if found.is_empty() {
+        return Ok(0);
+    }
+    register.name_at_receivers(&same, own, &found);
+    register.store(state)?; // 1
+    let mut adopted = 0;
+    for listed in &found {
         // As it is now.
         if let Some(record) = journal::find(state.pushes(), listed.push)? {
-            volumes.insert((record.sender, record.volume));
+            let volume = same.get(&key(listed)).copied().unwrap_or(record.volume);
             let record = Record {
                 sender: own,
-                volume: same.get(&record.volume).copied().unwrap_or(record.volume),
+                volume,
                 ..record
             };
-            record.store(state.pushes())?;
+            record.store(state.pushes())?; // 2
             adopted += 1;
         }
     }
-    let is_adopted = |entry: &Entry| volumes.contains(&(entry.sender, entry.binding.id));
-    register
-        .volumes
-        .retain(|entry| !is_adopted(entry) || !same.contains_key(&entry.binding.id));
+    // One that other records still name, those of a receiver that is not paired yet, says what they are of.
+    let mut volumes: BTreeSet<_> = found.iter().map(key).collect();
+    let left: BTreeSet<_> = left.iter().map(key).collect();
+    register.volumes.retain(|entry| {
+        let key = entry.key();
+        !volumes.contains(&key) || !same.contains_key(&key) || left.contains(&key)
+    });
+    volumes.retain(|key| !same.contains_key(key));
     register.hand_over(own, &volumes);
-    register.store(state)?;
+    register.store(state)?; // 3
     Ok(adopted)
+}
+
+fn key(record: &Record) -> (SenderId, VolumeId) {
+    (record.sender, record.volume)
 }
 
 /// Name of this host, for others to read.
@@ -336,7 +450,7 @@ mod tests {
         };
         register.note(me, "nas1", &elsewhere);
         let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
-        assert_eq!(read.volumes_of(me, |sender| sender == me), [here]);
+        assert_eq!(read.volumes_of(me, |sender| sender == me, |_| true), [here]);
         assert_eq!(read.host(me), Some("nas1"));
     }
 
@@ -354,8 +468,38 @@ mod tests {
         for (sender, volume) in [(me, &other), (former, &before), (me, &same)] {
             register.note(sender, "nas1", volume);
         }
-        assert_eq!(register.same_here(me)[&before.id], same.id);
-        assert_eq!(register.volumes_of(me, |_| true), [other, same]);
+        let here = register.same_here(me, |_| true);
+        assert_eq!(here[&(former, before.id)], same.id);
+        let found = register.volumes_of(me, |_| true, |_| true);
+        assert_eq!(found, [other, same]);
+    }
+
+    #[test]
+    fn a_name_that_was_given_to_another_subvolume_hides_no_volume_that_is_there() {
+        let (me, former) = (SenderId::generate(), SenderId::generate());
+        let on = |name: &str, subvolume: u128| Binding {
+            subvolume: Uuid::from_u128(subvolume),
+            ..binding(name, FSID)
+        };
+        let (before, now) = (on("photos", 1), on("photos", 2));
+        let mut register = Register::default();
+        register.note(former, "nas1", &before);
+        register.note(me, "nas1", &now);
+        let found = register.volumes_of(me, |_| true, |_| true);
+        assert_eq!((found.len(), &found[0]), (2, &now));
+        assert_eq!(
+            (found[1].id, found[1].subvolume),
+            (before.id, before.subvolume)
+        );
+        assert_ne!(found[1].naming, now.naming);
+        // After a rollback its own subvolume is gone: the name says what it is.
+        let found = register.volumes_of(me, |_| true, |_| false);
+        assert_eq!(found, std::slice::from_ref(&now));
+        // Once it is handed over, the name is still that of the other one.
+        register.hand_over(me, &BTreeSet::from([(former, before.id)]));
+        let found = register.volumes_of(me, |_| true, |_| true);
+        let named = found.iter().filter(|volume| volume.naming == now.naming);
+        assert_eq!(named.map(|volume| volume.id).collect::<Vec<_>>(), [now.id]);
     }
 
     #[test]
@@ -365,7 +509,10 @@ mod tests {
         register.note(former, "old", &photos);
         register.note(me, "new", &photos);
         register.hand_over(me, &BTreeSet::from([(former, photos.id)]));
-        assert_eq!(register.volumes_of(me, |sender| sender == me), [photos]);
+        assert_eq!(
+            register.volumes_of(me, |sender| sender == me, |_| true),
+            [photos]
+        );
         assert_eq!(register.host(former), None);
     }
 

@@ -19,10 +19,14 @@ pub fn run(input: &[u8]) {
     };
     let senders = std::cell::RefCell::new(Vec::new());
     let me = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let volumes = register.volumes_of(me, |sender| {
-        senders.borrow_mut().push(sender);
-        true
-    });
+    let volumes = register.volumes_of(
+        me,
+        |sender| {
+            senders.borrow_mut().push(sender);
+            true
+        },
+        |_| true,
+    );
     for (n, volume) in volumes.iter().enumerate() {
         assert_eq!(volume.fsid, Some(FSID));
         assert!(!volumes[..n].iter().any(|other| other.id == volume.id));
