@@ -115,12 +115,9 @@ pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
     for path in paths {
         let path = match path {
             Ok(path) => path,
-            // What cannot be entered is somebody else's.
-            Err(e) if e.error().kind() == io::ErrorKind::PermissionDenied => continue,
             Err(e) => {
-                let path = e.path().to_owned();
-                let source = e.into();
-                return Err(Error::Look { path, source });
+                passed_over(e)?;
+                continue;
             }
         };
         match member(&path) {
@@ -150,6 +147,18 @@ pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
             other: other.path.clone(),
         }),
     }
+}
+
+/// A directory of the pattern that cannot be read holds somebody else's, was deleted just now, or is a mount whose
+/// server is gone: the others count. A disk that fails is an error.
+fn passed_over(error: glob::GlobError) -> Result<(), Error> {
+    let path = error.path().to_owned();
+    let source: io::Error = error.into();
+    if rustix::io::Errno::from_io_error(&source) == Some(rustix::io::Errno::IO) {
+        return Err(Error::Look { path, source });
+    }
+    tracing::debug!(path = %path.display(), "look for snapshots of a series: {source}");
+    Ok(())
 }
 
 /// A snapshot, unless it is something else, is still being made, or was deleted just now.
