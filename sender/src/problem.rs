@@ -127,10 +127,6 @@ pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
             "the file system on this box is damaged: look into the kernel log, and run `btrfs check` on it \
              unmounted"
         }
-        Some(Errno::PERM) => {
-            "btrfs wants CAP_SYS_ADMIN of the host for this, which an unprivileged container does not have: run \
-             the daemon in a privileged one, or on the host"
-        }
         _ => "",
     }
 }
@@ -138,7 +134,21 @@ pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
 /// What the user can do when a hidden snapshot, or what is written down of it, could not be deleted.
 pub fn delete_remedy(error: &std::io::Error) -> &'static str {
     match durable::errno(error) {
-        Some(Errno::PERM) => "a `btrfs send` is reading it: try again when that is over",
+        Some(Errno::PERM) => {
+            "a `btrfs send` may be reading it: try again when that is over; in a container the daemon may lack \
+             CAP_SYS_ADMIN"
+        }
+        _ => io_remedy(error),
+    }
+}
+
+/// What the user can do when btrfs does not tell about a subvolume.
+pub fn ask_remedy(error: &(dyn Error + 'static)) -> &'static str {
+    match durable::errno(error) {
+        Some(Errno::PERM) => {
+            "btrfs wants CAP_SYS_ADMIN of the host for this, which an unprivileged container does not have: run \
+             the daemon in a privileged one, or on the host"
+        }
         _ => io_remedy(error),
     }
 }
@@ -160,7 +170,7 @@ pub fn with_causes(error: &dyn Error) -> String {
 
 impl From<std::io::Error> for Problem {
     fn from(error: std::io::Error) -> Self {
-        Problem::failed(&error)
+        Problem::from_error(Kind::Failed, &error)
     }
 }
 

@@ -181,6 +181,12 @@ pub fn device_numbers(fsid: Uuid, path: &Path) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" or "))
 }
 
+/// Whether the kernel shows here which devices a mounted file system has (`/sys/fs/btrfs/FSID/devices`): it does not
+/// where `/sys` is hidden, as in some containers.
+pub fn shows_devices(fsid: Uuid) -> bool {
+    Path::new(&format!("/sys/fs/btrfs/{fsid}/devices")).is_dir()
+}
+
 /// Commits the running transaction and wakes the cleaner, so that the space of deleted
 /// subvolumes comes back in a moment instead of in half a minute.
 ///

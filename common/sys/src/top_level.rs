@@ -139,7 +139,13 @@ impl TopLevel {
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {
                     last = match filesystem::device_numbers(fsid, &device) {
                         Some(numbers) => Error::NoNode { device, numbers },
-                        None => Error::Unplugged { device, fsid },
+                        None if filesystem::shows_devices(fsid) => {
+                            Error::Unplugged { device, fsid }
+                        }
+                        None => Error::NoNode {
+                            device,
+                            numbers: "unknown numbers".to_owned(),
+                        },
                     };
                 }
                 Err(source) => last = Error::Mount { device, source },

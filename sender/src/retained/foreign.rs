@@ -160,7 +160,7 @@ pub fn act(
     agreed: &BTreeSet<PushId>,
     paired: &Paired,
 ) -> Result<Vec<v1::KeptSnapshot>, Problem> {
-    let state = open(path)?;
+    let state = open(sender, path)?;
     let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
     let register = |e: io::Error| Problem::local_io("read and write .sendshot/register.json", &e);
     let items = items(&state, sender).map_err(failed)?;
@@ -201,7 +201,7 @@ pub fn act(
     Ok(told)
 }
 
-fn open(path: &Path) -> Result<StateSubvolume, Problem> {
+fn open(sender: &Sender, path: &Path) -> Result<StateSubvolume, Problem> {
     let path = path.to_owned();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
@@ -215,6 +215,10 @@ fn open(path: &Path) -> Result<StateSubvolume, Problem> {
         Ok(true) => {}
         Ok(false) => return Err(Error::NotBtrfs { path }.into()),
         Err(source) => return Err(Error::Open { path, source }.into()),
+    }
+    // One that was forgotten is found again by its path.
+    if let Err(e) = sender.filesystems().remember_if_ours(&path) {
+        tracing::debug!(path = %path.display(), "look for what is ours: {e:#}");
     }
     let state = StateSubvolume::open(TopLevel::of(&fd)?)?;
     state.ok_or_else(|| Error::Nothing { path }.into())

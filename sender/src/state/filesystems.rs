@@ -96,7 +96,7 @@ pub enum ForgetError {
         several: Vec<Uuid>,
     },
     /// It is there.
-    #[error("file system {fsid} is mounted")]
+    #[error("file system {fsid} is mounted, or still held by something")]
     Mounted {
         /// Which.
         fsid: Uuid,
@@ -121,7 +121,7 @@ impl From<ForgetError> for Problem {
             ForgetError::Several { .. } => (Kind::Usage, "give more of the id"),
             ForgetError::Mounted { .. } => (
                 Kind::Refused,
-                "what is kept on it is shown by `sendshotctl list`, and deleted by `sendshotctl forget HOST:VOL`",
+                "if the disk is dead, unmount it everywhere first; if not, `sendshotctl list` shows what is kept on it, and `sendshotctl forget HOST:VOL` deletes that",
             ),
             ForgetError::Io(source) => {
                 return Problem::state_io("forget a file system", source);
@@ -265,7 +265,8 @@ impl Filesystems {
                 });
             }
         };
-        if mounts::any_of(fsid)?.is_some() {
+        // Also one that no path leads to any more, as long as something holds it.
+        if filesystem::shows_devices(fsid) || mounts::any_of(fsid)?.is_some() {
             return Err(ForgetError::Mounted { fsid });
         }
         let mut changed = known.clone();

@@ -14,7 +14,7 @@ use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
 use crate::decide::plan::Lineage;
-use crate::problem::{Kind as ProblemKind, Problem};
+use crate::problem::{Kind as ProblemKind, Problem, ask_remedy};
 use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
@@ -190,7 +190,9 @@ impl From<Error> for Problem {
             Error::Id(volume_ids::Error::Io(source)) => {
                 return Problem::state_io("keep the list of volumes", source);
             }
-            Error::Ask { .. } => return Problem::failed(&error),
+            Error::Ask { .. } => {
+                return Problem::from_error(ProblemKind::Failed, &error).remedy(ask_remedy(&error));
+            }
         };
         Problem::from_error(kind, &error).remedy(remedy)
     }

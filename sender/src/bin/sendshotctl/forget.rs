@@ -80,7 +80,7 @@ pub async fn filesystem(mut client: Sender, id: String, output: &Output) -> Outc
     };
     output.report(&json, || {
         format!(
-            "forgotten: file system {}, last at {}",
+            "forgotten: file system {}, last at {}; if it comes back, a push from it or `take-over PATH` finds it again",
             json.filesystem, json.path
         )
     });
