@@ -366,10 +366,7 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
     (1..4).for_each(&mut snapshot);
     let link = &rotation.boxes.link;
     link.set(Way::Up, Rule::Slow(2 << 20));
-    let push = rotation
-        .boxes
-        .sender
-        .ctl_start(&["push", "nas2:x", "--retry-for", "2m"]);
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:x"]);
     until::holds("the first of them is there", || rotation.copies() == 2);
     rotation.boxes.link.cut();
     rotation.pull_out(1);

@@ -241,6 +241,9 @@ pub async fn push_all(
         }
         // A wish for the parent is one for the first of them.
         request.wish = Wish::Auto;
+        // The receiver was reached, so the next connection to it is tried again as one that broke.
+        let retry_for = request.retry_for.unwrap_or(sender.config().retry_for);
+        request.retry_for = Some(retry_for);
     }
     match done {
         Some((report, release)) => (Ok(report), release),
