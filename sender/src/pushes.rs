@@ -6,19 +6,19 @@ use jiff::Timestamp;
 use sendshot_model::ReceiverId;
 use tokio::sync::oneshot;
 
-use crate::problem::{Kind, Problem};
 use crate::push;
 use crate::push::dry_run::{self, Foreseen};
 use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::series;
 use crate::push::stages::release;
-use crate::report::Report;
 use crate::shared::blocking::blocking;
 use crate::shared::history::Outcome;
 use crate::shared::running::{Place, Running};
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::Report;
 
 impl Sender {
     /// Starts a push; it runs to its end whether or not anybody listens.

@@ -6,7 +6,7 @@ use sendshot_identity::ConnectError;
 use sendshot_proto::transfer::MAX_MESSAGE;
 use tonic::{Code, Response, Status};
 
-use crate::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
 pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
@@ -49,7 +49,7 @@ pub async fn within<T>(
 /// What a failed call to the receiver at `address` means to the user.
 pub fn problem_of(address: &str, status: &Status) -> Problem {
     if let Some(error) = ConnectError::find_in(address, status) {
-        return error.into();
+        return not_connected(&error);
     }
     // What the receiver says itself has no cause here; what has one happened on the way.
     if let Some(cause) = innermost_cause(status) {
@@ -79,6 +79,17 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
         )
         .remedy(remedy),
     }
+}
+
+/// What a connection that was not made means to the user.
+pub(crate) fn not_connected(error: &ConnectError) -> Problem {
+    let kind = match error {
+        ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => Kind::Unreachable,
+        ConnectError::WrongReceiver { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Clock { .. } => Kind::Refused,
+    };
+    Problem::from_error(kind, error).remedy(error.remedy())
 }
 
 pub(crate) fn broken(address: &str, why: &str) -> Problem {
@@ -139,7 +150,7 @@ mod tests {
             address: "nas2:7117".into(),
             reason: "refused".into(),
         };
-        let problem = Problem::from(error);
+        let problem = not_connected(&error);
         assert_eq!(problem.kind, Kind::Unreachable);
         assert!(problem.remedy.contains("try again"), "{}", problem.remedy);
         let gone = problem_of("nas2:7117", &Status::unavailable("going away"));

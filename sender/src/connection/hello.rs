@@ -10,7 +10,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::connection::call::{answer, nonsense};
-use crate::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Longest wait for the receiver's greeting.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);

@@ -16,9 +16,9 @@ use tonic::Request;
 use crate::connection::call;
 use crate::connection::receiver_link;
 use crate::connection::wire::{Counted, WireBytes};
-use crate::problem::{Kind, Problem};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Longest wait for TCP, TLS and the answer, each.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -113,7 +113,7 @@ fn not_paired_yet(error: ConnectError) -> Problem {
         ConnectError::Unreachable { .. }
         | ConnectError::NotAReceiver { .. }
         | ConnectError::Refused { .. }
-        | ConnectError::Clock { .. } => error.into(),
+        | ConnectError::Clock { .. } => call::not_connected(&error),
     }
 }
 

@@ -17,11 +17,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::connection::call::{MAX_ANSWER, broken, problem_of};
+use crate::connection::call::{MAX_ANSWER, broken, not_connected, problem_of};
 use crate::connection::hello::hello;
 use crate::connection::wire::{Counted, WireBytes};
-use crate::problem::{Kind, Problem, with_causes};
 use crate::shared::sender::Sender;
+use sendshot_proto::problem::{Kind, Problem, with_causes};
 
 /// Longest wait for TCP and TLS together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -56,7 +56,9 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
             })?;
     let (host, port) = (entry.address.host(), entry.address.port());
     let address = entry.address.to_string();
-    let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE).await?;
+    let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE)
+        .await
+        .map_err(|e| not_connected(&e))?;
     let wire = WireBytes::default();
     wire.read_at_most(MAX_ANSWER);
     let greeted = async {
@@ -70,7 +72,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
         let said = wire.failure().map(std::io::Error::other);
         match said.map(|said| ConnectError::from_io(&address, &said)) {
             Some(refused @ (ConnectError::Refused { .. } | ConnectError::Clock { .. })) => {
-                refused.into()
+                not_connected(&refused)
             }
             Some(_) | None => problem,
         }
@@ -112,7 +114,7 @@ where
         .connect_with_connector(connector)
         .await
         .map_err(|e| match ConnectError::find_in(address, &e) {
-            Some(error) => error.into(),
+            Some(error) => not_connected(&error),
             None => broken(address, &with_causes(&e)),
         })
 }
@@ -198,19 +200,4 @@ pub fn own_certificate(
             format!("the receiver's answer makes no sense: {error}"),
         )
     })
-}
-
-impl From<ConnectError> for Problem {
-    fn from(error: ConnectError) -> Self {
-        let kind = match &error {
-            ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => {
-                Kind::Unreachable
-            }
-            ConnectError::WrongReceiver { .. }
-            | ConnectError::Refused { .. }
-            | ConnectError::Clock { .. } => Kind::Refused,
-        };
-        let remedy = error.remedy();
-        Problem::from_error(kind, &error).remedy(remedy)
-    }
 }

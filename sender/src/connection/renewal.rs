@@ -21,9 +21,9 @@ use tonic::Request;
 
 use crate::connection::call::answer;
 use crate::connection::receiver_link::{self, Link};
-use crate::problem::{Kind, Problem};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Longest wait for the receiver to sign.
 const DEADLINE: Duration = Duration::from_secs(15);

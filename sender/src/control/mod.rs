@@ -25,11 +25,9 @@ use uuid::Uuid;
 
 use crate::connection::pair;
 use crate::decide::plan::Wish;
-use crate::problem::{Kind, Problem, delete_remedy};
 use crate::push::dry_run::Foreseen;
 use crate::push::progress::{self, Listener};
 use crate::push::request;
-use crate::report::path_bytes;
 use crate::retained::foreign::{self, Action};
 use crate::retained::forget::{self, Chain, Which};
 use crate::retained::interrupted;
@@ -41,6 +39,8 @@ use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::engine::Engine;
 use crate::volume::resolve;
+use sendshot_proto::problem::{Kind, Problem, delete_remedy};
+use sendshot_proto::report::path_bytes;
 
 /// Serves the control socket.
 #[derive(Debug, Clone)]

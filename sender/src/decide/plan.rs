@@ -18,8 +18,8 @@ use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
 pub use crate::decide::verdict::{Relation, Verdict};
-use crate::problem::{Kind, Problem};
 use crate::state::journal::{Origin, Record, State};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// What the user wants of the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

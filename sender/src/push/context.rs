@@ -16,7 +16,6 @@ use crate::connection::receiver_link::{self, Link};
 use crate::connection::renewal;
 use crate::decide::plan::Parent;
 use crate::decide::retention;
-use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::progress::Listener;
 use crate::push::retry::{self, Next, Patience};
 use crate::push::stages::negotiate;
@@ -34,6 +33,7 @@ use crate::state::engine::Engine;
 use crate::state::journal::{self, Intent, Record, SnapshotId, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::resolve::{self, Volume};
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 use crate::push::request::{Request, Subject};
 

@@ -16,7 +16,6 @@ use sendshot_sys::top_level::TopLevel;
 use crate::connection::receiver_link;
 use crate::decide::costs::{self, Found};
 use crate::decide::plan::{Acknowledged, Plan, Wish};
-use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::context::Push;
 use crate::push::generate;
 use crate::push::job;
@@ -34,6 +33,7 @@ use crate::state::journal;
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 /// What a push would do.
 #[derive(Debug)]

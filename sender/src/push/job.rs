@@ -23,7 +23,6 @@ use sendshot_sys::crash;
 use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::{Local, Plan, Wish};
-use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::context::{Push, another};
 use crate::push::generate::{self, Generator};
 use crate::push::request::{Request, Subject};
@@ -34,13 +33,14 @@ use crate::push::stages::resume::{self, Interrupted, Start};
 use crate::push::stages::sendshots::Demand;
 use crate::push::stages::standing::{self, CapturedFrom, Refused};
 use crate::push::stages::transfer::{self, Committed, Transfer};
-use crate::report::Report;
 use crate::retained::settle::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
 use crate::shared::sender::Sender;
 use crate::state::journal::{self, ParentState, Record, Standing, State, Transferring};
 use crate::state::trail::{Memory, Trail, Waypoint};
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::report::Report;
 
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
 /// without finding anything to write; its snapshot is then left to be settled later.

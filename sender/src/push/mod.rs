@@ -32,14 +32,12 @@ use sendshot_sys::subvolume::{self};
 
 use crate::decide::plan::Wish;
 use crate::decide::retention;
-use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::job::{Job, Stopped};
 use crate::push::progress::Listener;
 use crate::push::retry::Patience;
 use crate::push::stages::record::Superfluous;
 use crate::push::stages::release::Release;
 use crate::push::stages::resume::{self, Interrupted};
-use crate::report::Report;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
@@ -48,6 +46,8 @@ use crate::state::engine::Engine;
 use crate::state::journal::{self, State};
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::report::Report;
 
 use crate::push::context::{Push, another, begin_patiently};
 use crate::push::request::Request;

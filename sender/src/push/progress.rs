@@ -6,9 +6,9 @@ use std::time::Duration;
 use sendshot_proto::v1::{PushEvent, PushProgress, PushStage, PushStarted, push_event::Event};
 use tokio::sync::mpsc;
 
-use crate::problem::Problem;
-use crate::report::Report;
 use crate::shared::running::Running;
+use sendshot_proto::problem::Problem;
+use sendshot_proto::report::Report;
 
 /// How often progress is told while transferring.
 const TICK: Duration = Duration::from_millis(200);

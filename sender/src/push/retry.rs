@@ -10,11 +10,11 @@ use sendshot_model::human;
 use sendshot_proto::failure::Code;
 use tokio::time::Instant;
 
-use crate::problem::{Kind, Problem};
 use crate::push::generate;
 use crate::push::progress::Listener;
 use crate::push::stages::transfer;
 use crate::shared::running::Running;
+use sendshot_proto::problem::{Kind, Problem};
 
 /// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
 /// for how long a receiver that is back is not noticed.

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::decide::plan::Wish;
-use crate::problem::{Kind, Problem};
 use crate::push;
 use crate::push::context;
 use crate::push::context::Push;
@@ -23,7 +22,6 @@ use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::Patience;
 use crate::push::stages::release::Release;
-use crate::report::Report;
 use crate::retained::settle::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
@@ -34,6 +32,8 @@ use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::Report;
 
 /// Most disks of a receiver that are remembered of one series.
 const MOST_ROOTS: usize = 32;

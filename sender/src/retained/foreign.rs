@@ -12,7 +12,6 @@ use sendshot_proto::v1;
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::problem::{JOURNAL, Kind, Problem, delete_remedy};
 use crate::retained::kept::{self, Kept, Paired};
 use crate::retained::prune;
 use crate::shared::sender::Sender;
@@ -22,6 +21,7 @@ use crate::state::presence;
 use crate::state::presence::{Item, Presence};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::register::{self, Register};
+use sendshot_proto::problem::{JOURNAL, Kind, Problem, delete_remedy};
 
 /// What is to be done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

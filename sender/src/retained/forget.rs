@@ -10,7 +10,6 @@ use std::io;
 use sendshot_model::{CopyName, PushId, Target, human};
 
 use crate::decide::retention;
-use crate::problem::{Kind, Problem, with_causes};
 use crate::retained::kept::{self, Kept};
 use crate::retained::prune;
 use crate::retained::selection::Selection;
@@ -19,6 +18,7 @@ use crate::state::discard;
 use crate::state::filesystems::{self, NotLookedAt};
 use crate::state::journal::{Origin, Record, State};
 use crate::state::presence::{Item, Presence};
+use sendshot_proto::problem::{Kind, Problem, with_causes};
 
 /// Which of the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -432,7 +432,7 @@ fn let_go(
                 with_causes(&e)
             ),
         )
-        .remedy(crate::problem::delete_remedy(&e))),
+        .remedy(sendshot_proto::problem::delete_remedy(&e))),
     }
 }
 

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use sendshot_model::{PeerName, Target, VolumeId, VolumeName, VolumeRef};
 
-use crate::problem::{Kind, Problem};
 use crate::shared::sender::Sender;
 use crate::state::journal::Record;
 use crate::volume::resolve;
 use crate::volume::volume_ids::Naming;
+use sendshot_proto::problem::{Kind, Problem};
 
 /// A choice of records.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Blocking work beside the asynchronous.
 
-use crate::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Runs blocking work on a thread of its own, whose death becomes a [`Problem`].
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -9,7 +9,7 @@ use sendshot_model::{PeerName, RootId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::report::Report;
+use sendshot_proto::report::Report;
 
 /// File in the state directory.
 const FILE: &str = "history.json";

@@ -16,7 +16,6 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::problem::{Kind, Problem};
 use crate::shared::blocking::blocking;
 use crate::shared::former::FormerIds;
 use crate::shared::history::History;
@@ -29,6 +28,7 @@ use crate::state::trail::Memory;
 use crate::volume::register::{self, Register};
 use crate::volume::resolve;
 use crate::volume::volume_ids::{Binding, VolumeIds};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";

@@ -18,9 +18,9 @@ use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::problem::{JOURNAL, Kind, Problem};
-use crate::report::path_bytes;
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::report::path_bytes;
 
 /// File in the state directory.
 const FILE: &str = "filesystems.json";

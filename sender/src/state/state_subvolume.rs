@@ -17,7 +17,7 @@ use sendshot_sys::{durable, filesystem};
 
 use uuid::Uuid;
 
-use crate::problem::{Kind, Problem, io_remedy};
+use sendshot_proto::problem::{Kind, Problem, io_remedy};
 
 /// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
 const MOST_COPIED: u64 = 1 << 26;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::problem::{Kind as ProblemKind, Problem};
 use crate::state::engine::Engine;
 use crate::volume::resolve::{Kind, Volume};
+use sendshot_proto::problem::{Kind as ProblemKind, Problem};
 
 /// The user's own choice of an engine cannot be had.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

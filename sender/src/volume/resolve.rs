@@ -14,7 +14,6 @@ use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
 use crate::decide::plan::Lineage;
-use crate::problem::{Kind as ProblemKind, Problem, ask_remedy};
 use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
@@ -22,6 +21,7 @@ use crate::volume::register;
 use crate::volume::series;
 use crate::volume::series::Member;
 use crate::volume::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
+use sendshot_proto::problem::{Kind as ProblemKind, Problem, ask_remedy};
 
 /// What kind of subvolume is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use sendshot_model::TransferId;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::hello::{Hello, Welcome};
 use sendshot_proto::inventory::{self, HeldCopy, Question};
+use sendshot_proto::report::Report;
 use sendshot_proto::resume::{Partial, Point};
 use sendshot_proto::transfer::{Begin, Down, Segment, Up};
 use sendshot_proto::v1;
-use sendshot_sender::report::Report;
 
 /// Longest text of a peer that may get into a log or a terminal, in bytes.
 const LONGEST: usize = 2100;

@@ -8,11 +8,11 @@ use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeI
 use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{self, Failure};
 use sendshot_proto::inventory::{self, HeldCopy};
+use sendshot_proto::problem::{self, Problem};
 use sendshot_proto::resume as places;
 use sendshot_sender::decide::plan::{Local, Wish};
 use sendshot_sender::decide::plan_sendshots::{self, Candidate, OwnSendshot};
 use sendshot_sender::decide::retention;
-use sendshot_sender::problem::{self, Problem};
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::{resume, transfer};
 use sendshot_sender::retained::settle::{self, Verdict};

@@ -27,6 +27,18 @@ pub enum Error {
     Check(#[from] error::Error),
 }
 
+impl Error {
+    /// What the user can do, if it is more than what the kernel's error says; empty if nothing is known.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Capture(recapture::Error::Capture(capture::Error::Incomplete { .. })) => {
+                "the file system is damaged: copy the file from a backup, or look with `btrfs check`"
+            }
+            Self::Capture(_) | Self::Check(_) => "",
+        }
+    }
+}
+
 impl From<capture::Error> for Error {
     fn from(error: capture::Error) -> Self {
         Self::Capture(error.into())

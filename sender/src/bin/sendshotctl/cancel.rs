@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::CancelRequest;
-use sendshot_sender::problem::{Kind, Problem};
 use serde::Serialize;
 
 use crate::client::{self, Sender};

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
-use sendshot_sender::problem::{Kind, Problem};
 use tokio::net::UnixStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use sendshot_model::NotKept;
 use sendshot_proto::not_kept;
+use sendshot_proto::report::lossy;
 use sendshot_proto::v1::{self, CopiesRequest, CopyState};
-use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::client::{self, Receiver};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use sendshot_engine::diff::{self, Sink, Step, Version, diff};
 use sendshot_model::human;
-use sendshot_sender::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_stream::{Command, dump};
 use serde::Serialize;
 

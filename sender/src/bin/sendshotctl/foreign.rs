@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sendshot_model::human;
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{ForeignRequest, KeptSnapshot};
-use sendshot_sender::problem::{Kind, Problem};
 
 use crate::client::{self, Sender};
 use crate::forget;

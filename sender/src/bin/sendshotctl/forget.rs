@@ -3,9 +3,9 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::lossy;
 use sendshot_proto::v1::{ForgetFilesystemRequest, ForgetRequest, ForgetResponse, KeptSnapshot};
-use sendshot_sender::problem::{Kind, Problem};
-use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::arguments::ForgetArguments;

@@ -1,7 +1,7 @@
 //! File systems that `list`, `prune` and `forget` could not look at.
 
+use sendshot_proto::report::lossy;
 use sendshot_proto::v1::NotLookedAt;
-use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::output::{self, Output};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sendshot_sender::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Exit code when several pushes were asked for and some failed.
 pub const SOME_FAILED: u8 = 10;

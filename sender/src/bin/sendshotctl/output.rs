@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use sendshot_model::NotKeptEntry;
-use sendshot_sender::problem::Problem;
+use sendshot_proto::problem::Problem;
 use serde::Serialize;
 
 /// Where and how to print.

@@ -3,8 +3,8 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::PairCommand;
-use sendshot_sender::problem::{Kind, Problem};
 use serde::Serialize;
 
 use crate::arguments::PairArguments;

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use sendshot_model::{Target, VolumeRef, human};
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::lossy;
 use sendshot_proto::v1::{PlanResponse, PushRequest};
-use sendshot_sender::problem::{Kind, Problem};
-use sendshot_sender::report::lossy;
 use sendshot_sender::state::engine::Engine;
 use serde::Serialize;
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sendshot_model::human;
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::Report;
 use sendshot_proto::v1::push_event::Event;
 use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
-use sendshot_sender::problem::{Kind, Problem};
-use sendshot_sender::report::Report;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Streaming;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use sendshot_model::human;
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{RootState, RootsRequest, RootsResponse};
-use sendshot_sender::problem::{Kind, Problem};
 use serde::Serialize;
 
 use crate::arguments::RootCommand;

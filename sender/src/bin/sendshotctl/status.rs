@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sendshot_model::human;
+use sendshot_proto::report::lossy;
 use sendshot_proto::v1::last_push::Outcome as Ended;
 use sendshot_proto::v1::{DiskSuccess, LastPush, RunningPush, StatusRequest, StatusResponse};
-use sendshot_sender::report::lossy;
 use serde::Serialize;
 
 use crate::client::{self, Sender};

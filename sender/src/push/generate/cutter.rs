@@ -1,8 +1,8 @@
 //! A stream as hashed segments, made by a thread.
 
-use crate::problem::Problem;
 use bytes::Bytes;
 use sendshot_proto::chain::Chain;
+use sendshot_proto::problem::Problem;
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Mark, Segment};
 use std::io;

@@ -25,7 +25,6 @@
 
 use std::io;
 
-use sendshot_engine::capture::save;
 use sendshot_engine::{Frozen, Head, Sendshot};
 use sendshot_sys::subvolume;
 
@@ -44,7 +43,7 @@ pub enum Error {
     Io(#[from] io::Error),
     /// It cannot be captured.
     #[error(transparent)]
-    Capture(#[from] save::Error),
+    Capture(#[from] capture::Error),
     /// It is gone, or not what the receiver has any more.
     #[error("the snapshot that the receiver holds was changed or deleted just now")]
     Changed,

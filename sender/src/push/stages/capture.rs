@@ -5,10 +5,11 @@
 use std::io;
 
 use sendshot_engine::capture::recapture::Effort;
-use sendshot_engine::capture::save::Error;
+use sendshot_engine::capture::save;
 use sendshot_engine::format::error;
-use sendshot_engine::{Frozen, Sendshot, WireNumber, save};
+use sendshot_engine::{Frozen, Sendshot, WireNumber};
 use sendshot_model::VolumeId;
+use sendshot_proto::problem::Problem;
 use sendshot_sys::subvolume;
 use uuid::Uuid;
 
@@ -45,6 +46,27 @@ impl Known {
     }
 }
 
+/// Why a snapshot was not captured.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] save::Error);
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(Error(error): Error) -> Self {
+        let problem = Problem::failed(&error);
+        match error.remedy() {
+            "" => problem,
+            remedy => problem.remedy(remedy),
+        }
+    }
+}
+
 /// A sendshot that was just captured.
 #[derive(Debug)]
 pub struct Captured {
@@ -74,12 +96,12 @@ pub fn capture(
     let source = known.source();
     let before = source.map(|(_, sendshot)| sendshot);
     let name = record.sendshot_name();
-    let mut captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
+    let mut captured = sendshot_engine::save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     sendshot_sys::crash::point("capture-saved");
     if subvolume::info(snapshot)?.ctransid != captured.0.head().ctransid {
         // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
         // a head that says "never changed" must not stand for. The second one says "changed".
-        captured = save(snapshot, NUMBER, before, state.sendshots(), &name)?;
+        captured = sendshot_engine::save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     }
     let (sendshot, effort) = captured;
     let from = match (effort, source) {

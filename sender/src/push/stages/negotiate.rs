@@ -11,7 +11,7 @@ use sendshot_proto::volume::VolumeKey;
 use crate::connection::call::nonsense;
 use crate::connection::call::{MAX_ANSWER, problem_of, within};
 use crate::connection::receiver_link::Link;
-use crate::problem::Problem;
+use sendshot_proto::problem::Problem;
 
 /// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);

@@ -12,7 +12,6 @@ use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
 use crate::decide::plan::{self, Acknowledged, Plan, Recorded, Wish};
-use crate::problem::{JOURNAL, Problem};
 use crate::push::context::{Push, another};
 use crate::push::generate;
 use crate::push::request::Subject;
@@ -25,6 +24,7 @@ use crate::shared::running::Protected;
 use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
 use crate::volume::lineage;
+use sendshot_proto::problem::{JOURNAL, Problem};
 
 /// What is sent, on what it is based, and why.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::{Local, Plan, Wish};
 use crate::decide::plan_sendshots::{self, Candidate, OwnSendshot};
-use crate::problem::{JOURNAL, Kind, Problem};
 use crate::push::generate;
 use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, Known};
 use crate::state::journal::{Intent, Record, Standing};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::lineage;
+use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 /// What decides about the parent of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub fn adopt(
     match adopt::capture(state, &local, intent, known) {
         Ok(adopted) => Ok(Some(adopted)),
         Err(e) => {
-            let why = crate::problem::with_causes(&e);
+            let why = sendshot_proto::problem::with_causes(&e);
             tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {why}");
             known.not_made = Some((local.uuid, why));
             Ok(None)

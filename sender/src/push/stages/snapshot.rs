@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use sendshot_sys::subvolume::{self, Access, Info};
 use sendshot_sys::{crash, durable};
 
-use crate::problem::{self, Kind, Problem};
 use crate::state::journal::{Intent, Record, SnapshotId};
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_proto::problem::{self, Kind, Problem};
 
 /// Where the kernel lists active swap files.
 const SWAPS: &str = "/proc/swaps";

@@ -17,11 +17,11 @@ use tonic::Streaming;
 use crate::connection::call::problem_of;
 use crate::connection::receiver_link::Link;
 use crate::connection::wire::WireBytes;
-use crate::problem::{Kind, Problem};
 use crate::push::generate::{self, Output};
 use crate::push::stages::still;
 use crate::shared::running::Running;
 use crate::state::trail::Trail;
+use sendshot_proto::problem::{Kind, Problem};
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;

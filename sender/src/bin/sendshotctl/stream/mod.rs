@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use sendshot_sender::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_stream::{Item, Parser, dump};
 use serde::Serialize;
 

@@ -12,7 +12,7 @@ use sendshot_apply::parent::{FindError, Trust};
 use sendshot_apply::receive::{Event, Options, ReceiveError};
 use sendshot_apply::{Location, NoDirectory, Policies, Scope, WriteObstacle, receive};
 use sendshot_model::{NotKept, NotKeptEntry};
-use sendshot_sender::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_stream::dump;
 use sendshot_sys::filesystem;
 use serde::Serialize;

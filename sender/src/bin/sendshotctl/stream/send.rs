@@ -13,7 +13,7 @@ use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
-use sendshot_sender::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_sender::push::generate::{self, Source};
 use sendshot_sender::state::engine::Engine;
 use sendshot_sys::subvolume::Info;
@@ -343,6 +343,14 @@ fn send_by_sendshot(
     }
 }
 
+fn not_captured(error: &save::Error) -> Problem {
+    let problem = Problem::failed(error);
+    match error.remedy() {
+        "" => problem,
+        remedy => problem.remedy(remedy),
+    }
+}
+
 /// Captures into the file that is asked for, or into one without a name.
 fn capture(
     snapshot: Frozen<'_>,
@@ -358,7 +366,7 @@ fn capture(
         return match saved {
             Ok((sendshot, _)) => Ok(sendshot),
             Err(e) => {
-                let problem = Problem::from(e);
+                let problem = not_captured(&e);
                 let message = format!("save {}: {}", path.display(), problem.message);
                 Err(Problem { message, ..problem })
             }
@@ -374,7 +382,7 @@ fn capture(
         .remedy("free space there, or have TMPDIR name another directory")
     })?;
     let (writer, ..) = sendshot_engine::capture(snapshot, NUMBER, BufWriter::new(file))
-        .map_err(|e| Problem::from(save::Error::from(e)))?;
+        .map_err(|e| not_captured(&e.into()))?;
     let file = writer.into_inner().map_err(|e| failed(e.into_error()))?;
     Sendshot::from_file(file, Path::new("(temporary)"))
         .map_err(|e| Problem::from_error(Kind::Failed, &e))

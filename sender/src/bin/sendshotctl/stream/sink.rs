@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use sendshot_sender::problem::Problem;
+use sendshot_proto::problem::Problem;
 
 use super::usage;
 

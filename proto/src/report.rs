@@ -4,9 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use sendshot_model::{NotKept, PeerName, ReasonCode, RootId, VolumeName};
-use sendshot_proto::{Malformed, malformed, not_kept, v1};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::{Malformed, malformed, not_kept, v1};
 
 /// What a push did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

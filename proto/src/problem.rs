@@ -5,9 +5,10 @@ use std::error::Error;
 use std::fmt;
 
 use rustix::io::Errno;
-use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::v1;
 use sendshot_sys::durable;
+
+use crate::failure::{Code, Failure};
+use crate::v1;
 
 /// What is said when the journal of pushes cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";
@@ -178,23 +179,6 @@ impl From<sendshot_sys::top_level::Error> for Problem {
     fn from(error: sendshot_sys::top_level::Error) -> Self {
         let remedy = error.remedy();
         Problem::from_error(Kind::Failed, &error).remedy(remedy)
-    }
-}
-
-impl From<sendshot_engine::capture::save::Error> for Problem {
-    fn from(error: sendshot_engine::capture::save::Error) -> Self {
-        use sendshot_engine::capture;
-        use sendshot_engine::capture::recapture;
-        use sendshot_engine::capture::save;
-        let problem = Problem::failed(&error);
-        match error {
-            save::Error::Capture(recapture::Error::Capture(capture::Error::Incomplete {
-                ..
-            })) => problem.remedy(
-                "the file system is damaged: copy the file from a backup, or look with `btrfs check`",
-            ),
-            save::Error::Capture(_) | save::Error::Check(_) => problem,
-        }
     }
 }
 
