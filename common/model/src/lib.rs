@@ -13,6 +13,7 @@
 //! ```
 
 mod copy_name;
+mod engine;
 pub mod human;
 mod id;
 mod not_kept;
@@ -25,6 +26,7 @@ mod volume_label;
 mod volume_name;
 
 pub use copy_name::{CopyName, CopyNameError};
+pub use engine::{Engine, UnknownEngine};
 pub use id::{IdError, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId};
 pub use not_kept::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 pub use peer_name::{PeerName, PeerNameError};

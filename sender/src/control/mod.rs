@@ -37,8 +37,8 @@ use crate::retained::selection::Selection as Choice;
 use crate::shared::history::{Last, Outcome};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
-use crate::state::engine::Engine;
 use crate::volume::resolve;
+use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem, delete_remedy};
 use sendshot_proto::report::path_bytes;
 

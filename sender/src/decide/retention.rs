@@ -13,9 +13,9 @@ use std::num::NonZeroU32;
 
 use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
 
-use crate::state::engine::Engine;
 use crate::state::journal::{Origin, Record, Standing, State};
 use crate::state::presence::{Item, Presence};
+use sendshot_model::Engine;
 
 /// What is to become of a record, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,10 +29,10 @@ use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Intent, Record, SnapshotId, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::resolve::{self, Volume};
+use sendshot_model::Engine;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 use crate::push::request::{Request, Subject};

@@ -28,11 +28,11 @@ use crate::retained::settle::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
-use crate::state::engine::Engine;
 use crate::state::journal;
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
+use sendshot_model::Engine;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 /// What a push would do.

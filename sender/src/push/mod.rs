@@ -42,10 +42,10 @@ use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, State};
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
+use sendshot_model::Engine;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 use sendshot_proto::report::Report;
 

@@ -8,8 +8,8 @@ use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::Wish;
 use crate::push::stages::still::Still;
-use crate::state::engine::Engine;
 use crate::state::journal::Record;
+use sendshot_model::Engine;
 
 /// What was asked for.
 #[derive(Debug, Clone)]

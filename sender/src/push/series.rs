@@ -26,12 +26,12 @@ use crate::retained::settle::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
-use crate::state::engine::Engine;
 use crate::state::journal;
 use crate::state::state_subvolume::{self, StateSubvolume};
 use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
+use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::report::Report;
 

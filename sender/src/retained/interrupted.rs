@@ -18,10 +18,10 @@ use crate::retained::kept;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::state::trail::{Memory, Trail};
+use sendshot_model::Engine;
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(60);

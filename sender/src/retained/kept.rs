@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::decide::retention::{self, Verdict};
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
-use crate::state::engine::Engine;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::journal::{Origin, Record, State};
 use crate::state::presence;
 use crate::state::presence::{Item, Presence};
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_model::Engine;
 
 /// Receivers that are paired now, and which instance each is.
 pub type Paired = BTreeMap<PeerName, ReceiverId>;

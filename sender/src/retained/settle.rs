@@ -15,9 +15,9 @@ use sendshot_sys::durable;
 
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, State};
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_model::Engine;
 
 /// What the receiver is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,6 @@ use crate::shared::blocking::blocking;
 use crate::shared::former::FormerIds;
 use crate::shared::history::History;
 use crate::shared::running::Table;
-use crate::state::engine::Engine;
 use crate::state::filesystems::Filesystems;
 use crate::state::journal::Record;
 use crate::state::state_subvolume::StateSubvolume;
@@ -28,6 +27,7 @@ use crate::state::trail::Memory;
 use crate::volume::register::{self, Register};
 use crate::volume::resolve;
 use crate::volume::volume_ids::{Binding, VolumeIds};
+use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
 
 /// File in the state directory that holds the sender's id.

@@ -15,7 +15,7 @@ use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::engine::Engine;
+use sendshot_model::Engine;
 
 /// Layout version of a record.
 const VERSION: u32 = 1;

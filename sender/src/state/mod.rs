@@ -2,7 +2,6 @@
 //! It decides nothing and knows no receiver.
 
 pub mod discard;
-pub mod engine;
 pub mod filesystems;
 pub mod journal;
 pub mod presence;

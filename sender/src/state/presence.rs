@@ -5,9 +5,9 @@ use std::io;
 
 use sendshot_sys::durable;
 
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_model::Engine;
 
 /// Whether what a record names is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::state::engine::Engine;
 use crate::volume::resolve::{Kind, Volume};
+use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind as ProblemKind, Problem};
 
 /// The user's own choice of an engine cannot be had.
@@ -67,7 +67,7 @@ fn choose_for(kind: Kind, asked: Option<Engine>, usual: Engine) -> Option<Engine
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::engine::Engine::{Kernel, Sendshot};
+    use sendshot_model::Engine::{Kernel, Sendshot};
 
     #[test]
     fn what_was_asked_for_goes_before_what_is_configured() {

@@ -15,10 +15,10 @@ use sendshot_sys::{durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
 use crate::state::state_subvolume::StateSubvolume;
 use crate::volume::volume_ids::{Binding, Naming};
+use sendshot_model::Engine;
 
 /// Its file in the state subvolume.
 const FILE: &str = "register.json";

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use sendshot_engine::{Head, Place, SkeletonHash};
+use sendshot_model::Engine;
 use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
 use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{self, Failure};
@@ -16,7 +17,6 @@ use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::{resume, transfer};
 use sendshot_sender::retained::settle::{self, Verdict};
-use sendshot_sender::state::engine::Engine;
 use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
-use sendshot_sender::state::engine::Engine;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sendshot_model::Engine;
 
 /// Replicate live btrfs subvolumes between boxes.
 ///
@@ -45,7 +45,7 @@ pub enum Command {
         parent: String,
         /// What makes the stream [default: as for `push`]
         #[arg(long, value_enum)]
-        engine: Option<Engine>,
+        engine: Option<EngineArgument>,
         /// Name the N paths that cost most of the stream [default of N: 10]
         #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
         top: Option<u32>,
@@ -145,7 +145,7 @@ pub struct PushArguments {
     /// What makes the stream [default: kernel for a read-only snapshot and for a volume with
     /// `pin_parent`, else sendshot]
     #[arg(long, value_enum)]
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineArgument>,
     /// Return as soon as the push is under way
     #[arg(long)]
     pub detach: bool,
@@ -328,7 +328,7 @@ pub struct StreamSendArguments {
     /// What makes the stream [default: kernel if a snapshot is named as parent or clone source, else
     /// sendshot]
     #[arg(long, value_enum)]
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineArgument>,
     /// Stream version [default: the newest this kernel makes]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub proto: Option<u32>,
@@ -339,4 +339,22 @@ pub struct StreamSendArguments {
     /// on the one before it, with clone sources each can share data with those before it
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub snapshots: Vec<PathBuf>,
+}
+
+/// The engines as values of `--engine`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum EngineArgument {
+    /// Ours; its parent is a sendshot, which pins no data
+    Sendshot,
+    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
+    Kernel,
+}
+
+impl From<EngineArgument> for Engine {
+    fn from(argument: EngineArgument) -> Self {
+        match argument {
+            EngineArgument::Sendshot => Self::Sendshot,
+            EngineArgument::Kernel => Self::Kernel,
+        }
+    }
 }

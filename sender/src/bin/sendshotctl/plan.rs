@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use sendshot_model::Engine;
 use sendshot_model::{Target, VolumeRef, human};
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::report::lossy;
 use sendshot_proto::v1::{PlanResponse, PushRequest};
-use sendshot_sender::state::engine::Engine;
 use serde::Serialize;
 
+use crate::arguments::EngineArgument;
 use crate::client::{self, Sender};
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output};
@@ -52,14 +53,16 @@ struct CandidateJson {
 pub fn request(
     target: &OsString,
     parent: &str,
-    engine: Option<Engine>,
+    engine: Option<EngineArgument>,
 ) -> Result<PushRequest, Problem> {
     let target = parse(target)?;
     Ok(PushRequest {
         receiver: target.receiver.to_string(),
         volume: volume_bytes(&target.volume),
         parent: parent.to_owned(),
-        engine: engine.map_or("", Engine::name).to_owned(),
+        engine: engine
+            .map_or("", |engine| Engine::from(engine).name())
+            .to_owned(),
         top: 0,
         retry_milliseconds: None,
     })

@@ -14,9 +14,9 @@ use sendshot_sys::subvolume;
 use uuid::Uuid;
 
 use crate::push::stages::standing::CapturedFrom;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record, Standing, State};
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_model::Engine;
 
 /// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
 #[derive(Debug, Default)]

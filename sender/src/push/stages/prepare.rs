@@ -21,9 +21,9 @@ use crate::push::stages::sendshots::{self, Chosen, Demand};
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
-use crate::state::engine::Engine;
 use crate::state::journal::{self, Record};
 use crate::volume::lineage;
+use sendshot_model::Engine;
 use sendshot_proto::problem::{JOURNAL, Problem};
 
 /// What is sent, on what it is based, and why.

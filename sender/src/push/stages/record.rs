@@ -14,10 +14,10 @@ use std::num::NonZeroU32;
 use crate::decide::plan::{Local, Parent};
 use crate::decide::retention;
 use crate::push::stages::standing;
-use crate::state::engine::Engine;
 use crate::state::journal::{Record, State};
 use crate::state::presence;
 use crate::state::state_subvolume::StateSubvolume;
+use sendshot_model::Engine;
 
 /// What an acknowledged push makes superfluous.
 #[derive(Debug, Default)]

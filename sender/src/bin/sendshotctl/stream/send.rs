@@ -13,9 +13,9 @@ use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
+use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_sender::push::generate::{self, Source};
-use sendshot_sender::state::engine::Engine;
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::{filesystem, subvolume};
 
@@ -139,7 +139,8 @@ fn send_all<P>(
 fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
     let names_sendshots = arguments.sendshot.is_some() || arguments.save_sendshot.is_some();
     let names_snapshots = arguments.parent.is_some() || !arguments.clone_sources.is_empty();
-    let is_sendshot = names_sendshots || arguments.engine == Some(Engine::Sendshot);
+    let asked = arguments.engine.map(Engine::from);
+    let is_sendshot = names_sendshots || asked == Some(Engine::Sendshot);
     if is_sendshot && !arguments.clone_sources.is_empty() {
         return Err(usage(
             "clone sources are for the kernel engine: the sendshot engine clones within the snapshot and \
@@ -148,7 +149,7 @@ fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
         )
         .remedy("leave out -c, or --engine sendshot, --sendshot and --save-sendshot"));
     }
-    match arguments.engine {
+    match asked {
         Some(Engine::Kernel) if names_sendshots => {
             Err(usage("the kernel engine knows no sendshots".into())
                 .remedy("leave out --engine, or name a snapshot with --parent"))
