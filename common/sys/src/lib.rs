@@ -15,5 +15,6 @@ pub mod mounts;
 mod raw;
 pub mod search;
 pub mod send;
+pub mod send_pipe;
 pub mod subvolume;
 pub mod top_level;

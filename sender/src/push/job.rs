@@ -20,6 +20,7 @@ use sendshot_proto::hello::Support;
 use sendshot_proto::inventory::{HeldCopy, Inventory};
 use sendshot_proto::transfer::{Begin, ParentRef, Resumable, SEGMENT};
 use sendshot_sys::crash;
+use sendshot_sys::send_pipe;
 use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::{Local, Plan, Wish};
@@ -697,7 +698,7 @@ impl Job {
                 Some(Local::Sendshot(_)) | None => None,
             };
             let stream_version = push.stream_version();
-            let source = generate::Source {
+            let source = send_pipe::Source {
                 snapshot,
                 parent,
                 clone_sources: Vec::new(),

@@ -5,6 +5,7 @@ use sendshot_proto::chain::Chain;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Mark, Segment};
+use sendshot_sys::send_pipe;
 use std::io;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +54,17 @@ pub enum Error {
     /// Nobody wants the stream any more.
     #[error("the stream is not wanted any more")]
     Cancelled,
+}
+
+impl From<send_pipe::Error> for Error {
+    fn from(error: send_pipe::Error) -> Self {
+        match error {
+            send_pipe::Error::Start(source) => Self::Start(source),
+            send_pipe::Error::Send(source) => Self::Send(source),
+            send_pipe::Error::Deleted => Self::Deleted,
+            send_pipe::Error::Died => Self::Died,
+        }
+    }
 }
 
 impl From<Error> for Problem {

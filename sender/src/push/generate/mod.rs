@@ -9,5 +9,5 @@ mod kernel;
 mod sendshot;
 
 pub use cutter::{Error, Generator, Output, Over};
-pub use kernel::{Sending, Source, finish, kernel, kernel_pipe};
+pub use kernel::kernel;
 pub use sendshot::{Sendshots, sendshot, size, size_by_paths};

@@ -15,7 +15,7 @@ use sendshot_engine::format::hashes;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
-use sendshot_sender::push::generate::{self, Source};
+use sendshot_sys::send_pipe::{self, Source};
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::{filesystem, subvolume};
 
@@ -241,11 +241,11 @@ fn warn_of_stranger(parent: &Snapshot, child: &Snapshot, output: &Output) {
 }
 
 fn pump(source: Source, sink: &Sink) -> Result<(), Problem> {
-    let (mut reader, sending) = generate::kernel_pipe(source)?;
+    let (mut reader, sending) = send_pipe::start(source).map_err(|e| Problem::failed(&e))?;
     let copied = io::copy(&mut reader, &mut &sink.file);
     drop(reader);
     copied.map_err(|e| Problem::new(Kind::Failed, format!("write the stream: {e}")))?;
-    Ok(generate::finish(sending)?)
+    send_pipe::finish(sending).map_err(|e| Problem::failed(&e))
 }
 
 fn parent_sendshot(arguments: &StreamSendArguments) -> Result<Option<Sendshot>, Problem> {
