@@ -1,25 +1,13 @@
 //! sendshotctl: the command of both boxes.
 
 mod arguments;
-mod cancel;
 mod client;
 mod completions;
-mod copies;
 mod diff;
-mod foreign;
-mod forget;
-mod list;
-mod not_looked_at;
 mod outcome;
 mod output;
-mod pair;
-mod partials;
-mod peers;
-mod plan;
-mod progress;
-mod prune;
-mod push;
-mod roots;
+mod receiver;
+mod sender;
 mod status;
 mod stream;
 
@@ -27,9 +15,9 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 use clap::Parser;
-use foreign::Foreign;
 use outcome::Outcome;
 use output::Output;
+use sender::foreign::Foreign;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -64,13 +52,13 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Push(arguments) if arguments.dry_run => {
             let mut client = client::sender(socket).await?;
             for target in &arguments.targets {
-                let request = plan::request(target, &arguments.parent, arguments.engine)?;
-                plan::run(&mut client, request, output).await?;
+                let request = sender::plan::request(target, &arguments.parent, arguments.engine)?;
+                sender::plan::run(&mut client, request, output).await?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Push(arguments) => {
-            push::run(client::sender(socket).await?, arguments, output).await
+            sender::push::run(client::sender(socket).await?, arguments, output).await
         }
         Command::Plan {
             target,
@@ -78,12 +66,12 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             engine,
             top,
         } => {
-            let mut request = plan::request(&target, &parent, engine)?;
+            let mut request = sender::plan::request(&target, &parent, engine)?;
             request.top = top.unwrap_or(0);
-            plan::run(&mut client::sender(socket).await?, request, output).await
+            sender::plan::run(&mut client::sender(socket).await?, request, output).await
         }
         Command::List { target, partials } => {
-            list::run(
+            sender::list::run(
                 client::sender(socket).await?,
                 target,
                 partials.into(),
@@ -92,14 +80,14 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             .await
         }
         Command::Prune { target, dry_run } => {
-            prune::run(client::sender(socket).await?, target, dry_run, output).await
+            sender::prune::run(client::sender(socket).await?, target, dry_run, output).await
         }
         Command::Forget(ForgetArguments {
             foreign: Some(path),
             yes,
             ..
         }) => {
-            foreign::run(
+            sender::foreign::run(
                 client::sender(socket).await?,
                 Foreign::Forget,
                 path,
@@ -111,12 +99,12 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Forget(ForgetArguments {
             filesystem: Some(id),
             ..
-        }) => forget::filesystem(client::sender(socket).await?, id, output).await,
+        }) => sender::forget::filesystem(client::sender(socket).await?, id, output).await,
         Command::Forget(arguments) => {
-            forget::run(client::sender(socket).await?, arguments, output).await
+            sender::forget::run(client::sender(socket).await?, arguments, output).await
         }
         Command::TakeOver { path, yes } => {
-            foreign::run(
+            sender::foreign::run(
                 client::sender(socket).await?,
                 Foreign::TakeOver,
                 path,
@@ -129,14 +117,14 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             status::run(client::sender(socket).await?, watch, output).await
         }
         Command::Cancel { target, all } => {
-            cancel::run(client::sender(socket).await?, target, all, output).await
+            sender::cancel::run(client::sender(socket).await?, target, all, output).await
         }
         Command::Pair(arguments) => {
-            pair::run(client::sender(socket).await?, arguments, output).await
+            sender::pair::run(client::sender(socket).await?, arguments, output).await
         }
         Command::Copy { command } => match command {
             CopyCommand::List { which, partials } => {
-                copies::list(
+                receiver::copies::list(
                     client::receiver(socket).await?,
                     which,
                     partials.into(),
@@ -145,17 +133,17 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
                 .await
             }
             CopyCommand::Root { command } => {
-                roots::run(client::receiver(socket).await?, command, output).await
+                receiver::roots::run(client::receiver(socket).await?, command, output).await
             }
         },
         Command::Peer { command } => {
             let client = client::receiver(socket).await?;
             match command {
                 PeerCommand::Invite { name, replace } => {
-                    peers::invite(client, name, replace, output).await
+                    receiver::peers::invite(client, name, replace, output).await
                 }
-                PeerCommand::List => peers::list(client, output).await,
-                PeerCommand::Revoke { name } => peers::revoke(client, name, output).await,
+                PeerCommand::List => receiver::peers::list(client, output).await,
+                PeerCommand::Revoke { name } => receiver::peers::revoke(client, name, output).await,
             }
         }
         Command::Stream { .. } | Command::Completions { .. } | Command::Diff { .. } => {

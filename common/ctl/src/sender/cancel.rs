@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::client::{self, Sender};
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::plan;
+use crate::sender::plan;
 
 #[derive(Serialize)]
 struct Cancelled {

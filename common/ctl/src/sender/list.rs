@@ -10,11 +10,11 @@ use sendshot_proto::v1::{Holder, KeptSnapshot, ListRequest};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
-use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
-use crate::partials;
-use crate::plan;
+use crate::receiver::partials;
+use crate::sender::not_looked_at;
+use crate::sender::plan;
 
 /// One kept state.
 #[derive(Serialize)]

@@ -17,8 +17,8 @@ use crate::arguments::PushArguments;
 use crate::client::{self, Sender};
 use crate::outcome::{self, Outcome, SOME_FAILED};
 use crate::output::{self, Output};
-use crate::plan;
-use crate::progress::Progress;
+use crate::sender::plan;
+use crate::sender::progress::Progress;
 
 #[derive(Serialize)]
 struct Detached {

@@ -1,12 +1,12 @@
 //! `sendshotctl stream`: send streams without daemons.
 
 mod clone_sources;
+mod input;
 mod receive;
 mod send;
 mod sink;
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use sendshot_proto::problem::{Kind, Problem};
 use sendshot_stream::{Item, Parser, dump};
 use serde::Serialize;
 
+use self::input::input;
 use crate::arguments::StreamCommand;
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -37,23 +38,6 @@ fn is_for_root(problem: Problem) -> Problem {
         return problem;
     }
     problem.remedy("only root can send and receive streams")
-}
-
-fn usage(message: String) -> Problem {
-    Problem::new(Kind::Usage, message)
-}
-
-fn input(path: Option<&Path>) -> Result<Box<dyn Read>, Problem> {
-    let Some(path) = path else {
-        let stdin = io::stdin();
-        if stdin.is_terminal() {
-            return Err(usage("no stream: standard input is a terminal".into())
-                .remedy("pipe a stream in, or name a file with -f"));
-        }
-        return Ok(Box::new(stdin.lock()));
-    };
-    let file = File::open(path).map_err(|e| usage(format!("open {}: {e}", path.display())))?;
-    Ok(Box::new(file))
 }
 
 fn dump_stream(from: Option<&Path>, output: &Output) -> Outcome {

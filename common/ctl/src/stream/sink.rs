@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sendshot_proto::problem::Problem;
 
-use super::usage;
+use super::input::usage;
 
 /// Standard output, or a file.
 pub struct Sink {

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::arguments::RootCommand;
 use crate::client::{self, Receiver};
-use crate::forget;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
+use crate::sender::forget;
 
 #[derive(Serialize)]
 struct RootJson {

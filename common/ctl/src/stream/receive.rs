@@ -17,7 +17,7 @@ use sendshot_stream::dump;
 use sendshot_sys::filesystem;
 use serde::Serialize;
 
-use super::{input, usage};
+use super::input::{input, usage};
 use crate::arguments::StreamReceiveArguments;
 use crate::outcome::Outcome;
 use crate::output::{self, Output};

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::arguments::ForgetArguments;
 use crate::client::{self, Sender};
-use crate::list::{self, KeptJson};
-use crate::not_looked_at;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output};
-use crate::plan;
+use crate::sender::list::{self, KeptJson};
+use crate::sender::not_looked_at;
+use crate::sender::plan;
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 1024;

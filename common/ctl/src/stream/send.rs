@@ -20,8 +20,8 @@ use sendshot_sys::subvolume::Info;
 use sendshot_sys::{filesystem, subvolume};
 
 use super::clone_sources::best_parent;
+use super::input::usage;
 use super::sink::Sink;
-use super::usage;
 use crate::arguments::StreamSendArguments;
 use crate::outcome::Outcome;
 use crate::output::Output;

@@ -9,10 +9,10 @@ use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{ForeignRequest, KeptSnapshot};
 
 use crate::client::{self, Sender};
-use crate::forget;
-use crate::list;
 use crate::outcome::{self, Outcome};
 use crate::output::Output;
+use crate::sender::forget;
+use crate::sender::list;
 
 /// What is to be done with what other hosts left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use sendshot_proto::v1::{self, CopiesRequest, CopyState};
 use serde::Serialize;
 
 use crate::client::{self, Receiver};
-use crate::list::What;
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
-use crate::partials;
+use crate::receiver::partials;
+use crate::sender::list::What;
 
 #[derive(Serialize)]
 struct CopyJson {

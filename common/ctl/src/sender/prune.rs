@@ -7,11 +7,11 @@ use sendshot_proto::v1::{KeptSnapshot, PruneRequest, PruneVerdict};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
-use crate::list::{self, KeptJson};
-use crate::not_looked_at;
 use crate::outcome::{self, Outcome, SOME_FAILED};
 use crate::output::Output;
-use crate::plan;
+use crate::sender::list::{self, KeptJson};
+use crate::sender::not_looked_at;
+use crate::sender::plan;
 
 /// One verdict: the fields of `list`, and these.
 #[derive(Serialize)]

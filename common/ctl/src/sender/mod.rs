@@ -1,0 +1,12 @@
+//! What is asked of the sending daemon, a file a command.
+
+pub mod cancel;
+pub mod foreign;
+pub mod forget;
+pub mod list;
+pub mod not_looked_at;
+pub mod pair;
+pub mod plan;
+pub mod progress;
+pub mod prune;
+pub mod push;

@@ -1,0 +1,24 @@
+//! Where a stream comes from, and what is asked for wrongly.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use sendshot_proto::problem::{Kind, Problem};
+
+pub(super) fn usage(message: String) -> Problem {
+    Problem::new(Kind::Usage, message)
+}
+
+pub(super) fn input(path: Option<&Path>) -> Result<Box<dyn Read>, Problem> {
+    let Some(path) = path else {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            return Err(usage("no stream: standard input is a terminal".into())
+                .remedy("pipe a stream in, or name a file with -f"));
+        }
+        return Ok(Box::new(stdin.lock()));
+    };
+    let file = File::open(path).map_err(|e| usage(format!("open {}: {e}", path.display())))?;
+    Ok(Box::new(file))
+}
