@@ -85,15 +85,6 @@ const SPEAKS: [(&str, &[&str]); 2] = [
     ("receiver", &["control", "daemon", "replication"]),
 ];
 
-/// Files that speak them and should not. One that is mended goes from here.
-const STILL_SPEAKS: [&str; 5] = [
-    "push::progress",
-    "retained::foreign",
-    "retained::interrupted",
-    "retained::kept",
-    "state::filesystems",
-];
-
 fn read(krate: &str) -> Sources {
     let src = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -371,12 +362,11 @@ fn only_one_room_deletes() {
 #[test]
 fn only_the_edges_speak_generated_types() {
     for (krate, rooms) in SPEAKS {
-        let known: &[&str] = if krate == "sender" {
-            &STILL_SPEAKS
-        } else {
-            &[]
-        };
-        assert_eq!(outside(&read(krate), rooms, is_generated), known, "{krate}");
+        assert_eq!(
+            outside(&read(krate), rooms, is_generated),
+            [""; 0],
+            "{krate}"
+        );
     }
 }
 

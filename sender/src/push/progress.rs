@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendshot_proto::v1::{PushEvent, PushProgress, PushStage, PushStarted, push_event::Event};
+use sendshot_model::PushId;
 use tokio::sync::mpsc;
 
 use crate::shared::running::Running;
@@ -19,13 +19,40 @@ pub const QUEUE: usize = 64;
 /// Longest wait for a listener to take the last event.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
+/// What a push tells.
+#[derive(Debug)]
+pub enum Event {
+    /// It has its id.
+    Started(PushId),
+    /// A stage was entered.
+    Stage {
+        /// Its name.
+        stage: &'static str,
+        /// What is to be said of it; may be empty.
+        detail: String,
+    },
+    /// How far it is, in bytes of its stream.
+    Progress {
+        /// Sent.
+        sent: u64,
+        /// Applied by the receiver.
+        applied: u64,
+        /// In all; 0 if not known.
+        total: u64,
+    },
+    /// It is over, and came to its end.
+    Done(Box<Report>),
+    /// It is over, and did not.
+    Failed(Problem),
+}
+
 /// The listener of a push, if there is one. A push never waits for it.
 #[derive(Debug, Clone)]
-pub struct Listener(Option<mpsc::Sender<PushEvent>>);
+pub struct Listener(Option<mpsc::Sender<Event>>);
 
 impl Listener {
     /// Tells `events`.
-    pub fn new(events: mpsc::Sender<PushEvent>) -> Self {
+    pub fn new(events: mpsc::Sender<Event>) -> Self {
         Self(Some(events))
     }
 
@@ -36,8 +63,7 @@ impl Listener {
 
     /// The push has its id.
     pub fn started(&self, running: &Running) {
-        let push_id = running.push.to_bytes().to_vec();
-        self.tell(Event::Started(PushStarted { push_id }));
+        self.tell(Event::Started(running.push));
     }
 
     /// A stage was entered.
@@ -46,8 +72,7 @@ impl Listener {
         let detail = detail.into();
         tracing::debug!(push = %running.push, volume = %running.volume,
             receiver = %running.receiver, stage, "{detail}");
-        let stage = stage.to_owned();
-        self.tell(Event::Stage(PushStage { stage, detail }));
+        self.tell(Event::Stage { stage, detail });
     }
 
     /// Tells progress again and again; ends only by being dropped.
@@ -55,30 +80,29 @@ impl Listener {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             ticks.tick().await;
-            let (stream_bytes, applied_bytes) = running.progress();
-            self.tell(Event::Progress(PushProgress {
-                stream_bytes,
-                applied_bytes,
-                total_bytes: running.total(),
-            }));
+            let (sent, applied) = running.progress();
+            self.tell(Event::Progress {
+                sent,
+                applied,
+                total: running.total(),
+            });
         }
     }
 
     /// The push is over.
     pub async fn over(self, outcome: Result<Report, Problem>) {
         let Some(events) = self.0 else { return };
-        let event = match outcome {
-            Ok(report) => Event::Done(report.into()),
-            Err(problem) => Event::Failed(problem.into()),
+        let last = match outcome {
+            Ok(report) => Event::Done(Box::new(report)),
+            Err(problem) => Event::Failed(problem),
         };
-        let last = PushEvent { event: Some(event) };
         // The listener may have gone or hang: the push is over all the same.
         let _ = tokio::time::timeout(LAST_WORD, events.send(last)).await;
     }
 
     fn tell(&self, event: Event) {
         if let Some(events) = &self.0 {
-            let _ = events.try_send(PushEvent { event: Some(event) });
+            let _ = events.try_send(event);
         }
     }
 }

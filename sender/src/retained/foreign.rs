@@ -8,11 +8,10 @@ use std::sync::PoisonError;
 
 use rustix::fs::{Mode, OFlags};
 use sendshot_model::{PushId, Reason, ReasonCode};
-use sendshot_proto::v1;
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::retained::kept::{self, Kept, Paired};
+use crate::retained::kept::Kept;
 use crate::retained::prune;
 use crate::shared::sender::Sender;
 use crate::state::discard;
@@ -106,44 +105,46 @@ fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, Strin
         .collect())
 }
 
-/// What other hosts left on the file systems that this one has something on. Blocks.
-pub fn list(sender: &Sender, paired: &Paired) -> Vec<v1::KeptSnapshot> {
+/// A state that another host left.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// It.
+    pub kept: Kept,
+    /// The host's name.
+    pub host: String,
+    /// Why it is shown.
+    pub reason: Reason,
+}
+
+/// What other hosts left on the file systems that this one has something on, a list for each. Blocks.
+pub fn list(sender: &Sender) -> Vec<Vec<Foreign>> {
     let mut listed = Vec::new();
     // What could not be looked at is told with this host's own.
     sender.filesystems().each(|state| {
-        listed.extend(described(state, items(state, sender)?, paired));
+        listed.push(shown(state, items(state, sender)?));
         Ok(())
     });
     listed
 }
 
-fn described(
-    state: &StateSubvolume,
-    items: Vec<(Item, String)>,
-    paired: &Paired,
-) -> Vec<v1::KeptSnapshot> {
-    let mut found: Vec<(Kept, String)> = items
+fn shown(state: &StateSubvolume, items: Vec<(Item, String)>) -> Vec<Foreign> {
+    let here = items
         .into_iter()
-        .filter(|(item, _)| item.presence == Presence::Here)
-        .map(|(item, host)| (Kept::of(state, item), host))
+        .filter(|(item, _)| item.presence == Presence::Here);
+    let mut found: Vec<Foreign> = here
+        .map(|(item, host)| {
+            let reason = format!(
+                "{host} left it; `take-over PATH` makes it this host's own, `forget --foreign PATH` deletes it"
+            );
+            Foreign {
+                kept: Kept::of(state, item),
+                host,
+                reason: Reason::new(ReasonCode::OtherHost, reason),
+            }
+        })
         .collect();
-    found.sort_by_key(|(kept, host)| (host.clone(), kept.order()));
-    let all: Vec<Kept> = found.iter().map(|(kept, _)| kept.clone()).collect();
-    let describe = |(kept, host): (Kept, String)| {
-        let reason = format!(
-            "{host} left it; `take-over PATH` makes it this host's own, `forget --foreign PATH` deletes it"
-        );
-        v1::KeptSnapshot {
-            foreign_host: host,
-            ..kept::describe(
-                &kept,
-                Reason::new(ReasonCode::OtherHost, reason),
-                &all,
-                paired,
-            )
-        }
-    };
-    found.into_iter().map(describe).collect()
+    found.sort_by_key(|foreign| (foreign.host.clone(), foreign.kept.order()));
+    found
 }
 
 /// Does `action` with all that other hosts left on the file system of `path`; returns what it was. If
@@ -158,8 +159,7 @@ pub fn act(
     action: Action,
     mode: prune::Mode,
     agreed: &BTreeSet<PushId>,
-    paired: &Paired,
-) -> Result<Vec<v1::KeptSnapshot>, Problem> {
+) -> Result<Vec<Foreign>, Problem> {
     let state = open(sender, path)?;
     let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
     let register = |e: io::Error| Problem::local_io("read and write .sendshot/register.json", &e);
@@ -173,7 +173,7 @@ pub fn act(
         let path = path.to_owned();
         return Err(Error::Changed { path }.into());
     }
-    let told = described(&state, items.clone(), paired);
+    let told = shown(&state, items.clone());
     if mode == prune::Mode::DryRun {
         return Ok(told);
     }

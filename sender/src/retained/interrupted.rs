@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_model::human;
-use sendshot_proto::v1;
 use sendshot_sys::durable;
 use sendshot_sys::filesystem::{self, Space};
 
@@ -166,35 +165,42 @@ fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 
+/// A push that broke off and can be gone on with.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its record.
+    pub record: Record,
+    /// How far it came for certain, in bytes of its stream.
+    pub offset: u64,
+    /// Until when it is kept, seconds since 1970 UTC.
+    pub until: i64,
+}
+
 /// The pushes that broke off on all file systems that are there. Blocks.
-pub fn list(sender: &Sender, selection: &Selection) -> Vec<v1::Interrupted> {
+pub fn list(sender: &Sender, selection: &Selection) -> Vec<Waiting> {
     let keep = i64::try_from(sender.config().resume_keep.as_secs()).unwrap_or(i64::MAX);
     let mut found = Vec::new();
     kept::each(sender, selection, |state, items| {
         let records = items.into_iter().map(|item| item.record);
         let ours = records
             .filter(|record| has_snapshot(state, record) && !sender.table().contains(record.push));
-        found.extend(ours.map(|record| describe(state, &record, keep)));
+        found.extend(ours.map(|record| {
+            Waiting {
+                offset: Trail::open(state.pushes(), record.push, Memory::default())
+                    .map_or(0, |trail| trail.last_mark()),
+                until: record.taken_at.saturating_add(keep),
+                record,
+            }
+        }));
     });
-    found.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
+    found.sort_by(|a: &Waiting, b: &Waiting| {
+        let name = |waiting: &Waiting| {
+            let record = &waiting.record;
+            (record.volume_name.clone(), record.receiver_name.clone())
+        };
+        name(a).cmp(&name(b))
+    });
     found
-}
-
-fn describe(state: &StateSubvolume, record: &Record, keep: i64) -> v1::Interrupted {
-    let uuid = record.snapshot.map(|snapshot| snapshot.uuid);
-    let transfer = record.transfer.as_ref();
-    v1::Interrupted {
-        volume: record.volume_name.to_string(),
-        receiver: record.receiver_name.to_string(),
-        push_id: record.push.to_bytes().to_vec(),
-        transfer_id: transfer.map_or_else(Vec::new, |t| t.id.to_bytes().to_vec()),
-        uuid: uuid.map_or_else(Vec::new, |uuid| uuid.as_bytes().to_vec()),
-        taken_at: record.taken_at,
-        offset: Trail::open(state.pushes(), record.push, Memory::default())
-            .map_or(0, |trail| trail.last_mark()),
-        until: record.taken_at.saturating_add(keep),
-        unconfirmed: record.state == State::Unconfirmed,
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 
 use sendshot_model::{PeerName, Reason, ReasonCode, ReceiverId};
-use sendshot_proto::{malformed, v1};
-use uuid::Uuid;
 
 use crate::decide::retention::{self, Verdict};
 use crate::retained::selection::Selection;
@@ -54,10 +52,6 @@ impl Kept {
         let name = (record.volume_name.clone(), record.receiver_name.clone());
         (name, record.taken_at, retention::age_order(record))
     }
-
-    fn uuid(&self) -> Option<Uuid> {
-        self.record.snapshot.map(|snapshot| snapshot.uuid)
-    }
 }
 
 /// Shows `work` the selected records of each file system that is there now; returns those that were not
@@ -89,7 +83,7 @@ pub fn list(
     sender: &Sender,
     selection: &Selection,
     paired: &Paired,
-) -> (Vec<v1::KeptSnapshot>, Vec<NotLookedAt>) {
+) -> (Vec<(Kept, Reason)>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use =
         |record: &Record| record.state == State::Sending && sender.table().contains(record.push);
@@ -105,12 +99,7 @@ pub fn list(
         }
     });
     listed.sort_by_key(|(kept, _)| kept.order());
-    let all: Vec<Kept> = listed.iter().map(|(kept, _)| kept.clone()).collect();
-    let described = listed
-        .into_iter()
-        .map(|(kept, reason)| describe(&kept, reason, &all, paired))
-        .collect();
-    (described, missed)
+    (listed, missed)
 }
 
 /// The reason of each verdict, with what the other records add to it.
@@ -167,70 +156,4 @@ fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Re
             format!("{receiver} is not paired any more; `forget` lets it go"),
         ),
     }
-}
-
-/// A kept state as a message. Its holders are those of all records of this state in `all`.
-pub fn describe(kept: &Kept, reason: Reason, all: &[Kept], paired: &Paired) -> v1::KeptSnapshot {
-    let record = &kept.record;
-    let same_state = |other: &&Kept| match kept.uuid() {
-        Some(uuid) => other.uuid() == Some(uuid),
-        None => other.record.push == record.push,
-    };
-    v1::KeptSnapshot {
-        volume: record.volume_name.to_string(),
-        receiver: record.receiver_name.to_string(),
-        uuid: kept
-            .uuid()
-            .map(|uuid| uuid.as_bytes().to_vec())
-            .unwrap_or_default(),
-        taken_at: record.taken_at,
-        state: state_name(record.state).to_owned(),
-        reason_code: reason_code(&reason),
-        reason: reason.text,
-        sendshot_bytes: kept.sendshot_bytes,
-        hashes_bytes: kept.hashes_bytes,
-        kind: match record.engine {
-            Engine::Sendshot => "sendshot",
-            Engine::Kernel => "snapshot",
-        }
-        .to_owned(),
-        holders: all
-            .iter()
-            .filter(same_state)
-            .filter_map(|other| holder(&other.record, paired))
-            .collect(),
-        push_id: record.push.to_bytes().to_vec(),
-        root_id: malformed::root_bytes(record.root),
-        acknowledged_at: record.acknowledged_at.unwrap_or_default(),
-        foreign_host: String::new(),
-    }
-}
-
-/// The code of a reason; empty if there is no reason.
-fn reason_code(reason: &Reason) -> String {
-    match reason.code {
-        ReasonCode::NotRecorded => String::new(),
-        code => code.to_string(),
-    }
-}
-
-/// What messages call a state.
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Acknowledged => "acknowledged",
-        State::Unconfirmed => "unconfirmed",
-        State::Sending => "unfinished",
-    }
-}
-
-fn holder(record: &Record, paired: &Paired) -> Option<v1::Holder> {
-    if record.state == State::Sending {
-        return None;
-    }
-    Some(v1::Holder {
-        receiver: record.receiver_name.to_string(),
-        receiver_id: record.receiver.to_bytes().to_vec(),
-        state: state_name(record.state).to_owned(),
-        paired: paired.values().any(|id| *id == record.receiver),
-    })
 }

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sendshot_model::{Reason, ReasonCode, human};
-use sendshot_proto::v1;
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,6 @@ use uuid::Uuid;
 
 use crate::state::state_subvolume::StateSubvolume;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
-use sendshot_proto::report::path_bytes;
 
 /// File in the state directory.
 const FILE: &str = "filesystems.json";
@@ -404,21 +402,6 @@ fn on(fsid: Uuid, path: &Path) -> io::Result<There> {
         return Ok(There::Not(reason));
     }
     Ok(There::Found(fd))
-}
-
-impl From<NotLookedAt> for v1::NotLookedAt {
-    fn from(missed: NotLookedAt) -> Self {
-        Self {
-            filesystem: missed.fsid.as_bytes().to_vec(),
-            path: path_bytes(&missed.path),
-            last_seen: missed.last_seen.unwrap_or(0),
-            code: missed.reason.code.to_string(),
-            reason: match missed.remedy.as_str() {
-                "" => missed.reason.text,
-                remedy => format!("{} ({remedy})", missed.reason.text),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! `sendshotctl push`: the start of a push, and what it tells while it runs, as messages.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sendshot_proto::v1;
+use sendshot_proto::v1::push_event::Event as Message;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::plan::parse;
+use crate::push::progress::{self, Event, Listener};
+use crate::shared::sender::Sender;
+
+/// What the caller hears of.
+pub(super) type Events =
+    Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::PushEvent, Status>> + Send>>;
+
+/// Starts a push; that it cannot even start is its only event then.
+pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root: bool) -> Events {
+    let (events, received) = mpsc::channel(progress::QUEUE);
+    let listener = Listener::new(events);
+    let started = match parse(message, root) {
+        Ok(wanted) => sender.start_push(wanted, listener.clone()).await,
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = started {
+        listener.over(Err(problem)).await;
+    }
+    Box::pin(ReceiverStream::new(received).map(|event| Ok(describe(event))))
+}
+
+fn describe(event: Event) -> v1::PushEvent {
+    let event = match event {
+        Event::Started(push) => Message::Started(v1::PushStarted {
+            push_id: push.to_bytes().to_vec(),
+        }),
+        Event::Stage { stage, detail } => Message::Stage(v1::PushStage {
+            stage: stage.to_owned(),
+            detail,
+        }),
+        Event::Progress {
+            sent,
+            applied,
+            total,
+        } => Message::Progress(v1::PushProgress {
+            stream_bytes: sent,
+            applied_bytes: applied,
+            total_bytes: total,
+        }),
+        Event::Done(report) => Message::Done((*report).into()),
+        Event::Failed(problem) => Message::Failed(problem.into()),
+    };
+    v1::PushEvent { event: Some(event) }
+}

@@ -1,0 +1,124 @@
+//! `sendshotctl status`.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sendshot_config::{ReceiverEntry, VolumeConfig};
+use sendshot_identity::Validity;
+use sendshot_model::{PeerName, VolumeName};
+use sendshot_proto::hello::software;
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::report::path_bytes;
+use sendshot_proto::{malformed, v1};
+use tonic::Status;
+
+use crate::shared::blocking::blocking;
+use crate::shared::history::{Last, Outcome};
+use crate::shared::running::Running;
+use crate::shared::sender::Sender;
+use crate::volume::resolve;
+
+/// Says what runs, how the last pushes ended, and what is configured and paired.
+///
+/// # Errors
+/// If the files of the paired receivers cannot be read.
+pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, Status> {
+    let receivers = match sender.receivers().await {
+        Ok(receivers) => receivers,
+        Err(problem) => return Err(Status::failed_precondition(problem.message)),
+    };
+    let looking = Arc::clone(sender);
+    let volumes = blocking("status", move || volume_states(&looking))
+        .await
+        .unwrap_or_default();
+    Ok(v1::StatusResponse {
+        software: software("sendshot-sender"),
+        sender_id: sender.id().to_bytes().to_vec(),
+        running: sender.table().all().iter().map(running).collect(),
+        last: sender.history().all().into_iter().map(last).collect(),
+        receivers: receivers
+            .into_iter()
+            .map(|(name, entry)| receiver_state(&name, &entry))
+            .collect(),
+        volumes,
+    })
+}
+
+fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
+    let validity = Validity::of_pem(&entry.client_certificate);
+    let ends_soon = validity.is_some_and(|validity| validity.ends_soon(Timestamp::now()));
+    v1::ReceiverState {
+        name: name.to_string(),
+        address: entry.address.to_string(),
+        receiver_id: entry.receiver_id.to_bytes().to_vec(),
+        certificate_ends: validity.map_or(0, |validity| validity.not_after.as_second()),
+        problem: if ends_soon {
+            format!("the certificate for {name} ends: push to it, which renews it, or pair again")
+        } else {
+            String::new()
+        },
+    }
+}
+
+fn running(running: &Arc<Running>) -> v1::RunningPush {
+    v1::RunningPush {
+        push_id: running.push.to_bytes().to_vec(),
+        volume: running.volume.to_string(),
+        receiver: running.receiver.to_string(),
+        stage: running.stage().to_owned(),
+        stream_bytes: running.progress().0,
+        seconds: running.elapsed().as_secs_f64(),
+    }
+}
+
+fn last(last: Last) -> v1::LastPush {
+    use v1::last_push::Outcome as Wire;
+    v1::LastPush {
+        volume: last.volume.to_string(),
+        receiver: last.receiver.to_string(),
+        ended_at: last.ended_at,
+        last_success: last.last_success.unwrap_or(0),
+        disks: last
+            .disks
+            .into_iter()
+            .map(|(root, last_success)| v1::DiskSuccess {
+                root_id: malformed::root_bytes(Some(root)),
+                last_success,
+            })
+            .collect(),
+        outcome: Some(match last.outcome {
+            Outcome::Done(report) => Wire::Done((*report).into()),
+            Outcome::Failed(message) => Wire::Failed(Problem::new(Kind::Failed, message).into()),
+        }),
+    }
+}
+
+fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
+    let config = sender.config();
+    let state = |(name, configured): (&VolumeName, &VolumeConfig)| {
+        let found = resolve::look(name, configured);
+        let (skipped, problem) = match found {
+            Ok(skipped) => (skipped, String::new()),
+            Err(error) => (Vec::new(), in_a_line(Problem::from(error))),
+        };
+        v1::VolumeState {
+            name: name.to_string(),
+            path: path_bytes(&configured.path),
+            receivers: configured
+                .receivers
+                .iter()
+                .map(PeerName::to_string)
+                .collect(),
+            skipped: skipped.iter().map(|path| path_bytes(path)).collect(),
+            problem,
+        }
+    };
+    config.volumes.iter().map(state).collect()
+}
+
+fn in_a_line(problem: Problem) -> String {
+    match problem.remedy.as_str() {
+        "" => problem.message,
+        remedy => format!("{} ({remedy})", problem.message),
+    }
+}
