@@ -4,6 +4,7 @@
 //! that comes from a peer is converted at the edge, once, by the `TryFrom` implementations of
 //! the other modules; nothing of `v1` is meant to travel further in.
 
+pub mod answer;
 pub mod chain;
 pub mod failure;
 pub mod hello;

@@ -155,6 +155,15 @@ fn hand_to(path: &Path, gid: u32) -> io::Result<()> {
     }
 }
 
+/// Whether root calls, by the kernel's word.
+pub fn is_root<T>(request: &tonic::Request<T>) -> bool {
+    request
+        .extensions()
+        .get::<tonic::transport::server::UdsConnectInfo>()
+        .and_then(|info| info.peer_cred)
+        .is_some_and(|cred| cred.uid() == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_stream::StreamExt;

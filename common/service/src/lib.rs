@@ -12,7 +12,7 @@ pub mod notify;
 mod run;
 mod signals;
 
-pub use control_socket::{ControlSocket, ControlSocketError, GROUP};
+pub use control_socket::{ControlSocket, ControlSocketError, GROUP, is_root};
 pub use instance_lock::{InstanceLock, InstanceLockError};
 pub use run::{Life, exit_code, run};
 pub use signals::Signals;

@@ -1,8 +1,12 @@
 //! `sendshotctl copy root`: the disks that take turns as the root.
 
+use std::sync::Arc;
+
 use sendshot_model::{ReceiverId, RootId};
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1;
 
+use super::request::blocking;
 use crate::shared::receiver::Receiver;
 use crate::store::root::{Disk, Error};
 
@@ -84,4 +88,21 @@ pub fn take_over(receiver: &Receiver, owner: &[u8]) -> Result<v1::RootsResponse,
     let id = root.take_over(agreed)?;
     tracing::info!(%id, from = %agreed, "a disk was taken over");
     Ok(only(receiver, id))
+}
+
+/// Runs `work` on a thread; a failure becomes what the user is told.
+pub async fn about(
+    receiver: &Arc<Receiver>,
+    work: impl FnOnce(&Receiver) -> Result<v1::RootsResponse, Error> + Send + 'static,
+) -> Result<v1::RootsResponse, Problem> {
+    let receiver = Arc::clone(receiver);
+    let done = blocking(move || work(&receiver)).await?;
+    done.map_err(|e| Problem::new(kind(&e), e.to_string()).remedy(e.remedy()))
+}
+
+fn kind(error: &Error) -> Kind {
+    match error {
+        Error::Own { .. } | Error::Nobodys { .. } => Kind::Usage,
+        _ => Kind::Failed,
+    }
 }

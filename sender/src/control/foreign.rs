@@ -5,11 +5,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sendshot_proto::answer::only_root;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::v1;
 
 use super::list;
-use super::request::{mode, only_root, paired, pushes};
+use super::request::{mode, paired, pushes};
 use crate::retained::foreign::{self, Action};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;

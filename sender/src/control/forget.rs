@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use sendshot_model::Reason;
+use sendshot_proto::answer::only_root;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::report::path_bytes;
 use sendshot_proto::v1;
 
 use super::list;
-use super::request::{mode, only_root, paired, pushes, target};
+use super::request::{mode, paired, pushes, target};
 use crate::retained::forget::{self, Chain, Which};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;

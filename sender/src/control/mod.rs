@@ -14,11 +14,12 @@ mod status;
 
 use std::sync::Arc;
 
+use sendshot_proto::answer::answered;
 use sendshot_proto::v1;
 use sendshot_proto::v1::sender_control_server::SenderControl;
+use sendshot_service::is_root;
 use tonic::{Request, Response, Status};
 
-use crate::control::request::{answered, is_root};
 use crate::shared::sender::Sender;
 
 /// Serves the control socket.

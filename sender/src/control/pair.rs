@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sendshot_config::Address;
 use sendshot_model::PeerName;
+use sendshot_proto::answer::only_root;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1;
 
-use super::request::{only_root, usage};
+use super::request::usage;
 use crate::connection::pair;
 use crate::shared::sender::Sender;
 

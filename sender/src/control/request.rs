@@ -1,4 +1,4 @@
-//! What the calls have in common: who makes one, what it names, and how a problem gets into its answer.
+//! What the calls name in common: receivers, volumes, pushes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,66 +8,10 @@ use std::sync::Arc;
 use sendshot_config::ReceiverEntry;
 use sendshot_model::{PushId, Target, VolumeRef};
 use sendshot_proto::problem::{Kind, Problem};
-use sendshot_proto::v1;
-use tonic::transport::server::UdsConnectInfo;
-use tonic::{Request, Response, Status};
 
 use crate::retained::kept;
 use crate::retained::prune;
 use crate::shared::sender::Sender;
-
-/// An answer that has a place for a problem.
-pub(super) trait Answer: Default {
-    /// The answer of a call that failed.
-    fn failed(problem: v1::Problem) -> Self;
-}
-
-macro_rules! answers {
-    ($($answer:ident),*) => {
-        $(impl Answer for v1::$answer {
-            fn failed(problem: v1::Problem) -> Self {
-                Self { problem: Some(problem), ..Self::default() }
-            }
-        })*
-    };
-}
-
-answers!(
-    PlanResponse,
-    ListResponse,
-    PruneResponse,
-    ForgetResponse,
-    ForeignResponse,
-    ForgetFilesystemResponse,
-    PairResult
-);
-
-/// Puts what a call came to into its answer.
-pub(super) fn answered<A: Answer>(done: Result<A, Problem>) -> Result<Response<A>, Status> {
-    Ok(Response::new(
-        done.unwrap_or_else(|problem| A::failed(problem.into())),
-    ))
-}
-
-/// Refuses what only root may do.
-pub(super) fn only_root(is_root: bool, what: &str) -> Result<(), Problem> {
-    match is_root {
-        true => Ok(()),
-        false => {
-            Err(Problem::new(Kind::Refused, format!("{what} needs root"))
-                .remedy("run it with sudo"))
-        }
-    }
-}
-
-/// Who calls, by the kernel's word.
-pub(super) fn is_root<T>(request: &Request<T>) -> bool {
-    request
-        .extensions()
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred)
-        .is_some_and(|cred| cred.uid() == 0)
-}
 
 pub(super) fn needs_root(what: &str) -> Problem {
     Problem::new(Kind::Refused, format!("{what} needs root"))

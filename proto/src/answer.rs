@@ -1,0 +1,63 @@
+//! Answers on the control sockets: each has a place for the problem that kept it from being given.
+
+use tonic::{Response, Status};
+
+use crate::problem::{Kind, Problem};
+use crate::v1;
+
+/// An answer that has a place for a problem.
+pub trait Answer: Default {
+    /// That place.
+    fn problem(&mut self) -> &mut Option<v1::Problem>;
+}
+
+macro_rules! answers {
+    ($($answer:ident),*) => {
+        $(impl Answer for v1::$answer {
+            fn problem(&mut self) -> &mut Option<v1::Problem> {
+                &mut self.problem
+            }
+        })*
+    };
+}
+
+answers!(
+    CopiesResponse,
+    ForeignResponse,
+    ForgetFilesystemResponse,
+    ForgetResponse,
+    InviteResponse,
+    ListResponse,
+    PairResult,
+    PartialsResponse,
+    PlanResponse,
+    PruneResponse,
+    RevokeResponse,
+    RootsResponse
+);
+
+/// Puts what a call came to into its answer.
+///
+/// # Errors
+/// None: a problem is an answer.
+pub fn answered<A: Answer>(done: Result<A, Problem>) -> Result<Response<A>, Status> {
+    Ok(Response::new(done.unwrap_or_else(|problem| {
+        let mut answer = A::default();
+        *answer.problem() = Some(problem.into());
+        answer
+    })))
+}
+
+/// Refuses what only root may do.
+///
+/// # Errors
+/// The refusal, if the caller is not root.
+pub fn only_root(is_root: bool, what: &str) -> Result<(), Problem> {
+    match is_root {
+        true => Ok(()),
+        false => {
+            Err(Problem::new(Kind::Refused, format!("{what} needs root"))
+                .remedy("run it with sudo"))
+        }
+    }
+}

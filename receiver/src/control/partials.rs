@@ -1,0 +1,99 @@
+//! `sendshotctl copy list --partials`: the transfers that are not committed.
+
+use std::sync::Arc;
+
+use sendshot_apply::staging::Area;
+use sendshot_proto::failure::Failure;
+use sendshot_proto::problem::Problem;
+use sendshot_proto::v1;
+
+use super::request::{blocking, failed};
+use crate::receive::failures::{io_failure, staging_failure};
+use crate::receive::transfers::Glance;
+use crate::shared::receiver::Receiver;
+use crate::store::partials;
+
+/// Says which there are.
+pub(super) async fn answer(
+    receiver: &Arc<Receiver>,
+    wanted: v1::CopiesRequest,
+) -> Result<v1::PartialsResponse, Problem> {
+    let receiver = Arc::clone(receiver);
+    let listed = blocking(move || partial_states(&receiver, &wanted)).await?;
+    Ok(v1::PartialsResponse {
+        partials: listed.map_err(failed)?,
+        problem: None,
+    })
+}
+
+/// The transfers that are not committed: those on disk, with what the table knows of them.
+fn partial_states(
+    receiver: &Receiver,
+    wanted: &v1::CopiesRequest,
+) -> Result<Vec<v1::PartialState>, Failure> {
+    let root = receiver.root().open()?;
+    let failed = |e| io_failure("look at the partials", &e);
+    let area = Area::new(&root).map_err(failed)?;
+    let on_disk = match area.exists() {
+        true => {
+            let dir = area.dir().map_err(|e| staging_failure(&e))?;
+            partials::all(dir).map_err(failed)?
+        }
+        false => Vec::new(),
+    };
+    let keep = i64::try_from(receiver.config().partial_keep.as_secs()).unwrap_or(i64::MAX);
+    let mut states: Vec<v1::PartialState> = on_disk
+        .iter()
+        .map(|partial| v1::PartialState {
+            sender: partial.record.sender_name.to_string(),
+            volume: partial.record.volume_name.to_string(),
+            transfer_id: partial.record.transfer.to_bytes().to_vec(),
+            uuid: partial.record.uuid.as_bytes().to_vec(),
+            state: "interrupted".to_owned(),
+            offset: 0,
+            checkpoints: partial
+                .checkpoints
+                .iter()
+                .map(|(c, _)| c.point.offset)
+                .collect(),
+            since: partial.since(),
+            until: partial.since().saturating_add(keep),
+        })
+        .collect();
+    for glance in receiver.transfers().glances() {
+        add_glance(&mut states, &glance);
+    }
+    states.retain(|state| {
+        let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        asked(&wanted.sender, &state.sender) && asked(&wanted.volume, &state.volume)
+    });
+    states.sort_by(|a, b| (&a.sender, &a.volume).cmp(&(&b.sender, &b.volume)));
+    Ok(states)
+}
+
+fn add_glance(states: &mut Vec<v1::PartialState>, glance: &Glance) {
+    let transfer_id = glance.transfer.to_bytes().to_vec();
+    let at = match states.iter().position(|s| s.transfer_id == transfer_id) {
+        Some(at) => at,
+        None => {
+            states.push(v1::PartialState {
+                sender: glance.sender.to_string(),
+                volume: glance.volume.to_string(),
+                transfer_id,
+                uuid: glance.uuid.as_bytes().to_vec(),
+                ..Default::default()
+            });
+            states.len() - 1
+        }
+    };
+    let state = &mut states[at];
+    state.offset = glance.applied;
+    state.state = match glance.waits_at {
+        Some(_) => "waiting",
+        None => "running",
+    }
+    .to_owned();
+    if glance.waits_at.is_none() {
+        state.until = 0;
+    }
+}

@@ -1,0 +1,18 @@
+//! What the calls have in common: where they work, and what a failure means to the user.
+
+use sendshot_proto::failure::Failure;
+use sendshot_proto::problem::{Kind, Problem};
+
+/// What a failure of the disk means to the user of this host.
+pub(super) fn failed(failure: Failure) -> Problem {
+    Problem::new(Kind::Failed, failure.to_string()).remedy(failure.remedy)
+}
+
+/// Runs `work` on a named thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    sendshot_service::blocking::run("control", work)
+        .await
+        .map_err(|e| Problem::new(Kind::Failed, e.to_string()))
+}
