@@ -10,7 +10,8 @@ use sendshot_proto::v1;
 
 use super::list;
 use super::request::{mode, paired, pushes, target};
-use crate::retained::forget::{self, Chain, Which};
+use crate::decide::forget::Which;
+use crate::retained::forget::{self, Chain};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 

@@ -1,8 +1,13 @@
 //! Decisions, pure: values in, values out. Nothing here reads a disk or a clock, waits, or asks anybody; what a
 //! decision needs is gathered by whoever asks for it, and `now` is a parameter.
 
+pub mod adoption;
 pub mod costs;
+pub mod expiry;
+pub mod forget;
 pub mod plan;
 pub mod plan_sendshots;
+pub mod reconcile;
+pub mod resume;
 pub mod retention;
 pub mod verdict;

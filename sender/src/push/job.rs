@@ -24,13 +24,14 @@ use sendshot_sys::send_pipe;
 use sendshot_sys::subvolume::Info;
 
 use crate::decide::plan::{Local, Plan, Wish};
+use crate::decide::resume::{self, Start};
 use crate::push::context::{Push, another};
 use crate::push::generate::{self, Generator};
 use crate::push::request::{Request, Subject};
 use crate::push::retry::{self, Next, Patience};
 use crate::push::stages::prepare::{Adoption, BySendshots, Prepared};
 use crate::push::stages::record::Superfluous;
-use crate::push::stages::resume::{self, Interrupted, Start};
+use crate::push::stages::resume::Interrupted;
 use crate::push::stages::sendshots::Demand;
 use crate::push::stages::standing::{self, CapturedFrom, Refused};
 use crate::push::stages::transfer::{self, Committed, Transfer};

@@ -13,8 +13,8 @@ use sendshot_model::PushId;
 use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
 use sendshot_receiver::store::partials;
-use sendshot_sender::push::stages::resume::{self, Start};
-use sendshot_sender::retained::interrupted::{self, Limits};
+use sendshot_sender::decide::expiry::{self, Limits};
+use sendshot_sender::decide::resume::{self, Start};
 use sendshot_sender::shared::history::History;
 use sendshot_sender::state::journal;
 use sendshot_sender::state::trail::{self, Memory, Trail};
@@ -150,7 +150,7 @@ fn sender_record(dir: &TempDir, bytes: &[u8]) {
             keep: Duration::from_secs(1),
             min_free: 5,
         };
-        if let Some(over) = interrupted::judge(record, Timestamp::now(), space, limits) {
+        if let Some(over) = expiry::judge(record, Timestamp::now(), space, limits) {
             assert!(!over.reason().is_empty());
         }
         let _ = record.is_resumable();

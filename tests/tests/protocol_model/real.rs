@@ -13,10 +13,11 @@ use sendshot_proto::problem::{self, Problem};
 use sendshot_proto::resume as places;
 use sendshot_sender::decide::plan::{Local, Wish};
 use sendshot_sender::decide::plan_sendshots::{self, Candidate, OwnSendshot};
+use sendshot_sender::decide::reconcile::{self, Verdict};
+use sendshot_sender::decide::resume;
 use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
-use sendshot_sender::push::stages::{resume, transfer};
-use sendshot_sender::retained::settle::{self, Verdict};
+use sendshot_sender::push::stages::transfer;
 use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
@@ -150,14 +151,14 @@ fn head(push: Push) -> Head {
     }
 }
 
-/// What a start does with a record: [`settle::at_start`].
+/// What a start does with a record: [`reconcile::at_start`].
 pub fn at_start(of: &Record) -> Verdict {
-    settle::at_start(&record(of), SENDER)
+    reconcile::at_start(&record(of), SENDER)
 }
 
-/// What the receiver's report does with a record: [`settle::after_inventory`].
+/// What the receiver's report does with a record: [`reconcile::after_inventory`].
 pub fn after_inventory(of: &Record, inventory: &Inventory) -> Verdict {
-    settle::after_inventory(&record(of), &told(inventory))
+    reconcile::after_inventory(&record(of), &told(inventory))
 }
 
 /// [`Record::is_resumable`].

@@ -1,7 +1,7 @@
 //! What the sender lets go, when, step by step: `settle.rs`, `prune.rs`, `release.rs` and
 //! `interrupted.rs` of the daemon.
 
-use sendshot_sender::retained::settle::Verdict;
+use sendshot_sender::decide::reconcile::Verdict;
 
 use crate::bounds::Fault;
 use crate::real;

@@ -1,0 +1,385 @@
+//! Which states a user means to forget, and whether the last one that the next push could build on is among them.
+
+use std::collections::BTreeSet;
+
+use sendshot_model::{CopyName, human};
+
+use crate::decide::retention;
+use crate::state::journal::{Origin, Record, State};
+use crate::state::presence::{Item, Presence};
+
+/// Which of the states of a volume and receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// The one whose UUID begins with these hexadecimal digits.
+    Uuid(String),
+    /// The one taken at this time.
+    Time(CopyName),
+    /// Those that are common with one of the receiver's disks, whose id begins so. The disk is gone for good.
+    Root(String),
+}
+
+/// Why nothing is let go.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is neither a UUID nor a time.
+    #[error("`{0}` names no sendshot")]
+    Text(String),
+    /// It is what a receiver calls the second copy of a second, which only the receiver knows.
+    #[error("`{0}` is a name that the receiver gave, which this box does not know")]
+    Suffix(CopyName),
+    /// Nothing of this volume and receiver is kept.
+    #[error("nothing of `{target}` is kept on this box")]
+    Nothing {
+        /// What was asked for.
+        target: String,
+    },
+    /// Something is, but nothing of this name.
+    #[error("no sendshot of `{target}` is `{which}`; there is {}", human::few(.there))]
+    NotFound {
+        /// What was asked for.
+        target: String,
+        /// And which.
+        which: String,
+        /// What there is: times and UUIDs.
+        there: Vec<String>,
+    },
+    /// Several have this name.
+    #[error("`{which}` is more than one: {}", human::few(.found))]
+    Ambiguous {
+        /// What was asked for.
+        which: String,
+        /// What it can be.
+        found: Vec<String>,
+    },
+    /// The name stands for several volumes.
+    #[error("`{target}` stands for {volumes} different volumes that were pushed under this name")]
+    SeveralVolumes {
+        /// What was asked for.
+        target: String,
+        /// How many.
+        volumes: usize,
+    },
+    /// A push is running.
+    #[error("a push of `{volume}` to `{receiver}` is running, and may use it")]
+    InUse {
+        /// Of which volume.
+        volume: String,
+        /// To which receiver.
+        receiver: String,
+    },
+    /// The next push would be a full one.
+    #[error(
+        "{name} is the last state of `{volume}` that this box and {receiver} have in common: \
+         without it the next push to {receiver} sends everything again"
+    )]
+    LastCommon {
+        /// Its time and UUID.
+        name: String,
+        /// Of which volume.
+        volume: String,
+        /// Of which receiver.
+        receiver: String,
+    },
+    /// The user agreed to something else.
+    #[error("what `{target}` and `{which}` mean has changed since you were asked")]
+    Changed {
+        /// What was asked for.
+        target: String,
+        /// And which.
+        which: String,
+    },
+}
+
+impl Which {
+    /// Reads what the user wrote.
+    ///
+    /// # Errors
+    /// If it can be nothing of the kind.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Ok(name) = CopyName::parse(text) {
+            return match name.suffix() {
+                1 => Ok(Self::Time(name)),
+                _ => Err(Error::Suffix(name)),
+            };
+        }
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let fits = (1..=32).contains(&digits.len());
+        if fits && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self::Uuid(digits.to_ascii_lowercase()));
+        }
+        Err(Error::Text(text.to_owned()))
+    }
+
+    /// Reads the id of a receiver's disk, or the beginning of one.
+    ///
+    /// # Errors
+    /// If it can be nothing of the kind.
+    pub fn root(text: &str) -> Result<Self, Error> {
+        let fits = (1..=36).contains(&text.len());
+        let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        if fits && text.bytes().all(is_id) {
+            return Ok(Self::Root(text.to_ascii_lowercase()));
+        }
+        Err(Error::Text(text.to_owned()))
+    }
+
+    fn is(&self, record: &Record) -> bool {
+        match self {
+            Self::All => true,
+            Self::Uuid(digits) => record.snapshot.is_some_and(|snapshot| {
+                snapshot
+                    .uuid
+                    .simple()
+                    .to_string()
+                    .starts_with(digits.as_str())
+            }),
+            Self::Time(name) => record.taken_at == name.time().as_second(),
+            Self::Root(id) => record
+                .root
+                .is_some_and(|root| root.to_string().starts_with(id.as_str())),
+        }
+    }
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("--all"),
+            Self::Uuid(digits) => f.write_str(digits),
+            Self::Time(name) => name.fmt(f),
+            Self::Root(id) => write!(f, "--root {id}"),
+        }
+    }
+}
+
+/// A state's name for people: when it was taken, and its UUID.
+fn name(record: &Record) -> String {
+    let time = jiff::Timestamp::from_second(record.taken_at).unwrap_or_default();
+    let time = CopyName::from_time(time);
+    match record.snapshot {
+        Some(snapshot) => format!("{time} ({})", snapshot.uuid),
+        None => time.to_string(),
+    }
+}
+
+/// The records that are meant.
+///
+/// # Errors
+/// If it is nothing, or not clear which.
+pub fn find<'a>(items: &'a [Item], target: &str, which: &Which) -> Result<Vec<&'a Record>, Error> {
+    if items.is_empty() {
+        let target = target.to_owned();
+        return Err(Error::Nothing { target });
+    }
+    let records = || items.iter().map(|item| &item.record);
+    let found: Vec<&Record> = records().filter(|record| which.is(record)).collect();
+    let volumes: BTreeSet<_> = found.iter().map(|record| record.volume).collect();
+    let states: BTreeSet<_> = found
+        .iter()
+        .map(|record| record.snapshot.map(|s| s.uuid))
+        .collect();
+    match which {
+        _ if found.is_empty() => Err(Error::NotFound {
+            target: target.to_owned(),
+            which: which.to_string(),
+            there: records().map(name).collect(),
+        }),
+        Which::All | Which::Root(_) if volumes.len() > 1 => Err(Error::SeveralVolumes {
+            target: target.to_owned(),
+            volumes: volumes.len(),
+        }),
+        Which::Uuid(_) | Which::Time(_) if states.len() > 1 => Err(Error::Ambiguous {
+            which: which.to_string(),
+            found: found.into_iter().map(name).collect(),
+        }),
+        Which::Root(_) if roots(&found) > 1 => Err(Error::Ambiguous {
+            which: which.to_string(),
+            found: found.into_iter().map(name).collect(),
+        }),
+        Which::All | Which::Uuid(_) | Which::Time(_) | Which::Root(_) => Ok(found),
+    }
+}
+
+fn roots(records: &[&Record]) -> usize {
+    let roots: BTreeSet<_> = records.iter().map(|record| record.root).collect();
+    roots.len()
+}
+
+/// Whether a state can be what the next push builds on. What is unconfirmed can turn out to be.
+fn may_be_parent(item: &Item) -> bool {
+    item.presence == Presence::Here && item.record.state != State::Sending
+}
+
+/// Checks that every chain keeps an acknowledged state that is there, if it had anything. One that is
+/// known by a receiver's word only does not stand for one that was sent to it.
+///
+/// # Errors
+/// The state whose loss would break a chain.
+pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
+    let goes = |record: &Record| chosen.iter().any(|c| c.push == record.push);
+    let stays = |instead_of: &Record| {
+        items.iter().any(|item| {
+            retention::succeeds(&item.record, instead_of)
+                && item.record.state == State::Acknowledged
+                && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Told)
+                && item.presence == Presence::Here
+                && !goes(&item.record)
+        })
+    };
+    let mut losses: Vec<&Record> = items
+        .iter()
+        .filter(|item| may_be_parent(item) && goes(&item.record))
+        .map(|item| &item.record)
+        .filter(|record| !stays(record))
+        .collect();
+    losses.sort_by_key(|record| retention::age_order(record));
+    match losses.pop() {
+        None => Ok(()),
+        Some(last) => Err(Error::LastCommon {
+            name: name(last),
+            volume: last.volume_name.to_string(),
+            receiver: last.receiver_name.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    use crate::decide::retention::tests::{at, here, record};
+
+    fn uuid(text: &str) -> Which {
+        Which::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_state_is_named_by_the_beginning_of_its_uuid_or_by_its_time() {
+        let chain = record();
+        let mut old = at(&chain, 0x1f);
+        old.snapshot = old.snapshot.map(|s| crate::state::journal::SnapshotId {
+            uuid: Uuid::from_u128(0xab12_0000 << 96),
+            ..s
+        });
+        let new = Record {
+            taken_at: 1_795_316_400,
+            ..at(&chain, 0x2f)
+        };
+        let items = [here(&old), here(&new)];
+        let found = |which: &str| {
+            let found = find(&items, "nas2:photos", &Which::parse(which)?)?;
+            Ok(found.iter().map(|r| r.push).collect::<Vec<_>>())
+        };
+        assert_eq!(found("AB12"), Ok(vec![old.push]));
+        assert_eq!(found("ab120000-0"), Ok(vec![old.push]));
+        assert_eq!(
+            found("00000000-0000-0000-0000-00000000002f"),
+            Ok(vec![new.push])
+        );
+        assert_eq!(found("20261122T030000Z"), Ok(vec![new.push]));
+        assert!(matches!(found("ffff"), Err(Error::NotFound { .. })));
+        assert!(matches!(
+            found("20261122T030001Z"),
+            Err(Error::NotFound { .. })
+        ));
+        for text in ["", "-", "yesterday", "20261122", "g"] {
+            let found = found(text);
+            assert!(
+                matches!(found, Err(Error::Text(_) | Error::NotFound { .. })),
+                "{text}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_clear_is_not_done() {
+        let chain = record();
+        let items = [here(&at(&chain, 1)), here(&at(&chain, 2))];
+        let ambiguous = find(&items, "nas2:photos", &uuid("000"));
+        assert!(matches!(ambiguous, Err(Error::Ambiguous { .. })));
+        let other = Record {
+            volume: sendshot_model::VolumeId::generate(),
+            ..at(&chain, 3)
+        };
+        let items = [here(&at(&chain, 1)), here(&other)];
+        let several = find(&items, "nas2:photos", &Which::All);
+        assert!(matches!(
+            several,
+            Err(Error::SeveralVolumes { volumes: 2, .. })
+        ));
+        let nothing = find(&[], "nas2:photos", &Which::All);
+        assert!(matches!(nothing, Err(Error::Nothing { .. })));
+    }
+
+    fn breaks(items: &[Item], chosen: &[usize]) -> bool {
+        let chosen: Vec<&Record> = chosen.iter().map(|n| &items[*n].record).collect();
+        check_chains(items, &chosen).is_err()
+    }
+
+    #[test]
+    fn the_last_common_state_is_what_would_make_the_next_push_a_full_one() {
+        let chain = record();
+        let items = [here(&at(&chain, 1)), here(&at(&chain, 2))];
+        assert!(!breaks(&items, &[0]));
+        assert!(!breaks(&items, &[1]), "the older one still serves");
+        assert!(breaks(&items, &[0, 1]));
+        assert!(breaks(&items[..1], &[0]));
+        let gone = Item {
+            presence: Presence::Gone,
+            ..here(&at(&chain, 3))
+        };
+        let items = [here(&at(&chain, 1)), gone];
+        assert!(breaks(&items, &[0]), "what is gone serves nobody");
+        assert!(!breaks(&items, &[1]));
+    }
+
+    #[test]
+    fn each_receiver_instance_has_a_chain_of_its_own() {
+        let chain = record();
+        let reinstalled = Record {
+            receiver: sendshot_model::ReceiverId::generate(),
+            ..at(&chain, 1)
+        };
+        let items = [here(&at(&chain, 2)), here(&reinstalled)];
+        assert!(breaks(&items, &[0]));
+        assert!(breaks(&items, &[1]));
+    }
+
+    #[test]
+    fn what_a_receiver_only_says_to_hold_saves_nothing_that_was_sent() {
+        let chain = record();
+        let told = |n| {
+            here(&Record {
+                origin: Origin::Told,
+                ..at(&chain, n)
+            })
+        };
+        let items = [here(&at(&chain, 1)), told(2), told(3)];
+        assert!(breaks(&items, &[0]));
+        assert!(!breaks(&items, &[1, 2]));
+        assert!(!breaks(&items[1..], &[0]), "one of two that are as good");
+    }
+
+    #[test]
+    fn what_is_unconfirmed_may_be_the_last_common_state_but_saves_no_other() {
+        let chain = record();
+        let in_state = |state, n| {
+            here(&Record {
+                state,
+                ..at(&chain, n)
+            })
+        };
+        let items = [
+            in_state(State::Acknowledged, 1),
+            in_state(State::Unconfirmed, 2),
+        ];
+        assert!(!breaks(&items, &[1]));
+        assert!(breaks(&items, &[0]));
+        assert!(breaks(&items[1..], &[0]));
+        assert!(!breaks(&[in_state(State::Sending, 1)], &[0]));
+    }
+}

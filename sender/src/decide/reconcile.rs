@@ -1,0 +1,158 @@
+//! What becomes of the record of a push that is not running any more: by itself, and when the receiver has told what
+//! it holds. The table stands in [`crate::retained::settle`], which does it.
+
+use sendshot_model::SenderId;
+use sendshot_proto::inventory::Inventory;
+
+use crate::state::journal::{Record, State};
+
+/// What is to be done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays as it is.
+    Keep,
+    /// All of it goes.
+    Drop,
+    /// The receiver has committed it.
+    Acknowledge,
+}
+
+/// Whether the receiver has the state of a record.
+pub(crate) fn is_held(record: &Record, inventory: &Inventory) -> bool {
+    let copies = &inventory.copies;
+    record
+        .snapshot
+        .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid))
+}
+
+/// For a record whose push is not running.
+pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
+    match record.state {
+        State::Sending if record.is_resumable() => Verdict::Keep,
+        State::Sending if record.sender == sender => Verdict::Drop,
+        State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
+    }
+}
+
+/// For a record whose push is not running, now that the receiver has told what it holds.
+pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
+    // What another disk holds, this one need not.
+    let elsewhere = match (record.root, inventory.root) {
+        (Some(sent_to), Some(here)) => sent_to != here,
+        (None, _) | (_, None) => false,
+    };
+    match (record.state, is_held(record, inventory)) {
+        (State::Unconfirmed, true) => Verdict::Acknowledge,
+        (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
+        // The connection broke, and the receiver is still about to commit.
+        (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
+        (State::Unconfirmed, false) => Verdict::Drop,
+        (State::Sending | State::Acknowledged, _) => Verdict::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::retention;
+    use crate::state::journal::{SnapshotId, Transferring};
+    use sendshot_model::Engine;
+    use sendshot_model::TransferId;
+    use sendshot_proto::inventory::HeldCopy;
+    use uuid::Uuid;
+
+    fn record(state: State) -> Record {
+        let snapshot = Some(SnapshotId {
+            uuid: Uuid::from_u128(7),
+            otransid: 1,
+        });
+        Record {
+            state,
+            snapshot,
+            ..retention::tests::record()
+        }
+    }
+
+    #[test]
+    fn what_can_be_resumed_is_kept_at_start_and_not_what_never_began() {
+        let never_began = record(State::Sending);
+        assert_eq!(at_start(&never_began, never_began.sender), Verdict::Drop);
+        let transfer = Some(Transferring {
+            id: TransferId::generate(),
+            stream_version: 2,
+            parent: None,
+            reason: String::new(),
+            reason_code: sendshot_model::ReasonCode::NotRecorded,
+        });
+        let began = Record {
+            transfer: transfer.clone(),
+            ..never_began.clone()
+        };
+        assert_eq!(at_start(&began, began.sender), Verdict::Keep);
+        let by_the_kernel = Record {
+            engine: Engine::Kernel,
+            transfer,
+            ..never_began
+        };
+        assert_eq!(
+            at_start(&by_the_kernel, by_the_kernel.sender),
+            Verdict::Drop
+        );
+    }
+
+    fn held(uuid: u128) -> Inventory {
+        let copy = HeldCopy {
+            uuid: Uuid::from_u128(uuid),
+            ctransid: 1,
+            name: "x".into(),
+            unusable: None,
+            committed_at: 0,
+        };
+        Inventory {
+            copies: vec![copy],
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_committed_is_dropped_unheard() {
+        let sending = record(State::Sending);
+        assert_eq!(at_start(&sending, sending.sender), Verdict::Drop);
+        assert_eq!(at_start(&sending, SenderId::generate()), Verdict::Keep);
+        for state in [State::Unconfirmed, State::Acknowledged] {
+            let kept = record(state);
+            assert_eq!(at_start(&kept, kept.sender), Verdict::Keep);
+        }
+    }
+
+    #[test]
+    fn the_receivers_report_decides_about_the_unconfirmed() {
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &held(7)),
+            Verdict::Acknowledge
+        );
+        assert_eq!(after_inventory(&unconfirmed, &held(8)), Verdict::Drop);
+        assert_eq!(
+            after_inventory(&record(State::Acknowledged), &Inventory::default()),
+            Verdict::Keep
+        );
+    }
+
+    #[test]
+    fn what_the_receiver_may_still_commit_is_not_dropped() {
+        let at_work = |copies: Inventory| Inventory {
+            push_at_work: true,
+            ..copies
+        };
+        let unconfirmed = record(State::Unconfirmed);
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(8))),
+            Verdict::Keep
+        );
+        assert_eq!(
+            after_inventory(&unconfirmed, &at_work(held(7))),
+            Verdict::Acknowledge
+        );
+    }
+}
