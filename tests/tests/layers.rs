@@ -67,7 +67,7 @@ const IMPURE: [&str; 8] = [
 const DELETES: [(&str, &[&str]); 3] = [
     ("sender", &["state"]),
     ("receiver", &["store::partials"]),
-    ("common/apply", &["staging", "commit", "nodes"]),
+    ("common/apply", &["staging", "commit", "commands::nodes"]),
 ];
 
 /// Where generated types of the wire and of the control sockets are spoken.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use sendshot_sys::subvolume::{self, Access, Info};
 use sendshot_sys::{crash, durable};
 
-use crate::applier::Identity;
+use crate::commands::applier::Identity;
 use crate::staging::{Staged, StagingError};
 
 /// How many names to try. More copies of one second would mean that something is wrong.

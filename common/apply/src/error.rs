@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use sendshot_stream::dump::escaped;
 use uuid::Uuid;
 
-use crate::decompress::DataError;
+use crate::compression::decompress::DataError;
 use crate::paths::PathError;
 
 /// A command that could not be applied: which, on what, where in the stream, and why.

@@ -61,23 +61,12 @@
 //! }
 //! ```
 
-mod applier;
 mod beneath;
-mod budget;
-mod clone;
+mod commands;
 pub mod commit;
-mod data;
-mod decompress;
-mod dirs;
+mod compression;
 pub mod elsewhere;
-mod encoded;
 mod error;
-mod files;
-mod flags;
-mod inherited;
-mod lzo;
-mod metadata;
-mod nodes;
 mod obstacle;
 pub mod parent;
 mod paths;
@@ -85,14 +74,14 @@ pub mod receive;
 mod session;
 pub mod staging;
 
-pub use applier::{Applier, Content, Identity, Policies};
-pub use clone::{ClonePolicy, CloneSources};
+pub use commands::applier::{Applier, Content, Identity, Policies};
+pub use commands::clone::{ClonePolicy, CloneSources};
+pub use commands::encoded::EncodedPolicy;
 pub use commit::commit;
-pub use decompress::DataError;
+pub use compression::decompress::DataError;
+pub use compression::lzo::Broken as BrokenLzo;
 pub use elsewhere::{Location, Scope};
-pub use encoded::EncodedPolicy;
 pub use error::{ApplyError, Cause};
-pub use lzo::Broken as BrokenLzo;
 pub use obstacle::{NoDirectory, WriteObstacle};
 pub use paths::PathError;
 pub use receive::receive;

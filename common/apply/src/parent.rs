@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem, top_level};
 
-use crate::applier::Identity;
+use crate::commands::applier::Identity;
 use crate::elsewhere::{self, Location, Scope, SearchError};
 
 /// Whether a subvolume is taken that has the UUID, but may be in another state.

@@ -14,8 +14,8 @@ use sendshot_model::NotKept;
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
-use crate::applier::{Identity, Policies};
-use crate::clone::CloneSources;
+use crate::commands::applier::{Identity, Policies};
+use crate::commands::clone::CloneSources;
 use crate::commit::{self, CommitError, Committed, Taken};
 use crate::elsewhere::Scope;
 use crate::obstacle::WriteObstacle;

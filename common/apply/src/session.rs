@@ -8,9 +8,9 @@ use sendshot_model::NotKept;
 use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
-use crate::applier::{Applier, Content, Identity, Policies};
-use crate::budget::Budget;
-use crate::clone::CloneSources;
+use crate::commands::applier::{Applier, Content, Identity, Policies};
+use crate::commands::budget::Budget;
+use crate::commands::clone::CloneSources;
 use crate::error::{ApplyError, Cause};
 
 /// A subvolume that a stream announces.

@@ -16,7 +16,7 @@ use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Access};
 
 use crate::beneath::proc_path;
-use crate::dirs::INHERITED;
+use crate::commands::dirs::INHERITED;
 use crate::obstacle::NoDirectory;
 
 /// Name of the area in the directory that copies are made in.

@@ -11,38 +11,26 @@
 //!
 //! TLS is 1.3 only, without resumption, since a resumed session would not be verified again.
 
-mod accept;
-mod authority;
-mod certificate;
-mod connect;
-mod connections;
-mod crypto;
-mod invitation;
-mod key_file;
-mod own_certificate;
-mod peer;
-mod refusal;
-mod sender_key;
-mod senders;
-mod stream;
-mod tls;
-mod token;
-mod validity;
+mod keys;
+mod pairing;
+mod transport;
 
-pub use accept::accept;
-pub use authority::{Authority, AuthorityError, SenderCertificate, SignError};
-pub use certificate::CertificateError;
-pub use connect::{ClockFault, ConnectError, connect};
-pub use connections::Connections;
-pub use crypto::RandomError;
-pub use invitation::{Invitation, Pairing};
-pub use key_file::KeyFileError;
-pub use own_certificate::{OwnCertificateError, own_certificate};
-pub use peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
-pub use refusal::{InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError};
-pub use sender_key::SenderKey;
-pub use senders::{Redeemed, SenderRecord, Senders};
-pub use stream::{PeerInfo, PeerStream};
-pub use tls::{TlsError, ca_pem, client_config, pairing_client_config, server_config};
-pub use token::{Secret, Token, TokenError};
-pub use validity::Validity;
+pub use keys::authority::{Authority, AuthorityError, SenderCertificate, SignError};
+pub use keys::certificate::CertificateError;
+pub use keys::crypto::RandomError;
+pub use keys::key_file::KeyFileError;
+pub use keys::own_certificate::{OwnCertificateError, own_certificate};
+pub use keys::sender_key::SenderKey;
+pub use keys::validity::Validity;
+pub use pairing::invitation::{Invitation, Pairing};
+pub use pairing::refusal::{
+    InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
+};
+pub use pairing::senders::{Redeemed, SenderRecord, Senders};
+pub use pairing::token::{Secret, Token, TokenError};
+pub use transport::accept::accept;
+pub use transport::connect::{ClockFault, ConnectError, connect};
+pub use transport::connections::Connections;
+pub use transport::peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
+pub use transport::stream::{PeerInfo, PeerStream};
+pub use transport::tls::{TlsError, ca_pem, client_config, pairing_client_config, server_config};

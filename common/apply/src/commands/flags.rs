@@ -13,9 +13,9 @@ use sendshot_model::NotKeptKind;
 use sendshot_sys::{filesystem, inode_attributes};
 
 use crate::beneath::open_beneath;
-use crate::dirs::Dirs;
+use crate::commands::dirs::Dirs;
+use crate::commands::inherited::{COMPRESS, NO_COMPRESS, NO_COPY_ON_WRITE, inherited};
 use crate::error::Cause;
-use crate::inherited::{COMPRESS, NO_COMPRESS, NO_COPY_ON_WRITE, inherited};
 use crate::paths;
 
 /// A directory in which names are written synchronously.

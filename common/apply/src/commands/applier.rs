@@ -12,16 +12,16 @@ use sendshot_sys::encoded::Encoding;
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
-use crate::budget::{self, Budget};
-use crate::clone::{self, ClonePolicy, CloneSources, Foreign};
-use crate::data;
-use crate::dirs::Dirs;
-use crate::encoded::{Checked, EncodedPolicy, EncodedWriter};
+use crate::commands::budget::{self, Budget};
+use crate::commands::clone::{self, ClonePolicy, CloneSources, Foreign};
+use crate::commands::data;
+use crate::commands::dirs::Dirs;
+use crate::commands::encoded::{Checked, EncodedPolicy, EncodedWriter};
+use crate::commands::files::{self, Files};
+use crate::commands::flags::{self, MountOptions};
+use crate::commands::metadata::{self, Inode};
+use crate::commands::nodes::Nodes;
 use crate::error::{ApplyError, Cause};
-use crate::files::{self, Files};
-use crate::flags::{self, MountOptions};
-use crate::metadata::{self, Inode};
-use crate::nodes::Nodes;
 
 /// What a stream calls a state of a subvolume, whichever file system it lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

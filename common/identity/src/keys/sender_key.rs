@@ -6,10 +6,10 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::certificate::CertificateError;
-use crate::crypto::sha256;
-use crate::key_file::{self, KeyFileError};
-use crate::peer::SpkiPin;
+use crate::keys::certificate::CertificateError;
+use crate::keys::crypto::sha256;
+use crate::keys::key_file::{self, KeyFileError};
+use crate::transport::peer::SpkiPin;
 
 const FILE: &str = "sender.key";
 

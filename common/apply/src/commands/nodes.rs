@@ -4,10 +4,10 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use sendshot_stream::Command;
 
-use crate::dirs::{Dirs, Heirs, INHERITED, Named};
+use crate::commands::dirs::{Dirs, Heirs, INHERITED, Named};
+use crate::commands::files::Files;
+use crate::commands::flags::{self, MountOptions};
 use crate::error::Cause;
-use crate::files::Files;
-use crate::flags::{self, MountOptions};
 
 /// Mode of new pipes, sockets and devices, like that of new files: their owner's only, until
 /// the stream says more.

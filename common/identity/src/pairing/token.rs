@@ -8,8 +8,8 @@ use std::fmt;
 
 use data_encoding::BASE32_NOPAD;
 
-use crate::crypto::{RandomError, hex_bytes, random, sha256};
-use crate::peer::CaFingerprint;
+use crate::keys::crypto::{RandomError, hex_bytes, random, sha256};
+use crate::transport::peer::CaFingerprint;
 
 const PREFIX: &str = "sendshot-";
 const SECRET_LEN: usize = 16;

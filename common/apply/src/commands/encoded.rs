@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use sendshot_sys::encoded::{Encoding, encoded_write};
 
-use crate::budget::Budget;
-use crate::data;
-use crate::decompress::{self, Compression, MAX_EXTENT};
+use crate::commands::budget::Budget;
+use crate::commands::data;
+use crate::compression::decompress::{self, Compression, MAX_EXTENT};
 use crate::error::Cause;
 
 /// Whether to have the kernel store compressed extents as they come.

@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::beneath::{CONFINED, proc_path};
+use crate::commands::inherited::are_inherited;
 use crate::error::Cause;
-use crate::inherited::are_inherited;
 use crate::paths::{self, Place};
 
 /// How many directories stay open. Streams work in one directory for a while, but go back

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::peer::PeerId;
+use crate::transport::peer::PeerId;
 
 /// Connections of one sender. It uses one for each push and one for a look.
 const MOST_OF_ONE: usize = 32;

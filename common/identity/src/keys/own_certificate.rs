@@ -8,11 +8,11 @@ use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use sendshot_model::SenderId;
 
-use crate::certificate;
-use crate::crypto::provider;
-use crate::peer::{PeerId, PeerIdentity, PeerIdentityError};
-use crate::sender_key::SenderKey;
-use crate::tls::{self, TlsError};
+use crate::keys::certificate;
+use crate::keys::crypto::provider;
+use crate::keys::sender_key::SenderKey;
+use crate::transport::peer::{PeerId, PeerIdentity, PeerIdentityError};
+use crate::transport::tls::{self, TlsError};
 
 /// Longest certificate that is kept, in bytes. One has about 600.
 const LONGEST: usize = 16 * 1024;

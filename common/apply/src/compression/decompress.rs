@@ -2,7 +2,7 @@
 
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
-use crate::lzo;
+use crate::compression::lzo;
 
 /// Most bytes of an extent, encoded or decoded: the kernel's BTRFS_MAX_COMPRESSED and
 /// BTRFS_MAX_UNCOMPRESSED.

@@ -17,12 +17,14 @@ use sendshot_sys::durable;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{Authority, SenderCertificate};
-use crate::crypto::RandomError;
-use crate::invitation::{Claim, Invitation, Pairing, Stored, Use};
-use crate::peer::{PeerId, PeerIdentity, SpkiPin};
-use crate::refusal::{InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError};
-use crate::token::{Secret, Token};
+use crate::keys::authority::{Authority, SenderCertificate};
+use crate::keys::crypto::RandomError;
+use crate::pairing::invitation::{Claim, Invitation, Pairing, Stored, Use};
+use crate::pairing::refusal::{
+    InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
+};
+use crate::pairing::token::{Secret, Token};
+use crate::transport::peer::{PeerId, PeerIdentity, SpkiPin};
 
 const SENDERS: &str = "senders";
 const INVITATIONS: &str = "invitations";

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use sendshot_stream::Timespec;
 
 use crate::beneath::proc_path;
-use crate::dirs::{Dirs, INHERITED, Named};
+use crate::commands::dirs::{Dirs, INHERITED, Named};
+use crate::commands::files::Files;
 use crate::error::Cause;
-use crate::files::Files;
 
 /// The bits of a mode that chmod sets.
 const PERMISSIONS: u64 = 0o7777;

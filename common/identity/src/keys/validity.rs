@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::certificate;
-use crate::peer::PeerIdentity;
+use crate::keys::certificate;
+use crate::transport::peer::PeerIdentity;
 
 /// How long before its end people are told of it: it should have been renewed long before.
 const WARNED: SignedDuration = SignedDuration::from_hours(30 * 24);

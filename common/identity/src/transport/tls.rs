@@ -18,11 +18,11 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::authority::Authority;
-use crate::certificate;
-use crate::crypto::provider;
-use crate::peer::{CaFingerprint, RECEIVER_DNS_NAME};
-use crate::sender_key::SenderKey;
+use crate::keys::authority::Authority;
+use crate::keys::certificate;
+use crate::keys::crypto::provider;
+use crate::keys::sender_key::SenderKey;
+use crate::transport::peer::{CaFingerprint, RECEIVER_DNS_NAME};
 
 const ALPN: &[u8] = b"h2";
 

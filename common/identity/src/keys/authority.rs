@@ -17,11 +17,11 @@ use rustls::pki_types::{
 use sendshot_model::{ReceiverId, SenderId};
 use sendshot_sys::durable;
 
-use crate::certificate::{self, CertificateError};
-use crate::crypto::sha256;
-use crate::key_file::{self, KeyFileError};
-use crate::peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
-use crate::validity::Validity;
+use crate::keys::certificate::{self, CertificateError};
+use crate::keys::crypto::sha256;
+use crate::keys::key_file::{self, KeyFileError};
+use crate::keys::validity::Validity;
+use crate::transport::peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
 
 const CA_KEY: &str = "ca.key";
 const CA_CERTIFICATE: &str = "ca.pem";

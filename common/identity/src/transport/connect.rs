@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::peer::PeerIdentityError;
-use crate::stream::{self, PeerStream};
-use crate::tls::receiver_name;
+use crate::transport::peer::PeerIdentityError;
+use crate::transport::stream::{self, PeerStream};
+use crate::transport::tls::receiver_name;
 
 /// Longest text about a failure that is passed on, in bytes.
 const MOST_SAID: usize = 500;

@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::crypto::{hex_bytes, sha256};
+use crate::keys::crypto::{hex_bytes, sha256};
 
 const SCHEME: &str = "sendshot://";
 

@@ -11,8 +11,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sendshot_model::ReceiverId;
 
-use crate::crypto::{RandomError, random};
-use crate::peer::PeerId;
+use crate::keys::crypto::{RandomError, random};
+use crate::transport::peer::PeerId;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::beneath::open_beneath;
-use crate::dirs::{Dirs, Named};
+use crate::commands::dirs::{Dirs, Named};
 use crate::error::Cause;
 use crate::paths;
 

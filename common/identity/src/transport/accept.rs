@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::connections::Connections;
-use crate::peer::PeerIdentityError;
-use crate::stream::{self, PeerStream};
+use crate::transport::connections::Connections;
+use crate::transport::peer::PeerIdentityError;
+use crate::transport::stream::{self, PeerStream};
 
 /// A handshake is two round trips; who needs longer than this only holds a slot.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

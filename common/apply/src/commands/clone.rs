@@ -8,10 +8,10 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::budget::Budget;
-use crate::data;
+use crate::commands::budget::Budget;
+use crate::commands::data;
+use crate::commands::files;
 use crate::error::Cause;
-use crate::files;
 
 /// Bytes copied at a time when a range cannot be shared.
 const CHUNK: usize = 256 * 1024;

@@ -4,9 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use sendshot_model::{PeerName, SenderId};
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::equal;
-use crate::peer::SpkiPin;
-use crate::token::{Secret, SecretHash, Selector};
+use crate::keys::crypto::equal;
+use crate::pairing::token::{Secret, SecretHash, Selector};
+use crate::transport::peer::SpkiPin;
 
 /// Long enough to walk to the other box, short enough for a token in a scrollback to be worthless.
 const LIFE: SignedDuration = SignedDuration::from_mins(15);

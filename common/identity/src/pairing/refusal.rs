@@ -6,8 +6,8 @@ use std::io;
 use jiff::Timestamp;
 use sendshot_model::{PeerName, SenderId};
 
-use crate::authority::SignError;
-use crate::crypto::RandomError;
+use crate::keys::authority::SignError;
+use crate::keys::crypto::RandomError;
 
 /// The registry's files cannot be read or written.
 #[derive(Debug, thiserror::Error)]

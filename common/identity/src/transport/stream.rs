@@ -15,8 +15,8 @@ use tokio_rustls::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use crate::connections::{Connections, Open, STRANGER_LIFE};
-use crate::peer::{PeerIdentity, PeerIdentityError};
+use crate::transport::connections::{Connections, Open, STRANGER_LIFE};
+use crate::transport::peer::{PeerIdentity, PeerIdentityError};
 
 /// A peer that was unplugged is noticed after a minute (30 s + 3 × 10 s): soon enough to resume,
 /// late enough for a router to restart.

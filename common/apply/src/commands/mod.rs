@@ -1,0 +1,13 @@
+//! What each command of a stream does, beneath the staging subvolume and nowhere else.
+
+pub(crate) mod applier;
+pub(crate) mod budget;
+pub(crate) mod clone;
+pub(crate) mod data;
+pub(crate) mod dirs;
+pub(crate) mod encoded;
+pub(crate) mod files;
+pub(crate) mod flags;
+pub(crate) mod inherited;
+pub(crate) mod metadata;
+pub(crate) mod nodes;
