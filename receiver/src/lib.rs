@@ -1,8 +1,8 @@
 //! The receiving daemon: takes in pushes of paired senders and keeps the copies.
 //!
-//! The way of a push on this side: [`replication`] authorises every call, [`store::holdings`] reports
+//! The way of a push on this side: [`replication`] authorises every call, [`store::volumes`] reports
 //! what is held (*negotiate*), [`replication::transfer`] moves the stream from the connection to a thread,
-//! [`mod@receive::apply`] applies and commits it, with checkpoints ([`mod@receive::checkpoint`]) from which it
+//! [`mod@receive::intake`] applies and commits it, with checkpoints ([`mod@receive::checkpoint`]) from which it
 //! can be taken up again ([`store::partials`]).
 
 pub mod control;

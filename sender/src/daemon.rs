@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::connection::renewal;
 use crate::control::Control;
-use crate::retained::interrupted;
+use crate::retained::expire;
 use crate::shared::sender::{Paths, Sender};
 
 /// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
@@ -74,7 +74,7 @@ impl Daemon {
         // the two is seen first.
         let served = tokio::select! {
             served = &mut serve => Some(served),
-            never = interrupted::watch(Arc::clone(&self.sender)) => match never {},
+            never = expire::watch(Arc::clone(&self.sender)) => match never {},
             never = renewal::watch(Arc::clone(&self.sender)) => match never {},
             () = stop.cancelled() => None,
         };

@@ -380,14 +380,17 @@ fn each_rule_fails_for_one_line_in_the_wrong_place() {
     let found = loops(&with("state::journal", "use crate::state::discard;"));
     assert_eq!(found, ["state::discard", "state::journal"]);
     let found = upwards(
-        &with("state::trail", "use crate::push::{self, request::Request};"),
+        &with(
+            "state::segment_log",
+            "use crate::push::{self, request::Request};",
+        ),
         &SENDER,
     );
     assert_eq!(
         found,
         [
-            "state::trail imports push",
-            "state::trail imports push::request"
+            "state::segment_log imports push",
+            "state::segment_log imports push::request"
         ]
     );
     let found = upwards(
@@ -414,6 +417,6 @@ fn each_rule_fails_for_one_line_in_the_wrong_place() {
         outside(&sources, DELETES[0].1, is_deleting),
         ["retained::prune"]
     );
-    let sources = with("decide::plan", "use sendshot_proto::v1::KeptSnapshot;");
-    assert!(outside(&sources, SPEAKS[0].1, is_generated).contains(&"decide::plan".to_owned()));
+    let sources = with("decide::parent", "use sendshot_proto::v1::KeptSnapshot;");
+    assert!(outside(&sources, SPEAKS[0].1, is_generated).contains(&"decide::parent".to_owned()));
 }

@@ -12,8 +12,8 @@ use sendshot_proto::{not_kept, v1};
 use super::request::{blocking, failed};
 use crate::receive::failures::io_failure;
 use crate::shared::receiver::Receiver;
-use crate::store::holdings;
 use crate::store::usage;
+use crate::store::volumes;
 
 /// Says which there are.
 pub(super) async fn answer(
@@ -34,14 +34,14 @@ fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyS
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies", &e);
     let mut copies = Vec::new();
-    for (sender, volume, dir) in holdings::all(&root).map_err(failed)? {
+    for (sender, volume, dir) in volumes::all(&root).map_err(failed)? {
         let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         if !asked(&wanted.sender, &sender) || !asked(&wanted.volume, &volume) {
             continue;
         }
         let path = root.path().join(&sender).join(&volume);
         let not_kept = usage::not_kept(&dir).map_err(failed)?;
-        for copy in holdings::copies(&dir).map_err(failed)? {
+        for copy in volumes::copies(&dir).map_err(failed)? {
             let path = path.join(copy.name.as_ref());
             let lacks = not_kept.copy((copy.uuid, copy.ctransid));
             let path = path.as_os_str().as_bytes();

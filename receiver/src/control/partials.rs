@@ -9,7 +9,7 @@ use sendshot_proto::v1;
 
 use super::request::{blocking, failed};
 use crate::receive::failures::{io_failure, staging_failure};
-use crate::receive::transfers::Glance;
+use crate::receive::table::Glance;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 

@@ -10,8 +10,8 @@ use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::Begin;
 
 use crate::receive::failures::rule_broken;
-use crate::store::holdings::Caller;
 use crate::store::root::Root;
+use crate::store::volumes::Caller;
 
 /// One push to take in.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use sendshot_sys::subvolume::{self, Access};
 
 use crate::receive::announcement::Work;
 use crate::receive::failures::{io_failure, rule_broken, session_failure};
-use crate::receive::staging_host::StagingHost;
+use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Partial, Record};
 
 /// The checkpoints of one push.

@@ -11,10 +11,10 @@ use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::volume::VolumeKey;
 
 use crate::receive::failures::{io_failure, staging_failure};
-use crate::store::holdings::{self, Caller};
 use crate::store::partials;
 use crate::store::root::OpenRoot;
 use crate::store::usage;
+use crate::store::volumes::{self, Caller};
 
 /// Refuses a volume that would be one too many.
 ///
@@ -27,13 +27,13 @@ pub(crate) fn check_volumes(
     policy: &SenderPolicy,
 ) -> Result<(), Failure> {
     let failed = |e| io_failure("count the volumes of the sender", &e);
-    if holdings::find(&root, caller, volume)
+    if volumes::find(&root, caller, volume)
         .map_err(failed)?
         .is_some()
     {
         return Ok(());
     }
-    let all = holdings::all(&root).map_err(failed)?;
+    let all = volumes::all(&root).map_err(failed)?;
     let there = all
         .iter()
         .filter(|(sender, ..)| *sender == caller.name.as_str());
@@ -89,7 +89,7 @@ pub(crate) fn bytes_left(
     let failed = |e| io_failure("count what the sender has here", &e);
     let waiting = interrupted(root, (caller, volume), at_work)?;
     let mut used: u64 = 0;
-    for (sender, _, dir) in holdings::all(root).map_err(failed)? {
+    for (sender, _, dir) in volumes::all(root).map_err(failed)? {
         if sender == caller.name.as_str() {
             let bytes = usage::of(&dir, |state| waiting.contains(&state)).map_err(failed)?;
             used = used.saturating_add(bytes);

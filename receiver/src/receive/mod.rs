@@ -2,9 +2,9 @@
 //! connections, and nothing of who may push.
 
 pub mod announcement;
-pub mod apply;
 pub mod checkpoint;
 pub(crate) mod failures;
+pub mod intake;
 pub(crate) mod limits;
-mod staging_host;
-pub mod transfers;
+mod staging;
+pub mod table;

@@ -21,9 +21,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::receive::failures::io_failure;
 use crate::shared::receiver::Receiver;
-use crate::store::holdings::{self, Caller};
 use crate::store::partials;
 use crate::store::root::OpenRoot;
+use crate::store::volumes::{self, Caller};
 
 /// Serves the data path.
 #[derive(Debug, Clone)]
@@ -190,17 +190,17 @@ fn look(
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies of the volume", &e);
     let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
-    let Some(dir) = holdings::find(&root, caller, volume).map_err(failed)? else {
+    let Some(dir) = volumes::find(&root, caller, volume).map_err(failed)? else {
         return Ok(Inventory {
             push_at_work,
             partials,
             root: Some(root.id()),
-            label: holdings::label_of_name(&root, caller, volume).map_err(failed)?,
+            label: volumes::label_of_name(&root, caller, volume).map_err(failed)?,
             ..Inventory::default()
         });
     };
     Ok(Inventory {
-        copies: holdings::copies(&dir.fd).map_err(failed)?,
+        copies: volumes::copies(&dir.fd).map_err(failed)?,
         directory: dir.name,
         push_at_work,
         partials,

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::receive::announcement::{self, Work};
-use crate::receive::apply::{self, Ended, Input, Intake, Progress, Received};
+use crate::receive::intake::{self, Ended, Input, Intake, Progress, Received};
 use crate::receive::limits;
-use crate::receive::transfers::{Entered, Place};
+use crate::receive::table::{Entered, Place};
 use crate::shared::receiver::Receiver;
-use crate::store::holdings::Caller;
 use crate::store::root::Root;
+use crate::store::volumes::Caller;
 
 /// Segments that wait for the applier. More are held back by HTTP/2's window.
 const QUEUE: usize = 4;
@@ -322,7 +322,7 @@ fn run(
             Outcome::Dropped
         }
         Err(failure) => {
-            if !apply::can_go_on_after(&failure) {
+            if !intake::can_go_on_after(&failure) {
                 intake.forget();
             }
             Outcome::Failed(failure)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::receive::transfers::{Transfers, WAITS_FOR};
+use crate::receive::table::{Transfers, WAITS_FOR};
 use crate::shared::calls::Calls;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};

@@ -1,7 +1,7 @@
 //! What lies on the receiving disks: roots, copies, partials, and how much they take. It receives nothing.
 
-pub mod holdings;
 pub mod partials;
 pub mod root;
 mod root_errors;
 pub mod usage;
+pub mod volumes;

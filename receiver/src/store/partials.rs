@@ -9,7 +9,7 @@
 //!
 //! A partial is no copy: it is in no volume's directory, and has no received UUID. Its staging is
 //! never taken up after a restart, since it may be newer than any progress that was written down;
-//! it is taken again from the checkpoint ([`crate::receive::apply`]).
+//! it is taken again from the checkpoint ([`crate::receive::intake`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -28,8 +28,8 @@ use sendshot_sys::{crash, durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::holdings::{self, Caller};
 use crate::store::root::OpenRoot;
+use crate::store::volumes::{self, Caller};
 
 /// What names of staging subvolumes begin with; only those are ever swept.
 pub const STAGING: &str = "push-";
@@ -384,10 +384,10 @@ pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
 }
 
 fn is_committed(root: &OpenRoot, record: &Record) -> io::Result<bool> {
-    let Some(dir) = holdings::find(root, &record.caller(), &record.key())? else {
+    let Some(dir) = volumes::find(root, &record.caller(), &record.key())? else {
         return Ok(false);
     };
-    let copies = holdings::copies(&dir.fd)?;
+    let copies = volumes::copies(&dir.fd)?;
     Ok(copies
         .iter()
         .any(|copy| (copy.uuid, copy.ctransid) == (record.uuid, record.ctransid)))

@@ -261,7 +261,7 @@ impl Root {
             Some(_) => return Err(Error::Own { path }),
             None => return Err(Error::Nobodys { path }),
         };
-        let all = crate::store::holdings::all(&fd).map_err(|e| self.failed(e))?;
+        let all = crate::store::volumes::all(&fd).map_err(|e| self.failed(e))?;
         let mut senders: Vec<String> = all.into_iter().map(|(sender, ..)| sender).collect();
         senders.dedup();
         Ok(Owner {

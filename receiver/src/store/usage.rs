@@ -17,7 +17,7 @@ use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::store::holdings;
+use crate::store::volumes;
 
 /// The file.
 const FILE: &str = ".sendshot-usage";
@@ -169,7 +169,7 @@ pub fn of(dir: impl AsFd, waits: impl Fn(State) -> bool) -> io::Result<u64> {
 }
 
 fn held(dir: impl AsFd) -> io::Result<BTreeSet<State>> {
-    let copies = holdings::copies(dir)?;
+    let copies = volumes::copies(dir)?;
     Ok(copies
         .into_iter()
         .map(|copy| (copy.uuid, copy.ctransid))

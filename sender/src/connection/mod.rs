@@ -4,7 +4,7 @@
 pub mod call;
 pub mod frames;
 pub mod hello;
+pub mod link;
 pub mod pair;
-pub mod receiver_link;
 pub mod renewal;
 pub mod wire;

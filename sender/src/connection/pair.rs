@@ -14,7 +14,7 @@ use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
 use crate::connection::call;
-use crate::connection::receiver_link;
+use crate::connection::link;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
@@ -57,7 +57,7 @@ pub async fn pair(
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
     let wire = WireBytes::default();
     wire.read_at_most(call::MAX_ANSWER);
-    let channel = receiver_link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
+    let channel = link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),
@@ -134,7 +134,7 @@ fn entry(
         .map_err(|e| nonsense(e.to_string()))?;
     let ca_certificate =
         authority.ok_or_else(|| nonsense("its authority is not in its chain".into()))?;
-    let client_certificate = receiver_link::own_certificate(
+    let client_certificate = link::own_certificate(
         sender,
         &ca_certificate,
         &answer.certificate,

@@ -20,7 +20,7 @@ use sendshot_proto::v1;
 use tonic::Request;
 
 use crate::connection::call::answer;
-use crate::connection::receiver_link::{self, Link};
+use crate::connection::link::{self, Link};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use sendshot_proto::problem::{Kind, Problem};
@@ -53,7 +53,7 @@ async fn look(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry) {
     let Some(validity) = validity.filter(|v| v.is_renewal_due(Timestamp::now())) else {
         return;
     };
-    match receiver_link::connect(entry, sender.key()).await {
+    match link::connect(entry, sender.key()).await {
         Ok(mut link) => if_due(sender, name, entry, &mut link).await,
         Err(problem) => not_renewed(name, validity, &problem),
     }
@@ -101,7 +101,7 @@ async fn renew(
     request.set_timeout(DEADLINE);
     let address = link.address().to_owned();
     let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
-    let certificate = receiver_link::own_certificate(
+    let certificate = link::own_certificate(
         sender,
         &entry.ca_certificate,
         &answer.certificate,

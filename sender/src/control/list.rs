@@ -9,9 +9,9 @@ use sendshot_proto::{malformed, v1};
 use uuid::Uuid;
 
 use super::request::{paired, target};
+use crate::retained::expire::{self, Waiting};
 use crate::retained::foreign::{self, Foreign};
-use crate::retained::interrupted::{self, Waiting};
-use crate::retained::kept::{self, Kept, Paired};
+use crate::retained::list::{self, Kept, Paired};
 use crate::retained::selection::Selection;
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
@@ -29,14 +29,14 @@ pub(super) async fn answer(
     let sender = Arc::clone(sender);
     blocking("list", move || {
         let selection = Selection::resolve(&sender, target)?;
-        let (listed, missed) = kept::list(&sender, &selection, &paired);
+        let (listed, missed) = list::list(&sender, &selection, &paired);
         let mut snapshots = own(listed, &paired);
         if matches!(selection, Selection::All) {
             for found in foreign::list(&sender) {
                 snapshots.extend(of_others(&found, &paired));
             }
         }
-        let waiting = interrupted::list(&sender, &selection);
+        let waiting = expire::list(&sender, &selection);
         Ok(v1::ListResponse {
             snapshots,
             interrupted: waiting.iter().map(interrupted).collect(),

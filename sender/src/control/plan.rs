@@ -12,7 +12,7 @@ use sendshot_proto::v1;
 use uuid::Uuid;
 
 use super::request::{needs_root, usage};
-use crate::decide::plan::Wish;
+use crate::decide::parent::Wish;
 use crate::push::dry_run::Foreseen;
 use crate::push::request::Request;
 use crate::shared::sender::Sender;

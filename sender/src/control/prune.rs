@@ -8,7 +8,7 @@ use sendshot_proto::v1;
 
 use super::list;
 use super::request::{mode, paired, target};
-use crate::retained::kept::{Kept, Paired};
+use crate::retained::list::{Kept, Paired};
 use crate::retained::prune;
 use crate::retained::selection::Selection;
 use crate::shared::blocking::blocking;

@@ -9,7 +9,7 @@ use sendshot_config::ReceiverEntry;
 use sendshot_model::{PushId, Target, VolumeRef};
 use sendshot_proto::problem::{Kind, Problem};
 
-use crate::retained::kept;
+use crate::retained::list;
 use crate::retained::prune;
 use crate::shared::sender::Sender;
 
@@ -56,7 +56,7 @@ pub(super) fn pushes(ids: &[Vec<u8>]) -> Result<BTreeSet<PushId>, Problem> {
 }
 
 /// The receivers that are paired now.
-pub(super) async fn paired(sender: &Arc<Sender>) -> Result<kept::Paired, Problem> {
+pub(super) async fn paired(sender: &Arc<Sender>) -> Result<list::Paired, Problem> {
     let receivers = sender.receivers().await?;
     let instance = |(name, entry): (_, ReceiverEntry)| (name, entry.receiver_id);
     Ok(receivers.into_iter().map(instance).collect())

@@ -4,7 +4,7 @@ use sendshot_engine::Head;
 use sendshot_engine::diff::rule::Kinship;
 use sendshot_proto::inventory::HeldCopy;
 
-use crate::decide::plan::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
+use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
 
 /// The snapshot to adopt for a push of `new`: the best parent that the kernel's engine would have, unless one of the
 /// `known` sendshots is of the same lineage and as young.
@@ -28,7 +28,7 @@ pub fn choose(
         .max();
     candidates.retain(|candidate| stands_for(&candidate.copy).is_none());
     let locals: Vec<LocalSnapshot> = candidates.iter().filter_map(|c| c.local).collect();
-    let plan = plan::decide(wish, lineage, candidates).ok()?;
+    let plan = parent::decide(wish, lineage, candidates).ok()?;
     let parent = plan.parent?;
     let usable = plan
         .verdicts
@@ -36,7 +36,7 @@ pub fn choose(
         .any(|(copy, verdict)| copy.uuid == parent.uuid && *verdict == Verdict::Usable);
     let local = locals
         .into_iter()
-        .find(|local| parent.local == plan::Local::Snapshot(local.id))?;
+        .find(|local| parent.local == parent::Local::Snapshot(local.id))?;
     let younger = wish != Wish::Auto || youngest.is_none_or(|youngest| local.otransid > youngest);
     (usable && younger).then_some(local)
 }
@@ -84,13 +84,13 @@ mod tests {
                 committed_at: 0,
             },
             local: local.then_some(snapshot),
-            recorded: plan::Recorded::Nothing,
+            recorded: parent::Recorded::Nothing,
         }
     }
 
     fn chosen(wish: Wish, candidates: &[Candidate], known: &[&Head]) -> Option<u64> {
         let lineage = Lineage {
-            ancestors: vec![plan::Ancestor {
+            ancestors: vec![parent::Ancestor {
                 uuid: VOLUME,
                 until: u64::MAX,
                 relation: Relation::Volume,

@@ -1,5 +1,5 @@
 //! What becomes of the record of a push that is not running any more: by itself, and when the receiver has told what
-//! it holds. The table stands in [`crate::retained::settle`], which does it.
+//! it holds. The table stands in [`crate::retained::reconcile`], which does it.
 
 use sendshot_model::SenderId;
 use sendshot_proto::inventory::Inventory;

@@ -4,7 +4,7 @@
 use sendshot_model::{TransferId, human};
 use sendshot_proto::resume::{Partial, Point};
 
-use crate::state::trail::Waypoint;
+use crate::state::segment_log::Waypoint;
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

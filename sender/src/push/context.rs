@@ -12,9 +12,9 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{crash, filesystem};
 
-use crate::connection::receiver_link::{self, Link};
+use crate::connection::link::{self, Link};
 use crate::connection::renewal;
-use crate::decide::plan::Parent;
+use crate::decide::parent::Parent;
 use crate::decide::retention;
 use crate::push::progress::Listener;
 use crate::push::retry::{self, Next, Patience};
@@ -24,13 +24,13 @@ use crate::push::stages::release::Release;
 use crate::push::stages::snapshot;
 use crate::push::stages::still::Still;
 use crate::push::stages::transfer;
-use crate::retained::settle::{self, Purpose};
+use crate::retained::reconcile::{self, Purpose};
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal::{self, Intent, Record, SnapshotId, State};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use crate::volume::resolve::{self, Volume};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
@@ -98,7 +98,7 @@ async fn connect(
 ) -> Result<Link, Problem> {
     let entry = sender.receiver(receiver).await?;
     let connecting = async {
-        let mut link = receiver_link::connect(&entry, sender.key()).await?;
+        let mut link = link::connect(&entry, sender.key()).await?;
         renewal::if_due(sender, receiver, &entry, &mut link).await;
         Ok(link)
     };
@@ -132,7 +132,7 @@ async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume
         let register = |e: std::io::Error| register_problem(&e);
         sender.take_over_former(&state).map_err(register)?;
         sender.register(&state, &binding).map_err(register)?;
-        settle::leftovers(&state, sender.id(), |push| sender.table().contains(push))
+        reconcile::leftovers(&state, sender.id(), |push| sender.table().contains(push))
             .map_err(|e| Problem::local_io(JOURNAL, &e))?;
         Ok(state)
     })
@@ -383,13 +383,13 @@ impl Push {
         self.root = inventory.root;
         blocking("settle", move || {
             let running = |push| sender.table().contains(push);
-            let told = settle::Told {
+            let told = reconcile::Told {
                 inventory: &inventory,
                 receiver,
                 name: &name,
                 paired: &sender.paired_ids(),
             };
-            settle::acknowledgements(&state, volume, &told, purpose, running).map(|()| inventory)
+            reconcile::acknowledgements(&state, volume, &told, purpose, running).map(|()| inventory)
         })
         .await?
         .map_err(|e| Problem::local_io(JOURNAL, &e))

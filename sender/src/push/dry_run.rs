@@ -13,23 +13,23 @@ use sendshot_engine::stream::measure::{PathCost, Size};
 use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::connection::receiver_link;
+use crate::connection::link;
 use crate::decide::costs::{self, Found};
-use crate::decide::plan::{Acknowledged, Plan, Wish};
+use crate::decide::parent::{Acknowledged, Plan, Wish};
 use crate::push::context::Push;
 use crate::push::generate;
 use crate::push::job;
 use crate::push::progress::Listener;
 use crate::push::request::{Request, Subject};
+use crate::push::stages::candidates::Demand;
 use crate::push::stages::negotiate;
 use crate::push::stages::prepare::{self, Adoption, BySendshots, Prepared};
-use crate::push::stages::sendshots::Demand;
-use crate::retained::settle::Purpose;
+use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::journal;
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
 use sendshot_model::Engine;
@@ -76,7 +76,7 @@ async fn by_snapshots(
     volume: Volume,
 ) -> Result<Foreseen, Problem> {
     let entry = sender.receiver(&request.receiver).await?;
-    let mut link = receiver_link::connect(&entry, sender.key()).await?;
+    let mut link = link::connect(&entry, sender.key()).await?;
     let mut key_there = VolumeKey {
         id: volume.binding.id_at(link.receiver()),
         name: volume.key.name.clone(),

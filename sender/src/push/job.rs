@@ -7,7 +7,7 @@
 //!    snapshot and a sendshot of a push that never began; settling deletes them.
 //! 2. Write into the record what it takes to make the same stream again. — The same, but the next push
 //!    takes it up.
-//! 3. Transfer, marking it now and then ([`crate::state::trail`]). — The same; it goes on from the receiver's
+//! 3. Transfer, marking it now and then ([`crate::state::segment_log`]). — The same; it goes on from the receiver's
 //!    last checkpoint.
 //! 4. Before the receiver is told that it is all: mark the record `unconfirmed`. — The next push asks.
 //! 5. Record the acknowledgement; see [`crate::push::stages::record`].
@@ -23,24 +23,24 @@ use sendshot_sys::crash;
 use sendshot_sys::send_pipe;
 use sendshot_sys::subvolume::Info;
 
-use crate::decide::plan::{Local, Plan, Wish};
+use crate::decide::parent::{Local, Plan, Wish};
 use crate::decide::resume::{self, Start};
 use crate::push::context::{Push, another};
 use crate::push::generate::{self, Generator};
 use crate::push::request::{Request, Subject};
 use crate::push::retry::{self, Next, Patience};
+use crate::push::stages::candidates::Demand;
 use crate::push::stages::prepare::{Adoption, BySendshots, Prepared};
 use crate::push::stages::record::Superfluous;
 use crate::push::stages::resume::Interrupted;
-use crate::push::stages::sendshots::Demand;
 use crate::push::stages::standing::{self, CapturedFrom, Refused};
 use crate::push::stages::transfer::{self, Committed, Transfer};
-use crate::retained::settle::Purpose;
+use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
 use crate::shared::sender::Sender;
 use crate::state::journal::{self, ParentState, Record, Standing, State, Transferring};
-use crate::state::trail::{Memory, Trail, Waypoint};
+use crate::state::segment_log::{Memory, Trail, Waypoint};
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 use sendshot_proto::report::Report;
 

@@ -5,9 +5,9 @@
 //! |---|---|
 //! | snapshot | [`crate::push::stages::snapshot`] |
 //! | negotiate | [`crate::push::stages::negotiate`] |
-//! | (resume, if one broke off) | [`crate::push::job`] by [`crate::push::stages::resume`] and [`crate::state::trail`] |
+//! | (resume, if one broke off) | [`crate::push::job`] by [`crate::push::stages::resume`] and [`crate::state::segment_log`] |
 //! | (adopt, capture, with our engine) | [`crate::push::stages::prepare`] runs [`crate::push::stages::adopt`], [`crate::push::stages::capture`] |
-//! | plan | [`crate::push::stages::prepare`] asks; [`crate::decide::plan`] decides by [`crate::volume::lineage`], [`crate::decide::plan_sendshots`] by [`crate::push::stages::sendshots`] |
+//! | plan | [`crate::push::stages::prepare`] asks; [`crate::decide::parent`] decides by [`crate::volume::lineage`], [`crate::decide::parent_sendshot`] by [`crate::push::stages::candidates`] |
 //! | generate | [`crate::push::generate`] |
 //! | transfer, apply, commit, acknowledge | [`crate::push::stages::transfer`], and the receiver |
 //! | record | [`crate::push::stages::record`] |
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self};
 
-use crate::decide::plan::Wish;
+use crate::decide::parent::Wish;
 use crate::decide::retention;
 use crate::push::job::{Job, Stopped};
 use crate::push::progress::Listener;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sendshot_model::{PeerName, VolumeRef};
 use sendshot_sys::subvolume::Info;
 
-use crate::decide::plan::Wish;
+use crate::decide::parent::Wish;
 use crate::push::stages::still::Still;
 use crate::state::journal::Record;
 use sendshot_model::Engine;

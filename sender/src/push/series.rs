@@ -14,7 +14,7 @@ use sendshot_sys::subvolume;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decide::plan::Wish;
+use crate::decide::parent::Wish;
 use crate::push;
 use crate::push::context;
 use crate::push::context::Push;
@@ -22,12 +22,12 @@ use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::Patience;
 use crate::push::stages::release::Release;
-use crate::retained::settle::Purpose;
+use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::journal;
-use crate::state::state_subvolume::{self, StateSubvolume};
+use crate::state::store::{self, StateSubvolume};
 use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
@@ -71,7 +71,7 @@ impl Acknowledged {
             version: VERSION,
             lists: Vec::new(),
         };
-        match durable::read_json_at::<Self>(state.root(), OsStr::new(state_subvolume::SERIES)) {
+        match durable::read_json_at::<Self>(state.root(), OsStr::new(store::SERIES)) {
             Ok(Some(read)) if read.version == VERSION => Ok(read),
             Ok(Some(read)) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -150,7 +150,7 @@ impl Acknowledged {
             list.states = there;
         }
         self.lists.retain(|list| !list.states.is_empty());
-        durable::write_json_at(state.root(), OsStr::new(state_subvolume::SERIES), &self)
+        durable::write_json_at(state.root(), OsStr::new(store::SERIES), &self)
     }
 }
 

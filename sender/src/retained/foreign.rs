@@ -11,14 +11,14 @@ use sendshot_model::{PushId, Reason, ReasonCode};
 use sendshot_sys::filesystem;
 use sendshot_sys::top_level::TopLevel;
 
-use crate::retained::kept::Kept;
+use crate::retained::list::Kept;
 use crate::retained::prune;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal::Record;
 use crate::state::presence;
 use crate::state::presence::{Item, Presence};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use crate::volume::register::{self, Register};
 use sendshot_proto::problem::{JOURNAL, Kind, Problem, delete_remedy};
 

@@ -10,7 +10,7 @@ use std::io;
 use sendshot_model::{PushId, Target};
 
 use crate::decide::forget::{Error, Which, check_chains, find};
-use crate::retained::kept::{self, Kept};
+use crate::retained::list::{self, Kept};
 use crate::retained::prune;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
@@ -95,7 +95,7 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Problem> {
     let selection = Selection::resolve(sender, Some(wish.target.clone()))?;
     // What lies on another file system is no parent here.
     let mut disks: Vec<Vec<Item>> = Vec::new();
-    let missed = kept::each(sender, &selection, |_, items| disks.push(items));
+    let missed = list::each(sender, &selection, |_, items| disks.push(items));
     let items = disks.concat();
     let chosen = find(&items, &target, &wish.which)
         .map_err(|error| filesystems::name_in(error.into(), &missed))?;
@@ -164,7 +164,7 @@ fn let_go(
 ) -> Result<Vec<Kept>, Problem> {
     let mut states = Vec::new();
     let mut failed: Option<io::Error> = None;
-    kept::each(sender, selection, |state, items| {
+    list::each(sender, selection, |state, items| {
         for item in items {
             if !pushes.contains(&item.record.push) {
                 continue;

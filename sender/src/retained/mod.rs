@@ -1,10 +1,10 @@
 //! What is kept between pushes: how it is listed, deleted by rule and by hand, and reconciled after a crash.
 //! No push is run from here.
 
+pub mod expire;
 pub mod foreign;
 pub mod forget;
-pub mod interrupted;
-pub mod kept;
+pub mod list;
 pub mod prune;
+pub mod reconcile;
 pub mod selection;
-pub mod settle;

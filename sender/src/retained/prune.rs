@@ -5,7 +5,7 @@ use std::io;
 use sendshot_model::Reason;
 
 use crate::decide::retention::{self, Verdict};
-use crate::retained::kept::{self, Kept};
+use crate::retained::list::{self, Kept};
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::discard::let_go;
@@ -44,9 +44,9 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, 
         table.contains(record.push) || table.of_volume(record.volume).is_some()
     };
     let mut pruned = Vec::new();
-    let missed = kept::each(sender, selection, |state, items| {
+    let missed = list::each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
-        let reasons = kept::reasons(&items, &verdicts);
+        let reasons = list::reasons(&items, &verdicts);
         for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
             let kept = Kept::of(state, item);
             let failed = match (verdict.lets_go(), mode) {

@@ -10,8 +10,8 @@ use sendshot_model::{PeerName, Target, VolumeId, VolumeName, VolumeRef};
 
 use crate::shared::sender::Sender;
 use crate::state::journal::Record;
+use crate::volume::ids::Naming;
 use crate::volume::resolve;
-use crate::volume::volume_ids::Naming;
 use sendshot_proto::problem::{Kind, Problem};
 
 /// A choice of records.

@@ -22,11 +22,11 @@ use crate::shared::history::History;
 use crate::shared::running::Table;
 use crate::state::filesystems::Filesystems;
 use crate::state::journal::Record;
-use crate::state::state_subvolume::StateSubvolume;
-use crate::state::trail::Memory;
+use crate::state::segment_log::Memory;
+use crate::state::store::StateSubvolume;
+use crate::volume::ids::{Binding, VolumeIds};
 use crate::volume::register::{self, Register};
 use crate::volume::resolve;
-use crate::volume::volume_ids::{Binding, VolumeIds};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
 

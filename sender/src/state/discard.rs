@@ -5,8 +5,8 @@ use std::io;
 use sendshot_sys::{crash, durable, filesystem, subvolume};
 
 use crate::state::journal::Record;
-use crate::state::state_subvolume::StateSubvolume;
-use crate::state::trail;
+use crate::state::segment_log;
+use crate::state::store::StateSubvolume;
 
 /// Deletes the snapshot and the sendshot of a record, then the record.
 ///
@@ -47,7 +47,7 @@ pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn marks(state: &StateSubvolume, record: &Record) -> io::Result<()> {
-    durable::remove_at(state.pushes(), &trail::file_name(record.push))
+    durable::remove_at(state.pushes(), &segment_log::file_name(record.push))
 }
 
 fn destroy(state: &StateSubvolume, record: &Record) -> io::Result<()> {

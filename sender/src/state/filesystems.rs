@@ -17,7 +17,7 @@ use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
 /// File in the state directory.

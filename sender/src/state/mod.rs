@@ -5,5 +5,5 @@ pub mod discard;
 pub mod filesystems;
 pub mod journal;
 pub mod presence;
-pub mod state_subvolume;
-pub mod trail;
+pub mod segment_log;
+pub mod store;

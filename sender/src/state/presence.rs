@@ -6,7 +6,7 @@ use std::io;
 use sendshot_sys::durable;
 
 use crate::state::journal::{self, Record};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// Whether what a record names is still there.

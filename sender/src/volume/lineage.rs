@@ -11,7 +11,7 @@ use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::decide::plan::{Ancestor, Candidate, Lineage, LocalSnapshot, Recorded};
+use crate::decide::parent::{Ancestor, Candidate, Lineage, LocalSnapshot, Recorded};
 use crate::decide::verdict::Relation;
 use crate::volume::label::label_of;
 

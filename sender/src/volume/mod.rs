@@ -2,9 +2,9 @@
 //! Nothing of it is sent from here.
 
 pub mod engine;
+pub mod ids;
 mod label;
 pub mod lineage;
 pub mod register;
 pub mod resolve;
 pub mod series;
-pub mod volume_ids;

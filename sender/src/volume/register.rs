@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::state::journal::{self, Record};
-use crate::state::state_subvolume::StateSubvolume;
-use crate::volume::volume_ids::{Binding, Naming};
+use crate::state::store::StateSubvolume;
+use crate::volume::ids::{Binding, Naming};
 use sendshot_model::Engine;
 
 /// Its file in the state subvolume.

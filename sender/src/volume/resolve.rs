@@ -13,14 +13,14 @@ use sendshot_sys::top_level::TopLevel;
 use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
-use crate::decide::plan::Lineage;
-use crate::state::state_subvolume::{self, StateSubvolume};
+use crate::decide::parent::Lineage;
+use crate::state::store::{self, StateSubvolume};
+use crate::volume::ids::{self, Binding, Known, Naming, Place, VolumeIds};
 use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
 use crate::volume::register;
 use crate::volume::series;
 use crate::volume::series::Member;
-use crate::volume::volume_ids::{self, Binding, Known, Naming, Place, VolumeIds};
 use sendshot_proto::problem::{Kind as ProblemKind, Problem, ask_remedy};
 
 /// What kind of subvolume is pushed.
@@ -127,7 +127,7 @@ pub enum Error {
     Series(#[from] series::Error),
     /// Its id is in doubt.
     #[error(transparent)]
-    Id(#[from] volume_ids::Error),
+    Id(#[from] ids::Error),
     /// The kernel would not tell about it.
     #[error("ask btrfs about {}", path.display())]
     Ask {
@@ -173,21 +173,21 @@ impl From<Error> for Problem {
                 "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",
             ),
             Error::Ours { .. } => (ProblemKind::Usage, "push the volume it was made from"),
-            Error::Id(volume_ids::Error::Conflict { .. }) => (
+            Error::Id(ids::Error::Conflict { .. }) => (
                 ProblemKind::Usage,
                 "give the volume back its former name, or choose a name that was never used",
             ),
             Error::Series(series::Error::Look { .. }) => return Problem::failed(&error),
             Error::Series(error) => (ProblemKind::Usage, error.remedy()),
-            Error::Id(volume_ids::Error::Twice { .. }) => (
+            Error::Id(ids::Error::Twice { .. }) => (
                 ProblemKind::Usage,
                 "give it one name only; if one of the two lies on a copy of the disk, unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
             ),
-            Error::Id(volume_ids::Error::Clone { .. }) => (
+            Error::Id(ids::Error::Clone { .. }) => (
                 ProblemKind::Usage,
                 "unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
             ),
-            Error::Id(volume_ids::Error::Io(source)) => {
+            Error::Id(ids::Error::Io(source)) => {
                 return Problem::state_io("keep the list of volumes", source);
             }
             Error::Ask { .. } => {
@@ -285,7 +285,7 @@ fn resolve_at(
     let from_top = subvolume::path_from_top(&fd, info.id)
         .map_err(ask)?
         .unwrap_or_default();
-    if from_top.starts_with(state_subvolume::NAME) {
+    if from_top.starts_with(store::NAME) {
         return Err(Error::Ours { path });
     }
     let kind = if info.read_only {
@@ -578,7 +578,7 @@ fn live_path(fd: &OwnedFd, uuid: Uuid) -> Option<PathBuf> {
 }
 
 fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {
-    let ours = Path::new(state_subvolume::NAME);
+    let ours = Path::new(store::NAME);
     let mut paths: Vec<PathBuf> = subvolume::children(fd, info.id)?
         .into_iter()
         .map(|(_, path)| path)

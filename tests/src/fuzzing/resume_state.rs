@@ -17,8 +17,8 @@ use sendshot_sender::decide::expiry::{self, Limits};
 use sendshot_sender::decide::resume::{self, Start};
 use sendshot_sender::shared::history::History;
 use sendshot_sender::state::journal;
-use sendshot_sender::state::trail::{self, Memory, Trail};
-use sendshot_sender::volume::volume_ids::VolumeIds;
+use sendshot_sender::state::segment_log::{self, Memory, Trail};
+use sendshot_sender::volume::ids::VolumeIds;
 use sendshot_sys::filesystem::Space;
 use tempfile::TempDir;
 
@@ -108,7 +108,7 @@ fn push() -> PushId {
 }
 
 fn marks(dir: &TempDir, bytes: Vec<u8>) {
-    fs::write(dir.path().join(trail::file_name(push())), &bytes).unwrap();
+    fs::write(dir.path().join(segment_log::file_name(push())), &bytes).unwrap();
     let open = || Trail::open(File::open(dir.path()).unwrap(), push(), Memory::default()).unwrap();
     let trail = open();
     let known = trail.known();

@@ -11,8 +11,8 @@ use sendshot_proto::failure::{self, Failure};
 use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::problem::{self, Problem};
 use sendshot_proto::resume as places;
-use sendshot_sender::decide::plan::{Local, Wish};
-use sendshot_sender::decide::plan_sendshots::{self, Candidate, OwnSendshot};
+use sendshot_sender::decide::parent::{Local, Wish};
+use sendshot_sender::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use sendshot_sender::decide::reconcile::{self, Verdict};
 use sendshot_sender::decide::resume;
 use sendshot_sender::decide::retention;
@@ -22,7 +22,7 @@ use sendshot_sender::state::journal::{
     self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
 use sendshot_sender::state::presence::{Item, Presence};
-use sendshot_sender::state::trail::Waypoint;
+use sendshot_sender::state::segment_log::Waypoint;
 use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
@@ -180,7 +180,7 @@ pub fn goes_on_at(
     }
 }
 
-/// The parent, by [`plan_sendshots::decide`], of copies and the sendshots that are here.
+/// The parent, by [`parent_sendshot::decide`], of copies and the sendshots that are here.
 pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
     let candidate = |&push: &Push| Candidate {
         copy: held(push),
@@ -199,9 +199,9 @@ pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) 
         state::Wish::Best => Wish::Auto,
         state::Wish::FullSend => Wish::None,
     };
-    let tried = plan_sendshots::to_try(wish, &head(of), &candidates);
+    let tried = parent_sendshot::to_try(wish, &head(of), &candidates);
     assert!(tried.is_empty(), "all snapshots are of one lineage");
-    let plan = plan_sendshots::decide(wish, &head(of), candidates).unwrap();
+    let plan = parent_sendshot::decide(wish, &head(of), candidates).unwrap();
     plan.parent.map(|parent| match parent.local {
         Local::Sendshot(push) => number(push),
         Local::Snapshot(_) => unreachable!("there are only sendshots"),

@@ -26,7 +26,7 @@ impl World {
         true
     }
 
-    /// What the report decides about pushes that do not run: `settle::acknowledgements`.
+    /// What the report decides about pushes that do not run: `reconcile::acknowledgements`.
     pub fn settle_told(&mut self, job: &mut Job, told: Inventory, fault: Fault) {
         let told_of_work = Inventory {
             at_work: told.at_work && fault != Fault::IgnoreWork,

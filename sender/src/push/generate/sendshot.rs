@@ -14,7 +14,7 @@ use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_proto::resume::Point;
 
 use super::cutter::{Cutter, Error, Generator, start};
-use crate::state::trail::{Trail, Waypoint};
+use crate::state::segment_log::{Trail, Waypoint};
 
 /// What the stream calls the subvolume; a daemon names its copies itself.
 const NAME: &[u8] = b"push";

@@ -29,11 +29,11 @@ use sendshot_engine::{Frozen, Head, Sendshot};
 use sendshot_sys::subvolume;
 
 use crate::decide::adoption;
-use crate::decide::plan::{Candidate, Lineage, LocalSnapshot, Wish};
+use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, Wish};
 use crate::push::stages::capture::{self, Captured, Known};
 use crate::state::discard;
 use crate::state::journal::{Intent, Origin, Record, SnapshotId, Standing, State};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 
 /// Why a snapshot was not adopted.

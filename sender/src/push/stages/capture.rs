@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::push::stages::standing::CapturedFrom;
 use crate::state::journal::{self, Record, Standing, State};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.

@@ -10,7 +10,7 @@ use sendshot_proto::volume::VolumeKey;
 
 use crate::connection::call::nonsense;
 use crate::connection::call::{MAX_ANSWER, problem_of, within};
-use crate::connection::receiver_link::Link;
+use crate::connection::link::Link;
 use sendshot_proto::problem::Problem;
 
 /// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.

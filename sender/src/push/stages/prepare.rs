@@ -11,13 +11,13 @@ use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::decide::plan::{self, Acknowledged, Plan, Recorded, Wish};
+use crate::decide::parent::{self, Acknowledged, Plan, Recorded, Wish};
 use crate::push::context::{Push, another};
 use crate::push::generate;
 use crate::push::request::Subject;
 use crate::push::stages::adopt;
+use crate::push::stages::candidates::{self, Chosen, Demand};
 use crate::push::stages::capture::{self, Captured, Known};
-use crate::push::stages::sendshots::{self, Chosen, Demand};
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
@@ -84,7 +84,7 @@ pub(crate) fn decide(
     for candidate in &mut candidates {
         candidate.recorded = recorded(ours, candidate.copy.uuid);
     }
-    Ok(plan::decide(wish, &lineage, candidates)?)
+    Ok(parent::decide(wish, &lineage, candidates)?)
 }
 
 /// What the journal knows of a state.
@@ -175,8 +175,8 @@ impl Push {
         let protected = self.sender.table().protect(PushId::generate());
         let intent = self.intent(protected.push);
         let work = move || -> Result<_, Problem> {
-            let mut known = sendshots::known(&state, volume)?;
-            let adopted = sendshots::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
+            let mut known = candidates::known(&state, volume)?;
+            let adopted = candidates::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
             let Some((mut record, sendshot)) = adopted else {
                 return Ok((known, None));
             };
@@ -243,7 +243,7 @@ impl Push {
             from,
         } = new;
         let work = move || -> Result<_, Problem> {
-            let mut chosen = sendshots::choose(known, &new, held, demand, version)?;
+            let mut chosen = candidates::choose(known, &new, held, demand, version)?;
             let ours = journal::records(state.pushes());
             let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
             let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);

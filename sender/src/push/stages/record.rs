@@ -11,12 +11,12 @@
 use std::io;
 use std::num::NonZeroU32;
 
-use crate::decide::plan::{Local, Parent};
+use crate::decide::parent::{Local, Parent};
 use crate::decide::retention;
 use crate::push::stages::standing;
 use crate::state::journal::{Record, State};
 use crate::state::presence;
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// What an acknowledged push makes superfluous.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::push::stages::record::Superfluous;
 use crate::shared::blocking::blocking;
 use crate::state::discard;
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 
 /// The name of this stage in `status`.
 pub const STAGE: &str = "release";

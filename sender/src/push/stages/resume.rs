@@ -9,10 +9,10 @@ use sendshot_model::{PushId, Reason, ReceiverId, SenderId, VolumeId};
 use sendshot_sys::durable;
 use sendshot_sys::subvolume::{self, Info};
 
-use crate::decide::plan::{Local, Parent, Plan};
+use crate::decide::parent::{Local, Parent, Plan};
 use crate::decide::retention;
 use crate::state::journal::{self, Record, Transferring};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 
 /// A push that broke off, with all that is needed to go on.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use sendshot_sys::subvolume::{self, Access, Info};
 use sendshot_sys::{crash, durable};
 
 use crate::state::journal::{Intent, Record, SnapshotId};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_proto::problem::{self, Kind, Problem};
 
 /// Where the kernel lists active swap files.

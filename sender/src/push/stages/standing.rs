@@ -17,7 +17,7 @@ use std::io;
 use sendshot_model::PushId;
 
 use crate::state::journal::{self, Standing};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 
 /// A stream that a receiver could not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,12 +15,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::connection::call::problem_of;
-use crate::connection::receiver_link::Link;
+use crate::connection::link::Link;
 use crate::connection::wire::WireBytes;
 use crate::push::generate::{self, Output};
 use crate::push::stages::still;
 use crate::shared::running::Running;
-use crate::state::trail::Trail;
+use crate::state::segment_log::Trail;
 use sendshot_proto::problem::{Kind, Problem};
 
 /// Messages that wait for the connection; each is a segment.

@@ -32,11 +32,11 @@ use crate::receive::failures::{
     search_failure, session_failure,
 };
 use crate::receive::limits;
-use crate::receive::staging_host::StagingHost;
-use crate::store::holdings::{self, VolumeDir};
+use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Record};
 use crate::store::root::OpenRoot;
 use crate::store::usage::{self, Progress as Noted};
+use crate::store::volumes::{self, VolumeDir};
 
 /// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
 /// one item, which holds some 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 come to
@@ -192,7 +192,7 @@ impl Intake {
     fn from_checkpoint(root: &OpenRoot, work: &Work, point: Point) -> Result<Box<Self>, Failure> {
         let begin = &work.begin;
         let failed = |e| io_failure("look for the partial", &e);
-        let dir = holdings::find(root, &work.caller, &begin.volume).map_err(failed)?;
+        let dir = volumes::find(root, &work.caller, &begin.volume).map_err(failed)?;
         let dir = dir.ok_or_else(not_resumable)?;
         refuse_what_is_held(root, &dir, begin)?;
         let area = Area::new(root).map_err(failed)?;
@@ -467,7 +467,7 @@ fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     limits::check_volumes(root, &work.caller, &work.begin.volume, &work.policy)?;
-    let made = holdings::find_or_create(root, &work.caller, &work.begin.volume);
+    let made = volumes::find_or_create(root, &work.caller, &work.begin.volume);
     let dir = made.map_err(|e| {
         let failure = io_failure("prepare the volume's directory", &e);
         let sender = work.caller.name.as_str();
@@ -493,8 +493,8 @@ fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Resul
             "push another snapshot: this one was changed again and again",
         ));
     }
-    let copies = holdings::copies(&dir.fd)
-        .map_err(|e| io_failure("look at the copies of the volume", &e))?;
+    let copies =
+        volumes::copies(&dir.fd).map_err(|e| io_failure("look at the copies of the volume", &e))?;
     let held = copies.iter().find(|copy| {
         copy.uuid == begin.uuid && copy.ctransid == begin.ctransid && copy.unusable.is_none()
     });

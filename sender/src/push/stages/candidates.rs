@@ -8,13 +8,13 @@ use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 
-use crate::decide::plan::{Local, Plan, Wish};
-use crate::decide::plan_sendshots::{self, Candidate, OwnSendshot};
+use crate::decide::parent::{Local, Plan, Wish};
+use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use crate::push::generate;
 use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, Known};
 use crate::state::journal::{Intent, Record, Standing};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 use sendshot_proto::problem::{JOURNAL, Kind, Problem};
 
@@ -110,7 +110,7 @@ pub fn choose(
             stream_bytes: None,
         })
         .collect();
-    for push in plan_sendshots::to_try(wish, new.head(), &candidates) {
+    for push in parent_sendshot::to_try(wish, new.head(), &candidates) {
         let mut sendshots = known.sendshots.iter();
         let parent = sendshots.find(|(record, _)| record.push == push);
         let parent = parent.map(|(_, sendshot)| sendshot);
@@ -121,7 +121,7 @@ pub fn choose(
             }
         }
     }
-    let plan = plan_sendshots::decide(wish, new.head(), candidates)?;
+    let plan = parent_sendshot::decide(wish, new.head(), candidates)?;
     let parent = match plan.parent.map(|parent| parent.local) {
         Some(Local::Sendshot(push)) => Some(take(known, push)?),
         Some(Local::Snapshot(_)) | None => None,

@@ -2,7 +2,7 @@
 //!
 //! | record | at start, and before a push | when the receiver reports what it holds |
 //! |---|---|---|
-//! | `sending`, push not running | keep what can be resumed ([`crate::retained::interrupted`] says how long), else delete snapshot and record: nothing was committed | – |
+//! | `sending`, push not running | keep what can be resumed ([`crate::retained::expire`] says how long), else delete snapshot and record: nothing was committed | – |
 //! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, or this is the push that goes on, delete |
 //! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
 
@@ -17,7 +17,7 @@ use crate::decide::reconcile::{Verdict, after_inventory, at_start, is_held};
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal::{self, Record, State};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// What the receiver is asked for.

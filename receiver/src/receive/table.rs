@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::receive::apply::Intake;
-use crate::store::holdings::Caller;
+use crate::receive::intake::Intake;
+use crate::store::volumes::Caller;
 
 /// How long a push waits for its sender before what lies behind its last checkpoint is dropped: longer
 /// than a sender tries again, not so long that a disk cannot be unmounted all day.

@@ -13,7 +13,7 @@ use sendshot_engine::diff::rule::{Difference, Kinship};
 use sendshot_model::{PushId, Reason, ReasonCode, human};
 use sendshot_proto::inventory::HeldCopy;
 
-use crate::decide::plan::{
+use crate::decide::parent::{
     Error, Local, Parent, Plan, Verdict, Wish, chosen_by_hand, full_asked_for, newer_unusable,
     why_full,
 };

@@ -12,7 +12,7 @@ use crate::state::filesystems::NotLookedAt;
 use crate::state::journal::{Origin, Record, State};
 use crate::state::presence;
 use crate::state::presence::{Item, Presence};
-use crate::state::state_subvolume::StateSubvolume;
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// Receivers that are paired now, and which instance each is.

@@ -13,13 +13,13 @@ use sendshot_sys::durable;
 use sendshot_sys::filesystem::{self};
 
 use crate::decide::expiry::{Limits, judge};
-use crate::retained::kept;
+use crate::retained::list;
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal::{self, Record, State};
-use crate::state::state_subvolume::StateSubvolume;
-use crate::state::trail::{Memory, Trail};
+use crate::state::segment_log::{Memory, Trail};
+use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
 /// How often to look.
@@ -133,7 +133,7 @@ pub struct Waiting {
 pub fn list(sender: &Sender, selection: &Selection) -> Vec<Waiting> {
     let keep = i64::try_from(sender.config().resume_keep.as_secs()).unwrap_or(i64::MAX);
     let mut found = Vec::new();
-    kept::each(sender, selection, |state, items| {
+    list::each(sender, selection, |state, items| {
         let records = items.into_iter().map(|item| item.record);
         let ours = records
             .filter(|record| has_snapshot(state, record) && !sender.table().contains(record.push));

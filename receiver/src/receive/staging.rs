@@ -19,8 +19,8 @@ use crate::receive::announcement::announced_identity;
 use crate::receive::failures::{
     commit_failure, io_failure, parent_failure, rule_broken, staging_failure, with_causes,
 };
-use crate::store::holdings::VolumeDir;
 use crate::store::partials::staging_name;
+use crate::store::volumes::VolumeDir;
 
 /// Makes staging for the one subvolume that was announced, and hands out clone sources of the
 /// same sender and volume only.
