@@ -6,7 +6,7 @@ use sendshot_identity::ConnectError;
 use sendshot_proto::transfer::MAX_MESSAGE;
 use tonic::{Code, Response, Status};
 
-use sendshot_proto::problem::{Kind, Problem};
+use crate::connection::error::Error;
 
 /// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
 pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
@@ -14,14 +14,14 @@ pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
 /// Waits for the one message that answers a call to the receiver at `address`; see [`within`].
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn answer<T>(
     address: &str,
     deadline: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Problem> {
+) -> Result<T, Error> {
     let answered = async {
-        let answer = call.await.map_err(|status| problem_of(address, &status))?;
+        let answer = call.await.map_err(|status| failed(address, &status))?;
         Ok(answer.into_inner())
     };
     within(address, deadline, answered).await
@@ -31,37 +31,37 @@ pub async fn answer<T>(
 /// begin it, and say no more.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn within<T>(
     address: &str,
     deadline: Duration,
-    answer: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     match tokio::time::timeout(deadline, answer).await {
         Ok(answered) => answered,
         Err(_) => {
             let why = format!("it gave no whole answer within {} s", deadline.as_secs());
-            Err(broken(address, &why))
+            Err(Error::broken(address, &why))
         }
     }
 }
 
-/// What a failed call to the receiver at `address` means to the user.
-pub fn problem_of(address: &str, status: &Status) -> Problem {
+/// Why a call to the receiver at `address` failed.
+pub fn failed(address: &str, status: &Status) -> Error {
     if let Some(error) = ConnectError::find_in(address, status) {
-        return not_connected(&error);
+        return Error::Connect(error);
     }
     // What the receiver says itself has no cause here; what has one happened on the way.
     if let Some(cause) = innermost_cause(status) {
-        return broken(address, &cause);
+        return Error::broken(address, &cause);
     }
-    let text = sendshot_model::printable(status.message());
+    let message = sendshot_model::printable(status.message());
     let remedy = sendshot_proto::refusal::remedy(status);
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
-            Problem::new(Kind::Refused, text).remedy(remedy)
+            Error::Refused { message, remedy }
         }
-        Code::Unavailable | Code::DeadlineExceeded => broken(address, &text),
+        Code::Unavailable | Code::DeadlineExceeded => Error::broken(address, &message),
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -73,31 +73,12 @@ pub fn problem_of(address: &str, status: &Status) -> Problem {
         | Code::OutOfRange
         | Code::Unimplemented
         | Code::Internal
-        | Code::DataLoss => Problem::new(
-            Kind::Failed,
-            format!("the call to the receiver at {address} failed: {text}"),
-        )
-        .remedy(remedy),
+        | Code::DataLoss => Error::Failed {
+            address: address.to_owned(),
+            message,
+            remedy,
+        },
     }
-}
-
-/// What a connection that was not made means to the user.
-pub(crate) fn not_connected(error: &ConnectError) -> Problem {
-    let kind = match error {
-        ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => Kind::Unreachable,
-        ConnectError::WrongReceiver { .. }
-        | ConnectError::Refused { .. }
-        | ConnectError::Clock { .. } => Kind::Refused,
-    };
-    Problem::from_error(kind, error).remedy(error.remedy())
-}
-
-pub(crate) fn broken(address: &str, why: &str) -> Problem {
-    Problem::new(
-        Kind::Unreachable,
-        format!("the connection to the receiver at {address} broke: {why}"),
-    )
-    .remedy("try again later; what the receiver has committed, the next push finds out")
 }
 
 fn innermost_cause(status: &Status) -> Option<String> {
@@ -110,16 +91,9 @@ fn innermost_cause(status: &Status) -> Option<String> {
     innermost
 }
 
-/// What the receiver said is none of what it may say.
-pub(crate) fn nonsense(error: sendshot_proto::Malformed) -> Problem {
-    Problem::new(
-        Kind::Failed,
-        format!("the receiver's answer makes no sense: {error}"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use sendshot_proto::problem::{Kind, Problem};
     use sendshot_proto::refusal::refusal;
 
     use super::*;
@@ -127,7 +101,7 @@ mod tests {
     #[test]
     fn a_refusal_brings_its_remedy() {
         let status = refusal(Code::PermissionDenied, "revoked", "invite it again");
-        let problem = problem_of("nas2:7117", &status);
+        let problem = Problem::from(failed("nas2:7117", &status));
         assert_eq!(problem.kind, Kind::Refused);
         assert_eq!(
             (&*problem.message, &*problem.remedy),
@@ -139,7 +113,7 @@ mod tests {
     async fn an_answer_that_begins_and_does_not_end_is_not_waited_for() {
         let begun = std::future::pending::<Result<Response<()>, Status>>();
         let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
-        let problem = problem.unwrap_err();
+        let problem = Problem::from(problem.unwrap_err());
         assert_eq!(problem.kind, Kind::Unreachable);
         assert!(problem.message.contains("no whole answer"), "{problem}");
     }
@@ -150,10 +124,10 @@ mod tests {
             address: "nas2:7117".into(),
             reason: "refused".into(),
         };
-        let problem = not_connected(&error);
+        let problem = Problem::from(Error::Connect(error));
         assert_eq!(problem.kind, Kind::Unreachable);
         assert!(problem.remedy.contains("try again"), "{}", problem.remedy);
-        let gone = problem_of("nas2:7117", &Status::unavailable("going away"));
+        let gone = Problem::from(failed("nas2:7117", &Status::unavailable("going away")));
         assert_eq!(gone.kind, Kind::Unreachable);
         assert!(gone.remedy.contains("try again"), "{}", gone.remedy);
     }

@@ -9,8 +9,8 @@ use sendshot_proto::v1::replication_client::ReplicationClient;
 use tonic::Request;
 use tonic::transport::Channel;
 
-use crate::connection::call::{answer, nonsense};
-use sendshot_proto::problem::{Kind, Problem};
+use crate::connection::call::answer;
+use crate::connection::error::Error;
 
 /// Longest wait for the receiver's greeting.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
@@ -18,12 +18,12 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(15);
 /// Agrees on version and features; the first call on every connection.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn hello(
     client: &mut ReplicationClient<Channel>,
     address: &str,
     receiver: ReceiverId,
-) -> Result<Welcome, Problem> {
+) -> Result<Welcome, Error> {
     let hello = Hello {
         version_min: VERSION,
         version_max: VERSION,
@@ -33,13 +33,9 @@ pub async fn hello(
     let mut request = Request::new(v1::HelloRequest::from(hello));
     request.set_timeout(HELLO_DEADLINE);
     let welcome = answer(address, HELLO_DEADLINE, client.hello(request)).await?;
-    let welcome = Welcome::try_from(welcome).map_err(nonsense)?;
+    let welcome = Welcome::try_from(welcome).map_err(Error::invalid)?;
     if welcome.receiver != receiver {
-        return Err(Problem::new(
-            Kind::Refused,
-            "the receiver was set up anew since it was paired",
-        )
-        .remedy("pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"));
+        return Err(Error::SetUpAnew);
     }
     Ok(welcome)
 }

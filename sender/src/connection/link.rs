@@ -17,11 +17,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::connection::call::{MAX_ANSWER, broken, not_connected, problem_of};
+use crate::connection::call::{MAX_ANSWER, failed};
+use crate::connection::error::Error;
 use crate::connection::hello::hello;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::shared::sender::Sender;
-use sendshot_proto::problem::{Kind, Problem, with_causes};
+use sendshot_proto::problem::with_causes;
 
 /// Longest wait for TCP and TLS together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -43,22 +44,19 @@ pub struct Link {
 /// Dials a receiver and greets it.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
-pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Problem> {
+/// See [`Error`].
+pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Error> {
     let config =
         sendshot_identity::client_config(&entry.ca_certificate, &entry.client_certificate, key)
-            .map_err(|e| {
-                Problem::from_error(Kind::Usage, &e).remedy(format!(
-                    "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then \
-                     `sendshotctl pair {}` here",
-                    entry.address
-                ))
+            .map_err(|source| Error::Credentials {
+                address: entry.address.to_string(),
+                source,
             })?;
     let (host, port) = (entry.address.host(), entry.address.port());
     let address = entry.address.to_string();
     let stream = sendshot_identity::connect(host, port, config, CONNECT_DEADLINE)
         .await
-        .map_err(|e| not_connected(&e))?;
+        .map_err(Error::Connect)?;
     let wire = WireBytes::default();
     wire.read_at_most(MAX_ANSWER);
     let greeted = async {
@@ -68,13 +66,13 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
         Ok((client, welcome))
     };
     // In TLS 1.3 a receiver refuses our certificate only now.
-    let (client, welcome) = greeted.await.map_err(|problem: Problem| {
+    let (client, welcome) = greeted.await.map_err(|error: Error| {
         let said = wire.failure().map(std::io::Error::other);
         match said.map(|said| ConnectError::from_io(&address, &said)) {
             Some(refused @ (ConnectError::Refused { .. } | ConnectError::Clock { .. })) => {
-                not_connected(&refused)
+                Error::Connect(refused)
             }
-            Some(_) | None => problem,
+            Some(_) | None => error,
         }
     })?;
     tracing::debug!(receiver = %welcome.receiver, software = %welcome.software, "connected");
@@ -89,8 +87,8 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Pro
 /// HTTP/2 over a stream to the receiver at `address` that is open already.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
-pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Problem>
+/// See [`Error`].
+pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -114,8 +112,8 @@ where
         .connect_with_connector(connector)
         .await
         .map_err(|e| match ConnectError::find_in(address, &e) {
-            Some(error) => not_connected(&error),
-            None => broken(address, &with_causes(&e)),
+            Some(error) => Error::Connect(error),
+            None => Error::broken(address, &with_causes(&e)),
         })
 }
 
@@ -169,15 +167,15 @@ impl Link {
     /// Opens a push.
     ///
     /// # Errors
-    /// A [`Problem`] for the user.
+    /// See [`Error`].
     pub async fn transfer(
         &mut self,
         messages: ReceiverStream<v1::TransferUp>,
-    ) -> Result<Streaming<v1::TransferDown>, Problem> {
+    ) -> Result<Streaming<v1::TransferDown>, Error> {
         self.wire.read_all();
         match self.client.transfer(messages).await {
             Ok(answers) => Ok(answers.into_inner()),
-            Err(status) => Err(problem_of(&self.address, &status)),
+            Err(status) => Err(failed(&self.address, &status)),
         }
     }
 }
@@ -186,18 +184,13 @@ impl Link {
 /// what may stand beside it.
 ///
 /// # Errors
-/// A [`Problem`] for the user: nobody would be let in by it.
+/// [`Error::Invalid`]: nobody would be let in by it.
 pub fn own_certificate(
     sender: &Sender,
     ca_pem: &str,
     pem: &str,
     now: Timestamp,
-) -> Result<String, Problem> {
-    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now).map_err(|e| {
-        let error = with_causes(&e);
-        Problem::new(
-            Kind::Failed,
-            format!("the receiver's answer makes no sense: {error}"),
-        )
-    })
+) -> Result<String, Error> {
+    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now)
+        .map_err(|e| Error::invalid(with_causes(&e)))
 }

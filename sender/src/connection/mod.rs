@@ -2,6 +2,7 @@
 //! is said by the stages of a push.
 
 pub mod call;
+pub mod error;
 pub mod frames;
 pub mod hello;
 pub mod link;

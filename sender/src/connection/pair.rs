@@ -14,6 +14,7 @@ use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
 use crate::connection::call;
+use crate::connection::error::Error;
 use crate::connection::link;
 use crate::connection::wire::{Counted, WireBytes};
 use crate::shared::blocking::blocking;
@@ -113,7 +114,7 @@ fn not_paired_yet(error: ConnectError) -> Problem {
         ConnectError::Unreachable { .. }
         | ConnectError::NotAReceiver { .. }
         | ConnectError::Refused { .. }
-        | ConnectError::Clock { .. } => call::not_connected(&error),
+        | ConnectError::Clock { .. } => Error::Connect(error).into(),
     }
 }
 

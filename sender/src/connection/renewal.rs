@@ -55,7 +55,7 @@ async fn look(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry) {
     };
     match link::connect(entry, sender.key()).await {
         Ok(mut link) => if_due(sender, name, entry, &mut link).await,
-        Err(problem) => not_renewed(name, validity, &problem),
+        Err(error) => not_renewed(name, validity, &error.into()),
     }
 }
 

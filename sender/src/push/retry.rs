@@ -57,7 +57,8 @@ pub fn after(error: &transfer::Error) -> Next {
             // Another state may do without what the receiver cannot hold.
             Code::Unsupported => Next::Hopeless,
         },
-        transfer::Error::Broken(problem) => after_problem(problem),
+        transfer::Error::Connection(error) if error.is_transient() => Next::Later,
+        transfer::Error::Connection(_) => Next::Never,
         transfer::Error::Stalled { .. } => Next::Later,
         transfer::Error::Generate(generate::Error::Engine(
             sendshot_engine::stream::Error::Diverged { .. },
@@ -172,6 +173,7 @@ mod tests {
     use sendshot_proto::failure::Failure;
 
     use super::*;
+    use crate::connection::error::Error;
 
     #[test]
     fn waits_grow_and_end_and_begin_anew_when_it_came_forward() {
@@ -215,9 +217,12 @@ mod tests {
             assert_eq!(refused(code), Next::Never);
         }
         assert_eq!(refused(Code::Unsupported), Next::Hopeless);
-        let refusal = Problem::new(Kind::Refused, "revoked");
-        assert_eq!(after(&transfer::Error::Broken(refusal)), Next::Never);
-        let broken = Problem::new(Kind::Unreachable, "reset");
-        assert_eq!(after(&transfer::Error::Broken(broken)), Next::Later);
+        let refusal = Error::Refused {
+            message: "revoked".to_owned(),
+            remedy: String::new(),
+        };
+        assert_eq!(after(&transfer::Error::Connection(refusal)), Next::Never);
+        let broken = Error::broken("nas2:7117", "reset");
+        assert_eq!(after(&transfer::Error::Connection(broken)), Next::Later);
     }
 }

@@ -11,6 +11,7 @@ use sendshot_proto::failure::{self, Failure};
 use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::problem::{self, Problem};
 use sendshot_proto::resume as places;
+use sendshot_sender::connection;
 use sendshot_sender::decide::parent::{Local, Wish};
 use sendshot_sender::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use sendshot_sender::decide::reconcile::{self, Verdict};
@@ -244,8 +245,11 @@ pub fn after_refusal(code: Code) -> (Next, Kind) {
 
 /// What becomes of a push after its connection has broken, by [`retry::after`].
 pub fn after_break() -> (Next, Kind) {
-    let broken = Problem::new(problem::Kind::Unreachable, "");
-    after(transfer::Error::Broken(broken))
+    let broken = connection::error::Error::Broken {
+        address: String::new(),
+        why: String::new(),
+    };
+    after(broken.into())
 }
 
 fn after(error: transfer::Error) -> (Next, Kind) {

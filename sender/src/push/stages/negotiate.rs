@@ -8,10 +8,9 @@ use sendshot_proto::transfer::STREAM_WINDOW;
 use sendshot_proto::v1;
 use sendshot_proto::volume::VolumeKey;
 
-use crate::connection::call::nonsense;
-use crate::connection::call::{MAX_ANSWER, problem_of, within};
+use crate::connection::call::{MAX_ANSWER, failed, within};
+use crate::connection::error::Error;
 use crate::connection::link::Link;
-use sendshot_proto::problem::Problem;
 
 /// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
@@ -20,12 +19,12 @@ const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
 /// still carries it is dead.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn inventory(
     link: &mut Link,
     volume: &VolumeKey,
     resuming: Option<TransferId>,
-) -> Result<Inventory, Problem> {
+) -> Result<Inventory, Error> {
     let question = Question {
         volume: volume.clone(),
         resuming,
@@ -35,20 +34,20 @@ pub async fn inventory(
     within(&address, INVENTORY_DEADLINE, ask(link, request)).await
 }
 
-async fn ask(link: &mut Link, request: v1::InventoryRequest) -> Result<Inventory, Problem> {
+async fn ask(link: &mut Link, request: v1::InventoryRequest) -> Result<Inventory, Error> {
     let (address, wire) = (link.address().to_owned(), link.wire());
-    let problem = |status| problem_of(&address, &status);
+    let failed = |status| failed(&address, &status);
     let parts = link.client().inventory(request).await;
-    let mut parts = parts.map_err(problem)?.into_inner();
+    let mut parts = parts.map_err(failed)?.into_inner();
     let mut whole = inventory::Parts::default();
     loop {
         // Parts that come without end must not keep from looking at the clock, or for a cancel.
         tokio::task::consume_budget().await;
         // The next ones may be under way already.
         wire.read_at_most(MAX_ANSWER + u64::from(STREAM_WINDOW));
-        match parts.message().await.map_err(problem)? {
-            Some(part) => whole.add(part).map_err(nonsense)??,
-            None => return whole.finish().map_err(nonsense),
+        match parts.message().await.map_err(failed)? {
+            Some(part) => whole.add(part).map_err(Error::invalid)??,
+            None => return whole.finish().map_err(Error::invalid),
         }
     }
 }

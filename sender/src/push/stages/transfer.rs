@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::connection::call::problem_of;
+use crate::connection;
+use crate::connection::call::failed;
 use crate::connection::link::Link;
 use crate::connection::wire::WireBytes;
 use crate::push::generate::{self, Output};
@@ -54,8 +55,8 @@ pub enum Error {
     #[error(transparent)]
     Generate(#[from] generate::Error),
     /// The call broke, or was refused.
-    #[error("{0}")]
-    Broken(Problem),
+    #[error(transparent)]
+    Connection(#[from] connection::error::Error),
     /// The receiver does not keep to the contract.
     #[error("the receiver's answer makes no sense: {0}")]
     Nonsense(String),
@@ -78,12 +79,6 @@ pub enum Error {
     Cancelled,
 }
 
-impl From<Problem> for Error {
-    fn from(problem: Problem) -> Self {
-        Self::Broken(problem)
-    }
-}
-
 impl From<Malformed> for Error {
     fn from(error: Malformed) -> Self {
         Self::Nonsense(error.to_string())
@@ -99,7 +94,7 @@ impl From<Error> for Problem {
                 .remedy("look into the receiver's kernel log, and try again later"),
             Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
                 .remedy("push again when the file system stays as it is"),
-            Error::Broken(problem) => problem,
+            Error::Connection(error) => error.into(),
             Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
             Error::Generate(_) | Error::Record(_) => Problem::failed(&error),
         }
@@ -131,7 +126,7 @@ impl Answers {
             Ok(None) => Err(Error::Nonsense(
                 "it ended the push without saying how".into(),
             )),
-            Err(status) => Err(Error::Broken(problem_of(&self.address, &status))),
+            Err(status) => Err(failed(&self.address, &status).into()),
         }
     }
 }
@@ -142,18 +137,13 @@ impl Transfer {
     /// # Errors
     /// See [`Error`].
     pub async fn open(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
-        let silent = Problem::new(
-            Kind::Unreachable,
-            format!(
-                "the receiver at {} was not ready for the push within {} s",
-                link.address(),
-                ACCEPT_DEADLINE.as_secs()
-            ),
-        )
-        .remedy("look into its journal and its kernel log, and try again later");
+        let silent = connection::error::Error::NotReady {
+            address: link.address().to_owned(),
+            seconds: ACCEPT_DEADLINE.as_secs(),
+        };
         tokio::time::timeout(ACCEPT_DEADLINE, Self::begin(link, begin))
             .await
-            .unwrap_or(Err(Error::Broken(silent)))
+            .unwrap_or(Err(silent.into()))
     }
 
     async fn begin(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {

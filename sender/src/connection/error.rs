@@ -1,0 +1,142 @@
+//! Why a receiver was not reached, or a call to it failed.
+
+use sendshot_identity::{ConnectError, TlsError};
+use sendshot_proto::failure::{Code, Failure};
+use sendshot_proto::problem::{Kind, Problem, with_causes};
+
+/// Why a receiver was not reached, or a call to it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What pairing wrote down cannot be used.
+    #[error("{}", with_causes(.source))]
+    Credentials {
+        /// Where the receiver is.
+        address: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// There is no connection.
+    #[error("{}", with_causes(.0))]
+    Connect(#[source] ConnectError),
+    /// The connection ended, or no whole answer came in time.
+    #[error("the connection to the receiver at {address} broke: {why}")]
+    Broken {
+        /// Where the receiver is.
+        address: String,
+        /// What happened.
+        why: String,
+    },
+    /// A push was announced, and nothing came.
+    #[error("the receiver at {address} was not ready for the push within {seconds} s")]
+    NotReady {
+        /// Where the receiver is.
+        address: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The receiver does not let this sender in, or not to this call.
+    #[error("{message}")]
+    Refused {
+        /// What it says.
+        message: String,
+        /// What it says can be done; may be empty.
+        remedy: String,
+    },
+    /// The receiver could not serve the call.
+    #[error("the call to the receiver at {address} failed: {message}")]
+    Failed {
+        /// Where the receiver is.
+        address: String,
+        /// What it says.
+        message: String,
+        /// What it says can be done; may be empty.
+        remedy: String,
+    },
+    /// The receiver says why in the answer itself.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// The answer is none of those that there are.
+    #[error("the receiver's answer makes no sense: {0}")]
+    Invalid(String),
+    /// Another instance answers.
+    #[error("the receiver was set up anew since it was paired")]
+    SetUpAnew,
+}
+
+impl Error {
+    /// The connection to the receiver at `address` broke.
+    pub(crate) fn broken(address: &str, why: &(impl ToString + ?Sized)) -> Self {
+        Self::Broken {
+            address: address.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    /// The receiver's answer is none that there can be.
+    pub(crate) fn invalid(error: impl ToString) -> Self {
+        Self::Invalid(error.to_string())
+    }
+
+    /// Whether it can pass by itself.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) => is_unreachable(error),
+            Self::Broken { .. } | Self::NotReady { .. } => true,
+            Self::Failure(failure) => failure.code == Code::ShuttingDown,
+            Self::Credentials { .. }
+            | Self::Refused { .. }
+            | Self::Failed { .. }
+            | Self::Invalid(_)
+            | Self::SetUpAnew => false,
+        }
+    }
+}
+
+fn is_unreachable(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => true,
+        ConnectError::WrongReceiver { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Clock { .. } => false,
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (kind, remedy) = match &error {
+            Error::Credentials { address, .. } => (
+                Kind::Usage,
+                format!(
+                    "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then `sendshotctl pair \
+                     {address}` here"
+                ),
+            ),
+            Error::Connect(connect) => {
+                let kind = match is_unreachable(connect) {
+                    true => Kind::Unreachable,
+                    false => Kind::Refused,
+                };
+                (kind, connect.remedy().to_string())
+            }
+            Error::Broken { .. } => (
+                Kind::Unreachable,
+                "try again later; what the receiver has committed, the next push finds out"
+                    .to_owned(),
+            ),
+            Error::NotReady { .. } => (
+                Kind::Unreachable,
+                "look into its journal and its kernel log, and try again later".to_owned(),
+            ),
+            Error::Refused { remedy, .. } => (Kind::Refused, remedy.clone()),
+            Error::Failed { remedy, .. } => (Kind::Failed, remedy.clone()),
+            Error::Failure(failure) => return Problem::from(failure.clone()),
+            Error::Invalid(_) => (Kind::Failed, String::new()),
+            Error::SetUpAnew => (
+                Kind::Refused,
+                "pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"
+                    .to_owned(),
+            ),
+        };
+        Problem::new(kind, error.to_string()).remedy(remedy)
+    }
+}
