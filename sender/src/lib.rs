@@ -7,6 +7,7 @@ pub mod connection;
 pub mod control;
 pub mod daemon;
 pub mod decide;
+mod problem;
 pub mod push;
 mod pushes;
 pub mod retained;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::push;
 use crate::push::dry_run::{self, Foreseen};
+use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::series;
@@ -17,19 +18,19 @@ use crate::shared::history::Outcome;
 use crate::shared::running::{Place, Running};
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
-use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::problem::Problem;
 use sendshot_proto::report::Report;
 
 impl Sender {
     /// Starts a push; it runs to its end whether or not anybody listens.
     ///
     /// # Errors
-    /// A [`Problem`] if it cannot even start.
+    /// An [`Error`] if it cannot even start.
     pub async fn start_push(
         self: &Arc<Self>,
         request: Request,
         listener: Listener,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Error> {
         let receiver = self.receiver(&request.receiver).await?.receiver_id;
         let volume = self.resolve(&request).await?;
         let place = self.enter((&request, receiver), &volume).await?;
@@ -42,6 +43,7 @@ impl Sender {
                 true => push::run(by, request, volume, Arc::clone(&running), told).await,
                 false => series::push_all(by, request, volume, Arc::clone(&running), told).await,
             };
+            let outcome = outcome.map_err(Problem::from);
             sender.remember(&running, &outcome).await;
             running.enter(release::STAGE);
             running.reported();
@@ -62,7 +64,7 @@ impl Sender {
         &self,
         (request, id): (&Request, ReceiverId),
         volume: &resolve::Volume,
-    ) -> Result<Place, Problem> {
+    ) -> Result<Place, Error> {
         loop {
             let receiver = (request.receiver.clone(), id);
             let held = self.hold_starts().await;
@@ -80,13 +82,13 @@ impl Sender {
     /// was taken for it is let go all the same.
     ///
     /// # Errors
-    /// A [`Problem`] for the user.
+    /// See [`Error`].
     pub async fn plan(
         self: &Arc<Self>,
         request: Request,
         volume: resolve::Volume,
         top: usize,
-    ) -> Result<Foreseen, Problem> {
+    ) -> Result<Foreseen, Error> {
         let cancel = self.stop.child_token();
         let _nobody_waits = cancel.clone().drop_guard();
         let (running, protected) = self.table.aside(&volume, request.receiver.clone(), cancel);
@@ -98,8 +100,7 @@ impl Sender {
             // Who asked may have gone.
             let _ = tell.send(outcome);
         });
-        let died = |_| Problem::new(Kind::Failed, "the daemon stopped in the middle of the plan");
-        told.await.map_err(died)?
+        told.await.map_err(|_| Error::Stopped)?
     }
 
     /// One line in the journal that tells the whole story, and the history.
@@ -135,8 +136,8 @@ impl Sender {
     /// Finds and opens what a request names.
     ///
     /// # Errors
-    /// A [`Problem`] for the user.
-    pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<resolve::Volume, Problem> {
+    /// See [`Error`].
+    pub async fn resolve(self: &Arc<Self>, request: &Request) -> Result<resolve::Volume, Error> {
         let (sender, wanted) = (Arc::clone(self), request.volume.clone());
         let volume = blocking("resolve", move || {
             sender.find(|finder| resolve::resolve(finder, &wanted))
@@ -146,14 +147,12 @@ impl Sender {
     }
 }
 
-fn is_running(running: &Running) -> Problem {
-    let message = format!(
-        "a push of `{}` to `{}` is running since {}",
-        running.volume,
-        running.receiver,
-        sendshot_model::human::duration(running.elapsed()),
-    );
-    Problem::new(Kind::Refused, message).remedy("wait for it, or `sendshotctl cancel` it")
+fn is_running(running: &Running) -> Error {
+    Error::Running {
+        volume: running.volume.clone(),
+        receiver: running.receiver.clone(),
+        since: running.elapsed(),
+    }
 }
 
 fn log_done(running: &Running, report: &Report) {

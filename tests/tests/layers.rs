@@ -29,10 +29,11 @@ const CRATES: [&str; 12] = [
 ];
 
 /// Rooms from the top down: each sees itself and what stands behind it.
-const SENDER: [&str; 10] = [
+const SENDER: [&str; 11] = [
     "daemon",
     "control",
     "pushes",
+    "problem",
     "push",
     "retained",
     "connection",

@@ -2,7 +2,7 @@
 
 use sendshot_identity::{ConnectError, TlsError};
 use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::problem::{Kind, Problem, with_causes};
+use sendshot_proto::problem::with_causes;
 
 /// Why a receiver was not reached, or a call to it failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum Error {
         remedy: String,
     },
     /// The receiver says why in the answer itself.
-    #[error(transparent)]
+    #[error("the receiver says: {0}")]
     Failure(#[from] Failure),
     /// The answer is none of those that there are.
     #[error("the receiver's answer makes no sense: {0}")]
@@ -92,51 +92,12 @@ impl Error {
     }
 }
 
-fn is_unreachable(error: &ConnectError) -> bool {
+/// Whether nobody answers, or no receiver does.
+pub(crate) fn is_unreachable(error: &ConnectError) -> bool {
     match error {
         ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => true,
         ConnectError::WrongReceiver { .. }
         | ConnectError::Refused { .. }
         | ConnectError::Clock { .. } => false,
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let (kind, remedy) = match &error {
-            Error::Credentials { address, .. } => (
-                Kind::Usage,
-                format!(
-                    "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then `sendshotctl pair \
-                     {address}` here"
-                ),
-            ),
-            Error::Connect(connect) => {
-                let kind = match is_unreachable(connect) {
-                    true => Kind::Unreachable,
-                    false => Kind::Refused,
-                };
-                (kind, connect.remedy().to_string())
-            }
-            Error::Broken { .. } => (
-                Kind::Unreachable,
-                "try again later; what the receiver has committed, the next push finds out"
-                    .to_owned(),
-            ),
-            Error::NotReady { .. } => (
-                Kind::Unreachable,
-                "look into its journal and its kernel log, and try again later".to_owned(),
-            ),
-            Error::Refused { remedy, .. } => (Kind::Refused, remedy.clone()),
-            Error::Failed { remedy, .. } => (Kind::Failed, remedy.clone()),
-            Error::Failure(failure) => return Problem::from(failure.clone()),
-            Error::Invalid(_) => (Kind::Failed, String::new()),
-            Error::SetUpAnew => (
-                Kind::Refused,
-                "pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"
-                    .to_owned(),
-            ),
-        };
-        Problem::new(kind, error.to_string()).remedy(remedy)
     }
 }

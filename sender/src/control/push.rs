@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use sendshot_proto::problem::Problem;
 use sendshot_proto::v1;
 use sendshot_proto::v1::push_event::Event as Message;
 use tokio::sync::mpsc;
@@ -23,7 +24,10 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
     let (events, received) = mpsc::channel(progress::QUEUE);
     let listener = Listener::new(events);
     let started = match parse(message, root) {
-        Ok(wanted) => sender.start_push(wanted, listener.clone()).await,
+        Ok(wanted) => {
+            let started = sender.start_push(wanted, listener.clone()).await;
+            started.map_err(Problem::from)
+        }
         Err(problem) => Err(problem),
     };
     if let Err(problem) = started {

@@ -25,7 +25,10 @@ use crate::volume::resolve;
 pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, Status> {
     let receivers = match sender.receivers().await {
         Ok(receivers) => receivers,
-        Err(problem) => return Err(Status::failed_precondition(problem.message)),
+        Err(error) => {
+            let problem = Problem::from(error);
+            return Err(Status::failed_precondition(problem.message));
+        }
     };
     let looking = Arc::clone(sender);
     let volumes = blocking("status", move || volume_states(&looking))

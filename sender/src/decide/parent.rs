@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 pub use crate::decide::verdict::{Relation, Verdict};
 use crate::state::journal::{Origin, Record, State};
-use sendshot_proto::problem::{Kind, Problem};
 
 /// What the user wants of the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -141,13 +140,6 @@ pub enum Error {
         /// What stands against it.
         verdict: Verdict,
     },
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Problem::from_error(Kind::Usage, &error)
-            .remedy("`sendshotctl plan` shows which copies can be the parent")
-    }
 }
 
 /// Decides.

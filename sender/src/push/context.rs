@@ -16,6 +16,7 @@ use crate::connection::link::{self, Link};
 use crate::connection::renewal;
 use crate::decide::parent::Parent;
 use crate::decide::retention;
+use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::retry::{self, Next, Patience};
 use crate::push::stages::negotiate;
@@ -23,7 +24,6 @@ use crate::push::stages::record::{self, Superfluous};
 use crate::push::stages::release::Release;
 use crate::push::stages::snapshot;
 use crate::push::stages::still::Still;
-use crate::push::stages::transfer;
 use crate::retained::reconcile::{self, Purpose};
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
@@ -33,7 +33,7 @@ use crate::state::journal::{self, Intent, Record, SnapshotId, State};
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::{self, Volume};
 use sendshot_model::Engine;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::JOURNAL;
 
 use crate::push::request::{Request, Subject};
 
@@ -60,7 +60,7 @@ pub(crate) struct Push {
 /// Begins a push, again and again while the receiver may come back.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub(crate) async fn begin_patiently(
     sender: &Arc<Sender>,
     request: &Request,
@@ -68,7 +68,7 @@ pub(crate) async fn begin_patiently(
     volume: &Volume,
     (running, listener): (&Arc<Running>, &Listener),
     patience: &mut Patience,
-) -> Result<Push, Problem> {
+) -> Result<Push, Error> {
     loop {
         let (sender, beginning) = (Arc::clone(sender), Arc::clone(running));
         let receiver = &request.receiver;
@@ -80,14 +80,14 @@ pub(crate) async fn begin_patiently(
             beginning,
             listener.clone(),
         );
-        let problem = match begun.await {
+        let error = match begun.await {
             Ok(push) => return Ok(push),
-            Err(problem) => problem,
+            Err(error) => error,
         };
-        if retry::after_problem(&problem) != Next::Later {
-            return Err(problem);
+        if retry::after(&error) != Next::Later {
+            return Err(error);
         }
-        patience.wait(problem, running, listener).await?;
+        patience.wait(error, running, listener).await?;
     }
 }
 
@@ -95,7 +95,7 @@ async fn connect(
     sender: &Arc<Sender>,
     receiver: &PeerName,
     running: &Running,
-) -> Result<Link, Problem> {
+) -> Result<Link, Error> {
     let entry = sender.receiver(receiver).await?;
     let connecting = async {
         let mut link = link::connect(&entry, sender.key()).await?;
@@ -104,51 +104,38 @@ async fn connect(
     };
     tokio::select! {
         link = connecting => link,
-        () = running.cancel.cancelled() => Err(transfer::Error::Cancelled.into()),
+        () = running.cancel.cancelled() => Err(Error::cancelled()),
     }
 }
 
 /// Opens our state subvolume, takes over what former instances of this sender left in it, and settles what
 /// crashed pushes did.
-async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Problem> {
+async fn prepare(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Error> {
     let fd = another(&volume.fd)?;
     let binding = volume.binding.clone();
     let sender = Arc::clone(sender);
     let path = volume.path.clone();
-    blocking("state-subvolume", move || -> Result<_, Problem> {
+    blocking("state-subvolume", move || -> Result<_, Error> {
         let top = TopLevel::of(&fd)?;
         sender
             .filesystems()
             .remember(top.fsid(), &path)
-            .map_err(|e| Problem::state_io("write down which file systems are used", &e))?;
+            .map_err(Error::state_dir("write down which file systems are used"))?;
         let is_read_only = filesystem::is_read_only_everywhere(&fd)
-            .map_err(|e| Problem::local_io("look whether the file system is read-only", &e))?;
+            .map_err(Error::volume("look whether the file system is read-only"))?;
         if is_read_only {
             // Book-keeping is no condition of work that needs none.
             let path = sender.passing_dir().join(PushId::generate().to_string());
             return Ok(StateSubvolume::passing(top, &path)?);
         }
         let state = StateSubvolume::open_or_create(top)?;
-        let register = |e: std::io::Error| register_problem(&e);
-        sender.take_over_former(&state).map_err(register)?;
-        sender.register(&state, &binding).map_err(register)?;
+        sender.take_over_former(&state).map_err(Error::Register)?;
+        sender.register(&state, &binding).map_err(Error::Register)?;
         reconcile::leftovers(&state, sender.id(), |push| sender.table().contains(push))
-            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            .map_err(Error::volume(JOURNAL))?;
         Ok(state)
     })
     .await?
-}
-
-fn register_problem(error: &std::io::Error) -> Problem {
-    let what = "write down which volumes are on the disk, in .sendshot/register.json";
-    let problem = Problem::local_io(what, error);
-    match problem.remedy.is_empty() {
-        false => problem,
-        true => problem.remedy(
-            "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, \
-             what the disk says of its volumes is written anew",
-        ),
-    }
 }
 
 impl Push {
@@ -160,12 +147,12 @@ impl Push {
         volume: &Volume,
         running: Arc<Running>,
         listener: Listener,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Error> {
         listener.stage(&running, "connect", "");
         let link = connect(&sender, receiver, &running).await?;
         let (noting, from, former) = (Arc::clone(&sender), link.receiver(), link.former().to_vec());
         let noted = blocking("former-ids", move || noting.former().note(from, &former)).await?;
-        noted.map_err(|e| Problem::state_io("write down what this sender was before", &e))?;
+        noted.map_err(Error::state_dir("write down what this sender was before"))?;
         let state = Arc::new(prepare(&sender, volume).await?);
         Ok(Self {
             key: volume.key.clone(),
@@ -190,7 +177,7 @@ impl Push {
     }
 
     /// Takes the push snapshot; an existing read-only one is read as it is.
-    pub(crate) async fn snapshot(&self, volume: Volume) -> Result<Subject, Problem> {
+    pub(crate) async fn snapshot(&self, volume: Volume) -> Result<Subject, Error> {
         if volume.kind == resolve::Kind::Snapshot {
             let detail = format!("{} is read-only already", volume.path.display());
             self.listener.stage(&self.running, "snapshot", detail);
@@ -228,11 +215,11 @@ impl Push {
 
     /// A live volume on a file system that is read-only everywhere. Nothing holds it still, so it is checked
     /// before the receiver gets the end of the stream: see [`Still`].
-    async fn as_it_is(&self, volume: Volume, intent: Intent) -> Result<Subject, Problem> {
+    async fn as_it_is(&self, volume: Volume, intent: Intent) -> Result<Subject, Error> {
         let (state, fd) = (Arc::clone(&self.state), another(&volume.fd)?);
-        let looked = blocking("look", move || -> Result<(Info, Still, Record), Problem> {
+        let looked = blocking("look", move || -> Result<(Info, Still, Record), Error> {
             // Before anything of it is read.
-            let look = |e| Problem::local_io("look at the volume", &e);
+            let look = Error::volume("look at the volume");
             let still = Still::of(&fd).map_err(look)?;
             let info = subvolume::info(&fd).map_err(look)?;
             let mut record = Record::new(intent);
@@ -242,7 +229,7 @@ impl Push {
             });
             // Nothing can be written on the disk itself, so this goes into the state directory.
             let stored = record.store(state.pushes());
-            stored.map_err(|e| Problem::state_io("write the record of the push", &e))?;
+            stored.map_err(Error::state_dir("write the record of the push"))?;
             Ok((info, still, record))
         });
         let (info, still, record) = looked.await??;
@@ -269,15 +256,11 @@ impl Push {
     }
 
     /// Dials the receiver again.
-    pub(crate) async fn reconnect(&mut self) -> Result<(), Problem> {
+    pub(crate) async fn reconnect(&mut self) -> Result<(), Error> {
         let link = connect(&self.sender, &self.running.receiver, &self.running).await?;
         if link.receiver() != self.link.receiver() {
             // What this push has sent, and will note as acknowledged, is the other's.
-            let message = format!(
-                "`{}` was paired with another receiver while the push was under way",
-                self.running.receiver
-            );
-            return Err(Problem::new(Kind::Failed, message).remedy("push again"));
+            return Err(Error::OtherReceiver(self.running.receiver.clone()));
         }
         self.wire_before += self.link.wire_bytes();
         self.link = link;
@@ -286,7 +269,7 @@ impl Push {
 
     /// A receiver whose disks take turns has so many at most: one that lies must not fill this host's disks
     /// with what it has in common with each.
-    pub(crate) async fn check_root(&self) -> Result<(), Problem> {
+    pub(crate) async fn check_root(&self) -> Result<(), Error> {
         let Some(root) = self.root else { return Ok(()) };
         let (state, receiver) = (Arc::clone(&self.state), self.link.receiver());
         let work = move || -> std::io::Result<BTreeSet<RootId>> {
@@ -296,22 +279,20 @@ impl Push {
         };
         let known = blocking("journal", work)
             .await?
-            .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            .map_err(Error::volume(JOURNAL))?;
         if known.contains(&root) || known.len() < MOST_ROOTS {
             return Ok(());
         }
-        let (name, volume) = (&self.running.receiver, &self.key.name);
-        let message = format!(
-            "{name} has had {} disks that this host has something in common with, and {root} is one more",
-            known.len()
-        );
-        Err(Problem::new(Kind::Refused, message).remedy(format!(
-            "`sendshotctl forget {name}:{volume} --root ID` lets go of one that is gone for good; `sendshotctl list` shows them"
-        )))
+        Err(Error::TooManyRoots {
+            receiver: self.running.receiver.clone(),
+            volume: self.key.name.clone(),
+            known: known.len(),
+            root,
+        })
     }
 
     /// Whether the receiver may be about to commit an earlier push of this volume.
-    pub(crate) async fn awaits_word(&self) -> Result<bool, Problem> {
+    pub(crate) async fn awaits_word(&self) -> Result<bool, Error> {
         let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
         let chain = (sender.id(), self.key.id, self.link.receiver());
         let root = self.root;
@@ -326,7 +307,7 @@ impl Push {
         };
         blocking("journal", work)
             .await?
-            .map_err(|e| Problem::local_io(JOURNAL, &e))
+            .map_err(Error::volume(JOURNAL))
     }
 
     /// Asks what the receiver holds, and settles what that decides. `resuming` is the push that is
@@ -339,7 +320,7 @@ impl Push {
         &mut self,
         resuming: Option<&Record>,
         purpose: Purpose,
-    ) -> Result<Inventory, Problem> {
+    ) -> Result<Inventory, Error> {
         let resuming = resuming.and_then(|record| Some(record.transfer.as_ref()?.id));
         let over = match purpose {
             Purpose::Push => {
@@ -362,9 +343,9 @@ impl Push {
                 }
             }
         };
-        let asked: Result<_, Problem> = tokio::select! {
+        let asked: Result<_, Error> = tokio::select! {
             asked = asked => asked,
-            () = self.running.cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
+            () = self.running.cancel.cancelled() => return Err(Error::cancelled()),
         };
         let (inventory, label) = asked?;
         if let (Some(label), Purpose::Push) = (label, purpose) {
@@ -392,11 +373,11 @@ impl Push {
             reconcile::acknowledgements(&state, volume, &told, purpose, running).map(|()| inventory)
         })
         .await?
-        .map_err(|e| Problem::local_io(JOURNAL, &e))
+        .map_err(Error::volume(JOURNAL))
     }
 
     /// Notes that the receiver knows the volume by the id in its own label.
-    async fn take_label(&self, label: VolumeId) -> Result<(), Problem> {
+    async fn take_label(&self, label: VolumeId) -> Result<(), Error> {
         let (sender, state) = (Arc::clone(&self.sender), Arc::clone(&self.state));
         let (volume, receiver) = (self.key.id, self.link.receiver());
         tracing::info!(volume = %self.key.name, receiver = %self.running.receiver, %label,
@@ -407,9 +388,9 @@ impl Push {
                 None => Ok(()),
             }
         };
-        blocking("label", work)
-            .await?
-            .map_err(|e| Problem::state_io("write down what the receiver knows the volume by", &e))
+        blocking("label", work).await?.map_err(Error::state_dir(
+            "write down what the receiver knows the volume by",
+        ))
     }
 
     /// Bytes on all connections of this push.
@@ -425,7 +406,7 @@ impl Push {
     ) -> std::io::Result<()> {
         if let Some((still, fd)) = still {
             let checked = blocking("check", move || still.check(&fd)).await;
-            checked.map_err(|problem| std::io::Error::other(problem.message))??;
+            checked.map_err(std::io::Error::other)??;
         }
         self.listener.stage(&self.running, "commit", "");
         let Some(mut record) = record else {
@@ -440,7 +421,7 @@ impl Push {
         };
         blocking("record", work)
             .await
-            .map_err(|problem| std::io::Error::other(problem.message))?
+            .map_err(std::io::Error::other)?
     }
 
     /// Records the acknowledgement and finds what it makes superfluous.
@@ -448,7 +429,7 @@ impl Push {
         &self,
         record: Option<Record>,
         parent: Option<Parent>,
-    ) -> Result<Superfluous, Problem> {
+    ) -> Result<Superfluous, Error> {
         self.listener.stage(&self.running, "record", "");
         let Some(record) = record else {
             return Ok(Superfluous::default());
@@ -459,7 +440,7 @@ impl Push {
             record::acknowledged(&state, record, parent, keep)
         })
         .await?
-        .map_err(|e| Problem::local_io(JOURNAL, &e))?;
+        .map_err(Error::volume(JOURNAL))?;
         let detail = match superfluous.older.len() {
             0 => "nothing to let go".to_owned(),
             1 => "1 older state is let go".to_owned(),
@@ -485,14 +466,14 @@ impl Push {
             Some(_) | None => Ok(()),
         };
         let let_go = blocking("abandon", work).await;
-        if let Err(e) = let_go.and_then(|done| done.map_err(Problem::from)) {
+        if let Err(e) = let_go.map_err(std::io::Error::other).flatten() {
             tracing::warn!(%push, "an abandoned push is left to be settled later: {e}");
         }
     }
 }
 
-pub(crate) fn another(fd: impl AsFd) -> Result<OwnedFd, Problem> {
+pub(crate) fn another(fd: impl AsFd) -> Result<OwnedFd, Error> {
     fd.as_fd()
         .try_clone_to_owned()
-        .map_err(|e| Problem::local_io("open the volume once more", &e))
+        .map_err(Error::volume("open the volume once more"))
 }

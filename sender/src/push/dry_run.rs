@@ -17,6 +17,7 @@ use crate::connection::link;
 use crate::decide::costs::{self, Found};
 use crate::decide::parent::{Acknowledged, Plan, Wish};
 use crate::push::context::Push;
+use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::job;
 use crate::push::progress::Listener;
@@ -33,7 +34,7 @@ use crate::state::store::StateSubvolume;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
 use sendshot_model::Engine;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::JOURNAL;
 
 /// What a push would do.
 #[derive(Debug)]
@@ -55,14 +56,14 @@ pub struct Foreseen {
 /// Finds out.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn run(
     sender: Arc<Sender>,
     request: Request,
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> Result<Foreseen, Problem> {
+) -> Result<Foreseen, Error> {
     let usual = sender.engine(&volume.key.name);
     match engine::choose(request.engine, usual, &volume)? {
         Engine::Sendshot => by_sendshots(sender, request, volume, running, top).await,
@@ -74,7 +75,7 @@ async fn by_snapshots(
     sender: &Sender,
     request: &Request,
     volume: Volume,
-) -> Result<Foreseen, Problem> {
+) -> Result<Foreseen, Error> {
     let entry = sender.receiver(&request.receiver).await?;
     let mut link = link::connect(&entry, sender.key()).await?;
     let mut key_there = VolumeKey {
@@ -92,11 +93,9 @@ async fn by_snapshots(
     let (held, root) = (inventory.copies, inventory.root);
     let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
     let (receiver, receiver_name) = (link.receiver(), request.receiver.clone());
-    let plan = blocking("plan", move || -> Result<Plan, Problem> {
+    let plan = blocking("plan", move || -> Result<Plan, Error> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
-            Some(state) => {
-                journal::records(state.pushes()).map_err(|e| Problem::local_io(JOURNAL, &e))?
-            }
+            Some(state) => journal::records(state.pushes()).map_err(Error::volume(JOURNAL))?,
             None => Vec::new(),
         };
         let plan = prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)?;
@@ -122,7 +121,7 @@ async fn by_sendshots(
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> Result<Foreseen, Problem> {
+) -> Result<Foreseen, Error> {
     let (key, engine) = (volume.key.clone(), Engine::Sendshot);
     let listener = Listener::none();
     let begun = Push::begin(
@@ -148,7 +147,7 @@ async fn look(
     wish: Wish,
     top: usize,
     key: VolumeKey,
-) -> Result<Foreseen, Problem> {
+) -> Result<Foreseen, Error> {
     let held = push.negotiate(None, Purpose::Look).await?.copies;
     let demand = match subject.still.is_some() && wish == Wish::Auto {
         true => Demand::Full(job::read_as_it_is()),
@@ -170,7 +169,7 @@ fn measure(
     stream_version: u32,
     top: usize,
     key: VolumeKey,
-) -> Result<Foreseen, Problem> {
+) -> Result<Foreseen, Error> {
     let Some(BySendshots {
         new,
         parent,
@@ -178,15 +177,14 @@ fn measure(
         ..
     }) = prepared.by_sendshots
     else {
-        return Err(Problem::new(Kind::Failed, "nothing was captured"));
+        return Err(Error::NothingCaptured);
     };
     let (size, top) = generate::size_by_paths(parent.as_deref(), &new, stream_version, top)?;
-    let failed = |e: sendshot_engine::format::error::Error| Problem::from_error(Kind::Failed, &e);
     let found = Found {
         kinship: parent.as_ref().map(|m| Kinship::of(m.head(), new.head())),
         effort,
         inodes: new.counts().inodes,
-        changed: changed(parent.as_deref(), &new).map_err(failed)?,
+        changed: changed(parent.as_deref(), &new)?,
         size,
     };
     Ok(Foreseen {

@@ -26,6 +26,7 @@ use sendshot_sys::subvolume::Info;
 use crate::decide::parent::{Local, Plan, Wish};
 use crate::decide::resume::{self, Start};
 use crate::push::context::{Push, another};
+use crate::push::error::{Class, Error};
 use crate::push::generate::{self, Generator};
 use crate::push::request::{Request, Subject};
 use crate::push::retry::{self, Next, Patience};
@@ -41,7 +42,7 @@ use crate::shared::running::Protected;
 use crate::shared::sender::Sender;
 use crate::state::journal::{self, ParentState, Record, Standing, State, Transferring};
 use crate::state::segment_log::{Memory, Trail, Waypoint};
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::JOURNAL;
 use sendshot_proto::report::Report;
 
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
@@ -100,38 +101,28 @@ enum Origin {
 #[derive(Debug)]
 pub(crate) enum Stopped {
     /// For the user.
-    Failed(Problem),
+    Failed(Error),
     /// There is nothing to go on from; the present state of the volume is the better one to send.
     StartOver,
 }
 
 /// Why an attempt failed, and what to do.
 struct Failed {
-    problem: Problem,
+    error: Error,
     next: Next,
 }
 
 impl Failed {
     fn at_work(push: &Push) -> Self {
-        let message = format!("{} is still at work on it", push.running.receiver);
-        Problem::new(Kind::Unreachable, message)
-            .remedy("try again later")
-            .into()
+        Error::AtWork(push.running.receiver.clone()).into()
     }
 }
 
-impl From<Problem> for Failed {
-    fn from(problem: Problem) -> Self {
-        let next = retry::after_problem(&problem);
-        Self { problem, next }
-    }
-}
-
-impl From<transfer::Error> for Failed {
-    fn from(error: transfer::Error) -> Self {
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let error = error.into();
         let next = retry::after(&error);
-        let problem = error.into();
-        Self { problem, next }
+        Self { error, next }
     }
 }
 
@@ -241,29 +232,29 @@ impl Job {
         failed: Failed,
         patience: &mut Patience,
     ) -> Result<(), Stopped> {
-        let Failed { problem, next } = failed;
+        let Failed { error, next } = failed;
         match next {
             Next::Never => {
-                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
+                return Err(Stopped::Failed(self.give_up(push, error, next).await));
             }
             Next::Later => {}
-            Next::Otherwise => return self.after_refusal(push, request, problem).await,
+            Next::Otherwise => return self.after_refusal(push, request, error).await,
             Next::Negotiate | Next::Afresh | Next::Hopeless
                 if self.origin == Origin::Interrupted =>
             {
-                let detail = format!("it begins anew: {}", problem.message);
+                let detail = format!("it begins anew: {}", error);
                 push.listener.stage(&push.running, "resume", &*detail);
                 tracing::info!(push = %push.running.push, volume = %push.running.volume,
-                    "an interrupted push cannot go on: {}", problem.message);
+                    "an interrupted push cannot go on: {}", error);
                 self.let_go(push).await;
                 return Err(Stopped::StartOver);
             }
             Next::Hopeless => {
                 self.let_go(push).await;
-                return Err(Stopped::Failed(problem));
+                return Err(Stopped::Failed(error));
             }
             Next::Negotiate | Next::Afresh if self.restarts >= MOST_RESTARTS => {
-                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
+                return Err(Stopped::Failed(self.give_up(push, error, next).await));
             }
             Next::Negotiate | Next::Afresh => {
                 self.restarts += 1;
@@ -271,27 +262,27 @@ impl Job {
                 self.prepared = None;
                 self.begun = false;
                 self.furthest = 0;
-                let detail = format!("{}; it is sent anew", problem.message);
+                let detail = format!("{}; it is sent anew", error);
                 push.listener.stage(&push.running, "retry", detail);
-                tracing::info!(push = %push.running.push, "{}; it is sent anew", problem.message);
+                tracing::info!(push = %push.running.push, "{}; it is sent anew", error);
                 return Ok(());
             }
         }
-        let mut problem = problem;
+        let mut error = error;
         loop {
             let (running, listener) = (Arc::clone(&push.running), push.listener.clone());
-            if let Err(problem) = patience.wait(problem, &running, &listener).await {
+            if let Err(error) = patience.wait(error, &running, &listener).await {
                 return Err(Stopped::Failed(
-                    self.give_up(push, problem, Next::Later).await,
+                    self.give_up(push, error, Next::Later).await,
                 ));
             }
             match push.reconnect().await {
                 Ok(()) => return Ok(()),
-                Err(again) => problem = again,
+                Err(again) => error = again,
             }
-            let next = retry::after_problem(&problem);
+            let next = retry::after(&error);
             if next != Next::Later {
-                return Err(Stopped::Failed(self.give_up(push, problem, next).await));
+                return Err(Stopped::Failed(self.give_up(push, error, next).await));
             }
         }
     }
@@ -302,7 +293,7 @@ impl Job {
         &mut self,
         push: &mut Push,
         request: &Request,
-        problem: Problem,
+        error: Error,
     ) -> Result<(), Stopped> {
         let Some(refused) = self.refused() else {
             // A full send, or a stream of the kernel: there is nothing else to make.
@@ -310,19 +301,20 @@ impl Job {
                 let state = Arc::clone(&push.state);
                 let work = move || standing::note_full_refusal(&state, parent);
                 let noted = blocking("journal", work).await;
-                if let Err(e) = noted.and_then(|noted| Ok(noted?)) {
+                if let Err(e) = noted.map_err(std::io::Error::other).flatten() {
                     tracing::warn!(push = %parent, "a parent that is not at fault stays rejected: {e}");
                 }
             }
             self.let_go(push).await;
-            return Err(Stopped::Failed(problem));
+            return Err(Stopped::Failed(error));
         };
         let state = Arc::clone(&push.state);
         let noted = blocking("journal", move || standing::note_refusal(&state, refused)).await;
         let standing = noted
-            .and_then(|noted| noted.map_err(|e| Problem::local_io(JOURNAL, &e)))
+            .map_err(Error::from)
+            .and_then(|noted| noted.map_err(Error::volume(JOURNAL)))
             .map_err(Stopped::Failed)?;
-        let what = printable_within(&problem.message, MAX_REFUSAL);
+        let what = printable_within(&error.to_string(), MAX_REFUSAL);
         let (volume, receiver) = (&push.running.volume, &push.running.receiver);
         let next = match standing {
             Standing::Good | Standing::Suspect => "the volume is captured whole and sent again",
@@ -340,9 +332,7 @@ impl Job {
             self.rejected = Some(refused.parent);
             if let Wish::Uuid(_) = request.wish {
                 self.let_go(push).await;
-                return Err(Stopped::Failed(
-                    problem.remedy("push without `--parent`: everything is sent then"),
-                ));
+                return Err(Stopped::Failed(Error::ParentRefused(Box::new(error))));
             }
             self.full_because = Some(Reason::new(
                 ReasonCode::StreamRefused,
@@ -390,11 +380,7 @@ impl Job {
                 // That disk may have it; only that disk can tell.
                 (Origin::Fresh, Some(State::Unconfirmed)) => {
                     return Err(Failed {
-                        problem: Problem::new(
-                            Kind::Failed,
-                            "the receiver's disk that it was sent to is not there any more; another one is",
-                        )
-                        .remedy("push again: the other one gets it, and the first is asked when it is back"),
+                        error: Error::SentToOtherDisk,
                         next: Next::Never,
                     });
                 }
@@ -457,7 +443,7 @@ impl Job {
     }
 
     /// The record as it is now: the attempt before may have written it.
-    async fn reread(&mut self, push: &Push) -> Result<(), Problem> {
+    async fn reread(&mut self, push: &Push) -> Result<(), Error> {
         let Some(record) = &self.subject.record else {
             return Ok(());
         };
@@ -473,14 +459,8 @@ impl Job {
             Ok::<_, std::io::Error>((record, trail))
         })
         .await?;
-        let (record, trail) = now.map_err(|e| Problem::local_io(JOURNAL, &e))?;
-        self.subject.record = Some(record.ok_or_else(|| {
-            Problem::new(
-                Kind::Failed,
-                "the record of the push was deleted by somebody else",
-            )
-            .remedy("push again")
-        })?);
+        let (record, trail) = now.map_err(Error::volume(JOURNAL))?;
+        self.subject.record = Some(record.ok_or(Error::RecordGone)?);
         self.trail = Some(trail);
         Ok(())
     }
@@ -622,7 +602,7 @@ impl Job {
     }
 
     /// What the receiver is told first. For a transfer that begins it is written down before.
-    async fn begin(&mut self, push: &Push, from: Option<Waypoint>) -> Result<Begin, Problem> {
+    async fn begin(&mut self, push: &Push, from: Option<Waypoint>) -> Result<Begin, Error> {
         let plan = self.plan();
         let resumable = self.is_resumable(push);
         if from.is_none() && resumable {
@@ -657,7 +637,7 @@ impl Job {
         })
     }
 
-    async fn note_transfer(&mut self, push: &Push, plan: &Plan) -> Result<(), Problem> {
+    async fn note_transfer(&mut self, push: &Push, plan: &Plan) -> Result<(), Error> {
         let Some(record) = &mut self.subject.record else {
             return Ok(());
         };
@@ -683,7 +663,7 @@ impl Job {
             Ok::<_, std::io::Error>(())
         })
         .await?
-        .map_err(|e| Problem::local_io(JOURNAL, &e))
+        .map_err(Error::volume(JOURNAL))
     }
 
     async fn generate(&self, push: &Push, from: Option<Waypoint>) -> Result<Generator, Failed> {
@@ -795,44 +775,37 @@ impl Job {
     }
 
     /// Keeps what the next push can go on from; says so.
-    async fn give_up(&self, push: &Push, problem: Problem, next: Next) -> Problem {
+    async fn give_up(&self, push: &Push, error: Error, next: Next) -> Error {
         // Whatever is kept is looked at again, also what the receiver may have committed.
         push.sender.note_interrupted();
-        if self.is_worth_keeping(push, &problem, next) {
+        if self.is_worth_keeping(push, &error, next) {
             if let (Some(record), Some(trail)) = (&self.subject.record, &self.trail) {
                 push.sender.keep_memory(record.push, trail.memory());
             }
-            let hint = "the next push goes on where this one stopped";
-            let remedy = match problem.remedy.as_str() {
-                "" => hint.to_owned(),
-                remedy => format!("{remedy}; {hint}"),
-            };
-            return problem.remedy(remedy);
+            return Error::Kept(Box::new(error));
         }
         self.let_go(push).await;
-        problem
+        error
     }
 
     /// Whether the receiver has, or will have when it is back, a part to go on from.
-    fn is_worth_keeping(&self, push: &Push, problem: &Problem, next: Next) -> bool {
+    fn is_worth_keeping(&self, push: &Push, error: &Error, next: Next) -> bool {
         if !self.begun || !self.is_resumable(push) || push.state.is_passing() {
             return false;
         }
         let Some(trail) = &self.trail else {
             return false;
         };
-        match (next, problem.kind) {
+        match (next, error.class()) {
             // It waits there for us.
-            (Next::Later, _) | (_, Kind::Unreachable | Kind::Cancelled) => {
-                !trail.known().is_empty()
-            }
+            (Next::Later, _) | (_, Class::Passing | Class::Cancelled) => !trail.known().is_empty(),
             // What it had applied is void; its checkpoint may not be. Where there is a mark there may be
             // one, told of or not.
-            (_, Kind::Failed) => {
+            (_, Class::Failed) => {
                 let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
                 checkpoint || self.resumed_at.is_some() || self.origin == Origin::Interrupted
             }
-            (_, Kind::Usage | Kind::Refused) => false,
+            (_, Class::Refused) => false,
         }
     }
 

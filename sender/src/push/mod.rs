@@ -17,6 +17,7 @@
 
 mod context;
 pub mod dry_run;
+pub mod error;
 pub mod generate;
 mod job;
 pub mod progress;
@@ -46,10 +47,11 @@ use crate::state::journal::{self, State};
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
 use sendshot_model::Engine;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::JOURNAL;
 use sendshot_proto::report::Report;
 
 use crate::push::context::{Push, another, begin_patiently};
+use crate::push::error::Error;
 use crate::push::request::Request;
 
 /// Runs a push until its user can be told how it ended. What is to be done after that is returned
@@ -66,7 +68,7 @@ pub async fn run(
     volume: Volume,
     running: Arc<Running>,
     listener: Listener,
-) -> (Result<Report, Problem>, Option<Release>) {
+) -> (Result<Report, Error>, Option<Release>) {
     let usual = sender.engine(&volume.key.name);
     let engine = match engine::choose(request.engine, usual, &volume) {
         Ok(engine) => engine,
@@ -77,7 +79,7 @@ pub async fn run(
     let begun = begin_patiently(&sender, &request, engine, &volume, told, &mut patience);
     let mut push = match begun.await {
         Ok(push) => push,
-        Err(problem) => return (Err(problem), None),
+        Err(error) => return (Err(error), None),
     };
     let skipped: Vec<String> = volume
         .skipped
@@ -103,7 +105,7 @@ impl Push {
         volume: Volume,
         request: &Request,
         patience: &mut Patience,
-    ) -> (Result<Report, Problem>, Superfluous) {
+    ) -> (Result<Report, Error>, Superfluous) {
         let mut completed = None;
         match self.interrupted(&volume, request).await {
             Ok(Some(interrupted)) => {
@@ -119,17 +121,17 @@ impl Push {
                         completed = Some(report);
                     }
                     Err(Stopped::StartOver) => {}
-                    Err(Stopped::Failed(problem)) => {
-                        return (Err(problem), Superfluous::default());
+                    Err(Stopped::Failed(error)) => {
+                        return (Err(error), Superfluous::default());
                     }
                 }
             }
             Ok(None) => {}
-            Err(problem) => return (Err(problem), Superfluous::default()),
+            Err(error) => return (Err(error), Superfluous::default()),
         }
         match self.send_present_state(volume, request, patience).await {
             Ok((report, superfluous)) => (Ok(report.after(completed)), superfluous),
-            Err(problem) => (Err(problem), Superfluous::default()),
+            Err(error) => (Err(error), Superfluous::default()),
         }
     }
 
@@ -138,15 +140,15 @@ impl Push {
         volume: Volume,
         request: &Request,
         patience: &mut Patience,
-    ) -> Result<(Report, Superfluous), Problem> {
+    ) -> Result<(Report, Superfluous), Error> {
         self.let_go_of_interrupted().await?;
         let subject = self.snapshot(volume).await?;
         let mut job = Job::fresh(subject);
         match job.run(self, request, patience).await {
             Ok(done) => Ok(done),
-            Err(Stopped::Failed(problem)) => Err(problem),
+            Err(Stopped::Failed(error)) => Err(error),
             // Only what was interrupted before is started over.
-            Err(Stopped::StartOver) => Err(Problem::new(Kind::Failed, "the push came to nothing")),
+            Err(Stopped::StartOver) => Err(Error::CameToNothing),
         }
     }
 
@@ -155,7 +157,7 @@ impl Push {
         &self,
         volume: &Volume,
         request: &Request,
-    ) -> Result<Option<Interrupted>, Problem> {
+    ) -> Result<Option<Interrupted>, Error> {
         if request.wish != Wish::Auto || self.engine != Engine::Sendshot {
             return Ok(None);
         }
@@ -164,12 +166,12 @@ impl Push {
         let running = move |push| sender.table().contains(push);
         blocking("resume", move || resume::find(&state, chain, running))
             .await?
-            .map_err(|e| Problem::local_io(JOURNAL, &e))
+            .map_err(Error::volume(JOURNAL))
     }
 
     /// Lets go of pushes of this volume to this receiver that broke off and will not be completed.
     /// What the receiver may have committed stays until it has told.
-    async fn let_go_of_interrupted(&self) -> Result<(), Problem> {
+    async fn let_go_of_interrupted(&self) -> Result<(), Error> {
         let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
         let chain = (self.sender.id(), self.key.id, self.link.receiver());
         let root = self.root;
@@ -189,7 +191,7 @@ impl Push {
         };
         blocking("let-go", work)
             .await?
-            .map_err(|e| Problem::local_io(JOURNAL, &e))
+            .map_err(Error::volume(JOURNAL))
     }
 
     /// Whether a volume is what it was when the snapshot of a push was taken of it. In doubt it is

@@ -94,7 +94,7 @@ impl Listener {
         let Some(events) = self.0 else { return };
         let last = match outcome {
             Ok(report) => Event::Done(Box::new(report)),
-            Err(problem) => Event::Failed(problem),
+            Err(error) => Event::Failed(error),
         };
         // The listener may have gone or hang: the push is over all the same.
         let _ = tokio::time::timeout(LAST_WORD, events.send(last)).await;

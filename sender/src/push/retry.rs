@@ -10,11 +10,11 @@ use sendshot_model::human;
 use sendshot_proto::failure::Code;
 use tokio::time::Instant;
 
+use crate::push::error::{Class, Error};
 use crate::push::generate;
 use crate::push::progress::Listener;
 use crate::push::stages::transfer;
 use crate::shared::running::Running;
-use sendshot_proto::problem::{Kind, Problem};
 
 /// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
 /// for how long a receiver that is back is not noticed.
@@ -39,7 +39,7 @@ pub enum Next {
 }
 
 /// What to do after a transfer has failed.
-pub fn after(error: &transfer::Error) -> Next {
+pub fn after_transfer(error: &transfer::Error) -> Next {
     match error {
         transfer::Error::Refused(failure) => match failure.code {
             Code::Busy | Code::ShuttingDown => Next::Later,
@@ -81,11 +81,14 @@ pub fn after(error: &transfer::Error) -> Next {
     }
 }
 
-/// What to do after anything else has failed.
-pub fn after_problem(problem: &Problem) -> Next {
-    match problem.kind {
-        Kind::Unreachable => Next::Later,
-        Kind::Failed | Kind::Cancelled | Kind::Usage | Kind::Refused => Next::Never,
+/// What to do after a push has failed.
+pub fn after(error: &Error) -> Next {
+    match error {
+        Error::Transfer(error) => after_transfer(error),
+        error => match error.class() {
+            Class::Passing => Next::Later,
+            Class::Cancelled | Class::Failed | Class::Refused => Next::Never,
+        },
     }
 }
 
@@ -134,27 +137,27 @@ impl Patience {
         (now < until).then(|| wait.min(until - now))
     }
 
-    /// Waits before the next attempt after `problem`, which can pass.
+    /// Waits before the next attempt after `error`, which can pass.
     ///
     /// # Errors
-    /// The problem if there is to be no further attempt, or that the user cancelled it.
+    /// The error if there is to be no further attempt, or that the user cancelled it.
     pub async fn wait(
         &mut self,
-        problem: Problem,
+        error: Error,
         running: &Running,
         listener: &Listener,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Error> {
         let Some(wait) = self.next(Instant::now()) else {
-            return Err(problem);
+            return Err(error);
         };
         let again = human::duration(wait);
-        let detail = format!("{}; trying again in {again}", problem.message);
+        let detail = format!("{error}; trying again in {again}");
         listener.stage(running, "retry", detail);
         tracing::info!(push = %running.push, volume = %running.volume, receiver = %running.receiver,
-            "{}; trying again in {again}", problem.message);
+            "{error}; trying again in {again}");
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
-            () = running.cancel.cancelled() => Err(transfer::Error::Cancelled.into()),
+            () = running.cancel.cancelled() => Err(Error::cancelled()),
         }
     }
 }
@@ -173,7 +176,7 @@ mod tests {
     use sendshot_proto::failure::Failure;
 
     use super::*;
-    use crate::connection::error::Error;
+    use crate::connection;
 
     #[test]
     fn waits_grow_and_end_and_begin_anew_when_it_came_forward() {
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_cannot_pass_is_not_tried_again() {
-        let refused = |code| after(&transfer::Error::Refused(Failure::new(code, "x", "")));
+        let refused = |code| after_transfer(&transfer::Error::Refused(Failure::new(code, "x", "")));
         assert_eq!(refused(Code::ShuttingDown), Next::Later);
         assert_eq!(refused(Code::ParentGone), Next::Negotiate);
         assert_eq!(refused(Code::HashMismatch), Next::Afresh);
@@ -217,12 +220,18 @@ mod tests {
             assert_eq!(refused(code), Next::Never);
         }
         assert_eq!(refused(Code::Unsupported), Next::Hopeless);
-        let refusal = Error::Refused {
+        let refusal = connection::error::Error::Refused {
             message: "revoked".to_owned(),
             remedy: String::new(),
         };
-        assert_eq!(after(&transfer::Error::Connection(refusal)), Next::Never);
-        let broken = Error::broken("nas2:7117", "reset");
-        assert_eq!(after(&transfer::Error::Connection(broken)), Next::Later);
+        assert_eq!(
+            after_transfer(&transfer::Error::Connection(refusal)),
+            Next::Never
+        );
+        let broken = connection::error::Error::broken("nas2:7117", "reset");
+        assert_eq!(
+            after_transfer(&transfer::Error::Connection(broken)),
+            Next::Later
+        );
     }
 }

@@ -18,6 +18,7 @@ use crate::decide::parent::Wish;
 use crate::push;
 use crate::push::context;
 use crate::push::context::Push;
+use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::Patience;
@@ -32,7 +33,6 @@ use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
 use sendshot_model::Engine;
-use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::report::Report;
 
 /// Most disks of a receiver that are remembered of one series.
@@ -176,14 +176,14 @@ struct Due {
 /// Brings a receiver what its disk has never acknowledged, oldest first. The report is that of the newest.
 ///
 /// # Errors
-/// A [`Problem`] for the user; what was brought before it stays acknowledged.
+/// See [`Error`]; what was brought before it stays acknowledged.
 pub async fn push_all(
     sender: Arc<Sender>,
     request: Request,
     mut volume: Volume,
     running: Arc<Running>,
     listener: Listener,
-) -> (Result<Report, Problem>, Option<Release>) {
+) -> (Result<Report, Error>, Option<Release>) {
     let members = std::mem::take(&mut volume.series);
     let (name, newest) = (volume.key.name.clone(), volume.info.wire_uuid());
     let due = look(&sender, &request, volume, &running, &listener, members).await;
@@ -193,7 +193,7 @@ pub async fn push_all(
         members,
     } = match due {
         Ok(due) => due,
-        Err(problem) => return (Err(problem), None),
+        Err(error) => return (Err(error), None),
     };
     let count = members.len();
     let mut request = request;
@@ -209,34 +209,31 @@ pub async fn push_all(
             push_one(&sender, &request, &name, &member, (&running, &listener)).await;
         let noted = match outcome {
             // It holds that one; what it lacks else, and what the first one lacks, is found out anew.
-            Ok(report) if report.root != from.root => Err(Problem::new(
-                Kind::Failed,
-                "another of the receiver's disks is there than when the push began",
-            )
-            .remedy("push again")),
+            Ok(report) if report.root != from.root => Err(Error::DiskExchanged),
             Ok(report) => {
                 let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));
                 let noted =
                     blocking("series", move || note(&sender, &state, from, &[member])).await;
-                let failed = |e: io::Error| Problem::local_io("note what was acknowledged", &e);
+                let failed = Error::volume("note what was acknowledged");
                 noted
+                    .map_err(Error::from)
                     .and_then(|noted| noted.map_err(failed))
                     .map(|()| report)
             }
-            Err(problem) => Err(problem),
+            Err(error) => Err(error),
         };
         match noted {
             Ok(report) => {
                 let before = done.take().map(|(before, _)| before);
                 done = Some((report.after_others(before), release));
             }
-            Err(problem) => {
-                let message = format!(
-                    "{} ({n} of {count} snapshots were pushed before)",
-                    problem.message
-                );
-                let problem = Problem { message, ..problem };
-                return (Err(problem), release);
+            Err(error) => {
+                let error = Error::InSeries {
+                    pushed: n,
+                    of: count,
+                    source: Box::new(error),
+                };
+                return (Err(error), release);
             }
         }
         // A wish for the parent is one for the first of them.
@@ -259,7 +256,7 @@ async fn look(
     running: &Arc<Running>,
     listener: &Listener,
     members: Vec<Member>,
-) -> Result<Due, Problem> {
+) -> Result<Due, Error> {
     let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
     let engine = Engine::Kernel;
     let begun = context::begin_patiently(
@@ -298,7 +295,7 @@ async fn look(
         })
     })
     .await?
-    .map_err(|e| Problem::local_io("look for what was acknowledged", &e))
+    .map_err(Error::volume("look for what was acknowledged"))
 }
 
 async fn push_one(
@@ -307,21 +304,21 @@ async fn push_one(
     name: &VolumeName,
     member: &Member,
     (running, listener): (&Arc<Running>, &Listener),
-) -> (Result<Report, Problem>, Option<Release>) {
+) -> (Result<Report, Error>, Option<Release>) {
     let (looking, volume_name, path) = (Arc::clone(sender), name.clone(), member.path.clone());
     let opened = blocking("resolve", move || {
         looking.find(|finder| resolve::resolve_member(finder, &volume_name, &path))
     });
-    let volume = match opened.await.and_then(|opened| Ok(opened?)) {
+    let volume = match opened
+        .await
+        .map_err(Error::from)
+        .and_then(|opened| Ok(opened?))
+    {
         Ok(volume) => volume,
-        Err(problem) => return (Err(problem), None),
+        Err(error) => return (Err(error), None),
     };
     if (volume.info.wire_uuid(), volume.info.ctransid) != (member.uuid, member.ctransid) {
-        let message = format!("{} was replaced just now", member.path.display());
-        return (
-            Err(Problem::new(Kind::Failed, message).remedy("push again")),
-            None,
-        );
+        return (Err(Error::Replaced(member.path.clone())), None);
     }
     let (sender, request) = (Arc::clone(sender), request.clone());
     let (running, listener) = (Arc::clone(running), listener.clone());

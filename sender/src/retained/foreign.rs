@@ -63,21 +63,6 @@ pub enum Error {
     },
 }
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let (kind, remedy) = match &error {
-            Error::Open { .. } => return Problem::open(&error),
-            Error::NotBtrfs { .. } => (
-                Kind::Usage,
-                "name a path on the disk that came from elsewhere",
-            ),
-            Error::Nothing { .. } => (Kind::Usage, "`sendshotctl list` shows what is kept"),
-            Error::Changed { .. } => (Kind::Refused, "look again, and run it again"),
-        };
-        Problem::from_error(kind, &error).remedy(remedy)
-    }
-}
-
 fn not_deleted(record: &Record, error: &io::Error) -> Problem {
     let what = format!(
         "delete what is kept of {} at {}: {error}",

@@ -1,13 +1,19 @@
 //! Blocking work beside the asynchronous.
 
-use sendshot_proto::problem::{Kind, Problem};
+use sendshot_service::blocking::BlockingError;
 
-/// Runs blocking work on a thread of its own, whose death becomes a [`Problem`].
+/// A thread that gave no result.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Died(#[from] BlockingError);
+
+/// Runs blocking work on a thread of its own.
+///
+/// # Errors
+/// [`Died`].
 pub(crate) async fn blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    sendshot_service::blocking::run(name, work)
-        .await
-        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+) -> Result<T, Died> {
+    Ok(sendshot_service::blocking::run(name, work).await?)
 }

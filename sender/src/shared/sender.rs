@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::shared::blocking::blocking;
+use crate::shared::blocking::{Died, blocking};
 use crate::shared::former::FormerIds;
 use crate::shared::history::History;
 use crate::shared::running::Table;
@@ -28,7 +28,6 @@ use crate::volume::ids::{Binding, VolumeIds};
 use crate::volume::register::{self, Register};
 use crate::volume::resolve;
 use sendshot_model::Engine;
-use sendshot_proto::problem::{Kind, Problem};
 
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";
@@ -49,6 +48,20 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// What pairing wrote.
     pub receivers_dir: PathBuf,
+}
+
+/// Why a receiver is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What pairing wrote down cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A thread gave no result.
+    #[error(transparent)]
+    Thread(#[from] Died),
+    /// None of this name is paired.
+    #[error("receiver `{0}` is not paired")]
+    NotPaired(PeerName),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -299,31 +312,22 @@ impl Sender {
     /// The paired receivers, read anew: pairing may have happened a moment ago.
     ///
     /// # Errors
-    /// A [`Problem`] for the user.
-    pub async fn receivers(&self) -> Result<BTreeMap<PeerName, ReceiverEntry>, Problem> {
+    /// See [`Error`].
+    pub async fn receivers(&self) -> Result<BTreeMap<PeerName, ReceiverEntry>, Error> {
         let dir = self.paths.receivers_dir.clone();
-        blocking("receivers", move || sendshot_config::load_dir(&dir))
-            .await?
-            .map_err(|e| Problem::from_error(Kind::Usage, &e))
+        Ok(blocking("receivers", move || sendshot_config::load_dir(&dir)).await??)
     }
 
     /// One paired receiver.
     ///
     /// # Errors
-    /// A [`Problem`] for the user if there is none of this name.
-    pub async fn receiver(&self, name: &PeerName) -> Result<ReceiverEntry, Problem> {
+    /// See [`Error`]: also if there is none of this name.
+    pub async fn receiver(&self, name: &PeerName) -> Result<ReceiverEntry, Error> {
         let (dir, wanted) = (self.paths.receivers_dir.clone(), name.clone());
         let found = blocking("receivers", move || {
             sendshot_config::load_one(&dir, &wanted)
         });
-        let found = found
-            .await?
-            .map_err(|e| Problem::from_error(Kind::Usage, &e))?;
-        found.ok_or_else(|| {
-            Problem::new(Kind::Usage, format!("receiver `{name}` is not paired")).remedy(format!(
-                "run `sendshotctl peer invite NAME` on {name}, then `sendshotctl pair {name}` here"
-            ))
-        })
+        found.await??.ok_or_else(|| Error::NotPaired(name.clone()))
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::state::store::StateSubvolume;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::{JOURNAL, Problem};
 
 /// File in the state directory.
 const FILE: &str = "filesystems.json";
@@ -107,26 +107,6 @@ pub enum ForgetError {
 fn ids(several: &[Uuid]) -> String {
     let ids: Vec<String> = several.iter().map(Uuid::to_string).collect();
     human::few(&ids)
-}
-
-impl From<ForgetError> for Problem {
-    fn from(error: ForgetError) -> Self {
-        let (kind, remedy) = match &error {
-            ForgetError::Unknown { .. } => (
-                Kind::Usage,
-                "`sendshotctl list` names those that it could not look at",
-            ),
-            ForgetError::Several { .. } => (Kind::Usage, "give more of the id"),
-            ForgetError::Mounted { .. } => (
-                Kind::Refused,
-                "if the disk is dead, unmount it everywhere first; if not, `sendshotctl list` shows what is kept on it, and `sendshotctl forget HOST:VOL` deletes that",
-            ),
-            ForgetError::Io(source) => {
-                return Problem::state_io("forget a file system", source);
-            }
-        };
-        Problem::from_error(kind, &error).remedy(remedy)
-    }
 }
 
 /// What the file says of a file system.

@@ -17,8 +17,6 @@ use sendshot_sys::{durable, filesystem};
 
 use uuid::Uuid;
 
-use sendshot_proto::problem::{Kind, Problem, io_remedy};
-
 /// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
 const MOST_COPIED: u64 = 1 << 26;
 
@@ -88,27 +86,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let remedy = match &error {
-            Error::Top(top) => &top.remedy(),
-            Error::NotASubvolume { .. } | Error::NotADirectory { .. } => {
-                "mount the top level (`mount -o subvolid=5 DEVICE DIR`), and move it away; Sendshot keeps its own there"
-            }
-            Error::ReadOnly => "mount the file system read-write",
-            Error::ReadOnlySubvolume => {
-                "mount the top level (`mount -o subvolid=5`) and make it writable: `btrfs property set .sendshot ro false`"
-            }
-            Error::Io { .. } | Error::Open { .. } => io_remedy(&error),
-            Error::Passing { path, source } => {
-                let what = format!("make {}", path.display());
-                return Problem::state_io(&what, source);
-            }
-        };
-        Problem::from_error(Kind::Failed, &error).remedy(remedy)
-    }
 }
 
 /// Whether something else has the name of a directory.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::volume::resolve::{Kind, Volume};
 use sendshot_model::Engine;
-use sendshot_proto::problem::{Kind as ProblemKind, Problem};
 
 /// The user's own choice of an engine cannot be had.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -21,18 +20,6 @@ pub enum Error {
         /// Where it is.
         path: PathBuf,
     },
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let remedy = match &error {
-            Error::ReadOnlySnapshot { .. } => {
-                "leave out --engine, or push the volume that the snapshot is of"
-            }
-            Error::NoSnapshot { .. } => "leave out --engine, or mount the file system read-write",
-        };
-        Problem::from_error(ProblemKind::Usage, &error).remedy(remedy)
-    }
 }
 
 /// The engine of a push. What was `asked` for goes before the volume's `usual` one. The user's own

@@ -253,7 +253,7 @@ pub fn after_break() -> (Next, Kind) {
 }
 
 fn after(error: transfer::Error) -> (Next, Kind) {
-    let next = match retry::after(&error) {
+    let next = match retry::after_transfer(&error) {
         retry::Next::Later => Next::Later,
         retry::Next::Negotiate | retry::Next::Afresh | retry::Next::Otherwise => Next::Again,
         // Nothing that a receiver says or a connection does is hopeless.

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use sendshot_proto::chain::Chain;
-use sendshot_proto::problem::Problem;
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Mark, Segment};
 use sendshot_sys::send_pipe;
@@ -64,12 +63,6 @@ impl From<send_pipe::Error> for Error {
             send_pipe::Error::Deleted => Self::Deleted,
             send_pipe::Error::Died => Self::Died,
         }
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Problem::failed(&error)
     }
 }
 

@@ -10,13 +10,14 @@ use sendshot_sys::subvolume::Info;
 
 use crate::decide::parent::{Local, Plan, Wish};
 use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
+use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, Known};
 use crate::state::journal::{Intent, Record, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem};
+use sendshot_proto::problem::JOURNAL;
 
 /// What decides about the parent of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +31,9 @@ pub enum Demand {
 /// Reads the sendshots that we have.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
-pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Problem> {
-    capture::acknowledged(state, volume).map_err(|e| Problem::local_io(JOURNAL, &e))
+/// See [`Error`].
+pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Error> {
+    capture::acknowledged(state, volume).map_err(Error::volume(JOURNAL))
 }
 
 /// Makes a sendshot of a snapshot that is a better parent than all that are known, if there is one
@@ -40,7 +41,7 @@ pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Problem>
 /// stream, no more.
 ///
 /// # Errors
-/// A [`Problem`] for the user: what both sides hold cannot be found out.
+/// See [`Error`]: what both sides hold cannot be found out.
 pub fn adopt(
     state: &StateSubvolume,
     subject: (impl AsFd, &Info),
@@ -48,8 +49,8 @@ pub fn adopt(
     wish: Wish,
     known: &mut Known,
     intent: Intent,
-) -> Result<Option<(Record, Sendshot)>, Problem> {
-    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+) -> Result<Option<(Record, Sendshot)>, Error> {
+    let failed = Error::volume("look for what both sides hold");
     let (snapshot, info) = subject;
     let new = sendshot_engine::capture::head(snapshot, info, crate::push::stages::capture::NUMBER)
         .map_err(failed)?;
@@ -82,14 +83,14 @@ pub struct Chosen {
 /// asked in a trial, which would read data for each: files without checksums count as changed.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub fn choose(
     known: Known,
     new: &Sendshot,
     held: Vec<HeldCopy>,
     demand: Demand,
     stream_version: u32,
-) -> Result<Chosen, Problem> {
+) -> Result<Chosen, Error> {
     let wish = match demand {
         Demand::Wish(wish) => wish,
         Demand::Full(reason) => {
@@ -177,16 +178,10 @@ fn unusable_code(error: &error::Error) -> ReasonCode {
     }
 }
 
-fn take(known: Known, push: PushId) -> Result<Sendshot, Problem> {
+fn take(known: Known, push: PushId) -> Result<Sendshot, Error> {
     let mut sendshots = known.sendshots.into_iter();
     let found = sendshots.find(|(record, _)| record.push == push);
-    let (_, sendshot) = found.ok_or_else(|| {
-        Problem::new(
-            Kind::Failed,
-            "the parent's sendshot is not among those that were read",
-        )
-        .remedy("push again")
-    })?;
+    let (_, sendshot) = found.ok_or(Error::ParentGone)?;
     Ok(sendshot)
 }
 

@@ -9,7 +9,6 @@ use sendshot_engine::capture::save;
 use sendshot_engine::format::error;
 use sendshot_engine::{Frozen, Sendshot, WireNumber};
 use sendshot_model::VolumeId;
-use sendshot_proto::problem::Problem;
 use sendshot_sys::subvolume;
 use uuid::Uuid;
 
@@ -51,19 +50,16 @@ impl Known {
 #[error(transparent)]
 pub struct Error(#[from] save::Error);
 
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self(error.into())
+impl Error {
+    /// What the user can do, if it is more than what the kernel's error says; empty if nothing is known.
+    pub fn remedy(&self) -> &'static str {
+        self.0.remedy()
     }
 }
 
-impl From<Error> for Problem {
-    fn from(Error(error): Error) -> Self {
-        let problem = Problem::failed(&error);
-        match error.remedy() {
-            "" => problem,
-            remedy => problem.remedy(remedy),
-        }
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self(error.into())
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::decide::parent::{self, Acknowledged, Plan, Recorded, Wish};
 use crate::push::context::{Push, another};
+use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::request::Subject;
 use crate::push::stages::adopt;
@@ -24,7 +25,7 @@ use crate::shared::running::Protected;
 use crate::state::journal::{self, Record};
 use crate::volume::lineage;
 use sendshot_model::Engine;
-use sendshot_proto::problem::{JOURNAL, Problem};
+use sendshot_proto::problem::JOURNAL;
 
 /// What is sent, on what it is based, and why.
 #[derive(Debug)]
@@ -75,8 +76,8 @@ pub(crate) fn decide(
     info: &Info,
     held: Vec<HeldCopy>,
     wish: Wish,
-) -> Result<Plan, Problem> {
-    let failed = |e| Problem::local_io("look for what both sides hold", &e);
+) -> Result<Plan, Error> {
+    let failed = Error::volume("look for what both sides hold");
     let mut lineage = lineage::of(top, info).map_err(failed)?;
     let mut candidates = lineage::candidates(top, held).map_err(failed)?;
     let siblings = lineage::siblings(top, info, &candidates).map_err(failed)?;
@@ -110,7 +111,7 @@ impl Push {
         held: Vec<HeldCopy>,
         demand: Demand,
         adoption: Adoption,
-    ) -> Result<(Prepared, Option<Adopted>), Problem> {
+    ) -> Result<(Prepared, Option<Adopted>), Error> {
         let wish = match &demand {
             Demand::Wish(wish) => *wish,
             Demand::Full(_) => Wish::None,
@@ -128,11 +129,11 @@ impl Push {
         };
         match (prepared.await, adoption, adopted) {
             (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
-            (Err(problem), Adoption::Passing, Some(adopted)) => {
+            (Err(error), Adoption::Passing, Some(adopted)) => {
                 self.let_go(adopted.record).await;
-                Err(problem)
+                Err(error)
             }
-            (Err(problem), _, _) => Err(problem),
+            (Err(error), _, _) => Err(error),
         }
     }
 
@@ -147,14 +148,14 @@ impl Push {
         subject: &Subject,
         held: Vec<HeldCopy>,
         wish: Wish,
-    ) -> Result<Plan, Problem> {
+    ) -> Result<Plan, Error> {
         let (state, info) = (Arc::clone(&self.state), subject.info.clone());
         let (volume, from, name) = self.destination();
         let work = move || {
             let ours = journal::records(state.pushes());
-            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            let ours = ours.map_err(Error::volume(JOURNAL))?;
             let plan = decide(state.top(), &ours, &info, held, wish)?;
-            Ok::<_, Problem>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
+            Ok::<_, Error>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
         };
         let plan = blocking("plan", work).await??;
         self.listener
@@ -169,19 +170,19 @@ impl Push {
         held: Vec<HeldCopy>,
         wish: Wish,
         adoption: Adoption,
-    ) -> Result<(Known, Option<Adopted>), Problem> {
+    ) -> Result<(Known, Option<Adopted>), Error> {
         let (state, volume) = (Arc::clone(&self.state), self.key.id);
         let (fd, info) = (another(&subject.fd)?, subject.info.clone());
         let protected = self.sender.table().protect(PushId::generate());
         let intent = self.intent(protected.push);
-        let work = move || -> Result<_, Problem> {
+        let work = move || -> Result<_, Error> {
             let mut known = candidates::known(&state, volume)?;
             let adopted = candidates::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
             let Some((mut record, sendshot)) = adopted else {
                 return Ok((known, None));
             };
             if adoption == Adoption::Kept {
-                record = adopt::keep(&state, record).map_err(|e| Problem::local_io(JOURNAL, &e))?;
+                record = adopt::keep(&state, record).map_err(Error::volume(JOURNAL))?;
             }
             known.sendshots.push((record.clone(), sendshot));
             let adopted = Adopted {
@@ -203,7 +204,7 @@ impl Push {
         subject: &Subject,
         record: Record,
         known: Known,
-    ) -> Result<Prospects, Problem> {
+    ) -> Result<Prospects, Error> {
         let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
         let work = move || {
             (
@@ -231,7 +232,7 @@ impl Push {
         prospects: Prospects,
         held: Vec<HeldCopy>,
         demand: Demand,
-    ) -> Result<Prepared, Problem> {
+    ) -> Result<Prepared, Error> {
         let version = self.stream_version();
         let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
         let name = record.sendshot_name();
@@ -242,10 +243,10 @@ impl Push {
             effort,
             from,
         } = new;
-        let work = move || -> Result<_, Problem> {
+        let work = move || -> Result<_, Error> {
             let mut chosen = candidates::choose(known, &new, held, demand, version)?;
             let ours = journal::records(state.pushes());
-            let ours = ours.map_err(|e| Problem::local_io(JOURNAL, &e))?;
+            let ours = ours.map_err(Error::volume(JOURNAL))?;
             let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
             chosen.plan = chosen.plan.with(acknowledged);
             let new = match &chosen.parent {

@@ -18,7 +18,6 @@ use sendshot_sys::{crash, durable};
 
 use crate::state::journal::{Intent, Record, SnapshotId};
 use crate::state::store::StateSubvolume;
-use sendshot_proto::problem::{self, Kind, Problem};
 
 /// Where the kernel lists active swap files.
 const SWAPS: &str = "/proc/swaps";
@@ -46,22 +45,6 @@ fn list(files: &[PathBuf]) -> String {
         "see /proc/swaps".to_owned()
     } else {
         sendshot_model::human::few(&names)
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let remedy = match &error {
-            Error::SwapFile { .. } => {
-                "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
-            }
-            Error::Journal(source) | Error::Io(source) => problem::io_remedy(source),
-        };
-        let kind = match &error {
-            Error::SwapFile { .. } => Kind::Usage,
-            Error::Journal(_) | Error::Io(_) => Kind::Failed,
-        };
-        Problem::from_error(kind, &error).remedy(remedy)
     }
 }
 

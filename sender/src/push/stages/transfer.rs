@@ -22,7 +22,6 @@ use crate::push::generate::{self, Output};
 use crate::push::stages::still;
 use crate::shared::running::Running;
 use crate::state::segment_log::Trail;
-use sendshot_proto::problem::{Kind, Problem};
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
@@ -49,7 +48,7 @@ pub struct Committed {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The receiver says why.
-    #[error(transparent)]
+    #[error("the receiver says: {0}")]
     Refused(#[from] Failure),
     /// The stream could not be made.
     #[error(transparent)]
@@ -75,29 +74,13 @@ pub enum Error {
         after: Duration,
     },
     /// The user cancelled it.
-    #[error("cancelled")]
+    #[error("the push was cancelled")]
     Cancelled,
 }
 
 impl From<Malformed> for Error {
     fn from(error: Malformed) -> Self {
         Self::Nonsense(error.to_string())
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Refused(failure) => failure.into(),
-            Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
-            Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
-                .remedy("look into the receiver's kernel log, and try again later"),
-            Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
-                .remedy("push again when the file system stays as it is"),
-            Error::Connection(error) => error.into(),
-            Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
-            Error::Generate(_) | Error::Record(_) => Problem::failed(&error),
-        }
     }
 }
 
