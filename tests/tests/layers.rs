@@ -86,6 +86,9 @@ const SPEAKS: [(&str, &[&str]); 2] = [
     ("receiver", &["control", "daemon", "replication"]),
 ];
 
+/// Where the words for the user are made of errors, or handed on.
+const WORDS: [&str; 4] = ["control", "pushes", "problem", "push::progress"];
+
 fn read(krate: &str) -> Sources {
     let src = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -309,6 +312,10 @@ fn is_generated(path: &str) -> bool {
     path.split("::").any(|part| part == "v1")
 }
 
+fn is_word(path: &str) -> bool {
+    ends_with(path, "problem::Problem")
+}
+
 fn impure(sources: &Sources) -> Vec<String> {
     let names = |path: &str| {
         let within = format!("::{path}::");
@@ -372,6 +379,11 @@ fn only_the_edges_speak_generated_types() {
 }
 
 #[test]
+fn words_for_the_user_are_made_in_one_room() {
+    assert_eq!(outside(&read("sender"), &WORDS, is_word), [""; 0]);
+}
+
+#[test]
 fn each_rule_fails_for_one_line_in_the_wrong_place() {
     let with = |module: &str, line: &str| {
         let mut sources = read("sender");
@@ -420,4 +432,9 @@ fn each_rule_fails_for_one_line_in_the_wrong_place() {
     );
     let sources = with("decide::parent", "use sendshot_proto::v1::KeptSnapshot;");
     assert!(outside(&sources, SPEAKS[0].1, is_generated).contains(&"decide::parent".to_owned()));
+    let sources = with(
+        "retained::forget",
+        "use sendshot_proto::problem::{Kind, Problem};",
+    );
+    assert_eq!(outside(&sources, &WORDS, is_word), ["retained::forget"]);
 }

@@ -77,6 +77,31 @@ impl Error {
         Self::Invalid(error.to_string())
     }
 
+    /// What can be done; may be empty.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Credentials { address, .. } => format!(
+                "pair again: `sendshotctl peer invite NAME --replace` on the receiver, then `sendshotctl pair \
+                 {address}` here"
+            ),
+            Self::Connect(error) => error.remedy(),
+            Self::Broken { .. } => {
+                "try again later; what the receiver has committed, the next push finds out"
+                    .to_owned()
+            }
+            Self::NotReady { .. } => {
+                "look into its journal and its kernel log, and try again later".to_owned()
+            }
+            Self::Refused { remedy, .. } | Self::Failed { remedy, .. } => remedy.clone(),
+            Self::Failure(failure) => failure.remedy.clone(),
+            Self::Invalid(_) => String::new(),
+            Self::SetUpAnew => {
+                "pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"
+                    .to_owned()
+            }
+        }
+    }
+
     /// Whether it can pass by itself.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_config::{Address, ReceiverEntry};
-use sendshot_identity::{ConnectError, Token};
+use sendshot_config::{Address, ConfigError, ReceiverEntry};
+use sendshot_identity::{CertificateError, ConnectError, TlsError, Token, TokenError};
 use sendshot_model::{PeerName, ReceiverId};
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_client::PairingClient;
@@ -14,12 +14,12 @@ use sendshot_proto::{hello, malformed};
 use tonic::Request;
 
 use crate::connection::call;
-use crate::connection::error::Error;
+use crate::connection::error::Error as CallError;
 use crate::connection::link;
 use crate::connection::wire::{Counted, WireBytes};
-use crate::shared::blocking::blocking;
+use crate::shared::blocking::{Died, blocking};
 use crate::shared::sender::Sender;
-use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::problem::with_causes;
 
 /// Longest wait for TCP, TLS and the answer, each.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -35,6 +35,42 @@ pub struct Paired {
     pub file: PathBuf,
 }
 
+/// Why no pairing was made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was given is no token.
+    #[error("{}", with_causes(.0))]
+    Token(#[from] TokenError),
+    /// The token's authority cannot be trusted by TLS.
+    #[error("{}", with_causes(.0))]
+    Tls(#[from] TlsError),
+    /// Another receiver made the token than the one that answers.
+    #[error(
+        "the token was made by another receiver than the one that answers at {address} ({reason})"
+    )]
+    OtherToken {
+        /// Where it answers.
+        address: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// The receiver was not reached, or refused.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// No signing request could be made.
+    #[error("{}", with_causes(.0))]
+    Csr(#[from] CertificateError),
+    /// What this sender was before cannot be written down.
+    #[error("write down what this sender was before: {0}")]
+    StateDir(std::io::Error),
+    /// The file of the receiver cannot be written.
+    #[error("{}", with_causes(.0))]
+    Config(#[from] ConfigError),
+    /// A thread gave no result.
+    #[error(transparent)]
+    Thread(#[from] Died),
+}
+
 /// Pairs with the receiver at `address` and keeps it under `name`.
 ///
 /// Steps: 1. dial, trusting the authority of the token only; 2. redeem the token; 3. write the
@@ -42,16 +78,15 @@ pub struct Paired {
 /// until it expires.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub async fn pair(
     sender: &Arc<Sender>,
     address: Address,
     name: PeerName,
     token: &str,
-) -> Result<Paired, Problem> {
-    let token = Token::parse(token).map_err(|e| Problem::from_error(Kind::Refused, &e))?;
-    let config = sendshot_identity::pairing_client_config(token.fingerprint())
-        .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+) -> Result<Paired, Error> {
+    let token = Token::parse(token)?;
+    let config = sendshot_identity::pairing_client_config(token.fingerprint())?;
     let stream = sendshot_identity::connect(address.host(), address.port(), config, DEADLINE)
         .await
         .map_err(not_paired_yet)?; // 1
@@ -62,36 +97,27 @@ pub async fn pair(
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),
-        signing_request: sender
-            .key()
-            .csr()
-            .map_err(|e| Problem::from_error(Kind::Failed, &e))?,
+        signing_request: sender.key().csr()?,
     });
     request.set_timeout(DEADLINE);
     let mut client = PairingClient::new(channel);
     let asked = client.pair(request);
     let answer = call::answer(&address.to_string(), DEADLINE, asked).await?; // 2
     let entry = entry(sender, address, authority, &answer)?;
-    let former = hello::former_ids(&answer.former_sender_ids).map_err(|e| {
-        Problem::new(
-            Kind::Failed,
-            format!("the receiver's answer makes no sense: {e}"),
-        )
-    })?;
+    let former = hello::former_ids(&answer.former_sender_ids).map_err(CallError::invalid)?;
     let (noting, receiver) = (Arc::clone(sender), entry.receiver_id);
     blocking("former-ids", move || {
         noting.former().note(receiver, &former)
     })
     .await?
-    .map_err(|e| Problem::state_io("write down what this sender was before", &e))?;
+    .map_err(Error::StateDir)?;
     let dir = sender.paths().receivers_dir.clone();
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();
     blocking("receivers", move || {
         sendshot_config::store(&dir, &stored_name, &entry) // 3
     })
-    .await?
-    .map_err(|e| Problem::from_error(Kind::Failed, &e))?;
+    .await??;
     let sender_name = sendshot_model::printable(&answer.sender_name);
     tracing::info!(receiver = %name, file = %file.display(), %sender_name, "paired");
     Ok(Paired {
@@ -102,19 +128,13 @@ pub async fn pair(
 }
 
 /// Nothing was paired before: that another receiver answers says something of the token.
-fn not_paired_yet(error: ConnectError) -> Problem {
+fn not_paired_yet(error: ConnectError) -> Error {
     match error {
-        ConnectError::WrongReceiver { address, reason } => Problem::new(
-            Kind::Refused,
-            format!("the token was made by another receiver than the one that answers at {address} ({reason})"),
-        )
-        .remedy(format!(
-            "run `sendshotctl peer invite NAME` on the receiver at {address}, or give the address of the one that made the token"
-        )),
+        ConnectError::WrongReceiver { address, reason } => Error::OtherToken { address, reason },
         ConnectError::Unreachable { .. }
         | ConnectError::NotAReceiver { .. }
         | ConnectError::Refused { .. }
-        | ConnectError::Clock { .. } => Error::Connect(error).into(),
+        | ConnectError::Clock { .. } => CallError::Connect(error).into(),
     }
 }
 
@@ -124,17 +144,10 @@ fn entry(
     address: Address,
     authority: Option<String>,
     answer: &v1::PairResponse,
-) -> Result<ReceiverEntry, Problem> {
-    let nonsense = |what: String| {
-        Problem::new(
-            Kind::Failed,
-            format!("the receiver's answer makes no sense: {what}"),
-        )
-    };
-    let id = malformed::id_bytes(&answer.receiver_id, "receiver_id")
-        .map_err(|e| nonsense(e.to_string()))?;
+) -> Result<ReceiverEntry, Error> {
+    let id = malformed::id_bytes(&answer.receiver_id, "receiver_id").map_err(CallError::invalid)?;
     let ca_certificate =
-        authority.ok_or_else(|| nonsense("its authority is not in its chain".into()))?;
+        authority.ok_or_else(|| CallError::invalid("its authority is not in its chain"))?;
     let client_certificate = link::own_certificate(
         sender,
         &ca_certificate,
@@ -151,14 +164,16 @@ fn entry(
 
 #[cfg(test)]
 mod tests {
+    use sendshot_proto::problem::{Kind, Problem};
+
     use super::*;
 
     #[test]
     fn a_token_of_another_receiver_is_told_as_such() {
-        let problem = not_paired_yet(ConnectError::WrongReceiver {
+        let problem = Problem::from(not_paired_yet(ConnectError::WrongReceiver {
             address: "nas2:7117".into(),
             reason: "UnknownIssuer".into(),
-        });
+        }));
         assert_eq!(problem.kind, Kind::Refused);
         assert!(problem.message.contains("the token was made by another"));
         assert!(problem.message.contains("nas2:7117"));

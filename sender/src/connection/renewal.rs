@@ -12,24 +12,56 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sendshot_config::ReceiverEntry;
-use sendshot_identity::Validity;
+use sendshot_config::{ConfigError, ReceiverEntry};
+use sendshot_identity::{CertificateError, Validity};
 use sendshot_model::PeerName;
 use sendshot_proto::hello::Support;
+use sendshot_proto::problem::with_causes;
 use sendshot_proto::v1;
 use tonic::Request;
 
+use crate::connection;
 use crate::connection::call::answer;
 use crate::connection::link::{self, Link};
-use crate::shared::blocking::blocking;
+use crate::shared::blocking::{Died, blocking};
 use crate::shared::sender::Sender;
-use sendshot_proto::problem::{Kind, Problem};
 
 /// Longest wait for the receiver to sign.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// How often the daemon looks by itself.
 const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why a certificate is not renewed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The receiver was not reached, or a call to it failed.
+    #[error(transparent)]
+    Connection(#[from] connection::error::Error),
+    /// Its version knows no renewing.
+    #[error("the receiver is too old for it")]
+    TooOld(PeerName),
+    /// No signing request could be made.
+    #[error("{}", with_causes(.0))]
+    Csr(#[from] CertificateError),
+    /// The file of the receiver cannot be read or written.
+    #[error("{}", with_causes(.0))]
+    Config(#[from] ConfigError),
+    /// A thread gave no result.
+    #[error(transparent)]
+    Thread(#[from] Died),
+}
+
+impl Error {
+    /// What can be done; may be empty.
+    fn remedy(&self) -> String {
+        match self {
+            Self::Connection(error) => error.remedy(),
+            Self::TooOld(name) => format!("upgrade {name}, or pair with it again"),
+            Self::Csr(_) | Self::Config(_) | Self::Thread(_) => String::new(),
+        }
+    }
+}
 
 /// Looks again and again, from the start on; ends only by being dropped.
 pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
@@ -43,7 +75,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
                 }
             }
             // Whoever pushes is told.
-            Err(problem) => tracing::info!("look at the certificates: {problem}"),
+            Err(error) => tracing::info!("look at the certificates: {error}"),
         }
     }
 }
@@ -71,16 +103,16 @@ pub async fn if_due(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry
     }
     match renew(sender, name, entry, link).await {
         Ok(()) => tracing::info!(receiver = %name, "the certificate for it was renewed"),
-        Err(problem) => not_renewed(name, validity, &problem),
+        Err(error) => not_renewed(name, validity, &error),
     }
 }
 
-fn not_renewed(name: &PeerName, validity: Validity, problem: &Problem) {
+fn not_renewed(name: &PeerName, validity: Validity, error: &Error) {
     if validity.ends_soon(Timestamp::now()) {
-        tracing::warn!(receiver = %name, ends = %validity.not_after, remedy = %problem.remedy,
-            "the certificate for it ends, and cannot be renewed: {problem}");
+        tracing::warn!(receiver = %name, ends = %validity.not_after, remedy = %error.remedy(),
+            "the certificate for it ends, and cannot be renewed: {error}");
     } else {
-        tracing::info!(receiver = %name, "the certificate for it is not renewed yet: {problem}");
+        tracing::info!(receiver = %name, "the certificate for it is not renewed yet: {error}");
     }
 }
 
@@ -89,14 +121,13 @@ async fn renew(
     name: &PeerName,
     entry: &ReceiverEntry,
     link: &mut Link,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     if link.renew() == Support::Lacks {
-        return Err(Problem::new(Kind::Failed, "the receiver is too old for it")
-            .remedy(format!("upgrade {name}, or pair with it again")));
+        return Err(Error::TooOld(name.clone()));
     }
     let csr = sender.key().csr();
     let mut request = Request::new(v1::RenewRequest {
-        signing_request: csr.map_err(|e| Problem::from_error(Kind::Failed, &e))?,
+        signing_request: csr?,
     });
     request.set_timeout(DEADLINE);
     let address = link.address().to_owned();
@@ -110,10 +141,8 @@ async fn renew(
     let before = Validity::of_pem(&entry.client_certificate);
     let after = Validity::of_pem(&certificate);
     if after.map(|v| v.not_after) <= before.map(|v| v.not_after) {
-        return Err(Problem::new(
-            Kind::Failed,
-            "the receiver's answer makes no sense: the new certificate lasts no longer",
-        ));
+        let why = "the new certificate lasts no longer";
+        return Err(connection::error::Error::invalid(why).into());
     }
     let renewed = ReceiverEntry {
         client_certificate: certificate,
@@ -128,7 +157,5 @@ async fn renew(
         Some(now) if now == known => sendshot_config::store(&dir, &name, &renewed), // 2
         Some(_) | None => Ok(()),
     };
-    blocking("receivers", store)
-        .await?
-        .map_err(|e| Problem::from_error(Kind::Failed, &e))
+    Ok(blocking("receivers", store).await??)
 }

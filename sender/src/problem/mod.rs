@@ -3,12 +3,14 @@
 
 mod connection;
 mod engine;
-mod filesystem;
+pub(crate) mod filesystem;
 mod foreign;
 mod forget;
 mod generate;
+mod pair;
 mod parent;
 mod push;
+mod selection;
 mod sender;
 mod snapshot;
 mod store;

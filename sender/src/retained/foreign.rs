@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_model::{PushId, Reason, ReasonCode};
+use sendshot_model::{PushId, Reason, ReasonCode, VolumeName};
 use sendshot_sys::filesystem;
-use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::top_level::{self, TopLevel};
 
 use crate::retained::list::Kept;
 use crate::retained::prune;
@@ -18,9 +18,9 @@ use crate::state::discard;
 use crate::state::journal::Record;
 use crate::state::presence;
 use crate::state::presence::{Item, Presence};
-use crate::state::store::StateSubvolume;
+use crate::state::store::{self, StateSubvolume};
 use crate::volume::register::{self, Register};
-use sendshot_proto::problem::{JOURNAL, Kind, Problem, delete_remedy};
+use sendshot_proto::problem::JOURNAL;
 
 /// What is to be done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +61,31 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-}
-
-fn not_deleted(record: &Record, error: &io::Error) -> Problem {
-    let what = format!(
-        "delete what is kept of {} at {}: {error}",
-        record.volume_name, record.taken_at
-    );
-    Problem::new(Kind::Failed, what).remedy(delete_remedy(error))
+    /// The top level of the file system cannot be reached.
+    #[error(transparent)]
+    TopLevel(#[from] top_level::Error),
+    /// The state subvolume cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The journal of pushes cannot be read or written.
+    #[error("{JOURNAL}: {0}")]
+    Journal(io::Error),
+    /// The disk's own list of volumes cannot be.
+    #[error("read and write .sendshot/register.json: {0}")]
+    Register(io::Error),
+    /// That the file system is used cannot be written down.
+    #[error("write down which file systems are used: {0}")]
+    StateDir(io::Error),
+    /// One cannot be deleted.
+    #[error("delete what is kept of {volume} at {taken_at}: {source}")]
+    NotDeleted {
+        /// Its volume.
+        volume: VolumeName,
+        /// When it was taken, seconds since 1970 UTC.
+        taken_at: i64,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 /// The records of other hosts on a file system, each with its host's name.
@@ -137,26 +154,24 @@ fn shown(state: &StateSubvolume, items: Vec<(Item, String)>) -> Vec<Foreign> {
 /// Blocks.
 ///
 /// # Errors
-/// A [`Problem`] for the user.
+/// See [`Error`].
 pub fn act(
     sender: &Sender,
     path: &Path,
     action: Action,
     mode: prune::Mode,
     agreed: &BTreeSet<PushId>,
-) -> Result<Vec<Foreign>, Problem> {
+) -> Result<Vec<Foreign>, Error> {
     let state = open(sender, path)?;
-    let failed = |e: io::Error| Problem::local_io(JOURNAL, &e);
-    let register = |e: io::Error| Problem::local_io("read and write .sendshot/register.json", &e);
-    let items = items(&state, sender).map_err(failed)?;
+    let items = items(&state, sender).map_err(Error::Journal)?;
     if items.is_empty() {
         let path = path.to_owned();
-        return Err(Error::Nothing { path }.into());
+        return Err(Error::Nothing { path });
     }
     let pushes: BTreeSet<PushId> = items.iter().map(|(item, _)| item.record.push).collect();
     if !agreed.is_empty() && *agreed != pushes {
         let path = path.to_owned();
-        return Err(Error::Changed { path }.into());
+        return Err(Error::Changed { path });
     }
     let told = shown(&state, items.clone());
     if mode == prune::Mode::DryRun {
@@ -165,46 +180,49 @@ pub fn act(
     match action {
         Action::Forget => {
             for (item, _) in &items {
-                discard::let_go(&state, &item.record).map_err(|e| not_deleted(&item.record, &e))?;
+                discard::let_go(&state, &item.record).map_err(|source| Error::NotDeleted {
+                    volume: item.record.volume_name.clone(),
+                    taken_at: item.record.taken_at,
+                    source,
+                })?;
             }
             let own = sender.own_ids();
             let _alone = register::WRITING
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let mut kept = Register::load(&state).map_err(register)?;
+            let mut kept = Register::load(&state).map_err(Error::Register)?;
             kept.keep_only(|sender| own.contains(&sender));
-            kept.store(&state).map_err(register)?;
+            kept.store(&state).map_err(Error::Register)?;
         }
         Action::TakeOver => {
-            register::adopt(&state, sender.id(), |_| true).map_err(failed)?;
+            register::adopt(&state, sender.id(), |_| true).map_err(Error::Journal)?;
             let remembered = sender.filesystems().remember(state.top().fsid(), path);
-            remembered
-                .map_err(|e| Problem::state_io("write down which file systems are used", &e))?;
+            remembered.map_err(Error::StateDir)?;
         }
     }
     tracing::info!(path = %path.display(), states = items.len(), ?action, "done with what other hosts left");
     Ok(told)
 }
 
-fn open(sender: &Sender, path: &Path) -> Result<StateSubvolume, Problem> {
+fn open(sender: &Sender, path: &Path) -> Result<StateSubvolume, Error> {
     let path = path.to_owned();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(e) => {
             let source = e.into();
-            return Err(Error::Open { path, source }.into());
+            return Err(Error::Open { path, source });
         }
     };
     match filesystem::is_btrfs(&fd) {
         Ok(true) => {}
-        Ok(false) => return Err(Error::NotBtrfs { path }.into()),
-        Err(source) => return Err(Error::Open { path, source }.into()),
+        Ok(false) => return Err(Error::NotBtrfs { path }),
+        Err(source) => return Err(Error::Open { path, source }),
     }
     // One that was forgotten is found again by its path.
     if let Err(e) = sender.filesystems().remember_if_ours(&path) {
         tracing::debug!(path = %path.display(), "look for what is ours: {e:#}");
     }
     let state = StateSubvolume::open(TopLevel::of(&fd)?)?;
-    state.ok_or_else(|| Error::Nothing { path }.into())
+    state.ok_or(Error::Nothing { path })
 }

@@ -12,13 +12,13 @@ use sendshot_model::{PushId, Target};
 use crate::decide::forget::{Error, Which, check_chains, find};
 use crate::retained::list::{self, Kept};
 use crate::retained::prune;
-use crate::retained::selection::Selection;
+use crate::retained::selection::{self, Selection};
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::filesystems::{self, NotLookedAt};
+use crate::state::filesystems::NotLookedAt;
 use crate::state::journal::Record;
 use crate::state::presence::Item;
-use sendshot_proto::problem::{Kind, Problem, with_causes};
+use sendshot_proto::problem::with_causes;
 
 /// Whether the last state that the next push could build on may be let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,20 +55,51 @@ pub struct Forgotten {
     pub not_looked_at: Vec<NotLookedAt>,
 }
 
+/// Why nothing, or not all, is forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// It is not clear what is meant.
+    #[error(transparent)]
+    Selection(#[from] selection::Error),
+    /// It is not among what could be looked at.
+    #[error("{error}")]
+    NotFound {
+        /// Why not.
+        error: Error,
+        /// What could not be looked at.
+        missed: Vec<NotLookedAt>,
+    },
+    /// It may not be.
+    #[error(transparent)]
+    Kept(#[from] Error),
+    /// A disk failed on the way.
+    #[error("{done} of {of} let go, then: {}", with_causes(.source))]
+    NotDeleted {
+        /// How many were deleted before.
+        done: usize,
+        /// Of how many.
+        of: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
 /// Lets go of what the user names. No push may start meanwhile, see [`Sender::hold_starts`].
 /// Blocks.
 ///
 /// # Errors
-/// A [`Problem`] for the user; nothing was let go then, but for a disk's failure on the way.
-pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Problem> {
+/// See [`Failed`]; nothing was let go then, but for a disk's failure on the way.
+pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
     let target = format!("{}:{}", wish.target.receiver, wish.target.volume);
     let selection = Selection::resolve(sender, Some(wish.target.clone()))?;
     // What lies on another file system is no parent here.
     let mut disks: Vec<Vec<Item>> = Vec::new();
     let missed = list::each(sender, &selection, |_, items| disks.push(items));
     let items = disks.concat();
-    let chosen = find(&items, &target, &wish.which)
-        .map_err(|error| filesystems::name_in(error.into(), &missed))?;
+    let chosen = match find(&items, &target, &wish.which) {
+        Ok(chosen) => chosen,
+        Err(error) => return Err(Failed::NotFound { error, missed }),
+    };
     let consequence = judge(sender, wish, &target, &disks, &chosen)?;
     let pushes: BTreeSet<PushId> = chosen.iter().map(|record| record.push).collect();
     let states = let_go(sender, &selection, &pushes, wish.mode)?;
@@ -131,7 +162,7 @@ fn let_go(
     selection: &Selection,
     pushes: &BTreeSet<PushId>,
     mode: prune::Mode,
-) -> Result<Vec<Kept>, Problem> {
+) -> Result<Vec<Kept>, Failed> {
     let mut states = Vec::new();
     let mut failed: Option<io::Error> = None;
     list::each(sender, selection, |state, items| {
@@ -155,16 +186,11 @@ fn let_go(
     }
     match failed {
         None => Ok(states),
-        Some(e) => Err(Problem::new(
-            Kind::Failed,
-            format!(
-                "{} of {} let go, then: {}",
-                states.len(),
-                pushes.len(),
-                with_causes(&e)
-            ),
-        )
-        .remedy(sendshot_proto::problem::delete_remedy(&e))),
+        Some(source) => Err(Failed::NotDeleted {
+            done: states.len(),
+            of: pushes.len(),
+            source,
+        }),
     }
 }
 

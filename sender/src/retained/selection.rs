@@ -4,15 +4,16 @@
 //! configuration does not name any more. So the journal's own names count, the ones that
 //! `sendshotctl list` shows, and of a configured volume its id, which survives renames.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sendshot_model::{PeerName, Target, VolumeId, VolumeName, VolumeRef};
+
+use sendshot_proto::problem::with_causes;
 
 use crate::shared::sender::Sender;
 use crate::state::journal::Record;
 use crate::volume::ids::Naming;
 use crate::volume::resolve;
-use sendshot_proto::problem::{Kind, Problem};
 
 /// A choice of records.
 #[derive(Debug, Clone)]
@@ -32,12 +33,23 @@ pub struct Wanted {
     id: Option<VolumeId>,
 }
 
+/// Why it is not clear what is meant.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path was given that leads to no volume.
+    #[error("{}", with_causes(.0))]
+    Path(#[from] resolve::Error),
+    /// It leads to one of which nothing was ever pushed.
+    #[error("{} was never pushed from this box", .0.display())]
+    NeverPushed(PathBuf),
+}
+
 impl Selection {
     /// What a target means on this box; `None` means all. Blocks.
     ///
     /// # Errors
-    /// A [`Problem`] for the user if a path is no volume that was ever pushed.
-    pub fn resolve(sender: &Sender, target: Option<Target>) -> Result<Self, Problem> {
+    /// See [`Error`]: if a path is no volume that was ever pushed.
+    pub fn resolve(sender: &Sender, target: Option<Target>) -> Result<Self, Error> {
         let Some(Target { receiver, volume }) = target else {
             return Ok(Self::All);
         };
@@ -80,21 +92,9 @@ fn by_name(sender: &Sender, name: VolumeName) -> Wanted {
     }
 }
 
-fn by_path(sender: &Sender, path: &Path) -> Result<Wanted, Problem> {
-    let id = match sender.find(|finder| resolve::known_at(finder, path)) {
-        Ok(id) => id,
-        Err(error) => {
-            return Err(Problem::from(error)
-                .remedy("name the volume as `sendshotctl list` shows it, without a path"));
-        }
-    };
-    let id = id.ok_or_else(|| {
-        Problem::new(
-            Kind::Usage,
-            format!("{} was never pushed from this box", path.display()),
-        )
-        .remedy("`sendshotctl list` shows what is kept, and of what")
-    })?;
+fn by_path(sender: &Sender, path: &Path) -> Result<Wanted, Error> {
+    let id = sender.find(|finder| resolve::known_at(finder, path))?;
+    let id = id.ok_or_else(|| Error::NeverPushed(path.to_owned()))?;
     Ok(Wanted {
         name: None,
         id: Some(id),

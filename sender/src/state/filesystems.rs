@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sendshot_model::{Reason, ReasonCode, human};
-use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::store::StateSubvolume;
-use sendshot_proto::problem::{JOURNAL, Problem};
+use crate::state::store::{self, StateSubvolume};
+use sendshot_proto::problem::{JOURNAL, with_causes};
 
 /// File in the state directory.
 const FILE: &str = "filesystems.json";
@@ -35,7 +35,7 @@ pub struct Filesystems {
 }
 
 /// A file system that was not looked at: what is kept there is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct NotLookedAt {
     /// Its id.
     pub fsid: Uuid,
@@ -45,35 +45,33 @@ pub struct NotLookedAt {
     /// version knew it and no one since.
     pub last_seen: Option<i64>,
     /// Why.
-    pub reason: Reason,
-    /// What can be done, if looking failed; may be empty.
-    pub remedy: String,
+    pub why: Missed,
 }
 
-/// Adds to a problem what was not looked at when something was not found.
-pub(crate) fn name_in(mut problem: Problem, missed: &[NotLookedAt]) -> Problem {
-    if missed.is_empty() {
-        return problem;
-    }
-    for missed in missed {
-        problem.message.push_str(&format!(
-            "; file system {}, last at {}, was not looked at: {}",
-            missed.fsid,
-            missed.path.display(),
-            missed.reason
-        ));
-    }
-    let look = |missed: &NotLookedAt| match missed.reason.code {
-        ReasonCode::LookFailed => missed.remedy.clone(),
-        _ => "mount it".to_owned(),
-    };
-    let first = missed.iter().map(look).find(|look| !look.is_empty());
-    let look = first.unwrap_or_else(|| "look into this box's kernel log".to_owned());
-    problem.remedy = match problem.remedy.as_str() {
-        "" => format!("{look}, and try again"),
-        remedy => format!("{look}, and try again; or {remedy}"),
-    };
-    problem
+/// Why a file system was not looked at.
+#[derive(Debug)]
+pub enum Missed {
+    /// It is not there now.
+    NotThere(Reason),
+    /// Looking failed.
+    Failed(LookError),
+}
+
+/// Why looking at a file system failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// What is at a path cannot be found out.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The journal of pushes cannot be read or written.
+    #[error("{JOURNAL}: {0}")]
+    Journal(io::Error),
+    /// The top level cannot be reached.
+    #[error(transparent)]
+    TopLevel(#[from] top_level::Error),
+    /// The state subvolume cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 /// Why a file system is not forgotten.
@@ -294,38 +292,35 @@ impl Filesystems {
             let path = PathBuf::from(entry.path);
             let looked = match open(fsid, &path) {
                 Ok(State::Found(state)) => {
-                    work(&state).map_err(|e| failed(Problem::local_io(JOURNAL, &e)))
+                    work(&state).map_err(|e| Missed::Failed(LookError::Journal(e)))
                 }
                 Ok(State::Nothing) => Ok(()),
-                Ok(State::NotThere(reason)) => Err((reason, String::new())),
-                Err(problem) => Err(failed(problem)),
+                Ok(State::NotThere(reason)) => Err(Missed::NotThere(reason)),
+                Err(error) => Err(Missed::Failed(error)),
             };
-            let Err((reason, remedy)) = looked else {
+            let Err(why) = looked else {
                 seen.push(fsid);
                 continue;
             };
-            match reason.code {
-                ReasonCode::LookFailed => {
-                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {reason}");
+            match &why {
+                Missed::Failed(error) => {
+                    let error = with_causes(error);
+                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {error}");
                 }
-                _ => tracing::debug!(%fsid, path = %path.display(), "not there now: {reason}"),
+                Missed::NotThere(reason) => {
+                    tracing::debug!(%fsid, path = %path.display(), "not there now: {reason}");
+                }
             }
             missed.push(NotLookedAt {
                 fsid,
                 path,
                 last_seen: entry.seen,
-                reason,
-                remedy,
+                why,
             });
         }
         self.note_seen(&seen, Timestamp::now());
         missed
     }
-}
-
-fn failed(problem: Problem) -> (Reason, String) {
-    let reason = Reason::new(ReasonCode::LookFailed, problem.message);
-    (reason, problem.remedy)
 }
 
 /// What is ours on a file system.
@@ -337,7 +332,7 @@ enum State {
 }
 
 /// Looks at a path, and if that leads elsewhere, at every other mount.
-fn open(fsid: Uuid, path: &Path) -> Result<State, Problem> {
+fn open(fsid: Uuid, path: &Path) -> Result<State, LookError> {
     let fd = match on(fsid, path)? {
         There::Found(fd) => fd,
         There::Not(reason) => match mounts::any_of(fsid)? {
@@ -419,7 +414,10 @@ mod tests {
         let of = |fsid| missed.iter().find(|missed| missed.fsid == fsid).unwrap();
         assert_eq!(of(gone).path, Path::new("/srv/gone"));
         assert_eq!(of(gone).last_seen, None);
-        assert_eq!(of(gone).reason.code, ReasonCode::NotMounted);
+        let Missed::NotThere(reason) = &of(gone).why else {
+            panic!("it is not there");
+        };
+        assert_eq!(reason.code, ReasonCode::NotMounted);
         assert_eq!(of(bytes).path.as_os_str().as_bytes(), b"/\xff");
     }
 
