@@ -9,7 +9,7 @@ use sendshot_proto::{malformed, v1};
 use uuid::Uuid;
 
 use super::request::{paired, target};
-use crate::problem::filesystem;
+use crate::problem::state;
 use crate::retained::expire::{self, Waiting};
 use crate::retained::foreign::{self, Foreign};
 use crate::retained::list::{self, Kept, Paired};
@@ -66,7 +66,7 @@ pub(super) fn of_others(found: &[Foreign], paired: &Paired) -> Vec<v1::KeptSnaps
 
 /// A file system that was not looked at.
 pub(super) fn not_looked_at(missed: NotLookedAt) -> v1::NotLookedAt {
-    let (reason, remedy) = filesystem::reason(missed.why);
+    let (reason, remedy) = state::reason(missed.why);
     v1::NotLookedAt {
         filesystem: missed.fsid.as_bytes().to_vec(),
         path: path_bytes(&missed.path),

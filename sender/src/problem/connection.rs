@@ -1,19 +1,40 @@
-//! A receiver that was not reached, or a call to it that failed.
+//! A receiver that was not reached or not paired, or a call to it that failed.
 
 use sendshot_proto::problem::{Kind, Problem};
 
-use crate::connection::error::{Error, is_unreachable};
+use crate::connection::error;
+use crate::connection::pair;
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
+impl From<error::Error> for Problem {
+    fn from(error: error::Error) -> Self {
         let kind = match &error {
-            Error::Credentials { .. } => Kind::Usage,
-            Error::Connect(connect) if is_unreachable(connect) => Kind::Unreachable,
-            Error::Connect(_) | Error::Refused { .. } | Error::SetUpAnew => Kind::Refused,
-            Error::Broken { .. } | Error::NotReady { .. } => Kind::Unreachable,
-            Error::Failed { .. } | Error::Invalid(_) => Kind::Failed,
-            Error::Failure(failure) => return Problem::from(failure.clone()),
+            error::Error::Credentials { .. } => Kind::Usage,
+            error::Error::Connect(connect) if error::is_unreachable(connect) => Kind::Unreachable,
+            error::Error::Connect(_) | error::Error::Refused { .. } | error::Error::SetUpAnew => {
+                Kind::Refused
+            }
+            error::Error::Broken { .. } | error::Error::NotReady { .. } => Kind::Unreachable,
+            error::Error::Failed { .. } | error::Error::Invalid(_) => Kind::Failed,
+            error::Error::Failure(failure) => return Problem::from(failure.clone()),
         };
         Problem::new(kind, error.to_string()).remedy(error.remedy())
+    }
+}
+
+impl From<pair::Error> for Problem {
+    fn from(error: pair::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            pair::Error::Token(_) => Problem::new(Kind::Refused, message),
+            pair::Error::OtherToken { address, .. } => Problem::new(Kind::Refused, message).remedy(format!(
+                "run `sendshotctl peer invite NAME` on the receiver at {address}, or give the address of the one that made the token"
+            )),
+            pair::Error::Call(error) => error.into(),
+            pair::Error::StateDir(error) => {
+                Problem::state_io("write down what this sender was before", &error)
+            }
+            pair::Error::Tls(_) | pair::Error::Csr(_) | pair::Error::Config(_) => Problem::new(Kind::Failed, message),
+            pair::Error::Thread(died) => died.into(),
+        }
     }
 }

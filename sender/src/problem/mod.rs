@@ -1,18 +1,9 @@
-//! The words for the user of every error below: what happened, of which kind it is, and what can be done. Nothing else
-//! is here, and nothing below knows it.
+//! The words for the user of every error below: what happened, of which kind it is, and what can be done. A file has
+//! those of the room of its name. Nothing else is here, and nothing below knows it.
 
 mod connection;
-mod engine;
-pub(crate) mod filesystem;
-mod foreign;
-mod forget;
-mod generate;
-mod pair;
-mod parent;
 mod push;
-mod selection;
+mod retained;
 mod sender;
-mod snapshot;
-mod store;
-mod transfer;
+pub(crate) mod state;
 mod volume;

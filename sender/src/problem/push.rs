@@ -1,9 +1,13 @@
 //! A push, or a plan of one, that did not come to its end.
 
-use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::problem::{self, Kind, Problem};
 
+use crate::decide::parent;
 use crate::push::error::Error;
+use crate::push::generate;
 use crate::push::stages::capture;
+use crate::push::stages::snapshot;
+use crate::push::stages::transfer;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -92,5 +96,52 @@ fn captured(error: &capture::Error) -> Problem {
     match error.remedy() {
         "" => problem,
         remedy => problem.remedy(remedy),
+    }
+}
+
+impl From<snapshot::Error> for Problem {
+    fn from(error: snapshot::Error) -> Self {
+        let remedy = match &error {
+            snapshot::Error::SwapFile { .. } => {
+                "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
+            }
+            snapshot::Error::Journal(source) | snapshot::Error::Io(source) => {
+                problem::io_remedy(source)
+            }
+        };
+        let kind = match &error {
+            snapshot::Error::SwapFile { .. } => Kind::Usage,
+            snapshot::Error::Journal(_) | snapshot::Error::Io(_) => Kind::Failed,
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
+    }
+}
+
+impl From<transfer::Error> for Problem {
+    fn from(error: transfer::Error) -> Self {
+        match error {
+            transfer::Error::Refused(failure) => failure.into(),
+            transfer::Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
+            transfer::Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
+                .remedy("look into the receiver's kernel log, and try again later"),
+            transfer::Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
+                .remedy("push again when the file system stays as it is"),
+            transfer::Error::Connection(error) => error.into(),
+            transfer::Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
+            transfer::Error::Generate(_) | transfer::Error::Record(_) => Problem::failed(&error),
+        }
+    }
+}
+
+impl From<generate::Error> for Problem {
+    fn from(error: generate::Error) -> Self {
+        Problem::failed(&error)
+    }
+}
+
+impl From<parent::Error> for Problem {
+    fn from(error: parent::Error) -> Self {
+        Problem::from_error(Kind::Usage, &error)
+            .remedy("`sendshotctl plan` shows which copies can be the parent")
     }
 }
