@@ -62,17 +62,7 @@ impl Problem {
     /// A failure while `what` was written into this sender's state directory, which lies on another disk than
     /// volumes do; the error names the file.
     pub fn state_io(what: &str, error: &std::io::Error) -> Self {
-        let remedy = match durable::errno(error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => {
-                "free space on the file system of that file, the sender's state directory, and try again"
-            }
-            Some(Errno::ROFS) => {
-                "mount the file system of that file, the sender's state directory, read-write, and try again"
-            }
-            Some(Errno::IO) => "look into this box's kernel log: the system's disk fails",
-            _ => "",
-        };
-        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(remedy)
+        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(state_remedy(error))
     }
 
     /// What was named for its path cannot be opened.
@@ -104,6 +94,17 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Replaces what the user can do by what is more to the point, if that is not empty.
+    #[must_use]
+    pub fn prefer_remedy(self, remedy: &str) -> Self {
+        match remedy {
+            "" => self,
+            remedy => self.remedy(remedy),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -128,6 +129,20 @@ pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
             "the file system on this box is damaged: look into the kernel log, and run `btrfs check` on it \
              unmounted"
         }
+        _ => "",
+    }
+}
+
+/// What the user can do about an error of the disk of a state directory; empty if nothing is known.
+pub fn state_remedy(error: &std::io::Error) -> &'static str {
+    match durable::errno(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            "free space on the file system of that file, the sender's state directory, and try again"
+        }
+        Some(Errno::ROFS) => {
+            "mount the file system of that file, the sender's state directory, read-write, and try again"
+        }
+        Some(Errno::IO) => "look into this box's kernel log: the system's disk fails",
         _ => "",
     }
 }
@@ -182,27 +197,33 @@ impl From<sendshot_sys::top_level::Error> for Problem {
     }
 }
 
+impl Code {
+    /// What a failure of this code is to the user of the sending host.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Busy | Self::OverLimit => Kind::Refused,
+            Self::ShuttingDown => Kind::Unreachable,
+            Self::Internal
+            | Self::ParentGone
+            | Self::RootChanged
+            | Self::ParentUnusable
+            | Self::AlreadyHeld
+            | Self::InvalidStream
+            | Self::HashMismatch
+            | Self::NoSpace
+            | Self::ReadOnly
+            | Self::RootMissing
+            | Self::Io
+            | Self::ResumeImpossible
+            | Self::Unsupported => Kind::Failed,
+        }
+    }
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let kind = match failure.code {
-            Code::Busy | Code::OverLimit => Kind::Refused,
-            Code::ShuttingDown => Kind::Unreachable,
-            Code::Internal
-            | Code::ParentGone
-            | Code::RootChanged
-            | Code::ParentUnusable
-            | Code::AlreadyHeld
-            | Code::InvalidStream
-            | Code::HashMismatch
-            | Code::NoSpace
-            | Code::ReadOnly
-            | Code::RootMissing
-            | Code::Io
-            | Code::ResumeImpossible
-            | Code::Unsupported => Kind::Failed,
-        };
         Self {
-            kind,
+            kind: failure.code.kind(),
             message: format!("the receiver says: {}", failure.message),
             remedy: failure.remedy,
         }

@@ -1,8 +1,8 @@
 //! Why a receiver was not reached, or a call to it failed.
 
 use sendshot_identity::{ConnectError, TlsError};
-use sendshot_proto::failure::{Code, Failure};
-use sendshot_proto::problem::with_causes;
+use sendshot_proto::failure::Failure;
+use sendshot_proto::problem::{Kind, with_causes};
 
 /// Why a receiver was not reached, or a call to it failed.
 #[derive(Debug, thiserror::Error)]
@@ -102,27 +102,27 @@ impl Error {
         }
     }
 
-    /// Whether it can pass by itself.
-    pub fn is_transient(&self) -> bool {
+    /// What it is to the user.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Connect(error) => is_unreachable(error),
-            Self::Broken { .. } | Self::NotReady { .. } => true,
-            Self::Failure(failure) => failure.code == Code::ShuttingDown,
-            Self::Credentials { .. }
+            Self::Connect(ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. })
+            | Self::Broken { .. }
+            | Self::NotReady { .. } => Kind::Unreachable,
+            Self::Connect(
+                ConnectError::WrongReceiver { .. }
+                | ConnectError::Refused { .. }
+                | ConnectError::Clock { .. },
+            )
             | Self::Refused { .. }
-            | Self::Failed { .. }
-            | Self::Invalid(_)
-            | Self::SetUpAnew => false,
+            | Self::SetUpAnew => Kind::Refused,
+            Self::Credentials { .. } => Kind::Usage,
+            Self::Failed { .. } | Self::Invalid(_) => Kind::Failed,
+            Self::Failure(failure) => failure.code.kind(),
         }
     }
-}
 
-/// Whether nobody answers, or no receiver does.
-pub(crate) fn is_unreachable(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. } => true,
-        ConnectError::WrongReceiver { .. }
-        | ConnectError::Refused { .. }
-        | ConnectError::Clock { .. } => false,
+    /// Whether it can pass by itself.
+    pub fn is_transient(&self) -> bool {
+        self.kind() == Kind::Unreachable
     }
 }

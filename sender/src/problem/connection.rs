@@ -1,23 +1,13 @@
 //! A receiver that was not reached or not paired, or a call to it that failed.
 
-use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem, state_remedy};
 
 use crate::connection::error;
 use crate::connection::pair;
 
 impl From<error::Error> for Problem {
     fn from(error: error::Error) -> Self {
-        let kind = match &error {
-            error::Error::Credentials { .. } => Kind::Usage,
-            error::Error::Connect(connect) if error::is_unreachable(connect) => Kind::Unreachable,
-            error::Error::Connect(_) | error::Error::Refused { .. } | error::Error::SetUpAnew => {
-                Kind::Refused
-            }
-            error::Error::Broken { .. } | error::Error::NotReady { .. } => Kind::Unreachable,
-            error::Error::Failed { .. } | error::Error::Invalid(_) => Kind::Failed,
-            error::Error::Failure(failure) => return Problem::from(failure.clone()),
-        };
-        Problem::new(kind, error.to_string()).remedy(error.remedy())
+        Problem::new(error.kind(), error.to_string()).remedy(error.remedy())
     }
 }
 
@@ -31,7 +21,7 @@ impl From<pair::Error> for Problem {
             )),
             pair::Error::Call(error) => error.into(),
             pair::Error::StateDir(error) => {
-                Problem::state_io("write down what this sender was before", &error)
+                Problem::new(Kind::Failed, message).remedy(state_remedy(&error))
             }
             pair::Error::Tls(_) | pair::Error::Csr(_) | pair::Error::Config(_) => Problem::new(Kind::Failed, message),
             pair::Error::Thread(died) => died.into(),

@@ -1,11 +1,10 @@
 //! A push, or a plan of one, that did not come to its end.
 
-use sendshot_proto::problem::{self, Kind, Problem};
+use sendshot_proto::problem::{Kind, Problem, io_remedy, state_remedy};
 
 use crate::decide::parent;
-use crate::push::error::Error;
+use crate::push::error::{Error, in_series};
 use crate::push::generate;
-use crate::push::stages::capture;
 use crate::push::stages::snapshot;
 use crate::push::stages::transfer;
 
@@ -13,9 +12,9 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let (kind, remedy) = match error {
-            Error::Volume { what, source } => return Problem::local_io(what, &source),
-            Error::StateDir { what, source } => return Problem::state_io(what, &source),
-            Error::Register(source) => return register(&source),
+            Error::Volume { source, .. } => (Kind::Failed, io_remedy(&source).to_owned()),
+            Error::StateDir { source, .. } => (Kind::Failed, state_remedy(&source).to_owned()),
+            Error::Register(source) => (Kind::Failed, register_remedy(&source).to_owned()),
             Error::Thread(died) => return died.into(),
             Error::Receiver(error) => return error.into(),
             Error::Resolve(error) => return error.into(),
@@ -23,8 +22,7 @@ impl From<Error> for Problem {
             Error::TopLevel(error) => return error.into(),
             Error::Store(error) => return error.into(),
             Error::Snapshot(error) => return error.into(),
-            Error::Adopt(error) => return Problem::from_error(Kind::Failed, &error),
-            Error::Capture(error) => return captured(&error),
+            Error::Capture(error) => return Problem::failed(&error).prefer_remedy(error.remedy()),
             Error::Sendshot(error) => return Problem::from_error(Kind::Failed, &error),
             Error::Parent(error) => return error.into(),
             Error::Generate(error) => return error.into(),
@@ -57,8 +55,9 @@ impl From<Error> for Problem {
             Error::CameToNothing | Error::NothingCaptured | Error::Stopped => {
                 (Kind::Failed, String::new())
             }
-            Error::InSeries { source, .. } => {
+            Error::InSeries { pushed, of, source } => {
                 let problem = Problem::from(*source);
+                let message = in_series(&problem.message, pushed, of);
                 return Problem { message, ..problem };
             }
             Error::Kept(source) => {
@@ -79,23 +78,13 @@ impl From<Error> for Problem {
     }
 }
 
-fn register(error: &std::io::Error) -> Problem {
-    let what = "write down which volumes are on the disk, in .sendshot/register.json";
-    let problem = Problem::local_io(what, error);
-    match problem.remedy.is_empty() {
-        false => problem,
-        true => problem.remedy(
-            "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, \
-             what the disk says of its volumes is written anew",
-        ),
-    }
-}
-
-fn captured(error: &capture::Error) -> Problem {
-    let problem = Problem::failed(error);
-    match error.remedy() {
-        "" => problem,
-        remedy => problem.remedy(remedy),
+fn register_remedy(error: &std::io::Error) -> &'static str {
+    match io_remedy(error) {
+        "" => {
+            "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, what \
+             the disk says of its volumes is written anew"
+        }
+        remedy => remedy,
     }
 }
 
@@ -105,9 +94,7 @@ impl From<snapshot::Error> for Problem {
             snapshot::Error::SwapFile { .. } => {
                 "the kernel cannot snapshot it: `swapoff` the file, or move it into a subvolume of its own"
             }
-            snapshot::Error::Journal(source) | snapshot::Error::Io(source) => {
-                problem::io_remedy(source)
-            }
+            snapshot::Error::Journal(source) | snapshot::Error::Io(source) => io_remedy(source),
         };
         let kind = match &error {
             snapshot::Error::SwapFile { .. } => Kind::Usage,
@@ -121,7 +108,7 @@ impl From<transfer::Error> for Problem {
     fn from(error: transfer::Error) -> Self {
         match error {
             transfer::Error::Refused(failure) => failure.into(),
-            transfer::Error::Cancelled => Problem::new(Kind::Cancelled, "the push was cancelled"),
+            transfer::Error::Cancelled => Problem::from_error(Kind::Cancelled, &error),
             transfer::Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
                 .remedy("look into the receiver's kernel log, and try again later"),
             transfer::Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
@@ -143,5 +130,95 @@ impl From<parent::Error> for Problem {
     fn from(error: parent::Error) -> Self {
         Problem::from_error(Kind::Usage, &error)
             .remedy("`sendshotctl plan` shows which copies can be the parent")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use sendshot_proto::failure::{Code, Failure};
+    use sendshot_service::blocking::BlockingError;
+
+    use super::*;
+    use crate::connection;
+    use crate::push::error::Class;
+    use crate::shared::blocking::Died;
+    use crate::shared::sender;
+
+    fn io_error() -> io::Error {
+        io::ErrorKind::StorageFull.into()
+    }
+
+    fn died() -> Died {
+        let message = "x".to_owned();
+        BlockingError::Panicked { name: "x", message }.into()
+    }
+
+    /// What can end an attempt that has begun.
+    fn errors() -> Vec<Error> {
+        let codes = [
+            Code::Busy,
+            Code::ShuttingDown,
+            Code::OverLimit,
+            Code::NoSpace,
+            Code::Unsupported,
+        ];
+        let refused = |code| transfer::Error::Refused(Failure::new(code, "x", ""));
+        let said = |code| connection::error::Error::Failure(Failure::new(code, "x", ""));
+        let mut errors: Vec<Error> = codes.map(|code| refused(code).into()).into();
+        errors.extend(codes.map(|code| Error::Connection(said(code))));
+        errors.extend([
+            Error::volume("x")(io_error()),
+            Error::state_dir("x")(io_error()),
+            Error::Register(io_error()),
+            Error::Receiver(sender::Error::NotPaired("nas2".parse().unwrap())),
+            Error::Receiver(sender::Error::Thread(died())),
+            Error::Thread(died()),
+            Error::Connection(connection::error::Error::broken("nas2:7117", "reset")),
+            Error::Connection(connection::error::Error::invalid("x")),
+            Error::Connection(connection::error::Error::SetUpAnew),
+            transfer::Error::Stalled {
+                address: "nas2:7117".to_owned(),
+                after: Duration::from_secs(1),
+            }
+            .into(),
+            transfer::Error::from(connection::error::Error::broken("nas2:7117", "reset")).into(),
+            transfer::Error::Nonsense("x".to_owned()).into(),
+            transfer::Error::Moved(io_error()).into(),
+            transfer::Error::Record(io_error()).into(),
+            transfer::Error::Generate(generate::Error::Died).into(),
+            Error::cancelled(),
+            Error::SentToOtherDisk,
+            Error::RecordGone,
+            Error::ParentGone,
+        ]);
+        errors
+    }
+
+    #[test]
+    fn what_decides_about_a_push_is_what_the_user_is_told() {
+        for error in errors() {
+            let (class, message) = (error.class(), error.to_string());
+            let problem = Problem::from(error);
+            assert_eq!(class, Class::from(problem.kind), "{message}");
+            assert_eq!(message, problem.message);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_said_behind_the_remedy() {
+        for error in errors() {
+            let class = error.class();
+            let kept = Error::Kept(Box::new(error));
+            assert_eq!(kept.class(), class);
+            let problem = Problem::from(kept);
+            assert!(
+                problem
+                    .remedy
+                    .ends_with("the next push goes on where this one stopped")
+            );
+        }
     }
 }

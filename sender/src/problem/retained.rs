@@ -1,7 +1,7 @@
 //! What is kept, and was not found, or not deleted.
 
 use sendshot_model::ReasonCode;
-use sendshot_proto::problem::{JOURNAL, Kind, Problem, delete_remedy};
+use sendshot_proto::problem::{Kind, Problem, delete_remedy, io_remedy, state_remedy};
 
 use crate::decide::forget;
 use crate::problem::state;
@@ -85,14 +85,11 @@ fn name_in(mut problem: Problem, missed: Vec<NotLookedAt>) -> Problem {
 
 impl From<foreign::Error> for Problem {
     fn from(error: foreign::Error) -> Self {
-        let error = match error {
+        let message = error.to_string();
+        let (kind, remedy) = match error {
+            foreign::Error::Open { .. } => return Problem::open(&error),
             foreign::Error::TopLevel(error) => return error.into(),
             foreign::Error::Store(error) => return error.into(),
-            error => error,
-        };
-        let message = error.to_string();
-        let (kind, remedy) = match &error {
-            foreign::Error::Open { .. } => return Problem::open(&error),
             foreign::Error::NotBtrfs { .. } => (
                 Kind::Usage,
                 "name a path on the disk that came from elsewhere",
@@ -101,19 +98,13 @@ impl From<foreign::Error> for Problem {
                 (Kind::Usage, "`sendshotctl list` shows what is kept")
             }
             foreign::Error::Changed { .. } => (Kind::Refused, "look again, and run it again"),
-            foreign::Error::TopLevel(_) | foreign::Error::Store(_) => (Kind::Failed, ""),
-            foreign::Error::Journal(source) => return Problem::local_io(JOURNAL, source),
-            foreign::Error::Register(source) => {
-                return Problem::local_io("read and write .sendshot/register.json", source);
+            foreign::Error::Journal(source) | foreign::Error::Register(source) => {
+                (Kind::Failed, io_remedy(&source))
             }
-            foreign::Error::StateDir(source) => {
-                return Problem::state_io("write down which file systems are used", source);
-            }
-            foreign::Error::NotDeleted { source, .. } => {
-                return Problem::new(Kind::Failed, message).remedy(delete_remedy(source));
-            }
+            foreign::Error::StateDir(source) => (Kind::Failed, state_remedy(&source)),
+            foreign::Error::NotDeleted { source, .. } => (Kind::Failed, delete_remedy(&source)),
         };
-        Problem::from_error(kind, &error).remedy(remedy)
+        Problem::new(kind, message).remedy(remedy)
     }
 }
 

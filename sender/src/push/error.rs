@@ -5,14 +5,13 @@ use std::path::PathBuf;
 
 use sendshot_engine::format;
 use sendshot_model::{PeerName, RootId, VolumeName, human};
-use sendshot_proto::failure::Code;
-use sendshot_proto::problem::with_causes;
+use sendshot_proto::problem::{Kind, with_causes};
 use sendshot_sys::top_level;
 
 use crate::connection;
 use crate::decide::parent;
 use crate::push::generate;
-use crate::push::stages::{adopt, capture, snapshot, transfer};
+use crate::push::stages::{capture, snapshot, transfer};
 use crate::shared::blocking::Died;
 use crate::shared::sender;
 use crate::state::store;
@@ -61,9 +60,6 @@ pub enum Error {
     /// There is no snapshot.
     #[error("{}", with_causes(.0))]
     Snapshot(#[from] snapshot::Error),
-    /// A snapshot that the receiver holds cannot be made a sendshot of.
-    #[error("{}", with_causes(.0))]
-    Adopt(#[from] adopt::Error),
     /// The snapshot cannot be captured.
     #[error("{}", with_causes(.0))]
     Capture(#[from] capture::Error),
@@ -137,7 +133,7 @@ pub enum Error {
     #[error("the daemon stopped in the middle of the plan")]
     Stopped,
     /// One of a series failed.
-    #[error("{source} ({pushed} of {of} snapshots were pushed before)")]
+    #[error("{}", in_series(&.source.to_string(), *.pushed, *.of))]
     InSeries {
         /// How many were pushed before.
         pushed: usize,
@@ -152,6 +148,11 @@ pub enum Error {
     /// The receiver could not apply a stream that was built on the parent that was asked for.
     #[error("{0}")]
     ParentRefused(Box<Error>),
+}
+
+/// The message of one of a series that failed.
+pub(crate) fn in_series(message: &str, pushed: usize, of: usize) -> String {
+    format!("{message} ({pushed} of {of} snapshots were pushed before)")
 }
 
 /// What an error means for what was sent.
@@ -187,13 +188,12 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Connection(error) | Self::Transfer(transfer::Error::Connection(error)) => {
-                of_connection(error)
+                error.kind().into()
             }
-            Self::Transfer(transfer::Error::Refused(failure)) => of_code(failure.code),
+            Self::Transfer(transfer::Error::Refused(failure)) => failure.code.kind().into(),
             Self::Transfer(transfer::Error::Stalled { .. }) | Self::AtWork(_) => Class::Passing,
             Self::Transfer(transfer::Error::Cancelled) => Class::Cancelled,
-            Self::Receiver(_)
-            | Self::Resolve(_)
+            Self::Receiver(sender::Error::Config(_) | sender::Error::NotPaired(_))
             | Self::Engine(_)
             | Self::Parent(_)
             | Self::Snapshot(snapshot::Error::SwapFile { .. })
@@ -212,10 +212,12 @@ impl Error {
             | Self::StateDir { .. }
             | Self::Register(_)
             | Self::Thread(_)
+            | Self::Receiver(sender::Error::Thread(_))
+            // Of many kinds, and before anything was sent.
+            | Self::Resolve(_)
             | Self::TopLevel(_)
             | Self::Store(_)
             | Self::Snapshot(snapshot::Error::Journal(_) | snapshot::Error::Io(_))
-            | Self::Adopt(_)
             | Self::Capture(_)
             | Self::Sendshot(_)
             | Self::Generate(_)
@@ -232,38 +234,13 @@ impl Error {
     }
 }
 
-fn of_connection(error: &connection::error::Error) -> Class {
-    use connection::error::Error;
-    match error {
-        error if error.is_transient() => Class::Passing,
-        Error::Failure(failure) => of_code(failure.code),
-        Error::Credentials { .. }
-        | Error::Connect(_)
-        | Error::Refused { .. }
-        | Error::SetUpAnew => Class::Refused,
-        Error::Failed { .. }
-        | Error::Invalid(_)
-        | Error::Broken { .. }
-        | Error::NotReady { .. } => Class::Failed,
-    }
-}
-
-fn of_code(code: Code) -> Class {
-    match code {
-        Code::Busy | Code::OverLimit => Class::Refused,
-        Code::ShuttingDown => Class::Passing,
-        Code::Internal
-        | Code::ParentGone
-        | Code::RootChanged
-        | Code::ParentUnusable
-        | Code::AlreadyHeld
-        | Code::InvalidStream
-        | Code::HashMismatch
-        | Code::NoSpace
-        | Code::ReadOnly
-        | Code::RootMissing
-        | Code::Io
-        | Code::ResumeImpossible
-        | Code::Unsupported => Class::Failed,
+impl From<Kind> for Class {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Unreachable => Self::Passing,
+            Kind::Cancelled => Self::Cancelled,
+            Kind::Failed => Self::Failed,
+            Kind::Usage | Kind::Refused => Self::Refused,
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sendshot_model::human;
 use sendshot_proto::failure::Code;
+use sendshot_sys::send_pipe;
 use tokio::time::Instant;
 
 use crate::push::error::{Class, Error};
@@ -66,14 +67,16 @@ pub fn after_transfer(error: &transfer::Error) -> Next {
         // Whoever tells of a file that cannot be read wants another state sent, without it.
         transfer::Error::Generate(
             generate::Error::Engine(_)
-            | generate::Error::Send(_)
-            | generate::Error::Deleted
+            | generate::Error::Kernel(send_pipe::Error::Send(_) | send_pipe::Error::Deleted)
             | generate::Error::Read(_)
             | generate::Error::Verify(_),
         ) => Next::Hopeless,
         transfer::Error::Moved(_) => Next::Hopeless,
         transfer::Error::Generate(
-            generate::Error::Start(_) | generate::Error::Died | generate::Error::Cancelled,
+            generate::Error::Kernel(send_pipe::Error::Start(_) | send_pipe::Error::Died)
+            | generate::Error::Start(_)
+            | generate::Error::Died
+            | generate::Error::Cancelled,
         )
         | transfer::Error::Nonsense(_)
         | transfer::Error::Record(_)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_sys::durable;
-use sendshot_sys::filesystem::{self};
+use sendshot_sys::filesystem;
 
 use crate::decide::expiry::{Limits, judge};
 use crate::retained::list;

@@ -1,5 +1,5 @@
-//! What the sender lets go, when, step by step: `settle.rs`, `prune.rs`, `release.rs` and
-//! `interrupted.rs` of the daemon.
+//! What the sender lets go, when, step by step: `reconcile.rs`, `prune.rs`, `release.rs` and
+//! `expire.rs` of the daemon.
 
 use sendshot_sender::decide::reconcile::Verdict;
 

@@ -345,11 +345,7 @@ fn send_by_sendshot(
 }
 
 fn not_captured(error: &save::Error) -> Problem {
-    let problem = Problem::failed(error);
-    match error.remedy() {
-        "" => problem,
-        remedy => problem.remedy(remedy),
-    }
+    Problem::failed(error).prefer_remedy(error.remedy())
 }
 
 /// Captures into the file that is asked for, or into one without a name.

@@ -32,12 +32,9 @@ pub enum Error {
     /// A thread or pipe could not be made.
     #[error("start the generator")]
     Start(#[source] io::Error),
-    /// The send ioctl failed.
-    #[error("the kernel's send of the snapshot failed")]
-    Send(#[source] io::Error),
-    /// The snapshot does not exist any more.
-    #[error("the snapshot was deleted while it was being sent")]
-    Deleted,
+    /// The kernel's send failed.
+    #[error(transparent)]
+    Kernel(#[from] send_pipe::Error),
     /// The pipe failed.
     #[error("read the kernel's send stream")]
     Read(#[source] io::Error),
@@ -53,17 +50,6 @@ pub enum Error {
     /// Nobody wants the stream any more.
     #[error("the stream is not wanted any more")]
     Cancelled,
-}
-
-impl From<send_pipe::Error> for Error {
-    fn from(error: send_pipe::Error) -> Self {
-        match error {
-            send_pipe::Error::Start(source) => Self::Start(source),
-            send_pipe::Error::Send(source) => Self::Send(source),
-            send_pipe::Error::Deleted => Self::Deleted,
-            send_pipe::Error::Died => Self::Died,
-        }
-    }
 }
 
 /// A running generator.

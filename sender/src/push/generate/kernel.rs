@@ -15,7 +15,7 @@ use super::cutter::{Cutter, Error, Generator, start};
 /// Starts the kernel engine.
 ///
 /// # Errors
-/// [`Error::Start`]; later ones come through the channel.
+/// [`Error::Start`] or [`Error::Kernel`]; later ones come through the channel.
 pub fn kernel(source: Source) -> Result<Generator, Error> {
     let (reader, sending) = send_pipe::start(source)?;
     start("segments", None, move |cutter| cut(reader, sending, cutter))
