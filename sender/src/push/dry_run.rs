@@ -16,15 +16,15 @@ use sendshot_sys::top_level::TopLevel;
 use crate::connection::link;
 use crate::decide::costs::{self, Found};
 use crate::decide::parent::{Acknowledged, Plan, Wish};
-use crate::push::context::Push;
+use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::job;
 use crate::push::progress::Listener;
-use crate::push::request::{Request, Subject};
-use crate::push::stages::candidates::Demand;
+use crate::push::request::Request;
+use crate::push::stages::connect;
 use crate::push::stages::negotiate;
 use crate::push::stages::prepare::{self, Adoption, BySendshots, Prepared};
+use crate::push::stages::source::{self, SourceSnapshot};
 use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
@@ -124,7 +124,7 @@ async fn by_sendshots(
 ) -> Result<Foreseen, Error> {
     let (key, engine) = (volume.key.clone(), Engine::Sendshot);
     let listener = Listener::none();
-    let begun = Push::begin(
+    let begun = connect::begin(
         sender,
         &request.receiver,
         engine,
@@ -132,34 +132,32 @@ async fn by_sendshots(
         running,
         listener,
     );
-    let mut push = begun.await?;
-    let subject = push.snapshot(volume).await?;
-    let foreseen = look(&mut push, &subject, request.wish, top, key).await;
-    if let Some(record) = subject.record {
-        push.let_go(record).await;
+    let mut context = begun.await?;
+    let source = source::take(&context, volume).await?;
+    let foreseen = look(&mut context, &source, request.wish, top, key).await;
+    if let Some(record) = source.record {
+        context.let_go(record).await;
     }
     foreseen
 }
 
 async fn look(
-    push: &mut Push,
-    subject: &Subject,
+    context: &mut PushContext,
+    source: &SourceSnapshot,
     wish: Wish,
     top: usize,
     key: VolumeKey,
 ) -> Result<Foreseen, Error> {
-    let held = push.negotiate(None, Purpose::Look).await?.copies;
-    let demand = match subject.still.is_some() && wish == Wish::Auto {
-        true => Demand::Full(job::read_as_it_is()),
-        false => Demand::Wish(wish),
-    };
-    let (prepared, adopted) = push
-        .prepare(subject, held, demand, Adoption::Passing)
-        .await?;
-    let version = push.stream_version();
+    let held = negotiate::negotiate(context, None, Purpose::Look)
+        .await?
+        .copies;
+    let demand = source.demand(wish);
+    let (prepared, adopted) =
+        prepare::prepare(context, source, held, demand, Adoption::Passing).await?;
+    let version = context.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
     if let Some(adopted) = adopted {
-        push.let_go(adopted.record).await;
+        context.let_go(adopted.record).await;
     }
     measured?
 }

@@ -1,25 +1,44 @@
-//! The way of a push: its stages in order. Each is a module of its name. From negotiate to acknowledge
-//! they are run by [`crate::push::job`], again and again if need be ([`crate::push::retry`]).
+//! The way of a push: its stages, from top to bottom. Each is a function in the file that the table names.
 //!
-//! | stage | module |
+//! It sends one state of one volume to one receiver. It does not decide what a parent is ([`crate::decide`]),
+//! look after what is kept between pushes ([`crate::retained`]) or start itself ([`crate::pushes`]).
+//!
+//! | stage | where |
 //! |---|---|
-//! | snapshot | [`crate::push::stages::snapshot`] |
-//! | negotiate | [`crate::push::stages::negotiate`] |
-//! | (resume, if one broke off) | [`crate::push::job`] by [`crate::push::stages::resume`] and [`crate::state::segment_log`] |
-//! | (adopt, capture, with our engine) | [`crate::push::stages::prepare`] runs [`crate::push::stages::adopt`], [`crate::push::stages::capture`] |
-//! | plan | [`crate::push::stages::prepare`] asks; [`crate::decide::parent`] decides by [`crate::volume::lineage`], [`crate::decide::parent_sendshot`] by [`crate::push::stages::candidates`] |
-//! | generate | [`crate::push::generate`] |
-//! | transfer, apply, commit, acknowledge | [`crate::push::stages::transfer`], and the receiver |
-//! | record | [`crate::push::stages::record`] |
-//! | prune | [`crate::retained::prune`] chooses |
+//! | connect | [`stages::connect`] |
+//! | (resume, if one broke off) | [`stages::resume`] |
+//! | snapshot | [`stages::source`] by [`stages::snapshot`] |
+//! | negotiate | [`stages::negotiate`] |
+//! | (adopt, capture, with our engine), plan | [`stages::prepare`] by [`stages::adopt`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
+//! | announce | [`stages::announce`] |
+//! | generate | [`generate`] |
+//! | transfer, apply, commit, acknowledge | [`stages::send`] by [`stages::transfer`], and the receiver |
+//! | record, prune | [`stages::record`] |
 //! | (report) | here the user is told |
-//! | release | [`crate::push::stages::release`] |
+//! | release | [`stages::release`] |
+//!
+//! From negotiate to record they are run again and again if need be: [`retry`] says what can pass, `attempts`
+//! what follows, `give_up` what is kept when nothing does.
+//!
+//! Steps of the first attempt, and what a crash after each leaves:
+//!
+//! 1. Prepare: the sendshot of the state is durable, and why it builds on which parent is known. — A
+//!    snapshot and a sendshot of a push that never began; settling deletes them.
+//! 2. Write into the record what it takes to make the same stream again. — The same, but the next push
+//!    takes it up.
+//! 3. Transfer, marking it now and then ([`crate::state::segment_log`]). — The same; it goes on from the receiver's
+//!    last checkpoint.
+//! 4. Before the receiver is told that it is all: mark the record `unconfirmed`. — The next push asks.
+//! 5. Record the acknowledgement; see [`stages::record`].
 
+mod attempts;
 mod context;
+mod delivery;
 pub mod dry_run;
 pub mod error;
 pub mod generate;
-mod job;
+mod give_up;
+mod outcome;
 pub mod progress;
 pub mod request;
 pub mod retry;
@@ -28,31 +47,26 @@ pub mod stages;
 
 use std::sync::Arc;
 
-use sendshot_sys::filesystem;
-use sendshot_sys::subvolume::{self};
-
-use crate::decide::parent::Wish;
-use crate::decide::retention;
-use crate::push::job::{Job, Stopped};
-use crate::push::progress::Listener;
-use crate::push::retry::Patience;
-use crate::push::stages::record::Superfluous;
-use crate::push::stages::release::Release;
-use crate::push::stages::resume::{self, Interrupted};
-use crate::shared::blocking::blocking;
-use crate::shared::running::Running;
-use crate::shared::sender::Sender;
-use crate::state::discard;
-use crate::state::journal::{self, State};
-use crate::volume::engine;
-use crate::volume::resolve::Volume;
-use sendshot_model::Engine;
-use sendshot_proto::problem::JOURNAL;
+use sendshot_proto::inventory::Inventory;
 use sendshot_proto::report::Report;
 
-use crate::push::context::{Push, another, begin_patiently};
+use crate::push::attempts::{Attempt, Failed, Stopped};
+use crate::push::context::PushContext;
+use crate::push::delivery::{Delivery, Disk};
 use crate::push::error::Error;
+use crate::push::progress::Listener;
 use crate::push::request::Request;
+use crate::push::retry::Patience;
+use crate::push::stages::prepare::{self, Adoption};
+use crate::push::stages::record::Superfluous;
+use crate::push::stages::release::Release;
+use crate::push::stages::resume::{self, Resumption};
+use crate::push::stages::{connect, negotiate, send, source};
+use crate::retained::reconcile::Purpose;
+use crate::shared::running::Running;
+use crate::shared::sender::Sender;
+use crate::volume::engine;
+use crate::volume::resolve::Volume;
 
 /// Runs a push until its user can be told how it ended. What is to be done after that is returned
 /// with the outcome; `None` if the push has not come so far that there is anything.
@@ -76,9 +90,10 @@ pub async fn run(
     };
     let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
     let told = (&running, &listener);
-    let begun = begin_patiently(&sender, &request, engine, &volume, told, &mut patience);
-    let mut push = match begun.await {
-        Ok(push) => push,
+    let begun =
+        connect::begin_patiently(&sender, &request, engine, &volume, told, &mut patience).await;
+    let mut context = match begun {
+        Ok(context) => context,
         Err(error) => return (Err(error), None),
     };
     let skipped: Vec<String> = volume
@@ -89,124 +104,131 @@ pub async fn run(
     let known = sender.history().left_out(&volume.key.name);
     let is_new = |path: &&String| !known.contains(*path);
     let newly_skipped: Vec<String> = skipped.iter().filter(is_new).cloned().collect();
-    let (outcome, superfluous) = push.carry_out(volume, &request, &mut patience).await;
-    let outcome = outcome.map(|report| Report {
-        skipped,
-        newly_skipped,
-        ..report
-    });
-    (outcome, Some(push.release(superfluous)))
+    let done = complete_and_send(&mut context, volume, &request, &mut patience).await;
+    let (outcome, superfluous) = match done {
+        Ok((report, superfluous)) => {
+            let report = Report {
+                skipped,
+                newly_skipped,
+                ..report
+            };
+            (Ok(report), superfluous)
+        }
+        Err(error) => (Err(error), Superfluous::default()),
+    };
+    (outcome, Some(Release::new(context.state, superfluous)))
 }
 
-impl Push {
-    /// Completes what broke off, and sends the present state.
-    async fn carry_out(
-        &mut self,
-        volume: Volume,
-        request: &Request,
-        patience: &mut Patience,
-    ) -> (Result<Report, Error>, Superfluous) {
-        let mut completed = None;
-        match self.interrupted(&volume, request).await {
-            Ok(Some(interrupted)) => {
-                let mut job = Job::resumed(interrupted, &self.sender);
-                match job.run(self, request, patience).await {
-                    Ok((report, superfluous)) => {
-                        if self.is_unchanged(&volume, &job).await {
-                            return (Ok(report), superfluous);
-                        }
-                        Release::new(Arc::clone(&self.state), superfluous)
-                            .carry_out()
-                            .await;
-                        completed = Some(report);
-                    }
-                    Err(Stopped::StartOver) => {}
-                    Err(Stopped::Failed(error)) => {
-                        return (Err(error), Superfluous::default());
-                    }
+/// Completes what broke off, and sends the present state.
+async fn complete_and_send(
+    context: &mut PushContext,
+    volume: Volume,
+    request: &Request,
+    patience: &mut Patience,
+) -> Result<(Report, Superfluous), Error> {
+    let mut completed = None;
+    if let Some(interrupted) = resume::interrupted(context, &volume, request).await? {
+        let mut delivery = interrupted.into_delivery(&context.sender);
+        match deliver(context, &mut delivery, request, patience).await {
+            Ok((report, superfluous)) => {
+                if resume::is_unchanged(&volume, &delivery).await {
+                    return Ok((report, superfluous));
                 }
+                let release = Release::new(Arc::clone(&context.state), superfluous);
+                release.carry_out().await;
+                completed = Some(report);
             }
-            Ok(None) => {}
-            Err(error) => return (Err(error), Superfluous::default()),
-        }
-        match self.send_present_state(volume, request, patience).await {
-            Ok((report, superfluous)) => (Ok(report.after(completed)), superfluous),
-            Err(error) => (Err(error), Superfluous::default()),
+            Err(Stopped::StartOver) => {}
+            Err(Stopped::Failed(error)) => return Err(error),
         }
     }
-
-    async fn send_present_state(
-        &mut self,
-        volume: Volume,
-        request: &Request,
-        patience: &mut Patience,
-    ) -> Result<(Report, Superfluous), Error> {
-        self.let_go_of_interrupted().await?;
-        let subject = self.snapshot(volume).await?;
-        let mut job = Job::fresh(subject);
-        match job.run(self, request, patience).await {
-            Ok(done) => Ok(done),
-            Err(Stopped::Failed(error)) => Err(error),
-            // Only what was interrupted before is started over.
-            Err(Stopped::StartOver) => Err(Error::CameToNothing),
-        }
+    resume::let_go_of_interrupted(context).await?;
+    let source = source::take(context, volume).await?;
+    let mut delivery = Delivery::fresh(source);
+    match deliver(context, &mut delivery, request, patience).await {
+        Ok((report, superfluous)) => Ok((report.after(completed), superfluous)),
+        Err(Stopped::Failed(error)) => Err(error),
+        // Only what was interrupted before is started over.
+        Err(Stopped::StartOver) => Err(Error::CameToNothing),
     }
+}
 
-    /// The push that broke off and is to be completed; none if the user wants something else.
-    async fn interrupted(
-        &self,
-        volume: &Volume,
-        request: &Request,
-    ) -> Result<Option<Interrupted>, Error> {
-        if request.wish != Wish::Auto || self.engine != Engine::Sendshot {
-            return Ok(None);
-        }
-        let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
-        let chain = (sender.id(), volume.key.id, self.link.receiver());
-        let running = move |push| sender.table().contains(push);
-        blocking("resume", move || resume::find(&state, chain, running))
-            .await?
-            .map_err(Error::volume(JOURNAL))
-    }
-
-    /// Lets go of pushes of this volume to this receiver that broke off and will not be completed.
-    /// What the receiver may have committed stays until it has told.
-    async fn let_go_of_interrupted(&self) -> Result<(), Error> {
-        let (state, sender) = (Arc::clone(&self.state), Arc::clone(&self.sender));
-        let chain = (self.sender.id(), self.key.id, self.link.receiver());
-        let root = self.root;
-        let work = move || -> std::io::Result<()> {
-            for record in journal::records(state.pushes())? {
-                let mine = retention::chain(&record) == chain;
-                let unfinished = record.state == State::Sending && record.is_resumable();
-                // What waits for another of its disks is gone on with when that one is back.
-                let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
-                if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
-                    tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
-                    sender.take_memory(record.push);
-                    discard::let_go(&state, &record)?;
-                }
+/// Attempts it until it is done, or there is no more to try.
+async fn deliver(
+    context: &mut PushContext,
+    delivery: &mut Delivery,
+    request: &Request,
+    patience: &mut Patience,
+) -> Result<(Report, Superfluous), Stopped> {
+    patience.contact();
+    loop {
+        match attempt(context, delivery, request).await {
+            Ok(Attempt::Done(done)) => {
+                patience.progress();
+                return Ok(*done);
             }
-            Ok(())
-        };
-        blocking("let-go", work)
-            .await?
-            .map_err(Error::volume(JOURNAL))
+            Ok(Attempt::StartOver) => {
+                give_up::let_go(context, delivery).await;
+                return Err(Stopped::StartOver);
+            }
+            // It stays as it is until that one is back.
+            Ok(Attempt::Elsewhere) => return Err(Stopped::StartOver),
+            Err(failed) => attempts::after(failed, context, delivery, request, patience).await?,
+        }
     }
+}
 
-    /// Whether a volume is what it was when the snapshot of a push was taken of it. In doubt it is
-    /// not.
-    async fn is_unchanged(&self, volume: &Volume, job: &Job) -> bool {
-        let snapshot = job.snapshot_info();
-        let (uuid, otransid) = (snapshot.parent_uuid, snapshot.otransid);
-        let Ok(fd) = another(&volume.fd) else {
-            return false;
-        };
-        let work = move || -> std::io::Result<bool> {
-            filesystem::sync(&fd)?;
-            let now = subvolume::info(&fd)?;
-            Ok(now.uuid == uuid && now.ctransid <= otransid)
-        };
-        matches!(blocking("compare", work).await, Ok(Ok(true)))
+/// From what both sides have to the word that the receiver has committed.
+async fn attempt(
+    context: &mut PushContext,
+    delivery: &mut Delivery,
+    request: &Request,
+) -> Result<Attempt, Failed> {
+    resume::reread(context, delivery).await?;
+    let inventory = negotiate::negotiate(context, delivery.begun(), Purpose::Push).await?;
+    match delivery.disk(context.root) {
+        Disk::Same => {}
+        Disk::Exchanged => delivery.restart(),
+        Disk::Awaited => return Ok(Attempt::Elsewhere),
+        Disk::Unconfirmed => return Err(Error::SentToOtherDisk.into()),
     }
+    if let Some(done) = outcome::already_held(context, delivery, &inventory).await? {
+        return Ok(Attempt::Done(Box::new(done)));
+    }
+    negotiate::check_root(context).await?;
+    if let Some(record) = &mut delivery.source.record {
+        record.root = context.root;
+    }
+    // What is about to be committed has to be known of first: another push beside it would leave one
+    // more state that waits for the receiver's word.
+    let is_begun = delivery.progress.begun;
+    if inventory.push_at_work && (is_begun || negotiate::awaits_word(context).await?) {
+        return Err(Error::AtWork(context.running.receiver.clone()).into());
+    }
+    let from = match resume::resumption(context, delivery, &inventory) {
+        Resumption::At(from) => from,
+        Resumption::StartOver => return Ok(Attempt::StartOver),
+    };
+    prepare_once(context, delivery, request, inventory).await?;
+    let committed = send::send(context, delivery, from).await?;
+    let done = outcome::finish(context, delivery, committed).await?;
+    Ok(Attempt::Done(Box::new(done)))
+}
+
+/// Adopts, captures and plans, unless an earlier attempt has and what was agreed on still holds.
+async fn prepare_once(
+    context: &PushContext,
+    delivery: &mut Delivery,
+    request: &Request,
+    inventory: Inventory,
+) -> Result<(), Error> {
+    if delivery.prepared.is_some() {
+        return Ok(());
+    }
+    let demand = delivery.demand(request.wish);
+    let held = inventory.copies;
+    let prepared = prepare::prepare(context, &delivery.source, held, demand, Adoption::Kept);
+    let (prepared, _) = prepared.await?;
+    delivery.prepared = Some(prepared.without_verdicts());
+    Ok(())
 }

@@ -1,15 +1,10 @@
-//! What was asked for, and what is read for it.
+//! What was asked for.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use sendshot_model::{PeerName, VolumeRef};
-use sendshot_sys::subvolume::Info;
+use sendshot_model::{Engine, PeerName, VolumeRef};
 
 use crate::decide::parent::Wish;
-use crate::push::stages::still::Still;
-use crate::state::journal::Record;
-use sendshot_model::Engine;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -24,16 +19,4 @@ pub struct Request {
     pub engine: Option<Engine>,
     /// For how long to try again; `None` for what the configuration says.
     pub retry_for: Option<Duration>,
-}
-
-/// What is read by this push: a snapshot taken for it or for one that broke off, or the user's own.
-#[derive(Debug)]
-pub(crate) struct Subject {
-    pub(crate) fd: OwnedFd,
-    pub(crate) info: Info,
-    pub(crate) taken_at: i64,
-    /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
-    pub(crate) record: Option<Record>,
-    /// What must not have moved when all was read, if it is no snapshot.
-    pub(crate) still: Option<Still>,
 }

@@ -16,12 +16,13 @@ use uuid::Uuid;
 
 use crate::decide::parent::Wish;
 use crate::push;
-use crate::push::context;
-use crate::push::context::Push;
+use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::Patience;
+use crate::push::stages::connect;
+use crate::push::stages::negotiate;
 use crate::push::stages::release::Release;
 use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
@@ -259,7 +260,7 @@ async fn look(
 ) -> Result<Due, Error> {
     let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
     let engine = Engine::Kernel;
-    let begun = context::begin_patiently(
+    let begun = connect::begin_patiently(
         sender,
         request,
         engine,
@@ -267,14 +268,14 @@ async fn look(
         (running, listener),
         &mut patience,
     );
-    let mut push: Push = begun.await?;
-    let inventory = push.negotiate(None, Purpose::Push).await?;
+    let mut context: PushContext = begun.await?;
+    let inventory = negotiate::negotiate(&mut context, None, Purpose::Push).await?;
     let from = From {
-        volume: push.key.id,
-        receiver: push.link.receiver(),
+        volume: context.key.id,
+        receiver: context.link.receiver(),
         root: inventory.root,
     };
-    let (sender, state) = (Arc::clone(sender), Arc::clone(&push.state));
+    let (sender, state) = (Arc::clone(sender), Arc::clone(&context.state));
     blocking("series", move || -> io::Result<Due> {
         let acknowledged = Acknowledged::load(&state)?;
         let is_held = |member: &Member| {

@@ -31,7 +31,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
     loop {
         ticks.tick().await;
         // No disk is woken up for nothing.
-        if !sender.take_interrupted() {
+        if !sender.interrupted().take() {
             continue;
         }
         // What is found to be used by no push stays so until it is gone.
@@ -40,7 +40,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
         let look = move || {
             let _held = held;
             if let_go_of_what_is_over(&sender) > 0 {
-                sender.note_interrupted();
+                sender.interrupted().note();
             }
         };
         if let Err(problem) = crate::shared::blocking::blocking("interrupted", look).await {
@@ -95,7 +95,7 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
-        sender.take_memory(record.push);
+        sender.interrupted().take_memory(record.push);
         let gone = match (record.state, record.engine) {
             (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
                 discard::let_go(state, &record)

@@ -3,5 +3,6 @@
 pub(crate) mod blocking;
 pub mod former;
 pub mod history;
+pub mod interrupted;
 pub mod running;
 pub mod sender;

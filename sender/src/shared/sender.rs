@@ -1,15 +1,14 @@
 //! The sending daemon's state: what all its pushes share.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
-use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, VolumeName};
+use sendshot_model::{PeerName, ReceiverId, SenderId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -19,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::shared::blocking::{Died, blocking};
 use crate::shared::former::FormerIds;
 use crate::shared::history::History;
+use crate::shared::interrupted::InterruptedPushes;
 use crate::shared::running::Table;
 use crate::state::filesystems::Filesystems;
 use crate::state::journal::Record;
-use crate::state::segment_log::Memory;
 use crate::state::store::StateSubvolume;
 use crate::volume::ids::{Binding, VolumeIds};
 use crate::volume::register::{self, Register};
@@ -84,10 +83,7 @@ pub struct Sender {
     /// Held while a push is about to enter the table, and while something is let go by hand: what
     /// was found to be used by no push stays so until it is gone.
     letting_go: Arc<Mutex<()>>,
-    /// Whether a push may have broken off that keeps its snapshot.
-    interrupted: AtomicBool,
-    /// What is known of the streams of such pushes, beyond their marks.
-    memories: std::sync::Mutex<HashMap<PushId, Memory>>,
+    interrupted: InterruptedPushes,
     pub(crate) stop: CancellationToken,
     pub(crate) pushes: TaskTracker,
 }
@@ -109,8 +105,7 @@ impl Sender {
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
             letting_go: Arc::default(),
-            interrupted: AtomicBool::new(true),
-            memories: std::sync::Mutex::default(),
+            interrupted: InterruptedPushes::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
             paths,
@@ -265,28 +260,9 @@ impl Sender {
         &self.table
     }
 
-    /// Notes that a push has broken off and keeps its snapshot.
-    pub fn note_interrupted(&self) {
-        self.interrupted.store(true, Ordering::Release);
-    }
-
-    /// Keeps what is known of a stream that broke off until it is taken up or let go.
-    pub fn keep_memory(&self, push: PushId, memory: Memory) {
-        self.memories().insert(push, memory);
-    }
-
-    /// What is known of the stream of a push beyond its marks.
-    pub fn take_memory(&self, push: PushId) -> Memory {
-        self.memories().remove(&push).unwrap_or_default()
-    }
-
-    fn memories(&self) -> std::sync::MutexGuard<'_, HashMap<PushId, Memory>> {
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there may be such a push; there is none from now on, unless it is noted again.
-    pub fn take_interrupted(&self) -> bool {
-        self.interrupted.swap(false, Ordering::AcqRel)
+    /// The interrupted pushes.
+    pub fn interrupted(&self) -> &InterruptedPushes {
+        &self.interrupted
     }
 
     /// Waits for the pushes whose users have been told that they are done, and which are still

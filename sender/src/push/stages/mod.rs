@@ -1,14 +1,18 @@
 //! The stages of a push, one a file. The order is in [`crate::push`].
 
 pub mod adopt;
+pub(crate) mod announce;
 pub mod candidates;
 pub mod capture;
+pub(crate) mod connect;
 pub mod negotiate;
 pub mod prepare;
 pub mod record;
 pub mod release;
 pub mod resume;
+pub(crate) mod send;
 pub mod snapshot;
+pub(crate) mod source;
 pub mod standing;
 pub mod still;
 pub mod transfer;

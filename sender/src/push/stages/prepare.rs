@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::{Frozen, Sendshot, verify};
-use sendshot_model::{PeerName, PushId, ReceiverId, RootId, VolumeId};
+use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
 use crate::decide::parent::{self, Acknowledged, Plan, Recorded, Wish};
-use crate::push::context::{Push, another};
+use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::request::Subject;
 use crate::push::stages::adopt;
 use crate::push::stages::candidates::{self, Chosen, Demand};
 use crate::push::stages::capture::{self, Captured, Known};
+use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Protected;
@@ -33,6 +33,18 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// With our engine only.
     pub(crate) by_sendshots: Option<BySendshots>,
+}
+
+impl Prepared {
+    /// Why each copy is parent or not is for a dry run; it would be held as long as the push runs.
+    pub(crate) fn without_verdicts(self) -> Self {
+        let verdicts = Vec::new();
+        let plan = Plan {
+            verdicts,
+            ..self.plan
+        };
+        Self { plan, ..self }
+    }
 }
 
 /// What our engine makes a stream of.
@@ -103,170 +115,159 @@ fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
     }
 }
 
-impl Push {
-    /// Decides what is sent; returns what was adopted for that, too.
-    pub(crate) async fn prepare(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        demand: Demand,
-        adoption: Adoption,
-    ) -> Result<(Prepared, Option<Adopted>), Error> {
-        let wish = match &demand {
-            Demand::Wish(wish) => *wish,
-            Demand::Full(_) => Wish::None,
-        };
-        let (Engine::Sendshot, Some(record)) = (self.engine, &subject.record) else {
-            let plan = self.plan_by_snapshots(subject, held, wish).await?;
-            let by_sendshots = None;
-            return Ok((Prepared { plan, by_sendshots }, None));
-        };
-        let (known, adopted) = self.adopt(subject, held.clone(), wish, adoption).await?;
-        let prepared = async {
-            let prospects = self.capture(subject, record.clone(), known).await?;
-            self.plan_by_sendshots(subject, record, prospects, held, demand)
-                .await
-        };
-        match (prepared.await, adoption, adopted) {
-            (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
-            (Err(error), Adoption::Passing, Some(adopted)) => {
-                self.let_go(adopted.record).await;
-                Err(error)
-            }
-            (Err(error), _, _) => Err(error),
+/// Decides what is sent; returns what was adopted for that, too.
+pub(crate) async fn prepare(
+    context: &PushContext,
+    source: &SourceSnapshot,
+    held: Vec<HeldCopy>,
+    demand: Demand,
+    adoption: Adoption,
+) -> Result<(Prepared, Option<Adopted>), Error> {
+    let wish = match &demand {
+        Demand::Wish(wish) => *wish,
+        Demand::Full(_) => Wish::None,
+    };
+    let (Engine::Sendshot, Some(record)) = (context.engine, &source.record) else {
+        let plan = plan_by_snapshots(context, source, held, wish).await?;
+        let by_sendshots = None;
+        return Ok((Prepared { plan, by_sendshots }, None));
+    };
+    let (known, adopted) = adopt(context, source, held.clone(), wish, adoption).await?;
+    let prepared = async {
+        let prospects = capture(context, source, record.clone(), known).await?;
+        plan_by_sendshots(context, source, record, prospects, held, demand).await
+    };
+    match (prepared.await, adoption, adopted) {
+        (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
+        (Err(error), Adoption::Passing, Some(adopted)) => {
+            context.let_go(adopted.record).await;
+            Err(error)
         }
+        (Err(error), _, _) => Err(error),
     }
+}
 
-    /// Which volume goes to which receiver, and what that is called here.
-    fn destination(&self) -> (VolumeId, (ReceiverId, Option<RootId>), PeerName) {
-        let receiver = (self.link.receiver(), self.root);
-        (self.key.id, receiver, self.running.receiver.clone())
-    }
+async fn plan_by_snapshots(
+    context: &PushContext,
+    source: &SourceSnapshot,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+) -> Result<Plan, Error> {
+    let (state, info) = (Arc::clone(&context.state), source.info.clone());
+    let (volume, from, name) = context.destination();
+    let work = move || {
+        let ours = journal::records(state.pushes());
+        let ours = ours.map_err(Error::volume(JOURNAL))?;
+        let plan = decide(state.top(), &ours, &info, held, wish)?;
+        Ok::<_, Error>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
+    };
+    let plan = blocking("plan", work).await??;
+    context.enter("plan", &*plan.reason.text);
+    Ok(plan)
+}
 
-    async fn plan_by_snapshots(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-    ) -> Result<Plan, Error> {
-        let (state, info) = (Arc::clone(&self.state), subject.info.clone());
-        let (volume, from, name) = self.destination();
-        let work = move || {
-            let ours = journal::records(state.pushes());
-            let ours = ours.map_err(Error::volume(JOURNAL))?;
-            let plan = decide(state.top(), &ours, &info, held, wish)?;
-            Ok::<_, Error>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
+/// Gathers the sendshots that can be parents, one made for this push among them if need be.
+async fn adopt(
+    context: &PushContext,
+    source: &SourceSnapshot,
+    held: Vec<HeldCopy>,
+    wish: Wish,
+    adoption: Adoption,
+) -> Result<(Known, Option<Adopted>), Error> {
+    let (state, volume) = (Arc::clone(&context.state), context.key.id);
+    let (fd, info) = (another(&source.fd)?, source.info.clone());
+    let protected = context.sender.table().protect(PushId::generate());
+    let intent = context.intent(protected.push);
+    let work = move || -> Result<_, Error> {
+        let mut known = candidates::known(&state, volume)?;
+        let adopted = candidates::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
+        let Some((mut record, sendshot)) = adopted else {
+            return Ok((known, None));
         };
-        let plan = blocking("plan", work).await??;
-        self.listener
-            .stage(&self.running, "plan", &*plan.reason.text);
-        Ok(plan)
-    }
-
-    /// Gathers the sendshots that can be parents, one made for this push among them if need be.
-    async fn adopt(
-        &self,
-        subject: &Subject,
-        held: Vec<HeldCopy>,
-        wish: Wish,
-        adoption: Adoption,
-    ) -> Result<(Known, Option<Adopted>), Error> {
-        let (state, volume) = (Arc::clone(&self.state), self.key.id);
-        let (fd, info) = (another(&subject.fd)?, subject.info.clone());
-        let protected = self.sender.table().protect(PushId::generate());
-        let intent = self.intent(protected.push);
-        let work = move || -> Result<_, Error> {
-            let mut known = candidates::known(&state, volume)?;
-            let adopted = candidates::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
-            let Some((mut record, sendshot)) = adopted else {
-                return Ok((known, None));
-            };
-            if adoption == Adoption::Kept {
-                record = adopt::keep(&state, record).map_err(Error::volume(JOURNAL))?;
-            }
-            known.sendshots.push((record.clone(), sendshot));
-            let adopted = Adopted {
-                record,
-                _protected: protected,
-            };
-            Ok((known, Some(adopted)))
-        };
-        let (known, adopted) = blocking("adopt", work).await??;
-        if adopted.is_some() {
-            let detail = "a sendshot was made of the last snapshot that the receiver holds";
-            self.listener.stage(&self.running, "adopt", detail);
+        if adoption == Adoption::Kept {
+            record = adopt::keep(&state, record).map_err(Error::volume(JOURNAL))?;
         }
-        Ok((known, adopted))
-    }
-
-    async fn capture(
-        &self,
-        subject: &Subject,
-        record: Record,
-        known: Known,
-    ) -> Result<Prospects, Error> {
-        let (state, fd) = (Arc::clone(&self.state), another(&subject.fd)?);
-        let work = move || {
-            (
-                capture::capture(&state, Frozen::snapshot(&fd), &record, &known),
-                known,
-            )
+        known.sendshots.push((record.clone(), sendshot));
+        let adopted = Adopted {
+            record,
+            _protected: protected,
         };
-        let (captured, known) = blocking("capture", work).await?;
-        let new = captured?;
-        let inodes = new.sendshot.counts().inodes;
-        let detail = match new.effort {
-            Effort::Full => format!("{inodes} inodes"),
-            Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
-        };
-        self.listener.stage(&self.running, "capture", detail);
-        Ok(Prospects { new, known })
+        Ok((known, Some(adopted)))
+    };
+    let (known, adopted) = blocking("adopt", work).await??;
+    if adopted.is_some() {
+        let detail = "a sendshot was made of the last snapshot that the receiver holds";
+        context.enter("adopt", detail);
     }
+    Ok((known, adopted))
+}
 
-    /// Decides, and reads what only hashes can tell of files without checksums, so that what is
-    /// measured from now on is what is sent.
-    async fn plan_by_sendshots(
-        &self,
-        subject: &Subject,
-        record: &Record,
-        prospects: Prospects,
-        held: Vec<HeldCopy>,
-        demand: Demand,
-    ) -> Result<Prepared, Error> {
-        let version = self.stream_version();
-        let (state, snapshot) = (Arc::clone(&self.state), another(&subject.fd)?);
-        let name = record.sendshot_name();
-        let (volume, receiver, receiver_name) = self.destination();
-        let Prospects { new, known } = prospects;
-        let Captured {
-            sendshot: new,
+async fn capture(
+    context: &PushContext,
+    source: &SourceSnapshot,
+    record: Record,
+    known: Known,
+) -> Result<Prospects, Error> {
+    let (state, fd) = (Arc::clone(&context.state), another(&source.fd)?);
+    let work = move || {
+        (
+            capture::capture(&state, Frozen::snapshot(&fd), &record, &known),
+            known,
+        )
+    };
+    let (captured, known) = blocking("capture", work).await?;
+    let new = captured?;
+    let inodes = new.sendshot.counts().inodes;
+    let detail = match new.effort {
+        Effort::Full => format!("{inodes} inodes"),
+        Effort::Changes(read) => format!("{inodes} inodes, {read} of them read again"),
+    };
+    context.enter("capture", detail);
+    Ok(Prospects { new, known })
+}
+
+/// Decides, and reads what only hashes can tell of files without checksums, so that what is
+/// measured from now on is what is sent.
+async fn plan_by_sendshots(
+    context: &PushContext,
+    source: &SourceSnapshot,
+    record: &Record,
+    prospects: Prospects,
+    held: Vec<HeldCopy>,
+    demand: Demand,
+) -> Result<Prepared, Error> {
+    let version = context.stream_version();
+    let (state, snapshot) = (Arc::clone(&context.state), another(&source.fd)?);
+    let name = record.sendshot_name();
+    let (volume, receiver, receiver_name) = context.destination();
+    let Prospects { new, known } = prospects;
+    let Captured {
+        sendshot: new,
+        effort,
+        from,
+    } = new;
+    let work = move || -> Result<_, Error> {
+        let mut chosen = candidates::choose(known, &new, held, demand, version)?;
+        let ours = journal::records(state.pushes());
+        let ours = ours.map_err(Error::volume(JOURNAL))?;
+        let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
+        chosen.plan = chosen.plan.with(acknowledged);
+        let new = match &chosen.parent {
+            Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
+                .map_err(generate::Error::Verify)?,
+            None => new,
+        };
+        Ok((chosen, new))
+    };
+    let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
+    context.enter("plan", &*plan.reason.text);
+    Ok(Prepared {
+        plan,
+        by_sendshots: Some(BySendshots {
+            new: Arc::new(new),
+            parent: parent.map(Arc::new),
             effort,
             from,
-        } = new;
-        let work = move || -> Result<_, Error> {
-            let mut chosen = candidates::choose(known, &new, held, demand, version)?;
-            let ours = journal::records(state.pushes());
-            let ours = ours.map_err(Error::volume(JOURNAL))?;
-            let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
-            chosen.plan = chosen.plan.with(acknowledged);
-            let new = match &chosen.parent {
-                Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
-                    .map_err(generate::Error::Verify)?,
-                None => new,
-            };
-            Ok((chosen, new))
-        };
-        let (Chosen { plan, parent }, new) = blocking("plan", work).await??;
-        self.listener
-            .stage(&self.running, "plan", &*plan.reason.text);
-        Ok(Prepared {
-            plan,
-            by_sendshots: Some(BySendshots {
-                new: Arc::new(new),
-                parent: parent.map(Arc::new),
-                effort,
-                from,
-            }),
-        })
-    }
+        }),
+    })
 }

@@ -13,11 +13,14 @@ use std::num::NonZeroU32;
 
 use crate::decide::parent::{Local, Parent};
 use crate::decide::retention;
+use crate::push::context::PushContext;
+use crate::push::error::Error;
 use crate::push::stages::standing;
 use crate::state::journal::{Record, State};
 use crate::state::presence;
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
+use sendshot_proto::problem::JOURNAL;
 
 /// What an acknowledged push makes superfluous.
 #[derive(Debug, Default)]
@@ -26,6 +29,33 @@ pub struct Superfluous {
     pub snapshot_of: Option<Record>,
     /// Older states, with all that is kept of them.
     pub older: Vec<Record>,
+}
+
+/// Records the acknowledgement and finds what it makes superfluous.
+///
+/// # Errors
+/// Those of the journal. The push is then still `unconfirmed`, and the next one finds out.
+pub(crate) async fn record(
+    context: &PushContext,
+    record: Option<Record>,
+    parent: Option<Parent>,
+) -> Result<Superfluous, Error> {
+    context.enter("record", "");
+    let Some(record) = record else {
+        return Ok(Superfluous::default());
+    };
+    let keep = context.sender.keep(&context.key.name);
+    let recorded = context.on_store("record", move |state| {
+        acknowledged(state, record, parent, keep)
+    });
+    let superfluous = recorded.await?.map_err(Error::volume(JOURNAL))?;
+    let detail = match superfluous.older.len() {
+        0 => "nothing to let go".to_owned(),
+        1 => "1 older state is let go".to_owned(),
+        n => format!("{n} older states are let go"),
+    };
+    context.enter("prune", detail);
+    Ok(superfluous)
 }
 
 /// Records an acknowledgement; returns what can go now. `keep` sendshots stay.

@@ -3,20 +3,155 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use sendshot_engine::Sendshot;
-use sendshot_model::{PushId, Reason, ReceiverId, SenderId, VolumeId};
-use sendshot_sys::durable;
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_model::{Engine, PushId, Reason, ReceiverId, SenderId, VolumeId};
+use sendshot_proto::inventory::Inventory;
+use sendshot_proto::problem::JOURNAL;
 use sendshot_sys::subvolume::{self, Info};
+use sendshot_sys::{durable, filesystem};
 
-use crate::decide::parent::{Local, Parent, Plan};
+use crate::decide::parent::{Local, Parent, Plan, Wish};
+use crate::decide::resume::Start;
 use crate::decide::retention;
-use crate::state::journal::{self, Record, Transferring};
+use crate::push::context::{PushContext, another};
+use crate::push::delivery::{Delivery, Origin, TransferProgress};
+use crate::push::error::Error;
+use crate::push::request::Request;
+use crate::push::stages::prepare::{BySendshots, Prepared};
+use crate::push::stages::source::SourceSnapshot;
+use crate::push::stages::standing::CapturedFrom;
+use crate::shared::blocking::blocking;
+use crate::shared::sender::Sender;
+use crate::state::discard;
+use crate::state::journal::{self, Record, State, Transferring};
+use crate::state::segment_log::{Trail, Waypoint};
 use crate::state::store::StateSubvolume;
+use crate::volume::resolve::Volume;
+
+/// Where a transfer goes on.
+pub(crate) enum Resumption {
+    /// At this place, or at the beginning.
+    At(Option<Waypoint>),
+    /// The present state of the volume is the better one to send.
+    StartOver,
+}
+
+/// The push that broke off and is to be completed; none if the user wants something else.
+///
+/// # Errors
+/// Those of the journal.
+pub(crate) async fn interrupted(
+    context: &PushContext,
+    volume: &Volume,
+    request: &Request,
+) -> Result<Option<Interrupted>, Error> {
+    if request.wish != Wish::Auto || context.engine != Engine::Sendshot {
+        return Ok(None);
+    }
+    let sender = Arc::clone(&context.sender);
+    let chain = (sender.id(), volume.key.id, context.link.receiver());
+    let found = context.on_store("resume", move |state| {
+        find(state, chain, |push| sender.table().contains(push))
+    });
+    found.await?.map_err(Error::volume(JOURNAL))
+}
+
+/// Lets go of pushes of this volume to this receiver that broke off and will not be completed.
+/// What the receiver may have committed stays until it has told.
+///
+/// # Errors
+/// Those of the journal.
+pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), Error> {
+    let sender = Arc::clone(&context.sender);
+    let chain = (sender.id(), context.key.id, context.link.receiver());
+    let root = context.root;
+    let let_go = context.on_store("let-go", move |state| -> io::Result<()> {
+        for record in journal::records(state.pushes())? {
+            let mine = retention::chain(&record) == chain;
+            let unfinished = record.state == State::Sending && record.is_resumable();
+            // What waits for another of its disks is gone on with when that one is back.
+            let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
+            if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
+                tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
+                sender.interrupted().take_memory(record.push);
+                discard::let_go(state, &record)?;
+            }
+        }
+        Ok(())
+    });
+    let_go.await?.map_err(Error::volume(JOURNAL))
+}
+
+/// Whether a volume is what it was when the snapshot of a push was taken of it. In doubt it is
+/// not.
+pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
+    let snapshot = &delivery.source.info;
+    let (uuid, otransid) = (snapshot.parent_uuid, snapshot.otransid);
+    let Ok(fd) = another(&volume.fd) else {
+        return false;
+    };
+    let work = move || -> io::Result<bool> {
+        filesystem::sync(&fd)?;
+        let now = subvolume::info(&fd)?;
+        Ok(now.uuid == uuid && now.ctransid <= otransid)
+    };
+    matches!(blocking("compare", work).await, Ok(Ok(true)))
+}
+
+/// The record as it is now: the attempt before may have written it.
+///
+/// # Errors
+/// Those of the journal; the record is gone, among them.
+pub(crate) async fn reread(context: &PushContext, delivery: &mut Delivery) -> Result<(), Error> {
+    let Some(record) = &delivery.source.record else {
+        return Ok(());
+    };
+    let (id, progress) = (record.push, &mut delivery.progress);
+    let (known, memory) = (progress.trail.clone(), std::mem::take(&mut progress.memory));
+    let now = context.on_store("journal", move |state| {
+        let record = journal::find(state.pushes(), id)?;
+        // What this process remembers is more than what is in the file.
+        let trail = match known {
+            Some(trail) => trail,
+            None => Arc::new(Trail::open(state.pushes(), id, memory)?),
+        };
+        Ok::<_, io::Error>((record, trail))
+    });
+    let (record, trail) = now.await?.map_err(Error::volume(JOURNAL))?;
+    delivery.source.record = Some(record.ok_or(Error::RecordGone)?);
+    delivery.progress.trail = Some(trail);
+    Ok(())
+}
+
+/// Where the transfer goes on, by what the receiver says to hold of it.
+pub(crate) fn resumption(
+    context: &PushContext,
+    delivery: &mut Delivery,
+    inventory: &Inventory,
+) -> Resumption {
+    match delivery.start(inventory) {
+        None => Resumption::At(None),
+        Some(Start::At(waypoint)) => Resumption::At(Some(waypoint)),
+        Some(Start::Beginning(why)) => {
+            let why = why.reason();
+            context.enter("resume", format!("it begins anew: {why}"));
+            tracing::info!(push = %context.running.push, volume = %context.running.volume,
+                "an interrupted push cannot go on: {why}");
+            if delivery.origin == Origin::Interrupted {
+                return Resumption::StartOver;
+            }
+            delivery.progress.begun = false;
+            Resumption::At(None)
+        }
+    }
+}
 
 /// A push that broke off, with all that is needed to go on.
 #[derive(Debug)]
-pub struct Interrupted {
+pub(crate) struct Interrupted {
     /// Its record.
     pub record: Record,
     /// How far its transfer came.
@@ -32,8 +167,41 @@ pub struct Interrupted {
 }
 
 impl Interrupted {
+    /// The delivery that goes on. Nobody settles its record as long as that lives.
+    pub(crate) fn into_delivery(self, sender: &Sender) -> Delivery {
+        let plan = self.plan();
+        let protected = sender.table().protect(self.record.push);
+        let memory = sender.interrupted().take_memory(self.record.push);
+        Delivery {
+            source: SourceSnapshot {
+                fd: self.fd,
+                info: self.info,
+                taken_at: self.record.taken_at,
+                record: Some(self.record),
+                still: None,
+            },
+            origin: Origin::Interrupted,
+            prepared: Some(Prepared {
+                plan,
+                by_sendshots: Some(BySendshots {
+                    new: Arc::new(self.new),
+                    parent: self.parent.map(Arc::new),
+                    effort: Effort::Changes(0),
+                    from: CapturedFrom::Unknown,
+                }),
+            }),
+            progress: TransferProgress {
+                begun: true,
+                memory,
+                ..TransferProgress::default()
+            },
+            rejected: None,
+            _protected: Some(protected),
+        }
+    }
+
     /// The decision that was taken when it began.
-    pub fn plan(&self) -> Plan {
+    fn plan(&self) -> Plan {
         let parent = self.transfer.parent.map(|parent| Parent {
             uuid: parent.uuid,
             ctransid: parent.ctransid,
@@ -52,7 +220,7 @@ impl Interrupted {
 ///
 /// # Errors
 /// The kernel's, for reading the journal.
-pub fn find(
+fn find(
     state: &StateSubvolume,
     chain: (SenderId, VolumeId, ReceiverId),
     running: impl Fn(PushId) -> bool,

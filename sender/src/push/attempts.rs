@@ -1,0 +1,194 @@
+//! What follows an attempt that failed: the next one, after a wait or otherwise than before, or the end.
+
+use std::sync::Arc;
+
+use sendshot_model::{Reason, ReasonCode, printable_within};
+use sendshot_proto::problem::JOURNAL;
+use sendshot_proto::report::Report;
+use sendshot_proto::transfer::SEGMENT;
+
+use crate::decide::parent::Wish;
+use crate::push::context::PushContext;
+use crate::push::delivery::{Delivery, Origin, RejectedParent};
+use crate::push::error::Error;
+use crate::push::give_up::{give_up, let_go};
+use crate::push::request::Request;
+use crate::push::retry::{self, Next, Patience};
+use crate::push::stages::connect;
+use crate::push::stages::record::Superfluous;
+use crate::push::stages::standing;
+use crate::state::journal::Standing;
+
+/// How often in a row a state is sent anew because what was agreed on did not hold: a receiver
+/// with which that goes on is not one to be trusted.
+const MOST_RESTARTS: u32 = 3;
+
+/// Bytes of what a receiver says of a stream that are logged and kept as a reason. The user is told all
+/// of it if the push fails.
+const MAX_REFUSAL: usize = 400;
+
+/// How an attempt ended well.
+pub(crate) enum Attempt {
+    Done(Box<(Report, Superfluous)>),
+    StartOver,
+    /// It waits for another of the receiver's disks.
+    Elsewhere,
+}
+
+/// Why an attempt failed, and what to do.
+pub(crate) struct Failed {
+    error: Error,
+    next: Next,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let next = retry::after(&error);
+        Self { error, next }
+    }
+}
+
+/// Why a delivery came to no end.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// For the user.
+    Failed(Error),
+    /// There is nothing to go on from; the present state of the volume is the better one to send.
+    StartOver,
+}
+
+/// Returns when the next attempt may begin.
+///
+/// # Errors
+/// There is to be none: see [`Stopped`].
+pub(crate) async fn after(
+    failed: Failed,
+    context: &mut PushContext,
+    delivery: &mut Delivery,
+    request: &Request,
+    patience: &mut Patience,
+) -> Result<(), Stopped> {
+    let applied = context.running.progress().1;
+    if applied >= delivery.progress.furthest + SEGMENT as u64 {
+        delivery.progress.furthest = applied;
+        patience.progress();
+    }
+    let Failed { error, next } = failed;
+    match next {
+        Next::Never => {
+            let error = give_up(context, delivery, error, next).await;
+            Err(Stopped::Failed(error))
+        }
+        Next::Later => reconnect(context, delivery, error, patience).await,
+        Next::Otherwise => after_refusal(context, delivery, request, error).await,
+        Next::Negotiate | Next::Afresh | Next::Hopeless
+            if delivery.origin == Origin::Interrupted =>
+        {
+            context.enter("resume", format!("it begins anew: {error}"));
+            tracing::info!(push = %context.running.push, volume = %context.running.volume,
+                "an interrupted push cannot go on: {error}");
+            let_go(context, delivery).await;
+            Err(Stopped::StartOver)
+        }
+        Next::Hopeless => {
+            let_go(context, delivery).await;
+            Err(Stopped::Failed(error))
+        }
+        Next::Negotiate | Next::Afresh if delivery.progress.restarts >= MOST_RESTARTS => {
+            let error = give_up(context, delivery, error, next).await;
+            Err(Stopped::Failed(error))
+        }
+        Next::Negotiate | Next::Afresh => {
+            delivery.progress.restarts += 1;
+            delivery.restart();
+            delivery.progress.furthest = 0;
+            context.enter("retry", format!("{error}; it is sent anew"));
+            tracing::info!(push = %context.running.push, "{error}; it is sent anew");
+            Ok(())
+        }
+    }
+}
+
+/// Waits until the receiver is back.
+async fn reconnect(
+    context: &mut PushContext,
+    delivery: &Delivery,
+    mut error: Error,
+    patience: &mut Patience,
+) -> Result<(), Stopped> {
+    loop {
+        let (running, listener) = (Arc::clone(&context.running), context.listener.clone());
+        if let Err(error) = patience.wait(error, &running, &listener).await {
+            let error = give_up(context, delivery, error, Next::Later).await;
+            return Err(Stopped::Failed(error));
+        }
+        match connect::reconnect(context).await {
+            Ok(()) => return Ok(()),
+            Err(again) => error = again,
+        }
+        let next = retry::after(&error);
+        if next != Next::Later {
+            let error = give_up(context, delivery, error, next).await;
+            return Err(Stopped::Failed(error));
+        }
+    }
+}
+
+/// The receiver could not apply the stream. It is not made again from the same two sendshots: see
+/// [`crate::push::stages::standing`].
+async fn after_refusal(
+    context: &PushContext,
+    delivery: &mut Delivery,
+    request: &Request,
+    error: Error,
+) -> Result<(), Stopped> {
+    let Some(refused) = delivery.refused() else {
+        // A full send, or a stream of the kernel: there is nothing else to make.
+        if let Some(rejected) = &delivery.rejected {
+            let parent = rejected.push;
+            let work = move |state: &_| standing::note_full_refusal(state, parent);
+            let noted = context.on_store("journal", work).await;
+            if let Err(e) = noted.map_err(std::io::Error::other).flatten() {
+                tracing::warn!(push = %parent, "a parent that is not at fault stays rejected: {e}");
+            }
+        }
+        let_go(context, delivery).await;
+        return Err(Stopped::Failed(error));
+    };
+    let work = move |state: &_| standing::note_refusal(state, refused);
+    let noted = context.on_store("journal", work).await;
+    let standing = noted
+        .map_err(Error::from)
+        .and_then(|noted| noted.map_err(Error::volume(JOURNAL)))
+        .map_err(Stopped::Failed)?;
+    let what = printable_within(&error.to_string(), MAX_REFUSAL);
+    let (volume, receiver) = (&context.running.volume, &context.running.receiver);
+    let next = match standing {
+        Standing::Good | Standing::Suspect => "the volume is captured whole and sent again",
+        Standing::Rejected => "everything is sent",
+    };
+    tracing::warn!(push = %context.running.push, %volume, %receiver,
+        "a stream could not be applied: {what}; {next}");
+    context.enter("retry", format!("{what}; {next}"));
+    if delivery.origin == Origin::Interrupted {
+        let_go(context, delivery).await;
+        return Err(Stopped::StartOver);
+    }
+    if standing == Standing::Rejected {
+        if let Wish::Uuid(_) = request.wish {
+            let_go(context, delivery).await;
+            return Err(Stopped::Failed(Error::ParentRefused(Box::new(error))));
+        }
+        let reason = format!(
+            "the receiver could not apply a stream that was built on a copy of its own: {what}"
+        );
+        delivery.rejected = Some(RejectedParent {
+            push: refused.parent,
+            reason: Reason::new(ReasonCode::StreamRefused, reason),
+        });
+    }
+    delivery.restart();
+    delivery.progress.furthest = 0;
+    Ok(())
+}

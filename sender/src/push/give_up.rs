@@ -1,0 +1,61 @@
+//! What becomes of a state whose push has failed: it is kept if the next push can go on from it, and deleted if
+//! not.
+
+use crate::push::context::PushContext;
+use crate::push::delivery::{Delivery, Origin};
+use crate::push::error::{Class, Error};
+use crate::push::retry::Next;
+use crate::push::stages::announce;
+use crate::state::journal::Record;
+
+/// Keeps what the next push can go on from; says so.
+pub(crate) async fn give_up(
+    context: &PushContext,
+    delivery: &Delivery,
+    error: Error,
+    next: Next,
+) -> Error {
+    // Whatever is kept is looked at again, also what the receiver may have committed.
+    let interrupted = context.sender.interrupted();
+    interrupted.note();
+    if is_worth_keeping(context, delivery, &error, next) {
+        let progress = &delivery.progress;
+        if let (Some(record), Some(trail)) = (&delivery.source.record, &progress.trail) {
+            interrupted.keep_memory(record.push, trail.memory());
+        }
+        return Error::Kept(Box::new(error));
+    }
+    let_go(context, delivery).await;
+    error
+}
+
+/// Whether the receiver has, or will have when it is back, a part to go on from.
+fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, next: Next) -> bool {
+    let progress = &delivery.progress;
+    let is_resumable = progress.begun && announce::is_resumable(context, delivery);
+    if !is_resumable || context.state.is_passing() {
+        return false;
+    }
+    let Some(trail) = &progress.trail else {
+        return false;
+    };
+    match (next, error.class()) {
+        // It waits there for us.
+        (Next::Later, _) | (_, Class::Passing | Class::Cancelled) => !trail.known().is_empty(),
+        // What it had applied is void; its checkpoint may not be. Where there is a mark there may be
+        // one, told of or not.
+        (_, Class::Failed) => {
+            let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
+            let was_resumed = progress.resumed_at.is_some();
+            checkpoint || was_resumed || delivery.origin == Origin::Interrupted
+        }
+        (_, Class::Refused) => false,
+    }
+}
+
+/// Lets go of the snapshot and all that stands for it.
+pub(crate) async fn let_go(context: &PushContext, delivery: &Delivery) {
+    if let Some(record) = &delivery.source.record {
+        context.let_go(Record::clone(record)).await;
+    }
+}

@@ -1,0 +1,121 @@
+//! Stages *generate* and *transfer* together: the stream of a prepared state on its way, until the receiver has
+//! committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendshot_sys::send_pipe;
+
+use crate::decide::parent::Local;
+use crate::push::context::{PushContext, another};
+use crate::push::delivery::Delivery;
+use crate::push::error::Error;
+use crate::push::generate::{self, Generator};
+use crate::push::stages::announce;
+use crate::push::stages::prepare::BySendshots;
+use crate::push::stages::transfer::{self, Committed, Transfer};
+use crate::shared::blocking::blocking;
+use crate::state::segment_log::Waypoint;
+
+/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
+/// without finding anything to write; its snapshot is then left to be settled later.
+const ENDING: Duration = Duration::from_secs(30);
+
+/// Announces the stream, makes and sends it, and waits for the commit. It goes on at `from`, if there is that.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) async fn send(
+    context: &mut PushContext,
+    delivery: &mut Delivery,
+    from: Option<Waypoint>,
+) -> Result<Committed, Error> {
+    let begin = announce::begin(context, delivery, from).await?;
+    let cancel = context.running.cancel.clone();
+    let offset = from.map(|from| from.place.offset);
+    let detail = offset.map_or_else(String::new, |offset| {
+        format!("goes on at {}", sendshot_model::human::bytes_human(offset))
+    });
+    context.enter("transfer", detail);
+    // The receiver may get to know of it whether or not we hear of that.
+    delivery.progress.begun = true;
+    let table = context.sender.table();
+    table.opens(context.key.id, context.link.receiver(), begin.transfer);
+    let (accepted, policy) = tokio::select! {
+        accepted = Transfer::open(&mut context.link, begin) => accepted?,
+        () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
+    };
+    delivery.progress.resumed_at = offset;
+    context.running.goes_on_at(offset.unwrap_or(0));
+    let trail = delivery.progress.trail.clone();
+    let is_resumable = announce::is_resumable(context, delivery);
+    if let Some(trail) = trail.clone().filter(|_| is_resumable) {
+        blocking("trail", move || {
+            // Without marks it has further to go back after a crash.
+            if let Err(e) = trail.restart(from, policy) {
+                tracing::info!("marks to resume from are not kept: {e}");
+            }
+        })
+        .await?;
+    }
+    let generator = generate(context, delivery, from).await?;
+    let record = delivery.source.record.clone();
+    let still = match delivery.source.still {
+        Some(still) => Some((still, another(&delivery.source.fd)?)),
+        None => None,
+    };
+    let before_end = async || announce::end(context, record, still).await;
+    let stall_after = context.sender.config().stall_after;
+    let running = &context.running;
+    let outcome = tokio::select! {
+        outcome = accepted.run(generator.outputs, running, trail.as_deref(), stall_after, before_end) => outcome,
+        never = context.listener.tick(Arc::clone(running)) => match never {},
+    };
+    // A snapshot that is still being sent could not be deleted.
+    let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
+    Ok(outcome?)
+}
+
+async fn generate(
+    context: &PushContext,
+    delivery: &Delivery,
+    from: Option<Waypoint>,
+) -> Result<Generator, Error> {
+    let snapshot = another(&delivery.source.fd)?;
+    let record = delivery.source.record.as_ref();
+    let (Some(BySendshots { new, parent, .. }), Some(record), Some(trail)) =
+        (delivery.by_sendshots(), record, &delivery.progress.trail)
+    else {
+        let parent = match delivery.plan().parent.map(|parent| parent.local) {
+            Some(Local::Snapshot(id)) => Some(id),
+            Some(Local::Sendshot(_)) | None => None,
+        };
+        let source = send_pipe::Source {
+            snapshot,
+            parent,
+            clone_sources: Vec::new(),
+            stream_version: context.stream_version(),
+        };
+        return Ok(generate::kernel(source).map_err(transfer::Error::from)?);
+    };
+    let is_resumable = announce::is_resumable(context, delivery);
+    let noted = record.transfer.as_ref().filter(|_| is_resumable);
+    let stream_version = noted.map_or_else(|| context.stream_version(), |n| n.stream_version);
+    let source = generate::Sendshots {
+        snapshot,
+        parent: parent.clone(),
+        new: Arc::clone(new),
+        place: (another(context.state.sendshots())?, record.sendshot_name()),
+        stream_version,
+        from,
+        trail: Arc::clone(trail),
+    };
+    let running = Arc::clone(&context.running);
+    let work = move || -> Result<Generator, generate::Error> {
+        let size = generate::size(source.parent.as_deref(), &source.new, stream_version)?;
+        running.expect(size.bytes);
+        generate::sendshot(source)
+    };
+    let generator = blocking("measure", work).await?;
+    Ok(generator.map_err(transfer::Error::from)?)
+}

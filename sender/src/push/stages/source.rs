@@ -1,0 +1,115 @@
+//! Stage *snapshot*: what a push reads. It is the push snapshot ([`crate::push::stages::snapshot`]), the user's
+//! own, or the volume as it is on a file system that is read-only.
+
+use std::os::fd::OwnedFd;
+
+use sendshot_model::{Reason, ReasonCode};
+use sendshot_sys::subvolume::{self, Info};
+
+use crate::decide::parent::Wish;
+use crate::push::context::{PushContext, another};
+use crate::push::error::Error;
+use crate::push::stages::candidates::Demand;
+use crate::push::stages::snapshot;
+use crate::push::stages::still::Still;
+use crate::state::journal::{Intent, Record, SnapshotId};
+use crate::volume::resolve::{self, Volume};
+
+/// What is read by this push: a snapshot taken for it or for one that broke off, or the user's own.
+#[derive(Debug)]
+pub(crate) struct SourceSnapshot {
+    pub(crate) fd: OwnedFd,
+    pub(crate) info: Info,
+    pub(crate) taken_at: i64,
+    /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
+    pub(crate) record: Option<Record>,
+    /// What must not have moved when all was read, if it is no snapshot.
+    pub(crate) still: Option<Still>,
+}
+
+impl SourceSnapshot {
+    /// What the parent has to be, the user having said `wish`.
+    pub(crate) fn demand(&self, wish: Wish) -> Demand {
+        match (&self.still, wish) {
+            (Some(_), Wish::Auto) => Demand::Full(Reason::new(
+                ReasonCode::ReadAsItIs,
+                "the file system is read-only, so the volume is read as it is: without a snapshot what has \
+                 changed since the last one is not known",
+            )),
+            (Some(_), Wish::None | Wish::Uuid(_)) | (None, _) => Demand::Wish(wish),
+        }
+    }
+}
+
+/// Takes the push snapshot; an existing read-only one is read as it is.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) async fn take(context: &PushContext, volume: Volume) -> Result<SourceSnapshot, Error> {
+    if volume.kind == resolve::Kind::Snapshot {
+        let detail = format!("{} is read-only already", volume.path.display());
+        context.enter("snapshot", detail);
+        return Ok(SourceSnapshot {
+            taken_at: volume.info.otime,
+            fd: volume.fd,
+            info: volume.info,
+            record: None,
+            still: None,
+        });
+    }
+    let intent = context.intent(context.running.push);
+    if context.state.is_passing() {
+        let path = volume.path.display();
+        let detail = format!("none: {path} is read as it is, on a file system that is read-only");
+        context.enter("snapshot", detail);
+        return as_it_is(context, volume, intent).await;
+    }
+    context.enter("snapshot", format!("of {}", volume.path.display()));
+    let taken = context.on_store("snapshot", move |state| {
+        snapshot::take(state, &volume.fd, &volume.path, intent)
+    });
+    let taken = taken.await??;
+    Ok(SourceSnapshot {
+        fd: taken.fd,
+        info: taken.info,
+        taken_at: taken.record.taken_at,
+        record: Some(taken.record),
+        still: None,
+    })
+}
+
+/// A live volume on a file system that is read-only everywhere. Nothing holds it still, so it is checked
+/// before the receiver gets the end of the stream: see [`Still`].
+async fn as_it_is(
+    context: &PushContext,
+    volume: Volume,
+    intent: Intent,
+) -> Result<SourceSnapshot, Error> {
+    let fd = another(&volume.fd)?;
+    let looked = context.on_store(
+        "look",
+        move |state| -> Result<(Info, Still, Record), Error> {
+            // Before anything of it is read.
+            let look = Error::volume("look at the volume");
+            let still = Still::of(&fd).map_err(look)?;
+            let info = subvolume::info(&fd).map_err(look)?;
+            let mut record = Record::new(intent);
+            record.snapshot = Some(SnapshotId {
+                uuid: info.uuid,
+                otransid: info.otransid,
+            });
+            // Nothing can be written on the disk itself, so this goes into the state directory.
+            let stored = record.store(state.pushes());
+            stored.map_err(Error::state_dir("write the record of the push"))?;
+            Ok((info, still, record))
+        },
+    );
+    let (info, still, record) = looked.await??;
+    Ok(SourceSnapshot {
+        fd: volume.fd,
+        info,
+        taken_at: record.taken_at,
+        record: Some(record),
+        still: Some(still),
+    })
+}
