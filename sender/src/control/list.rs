@@ -17,7 +17,7 @@ use crate::retained::selection::Selection;
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::journal::{Record, State};
+use crate::state::record::{Record, State};
 
 /// Says what is kept.
 pub(super) async fn answer(

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sendshot_model::human;
 use sendshot_sys::filesystem::Space;
 
-use crate::state::journal::Record;
+use crate::state::record::Record;
 
 /// Why a push is not kept any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

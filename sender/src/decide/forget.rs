@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use sendshot_model::{CopyName, human};
 
 use crate::decide::retention;
-use crate::state::journal::{Origin, Record, State};
-use crate::state::presence::{Item, Presence};
+use crate::state::record::{Item, Presence};
+use crate::state::record::{Origin, Record, State};
 
 /// Which of the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +235,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
         .map(|item| &item.record)
         .filter(|record| !stays(record))
         .collect();
-    losses.sort_by_key(|record| retention::age_order(record));
+    losses.sort_by_key(|record| record.age_order());
     match losses.pop() {
         None => Ok(()),
         Some(last) => Err(Error::LastCommon {
@@ -261,7 +261,7 @@ mod tests {
     fn a_state_is_named_by_the_beginning_of_its_uuid_or_by_its_time() {
         let chain = record();
         let mut old = at(&chain, 0x1f);
-        old.snapshot = old.snapshot.map(|s| crate::state::journal::SnapshotId {
+        old.snapshot = old.snapshot.map(|s| crate::state::record::SnapshotId {
             uuid: Uuid::from_u128(0xab12_0000 << 96),
             ..s
         });

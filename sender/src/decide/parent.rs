@@ -18,7 +18,7 @@ use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
 pub use crate::decide::verdict::{Relation, Verdict};
-use crate::state::journal::{Origin, Record, State};
+use crate::state::record::{Origin, Record, State};
 
 /// What the user wants of the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::decide::parent::{
     why_full,
 };
 use crate::decide::verdict::why_compared;
-use crate::state::journal::Standing;
+use crate::state::record::Standing;
 
 /// Most sendshots that are tried when there is no lineage, the newest: trying one compares all
 /// metadata.

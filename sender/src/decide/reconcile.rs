@@ -4,7 +4,7 @@
 use sendshot_model::SenderId;
 use sendshot_proto::inventory::Inventory;
 
-use crate::state::journal::{Record, State};
+use crate::state::record::{Record, State};
 
 /// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
 mod tests {
     use super::*;
     use crate::decide::retention;
-    use crate::state::journal::{SnapshotId, Transferring};
+    use crate::state::record::{SnapshotId, Transferring};
     use sendshot_model::Engine;
     use sendshot_model::TransferId;
     use sendshot_proto::inventory::HeldCopy;

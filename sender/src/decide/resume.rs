@@ -4,7 +4,7 @@
 use sendshot_model::{TransferId, human};
 use sendshot_proto::resume::{Partial, Point};
 
-use crate::state::segment_log::Waypoint;
+use crate::state::record::Waypoint;
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@
 
 use std::num::NonZeroU32;
 
-use sendshot_model::{Reason, ReasonCode, ReceiverId, SenderId, VolumeId, VolumeName};
+use sendshot_model::{Reason, ReasonCode, VolumeName};
 
-use crate::state::journal::{Origin, Record, Standing, State};
-use crate::state::presence::{Item, Presence};
+use crate::state::record::{Item, Presence};
+use crate::state::record::{Origin, Record, Standing, State};
 use sendshot_model::Engine;
 
 /// What is to become of a record, and why.
@@ -146,7 +146,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .filter(|other| other.state == State::Acknowledged && succeeds(other, record))
         // A receiver that lies could else have us let go of what it really has.
         .filter(|other| other.origin == Origin::Sent)
-        .filter(|other| age_order(other) > age_order(record))
+        .filter(|other| other.age_order() > record.age_order())
         .collect();
     if newer.is_empty() {
         return Verdict::LastCommon;
@@ -155,7 +155,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         return Verdict::PinsData;
     }
     // The newest counts whatever it is; older snapshots go and do not count.
-    let newest = newer.iter().max_by_key(|other| age_order(other));
+    let newest = newer.iter().max_by_key(|other| other.age_order());
     let spares = newer.iter().filter(|other| {
         newest.is_some_and(|n| n.push != other.push) && other.engine == Engine::Sendshot
     });
@@ -166,28 +166,17 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
     }
 }
 
-/// States of one chain are parents of each other: one volume, to one receiver instance.
-pub fn chain(record: &Record) -> (SenderId, VolumeId, ReceiverId) {
-    (record.sender, record.volume, record.receiver)
-}
-
 /// Whether a state stands on the same disk of the same chain as another. What was acknowledged before
 /// receivers told their disks may stand on any, until its receiver says that it holds it.
 pub fn succeeds(newer: &Record, record: &Record) -> bool {
-    chain(newer) == chain(record) && newer.root == record.root
-}
-
-/// Orders the states of a chain by age. Two snapshots can be of one transaction.
-pub fn age_order(record: &Record) -> (Option<u64>, i64, [u8; 16]) {
-    let otransid = record.snapshot.map(|snapshot| snapshot.otransid);
-    (otransid, record.taken_at, record.push.to_bytes())
+    newer.replication_key() == record.replication_key() && newer.root == record.root
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::state::journal::{Intent, SnapshotId};
-    use sendshot_model::PushId;
+    use crate::state::record::{Intent, SnapshotId};
+    use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
     use uuid::Uuid;
 
     pub(crate) fn record() -> Record {

@@ -17,7 +17,7 @@ use crate::push::retry::{self, Next, Patience};
 use crate::push::stages::connect;
 use crate::push::stages::record::Superfluous;
 use crate::push::stages::standing;
-use crate::state::journal::Standing;
+use crate::state::record::Standing;
 
 /// How often in a row a state is sent anew because what was agreed on did not hold: a receiver
 /// with which that goes on is not one to be trusted.

@@ -14,7 +14,8 @@ use crate::shared::blocking::{Died, blocking};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::journal::{self, Intent, Record, State};
+use crate::state::journal;
+use crate::state::record::{Intent, Record, State};
 use crate::state::store::StateSubvolume;
 
 /// What all stages of one push share.

@@ -14,7 +14,7 @@ use crate::push::stages::prepare::{BySendshots, Prepared};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::Refused;
 use crate::shared::running::Protected;
-use crate::state::journal::{Record, State};
+use crate::state::record::{Record, State};
 use crate::state::segment_log::{Memory, Trail};
 
 /// A state on its way.

@@ -6,7 +6,7 @@ use crate::push::delivery::{Delivery, Origin};
 use crate::push::error::{Class, Error};
 use crate::push::retry::Next;
 use crate::push::stages::announce;
-use crate::state::journal::Record;
+use crate::state::record::Record;
 
 /// Keeps what the next push can go on from; says so.
 pub(crate) async fn give_up(

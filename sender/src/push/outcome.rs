@@ -10,7 +10,7 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::record::{self, Superfluous};
 use crate::push::stages::transfer::{self, Committed};
-use crate::state::journal::State;
+use crate::state::record::State;
 
 /// Whether the receiver holds just this state already.
 ///

@@ -16,8 +16,8 @@ use crate::retained::selection::{self, Selection};
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::journal::Record;
-use crate::state::presence::Item;
+use crate::state::record::Item;
+use crate::state::record::Record;
 use sendshot_proto::problem::with_causes;
 
 /// Whether the last state that the next push could build on may be let go.

@@ -9,9 +9,9 @@ use crate::decide::retention::{self, Verdict};
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::journal::{Origin, Record, State};
 use crate::state::presence;
-use crate::state::presence::{Item, Presence};
+use crate::state::record::{Item, Presence};
+use crate::state::record::{Origin, Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -50,7 +50,7 @@ impl Kept {
     pub fn order(&self) -> impl Ord + use<> {
         let record = &self.record;
         let name = (record.volume_name.clone(), record.receiver_name.clone());
-        (name, record.taken_at, retention::age_order(record))
+        (name, record.taken_at, record.age_order())
     }
 }
 
@@ -128,8 +128,8 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
             other.presence == Presence::Here
                 && other.record.state == State::Acknowledged
                 && other.record.origin == Origin::Told
-                && retention::chain(&other.record) == retention::chain(record)
-                && retention::age_order(&other.record) > retention::age_order(record)
+                && other.record.replication_key() == record.replication_key()
+                && other.record.age_order() > record.age_order()
         })
 }
 

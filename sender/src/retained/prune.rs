@@ -10,7 +10,7 @@ use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::discard::let_go;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::journal::Record;
+use crate::state::record::Record;
 
 /// Whether a prune by hand really deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,8 @@ use sendshot_sys::durable;
 use crate::decide::reconcile::{Verdict, after_inventory, at_start, is_held};
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::journal::{self, Record, State};
+use crate::state::journal;
+use crate::state::record::{Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 

@@ -11,7 +11,7 @@ use sendshot_model::{PeerName, Target, VolumeId, VolumeName, VolumeRef};
 use sendshot_proto::problem::with_causes;
 
 use crate::shared::sender::Sender;
-use crate::state::journal::Record;
+use crate::state::record::Record;
 use crate::volume::ids::Naming;
 use crate::volume::resolve;
 

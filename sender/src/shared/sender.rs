@@ -21,7 +21,7 @@ use crate::shared::history::History;
 use crate::shared::interrupted::InterruptedPushes;
 use crate::shared::running::Table;
 use crate::state::filesystems::Filesystems;
-use crate::state::journal::Record;
+use crate::state::record::Record;
 use crate::state::store::StateSubvolume;
 use crate::volume::ids::{Binding, VolumeIds};
 use crate::volume::register::{self, Register};

@@ -4,7 +4,7 @@ use std::io;
 
 use sendshot_sys::{crash, durable, filesystem, subvolume};
 
-use crate::state::journal::Record;
+use crate::state::record::Record;
 use crate::state::segment_log;
 use crate::state::store::StateSubvolume;
 

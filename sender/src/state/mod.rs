@@ -5,5 +5,6 @@ pub mod discard;
 pub mod filesystems;
 pub mod journal;
 pub mod presence;
+pub mod record;
 pub mod segment_log;
 pub mod store;

@@ -5,27 +5,10 @@ use std::io;
 
 use sendshot_sys::durable;
 
-use crate::state::journal::{self, Record};
+use crate::state::journal;
+use crate::state::record::{Item, Presence, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
-
-/// Whether what a record names is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// It is.
-    Here,
-    /// Somebody deleted it behind our back: it is nobody's parent.
-    Gone,
-}
-
-/// A record with what decisions need to know of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The record.
-    pub record: Record,
-    /// Whether its sendshot or snapshot is there.
-    pub presence: Presence,
-}
 
 /// The records of a file system, with what is there of each.
 ///

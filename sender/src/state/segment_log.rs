@@ -22,9 +22,11 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_engine::{Place, SkeletonHash};
 use sendshot_model::PushId;
 use sendshot_proto::chain::Chain;
-use sendshot_proto::resume::{CheckpointPolicy, Point};
+use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::Mark;
 use sendshot_sys::{crash, durable};
+
+use crate::state::record::Waypoint;
 
 const MAGIC: &[u8; 8] = b"SSMARK1\n";
 /// Length of a mark in the file.
@@ -43,24 +45,7 @@ const MOST_MARKS: usize = 4096;
 /// first mark behind that distance.
 const MARKS_PER_CHECKPOINT: u64 = 4;
 
-/// A place in the stream that the sender knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waypoint {
-    /// Where it is, and what comes before it but the data.
-    pub place: Place,
-    /// Chain value there.
-    pub chain: Chain,
-}
-
 impl Waypoint {
-    /// It, as the receiver knows it.
-    pub fn point(&self) -> Point {
-        Point {
-            offset: self.place.offset,
-            chain: self.chain,
-        }
-    }
-
     fn to_bytes(self) -> [u8; MARK_LEN] {
         let mut bytes = [0; MARK_LEN];
         bytes[..8].copy_from_slice(&self.place.offset.to_le_bytes());

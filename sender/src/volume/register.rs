@@ -15,7 +15,8 @@ use sendshot_sys::{durable, subvolume};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::journal::{self, Record};
+use crate::state::journal;
+use crate::state::record::Record;
 use crate::state::store::StateSubvolume;
 use crate::volume::ids::{Binding, Naming};
 use sendshot_model::Engine;

@@ -19,11 +19,12 @@ use sendshot_sender::decide::resume;
 use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::transfer;
-use sendshot_sender::state::journal::{
-    self, Intent, ParentState, SnapshotId, Standing, State, Transferring,
+use sendshot_sender::state::journal;
+use sendshot_sender::state::record::Waypoint;
+use sendshot_sender::state::record::{
+    Intent, ParentState, SnapshotId, Standing, State, Transferring,
 };
-use sendshot_sender::state::presence::{Item, Presence};
-use sendshot_sender::state::segment_log::Waypoint;
+use sendshot_sender::state::record::{Item, Presence};
 use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};

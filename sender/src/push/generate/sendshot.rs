@@ -14,7 +14,8 @@ use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_proto::resume::Point;
 
 use super::cutter::{Cutter, Error, Generator, start};
-use crate::state::segment_log::{Trail, Waypoint};
+use crate::state::record::Waypoint;
+use crate::state::segment_log::Trail;
 
 /// What the stream calls the subvolume; a daemon names its copies itself.
 const NAME: &[u8] = b"push";

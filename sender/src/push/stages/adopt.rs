@@ -32,7 +32,7 @@ use crate::decide::adoption;
 use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, Wish};
 use crate::push::stages::capture::{self, Captured, Known};
 use crate::state::discard;
-use crate::state::journal::{Intent, Origin, Record, SnapshotId, Standing, State};
+use crate::state::record::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 

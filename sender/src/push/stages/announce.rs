@@ -15,8 +15,8 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::still::Still;
 use crate::shared::blocking::blocking;
-use crate::state::journal::{ParentState, Record, State, Transferring};
-use crate::state::segment_log::Waypoint;
+use crate::state::record::Waypoint;
+use crate::state::record::{ParentState, Record, State, Transferring};
 
 /// Whether the same stream can be made again, and the receiver can go on with it.
 pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {

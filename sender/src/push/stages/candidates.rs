@@ -14,7 +14,7 @@ use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, Known};
-use crate::state::journal::{Intent, Record, Standing};
+use crate::state::record::{Intent, Record, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 use sendshot_proto::problem::JOURNAL;

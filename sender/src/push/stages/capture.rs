@@ -13,7 +13,8 @@ use sendshot_sys::subvolume;
 use uuid::Uuid;
 
 use crate::push::stages::standing::CapturedFrom;
-use crate::state::journal::{self, Record, Standing, State};
+use crate::state::journal;
+use crate::state::record::{Record, Standing, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 

@@ -14,12 +14,12 @@ use sendshot_proto::volume::VolumeKey;
 use crate::connection;
 use crate::connection::call::{MAX_ANSWER, failed, within};
 use crate::connection::link::Link;
-use crate::decide::retention;
 use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::retained::reconcile::{self, Purpose};
 use crate::shared::blocking::blocking;
-use crate::state::journal::{self, Record, State};
+use crate::state::journal;
+use crate::state::record::{Record, State};
 
 /// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
@@ -161,7 +161,7 @@ pub(crate) async fn awaits_word(context: &PushContext) -> Result<bool, Error> {
     let found = context.on_store("journal", move |state| -> std::io::Result<bool> {
         let records = journal::records(state.pushes())?;
         Ok(records.iter().any(|record| {
-            retention::chain(record) == chain
+            record.replication_key() == chain
                 && record.state == State::Unconfirmed
                 && (record.root.is_none() || root.is_none() || record.root == root)
                 && !sender.table().contains(record.push)

@@ -16,8 +16,8 @@ use crate::decide::retention;
 use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::stages::standing;
-use crate::state::journal::{Record, State};
 use crate::state::presence;
+use crate::state::record::{Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
@@ -109,7 +109,7 @@ pub fn superseded(
     let mut items = presence::items(state)?;
     items.retain(|item| {
         item.record.state == State::Acknowledged
-            && retention::chain(&item.record) == retention::chain(newest)
+            && item.record.replication_key() == newest.replication_key()
     });
     let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);
     let superfluous = items.into_iter().zip(verdicts);

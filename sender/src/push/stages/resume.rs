@@ -15,7 +15,6 @@ use sendshot_sys::{durable, filesystem};
 
 use crate::decide::parent::{Local, Parent, Plan, Wish};
 use crate::decide::resume::Start;
-use crate::decide::retention;
 use crate::push::context::{PushContext, another};
 use crate::push::delivery::{Delivery, Origin, TransferProgress};
 use crate::push::error::Error;
@@ -26,8 +25,9 @@ use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::state::discard;
-use crate::state::journal::{self, Record, State, Transferring};
-use crate::state::segment_log::{Trail, Waypoint};
+use crate::state::journal;
+use crate::state::record::{self, Record, State, Transferring, Waypoint};
+use crate::state::segment_log::Trail;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
 
@@ -70,7 +70,7 @@ pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), E
     let root = context.root;
     let let_go = context.on_store("let-go", move |state| -> io::Result<()> {
         for record in journal::records(state.pushes())? {
-            let mine = retention::chain(&record) == chain;
+            let mine = record.replication_key() == chain;
             let unfinished = record.state == State::Sending && record.is_resumable();
             // What waits for another of its disks is gone on with when that one is back.
             let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
@@ -226,9 +226,9 @@ fn find(
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<Option<Interrupted>> {
     let mut records = journal::records(state.pushes())?;
-    records.retain(|record| retention::chain(record) == chain);
+    records.retain(|record| record.replication_key() == chain);
     records.retain(|record| record.is_resumable() && !running(record.push));
-    records.sort_by_key(retention::age_order);
+    records.sort_by_key(Record::age_order);
     while let Some(record) = records.pop() {
         match open(state, record) {
             Ok(found) => return Ok(Some(found)),
@@ -256,7 +256,7 @@ fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
     let parent = match transfer.parent {
         None => None,
         Some(parent) => {
-            let name = journal::sendshot_name(parent.push);
+            let name = record::sendshot_name(parent.push);
             let found = sendshot_engine::open_at(state.sendshots(), &name)?;
             let same = (found.head().wire_uuid, found.head().wire_ctransid)
                 == (parent.uuid, parent.ctransid);

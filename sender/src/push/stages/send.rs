@@ -15,7 +15,7 @@ use crate::push::stages::announce;
 use crate::push::stages::prepare::BySendshots;
 use crate::push::stages::transfer::{self, Committed, Transfer};
 use crate::shared::blocking::blocking;
-use crate::state::segment_log::Waypoint;
+use crate::state::record::Waypoint;
 
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
 /// without finding anything to write; its snapshot is then left to be settled later.

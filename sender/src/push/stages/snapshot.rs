@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use sendshot_sys::subvolume::{self, Access, Info};
 use sendshot_sys::{crash, durable};
 
-use crate::state::journal::{Intent, Record, SnapshotId};
+use crate::state::record::{Intent, Record, SnapshotId};
 use crate::state::store::StateSubvolume;
 
 /// Where the kernel lists active swap files.

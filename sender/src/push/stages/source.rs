@@ -12,7 +12,7 @@ use crate::push::error::Error;
 use crate::push::stages::candidates::Demand;
 use crate::push::stages::snapshot;
 use crate::push::stages::still::Still;
-use crate::state::journal::{Intent, Record, SnapshotId};
+use crate::state::record::{Intent, Record, SnapshotId};
 use crate::volume::resolve::{self, Volume};
 
 /// What is read by this push: a snapshot taken for it or for one that broke off, or the user's own.

@@ -16,7 +16,8 @@ use std::io;
 
 use sendshot_model::PushId;
 
-use crate::state::journal::{self, Standing};
+use crate::state::journal;
+use crate::state::record::Standing;
 use crate::state::store::StateSubvolume;
 
 /// A stream that a receiver could not apply.
