@@ -5,6 +5,7 @@ use sendshot_engine::diff::rule::Kinship;
 use sendshot_proto::inventory::HeldCopy;
 
 use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
+use crate::decide::parent_snapshot;
 
 /// The snapshot to adopt for a push of `new`: the best parent that the kernel's engine would have, unless one of the
 /// `known` sendshots is of the same lineage and as young.
@@ -28,7 +29,7 @@ pub fn choose(
         .max();
     candidates.retain(|candidate| stands_for(&candidate.copy).is_none());
     let locals: Vec<LocalSnapshot> = candidates.iter().filter_map(|c| c.local).collect();
-    let plan = parent::decide(wish, lineage, candidates).ok()?;
+    let plan = parent_snapshot::decide(wish, lineage, candidates).ok()?;
     let parent = plan.parent?;
     let usable = plan
         .verdicts

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use sendshot_model::{CopyName, human};
 
 use crate::decide::retention;
-use crate::state::record::{Item, Presence};
-use crate::state::record::{Origin, Record, State};
+use crate::state::record::{Item, Origin, Presence, Record, State};
 
 /// Which of the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub mod expiry;
 pub mod forget;
 pub mod parent;
 pub mod parent_sendshot;
+pub mod parent_snapshot;
 pub mod reconcile;
 pub mod resume;
 pub mod retention;

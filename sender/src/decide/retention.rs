@@ -13,8 +13,7 @@ use std::num::NonZeroU32;
 
 use sendshot_model::{Reason, ReasonCode, VolumeName};
 
-use crate::state::record::{Item, Presence};
-use crate::state::record::{Origin, Record, Standing, State};
+use crate::state::record::{Item, Origin, Presence, Record, Standing, State};
 use sendshot_model::Engine;
 
 /// What is to become of a record, and why.

@@ -16,8 +16,7 @@ use crate::retained::selection::{self, Selection};
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::record::Item;
-use crate::state::record::Record;
+use crate::state::record::{Item, Record};
 use sendshot_proto::problem::with_causes;
 
 /// Whether the last state that the next push could build on may be let go.

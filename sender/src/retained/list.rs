@@ -10,8 +10,7 @@ use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::presence;
-use crate::state::record::{Item, Presence};
-use crate::state::record::{Origin, Record, State};
+use crate::state::record::{Item, Origin, Presence, Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 

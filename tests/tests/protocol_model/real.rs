@@ -19,12 +19,9 @@ use sendshot_sender::decide::resume;
 use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::transfer;
-use sendshot_sender::state::journal;
-use sendshot_sender::state::record::Waypoint;
 use sendshot_sender::state::record::{
-    Intent, ParentState, SnapshotId, Standing, State, Transferring,
+    self, Intent, Item, ParentState, Presence, SnapshotId, Standing, State, Transferring, Waypoint,
 };
-use sendshot_sender::state::record::{Item, Presence};
 use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
@@ -62,8 +59,8 @@ fn transid(push: Push) -> u64 {
     100 + u64::from(push)
 }
 
-fn record(record: &Record) -> journal::Record {
-    let fresh = journal::Record::new(Intent {
+fn record(record: &Record) -> record::Record {
+    let fresh = record::Record::new(Intent {
         sender: SENDER,
         volume: VOLUME,
         volume_name: NAMES.0.clone(),
@@ -73,7 +70,7 @@ fn record(record: &Record) -> journal::Record {
         taken_at: i64::from(record.push),
         engine: Engine::Sendshot,
     });
-    journal::Record {
+    record::Record {
         state: match record.came {
             Came::Sending => State::Sending,
             Came::Unconfirmed => State::Unconfirmed,

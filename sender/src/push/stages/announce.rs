@@ -15,8 +15,7 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::still::Still;
 use crate::shared::blocking::blocking;
-use crate::state::record::Waypoint;
-use crate::state::record::{ParentState, Record, State, Transferring};
+use crate::state::record::{ParentState, Record, State, Transferring, Waypoint};
 
 /// Whether the same stream can be made again, and the receiver can go on with it.
 pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {

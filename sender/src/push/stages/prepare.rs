@@ -11,7 +11,8 @@ use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::decide::parent::{self, Acknowledged, Plan, Recorded, Wish};
+use crate::decide::parent::{Acknowledged, Plan, Recorded, Wish};
+use crate::decide::parent_snapshot;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::generate;
@@ -98,7 +99,7 @@ pub(crate) fn decide(
     for candidate in &mut candidates {
         candidate.recorded = recorded(ours, candidate.copy.uuid);
     }
-    Ok(parent::decide(wish, &lineage, candidates)?)
+    Ok(parent_snapshot::decide(wish, &lineage, candidates)?)
 }
 
 /// What the journal knows of a state.
