@@ -22,6 +22,7 @@ use crate::replication::pairing::PairingService;
 use crate::replication::{self, ReplicationService};
 use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
+use crate::upkeep;
 
 /// How often an idle connection is asked for a sign of life, and how long that may take: a
 /// vanished sender is noticed in under a minute.
@@ -167,7 +168,7 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
     loop {
         ticks.tick().await;
         let receiver = Arc::clone(receiver);
-        let work = move || receiver.look_after();
+        let work = move || upkeep::look_after(&receiver);
         if let Err(e) = sendshot_service::blocking::run("look-after", work).await {
             tracing::warn!("look after partials and certificates: {e}");
         }

@@ -11,3 +11,4 @@ pub mod receive;
 pub mod replication;
 pub mod shared;
 pub mod store;
+pub mod upkeep;

@@ -13,6 +13,7 @@ use tonic::Request;
 
 use super::request::blocking;
 use crate::shared::receiver::Receiver;
+use crate::upkeep;
 
 fn kind(error: &InviteError) -> Kind {
     match error {
@@ -81,7 +82,7 @@ pub(super) async fn revoke(
             receiver.connections().end_all_of(peer)
         });
         tracing::info!(sender = %name, ended, "revoked; its connections were ended");
-        receiver.drop_interrupted(&name);
+        upkeep::drop_interrupted(&receiver, &name);
         Ok(v1::RevokeResponse { problem: None })
     })
     .await?

@@ -1,72 +1,31 @@
 //! The data path's calls: authorise, then hand over to the stage.
 
+mod authorize;
+mod inventory;
 pub mod pairing;
 pub mod transfer;
 
-use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sendshot_apply::staging::Area;
-use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal, RenewError};
+use sendshot_identity::RenewError;
 use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
-use sendshot_proto::inventory::{self, Inventory, Question};
+use sendshot_proto::inventory::{self as told, Question};
 use sendshot_proto::refusal::refusal;
-use sendshot_proto::resume::Partial;
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_server::Replication;
-use sendshot_proto::volume::VolumeKey;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::receive::failures::io_failure;
+pub use crate::replication::authorize::with_certificate;
+
+use crate::replication::authorize::{authorize, identity};
 use crate::shared::receiver::Receiver;
-use crate::store::partials;
-use crate::store::root::OpenRoot;
-use crate::store::volumes::{self, Caller};
+use crate::store::volumes::Caller;
 
 /// Serves the data path.
 #[derive(Debug, Clone)]
 pub struct ReplicationService(pub Arc<Receiver>);
-
-/// The caller, by its certificate and the live list of senders.
-fn authorize(receiver: &Receiver, peer: Option<&PeerIdentity>) -> Result<Caller, Status> {
-    let senders = receiver.senders();
-    let name = senders.authorize(peer).map_err(|why| refuse(&why))?;
-    match peer.map(|peer| peer.id) {
-        Some(PeerId::Sender(id)) => Ok(Caller { name, id }),
-        Some(PeerId::Receiver(_)) | None => Err(refuse(&Refusal::NoCertificate)),
-    }
-}
-
-fn refuse(why: &Refusal) -> Status {
-    let code = match why {
-        Refusal::NoCertificate => Code::Unauthenticated,
-        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
-            Code::PermissionDenied
-        }
-    };
-    refusal(code, why.to_string(), &why.remedy())
-}
-
-/// Refuses a caller without a certificate before anything of its message is read: a call is
-/// authorised only when its message is there, and strangers could have us hold many of them.
-///
-/// # Errors
-/// The same status as a call's own.
-pub fn with_certificate(request: Request<()>) -> Result<Request<()>, Status> {
-    match identity(&request) {
-        Some(_) => Ok(request),
-        None => Err(refuse(&Refusal::NoCertificate)),
-    }
-}
-
-fn identity<T>(request: &Request<T>) -> Option<PeerIdentity> {
-    request
-        .extensions()
-        .get::<PeerInfo>()
-        .and_then(|info| info.identity.clone())
-}
 
 impl ReplicationService {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -127,10 +86,10 @@ impl Replication for ReplicationService {
             transfers.interrupt(&caller, volume.id, transfer).await;
         }
         let sender = Some(caller.id);
-        let work = move || look(&receiver, &caller, &volume);
+        let work = move || inventory::look(&receiver, &caller, &volume);
         let looked = self.0.calls().run(sender, "inventory", work);
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
-        let parts: Vec<_> = inventory::parts(outcome).into_iter().map(Ok).collect();
+        let parts: Vec<_> = told::parts(outcome).into_iter().map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(parts)))
     }
 
@@ -177,69 +136,4 @@ fn not_renewed(error: &RenewError) -> Status {
         ),
     };
     refusal(code, error.to_string(), &remedy)
-}
-
-/// What is held of a volume, from the file system as it is now.
-fn look(
-    receiver: &Receiver,
-    caller: &Caller,
-    volume: &VolumeKey,
-) -> Result<Inventory, sendshot_proto::failure::Failure> {
-    // Asked before looking: a push that ends in between has committed before we look.
-    let push_at_work = receiver.transfers().has(caller, volume.id);
-    let root = receiver.root().open()?;
-    let failed = |e| io_failure("look at the copies of the volume", &e);
-    let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
-    let Some(dir) = volumes::find(&root, caller, volume).map_err(failed)? else {
-        return Ok(Inventory {
-            push_at_work,
-            partials,
-            root: Some(root.id()),
-            label: volumes::label_of_name(&root, caller, volume).map_err(failed)?,
-            ..Inventory::default()
-        });
-    };
-    Ok(Inventory {
-        copies: volumes::copies(&dir.fd).map_err(failed)?,
-        directory: dir.name,
-        push_at_work,
-        partials,
-        root: Some(root.id()),
-        label: None,
-    })
-}
-
-/// The transfers of a volume that broke off, each with all the places it can be taken up at.
-fn resumable(
-    receiver: &Receiver,
-    root: &OpenRoot,
-    caller: &Caller,
-    volume: &VolumeKey,
-) -> io::Result<Vec<Partial>> {
-    let mut found: Vec<Partial> = Vec::new();
-    let area = Area::new(root)?;
-    if area.exists() {
-        let dir = area.dir().map_err(io::Error::other)?;
-        let all = partials::all(&dir)?.into_iter();
-        let ours = all.filter(|partial| partial.record.concerns(caller, volume.id));
-        found.extend(ours.map(|partial| Partial {
-            transfer: partial.record.transfer,
-            points: partial.checkpoints.iter().map(|(c, _)| c.point).collect(),
-        }));
-    }
-    let waiting = receiver.transfers().glance(caller, volume.id);
-    if let Some((transfer, point)) = waiting.and_then(|w| Some((w.transfer, w.waits_at?))) {
-        match found
-            .iter_mut()
-            .find(|partial| partial.transfer == transfer)
-        {
-            Some(partial) => partial.points.push(point),
-            None => found.push(Partial {
-                transfer,
-                points: vec![point],
-            }),
-        }
-    }
-    found.retain(|partial| !partial.points.is_empty());
-    Ok(found)
 }

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sendshot_apply::staging::Area;
 use sendshot_config::ReceiverConfig;
 use sendshot_identity::{Authority, Connections, Senders};
-use sendshot_model::{PeerName, ReceiverId};
+use sendshot_model::ReceiverId;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::receive::table::{Transfers, WAITS_FOR};
+use crate::receive::table::Transfers;
 use crate::shared::calls::Calls;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};
@@ -126,75 +125,6 @@ impl Receiver {
     /// Its tasks, waited for at the end.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
-    }
-
-    /// Drops what has waited too long for its sender, and partials that are older than the
-    /// configuration allows; renews its own certificate when it is time. Blocks.
-    pub fn look_after(&self) {
-        for intake in self.transfers.take_waiting(WAITS_FOR) {
-            let (transfer, offset) = (intake.transfer(), intake.offset());
-            tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
-            drop(intake);
-        }
-        match self.authority.renew_server(Timestamp::now()) {
-            Ok(true) => tracing::info!("this receiver's own certificate was renewed"),
-            Ok(false) => {}
-            Err(e) => tracing::warn!("renew this receiver's own certificate: {e}"),
-        }
-        if let Err(e) = self.expire_partials() {
-            tracing::warn!("look for old partials: {e:#}");
-        }
-    }
-
-    fn expire_partials(&self) -> anyhow::Result<()> {
-        let in_use: Vec<_> = self.transfers.glances();
-        let area = Area::new(self.root.open()?)?;
-        if !area.exists() {
-            return Ok(());
-        }
-        let (dir, now) = (area.dir()?, Timestamp::now());
-        partials::forget_those(&dir, |partial| {
-            let record = &partial.record;
-            let free = in_use
-                .iter()
-                .all(|glance| glance.transfer != record.transfer);
-            let over = free && partial.is_over(now, self.config.partial_keep);
-            if over {
-                tracing::info!(transfer = %record.transfer, sender = %record.sender_name,
-                    volume = %record.volume_name,
-                    "an interrupted push was not resumed in time; its partial is dropped");
-            }
-            over
-        })?;
-        Ok(())
-    }
-
-    /// Drops what a sender's pushes have left that broke off. Those that run end by themselves. Blocks.
-    pub fn drop_interrupted(&self, sender: &PeerName) {
-        for intake in self.transfers.take_waiting_of(sender) {
-            intake.forget();
-        }
-        // A root that is away keeps it until it is too old.
-        let Ok(root) = self.root.open() else { return };
-        let running: Vec<_> = self
-            .transfers
-            .glances()
-            .into_iter()
-            .map(|g| g.transfer)
-            .collect();
-        let forget = || -> anyhow::Result<usize> {
-            let area = Area::new(&root)?;
-            if !area.exists() {
-                return Ok(0);
-            }
-            Ok(partials::forget_those(area.dir()?, |partial| {
-                let record = &partial.record;
-                record.sender_name == *sender && !running.contains(&record.transfer)
-            })?)
-        };
-        if let Err(e) = forget() {
-            tracing::warn!(%sender, "drop what its pushes have left: {e:#}");
-        }
     }
 
     /// Ends all pushes.

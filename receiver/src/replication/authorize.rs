@@ -1,0 +1,50 @@
+//! Who calls: by the certificate of the connection and the live list of senders.
+
+use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
+use sendshot_proto::refusal::refusal;
+use tonic::{Code, Request, Status};
+
+use crate::shared::receiver::Receiver;
+use crate::store::volumes::Caller;
+
+/// The caller, by its certificate and the live list of senders.
+pub(super) fn authorize(
+    receiver: &Receiver,
+    peer: Option<&PeerIdentity>,
+) -> Result<Caller, Status> {
+    let senders = receiver.senders();
+    let name = senders.authorize(peer).map_err(|why| refuse(&why))?;
+    match peer.map(|peer| peer.id) {
+        Some(PeerId::Sender(id)) => Ok(Caller { name, id }),
+        Some(PeerId::Receiver(_)) | None => Err(refuse(&Refusal::NoCertificate)),
+    }
+}
+
+fn refuse(why: &Refusal) -> Status {
+    let code = match why {
+        Refusal::NoCertificate => Code::Unauthenticated,
+        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
+            Code::PermissionDenied
+        }
+    };
+    refusal(code, why.to_string(), &why.remedy())
+}
+
+/// Refuses a caller without a certificate before anything of its message is read: a call is
+/// authorised only when its message is there, and strangers could have us hold many of them.
+///
+/// # Errors
+/// The same status as a call's own.
+pub fn with_certificate(request: Request<()>) -> Result<Request<()>, Status> {
+    match identity(&request) {
+        Some(_) => Ok(request),
+        None => Err(refuse(&Refusal::NoCertificate)),
+    }
+}
+
+pub(super) fn identity<T>(request: &Request<T>) -> Option<PeerIdentity> {
+    request
+        .extensions()
+        .get::<PeerInfo>()
+        .and_then(|info| info.identity.clone())
+}

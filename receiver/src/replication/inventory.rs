@@ -1,0 +1,79 @@
+//! What a sender is told of a volume: its copies, the disk, and where interrupted transfers can be taken up.
+
+use std::io;
+
+use sendshot_apply::staging::Area;
+use sendshot_proto::inventory::Inventory;
+use sendshot_proto::resume::Partial;
+use sendshot_proto::volume::VolumeKey;
+
+use crate::receive::failures::io_failure;
+use crate::shared::receiver::Receiver;
+use crate::store::partials;
+use crate::store::root::OpenRoot;
+use crate::store::volumes::{self, Caller};
+
+/// What is held of a volume, from the file system as it is now.
+pub(super) fn look(
+    receiver: &Receiver,
+    caller: &Caller,
+    volume: &VolumeKey,
+) -> Result<Inventory, sendshot_proto::failure::Failure> {
+    // Asked before looking: a push that ends in between has committed before we look.
+    let push_at_work = receiver.transfers().has(caller, volume.id);
+    let root = receiver.root().open()?;
+    let failed = |e| io_failure("look at the copies of the volume", &e);
+    let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
+    let Some(dir) = volumes::find(&root, caller, volume).map_err(failed)? else {
+        return Ok(Inventory {
+            push_at_work,
+            partials,
+            root: Some(root.id()),
+            label: volumes::label_of_name(&root, caller, volume).map_err(failed)?,
+            ..Inventory::default()
+        });
+    };
+    Ok(Inventory {
+        copies: volumes::copies(&dir.fd).map_err(failed)?,
+        directory: dir.name,
+        push_at_work,
+        partials,
+        root: Some(root.id()),
+        label: None,
+    })
+}
+
+/// The transfers of a volume that broke off, each with all the places it can be taken up at.
+fn resumable(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    caller: &Caller,
+    volume: &VolumeKey,
+) -> io::Result<Vec<Partial>> {
+    let mut found: Vec<Partial> = Vec::new();
+    let area = Area::new(root)?;
+    if area.exists() {
+        let dir = area.dir().map_err(io::Error::other)?;
+        let all = partials::all(&dir)?.into_iter();
+        let ours = all.filter(|partial| partial.record.concerns(caller, volume.id));
+        found.extend(ours.map(|partial| Partial {
+            transfer: partial.record.transfer,
+            points: partial.checkpoints.iter().map(|(c, _)| c.point).collect(),
+        }));
+    }
+    let waiting = receiver.transfers().glance(caller, volume.id);
+    if let Some((transfer, point)) = waiting.and_then(|w| Some((w.transfer, w.waits_at?))) {
+        match found
+            .iter_mut()
+            .find(|partial| partial.transfer == transfer)
+        {
+            Some(partial) => partial.points.push(point),
+            None => found.push(Partial {
+                transfer,
+                points: vec![point],
+            }),
+        }
+    }
+    found.retain(|partial| !partial.points.is_empty());
+    Ok(found)
+}

@@ -1,0 +1,80 @@
+//! What time ends: transfers whose sender does not come back, old partials, and this receiver's own certificate.
+
+use jiff::Timestamp;
+use sendshot_apply::staging::Area;
+use sendshot_model::PeerName;
+
+use crate::receive::table::WAITS_FOR;
+use crate::shared::receiver::Receiver;
+use crate::store::partials;
+
+/// Drops what has waited too long for its sender, and partials that are older than the
+/// configuration allows; renews its own certificate when it is time. Blocks.
+pub fn look_after(receiver: &Receiver) {
+    for intake in receiver.transfers().take_waiting(WAITS_FOR) {
+        let (transfer, offset) = (intake.transfer(), intake.offset());
+        tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
+        drop(intake);
+    }
+    match receiver.authority().renew_server(Timestamp::now()) {
+        Ok(true) => tracing::info!("this receiver's own certificate was renewed"),
+        Ok(false) => {}
+        Err(e) => tracing::warn!("renew this receiver's own certificate: {e}"),
+    }
+    if let Err(e) = expire_partials(receiver) {
+        tracing::warn!("look for old partials: {e:#}");
+    }
+}
+
+fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
+    let in_use: Vec<_> = receiver.transfers().glances();
+    let area = Area::new(receiver.root().open()?)?;
+    if !area.exists() {
+        return Ok(());
+    }
+    let (dir, now) = (area.dir()?, Timestamp::now());
+    partials::forget_those(&dir, |partial| {
+        let record = &partial.record;
+        let free = in_use
+            .iter()
+            .all(|glance| glance.transfer != record.transfer);
+        let over = free && partial.is_over(now, receiver.config().partial_keep);
+        if over {
+            tracing::info!(transfer = %record.transfer, sender = %record.sender_name,
+                volume = %record.volume_name,
+                "an interrupted push was not resumed in time; its partial is dropped");
+        }
+        over
+    })?;
+    Ok(())
+}
+
+/// Drops what a sender's pushes have left that broke off. Those that run end by themselves. Blocks.
+pub fn drop_interrupted(receiver: &Receiver, sender: &PeerName) {
+    for intake in receiver.transfers().take_waiting_of(sender) {
+        intake.forget();
+    }
+    // A root that is away keeps it until it is too old.
+    let Ok(root) = receiver.root().open() else {
+        return;
+    };
+    let running: Vec<_> = receiver
+        .transfers()
+        .glances()
+        .into_iter()
+        .map(|g| g.transfer)
+        .collect();
+    let forget = || -> anyhow::Result<usize> {
+        let area = Area::new(&root)?;
+        if !area.exists() {
+            return Ok(0);
+        }
+        Ok(partials::forget_those(area.dir()?, |partial| {
+            let record = &partial.record;
+            record.sender_name == *sender && !running.contains(&record.transfer)
+        })?)
+    };
+    if let Err(e) = forget() {
+        tracing::warn!(%sender, "drop what its pushes have left: {e:#}");
+    }
+}
