@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture resume sizes bench memory growth boot-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture resume sizes bench compare memory growth boot-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 
 bench: packages build ## Our stream against the kernel's on a real tree of 50,000 files: ROUNDS=5
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --release --locked -p sendshot-tests --bin bench -- $(or $(ROUNDS),5)
+
+compare: packages ## Two builds in turns, streams and a push of /usr/share: OLD=dir NEW=dir ROUNDS=9
+	$(CARGO) run --release -p sendshot-tests --bin compare -- "$(OLD)" "$(or $(NEW),$(PROFILE_DIR))" $(or $(ROUNDS),9)
 
 sizes: packages ## Length of our streams against the kernel's over random histories: HISTORIES=100 SEED=1 ROUNDS=6
 	$(CARGO) run --locked -p sendshot-tests --bin sizes -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
