@@ -230,7 +230,7 @@ fn busy() -> f64 {
 
 fn to_nowhere(arguments: &[&Path]) {
     let mut command = Command::new(binaries::path("sendshotctl"));
-    command.args(["stream", "send", "--proto", "2"]);
+    command.args(["stream", "send", "--quiet", "--proto", "2"]);
     run(command.args(arguments).stdout(Stdio::null()));
 }
 
