@@ -20,7 +20,7 @@ packages: ## Install what the demo and the tests need (Debian)
 build: ## Build the release binaries
 	$(CARGO) build --release --locked --bins
 
-demo: packages build ## Replicate a real tree between two file systems on this box, and compare
+demo: packages build ## Replicate a real tree between two file systems on this host, and compare
 	@DEMO_SOURCE="$(DEMO_SOURCE)" BIN_DIR="$(PROFILE_DIR)" deploy/demo
 
 test: packages lint unit scenarios ## Run every check and test; needs root
@@ -30,14 +30,14 @@ lint: ## Formatting and clippy
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 unit: ## Tests beside the code
-	$(CARGO) test --workspace --exclude sendshot-tests --locked
+	$(CARGO) test --workspace --exclude sendshot-scenarios --exclude sendshot-protocol-model --locked --features sendshot-harness/failpoints
 
 scenarios: ## Tests on real btrfs
-	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints
-	$(CARGO) test -p sendshot-tests --locked --features failpoints -- --test-threads=$(TEST_THREADS)
+	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
+	$(CARGO) test -p sendshot-scenarios -p sendshot-protocol-model --locked --features sendshot-harness/failpoints -- --test-threads=$(TEST_THREADS)
 
 fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUNDS=6
-	$(CARGO) run --locked -p sendshot-tests --bin fuzz -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
+	$(CARGO) run --locked -p sendshot-bench --bin histories -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
 
 fuzz-target: packages ## Fuzz what reads others' bytes: TARGET=stream SECONDS=3600; see CONTRIBUTING.md
 	@tests/fuzz/run $(or $(TARGET),stream) $(or $(SECONDS),60)
@@ -46,26 +46,26 @@ fuzz-merge: packages ## Keep the inputs that a target's coverage needs: TARGET=s
 	@tests/fuzz/run $(or $(TARGET),stream) merge
 
 torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUTS=1000 KILLS_SENDER=300 LIES=100 ...
-	$(CARGO) build --workspace --bins --locked --features sendshot-tests/failpoints
+	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
 	target/debug/torture
 
 resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
-	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin resume -- $(or $(MIB),4096)
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin resume -- $(or $(MIB),4096)
 
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
-	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin memory
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin memory
 
 bench: packages build ## Our stream against the kernel's on a real tree of 50,000 files: ROUNDS=5
-	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --release --locked -p sendshot-tests --bin bench -- $(or $(ROUNDS),5)
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --release --locked -p sendshot-bench --bin bench -- $(or $(ROUNDS),5)
 
 compare: packages ## Two builds in turns, streams and a push of /usr/share: OLD=dir NEW=dir ROUNDS=9
-	$(CARGO) run --release -p sendshot-tests --bin compare -- "$(OLD)" "$(or $(NEW),$(PROFILE_DIR))" $(or $(ROUNDS),9)
+	$(CARGO) run --release -p sendshot-bench --bin compare -- "$(OLD)" "$(or $(NEW),$(PROFILE_DIR))" $(or $(ROUNDS),9)
 
 sizes: packages ## Length of our streams against the kernel's over random histories: HISTORIES=100 SEED=1 ROUNDS=6
-	$(CARGO) run --locked -p sendshot-tests --bin sizes -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
+	$(CARGO) run --locked -p sendshot-bench --bin sizes -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)
 
 growth: packages build ## Peak memory for a million files, and for a file of five million extents; needs 8 GiB in /dev/shm
-	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-tests --bin growth -- $(or $(FILES),1000000) $(or $(EXTENTS),5000000)
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin growth -- $(or $(FILES),1000000) $(or $(EXTENTS),5000000)
 
 boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn, and 8 GiB in /var/tmp
 	@deploy/boot-test

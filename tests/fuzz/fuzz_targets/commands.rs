@@ -1,8 +1,8 @@
-//! See `sendshot_tests::fuzzing::commands`.
+//! See `sendshot_fuzzing::commands`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sendshot_tests::fuzzing::commands;
+use sendshot_fuzzing::commands;
 
 fuzz_target!(|input: &[u8]| commands::run(input));

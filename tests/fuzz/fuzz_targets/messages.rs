@@ -1,8 +1,8 @@
-//! See `sendshot_tests::fuzzing::messages`.
+//! See `sendshot_fuzzing::messages`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sendshot_tests::fuzzing::messages;
+use sendshot_fuzzing::messages;
 
 fuzz_target!(|input: &[u8]| messages::run(input));

@@ -1,0 +1,627 @@
+//! A receiver that has a paired box's keys and says what it likes: messages that are out of order, huge,
+//! slow or without end, and HTTP/2 that is none.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use jiff::Timestamp;
+use prost::Message;
+use sendshot_identity::Connections;
+use sendshot_model::SenderId;
+use sendshot_proto::transfer::CONNECTION_WINDOW;
+use sendshot_proto::v1::transfer_down::Message as Down;
+use sendshot_proto::v1::transfer_up::Message as Up;
+use sendshot_proto::v1::{self, TransferDown, TransferUp};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
+use tonic::Status;
+
+use crate::liar::dial::{self, Stolen};
+use sendshot_harness::hosts::address;
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+
+/// Bytes of a flood that are written at a time, and the pause between: fast enough to fill a memory that is
+/// not bounded, slow enough for several floods at once.
+const PIECE: usize = 64 * 1024;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The window of a receiver that takes what comes.
+const WINDOW: u32 = 1 << 20;
+
+/// What every message has before it: not compressed, and its length.
+const HEAD: usize = 5;
+
+/// Makes an answer of the honest one and of what was heard so far.
+pub type Change = Arc<dyn Fn(Bytes, &Heard) -> Bytes + Send + Sync>;
+
+/// One thing that is done in answer to a call.
+#[derive(Clone)]
+pub enum Step {
+    /// Says what the honest receiver says, changed. Not for transfers.
+    Honest(Change),
+    /// Takes what the sender says until it has said this.
+    Hear(Until),
+    /// Takes so many bytes, and no more than the window at a time.
+    Nibble(usize),
+    /// Says bytes.
+    Say(Bytes),
+    /// Says bytes one by one, with a pause behind each.
+    Drip(Bytes, Duration),
+    /// Says the same so many times.
+    Flood(Bytes, u64),
+    /// Begins its answer with these headers.
+    Headers(HeaderMap),
+    /// Does nothing for a while.
+    Wait(Duration),
+    /// Does nothing, and takes nothing, until the sender hangs up.
+    Hold,
+    /// Ends the call with these trailers.
+    End(HeaderMap),
+    /// Breaks the connection.
+    Cut,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Honest(_) => "Honest",
+            Self::Hear(_) => "Hear",
+            Self::Nibble(_) => "Nibble",
+            Self::Say(_) => "Say",
+            Self::Drip(..) => "Drip",
+            Self::Flood(..) => "Flood",
+            Self::Headers(_) => "Headers",
+            Self::Wait(_) => "Wait",
+            Self::Hold => "Hold",
+            Self::End(_) => "End",
+            Self::Cut => "Cut",
+        })
+    }
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The sender has said what it begins with.
+    Begin,
+    /// It has sent a part of its stream.
+    Segment,
+    /// It has said that its stream is over.
+    End,
+    /// Nothing; the sender hangs up.
+    Never,
+}
+
+/// What is done with a connection.
+#[derive(Debug, Clone)]
+pub enum Wire {
+    /// HTTP/2, with a window of so many bytes for each call.
+    Http2(u32),
+    /// These bytes when the sender has said something, and then those for ever.
+    Raw(Bytes, Bytes),
+    /// These bytes one by one, with a pause behind each.
+    Drip(Bytes, Duration),
+}
+
+/// The calls of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `Hello`.
+    Hello,
+    /// `Inventory`.
+    Inventory,
+    /// `Transfer`.
+    Transfer,
+    /// `Renew`.
+    Renew,
+    /// `Pair`.
+    Pair,
+}
+
+impl Call {
+    fn of(path: &str) -> Option<Self> {
+        match path.rsplit('/').next()? {
+            "Hello" => Some(Self::Hello),
+            "Inventory" => Some(Self::Inventory),
+            "Transfer" => Some(Self::Transfer),
+            "Renew" => Some(Self::Renew),
+            "Pair" => Some(Self::Pair),
+            _ => None,
+        }
+    }
+}
+
+/// What is answered. A call that is not in it is answered honestly, a transfer not at all.
+#[derive(Debug, Clone)]
+pub struct Script {
+    wire: Wire,
+    calls: HashMap<Call, Vec<Step>>,
+}
+
+impl Script {
+    /// What is answered to one call.
+    pub fn to(call: Call, steps: Vec<Step>) -> Self {
+        Self::on(Wire::Http2(WINDOW)).and(call, steps)
+    }
+
+    /// Honest answers over a connection that may not be honest.
+    pub fn on(wire: Wire) -> Self {
+        let calls = HashMap::new();
+        Self { wire, calls }
+    }
+
+    /// The same with another answer to another call.
+    #[must_use]
+    pub fn and(mut self, call: Call, steps: Vec<Step>) -> Self {
+        self.calls.insert(call, steps);
+        self
+    }
+}
+
+/// What the sender has said since the script began.
+#[derive(Debug, Clone, Default)]
+pub struct Heard {
+    /// How its last transfer began.
+    pub begin: Option<v1::Begin>,
+    /// Bytes of its stream, in all transfers.
+    pub bytes: u64,
+    /// Where its last segment ended.
+    pub point: Option<v1::ResumePoint>,
+    /// Segments that were marked.
+    pub marked: u64,
+    /// Ends of streams.
+    pub ends: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Connections.
+    pub connections: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    stolen: Stolen,
+    script: Mutex<(Script, Heard)>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, (Script, Heard)> {
+        self.script.lock().unwrap()
+    }
+}
+
+/// The hostile receiver. Who is connected finds the connection broken when this is dropped.
+#[derive(Debug)]
+pub struct HostileReceiver {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    runtime: Option<Runtime>,
+}
+
+impl HostileReceiver {
+    /// With the keys of a receiver that a sender calls `name`. Whoever dials its address talks to it.
+    ///
+    /// # Panics
+    /// If the boxes are not paired, or it cannot listen.
+    #[track_caller]
+    pub fn of(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
+        let stolen = Stolen::from(sender, receiver, name);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = address::listen();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = sendshot_identity::server_config(&stolen.authority).unwrap();
+        let script = Mutex::new((Script::on(Wire::Http2(WINDOW)), Heard::default()));
+        let shared = Arc::new(Shared { stolen, script });
+        let served = Arc::clone(&shared);
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let mut accepted = sendshot_identity::accept(listener, tls, Connections::default());
+            while let Some(Ok(stream)) = accepted.recv().await {
+                tokio::spawn(serve(Arc::clone(&served), stream));
+            }
+        });
+        Self {
+            address,
+            shared,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says this from the next call on, and forgets what it has heard.
+    ///
+    /// # Panics
+    /// If a thread panicked while it said something.
+    pub fn says(&self, script: Script) {
+        *self.shared.lock() = (script, Heard::default());
+    }
+
+    /// A certificate by the receiver's authority for the key of a request, as if it were another time.
+    ///
+    /// # Panics
+    /// If the request is none.
+    pub fn certify(&self, request: &[u8], sender: SenderId, now: Timestamp) -> String {
+        let authority = &self.shared.stolen.authority;
+        authority.sign_sender(request, sender, now).unwrap().pem
+    }
+
+    /// What it has heard of the sender.
+    ///
+    /// # Panics
+    /// If a thread panicked while it said something.
+    pub fn heard(&self) -> Heard {
+        self.shared.lock().1.clone()
+    }
+}
+
+impl Drop for HostileReceiver {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+async fn serve<S>(shared: Arc<Shared>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let wire = {
+        let (script, heard) = &mut *shared.lock();
+        heard.connections += 1;
+        script.wire.clone()
+    };
+    match wire {
+        Wire::Http2(window) => serve_http2(shared, stream, window).await,
+        Wire::Raw(first, again) => {
+            let again: Bytes = again.repeat((PIECE / again.len().max(1)).max(1)).into();
+            say_raw(stream, first, std::iter::repeat(again), PAUSE).await;
+        }
+        Wire::Drip(bytes, pause) => {
+            let pieces = bytes.into_iter().map(|byte| Bytes::from(vec![byte]));
+            say_raw(stream, Bytes::new(), pieces, pause).await;
+        }
+    }
+}
+
+/// Says bytes and then more and more, with a pause behind each piece, until the sender hangs up.
+async fn say_raw<S>(
+    stream: S,
+    first: Bytes,
+    more: impl Iterator<Item = Bytes> + Send,
+    pause: Duration,
+) where
+    S: AsyncRead + AsyncWrite + Send,
+{
+    let (mut from, mut to) = tokio::io::split(stream);
+    // The first call is on its way then.
+    let mut heard = [0; 1024];
+    let _ = from.read(&mut heard).await;
+    sleep(PAUSE * 10).await;
+    let say = async {
+        to.write_all(&first).await?;
+        for piece in more {
+            to.write_all(&piece).await?;
+            to.flush().await?;
+            sleep(pause).await;
+        }
+        std::future::pending().await
+    };
+    let hear = async { while from.read(&mut heard).await.is_ok_and(|len| len > 0) {} };
+    tokio::select! {
+        said = say => drop::<std::io::Result<()>>(said),
+        () = hear => {}
+    }
+}
+
+async fn serve_http2<S>(shared: Arc<Shared>, stream: S, window: u32)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(window)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(stream);
+    let Ok(mut connection) = handshake.await else {
+        return;
+    };
+    let cut = Arc::new(tokio::sync::Notify::new());
+    loop {
+        tokio::select! {
+            () = cut.notified() => return,
+            call = connection.accept() => match call {
+                Some(Ok((request, respond))) => {
+                    let answer = answer(Arc::clone(&shared), request, respond, Arc::clone(&cut));
+                    tokio::spawn(answer);
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+}
+
+/// A call that is being answered.
+struct Talk {
+    shared: Arc<Shared>,
+    call: Call,
+    up: RecvStream,
+    unread: BytesMut,
+    respond: SendResponse<Bytes>,
+    down: Option<SendStream<Bytes>>,
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    cut: Arc<tokio::sync::Notify>,
+) {
+    let Some(call) = Call::of(request.uri().path()) else {
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return;
+    };
+    let steps = {
+        let (script, heard) = &mut *shared.lock();
+        heard.calls += 1;
+        let honest = || match call {
+            Call::Transfer => vec![Step::Hear(Until::Never)],
+            Call::Hello | Call::Inventory | Call::Renew | Call::Pair => vec![honest()],
+        };
+        script.calls.get(&call).cloned().unwrap_or_else(honest)
+    };
+    let mut talk = Talk {
+        shared,
+        call,
+        up: request.into_body(),
+        unread: BytesMut::new(),
+        respond,
+        down: None,
+    };
+    for step in steps {
+        if matches!(step, Step::Cut) {
+            cut.notify_one();
+            return;
+        }
+        // The sender has hung up.
+        if talk.take(step).await.is_err() {
+            return;
+        }
+    }
+    if talk.down.is_some() {
+        let _ = talk.end(status(&Status::new(tonic::Code::Ok, ""))).await;
+    }
+}
+
+impl Talk {
+    async fn take(&mut self, step: Step) -> Result<(), h2::Error> {
+        match step {
+            Step::Honest(change) => match self.ask().await {
+                Ok(honest) => {
+                    let heard = self.shared.lock().1.clone();
+                    self.say(change(honest, &heard)).await
+                }
+                Err(refused) => self.end(status(&refused)).await,
+            },
+            Step::Hear(until) => self.hear(until).await,
+            Step::Nibble(bytes) => {
+                let enough = self.unread.len() + bytes;
+                while self.unread.len() < enough && self.more().await? {}
+                Ok(())
+            }
+            Step::Say(bytes) => self.say(bytes).await,
+            Step::Drip(bytes, pause) => {
+                for byte in bytes {
+                    self.say(vec![byte].into()).await?;
+                    sleep(pause).await;
+                }
+                Ok(())
+            }
+            Step::Flood(bytes, times) => {
+                let at_once = (PIECE / bytes.len().max(1)).max(1) as u64;
+                let mut left = times;
+                while left > 0 {
+                    let now = left.min(at_once);
+                    left -= now;
+                    self.say(bytes.repeat(now as usize).into()).await?;
+                }
+                Ok(())
+            }
+            Step::Headers(headers) => self.begin(headers).map(drop),
+            Step::Wait(time) => {
+                sleep(time).await;
+                Ok(())
+            }
+            Step::Hold => {
+                self.begin(HeaderMap::new())?;
+                let down = self.down.as_mut();
+                let down = down.ok_or(Reason::INTERNAL_ERROR)?;
+                std::future::poll_fn(|cx| down.poll_reset(cx)).await?;
+                Err(Reason::CANCEL.into())
+            }
+            Step::End(trailers) => self.end(trailers).await,
+            Step::Cut => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, extra: HeaderMap) -> Result<&mut SendStream<Bytes>, h2::Error> {
+        if self.down.is_none() {
+            let mut response = Response::new(());
+            *response.headers_mut() = extra;
+            let kind = HeaderValue::from_static("application/grpc");
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, kind);
+            self.down = Some(self.respond.send_response(response, false)?);
+        }
+        self.down.as_mut().ok_or(Reason::INTERNAL_ERROR.into())
+    }
+
+    async fn say(&mut self, mut bytes: Bytes) -> Result<(), h2::Error> {
+        let down = self.begin(HeaderMap::new())?;
+        while !bytes.is_empty() {
+            down.reserve_capacity(bytes.len().min(PIECE));
+            let room = std::future::poll_fn(|cx| down.poll_capacity(cx)).await;
+            let room = room.ok_or(Reason::CANCEL)??;
+            down.send_data(bytes.split_to(room.min(bytes.len())), false)?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, trailers: HeaderMap) -> Result<(), h2::Error> {
+        self.begin(HeaderMap::new())?.send_trailers(trailers)?;
+        self.hear(Until::Never).await
+    }
+
+    /// The next message of the sender; `None` if it says no more.
+    async fn message(&mut self) -> Result<Option<Bytes>, h2::Error> {
+        loop {
+            let len = |unread: &BytesMut| {
+                let head = unread.get(1..HEAD)?;
+                Some(u32::from_be_bytes(head.try_into().ok()?) as usize)
+            };
+            if let Some(len) = len(&self.unread).filter(|len| self.unread.len() >= HEAD + len) {
+                self.unread.advance(HEAD);
+                return Ok(Some(self.unread.split_to(len).freeze()));
+            }
+            if !self.more().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes what comes next; false if nothing does any more.
+    async fn more(&mut self) -> Result<bool, h2::Error> {
+        let Some(data) = self.up.data().await else {
+            return Ok(false);
+        };
+        let data = data?;
+        self.up.flow_control().release_capacity(data.len())?;
+        self.unread.extend_from_slice(&data);
+        Ok(true)
+    }
+
+    async fn hear(&mut self, until: Until) -> Result<(), h2::Error> {
+        while let Some(message) = self.message().await? {
+            if self.call != Call::Transfer {
+                continue;
+            }
+            let message = TransferUp::decode(message).map_err(|_| Reason::INTERNAL_ERROR)?;
+            let heard = &mut self.shared.lock().1;
+            let now = match message.message {
+                Some(Up::Begin(begin)) => {
+                    heard.begin = Some(begin);
+                    Until::Begin
+                }
+                Some(Up::Segment(segment)) => {
+                    heard.bytes += segment.data.len() as u64;
+                    heard.point = Some(v1::ResumePoint {
+                        offset: segment.offset + segment.data.len() as u64,
+                        chain: segment.chain,
+                    });
+                    heard.marked += u64::from(segment.marked);
+                    Until::Segment
+                }
+                Some(Up::End(_)) => {
+                    heard.ends += 1;
+                    Until::End
+                }
+                None => Until::Never,
+            };
+            if now == until {
+                return Ok(());
+            }
+        }
+        match until {
+            Until::Never => Ok(()),
+            Until::Begin | Until::Segment | Until::End => Err(Reason::CANCEL.into()),
+        }
+    }
+
+    /// What the honest receiver answers.
+    async fn ask(&mut self) -> Result<Bytes, Status> {
+        let broken = |e: h2::Error| Status::unavailable(e.to_string());
+        let question = self.message().await.map_err(broken)?.unwrap_or_default();
+        let malformed = |e: prost::DecodeError| Status::invalid_argument(e.to_string());
+        let mut client = self.shared.stolen.dial().await?;
+        Ok(match self.call {
+            Call::Hello => {
+                let question = v1::HelloRequest::decode(question).map_err(malformed)?;
+                framed(client.hello(question).await?.get_ref())
+            }
+            Call::Inventory => {
+                let question = v1::InventoryRequest::decode(question).map_err(malformed)?;
+                framed(&dial::inventory(client, question).await?)
+            }
+            Call::Renew => {
+                let question = v1::RenewRequest::decode(question).map_err(malformed)?;
+                framed(client.renew(question).await?.get_ref())
+            }
+            Call::Transfer | Call::Pair => return Err(Status::unimplemented("not asked honestly")),
+        })
+    }
+}
+
+/// A message as it stands in the body of a call.
+pub fn framed(message: &impl Message) -> Bytes {
+    let message = message.encode_to_vec();
+    let len = u32::try_from(message.len()).unwrap();
+    [&[0], &len.to_be_bytes()[..], &message].concat().into()
+}
+
+/// A message that says of itself to be so long, and is not.
+pub fn framed_as(len: u32, bytes: &[u8]) -> Bytes {
+    [&[0], &len.to_be_bytes()[..], bytes].concat().into()
+}
+
+/// A message of a transfer.
+pub fn down(message: Down) -> Bytes {
+    let message = Some(message);
+    framed(&TransferDown { message })
+}
+
+/// The honest answer as it is.
+pub fn honest() -> Step {
+    Step::Honest(Arc::new(|answer, _| answer))
+}
+
+/// The honest answer, changed.
+pub fn changed<M: Message + Default>(
+    change: impl Fn(&mut M, &Heard) + Send + Sync + 'static,
+) -> Step {
+    Step::Honest(Arc::new(move |answer, heard| {
+        let mut message = M::decode(answer.slice(HEAD..)).unwrap();
+        change(&mut message, heard);
+        framed(&message)
+    }))
+}
+
+/// Headers or trailers of one name.
+pub fn header(name: &'static str, value: &[u8]) -> HeaderMap {
+    let value = HeaderValue::from_bytes(value).unwrap();
+    HeaderMap::from_iter([(HeaderName::from_static(name), value)])
+}
+
+/// The trailers of a status.
+pub fn status(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).unwrap();
+    trailers
+}

@@ -1,0 +1,263 @@
+//! A peer that lies: it speaks to the sender as the receiver and to the receiver as the sender,
+//! with their own keys, and changes what they tell each other.
+
+pub(crate) mod dial;
+mod lie;
+mod tongue;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sendshot_proto::transfer::MAX_MESSAGE;
+use sendshot_proto::v1;
+use sendshot_proto::v1::replication_server::{Replication, ReplicationServer};
+use tokio::net::TcpListener;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::liar::dial::Stolen;
+pub use crate::liar::lie::{LIES, Lie};
+use crate::liar::tongue::{Said, Tongue};
+use sendshot_harness::hosts::address;
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+
+/// Messages that wait, each way.
+const QUEUE: usize = 4;
+
+/// A man in the middle. Who is connected finds the connection broken when this is dropped.
+#[derive(Debug)]
+pub struct Liar {
+    address: SocketAddr,
+    tongue: Arc<Mutex<Tongue>>,
+    runtime: Option<Runtime>,
+}
+
+impl Liar {
+    /// One that tells a lie of a kind, at a place that `seed` chooses, and is honest otherwise.
+    /// `name` is what the sender calls the receiver. Whoever dials its address talks to it.
+    ///
+    /// # Panics
+    /// If the boxes are not paired, or it cannot listen.
+    #[track_caller]
+    pub fn between(
+        sender: &SenderBox,
+        receiver: &ReceiverBox,
+        name: &str,
+        lie: Lie,
+        seed: u64,
+    ) -> Self {
+        Self::new(
+            sender,
+            receiver,
+            name,
+            Tongue::new(lie, seed),
+            Box::new(|| {}),
+        )
+    }
+
+    /// One that is honest, and has something happen each time that the sender has asked what is held, before
+    /// it is told: it has taken its snapshot then, and not looked at it yet.
+    ///
+    /// # Panics
+    /// As [`between`](Self::between).
+    #[track_caller]
+    pub fn meddling(
+        sender: &SenderBox,
+        receiver: &ReceiverBox,
+        name: &str,
+        meddle: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let tongue = Tongue::new(Lie::Nothing, 0);
+        Self::new(sender, receiver, name, tongue, Box::new(meddle))
+    }
+
+    #[track_caller]
+    fn new(
+        sender: &SenderBox,
+        receiver: &ReceiverBox,
+        name: &str,
+        tongue: Tongue,
+        meddle: Meddle,
+    ) -> Self {
+        let stolen = Arc::new(Stolen::from(sender, receiver, name));
+        let tongue = Arc::new(Mutex::new(tongue));
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        // Kept from here on: what this process starts meanwhile has its descriptors for a moment,
+        // and an address that is let go would not be free.
+        let listener = address::listen();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = sendshot_identity::server_config(&stolen.authority).unwrap();
+        let service = Between {
+            stolen,
+            tongue: Arc::clone(&tongue),
+            meddle,
+        };
+        let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let connections =
+                sendshot_identity::accept(listener, tls, sendshot_identity::Connections::default());
+            let server = Server::builder().add_service(service);
+            server
+                .serve_with_incoming(ReceiverStream::new(connections))
+                .await
+        });
+        Self {
+            address,
+            tongue,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many lies it has told.
+    ///
+    /// # Panics
+    /// If it died of one.
+    pub fn told(&self) -> u64 {
+        self.tongue.lock().unwrap().told()
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+/// What happens before the sender is told what is held.
+type Meddle = Box<dyn Fn() + Send + Sync>;
+
+struct Between {
+    stolen: Arc<Stolen>,
+    tongue: Arc<Mutex<Tongue>>,
+    meddle: Meddle,
+}
+
+#[tonic::async_trait]
+impl Replication for Between {
+    type InventoryStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::InventoryResponse, Status>>>;
+    type TransferStream = ReceiverStream<Result<v1::TransferDown, Status>>;
+
+    async fn hello(
+        &self,
+        request: Request<v1::HelloRequest>,
+    ) -> Result<Response<v1::HelloResponse>, Status> {
+        let answer = self.stolen.dial().await?.hello(request.into_inner()).await;
+        Ok(Response::new(answer?.into_inner()))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let answer = self.stolen.dial().await?.renew(request.into_inner()).await;
+        Ok(Response::new(answer?.into_inner()))
+    }
+
+    async fn inventory(
+        &self,
+        request: Request<v1::InventoryRequest>,
+    ) -> Result<Response<Self::InventoryStream>, Status> {
+        let client = self.stolen.dial().await?;
+        let mut answer = dial::inventory(client, request.into_inner()).await?;
+        self.tongue.lock().unwrap().inventory(&mut answer);
+        (self.meddle)();
+        Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<Streaming<v1::TransferUp>>,
+    ) -> Result<Response<Self::TransferStream>, Status> {
+        let mut client = self.stolen.dial().await?;
+        self.tongue.lock().unwrap().begins();
+        let (to_receiver, messages) = mpsc::channel(QUEUE);
+        let (to_sender, answers) = mpsc::channel(QUEUE);
+        let tongue = Arc::clone(&self.tongue);
+        let to_sender_too = to_sender.clone();
+        tokio::spawn(async move {
+            forward_up(&tongue, request.into_inner(), to_receiver, to_sender_too).await;
+        });
+        let tongue = Arc::clone(&self.tongue);
+        tokio::spawn(async move {
+            let sender_hung_up = to_sender.clone();
+            let down = async {
+                match client.transfer(ReceiverStream::new(messages)).await {
+                    Ok(answers) => forward_down(&tongue, answers.into_inner(), &to_sender).await,
+                    Err(status) => drop(to_sender.send(Err(status)).await),
+                }
+            };
+            tokio::select! {
+                () = down => {}
+                () = sender_hung_up.closed() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+type ToSender = mpsc::Sender<Result<v1::TransferDown, Status>>;
+
+/// Until either side hangs up.
+async fn forward_up(
+    tongue: &Mutex<Tongue>,
+    mut messages: Streaming<v1::TransferUp>,
+    to_receiver: mpsc::Sender<v1::TransferUp>,
+    to_sender: ToSender,
+) {
+    while let Ok(Some(message)) = messages.message().await {
+        let Said { up, down } = tongue.lock().unwrap().up(message);
+        for message in up {
+            if to_receiver.send(message).await.is_err() {
+                return;
+            }
+        }
+        for message in down {
+            let _ = to_sender.send(Ok(message)).await;
+        }
+    }
+}
+
+/// Until the receiver has no more to say, or must not be heard any more.
+async fn forward_down(
+    tongue: &Mutex<Tongue>,
+    mut answers: Streaming<v1::TransferDown>,
+    to_sender: &ToSender,
+) {
+    loop {
+        let said = match answers.message().await {
+            Ok(Some(message)) => tongue.lock().unwrap().down(message),
+            Ok(None) => break,
+            Err(status) => {
+                let _ = to_sender.send(Err(status)).await;
+                return;
+            }
+        };
+        for message in said {
+            if to_sender.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+    }
+    if tongue.lock().unwrap().is_silent() {
+        to_sender.closed().await;
+    }
+}

@@ -1,0 +1,207 @@
+//! Our stream against the kernel's, on a real tree on images in memory: `bench [ROUNDS]`.
+//!
+//! Both are run in turns, and medians are compared, since machines are noisy. Fails beyond a
+//! limit.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sendshot_engine::{Frozen, Sendshot, WireNumber};
+use sendshot_harness::disks::loopfs::{LoopFs, run};
+use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::binaries;
+
+/// Where files are taken from, until there are enough.
+const SOURCES: [&str; 5] = [
+    "/usr/share",
+    "/usr/lib/python3",
+    "/usr/lib/python3.11",
+    "/usr/include",
+    "/usr/lib",
+];
+/// How many files the tree has at least.
+const FILES: usize = 50_000;
+/// Bytes of the file system.
+const SIZE: u64 = 8 << 30;
+/// One file in so many is changed.
+const CHANGED: usize = 100;
+
+/// Most that our full stream may take of the kernel's time.
+const FULL: f64 = 0.35;
+/// Most that our increment may take, from the sendshot on disk to the last byte.
+const INCREMENT: f64 = 1.0;
+/// Most that a capture may take of the kernel's full send.
+const CAPTURE: f64 = 0.1;
+/// Most bytes that a sendshot may have for each inode.
+const INODE: f64 = 40.0;
+
+fn main() -> ExitCode {
+    match bench() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<bool> {
+    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok());
+    let rounds = rounds.unwrap_or(5);
+    let fs = LoopFs::new(SIZE, &[], "")?;
+    let volume = fs.path().join("volume");
+    streams::create(&volume)?;
+    let files = fill(&volume)?;
+    let (before, after) = (fs.path().join("before"), fs.path().join("after"));
+    streams::snapshot(&volume, &before)?;
+    change(&files)?;
+    streams::snapshot(&volume, &after)?;
+
+    let dir = tempfile::tempdir_in(fs.path())?;
+    let sendshot = dir.path().join("before.sendshot");
+    let capture = || -> Result<()> {
+        let file = File::create(&sendshot)?;
+        let (file, ..) = sendshot_engine::capture(
+            Frozen::snapshot(&File::open(&before)?),
+            WireNumber::Local,
+            file,
+        )?;
+        Ok(file.sync_all()?)
+    };
+    let next = dir.path().join("after.sendshot");
+    let increment = [
+        "--sendshot".as_ref(),
+        sendshot.as_os_str(),
+        "--save-sendshot".as_ref(),
+        next.as_os_str(),
+        after.as_os_str(),
+    ];
+    let mut good = true;
+    let [kernel, full, capture] = medians(
+        rounds,
+        [
+            &mut || kernel(&[before.as_os_str()]),
+            &mut || ours(&[before.as_os_str()]),
+            &mut || capture(),
+        ],
+    )?;
+    good &= told("full stream", full, kernel, FULL);
+    good &= told("capture, against the full stream", capture, kernel, CAPTURE);
+    let parent = ["-p".as_ref(), before.as_os_str(), after.as_os_str()];
+    let [kernel, ours] = medians(
+        rounds,
+        [&mut || self::kernel(&parent), &mut || ours(&increment)],
+    )?;
+    good &= told(
+        "increment, 1 % of the files changed",
+        ours,
+        kernel,
+        INCREMENT,
+    );
+
+    let counts = Sendshot::open(&sendshot)?.counts();
+    let len = fs::metadata(&sendshot)?.len();
+    let each = len as f64 / counts.inodes as f64;
+    println!(
+        "sendshot of {} inodes: {len} bytes, {each:.1} bytes an inode (limit {INODE})",
+        counts.inodes
+    );
+    Ok(good && each <= INODE)
+}
+
+/// Copies real files until there are enough; returns the files.
+fn fill(volume: &Path) -> Result<Vec<PathBuf>> {
+    for (number, source) in SOURCES.iter().enumerate() {
+        if !Path::new(source).exists() {
+            continue;
+        }
+        let target = volume.join(number.to_string());
+        run(Command::new("cp").args(["-a", source]).arg(target))?;
+        let mut files = Vec::new();
+        list(volume, &mut files)?;
+        if files.len() >= FILES {
+            run(&mut Command::new("sync"))?;
+            println!("{} files", files.len());
+            return Ok(files);
+        }
+    }
+    anyhow::bail!("this box has fewer than {FILES} files in {SOURCES:?}")
+}
+
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            list(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn change(files: &[PathBuf]) -> Result<()> {
+    for file in files.iter().step_by(CHANGED) {
+        let mut file = OpenOptions::new().append(true).open(file)?;
+        file.write_all(b"changed")?;
+    }
+    Ok(())
+}
+
+fn kernel(arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    let mut command = Command::new("btrfs");
+    command.args(["send", "--quiet", "--proto", "2"]);
+    to_nowhere(command.args(arguments))
+}
+
+fn ours(arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    let mut command = Command::new(binaries::path("sendshotctl"));
+    command.args(["stream", "send", "--proto", "2"]);
+    to_nowhere(command.args(arguments))
+}
+
+fn to_nowhere(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("run {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed");
+    Ok(())
+}
+
+/// Runs all in turns, and once before, so that all find the same in memory.
+fn medians<const N: usize>(
+    rounds: usize,
+    mut all: [&mut dyn FnMut() -> Result<()>; N],
+) -> Result<[Duration; N]> {
+    let mut times = [const { Vec::new() }; N];
+    for round in 0..=rounds {
+        for (run, times) in all.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            run()?;
+            if round > 0 {
+                times.push(start.elapsed());
+            }
+        }
+    }
+    Ok(times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    }))
+}
+
+fn told(what: &str, ours: Duration, kernels: Duration, limit: f64) -> bool {
+    let ratio = ours.as_secs_f64() / kernels.as_secs_f64();
+    println!(
+        "{what}: {:.3} s, the kernel {:.3} s: {ratio:.2} (limit {limit})",
+        ours.as_secs_f64(),
+        kernels.as_secs_f64()
+    );
+    ratio <= limit
+}

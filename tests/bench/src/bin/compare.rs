@@ -1,0 +1,254 @@
+//! Two builds against each other: `compare OLD NEW [ROUNDS]`, each the directory of a build.
+//!
+//! Both make a full stream and an increment, and push everything, in turns, of the same tree on images in memory.
+//! Medians are compared. Fails if the new build takes more than 3 % longer than the old one, unless the old one
+//! differs from itself by more between its odd and its even rounds.
+
+#![allow(clippy::expect_used, reason = "what fails ends the measurement")]
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::binaries;
+use sendshot_harness::hosts::pairing::pair;
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use serde::{Deserialize, Serialize};
+
+/// The tree that is sent.
+const SOURCE: &str = "/usr/share";
+/// File systems with room for it.
+const DISK: u64 = 6 << 30;
+/// One file in so many is changed for the increment.
+const CHANGED: usize = 100;
+/// How much longer the new build may take.
+const TOLERANCE: f64 = 0.03;
+/// What is measured.
+const MEASURED: [&str; 3] = ["full stream", "increment", "push of everything"];
+/// Makes this program the one that measures a single build.
+const SINGLE: &str = "--single";
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Took {
+    seconds: f64,
+    /// Seconds that the processors of the machine were busy.
+    busy: f64,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [single] if single == SINGLE => {
+            single_build();
+            ExitCode::SUCCESS
+        }
+        [old, new] => compare(old, new, 9),
+        [old, new, rounds] => match rounds.parse() {
+            Ok(rounds) if rounds >= 2 => compare(old, new, rounds),
+            Ok(_) | Err(_) => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: compare OLD NEW [ROUNDS]: two directories of builds, and two rounds or more");
+    ExitCode::from(2)
+}
+
+/// The measurements of a build: one a round, for each of what is measured.
+struct Build {
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+    rounds: Vec<[Took; MEASURED.len()]>,
+}
+
+impl Build {
+    fn start(dir: &str) -> Self {
+        let program = std::env::current_exe().expect("this program is somewhere");
+        let dir = fs::canonicalize(dir).expect("the directory of a build is there");
+        let mut child = Command::new(program)
+            .arg(SINGLE)
+            .env(binaries::BIN_DIR, dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program runs");
+        let answers = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        Self {
+            child,
+            answers,
+            rounds: Vec::new(),
+        }
+    }
+
+    fn round(&mut self) -> [Took; MEASURED.len()] {
+        let stdin = self.child.stdin.as_mut().expect("its input is a pipe");
+        writeln!(stdin).expect("it is still there");
+        let mut line = String::new();
+        let answered = self.answers.read_line(&mut line);
+        assert!(answered.expect("it answers") > 0, "a build has failed");
+        serde_json::from_str(&line).expect("it answers with measurements")
+    }
+
+    fn median(&self, what: usize, of: fn(&Took) -> f64, round: impl Fn(usize) -> bool) -> f64 {
+        let rounds = self.rounds.iter().enumerate();
+        let chosen = rounds.filter(|(n, _)| round(*n));
+        let mut all: Vec<f64> = chosen.map(|(_, took)| of(&took[what])).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "a build has failed: {status}");
+    }
+}
+
+fn compare(old: &str, new: &str, rounds: usize) -> ExitCode {
+    let (mut old, mut new) = (Build::start(old), Build::start(new));
+    for round in 0..=rounds {
+        // Who goes first changes from round to round; the first one warms up.
+        let took = match round % 2 {
+            0 => {
+                let first = old.round();
+                (first, new.round())
+            }
+            _ => {
+                let first = new.round();
+                (old.round(), first)
+            }
+        };
+        if round > 0 {
+            old.rounds.push(took.0);
+            new.rounds.push(took.1);
+        }
+    }
+    let mut good = true;
+    for (n, name) in MEASURED.iter().enumerate() {
+        let seconds = |build: &Build| build.median(n, |took| took.seconds, |_| true);
+        let busy = |build: &Build| build.median(n, |took| took.busy, |_| true);
+        let even = old.median(n, |took| took.seconds, |round| round.is_multiple_of(2));
+        let odd = old.median(n, |took| took.seconds, |round| !round.is_multiple_of(2));
+        let (ratio, own) = (seconds(&new) / seconds(&old), odd / even);
+        let allowed = TOLERANCE.max(own.max(1.0 / own) - 1.0);
+        println!(
+            "{name}: old {:.3} s ({:.2} s busy), new {:.3} s ({:.2} s busy): {ratio:.3}; the old one, odd \
+             against even rounds: {own:.3}; {rounds} rounds",
+            seconds(&old),
+            busy(&old),
+            seconds(&new),
+            busy(&new),
+        );
+        good &= ratio <= 1.0 + allowed;
+    }
+    old.end();
+    new.end();
+    match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Measures the build of the environment once for each line of its input.
+fn single_build() {
+    let setup = SenderBox::setup().size(DISK);
+    let sender = setup.volume("photos", "photos").start();
+    let receiver = ReceiverBox::with_size(DISK);
+    pair(&sender, &receiver, "nas2");
+    let tree = sender.photos().join("tree");
+    run(Command::new("cp").args(["-a", SOURCE]).arg(&tree));
+    let (before, after) = (sender.fs().join("before"), sender.fs().join("after"));
+    let sendshot = sender.fs().join("before.sendshot");
+    streams::snapshot(&sender.photos(), &before).expect("a snapshot of the tree");
+    let mut files = Vec::new();
+    list(&tree, &mut files).expect("the files of the tree");
+    for file in files.iter().step_by(CHANGED) {
+        let opened = OpenOptions::new().append(true).open(file);
+        let written = opened.and_then(|mut file| file.write_all(b"changed"));
+        written.expect("the volume is writable");
+    }
+    streams::snapshot(&sender.photos(), &after).expect("a snapshot of the tree");
+    to_nowhere(&["--save-sendshot".as_ref(), &sendshot, &before]);
+    let next = sender.fs().join("after.sendshot");
+    for line in io::stdin().lines() {
+        line.expect("lines from the one who compares");
+        // What an earlier round left to be written is not this one's.
+        run(&mut Command::new("sync"));
+        let full = took(|| to_nowhere(&[&before]));
+        let increment = [
+            "--sendshot".as_ref(),
+            sendshot.as_path(),
+            "--save-sendshot".as_ref(),
+            &next,
+            &after,
+        ];
+        let increment = took(|| to_nowhere(&increment));
+        fs::remove_file(&next).expect("the sendshot of the increment");
+        let mut copy = PathBuf::new();
+        let push = took(|| {
+            let pushed = sender.push_with("nas2:photos", &["--parent", "none"]);
+            copy = receiver.copy(&pushed);
+        });
+        sender.wait_until_released();
+        streams::delete(&copy).expect("the copy can be deleted");
+        run(Command::new("btrfs")
+            .args(["subvolume", "sync"])
+            .arg(receiver.fs()));
+        let answer = serde_json::to_string(&[full, increment, push]);
+        println!("{}", answer.expect("numbers"));
+    }
+}
+
+fn took(work: impl FnOnce()) -> Took {
+    let (start, busy) = (Instant::now(), busy());
+    work();
+    Took {
+        seconds: start.elapsed().as_secs_f64(),
+        busy: self::busy() - busy,
+    }
+}
+
+/// Seconds that the processors were busy since the start: user, nice, system, and interrupts of `/proc/stat`
+/// (proc(5)), in ticks of a hundredth of a second.
+fn busy() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters");
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks = line.split_whitespace().skip(1).map(|n| n.parse::<u64>());
+    let ticks: Vec<u64> = ticks.map_while(Result::ok).collect();
+    let idle = [3, 4];
+    let busy = ticks.iter().take(7).enumerate();
+    let busy = busy.filter(|(n, _)| !idle.contains(n)).map(|(_, n)| n);
+    busy.sum::<u64>() as f64 / 100.0
+}
+
+fn to_nowhere(arguments: &[&Path]) {
+    let mut command = Command::new(binaries::path("sendshotctl"));
+    command.args(["stream", "send", "--quiet", "--proto", "2"]);
+    run(command.args(arguments).stdout(Stdio::null()));
+}
+
+fn run(command: &mut Command) {
+    command.stdout(Stdio::null());
+    let status = command.status().expect("the command is there");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            list(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}

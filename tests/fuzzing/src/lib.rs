@@ -1,0 +1,90 @@
+//! What a fuzzer feeds: one function for each place that reads bytes which anybody may have made. Each takes
+//! any bytes, and panics if a promise is broken.
+//!
+//! Checksums keep a fuzzer out of everything behind them, so the functions that need it make right ones
+//! around the bytes they are given; the first byte of an input says how it is to be understood.
+//! `tests/fuzz` runs them under libFuzzer; `tests/tests/fuzz_corpus.rs` runs them over what that has found.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a test ends it, and where says enough"
+)]
+
+pub mod bytes;
+pub mod commands;
+pub mod messages;
+pub mod register;
+pub mod resume_state;
+pub mod sendshot;
+pub mod stream;
+
+use uuid::Uuid;
+
+use sendshot_adversary::hostile;
+use sendshot_adversary::hostile::World;
+use sendshot_adversary::hostile::trick::Held;
+
+/// Something to be fuzzed.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which is also that of the program and of the directory of its inputs.
+    pub name: &'static str,
+    /// Takes an input.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
+    Target {
+        name: "stream",
+        run: stream::run,
+        seeds: stream::seeds,
+    },
+    Target {
+        name: "commands",
+        run: commands::run,
+        seeds: commands::seeds,
+    },
+    Target {
+        name: "sendshot",
+        run: sendshot::run,
+        seeds: sendshot::seeds,
+    },
+    Target {
+        name: "resume_state",
+        run: resume_state::run,
+        seeds: resume_state::seeds,
+    },
+    Target {
+        name: "register",
+        run: register::run,
+        seeds: register::seeds,
+    },
+    Target {
+        name: "messages",
+        run: messages::run,
+        seeds: messages::seeds,
+    },
+];
+
+/// The streams of the hostile corpus, played nowhere.
+fn hostile_streams() -> impl Iterator<Item = Vec<u8>> {
+    let held = |n: u128| Held {
+        uuid: Uuid::from_u128(n),
+        ctransid: 7,
+    };
+    let world = World {
+        uuid: Uuid::from_u128(1),
+        ctransid: 7,
+        inside: "/inside".into(),
+        outside: "/outside".into(),
+        own: held(2),
+        other_volume: held(3),
+        other_sender: held(4),
+    };
+    let tricks = hostile::corpus().into_iter();
+    tricks.map(move |trick| (trick.stream)(&world))
+}

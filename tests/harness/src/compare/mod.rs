@@ -1,0 +1,10 @@
+//! Oracles: what a copy is compared with.
+
+pub mod chain;
+pub mod equivalence;
+pub mod exact;
+pub mod extents;
+pub mod inode_flags;
+pub mod reasons;
+pub mod subvolumes;
+pub mod tree;

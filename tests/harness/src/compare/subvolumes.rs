@@ -1,0 +1,172 @@
+//! Subvolumes as `btrfs` shows them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::hosts::command::tool;
+use crate::hosts::receiver_box::ReceiverBox;
+use crate::hosts::sender_box::SenderBox;
+
+/// A line of `btrfs subvolume list`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subvolume {
+    /// Its path from the top level.
+    pub path: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// The UUID of what it is a snapshot of, or `-`.
+    pub parent_uuid: String,
+    /// The UUID of what it is a copy of, or `-`.
+    pub received_uuid: String,
+    /// The generation it was last changed in.
+    pub generation: u64,
+}
+
+/// All subvolumes of a file system whose top level is mounted at a path.
+///
+/// # Panics
+/// If `btrfs` fails.
+#[track_caller]
+pub fn list(fs: &Path) -> Vec<Subvolume> {
+    let printed = tool(
+        "btrfs",
+        &[
+            "subvolume".as_ref(),
+            "list".as_ref(),
+            "-uqR".as_ref(),
+            fs.as_os_str(),
+        ],
+    );
+    printed.lines().map(parse).collect()
+}
+
+/// `ID 257 gen 11 top level 5 parent_uuid - received_uuid - uuid U path P`, with blanks to align.
+fn parse(line: &str) -> Subvolume {
+    let (fields, path) = line.split_once(" path ").unwrap();
+    let words: Vec<&str> = fields.split_whitespace().collect();
+    let after = |name: &str| {
+        let at = words.iter().position(|w| *w == name).unwrap();
+        words[at + 1].to_owned()
+    };
+    Subvolume {
+        path: path.to_owned(),
+        uuid: after("uuid"),
+        parent_uuid: after("parent_uuid"),
+        received_uuid: after("received_uuid"),
+        generation: after("gen").parse().unwrap(),
+    }
+}
+
+/// Where the subvolume with a UUID is.
+///
+/// # Panics
+/// If there is none.
+#[track_caller]
+pub fn by_uuid(fs: &Path, uuid: &Value) -> PathBuf {
+    let uuid = uuid.as_str().unwrap();
+    let all = list(fs);
+    let found = all.iter().find(|s| s.uuid == uuid);
+    let found = found.unwrap_or_else(|| panic!("no subvolume has uuid {uuid}: {all:#?}"));
+    fs.join(&found.path)
+}
+
+/// The subvolumes of a sender's file system that are not ours: nothing may ever happen to them.
+#[track_caller]
+pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
+    let ours = |path: &str| path == ".sendshot" || path.starts_with(".sendshot/");
+    let mut others: BTreeSet<_> = list(fs).into_iter().filter(|s| !ours(&s.path)).collect();
+    // A snapshot of a volume, or a look at it, may write its root item again.
+    others = others
+        .into_iter()
+        .map(|s| Subvolume { generation: 0, ..s })
+        .collect();
+    others
+}
+
+/// Expects that nothing is left but copies, what is kept, and what is listed as a push that broke off:
+/// on the sender its snapshot, on the receiver its staging and checkpoints.
+///
+/// # Panics
+/// If there is more.
+#[track_caller]
+pub fn assert_only_resumable_left(sender: &SenderBox, receiver: &ReceiverBox) {
+    sender.wait_until_released();
+    let text = |v: &Value, key: &str| v[key].as_str().unwrap().to_owned();
+    let interrupted = sender.ctl(&["list", "--partials", "--json"]);
+    let interrupted = interrupted.success().jsons();
+    assert!(interrupted.len() <= 1, "{interrupted:#?}");
+    let mut owned: BTreeSet<String> = interrupted.iter().map(|v| text(v, "uuid")).collect();
+    let kept = sender.ctl(&["list", "--json"]).success().jsons();
+    owned.extend(
+        kept.iter()
+            .filter(|kept| kept["sendshot_bytes"].is_null())
+            .map(|kept| text(kept, "uuid")),
+    );
+    let hidden = list(sender.fs()).into_iter();
+    let hidden: Vec<_> = hidden
+        .filter(|s| s.path.starts_with(".sendshot/") && !owned.contains(&s.uuid))
+        .collect();
+    assert!(hidden.is_empty(), "snapshots of nobody: {hidden:#?}");
+
+    let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
+    let partials = partials.success().jsons();
+    assert!(partials.len() <= 1, "{partials:#?}");
+    let transfers: Vec<String> = partials.iter().map(|v| text(v, "transfer")).collect();
+    let copies = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
+    let copies: BTreeSet<String> = copies.iter().map(|v| text(v, "uuid")).collect();
+    let unowned: Vec<_> = list(receiver.fs())
+        .into_iter()
+        .filter(|s| !copies.contains(&s.received_uuid))
+        .filter(|s| {
+            !transfers
+                .iter()
+                .any(|transfer| s.path.contains(transfer.as_str()))
+        })
+        .collect();
+    assert!(unowned.is_empty(), "subvolumes of nobody: {unowned:#?}");
+    for s in list(receiver.fs()) {
+        let partial = transfers
+            .iter()
+            .any(|transfer| s.path.contains(transfer.as_str()));
+        assert!(
+            !partial || s.received_uuid == "-",
+            "a partial could be taken for a copy: {s:?}"
+        );
+    }
+}
+
+/// Expects that no trace of a transfer is left: on the sender only the snapshots that `list`
+/// names as acknowledged (a push by sendshots leaves none), on the receiver only the copies that
+/// `copy list` names.
+///
+/// # Panics
+/// If there is more.
+#[track_caller]
+pub fn assert_no_leftovers(sender: &SenderBox, receiver: &ReceiverBox) {
+    sender.wait_until_released();
+    let uuids = |all: Vec<Value>| -> BTreeSet<String> {
+        let text = |v: &Value| v["uuid"].as_str().unwrap().to_owned();
+        all.iter().map(text).collect()
+    };
+    let mut listed = sender.ctl(&["list", "--json"]).success().jsons();
+    listed.retain(|kept| kept["state"] == "acknowledged" && kept["sendshot_bytes"].is_null());
+    let listed = uuids(listed);
+    let hidden = list(sender.fs()).into_iter();
+    let hidden: BTreeSet<_> = hidden
+        .filter(|s| s.path.starts_with(".sendshot/"))
+        .map(|s| s.uuid)
+        .collect();
+    assert_eq!(
+        hidden, listed,
+        "snapshots that hold space and no push will ever use"
+    );
+
+    let copies = uuids(receiver.ctl(&["copy", "list", "--json"]).success().jsons());
+    let held: BTreeSet<_> = list(receiver.fs())
+        .into_iter()
+        .map(|s| s.received_uuid)
+        .collect();
+    assert_eq!(held, copies, "subvolumes that hold space and are no copies");
+}

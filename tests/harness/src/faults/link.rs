@@ -1,0 +1,372 @@
+//! A network link between two boxes, under the test's control.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+use crate::hosts::address;
+
+/// Small, so that what the link does is felt at once and not after megabytes of buffers.
+const BUFFER: usize = 64 * 1024;
+
+/// Bytes moved at a time.
+const PIECE: usize = 16 * 1024;
+
+/// A direction of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From who dialled to who listens.
+    Up = 0,
+    /// Back.
+    Down = 1,
+}
+
+/// What happens to bytes that go one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// They arrive.
+    Pass,
+    /// They arrive, so many a second.
+    Slow(u64),
+    /// They are not taken: who sends finds its buffers full.
+    Stall,
+    /// They are taken and lost.
+    Lose,
+    /// They arrive, each piece so much later.
+    Delay(Duration),
+    /// The bit of this number of the next byte is flipped; then all pass.
+    Flip(u8),
+    /// What is connected is reset, once; what connects then passes.
+    Cut,
+    /// What is connected is reset, and what comes is refused until the link is mended.
+    Sever,
+}
+
+#[derive(Debug)]
+struct Direction {
+    rule: Rule,
+    /// Takes the rule's place once this many bytes went through since the link was made.
+    then: Option<(u64, Rule)>,
+    bytes: u64,
+}
+
+impl Direction {
+    /// What applies to the next byte, and how many it applies to.
+    fn next(&mut self) -> (Rule, usize) {
+        match self.then {
+            Some((at, rule)) if self.bytes >= at => {
+                self.rule = rule;
+                self.then = None;
+                (rule, PIECE)
+            }
+            Some((at, _)) => (self.rule, PIECE.min((at - self.bytes) as usize)),
+            None => (self.rule, PIECE),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    up: bool,
+    gone: bool,
+    target: SocketAddr,
+    directions: [Direction; 2],
+    open: Vec<TcpStream>,
+    faults: u64,
+}
+
+impl State {
+    /// What applies to the next byte, and how many it applies to. A cut is made here, whether or
+    /// not a byte follows: `None`, as what was connected is not any more.
+    fn next(&mut self, way: Way) -> Option<(Rule, usize)> {
+        if self.gone {
+            return None;
+        }
+        let next = self.directions[way as usize].next();
+        if !matches!(next.0, Rule::Cut | Rule::Sever) {
+            return Some(next);
+        }
+        self.up = next.0 == Rule::Cut;
+        self.directions[way as usize].rule = Rule::Pass;
+        self.faults += 1;
+        hang_up(self);
+        None
+    }
+
+    /// Does to bytes that came what a rule says that is meant for one of them.
+    fn corrupt(&mut self, way: Way, piece: &mut [u8]) {
+        if let Rule::Flip(bit) = self.directions[way as usize].rule {
+            piece[0] ^= 1 << (bit % 8);
+            self.directions[way as usize].rule = Rule::Pass;
+            self.faults += 1;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// A proxy that forwards connections to one address. Everything ends when this is dropped.
+#[derive(Debug)]
+pub struct Link {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Link {
+    /// A link to an address, on which everything passes.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn to(target: SocketAddr) -> Self {
+        let listener = address::listen();
+        let address = listener.local_addr().unwrap();
+        let direction = || Direction {
+            rule: Rule::Pass,
+            then: None,
+            bytes: 0,
+        };
+        let state = State {
+            up: true,
+            gone: false,
+            target,
+            directions: [direction(), direction()],
+            open: Vec::new(),
+            faults: 0,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &accepting));
+        Self { shared, address }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Bytes that went through one way.
+    pub fn bytes(&self, way: Way) -> u64 {
+        self.shared.lock().directions[way as usize].bytes
+    }
+
+    /// How many cuts and flips that were set as rules have been made.
+    pub fn faults(&self) -> u64 {
+        self.shared.lock().faults
+    }
+
+    /// What connects from now on goes to another address; what is connected stays as it is.
+    pub fn aim(&self, target: SocketAddr) {
+        self.shared.lock().target = target;
+    }
+
+    /// Resets what is connected; what connects then passes.
+    pub fn reset(&self) {
+        hang_up(&mut self.shared.lock());
+    }
+
+    /// Sets what happens one way from now on.
+    pub fn set(&self, way: Way, rule: Rule) {
+        let mut state = self.shared.lock();
+        let direction = &mut state.directions[way as usize];
+        (direction.rule, direction.then) = (rule, None);
+        self.shared.changed.notify_all();
+    }
+
+    /// Sets what happens one way after `more` further bytes.
+    pub fn set_after(&self, way: Way, more: u64, rule: Rule) {
+        let mut state = self.shared.lock();
+        let direction = &mut state.directions[way as usize];
+        direction.then = Some((direction.bytes + more, rule));
+    }
+
+    /// Resets what is connected, and refuses what comes.
+    pub fn cut(&self) {
+        let mut state = self.shared.lock();
+        state.up = false;
+        hang_up(&mut state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Undoes [`cut`](Self::cut) and all rules.
+    pub fn mend(&self) {
+        let mut state = self.shared.lock();
+        state.up = true;
+        for direction in &mut state.directions {
+            (direction.rule, direction.then) = (Rule::Pass, None);
+        }
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.gone = true;
+            hang_up(&mut state);
+            self.shared.changed.notify_all();
+        }
+        // Wakes the thread that accepts, which then ends.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn hang_up(state: &mut State) {
+    for stream in state.open.drain(..) {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let Ok(client) = client else { continue };
+        if shared.lock().gone {
+            return;
+        }
+        if shared.lock().up {
+            // If the target does not answer, the client finds its connection closed.
+            let _ = connect(client, shared);
+        }
+    }
+}
+
+fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let target = shared.lock().target;
+    let server = TcpStream::connect(target)?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+        set_socket_recv_buffer_size(stream, BUFFER)?;
+        set_socket_send_buffer_size(stream, BUFFER)?;
+    }
+    let mut state = shared.lock();
+    for (way, from, to) in [(Way::Up, &client, &server), (Way::Down, &server, &client)] {
+        let (from, to) = (from.try_clone()?, to.try_clone()?);
+        let shared = Arc::clone(shared);
+        thread::spawn(move || pump(&shared, way, from, to));
+    }
+    state.open.extend([client, server]);
+    Ok(())
+}
+
+/// Moves bytes one way until either end closes.
+fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
+    let mut piece = [0; PIECE];
+    while let Some((rule, most)) = next(shared, way) {
+        let Ok(len @ 1..) = from.read(&mut piece[..most]) else {
+            break;
+        };
+        // The rule may have changed while nothing came.
+        let rule = match next(shared, way) {
+            Some((Rule::Lose, _)) => Rule::Lose,
+            Some(_) => rule,
+            None => break,
+        };
+        match rule {
+            Rule::Slow(rate) => thread::sleep(Duration::from_secs_f64(len as f64 / rate as f64)),
+            Rule::Delay(time) => thread::sleep(time),
+            Rule::Pass | Rule::Stall | Rule::Lose | Rule::Flip(_) | Rule::Cut | Rule::Sever => {}
+        }
+        {
+            let mut state = shared.lock();
+            state.corrupt(way, &mut piece[..len]);
+            state.directions[way as usize].bytes += len as u64;
+        }
+        if rule != Rule::Lose && to.write_all(&piece[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Waits while the way is stalled. `None` once the link, or what was connected, is gone.
+fn next(shared: &Shared, way: Way) -> Option<(Rule, usize)> {
+    let mut state = shared.lock();
+    loop {
+        match state.next(way)? {
+            (Rule::Stall, _) => state = shared.changed.wait(state).unwrap(),
+            other => return Some(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link to somebody who sends back what comes.
+    fn echo() -> Link {
+        let listener = address::listen();
+        let link = Link::to(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut piece = [0; PIECE];
+                    while let Ok(len @ 1..) = stream.read(&mut piece) {
+                        let _ = stream.write_all(&piece[..len]);
+                    }
+                });
+            }
+        });
+        link
+    }
+
+    /// Sends bytes of zeros, and returns what comes back until the end of the connection or as
+    /// much as was sent.
+    fn exchange(link: &Link, len: usize) -> Vec<u8> {
+        let mut stream = TcpStream::connect(link.address()).unwrap();
+        let _ = stream.write_all(&vec![0; len]);
+        let mut back = Vec::new();
+        let _ = stream.take(len as u64).read_to_end(&mut back);
+        back
+    }
+
+    #[test]
+    fn one_bit_of_one_byte_is_flipped() {
+        let link = echo();
+        link.set_after(Way::Up, 70_000, Rule::Flip(3));
+        let mut expected = vec![0; 100_000];
+        expected[70_000] = 8;
+        assert_eq!(exchange(&link, 100_000), expected);
+        assert_eq!(exchange(&link, 100_000), vec![0; 100_000], "only once");
+        assert_eq!(link.faults(), 1);
+    }
+
+    #[test]
+    fn a_cut_is_made_where_it_was_set_and_comes_back_by_itself() {
+        let link = echo();
+        link.set_after(Way::Down, 12_345, Rule::Cut);
+        assert!(exchange(&link, 50_000).len() <= 12_345);
+        assert_eq!(link.bytes(Way::Down), 12_345);
+        assert_eq!(exchange(&link, 50_000).len(), 50_000);
+        assert_eq!(link.faults(), 1);
+    }
+
+    #[test]
+    fn what_is_severed_stays_so_until_it_is_mended() {
+        let link = echo();
+        link.set_after(Way::Up, 10, Rule::Sever);
+        for _ in 0..2 {
+            assert!(exchange(&link, 20).len() <= 10);
+        }
+        link.mend();
+        assert_eq!(exchange(&link, 20).len(), 20);
+    }
+}

@@ -1,0 +1,7 @@
+//! What happens to hosts: cut links, lost power, deaths, broken disks.
+
+pub mod damage;
+pub mod fail_points;
+pub mod forgetful;
+pub mod link;
+pub mod power;

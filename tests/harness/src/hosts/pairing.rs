@@ -1,0 +1,117 @@
+//! Boxes that know each other.
+
+use std::net::SocketAddr;
+
+use crate::faults::link::Link;
+use crate::hosts::receiver_box::ReceiverBox;
+use crate::hosts::sender_box::{NAME, SenderBox};
+
+/// Pairs a sender with a receiver, directly.
+///
+/// # Panics
+/// If that fails.
+#[track_caller]
+pub fn pair(sender: &SenderBox, receiver: &ReceiverBox, name: &str) {
+    pair_at(sender, receiver, name, receiver.address());
+}
+
+/// Pairs a sender with a receiver that it reaches at another address.
+///
+/// # Panics
+/// If that fails.
+#[track_caller]
+pub fn pair_at(sender: &SenderBox, receiver: &ReceiverBox, name: &str, address: SocketAddr) {
+    let token = receiver.invite(&[NAME]);
+    let address = address.to_string();
+    let arguments = ["pair", &address, "--name", name, "--token", &token];
+    sender.ctl(&arguments).success();
+}
+
+/// A sender with one volume `photos`, a receiver that it knows as `nas2`, and nothing between.
+#[derive(Debug)]
+pub struct Paired {
+    /// The sending box.
+    pub sender: SenderBox,
+    /// The receiving box.
+    pub receiver: ReceiverBox,
+}
+
+impl Paired {
+    /// Makes both.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::of(SenderBox::new())
+    }
+
+    /// With a sender that was made otherwise.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn of(sender: SenderBox) -> Self {
+        let receiver = ReceiverBox::new();
+        pair(&sender, &receiver, "nas2");
+        Self { sender, receiver }
+    }
+}
+
+impl Default for Paired {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The same with a link between them.
+#[derive(Debug)]
+pub struct Linked {
+    /// The sending box.
+    pub sender: SenderBox,
+    /// What is between them.
+    pub link: Link,
+    /// The receiving box.
+    pub receiver: ReceiverBox,
+}
+
+impl Linked {
+    /// Makes all three.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::of(SenderBox::new())
+    }
+
+    /// With a sender that was made otherwise.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn of(sender: SenderBox) -> Self {
+        Self::between(sender, ReceiverBox::new())
+    }
+
+    /// With boxes that were made otherwise.
+    ///
+    /// # Panics
+    /// If they cannot be paired.
+    #[track_caller]
+    pub fn between(sender: SenderBox, receiver: ReceiverBox) -> Self {
+        let link = Link::to(receiver.address());
+        pair_at(&sender, &receiver, "nas2", link.address());
+        Self {
+            sender,
+            link,
+            receiver,
+        }
+    }
+}
+
+impl Default for Linked {
+    fn default() -> Self {
+        Self::new()
+    }
+}

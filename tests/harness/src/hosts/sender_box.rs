@@ -1,0 +1,349 @@
+//! The sending box: a file system with volumes, the sender's daemon, its command.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::disks::streams;
+use crate::faults::power::Disk;
+use crate::hosts::binaries;
+use crate::hosts::command::{self, Output, Running};
+use crate::hosts::daemon::Daemon;
+use crate::hosts::until;
+
+/// What the sending box is called by the receiving one.
+pub const NAME: &str = "nas1";
+
+/// A sending box. Everything of it is gone when this is dropped.
+#[derive(Debug)]
+pub struct SenderBox {
+    /// Its daemon.
+    pub daemon: Daemon,
+    fs: Disk,
+    home: PathBuf,
+    _dir: TempDir,
+    keys: String,
+    pin_parent: bool,
+    /// The configured volumes: names and paths.
+    volumes: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+/// What a sending box is made of.
+#[derive(Debug, Clone)]
+pub struct SenderSetup {
+    size: u64,
+    mount: String,
+    power: bool,
+    keys: String,
+    pin_parent: bool,
+    volumes: Vec<Volume>,
+}
+
+#[derive(Debug, Clone)]
+struct Volume {
+    name: String,
+    path: PathBuf,
+    create: bool,
+}
+
+impl SenderSetup {
+    /// A file system of another size.
+    #[must_use]
+    pub fn size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Options that the file system is mounted with.
+    #[must_use]
+    pub fn mount(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.mount);
+        self
+    }
+
+    /// A box whose power can be cut: what it keeps lies on the disk that is cut off.
+    #[must_use]
+    pub fn power(mut self) -> Self {
+        self.power = true;
+        self
+    }
+
+    /// Lines for the top of its configuration.
+    #[must_use]
+    pub fn keys(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.keys);
+        self
+    }
+
+    /// All volumes keep their last snapshot as parent: the kernel's engine is their usual one.
+    #[must_use]
+    pub fn pin_parent(mut self) -> Self {
+        self.pin_parent = true;
+        self
+    }
+
+    /// A volume: a subvolume that is made, at a path from the top level of the file system.
+    #[must_use]
+    pub fn volume(mut self, name: &str, path: &str) -> Self {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            path: path.into(),
+            create: true,
+        });
+        self
+    }
+
+    /// A volume that is configured only, with a path from the mount point or an absolute one.
+    #[must_use]
+    pub fn configured(mut self, name: &str, path: impl AsRef<Path>) -> Self {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            path: path.as_ref().to_owned(),
+            create: false,
+        });
+        self
+    }
+
+    /// Makes the box and starts its daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn start(self) -> SenderBox {
+        let mut sender = self.make();
+        sender.daemon.start();
+        sender
+    }
+
+    /// Makes the box; its daemon is not started.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn make(self) -> SenderBox {
+        let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
+        let dir = private_dir();
+        let home = fs.home(dir.path());
+        fs::create_dir_all(&home).unwrap();
+        for volume in self.volumes.iter().filter(|v| v.create) {
+            let path = fs.path().join(&volume.path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            streams::create(&path).unwrap();
+        }
+        let file = home.join("sender.toml");
+        let mut daemon = Daemon::new("sendshot-sender", dir.path(), &home, &file);
+        daemon.option("--receivers-dir", &home.join("receivers.d"));
+        let sender = SenderBox {
+            daemon,
+            fs,
+            home,
+            _dir: dir,
+            keys: self.keys,
+            pin_parent: self.pin_parent,
+            volumes: Mutex::default(),
+        };
+        let volumes = self.volumes.iter().map(|v| (&*v.name, &*v.path));
+        sender.configure(volumes);
+        sender
+    }
+}
+
+impl SenderBox {
+    /// A box with one empty volume, `photos`.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::setup().volume("photos", "photos").start()
+    }
+
+    /// A box to be described: 1 GiB and no volume; it tells of a broken connection at once.
+    pub fn setup() -> SenderSetup {
+        SenderSetup {
+            size: 1 << 30,
+            mount: String::new(),
+            power: false,
+            keys: "retry_for = \"0s\"".to_owned(),
+            pin_parent: false,
+            volumes: Vec::new(),
+        }
+    }
+
+    /// Where the file system is mounted.
+    pub fn fs(&self) -> &Path {
+        self.fs.path()
+    }
+
+    /// The volume that most tests have.
+    pub fn photos(&self) -> PathBuf {
+        self.fs().join("photos")
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.home.join("sender.toml")
+    }
+
+    /// Writes a configuration with these volumes: names, and paths from the mount point or
+    /// absolute ones. The daemon reads it when it is started.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn configure<'a>(&self, volumes: impl IntoIterator<Item = (&'a str, &'a Path)>) {
+        let volumes = volumes.into_iter();
+        let volumes = volumes.map(|(name, path)| (name.to_owned(), self.fs().join(path)));
+        *self.volumes.lock().unwrap() = volumes.collect();
+        self.write_config();
+    }
+
+    fn write_config(&self) {
+        let mut config = format!("{}\n", self.keys);
+        for (name, path) in &*self.volumes.lock().unwrap() {
+            writeln!(config, "[volumes.{name:?}]\npath = {path:?}\nkeep = 3").unwrap();
+            if self.pin_parent {
+                config += "pin_parent = true\n";
+            }
+        }
+        fs::write(self.config(), config).unwrap();
+        self.fs.sync();
+    }
+
+    /// Cuts its power and switches it on again; its daemon is to be started then. What it had
+    /// said before must not be known to others that go on: cut the link first.
+    ///
+    /// # Panics
+    /// If it was not made for that, or something else than its daemon uses its disk.
+    #[track_caller]
+    pub fn power_cut(&mut self) {
+        let daemon = &mut self.daemon;
+        self.fs.cut(|| daemon.kill_if_alive());
+    }
+
+    /// Unmounts the file system and mounts it again, as who unplugs a disk does.
+    ///
+    /// # Panics
+    /// If something keeps it busy.
+    #[track_caller]
+    pub fn replug(&self) {
+        self.fs.replug();
+    }
+
+    /// Has all volumes keep their last snapshot as parent, or none, and restarts the daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn set_pin_parent(&mut self, pin_parent: bool) {
+        self.pin_parent = pin_parent;
+        self.write_config();
+        self.daemon.stop();
+        self.daemon.start();
+    }
+
+    /// Where a volume is that a push reported.
+    ///
+    /// # Panics
+    /// If it is not configured.
+    #[track_caller]
+    pub fn volume(&self, pushed: &Value) -> PathBuf {
+        let name = pushed["volume"].as_str().unwrap();
+        let volumes = self.volumes.lock().unwrap();
+        let path = volumes.get(name);
+        path.unwrap_or_else(|| panic!("`{name}` is not configured"))
+            .clone()
+    }
+
+    /// Configures other volumes and restarts the daemon.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn reconfigure(&mut self, volumes: &[(&str, &str)]) {
+        self.configure(volumes.iter().map(|(name, path)| (*name, Path::new(*path))));
+        self.daemon.stop();
+        self.daemon.start();
+    }
+
+    /// What pairing writes for a receiver.
+    pub fn receiver_file(&self, name: &str) -> PathBuf {
+        let file = format!("receivers.d/{name}.toml");
+        self.home.join(file)
+    }
+
+    /// A command of sendshotctl for this box.
+    pub fn ctl_command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        ctl_command(&self.daemon, arguments)
+    }
+
+    /// Runs sendshotctl to its end.
+    #[track_caller]
+    pub fn ctl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
+        command::run(&mut self.ctl_command(arguments))
+    }
+
+    /// Starts sendshotctl.
+    #[track_caller]
+    pub fn ctl_start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Running {
+        Running::start(&mut self.ctl_command(arguments))
+    }
+
+    /// Waits until no push that was reported holds the file system any more: after the report its
+    /// snapshot is deleted and the disk let go of, which status shows as a stage of its own.
+    ///
+    /// # Panics
+    /// If one does not let go.
+    #[track_caller]
+    pub fn wait_until_released(&self) {
+        until::holds("no push holds the disk that is over", || {
+            let status = self.ctl(&["status", "--json"]).success().json();
+            let running = status["running"].as_array().unwrap();
+            running.iter().all(|push| push["stage"] != "release")
+        });
+    }
+
+    /// A push that must succeed; returns its report when the daemon has let go of the disk.
+    #[track_caller]
+    pub fn push(&self, target: &str) -> Value {
+        self.push_with(target, &[])
+    }
+
+    /// A push with further options that must succeed; returns its report.
+    #[track_caller]
+    pub fn push_with(&self, target: &str, options: &[&str]) -> Value {
+        let arguments = [&["push", "--json", target], options].concat();
+        let pushed = self.ctl(&arguments).success().json();
+        self.wait_until_released();
+        pushed
+    }
+}
+
+impl Default for SenderBox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> Command {
+    // Whoever runs the tests under nohup or in the background has it ignore some signals.
+    let mut command = Command::new("env");
+    command.arg("--default-signal");
+    command.arg(binaries::path("sendshotctl"));
+    command.arg("--socket").arg(daemon.socket()).args(arguments);
+    command
+}
+
+/// For a daemon's state, log and configuration; in memory like the file systems.
+pub(crate) fn private_dir() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("sendshot-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap()
+}

@@ -1,0 +1,9 @@
+//! From a stream to a subvolume.
+
+mod confines_streams;
+mod follows_every_command;
+mod matches_stock_receive;
+mod not_kept;
+mod not_kept_by_push;
+mod random_histories;
+mod whole_or_not_at_all;

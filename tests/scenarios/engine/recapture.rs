@@ -1,0 +1,97 @@
+//! Capturing only what changed, on a tree of many leaves. Needs root.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::{Frozen, Sendshot, WireNumber, capture};
+use sendshot_harness::compare::chain::same_when_captured_from;
+use sendshot_harness::disks::loopfs::{LoopFs, run};
+use sendshot_harness::disks::streams;
+use sendshot_harness::trees::random::Random;
+
+const DIRS: u64 = 40;
+const FILES: u64 = 100;
+
+fn file(root: &Path, random: &mut Random) -> std::path::PathBuf {
+    let (dir, file) = (random.below(DIRS), random.below(FILES));
+    root.join(format!("d{dir}/f{file}"))
+}
+
+fn fill(root: &Path, random: &mut Random) {
+    for dir in 0..DIRS {
+        fs::create_dir(root.join(format!("d{dir}"))).unwrap();
+        for file in 0..FILES {
+            let path = root.join(format!("d{dir}/f{file}"));
+            let len = random.pick(&[0, 100, 5000]);
+            fs::write(&path, random.bytes(len)).unwrap();
+            for name in ["user.z", "user.a"] {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(&path, name, b"value", flags).unwrap();
+            }
+        }
+    }
+}
+
+/// A few changes; what is not there (any more) is no change.
+fn change(root: &Path, random: &mut Random) {
+    for _ in 0..3 {
+        let _ = fs::remove_file(file(root, random));
+        let _ = fs::write(file(root, random), random.bytes(3000));
+        let _ = fs::rename(file(root, random), file(root, random));
+        let _ = fs::hard_link(file(root, random), file(root, random));
+    }
+    let dir = root.join(format!("d{}", random.below(DIRS)));
+    match random.below(3) {
+        0 => drop(fs::remove_dir_all(dir)),
+        1 => drop(fs::rename(
+            dir,
+            root.join(format!("d{}/moved", random.below(DIRS))),
+        )),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_is_captured_from_the_sendshot_before_is_what_a_whole_capture_gives() {
+    let disk = LoopFs::new(1 << 30, &["-n", "4096"], "").unwrap();
+    let volume = disk.path().join("volume");
+    streams::create(&volume).unwrap();
+    let mut random = Random::new(7);
+    fill(&volume, &mut random);
+    let files = tempfile::tempdir().unwrap();
+    let mut old: Option<Sendshot> = None;
+    for round in 0..12 {
+        let snapshot = disk.path().join(format!("s{round}"));
+        streams::snapshot(&volume, &snapshot).unwrap();
+        let root = File::open(&snapshot).unwrap();
+        let path = files.path().join(round.to_string());
+        capture(
+            Frozen::snapshot(&root),
+            WireNumber::Local,
+            File::create(&path).unwrap(),
+        )
+        .unwrap();
+        let new = Sendshot::open(&path).unwrap();
+        if let Some(old) = &old {
+            let effort = same_when_captured_from(old, &new, &root).unwrap();
+            let Effort::Changes(inodes) = effort else {
+                panic!("round {round}: snapshots of one subvolume were captured whole");
+            };
+            let all = new.counts().inodes;
+            assert!(
+                inodes * 4 < all,
+                "round {round}: {inodes} of {all} inodes were read again"
+            );
+        }
+        drop(root);
+        run(Command::new("btrfs")
+            .args(["subvolume", "delete", "--commit-after"])
+            .arg(&snapshot))
+        .unwrap();
+        change(&volume, &mut random);
+        old = Some(new);
+    }
+}

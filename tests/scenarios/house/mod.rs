@@ -1,0 +1,5 @@
+//! The project itself: its layers, its documents, its harness.
+
+mod documented;
+mod faults;
+mod layers;

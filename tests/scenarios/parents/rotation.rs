@@ -1,0 +1,515 @@
+//! Backup disks that take turns at one mount point, and disks that change hands.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_harness::compare::exact::{assert_exact, assert_same};
+use sendshot_harness::compare::subvolumes::{self, assert_no_leftovers};
+use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::disks::streams;
+use sendshot_harness::faults::link::{Rule, Way};
+use sendshot_harness::hosts::command::{self, tool};
+use sendshot_harness::hosts::pairing::Linked;
+use sendshot_harness::hosts::sender_box::{NAME, SenderBox, SenderSetup};
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+use serde_json::Value;
+
+const MIB: u64 = 1 << 20;
+/// What an increment in these tests may cost on the link, in either direction.
+const LITTLE: u64 = MIB;
+/// What a volume holds: much more than that.
+const BIG: usize = 16 << 20;
+
+/// Disks that are mounted in turn where the receiver's root is.
+struct Rotation {
+    boxes: Linked,
+    disks: Vec<LoopFs>,
+    root: PathBuf,
+    /// The disk that is there now; the receiver's own first one is none of them.
+    mounted: Option<usize>,
+}
+
+impl Rotation {
+    fn new(disks: usize) -> Self {
+        Self::of(SenderBox::new(), disks)
+    }
+
+    fn of(sender: SenderBox, disks: usize) -> Self {
+        let boxes = Linked::of(sender);
+        fill::tree(&boxes.sender.photos(), 1);
+        fill::file(boxes.sender.photos().join("big"), 1, BIG);
+        let disks = (0..disks).map(|_| LoopFs::new(256 << 20, &[], "").unwrap());
+        let root = boxes.receiver.root();
+        let mut rotation = Self {
+            disks: disks.collect(),
+            boxes,
+            root,
+            mounted: None,
+        };
+        for disk in 0..rotation.disks.len() {
+            rotation.exchange(Some(disk));
+            let add = rotation
+                .boxes
+                .receiver
+                .ctl(&["copy", "root", "add", "--json"]);
+            assert_eq!(add.success().json()["present"], true);
+        }
+        rotation
+    }
+
+    /// Unmounts what is there and mounts another disk; the daemon is told nothing.
+    fn exchange(&mut self, disk: Option<usize>) {
+        if self.mounted.take().is_some() {
+            tool("umount", &[&self.root]);
+        }
+        if let Some(disk) = disk {
+            let path = self.disks[disk].path();
+            command::run(
+                Command::new("mount")
+                    .args(["--bind"])
+                    .arg(path)
+                    .arg(&self.root),
+            )
+            .success();
+        }
+        self.mounted = disk;
+    }
+
+    /// The same, while the daemon may still look at what it has applied there.
+    fn pull_out(&mut self, next: usize) {
+        tool("umount", &[Path::new("-l"), &self.root]);
+        self.mounted = None;
+        self.exchange(Some(next));
+    }
+
+    fn copies(&self) -> usize {
+        let copies = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        copies.success().jsons().len()
+    }
+
+    fn change(&self, seed: u64) {
+        fill::file(
+            self.boxes.sender.photos().join(format!("new{seed}")),
+            seed,
+            5000,
+        );
+    }
+
+    /// A push, and what crossed the link.
+    #[track_caller]
+    fn push(&self) -> (Value, u64) {
+        let link = &self.boxes.link;
+        let before = link.bytes(Way::Up) + link.bytes(Way::Down);
+        let pushed = self.boxes.sender.push("nas2:photos");
+        assert_same(
+            &self.boxes.sender.photos(),
+            &self.boxes.receiver.copy(&pushed),
+        );
+        let crossed = link.bytes(Way::Up) + link.bytes(Way::Down) - before;
+        (pushed, crossed)
+    }
+
+    #[track_caller]
+    fn pushes_little(&self, why: &str) -> Value {
+        let (pushed, crossed) = self.push();
+        assert!(crossed <= LITTLE, "{why}: {crossed} bytes: {pushed:#}");
+        assert!(!pushed["parent"].is_null(), "{why}: {pushed:#}");
+        pushed
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        self.boxes.sender.ctl(&["list", "--json"]).success().jsons()
+    }
+
+    /// No snapshot holds space, and nothing waits to be gone on with.
+    #[track_caller]
+    fn sender_is_tidy(&self) {
+        let sender = &self.boxes.sender;
+        sender.wait_until_released();
+        let partials = sender.ctl(&["list", "--partials", "--json"]).success();
+        assert_eq!(partials.stdout, "");
+        let hidden = subvolumes::list(sender.fs()).into_iter();
+        let hidden: Vec<_> = hidden
+            .filter(|s| s.path.starts_with(".sendshot/"))
+            .collect();
+        assert!(hidden.is_empty(), "{hidden:#?}");
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let roots = self.boxes.receiver.ctl(&["copy", "root", "list", "--json"]);
+        let roots = roots.success().jsons();
+        roots
+            .iter()
+            .map(|root| root["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        self.boxes.receiver.daemon.kill_if_alive();
+        if self.mounted.take().is_some() {
+            let _ = command::run(Command::new("umount").arg("-l").arg(&self.root));
+        }
+    }
+}
+
+#[test]
+fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() {
+    let mut rotation = Rotation::new(3);
+    for disk in 0..3 {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    // Disk 2 is in the bank.
+    for night in 0..15 {
+        rotation.exchange(Some(night % 2));
+        rotation.change(night as u64);
+        rotation.pushes_little(&format!("night {night}"));
+    }
+    for (night, disk) in [(15, 2), (16, 0), (17, 2), (18, 1), (19, 2)] {
+        rotation.exchange(Some(disk));
+        rotation.change(night);
+        rotation.pushes_little(&format!("night {night}, disk {disk}"));
+    }
+    // Each disk keeps what it has in common, `keep` of each at most.
+    let listed = rotation.listed();
+    let mut counts = rotation.ids().into_iter().map(|id| {
+        let of_disk = listed.iter().filter(|state| state["root"] == *id);
+        of_disk.count()
+    });
+    assert!(counts.all(|count| count <= 4), "{listed:#?}");
+    let disks = listed.iter().map(|state| state["root"].as_str().unwrap());
+    assert_eq!(disks.collect::<BTreeSet<_>>().len(), 3, "{listed:#?}");
+    assert!(
+        listed
+            .iter()
+            .all(|state| state["acknowledged_at"].is_string()),
+        "{listed:#?}"
+    );
+    let text = rotation.boxes.sender.ctl(&["list"]).success().stdout;
+    assert!(text.contains("DISK"), "{text}");
+    // And `status` says when each was last pushed to.
+    let sender = &rotation.boxes.sender;
+    let status = sender.ctl(&["status", "--json"]).success().json();
+    let disks = status["last"][0]["disks"].as_array().unwrap();
+    assert_eq!(disks.len(), 3, "{status:#}");
+    let text = sender.ctl(&["status"]).success().stdout;
+    for disk in disks {
+        let id = &disk["root"].as_str().unwrap()[..8];
+        assert!(text.contains(&format!("on disk {id}")), "{text}");
+    }
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
+    let mut rotation = Rotation::new(1);
+    rotation.push();
+    rotation.exchange(None);
+    // What lies under the mount point is the receiver's first disk, so that is removed.
+    let first = rotation.ids().into_iter().find(|id| {
+        let roots = rotation
+            .boxes
+            .receiver
+            .ctl(&["copy", "root", "list", "--json"]);
+        let roots = roots.success().jsons();
+        roots
+            .iter()
+            .any(|root| root["id"] == **id && root["present"] == true)
+    });
+    let first = first.unwrap();
+    let root = |arguments: &[&str]| {
+        let arguments = [&["copy", "root"], arguments].concat();
+        rotation.boxes.receiver.ctl(&arguments)
+    };
+    root(&["remove", "nonsense"]).fails(1, &["no disk", "`nonsense`"]);
+    root(&["take-over", "--yes"]).fails(2, &["this receiver's already"]);
+    rotation
+        .boxes
+        .receiver
+        .ctl(&["copy", "root", "remove", &first])
+        .success();
+    rotation.boxes.receiver.daemon.may_log("removed");
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(1, &["removed", "copy root add"]);
+    let strange = LoopFs::new(256 << 20, &[], "").unwrap();
+    rotation.disks.push(strange);
+    rotation.exchange(Some(1));
+    rotation
+        .boxes
+        .receiver
+        .daemon
+        .may_log("is its disk mounted");
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(1, &["is its disk mounted", "copy root add"]);
+    let take_over = ["copy", "root", "take-over", "--yes"];
+    let refused = rotation.boxes.receiver.ctl(&take_over);
+    refused.fails(2, &["no receiver's", "copy root add"]);
+    assert_eq!(fs::read_dir(rotation.disks[1].path()).unwrap().count(), 0);
+    rotation.exchange(Some(0));
+    rotation.change(1);
+    rotation.pushes_little("it is back");
+}
+
+#[test]
+fn disks_are_exchanged_while_a_push_waits_for_its_sender() {
+    let mut rotation = Rotation::new(2);
+    for disk in [1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    fill::file(rotation.boxes.sender.photos().join("large"), 5, 3 * BIG);
+    let before = rotation.boxes.link.bytes(Way::Up);
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("a part was sent", || {
+        rotation.boxes.link.bytes(Way::Up) >= before + BIG as u64
+    });
+    push.signal(rustix::process::Signal::INT);
+    push.finish().fails(1, &["cancelled"]);
+    rotation.boxes.sender.wait_until_released();
+    rotation.pull_out(1);
+    let (other, _) = rotation.push();
+    assert!(
+        other["resumed_at"].is_null() && !other["parent"].is_null(),
+        "{other:#}"
+    );
+    rotation.exchange(Some(0));
+    let (back, _) = rotation.push();
+    assert!(
+        !back["parent"].is_null() || !back["completed_first"].is_null(),
+        "{back:#}"
+    );
+    rotation.sender_is_tidy();
+}
+
+fn uuid_of(fs: &Path, snapshot: &Path) -> String {
+    let path = snapshot.strip_prefix(fs).unwrap().to_str().unwrap();
+    let all = subvolumes::list(fs);
+    let found = all.into_iter().find(|s| s.path == path);
+    found.unwrap().uuid
+}
+
+/// A sender that goes on trying for a while.
+fn patient() -> SenderSetup {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    setup.keys("retry_for = \"2m\"")
+}
+
+#[test]
+fn disks_are_exchanged_before_the_sender_hears_that_its_push_was_committed() {
+    let mut rotation = Rotation::of(patient().start(), 2);
+    for disk in [1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.push();
+    }
+    fill::file(rotation.boxes.sender.photos().join("small"), 3, 40_000);
+    let link = &rotation.boxes.link;
+    let before = link.bytes(Way::Up);
+    link.set(Way::Up, Rule::Slow(20_000));
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("the data is on its way", || {
+        link.bytes(Way::Up) > before + 25_000
+    });
+    link.set(Way::Down, Rule::Lose);
+    link.set(Way::Up, Rule::Pass);
+    until::holds("the receiver has committed", || rotation.copies() == 2);
+    link.cut();
+    rotation.pull_out(1);
+    rotation.boxes.link.mend();
+    push.finish().fails(1, &["another one is", "push again"]);
+    // The first disk may have it, so it is kept; the other gets what it lacks.
+    let unconfirmed = rotation.listed();
+    let unconfirmed = unconfirmed
+        .iter()
+        .find(|state| state["state"] == "unconfirmed");
+    let unconfirmed = unconfirmed.unwrap()["uuid"].clone();
+    let other = rotation.pushes_little("the other disk");
+    assert_ne!(other["uuid"], unconfirmed);
+    rotation.exchange(Some(0));
+    rotation.change(1);
+    let back = rotation.pushes_little("the first disk is back");
+    assert_eq!(back["parent"], unconfirmed, "{back:#}");
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn disks_are_exchanged_in_the_middle_of_a_series() {
+    let sender = patient().make();
+    fs::create_dir(sender.fs().join(".snapshots")).unwrap();
+    let pattern = sender.fs().join(".snapshots/*");
+    let mut config = fs::read_to_string(sender.config()).unwrap();
+    config.push_str(&format!(
+        "\n[volumes.x]\nsnapshots = \"{}\"\n",
+        pattern.display()
+    ));
+    fs::write(sender.config(), config).unwrap();
+    let mut sender = sender;
+    sender.daemon.start();
+    let mut rotation = Rotation::of(sender, 2);
+    rotation.exchange(Some(0));
+    let mut made = Vec::new();
+    let mut snapshot = |n: u64| {
+        let sender = &rotation.boxes.sender;
+        fill::file(sender.photos().join(format!("new{n}")), n, 2 << 20);
+        // Their names are in another order than their ages.
+        let path = sender.fs().join(format!(".snapshots/{}", 9 - n));
+        streams::snapshot(&sender.photos(), &path).unwrap();
+        made.push(path);
+    };
+    snapshot(0);
+    rotation.boxes.sender.push("nas2:x");
+    (1..4).for_each(&mut snapshot);
+    let link = &rotation.boxes.link;
+    link.set(Way::Up, Rule::Slow(2 << 20));
+    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:x"]);
+    until::holds("the first of them is there", || rotation.copies() == 2);
+    rotation.boxes.link.cut();
+    rotation.pull_out(1);
+    rotation.boxes.link.mend();
+    push.finish().fails(1, &["another", "disk", "push again"]);
+    // Each disk gets all of them, whatever the other has.
+    for disk in [0, 1] {
+        rotation.exchange(Some(disk));
+        let pushed = rotation.boxes.sender.push("nas2:x");
+        let copies = rotation
+            .boxes
+            .receiver
+            .ctl(&["copy", "list", "--json"])
+            .success()
+            .jsons();
+        assert_eq!(
+            copies.len(),
+            made.len(),
+            "disk {disk}: {pushed:#} {copies:#?}"
+        );
+        for snapshot in &made {
+            let uuid = uuid_of(rotation.boxes.sender.fs(), snapshot);
+            let copy = copies.iter().find(|copy| copy["uuid"] == uuid);
+            let copy = copy.unwrap_or_else(|| panic!("{snapshot:?}: {copies:#?}"));
+            assert_same(snapshot, Path::new(copy["path"].as_str().unwrap()));
+        }
+        let again = rotation.boxes.sender.push("nas2:x");
+        assert_eq!(again["stream_bytes"], 0, "{again:#}");
+    }
+    rotation.sender_is_tidy();
+}
+
+#[test]
+fn a_disk_that_died_is_forgotten_and_the_other_goes_on() {
+    let mut rotation = Rotation::new(2);
+    for disk in [0, 1, 0] {
+        rotation.exchange(Some(disk));
+        rotation.change(disk as u64);
+        rotation.push();
+    }
+    let last = rotation.listed();
+    let last = last
+        .iter()
+        .max_by_key(|state| state["taken_at"].as_str().unwrap().to_owned());
+    let here = last.unwrap()["root"].as_str().unwrap().to_owned();
+    let states = rotation.listed();
+    let dead = states.iter().find(|state| state["root"] != *here).unwrap();
+    let dead = dead["root"].as_str().unwrap();
+    let forget = ["forget", "nas2:photos", "--root", &dead[..8], "--yes"];
+    rotation.boxes.sender.ctl(&forget).success();
+    assert!(rotation.listed().iter().all(|state| state["root"] == *here));
+    rotation.change(9);
+    rotation.pushes_little("the other disk");
+}
+
+#[test]
+fn a_receiver_that_brings_ever_new_disks_fills_nothing() {
+    let mut rotation = Rotation::new(1);
+    rotation.exchange(Some(0));
+    // A mark of another id is another disk, as far as anybody can tell.
+    let mark = rotation.root.join(".sendshot-root");
+    let text = fs::read_to_string(&mark).unwrap();
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    for n in 0..32 {
+        value["root"] = format!("00000000-0000-4000-8000-0000000000{n:02x}").into();
+        fs::write(&mark, value.to_string()).unwrap();
+        rotation.change(n);
+        rotation.push();
+    }
+    value["root"] = "00000000-0000-4000-8000-0000000000ff".into();
+    fs::write(&mark, value.to_string()).unwrap();
+    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["32 disks", "forget nas2:photos --root"]);
+    let forget = ["forget", "nas2:photos", "--yes", "--root"];
+    let one = ["00000000-0000-4000-8000-000000000003"];
+    rotation
+        .boxes
+        .sender
+        .ctl(&[&forget[..], &one[..]].concat())
+        .success();
+    rotation.pushes_little("there is room for one again");
+}
+
+#[test]
+fn the_receivers_system_disk_died_and_the_backup_disk_is_sound() {
+    let mut boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    let first = boxes.sender.push("nas2:photos");
+    boxes.receiver.daemon.stop();
+    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+    boxes.receiver.daemon.may_log("belongs to the receiver");
+    boxes.receiver.daemon.may_log("certificate");
+    boxes.receiver.daemon.start();
+    let nobody = boxes.receiver.ctl(&["copy", "root", "take-over"]);
+    nobody.fails(2, &["--yes"]);
+    let taken = boxes
+        .receiver
+        .ctl(&["copy", "root", "take-over", "--yes"])
+        .success();
+    assert!(taken.stderr.contains(NAME), "{taken:?}");
+    let token = boxes.receiver.invite(&[NAME]);
+    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
+    let address = boxes.link.address().to_string();
+    let pair = ["pair", &address, "--name", "nas2", "--token", &token];
+    boxes.sender.ctl(&pair).success();
+    fill::file(boxes.sender.photos().join("new"), 2, 5000);
+    let before = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down);
+    let second = boxes.sender.push("nas2:photos");
+    let crossed = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down) - before;
+    assert!(crossed <= LITTLE, "{crossed}");
+    assert_eq!(second["parent"], first["uuid"]);
+    assert!(
+        second["copy"].as_str().unwrap().starts_with("nas1/photos/"),
+        "{second:#}"
+    );
+    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    // All that is kept is in common with the receiver that is paired now.
+    let listed = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    assert!(
+        listed
+            .iter()
+            .all(|state| state["holders"][0]["paired"] == true),
+        "{listed:#?}"
+    );
+}
+
+#[test]
+fn a_mark_of_an_older_version_gets_an_id_and_nothing_is_sent_again() {
+    let mut boxes = Linked::new();
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes.receiver.daemon.stop();
+    let mark = boxes.receiver.root().join(".sendshot-root");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("root");
+    fs::write(&mark, value.to_string()).unwrap();
+    boxes.receiver.daemon.start();
+    let first = boxes.sender.push("nas2:photos");
+    let marked: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
+    assert!(marked["root"].is_string(), "{marked}");
+    fill::file(boxes.sender.photos().join("new"), 2, 5000);
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+}

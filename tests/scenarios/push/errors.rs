@@ -1,0 +1,629 @@
+//! What goes wrong is said in words that help, with an exit code that scripts can rely on, and
+//! leaves nothing half done.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_harness::compare::exact::assert_exact;
+use sendshot_harness::compare::subvolumes::assert_no_leftovers;
+use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::disks::mount::{self, Mount};
+use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::command::{Output, run, tool};
+use sendshot_harness::hosts::nobody::as_nobody;
+use sendshot_harness::hosts::pairing::{Paired, pair};
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+
+#[test]
+fn a_receiver_that_is_down_is_to_be_tried_later() {
+    let mut boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    boxes.receiver.daemon.stop();
+    let address = boxes.receiver.address().to_string();
+    let down = boxes.sender.ctl(&["push", "nas2:photos"]);
+    down.fails(3, &["nas2", &address, "cannot be reached"]);
+    let plan = boxes.sender.ctl(&["plan", "nas2:photos"]);
+    plan.fails(3, &[&address]);
+    let json = boxes
+        .sender
+        .ctl(&["push", "--json", "nas2:photos"])
+        .fails(3, &[]);
+    assert!(
+        json.json()["error"].is_string(),
+        "a script is not told what failed"
+    );
+    boxes.receiver.daemon.start();
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn wrong_targets_are_told_apart() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fs::create_dir(sender.photos().join("dir")).unwrap();
+    let push = |target: &str| sender.ctl(&["push", target]);
+    push("nas9:photos").fails(2, &["`nas9` is not paired", "sendshotctl pair"]);
+    push("nas2:photo").fails(2, &["no volume `photo`", "photos"]);
+    let dir = sender.photos().join("dir");
+    push(&format!("nas2:{}", dir.display())).fails(2, &[dir.to_str().unwrap(), "not a subvolume"]);
+    push("nas2:/proc").fails(2, &["/proc", "not on btrfs"]);
+    push("nas2:/no/such/path").fails(2, &["/no/such/path"]);
+    let file = sender.photos().join("file");
+    fs::write(&file, "").unwrap();
+    let told = [file.to_str().unwrap(), "is a regular file"];
+    push(&format!("nas2:{}", file.display())).fails(2, &told);
+    let below = file.join("below");
+    let told = [
+        below.to_str().unwrap(),
+        "a part of the path is no directory",
+    ];
+    push(&format!("nas2:{}", below.display())).fails(2, &told);
+    let pipe = sender.photos().join("pipe");
+    tool("mkfifo", &[&pipe]);
+    push(&format!("nas2:{}", pipe.display())).fails(2, &["is a pipe"]);
+    for nonsense in [
+        "photos",
+        "nas2:",
+        ":photos",
+        "",
+        "nas2",
+        "nas2:../photos",
+        "nas 2:photos",
+    ] {
+        push(nonsense).fails(2, &[]);
+    }
+    sender.ctl(&["push"]).fails(2, &[]);
+    sender
+        .ctl(&["push", "nas2:photos", "--engine", "magic"])
+        .fails(2, &["magic"]);
+    // Nothing of all this was begun.
+    assert_no_leftovers(sender, receiver);
+    let kept = sender.ctl(&["list", "--json"]).success();
+    assert_eq!(
+        kept.stdout, "",
+        "something was kept of a push that never began"
+    );
+}
+
+#[test]
+fn a_received_subvolume_that_was_made_writable_is_not_pushed() {
+    let boxes = Paired::new();
+    let photos = std::fs::File::open(boxes.sender.photos()).unwrap();
+    sendshot_sys::subvolume::set_received(&photos, uuid::Uuid::from_u128(7), 1).unwrap();
+    let expected = ["was received from elsewhere", "btrfs subvolume snapshot"];
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(2, &expected);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+/// A state directory on a file system of its own that is full.
+#[test]
+fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
+    let mut boxes = Paired::new();
+    let other = boxes.sender.fs().join("other");
+    streams::create(&other).unwrap();
+    boxes.sender.daemon.stop();
+    let state = boxes.sender.daemon.state_dir();
+    let aside = state.with_extension("aside");
+    fs::rename(&state, &aside).unwrap();
+    fs::create_dir(&state).unwrap();
+    tool(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=256k",
+            "tmpfs",
+            state.to_str().unwrap(),
+        ],
+    );
+    let _mounted = Unmounted(state.clone());
+    run(Command::new("cp").arg("-aT").arg(&aside).arg(&state)).success();
+    boxes.sender.daemon.start();
+    boxes.sender.push("nas2:photos");
+    let full = fs::write(state.join("filler"), vec![0; 1 << 20]);
+    assert!(full.is_err());
+    let push = boxes
+        .sender
+        .ctl(&["push", &format!("nas2:{}", other.display())]);
+    push.fails(1, &["volumes.json", "the sender's state directory"]);
+    fs::remove_file(state.join("filler")).unwrap();
+    boxes.sender.push(&format!("nas2:{}", other.display()));
+    boxes.sender.daemon.stop();
+}
+
+/// Unmounts when it is dropped.
+struct Unmounted(PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn several_pushes_go_on_after_one_failed_and_say_so() {
+    let boxes = Paired::of(SenderBox::setup().volume("a", "a").volume("b", "b").start());
+    let arguments = ["push", "--json", "nas2:a", "nas2:nope", "nas2:b"];
+    let output = boxes.sender.ctl(&arguments).fails(10, &["nope"]);
+    let objects = output.jsons();
+    assert_eq!(objects.len(), 3, "one object a line for each: {output:?}");
+    assert!(objects[0]["copy"].is_string() && objects[2]["copy"].is_string());
+    assert!(objects[1]["error"].is_string());
+    let output = boxes
+        .sender
+        .ctl(&["push", "--json", "nas2:a", "nas2:b"])
+        .success();
+    assert_eq!(output.jsons().len(), 2);
+}
+
+#[test]
+fn without_the_daemon_the_command_says_how_to_start_it() {
+    let sender = SenderBox::setup().volume("photos", "photos").make();
+    let arguments: [&[&str]; 4] = [
+        &["push", "nas2:photos"],
+        &["status"],
+        &["list"],
+        &["cancel", "--all"],
+    ];
+    for arguments in arguments {
+        let socket = sender.daemon.socket();
+        let output = sender
+            .ctl(arguments)
+            .fails(1, &[socket.to_str().unwrap(), "help:"]);
+        assert!(
+            output.stderr.contains("systemctl start sendshot-sender"),
+            "{}",
+            output.stderr
+        );
+    }
+    let output = sender.ctl(&["copy", "list"]).fails(1, &["help:"]);
+    assert!(
+        output.stderr.contains("sendshot-receiver"),
+        "{}",
+        output.stderr
+    );
+}
+
+/// A daemon with a wrong configuration: `--check` and the start both say what is wrong.
+#[track_caller]
+fn refused(daemon: &sendshot_harness::hosts::daemon::Daemon, texts: &[&str]) {
+    for options in [&["--check"][..], &[]] {
+        let output = run(daemon.command().args(options));
+        assert_ne!(
+            output.code, 0,
+            "a wrong configuration is accepted: {output:?}"
+        );
+        for text in texts {
+            assert!(
+                output.stderr.contains(text),
+                "not told `{text}`: {}",
+                output.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_typo_in_the_configuration_is_shown_with_its_line_and_a_suggestion() {
+    let sender = SenderBox::setup().make();
+    let write = |text: &str| fs::write(sender.config(), text).unwrap();
+    write("[volumes.photos]\npath = \"/srv/photos\"\n\nreciever = [\"nas2\"]\n");
+    refused(
+        &sender.daemon,
+        &["sender.toml", "4", "reciever", "receivers"],
+    );
+    write("[volume.photos]\npath = \"/srv/photos\"\n");
+    refused(&sender.daemon, &["volume", "volumes"]);
+    write("[volumes.photos]\n");
+    refused(&sender.daemon, &["path"]);
+    write("[volumes.photos]\npath = \"srv/photos\"\n");
+    refused(&sender.daemon, &["2", "srv/photos", "absolute"]);
+    write("[volumes.photos]\npath = \"/srv/photos\"\nkeep = 0\n");
+    refused(&sender.daemon, &["3", "keep"]);
+    write("[volumes.photos\n");
+    refused(&sender.daemon, &["1"]);
+    fs::remove_file(sender.config()).unwrap();
+    refused(&sender.daemon, &["sender.toml"]);
+    write("[volumes.photos]\npath = \"/srv/photos\"\n");
+    assert_eq!(run(sender.daemon.command().arg("--check")).code, 0);
+
+    let receiver = ReceiverBox::make(256 << 20, "");
+    let root = receiver.root();
+    let write = |text: String| fs::write(receiver.config(), text).unwrap();
+    write(format!("root = {root:?}\nlisen = \"[::]:7117\"\n"));
+    refused(&receiver.daemon, &["receiver.toml", "2", "lisen", "listen"]);
+    write(format!("root = {root:?}\n[senders.nas1]\nkepe = \"all\"\n"));
+    refused(&receiver.daemon, &["3", "kepe", "keep"]);
+    write("listen = \"[::]:7117\"\n".to_owned());
+    refused(&receiver.daemon, &["root"]);
+    write(format!("root = {root:?}\nlisten = \"everywhere\"\n"));
+    refused(&receiver.daemon, &["2", "everywhere"]);
+}
+
+#[test]
+fn a_root_that_is_not_btrfs_is_refused_at_the_start() {
+    let receiver = ReceiverBox::make(256 << 20, "");
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    receiver.configure(elsewhere.path());
+    let output = run(&mut receiver.daemon.command());
+    output
+        .clone()
+        .fails(output.code, &[elsewhere.path().to_str().unwrap(), "btrfs"]);
+    assert_ne!(output.code, 0);
+    assert_eq!(
+        fs::read_dir(elsewhere.path()).unwrap().count(),
+        0,
+        "it was filled"
+    );
+    receiver.configure(Path::new("/no/such/directory"));
+    let output = run(&mut receiver.daemon.command());
+    output.clone().fails(output.code, &["/no/such/directory"]);
+    assert_ne!(output.code, 0);
+}
+
+#[test]
+fn a_root_that_became_read_only_is_named_and_the_sender_loses_nothing() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let first = sender.push("nas2:photos");
+    let root = receiver.root();
+    tool(
+        "mount",
+        &[
+            "-o".as_ref(),
+            "remount,ro".as_ref(),
+            receiver.fs().as_os_str(),
+        ],
+    );
+    receiver.daemon.may_log("read-only");
+    let texts = [root.to_str().unwrap(), "read-only", "help:"];
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    tool(
+        "mount",
+        &[
+            "-o".as_ref(),
+            "remount,rw".as_ref(),
+            receiver.fs().as_os_str(),
+        ],
+    );
+    let second = sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_exact(sender, receiver, &second);
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn an_empty_mount_point_is_never_filled() {
+    // The disk for the copies is mounted in a directory that itself is on btrfs.
+    let disk = LoopFs::new(512 << 20, &[], "").unwrap();
+    let mut boxes = Paired::of(SenderBox::new());
+    let root = boxes.receiver.root();
+    boxes.receiver.daemon.stop();
+    let below: Vec<_> = fs::read_dir(&root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    for path in below {
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+    }
+    // A root that is new on purpose.
+    let _ = fs::remove_file(boxes.receiver.daemon.state_dir().join("root.json"));
+    let mounted = Mount::at(disk.path(), &root, "bind");
+    boxes.receiver.daemon.start();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    assert!(boxes.receiver.copy(&first).exists());
+
+    // Gone while the daemon runs, which may not have kept it busy.
+    let unmounted = run(Command::new("umount").arg(&root));
+    assert_eq!(
+        unmounted.code, 0,
+        "the admin cannot unmount the root: {}",
+        unmounted.stderr
+    );
+    boxes.receiver.daemon.may_log("is its disk mounted");
+    let texts = [root.to_str().unwrap(), "mount"];
+    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    assert_eq!(
+        fs::read_dir(&root).unwrap().count(),
+        0,
+        "the empty mount point was filled"
+    );
+
+    // Gone at the next start: either the daemon or the push says so.
+    boxes.receiver.daemon.stop();
+    let output = run(&mut timed(boxes.receiver.daemon.command()));
+    assert!(output.stderr.contains("mount"), "{}", output.stderr);
+    assert_eq!(
+        fs::read_dir(&root).unwrap().count(),
+        0,
+        "the empty mount point was filled"
+    );
+
+    mount::mount(disk.path(), &root, "bind");
+    boxes.receiver.daemon.start();
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+    boxes.sender.daemon.stop();
+    boxes.receiver.daemon.stop();
+    boxes.sender.daemon.start();
+    boxes.receiver.daemon.start();
+    drop(mounted);
+}
+
+#[test]
+fn a_root_whose_disk_is_away_is_to_be_mounted_and_not_created() {
+    let mut boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    let (fs, root) = (boxes.receiver.fs().to_owned(), boxes.receiver.root());
+    let fsid = tool(
+        "findmnt",
+        &["-n", "-o", "UUID", "--target", fs.to_str().unwrap()],
+    );
+    let fsid = fsid.trim();
+    boxes.receiver.daemon.may_log("root ");
+
+    let aside = fs.join("aside");
+    fs::rename(&root, &aside).unwrap();
+    let texts = [
+        "no such directory",
+        "is mounted",
+        fsid,
+        "put the directory back",
+    ];
+    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    fs::rename(&aside, &root).unwrap();
+
+    tool("umount", &[&fs]);
+    until::holds("the disk is free", || mount::devices(&fs).is_empty());
+    let away = ["its disk is not mounted", fsid, "mount it"];
+    let check = |boxes: &Paired| {
+        let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
+        refused.clone().fails(1, &away);
+        assert!(!refused.stderr.contains("create"), "{refused:?}");
+        let checked = run(boxes.receiver.daemon.command().arg("--check"));
+        assert_ne!(checked.code, 0);
+        assert!(checked.stderr.contains("not mounted"), "{checked:?}");
+    };
+    check(&boxes);
+    // At its next start it waits for the disk.
+    boxes.receiver.daemon.stop();
+    boxes.receiver.daemon.start();
+    check(&boxes);
+    // What lies below the mount point is on another file system.
+    fs::create_dir(&root).unwrap();
+    check(&boxes);
+    fs::remove_dir(&root).unwrap();
+    mount::mount(&mount::image(&fs), &fs, "loop");
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+}
+
+#[test]
+fn a_senders_directory_that_is_something_else_is_named() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let dir = receiver.root().join("nas1");
+    std::os::unix::fs::symlink(receiver.fs(), &dir).unwrap();
+    receiver.daemon.may_log("symbolic link");
+    let texts = [dir.to_str().unwrap(), "is a symbolic link", "move it away"];
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    fs::remove_file(&dir).unwrap();
+    sender.push("nas2:photos");
+}
+
+#[test]
+fn a_senders_directory_that_is_a_read_only_subvolume_is_no_read_only_disk() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let dir = receiver.root().join("nas1");
+    streams::create(&dir).unwrap();
+    let set_ro = |value: &str| {
+        let arguments = ["property", "set", dir.to_str().unwrap(), "ro", value];
+        tool("btrfs", &arguments);
+    };
+    receiver.daemon.may_log("read-only");
+    // Before the volume's directory is made, and after.
+    for _ in 0..2 {
+        set_ro("true");
+        let refused = sender.ctl(&["push", "nas2:photos"]);
+        let texts = [
+            "nas1",
+            "lies in a read-only subvolume",
+            "btrfs property set",
+        ];
+        refused.clone().fails(1, &texts);
+        assert!(
+            !refused.stderr.contains("file system is read-only"),
+            "{refused:?}"
+        );
+        set_ro("false");
+        sender.push("nas2:photos");
+        fill::file(sender.photos().join("new"), 2, 5000);
+    }
+}
+
+/// A command that is ended after a few seconds if it does not end itself.
+fn timed(command: Command) -> Command {
+    let mut timed = Command::new("timeout");
+    timed
+        .arg("5")
+        .arg(command.get_program())
+        .args(command.get_args());
+    timed
+}
+
+#[test]
+fn a_token_works_once_and_only_for_its_receiver() {
+    let sender = SenderBox::new();
+    let receiver = ReceiverBox::new();
+    let address = receiver.address().to_string();
+    let pair_with = |token: &str| -> Output {
+        sender.ctl(&["pair", &address, "--name", "nas2", "--token", token])
+    };
+    let file = sender.receiver_file("nas2");
+
+    // Somebody else's token: another receiver answers than the one that made it.
+    let other = ReceiverBox::new();
+    pair_with(&other.invite(&["nas1"])).fails(4, &[&address, "another receiver"]);
+    // The right receiver, but nothing it ever gave out: an older invitation that was replaced.
+    let replaced = receiver.invite(&["nas1"]);
+    let token = receiver.invite(&["nas1"]);
+    pair_with(&replaced).fails(4, &["peer invite"]);
+    // A token that was mistyped, and no token at all.
+    let mut mistyped = token.clone();
+    let last = mistyped.pop().unwrap();
+    mistyped.push(if last == 'A' { 'B' } else { 'A' });
+    let output = pair_with(&mistyped);
+    assert!([2, 4].contains(&output.code), "{output:?}");
+    for nonsense in ["", "sendshot-", "hunter2"] {
+        let output = pair_with(nonsense);
+        assert!([2, 4].contains(&output.code), "{output:?}");
+        assert!(output.stderr.contains("token"), "{output:?}");
+    }
+    assert!(!file.exists(), "a pairing that failed was written down");
+
+    pair_with(&token).success();
+    assert!(file.exists());
+
+    // An answer that got lost is asked for again; somebody else who saw the token gets nothing.
+    pair_with(&token).success();
+
+    let thief = SenderBox::new();
+    let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
+    thief
+        .ctl(&arguments)
+        .fails(4, &["used", "peer revoke nas1"]);
+    assert!(!thief.receiver_file("nas2").exists());
+
+    sender.push("nas2:photos");
+    receiver
+        .ctl(&["peer", "invite", "nas1"])
+        .fails(2, &["nas1", "--replace"]);
+}
+
+#[test]
+fn a_revoked_sender_is_told_what_to_do() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let first = sender.push("nas2:photos");
+    receiver.ctl(&["peer", "revoke", "nas1"]).success();
+    receiver.daemon.may_log("revoked");
+    let refused = sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["revoked", "peer invite nas1"]);
+    assert!(receiver.copy(&first).exists(), "revoking took the copies");
+    receiver
+        .ctl(&["peer", "revoke", "nobody"])
+        .fails(2, &["nobody"]);
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn a_receiver_installed_anew_is_not_taken_for_the_old_one() {
+    let mut boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    boxes.sender.push("nas2:photos");
+    boxes.receiver.daemon.stop();
+    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+    // The root says whose it is, and how it can change hands. Here it is to be a new one.
+    let output = run(&mut timed(boxes.receiver.daemon.command()));
+    assert!(output.stderr.contains("copy root take-over"), "{output:?}");
+    fs::remove_file(boxes.receiver.root().join(".sendshot-root")).unwrap();
+    let _ = fs::remove_dir_all(boxes.receiver.daemon.state_dir());
+    boxes.receiver.daemon.start();
+    boxes.receiver.daemon.may_log("certificate");
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(4, &["another receiver", "pair"]);
+    // Paired again, everything works.
+    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
+    pair(&boxes.sender, &boxes.receiver, "nas2");
+    let pushed = boxes.sender.push("nas2:photos");
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+}
+
+/// A swap file that is in use.
+struct Swap(PathBuf);
+
+impl Swap {
+    fn on(path: PathBuf) -> Self {
+        fs::write(&path, "").unwrap();
+        tool("chattr", &["+C".as_ref(), path.as_os_str()]);
+        fs::write(&path, vec![0; 4 << 20]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        tool("mkswap", &[&path]);
+        tool("swapon", &[&path]);
+        Self(path)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let _ = run(Command::new("swapoff").arg(&self.0));
+    }
+}
+
+#[test]
+fn an_active_swap_file_in_the_volume_is_named_with_its_remedy() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fs::create_dir(sender.photos().join("var")).unwrap();
+    fill::tree(&sender.photos(), 1);
+    let swap = Swap::on(sender.photos().join("var/swap file"));
+    let texts = ["var/swap file", "swapoff", "help:"];
+    sender.ctl(&["push", "nas2:photos"]).fails(2, &texts);
+    drop(swap);
+    let pushed = sender.push("nas2:photos");
+    assert_exact(sender, receiver, &pushed);
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn users_without_rights_push_what_is_configured_and_nothing_else() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    streams::create(&sender.fs().join("secret")).unwrap();
+    for daemon in [&sender.daemon, &receiver.daemon] {
+        let mode = fs::metadata(daemon.socket()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o660, "anybody could talk to the daemon");
+    }
+    let by_path = format!("nas2:{}", sender.fs().join("secret").display());
+    for command in ["push", "plan"] {
+        as_nobody(&sender.daemon, &[command, &by_path]).fails(4, &["root"]);
+    }
+    let token = receiver.invite(&["nas7"]);
+    let address = receiver.address().to_string();
+    let pairing = ["pair", &address, "--name", "nas7", "--token", &token];
+    as_nobody(&sender.daemon, &pairing).fails(4, &["root"]);
+    as_nobody(&receiver.daemon, &["peer", "invite", "mallory"]).fails(4, &["root"]);
+    as_nobody(&receiver.daemon, &["peer", "revoke", "nas1"]).fails(4, &["root"]);
+    as_nobody(&sender.daemon, &["push", "nas2:photos"]).success();
+    as_nobody(&sender.daemon, &["status"]).success();
+    let kept = sender.ctl(&["list", "--json"]).success().jsons();
+    assert_eq!(
+        kept.len(),
+        1,
+        "a push that was refused left something: {kept:?}"
+    );
+}

@@ -1,0 +1,360 @@
+//! Full and failing disks on either side: both users are told what and where, copies stay as they
+//! are, and the push works once the cause is gone.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_harness::compare::exact::{Reference, assert_exact, assert_same};
+use sendshot_harness::compare::subvolumes::{
+    self, assert_no_leftovers, assert_only_resumable_left,
+};
+use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::faults::damage::Damage;
+use sendshot_harness::faults::link::{Link, Rule, Way};
+use sendshot_harness::hosts::command::{run, tool};
+use sendshot_harness::hosts::pairing::{Linked, Paired, pair, pair_at};
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+use serde_json::Value;
+
+const MIB: usize = 1 << 20;
+
+/// Fills a file system with data until it takes no more; returns what to delete.
+fn fill_with_data(dir: &Path) -> PathBuf {
+    let path = dir.join("filler");
+    let mut file = File::create(&path).unwrap();
+    let noise = fill::noise(99, MIB);
+    while file.write_all(&noise).is_ok() {}
+    // What is left of the last piece, too.
+    let mut rest = File::create(dir.join("filler-rest")).unwrap();
+    while rest.write_all(&noise[..4096]).is_ok() {}
+    let _ = (file.sync_all(), rest.sync_all());
+    path
+}
+
+/// Fills a file system's metadata: small files lie there whole.
+fn fill_with_metadata(dir: &Path) -> PathBuf {
+    let filler = dir.join("filler-names");
+    if fs::create_dir(&filler).is_err() {
+        return filler; // not even that
+    }
+    let noise = fill::noise(98, 2000);
+    for i in 0.. {
+        if fs::write(filler.join(i.to_string()), &noise).is_err() {
+            break;
+        }
+        if i % 2000 == 0 {
+            File::open(&filler).unwrap().sync_all().ok();
+        }
+    }
+    filler
+}
+
+fn make_room(fs: &Path) {
+    for name in ["filler", "filler-rest", "filler-names"] {
+        let path = fs.join(name);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if path.exists() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    tool(
+        "btrfs",
+        &["filesystem".as_ref(), "sync".as_ref(), fs.as_os_str()],
+    );
+}
+
+fn copies(receiver: &ReceiverBox) -> Vec<Value> {
+    receiver.ctl(&["copy", "list", "--json"]).success().jsons()
+}
+
+/// Boxes of which the volume has been pushed once and has much new since.
+fn with_news(sender: SenderBox, receiver: ReceiverBox) -> (Paired, Value) {
+    pair(&sender, &receiver, "nas2");
+    let boxes = Paired { sender, receiver };
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    fill::file(boxes.sender.photos().join("big"), 1, 60 * MIB);
+    (boxes, first)
+}
+
+/// The cause is gone: the push works, and builds on what both had.
+#[track_caller]
+fn works_again(boxes: &Paired, first: &Value) {
+    let next = boxes.sender.push("nas2:photos");
+    assert_eq!(next["parent"], first["uuid"], "all was sent again: {next}");
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_receiver_whose_data_is_full_is_named_and_the_push_works_when_there_is_room() {
+    let receiver = ReceiverBox::with_size(300 << 20);
+    let (boxes, first) = with_news(SenderBox::new(), receiver);
+    fill_with_data(boxes.receiver.fs());
+    let before = copies(&boxes.receiver);
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(1, &["receiver", "full", "free space"]);
+    assert!(boxes.receiver.daemon.log().contains("is full"));
+    assert_eq!(copies(&boxes.receiver), before, "copies were touched");
+    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
+    make_room(boxes.receiver.fs());
+    works_again(&boxes, &first);
+}
+
+#[test]
+fn a_receiver_whose_metadata_is_full_is_named_and_the_push_works_when_there_is_room() {
+    let receiver = ReceiverBox::with_size(300 << 20);
+    let (boxes, first) = with_news(SenderBox::new(), receiver);
+    // Data chunks take all that metadata could grow into.
+    fill_with_data(boxes.receiver.fs());
+    fill_with_metadata(&boxes.receiver.fs().join("backup"));
+    let before = copies(&boxes.receiver);
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(1, &["receiver", "full"]);
+    assert_eq!(copies(&boxes.receiver), before, "copies were touched");
+    fs::remove_dir_all(boxes.receiver.fs().join("backup/filler-names")).unwrap();
+    make_room(boxes.receiver.fs());
+    works_again(&boxes, &first);
+}
+
+#[test]
+fn a_partial_of_a_receiver_that_ran_full_is_gone_on_with() {
+    let sender = SenderBox::new();
+    let receiver = ReceiverBox::setup()
+        .size(300 << 20)
+        .keys("checkpoint_bytes = \"4 MiB\"\ncheckpoint_interval = \"0s\"")
+        .start();
+    pair(&sender, &receiver, "nas2");
+    let boxes = Paired { sender, receiver };
+    fill::file(boxes.sender.photos().join("big"), 1, 100 * MIB);
+    // Room for about half of it.
+    let filler = boxes.receiver.fs().join("filler");
+    fill::file(&filler, 7, 140 * MIB);
+    File::open(&filler).unwrap().sync_all().unwrap();
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(1, &["full", "goes on where"]);
+    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
+    make_room(boxes.receiver.fs());
+    let pushed = boxes.sender.push("nas2:photos");
+    assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
+    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_sender_whose_data_is_full_still_pushes_what_it_has() {
+    let sender = SenderBox::setup()
+        .size(300 << 20)
+        .volume("photos", "photos");
+    let (boxes, first) = with_news(sender.start(), ReceiverBox::new());
+    fill_with_data(boxes.sender.fs());
+    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    if pushed.code == 0 {
+        assert_eq!(pushed.json()["parent"], first["uuid"]);
+    } else {
+        // There is no room for a sendshot: told at the start, and nothing was sent.
+        pushed.fails(1, &["space"]);
+        assert_eq!(copies(&boxes.receiver).len(), 1);
+    }
+    make_room(boxes.sender.fs());
+    let next = boxes.sender.push("nas2:photos");
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_full_sender_fails_the_push_at_its_start_not_at_its_end() {
+    let sender = SenderBox::setup()
+        .size(300 << 20)
+        .volume("photos", "photos");
+    let (boxes, first) = with_news(sender.start(), ReceiverBox::new());
+    fill_with_data(boxes.sender.fs());
+    fill_with_metadata(boxes.sender.fs());
+    // No room even for a file's name.
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(1, &["space"]);
+    assert_eq!(
+        copies(&boxes.receiver).len(),
+        1,
+        "it was sent before it failed"
+    );
+    make_room(boxes.sender.fs());
+    works_again(&boxes, &first);
+}
+
+#[test]
+fn a_sender_that_runs_full_in_the_middle_loses_nothing() {
+    let sender = SenderBox::setup()
+        .size(300 << 20)
+        .volume("photos", "photos");
+    let (sender, receiver) = (sender.start(), ReceiverBox::new());
+    let link = Link::to(receiver.address());
+    pair_at(&sender, &receiver, "nas2", link.address());
+    let boxes = Linked {
+        sender,
+        link,
+        receiver,
+    };
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    fill::file(boxes.sender.photos().join("big"), 1, 30 * MIB);
+    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + 4 * MIB as u64
+    });
+    fill_with_data(boxes.sender.fs());
+    fill_with_metadata(boxes.sender.fs());
+    boxes.link.mend();
+    // Whether there is room for a line in the journal is the file system's to say.
+    let output = push.finish();
+    boxes.sender.daemon.may_log("");
+    if output.code != 0 {
+        output.fails(1, &[]);
+    }
+    make_room(boxes.sender.fs());
+    boxes.sender.wait_until_released();
+    let next = boxes.sender.push("nas2:photos");
+    assert!(
+        !next["parent"].is_null(),
+        "all was sent again: {next}, {first}"
+    );
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_the_push_works_when_it_can() {
+    let (boxes, first) = with_news(SenderBox::new(), ReceiverBox::new());
+    let content = fill::noise(4711, 64 << 10);
+    let file = boxes.sender.photos().join("rotten");
+    fs::write(&file, &content).unwrap();
+    let damaged = Damage::of(boxes.sender.fs(), &file, &content);
+    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    push.fails(1, &["rotten", "read"]);
+    assert_eq!(
+        copies(&boxes.receiver).len(),
+        1,
+        "a copy without it was made"
+    );
+    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
+    damaged.restore();
+    works_again(&boxes, &first);
+}
+
+#[test]
+fn a_receivers_disk_that_fails_is_told_and_no_copy_is_made_of_what_was_lost() {
+    // Its disk takes no more writes from some moment on: the image lies on a file system that is
+    // smaller than it.
+    let outer = LoopFs::made_by(Command::new("mkfs.ext4").arg("-F"), 150 << 20, "").unwrap();
+    let mut mkfs = Command::new("mkfs.btrfs");
+    let disk = LoopFs::made_in(outer.path(), &mut mkfs, 1 << 30, "").unwrap();
+    let root = disk.path().join("backup");
+    fs::create_dir(&root).unwrap();
+    let mut receiver = ReceiverBox::make(1 << 30, "");
+    receiver.configure(&root);
+    receiver.daemon.start();
+    let sender = SenderBox::new();
+    pair(&sender, &receiver, "nas2");
+    fill::tree(&sender.photos(), 1);
+    let first = sender.push("nas2:photos");
+    let filler = fill_with_data(outer.path());
+    fill::file(sender.photos().join("big"), 1, 60 * MIB);
+    receiver.daemon.may_log("");
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &["receiver"]);
+    receiver.daemon.kill();
+    // A disk that works again: what was there is whole, and nothing is that was lost.
+    fs::remove_file(filler).unwrap();
+    fs::remove_file(outer.path().join("filler-rest")).unwrap();
+    disk.remount().unwrap();
+    let copy = |pushed: &Value| root.join(pushed["copy"].as_str().unwrap());
+    let names = fs::read_dir(copy(&first).parent().unwrap()).unwrap();
+    let names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| !name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert_eq!(
+        names.len(),
+        1,
+        "a copy of what never reached the disk: {names:?}"
+    );
+    receiver.daemon.start();
+    let next = sender.push("nas2:photos");
+    assert_eq!(next["parent"], first["uuid"]);
+    let reference = Reference::of(sender.fs(), &sender.photos());
+    assert_same(reference.path(), &copy(&next));
+    receiver.daemon.stop();
+}
+
+#[test]
+fn a_receiver_that_became_read_only_in_the_middle_is_told() {
+    let boxes = Linked::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    fill::file(boxes.sender.photos().join("big"), 1, 30 * MIB);
+    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + 4 * MIB as u64
+    });
+    // Staging cannot be changed any more, as when the kernel has stopped writing.
+    let all = subvolumes::list(boxes.receiver.fs());
+    let staging = all.iter().find(|s| s.path.contains("/push-")).unwrap();
+    let path = boxes.receiver.fs().join(&staging.path);
+    let mut btrfs = Command::new("btrfs");
+    run(btrfs
+        .args(["property", "set"])
+        .arg(&path)
+        .args(["ro", "true"]))
+    .success();
+    boxes.link.mend();
+    push.finish()
+        .fails(1, &["staging subvolume was made read-only"]);
+    until::holds("staging is gone", || {
+        let all = subvolumes::list(boxes.receiver.fs());
+        all.iter().all(|s| !s.path.contains("/push-"))
+    });
+    let next = boxes.sender.push("nas2:photos");
+    assert_eq!(next["parent"], first["uuid"]);
+    assert_exact(&boxes.sender, &boxes.receiver, &next);
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_root_that_is_unmounted_between_two_pushes_is_not_filled() {
+    let boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    fill::file(boxes.sender.photos().join("big"), 1, MIB);
+    let root = boxes.receiver.root();
+    // Another directory takes the root's place, as when the disk is not mounted.
+    let aside = boxes.receiver.fs().join("aside");
+    fs::rename(&root, &aside).unwrap();
+    fs::create_dir(&root).unwrap();
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(1, &["mount the disk"]);
+    assert_eq!(
+        fs::read_dir(&root).unwrap().count(),
+        0,
+        "an empty root was filled"
+    );
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&aside, &root).unwrap();
+    works_again(&boxes, &first);
+}

@@ -1,0 +1,15 @@
+//! A push, and what stands in its way.
+
+mod commands;
+mod devices;
+mod disk_away;
+mod engines;
+mod errors;
+mod full_and_failing;
+mod odd_places;
+mod plans;
+mod races;
+mod read_only;
+mod series;
+mod trees;
+mod volumes;

@@ -1,0 +1,129 @@
+//! Disks that are mounted read-only, as one does with a disk that begins to fail: what is on them can still
+//! be brought away.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::path::Path;
+
+use sendshot_harness::compare::exact::{assert_copy, assert_same};
+use sendshot_harness::disks::streams;
+use sendshot_harness::faults::link::{Rule, Way};
+use sendshot_harness::hosts::command::tool;
+use sendshot_harness::hosts::pairing::Linked;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+use serde_json::Value;
+
+const BIG: usize = 24 << 20;
+
+fn remount(fs: &Path, how: &str) {
+    tool(
+        "mount",
+        &[Path::new("-o"), Path::new(&format!("remount,{how}")), fs],
+    );
+}
+
+fn boxes() -> Linked {
+    let boxes = Linked::of(SenderBox::new());
+    fill::tree(&boxes.sender.photos(), 1);
+    fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    boxes
+}
+
+/// A push, and what went up for it.
+#[track_caller]
+fn push(boxes: &Linked, target: &str) -> (Value, u64) {
+    let before = boxes.link.bytes(Way::Up);
+    let pushed = boxes.sender.push(target);
+    (pushed, boxes.link.bytes(Way::Up) - before)
+}
+
+#[test]
+fn a_snapshot_of_the_users_on_a_read_only_disk_is_pushed_as_the_plan_promised() {
+    let boxes = boxes();
+    let fs = boxes.sender.fs().to_owned();
+    let snapshot = fs.join("rescue");
+    streams::snapshot(&boxes.sender.photos(), &snapshot).unwrap();
+    remount(&fs, "ro");
+    let target = format!("nas2:{}", snapshot.display());
+    boxes.sender.ctl(&["plan", &target]).success();
+    let (pushed, _) = push(&boxes, &target);
+    assert_same(&snapshot, &assert_copy(&boxes.receiver, &pushed));
+    assert_eq!(pushed["not_recorded"], false, "{pushed:#}");
+    remount(&fs, "rw");
+}
+
+#[test]
+fn a_live_volume_on_a_read_only_disk_is_pushed_and_the_chain_goes_on_from_before() {
+    let boxes = boxes();
+    let fs = boxes.sender.fs().to_owned();
+    let photos = boxes.sender.photos();
+    let (first, _) = push(&boxes, "nas2:photos");
+    fill::file(photos.join("new"), 2, 70_000);
+    remount(&fs, "ro");
+    let (second, _) = push(&boxes, "nas2:photos");
+    assert_eq!(second["parent_reason_code"], "read-as-it-is", "{second:#}");
+    assert_eq!(second["not_recorded"], true);
+    assert_same(&photos, &assert_copy(&boxes.receiver, &second));
+    let text = boxes.sender.ctl(&["push", "nas2:photos"]).success().stdout;
+    assert!(text.contains("holds this snapshot already"), "{text}");
+    let state = boxes.sender.daemon.state_dir().join("passing");
+    until::holds("what was kept for the push is gone", || {
+        std::fs::read_dir(&state).is_ok_and(|mut left| left.next().is_none())
+    });
+    boxes
+        .sender
+        .ctl(&["push", "--engine", "kernel", "nas2:photos"])
+        .fails(2, &["mounted read-only", "leave out --engine"]);
+    // When the disk is well again, the chain goes on from before.
+    remount(&fs, "rw");
+    fill::file(photos.join("newer"), 3, 70_000);
+    let (third, sent) = push(&boxes, "nas2:photos");
+    assert_eq!(third["parent"], first["uuid"], "{third:#}");
+    assert!(sent < 1 << 20, "{sent}");
+    assert_same(&photos, &assert_copy(&boxes.receiver, &third));
+}
+
+#[test]
+fn a_disk_that_never_saw_sendshot_is_pushed_from_though_it_is_read_only() {
+    let boxes = boxes();
+    let fs = boxes.sender.fs().to_owned();
+    remount(&fs, "ro");
+    let (pushed, _) = push(&boxes, "nas2:photos");
+    assert_same(
+        &boxes.sender.photos(),
+        &assert_copy(&boxes.receiver, &pushed),
+    );
+    let text = boxes.sender.ctl(&["list"]).success();
+    assert!(!text.stdout.contains("photos"), "{text:?}");
+    remount(&fs, "rw");
+}
+
+#[test]
+fn a_disk_that_is_written_to_in_the_middle_gives_no_copy() {
+    let boxes = boxes();
+    let fs = boxes.sender.fs().to_owned();
+    remount(&fs, "ro");
+    let before = boxes.link.bytes(Way::Up);
+    boxes.link.set_after(Way::Up, 4 << 20, Rule::Stall);
+    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("a part was sent", || {
+        boxes.link.bytes(Way::Up) >= before + (2 << 20)
+    });
+    remount(&fs, "rw");
+    fill::file(boxes.sender.photos().join("in between"), 9, 5000);
+    remount(&fs, "ro");
+    boxes.link.mend();
+    push.finish()
+        .fails(1, &["remounted while the volume was read", "push again"]);
+    let copies = boxes.receiver.ctl(&["copy", "list", "--json"]).success();
+    assert_eq!(copies.stdout, "");
+    // As it is now, it is pushed.
+    let (pushed, _) = crate::push(&boxes, "nas2:photos");
+    assert_same(
+        &boxes.sender.photos(),
+        &assert_copy(&boxes.receiver, &pushed),
+    );
+    remount(&fs, "rw");
+}

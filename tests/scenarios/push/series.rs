@@ -1,0 +1,176 @@
+//! A series of read-only snapshots, made by any tool, as one volume.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sendshot_harness::compare::exact::assert_same;
+use sendshot_harness::disks::streams;
+use sendshot_harness::faults::link::Way;
+use sendshot_harness::hosts::command;
+use sendshot_harness::hosts::pairing::Linked;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::trees::fill;
+use serde_json::Value;
+
+const MIB: u64 = 1 << 20;
+const BIG: usize = 16 << 20;
+
+struct Series {
+    boxes: Linked,
+    made: Vec<PathBuf>,
+}
+
+fn btrfs(arguments: &[&str], paths: &[&Path]) {
+    command::run(Command::new("btrfs").args(arguments).args(paths)).success();
+}
+
+impl Series {
+    fn new() -> Self {
+        let mut sender = SenderBox::setup().volume("home", "home").make();
+        fs::create_dir(sender.fs().join(".snapshots")).unwrap();
+        let pattern = sender.fs().join(".snapshots/*/snapshot");
+        let table = format!("[volumes.x]\nsnapshots = \"{}\"\n", pattern.display());
+        fs::write(sender.config(), format!("retry_for = \"0s\"\n{table}")).unwrap();
+        sender.daemon.start();
+        let boxes = Linked::of(sender);
+        fill::file(boxes.sender.fs().join("home/big"), 1, BIG);
+        Self {
+            boxes,
+            made: Vec::new(),
+        }
+    }
+
+    /// Changes the volume and takes the next snapshot. Their numbers are in another order than their ages.
+    fn snapshot(&mut self) -> PathBuf {
+        let fs_path = self.boxes.sender.fs();
+        let n = self.made.len() as u64;
+        fill::file(fs_path.join(format!("home/new{n}")), n, 5000);
+        let dir = fs_path.join(format!(".snapshots/{}", 100 - n));
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("snapshot");
+        streams::snapshot(&fs_path.join("home"), &path).unwrap();
+        self.made.push(path.clone());
+        path
+    }
+
+    /// A push, and what crossed the link.
+    #[track_caller]
+    fn push(&self) -> (Value, u64) {
+        let link = &self.boxes.link;
+        let before = link.bytes(Way::Up) + link.bytes(Way::Down);
+        let pushed = self.boxes.sender.push("nas2:x");
+        (pushed, link.bytes(Way::Up) + link.bytes(Way::Down) - before)
+    }
+
+    /// The copies at the receiver, oldest first.
+    fn copies(&self) -> Vec<PathBuf> {
+        let copies = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        let copies = copies.success().jsons();
+        let mut paths: Vec<PathBuf> = copies
+            .iter()
+            .map(|c| c["path"].as_str().unwrap().into())
+            .collect();
+        paths.sort_by_key(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (time, n) = name.split_at(16);
+            (
+                time.to_owned(),
+                n.trim_start_matches('-').parse::<u32>().unwrap_or(1),
+            )
+        });
+        paths
+    }
+
+    #[track_caller]
+    fn all_are_there(&self) {
+        let copies = self.copies();
+        assert_eq!(copies.len(), self.made.len(), "{copies:#?}");
+        for (snapshot, copy) in self.made.iter().zip(&copies) {
+            assert_same(snapshot, copy);
+            assert!(
+                copy.starts_with(self.boxes.receiver.root().join("nas1/x")),
+                "{copy:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_series_is_brought_oldest_first_and_each_but_the_first_is_an_increment() {
+    let mut series = Series::new();
+    let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
+    refused.fails(2, &["no read-only snapshot", ".snapshots/*/snapshot"]);
+    // What is there and is none is said so.
+    let odd = series.boxes.sender.fs().join(".snapshots/odd");
+    fs::create_dir_all(odd.join("snapshot")).unwrap();
+    let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
+    refused.fails(2, &["one other thing", "odd/snapshot", "ro true"]);
+    fs::remove_dir_all(&odd).unwrap();
+    for _ in 0..4 {
+        series.snapshot();
+    }
+    let (pushed, crossed) = series.push();
+    assert_eq!(pushed["earlier"].as_array().unwrap().len(), 3, "{pushed:#}");
+    assert!(crossed < BIG as u64 + MIB, "{crossed}");
+    series.all_are_there();
+    let (again, crossed) = series.push();
+    assert_eq!(again["stream_bytes"], 0, "{again:#}");
+    assert!(crossed < MIB / 8, "{crossed}");
+    series.snapshot();
+    let (pushed, crossed) = series.push();
+    assert!(pushed["earlier"].is_null(), "{pushed:#}");
+    assert!(!pushed["parent"].is_null() && crossed < MIB, "{pushed:#}");
+    series.all_are_there();
+}
+
+#[test]
+fn a_copy_that_was_deleted_there_is_not_sent_again() {
+    let mut series = Series::new();
+    for _ in 0..3 {
+        series.snapshot();
+    }
+    series.push();
+    let copies = series.copies();
+    btrfs(&["subvolume", "delete"], &[&copies[0]]);
+    btrfs(&["subvolume", "delete"], &[&copies[1]]);
+    let (again, crossed) = series.push();
+    assert_eq!(again["stream_bytes"], 0, "{again:#}");
+    assert!(crossed < MIB / 8, "{crossed}");
+    let text = series.boxes.sender.ctl(&["push", "nas2:x"]).success();
+    assert!(
+        text.stdout.contains("has acknowledged every snapshot"),
+        "{text:?}"
+    );
+    let newest = series.snapshot();
+    let (pushed, crossed) = series.push();
+    assert!(crossed < MIB, "{pushed:#}");
+    assert_same(&newest, &series.boxes.receiver.copy(&pushed));
+    assert_eq!(series.copies().len(), 2);
+    // Nor when the system was set up anew: the list lies with the snapshots.
+    let sender = &mut series.boxes.sender;
+    sender.daemon.stop();
+    fs::remove_file(sender.daemon.state_dir().join("volumes.json")).unwrap();
+    sender.daemon.start();
+    let (again, _) = series.push();
+    assert_eq!(again["stream_bytes"], 0, "{again:#}");
+}
+
+#[test]
+fn a_series_stays_one_volume_when_what_it_is_of_is_rolled_back() {
+    let mut series = Series::new();
+    for _ in 0..2 {
+        series.snapshot();
+    }
+    series.push();
+    // As snapper does it: the volume is replaced by a writable snapshot of an older state.
+    let home = series.boxes.sender.fs().join("home");
+    btrfs(&["subvolume", "delete"], &[&home]);
+    btrfs(&["subvolume", "snapshot"], &[&series.made[0], &home]);
+    series.snapshot();
+    let (pushed, crossed) = series.push();
+    assert!(!pushed["parent"].is_null() && crossed < MIB, "{pushed:#}");
+    series.all_are_there();
+}

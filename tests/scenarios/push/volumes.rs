@@ -1,0 +1,422 @@
+//! Volumes wherever they are mounted and whatever is in them, and everything on the disks that
+//! is not ours: it stays as it is.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use sendshot_harness::compare::exact::{
+    Reference, assert_copy, assert_exact, assert_same, assert_same_but,
+};
+use sendshot_harness::compare::subvolumes::{self, Subvolume, assert_no_leftovers};
+use sendshot_harness::disks::mount::{self, Mount};
+use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::command::tool;
+use sendshot_harness::hosts::pairing::{Paired, pair};
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+use sendshot_harness::trees::zoo;
+use serde_json::{Value, json};
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_str().unwrap())
+        .collect()
+}
+
+/// What the user sees of a push of `target` before and after, as text.
+#[track_caller]
+fn told(sender: &SenderBox, target: &str) -> [String; 2] {
+    let plan = sender.ctl(&["plan", target]).success();
+    let push = sender.ctl(&["push", target]).success();
+    [plan, push].map(|output| output.stdout + &output.stderr)
+}
+
+#[test]
+fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
+    // The usual Debian and openSUSE layout: nothing mounts the top level.
+    let sender = SenderBox::setup().volume("unused", "@photos").make();
+    let fs = sender.fs().to_owned();
+    let image = mount::image(&fs);
+    tool("umount", &[&fs]);
+    mount::mount(&image, &fs, "loop,subvol=@photos");
+    let mut sender = sender;
+    sender.configure([("photos", Path::new(""))]);
+    sender.daemon.start();
+    let receiver = ReceiverBox::new();
+    pair(&sender, &receiver, "nas2");
+
+    zoo::fill(&fs);
+    let first = sender.push("nas2:photos");
+    zoo::change(&fs);
+    let second = sender.push("nas2:photos");
+    let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
+    let reference = Reference::of(top.path(), &top.path().join("@photos"));
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_eq!(second["skipped"], json!([]));
+    let names: BTreeSet<_> = fs::read_dir(&fs)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        !names.contains(OsStr::new(".sendshot")),
+        "the user's tree shows what is ours"
+    );
+
+    let copy = assert_copy(&receiver, &second);
+    assert_same(reference.path(), &copy);
+    let mode = fs::metadata(top.path().join(".sendshot")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777,
+        0o700
+    );
+}
+
+#[test]
+fn nested_subvolumes_are_named_as_left_out() {
+    let setup = SenderBox::setup().volume("photos", "photos");
+    let setup = setup
+        .volume("a", "photos/nested")
+        .volume("b", "photos/dir/deep");
+    let boxes = Paired::of(setup.volume("c", "photos/nested/in nested").start());
+    let Paired { sender, receiver } = &boxes;
+    let photos = sender.photos();
+    for dir in [&photos, &photos.join("nested"), &photos.join("dir/deep")] {
+        fs::write(dir.join("file"), "content").unwrap();
+    }
+    for text in told(sender, "nas2:photos") {
+        for path in ["dir/deep", "nested"] {
+            assert!(
+                text.contains(path),
+                "{path} is left out and nobody is told: {text}"
+            );
+        }
+    }
+    let planned = sender
+        .ctl(&["plan", "--json", "nas2:photos"])
+        .success()
+        .json();
+    let pushed = sender.push("nas2:photos");
+    for report in [&planned, &pushed] {
+        let mut skipped = names(&report["skipped"]);
+        skipped.sort_unstable();
+        // What is within a nested one is its own matter.
+        skipped.retain(|path| *path != "nested/in nested");
+        assert_eq!(
+            skipped,
+            ["dir/deep", "nested"],
+            "data is left out and nobody is told"
+        );
+    }
+    let reference = Reference::of(sender.fs(), &photos);
+    let left_out = ["dir/deep", "nested"];
+    assert_same_but(reference.path(), &receiver.copy(&pushed), &left_out);
+    drop(reference);
+
+    // One of them is a volume as good as any other.
+    let nested = sender.push(&format!("nas2:{}", photos.join("nested").display()));
+    assert_eq!(names(&nested["skipped"]), ["in nested"]);
+    assert!(receiver.copy(&nested).join("file").exists());
+    let status = sender.ctl(&["status"]).success().stdout;
+    for path in ["dir/deep", "nested"] {
+        assert!(
+            status.contains(path),
+            "status does not name {path}: {status}"
+        );
+    }
+}
+
+#[test]
+fn a_volume_that_is_the_top_level_does_not_contain_what_is_ours() {
+    let setup = SenderBox::setup().volume("own", "home");
+    let boxes = Paired::of(setup.configured("all", "").start());
+    let Paired { sender, receiver } = &boxes;
+    zoo::fill(&sender.fs().join("home"));
+    fs::create_dir(sender.fs().join("etc")).unwrap();
+    fs::write(sender.fs().join("etc/passwd"), "root").unwrap();
+    let mut last = Value::Null;
+    for round in 0..3 {
+        fs::write(sender.fs().join("round"), round.to_string()).unwrap();
+        let pushed = sender.push("nas2:all");
+        assert_eq!(pushed["parent"], last["uuid"]);
+        assert_eq!(
+            names(&pushed["skipped"]),
+            ["home"],
+            "ours is not the user's concern"
+        );
+        let reference = Reference::of(sender.fs(), sender.fs());
+        let ours = reference.path().join(".sendshot").exists();
+        let left_out = ["home", ".sendshot"];
+        assert_same_but(
+            reference.path(),
+            &assert_copy(receiver, &pushed),
+            &left_out[..1 + usize::from(ours)],
+        );
+        last = pushed;
+    }
+}
+
+#[test]
+fn a_read_only_snapshot_is_pushed_as_it_is_and_left_alone() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    let photos = sender.photos();
+    zoo::fill(&photos);
+    let snapshot = sender.fs().join("monday");
+    streams::snapshot(&photos, &snapshot).unwrap();
+    let before = subvolumes::others(sender.fs());
+    let uuid_of = |path: &str| {
+        let all = subvolumes::list(sender.fs());
+        json!(all.iter().find(|s| s.path == path).unwrap().uuid)
+    };
+    zoo::change(&photos);
+
+    let target = format!("nas2:{}", snapshot.display());
+    let first = sender.push(&target);
+    assert_eq!(
+        first["uuid"],
+        uuid_of("monday"),
+        "another snapshot than the one that was named"
+    );
+    assert_same(&snapshot, &assert_copy(receiver, &first));
+    assert_eq!(
+        subvolumes::others(sender.fs()),
+        before,
+        "the user's snapshot was touched"
+    );
+
+    let again = sender.ctl(&["push", &target]).success();
+    let text = again.stdout.clone() + &again.stderr;
+    assert!(
+        text.contains("nothing to do") || text.contains("already"),
+        "a second copy of the same, or no word on why not: {text}"
+    );
+    let copies = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    let again = sender.push(&target);
+    for field in [
+        "volume",
+        "receiver",
+        "uuid",
+        "parent_reason",
+        "stream_bytes",
+        "wire_bytes",
+    ] {
+        assert!(
+            !again[field].is_null(),
+            "a script misses `{field}`: {again}"
+        );
+    }
+
+    // It belongs to the volume it was made of: what comes after builds on it.
+    let next = sender.push("nas2:photos");
+    assert_eq!(next["parent"], first["uuid"], "{next}");
+    assert_exact(sender, receiver, &next);
+    assert!(snapshot.exists());
+    sender.push("nas2:photos");
+    assert!(snapshot.exists(), "a user's snapshot was pruned");
+}
+
+/// What snapper makes: a nested subvolume with a directory for each snapshot.
+fn snapper(volume: &Path, number: u32) {
+    let all = volume.join(".snapshots");
+    if !all.exists() {
+        streams::create(&all).unwrap();
+    }
+    let dir = all.join(number.to_string());
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("info.xml"), "<?xml version=\"1.0\"?><snapshot/>").unwrap();
+    streams::snapshot(volume, &dir.join("snapshot")).unwrap();
+}
+
+fn received_by_others(fs: &Path) -> BTreeSet<Subvolume> {
+    let theirs =
+        |path: &str| !path.starts_with("backup/nas1/photos/2") && !path.contains(".sendshot");
+    let all = subvolumes::list(fs).into_iter();
+    all.filter(|s| theirs(&s.path))
+        .map(|s| Subvolume { generation: 0, ..s })
+        .collect()
+}
+
+#[test]
+fn other_peoples_snapshots_are_never_touched() {
+    let mut boxes = Paired::new();
+    let photos = boxes.sender.photos();
+    let (here, there) = (boxes.sender.fs().to_owned(), boxes.receiver.fs().to_owned());
+    fill::tree(&photos, 1);
+    snapper(&photos, 1);
+    let first = boxes.sender.push("nas2:photos");
+    assert_eq!(names(&first["skipped"]), [".snapshots"]);
+
+    // On both sides, also where only we have any business.
+    snapper(&photos, 2);
+    streams::snapshot(&photos, &here.join("mine")).unwrap();
+    streams::snapshot(&photos, &here.join(".sendshot/snapshots/mine")).unwrap();
+    let like_ours = ".sendshot/snapshots/01234567-89ab-4def-8123-456789abcdef";
+    streams::snapshot(&photos, &here.join(like_ours)).unwrap();
+    let copy = boxes.receiver.copy(&first);
+    streams::snapshot(&copy, &there.join("mine")).unwrap();
+    streams::create(&there.join("backup/nas1/photos/mine")).unwrap();
+    streams::create(&there.join("backup/nas1/photos/20200101T000000Z")).unwrap();
+    streams::create(&there.join("backup/nas1/theirs")).unwrap();
+    streams::create(&there.join("backup/theirs")).unwrap();
+    let staging = there.join("backup/.sendshot-staging");
+    if staging.exists() {
+        streams::create(&staging.join("mine")).unwrap();
+    }
+    let before = (subvolumes::others(&here), received_by_others(&there));
+    let theirs_in_ours = [here.join(".sendshot/snapshots/mine"), here.join(like_ours)];
+
+    for round in 0..3 {
+        fill::file(photos.join("changes"), round, 10_000);
+        let pushed = boxes.sender.push("nas2:photos");
+        assert!(pushed["parent"].is_string(), "{pushed}");
+        boxes.sender.daemon.kill();
+        boxes.receiver.daemon.kill();
+        boxes.receiver.daemon.start();
+        boxes.sender.daemon.start();
+    }
+    let after = (subvolumes::others(&here), received_by_others(&there));
+    assert_eq!(after.0, before.0, "the sender touched what is not ours");
+    assert_eq!(after.1, before.1, "the receiver touched what is not ours");
+    for path in theirs_in_ours {
+        assert!(
+            path.exists(),
+            "{} was deleted, though no journal has it",
+            path.display()
+        );
+    }
+    if staging.exists() {
+        assert!(
+            staging.join("mine").exists(),
+            "a subvolume that we never made was deleted"
+        );
+    }
+}
+
+#[test]
+fn the_disk_can_be_unmounted_and_unplugged_whenever_no_push_runs() {
+    let boxes = Paired::new();
+    let Paired { sender, receiver } = &boxes;
+    fill::tree(&sender.photos(), 1);
+    let first = sender.push("nas2:photos");
+    for (side, fs) in [("sender", sender.fs()), ("receiver", receiver.fs())] {
+        let image = mount::image(fs);
+        tool("umount", &[fs]);
+        let devices = mount::devices(fs);
+        assert!(
+            devices.is_empty(),
+            "the {side}'s disk is unmounted and still busy: {devices:?}"
+        );
+        mount::mount(&image, fs, "loop");
+    }
+    // Plugged in again, everything goes on.
+    let second = sender.push("nas2:photos");
+    assert_eq!(second["parent"], first["uuid"]);
+    assert_exact(sender, receiver, &second);
+}
+
+/// Boxes with much that a commit has to write, so that letting go after a push takes a while, and a
+/// push by the kernel's engine, the snapshot of which the next push lets go.
+fn slow_to_let_go() -> (Paired, Value) {
+    let boxes = Paired::of(
+        SenderBox::setup()
+            .volume("photos", "photos")
+            .volume("other", "other")
+            .start(),
+    );
+    fill::tree(&boxes.sender.photos(), 1);
+    let options = ["--engine", "kernel"];
+    let first = boxes.sender.push_with("nas2:photos", &options);
+    for i in 0..4 {
+        fill::file(boxes.sender.fs().join(format!("other/{i}")), i, 64 << 20);
+    }
+    (boxes, first)
+}
+
+fn hidden(sender: &SenderBox) -> usize {
+    let all = subvolumes::list(sender.fs()).into_iter();
+    all.filter(|s| s.path.starts_with(".sendshot/")).count()
+}
+
+#[test]
+fn who_unmounts_right_after_a_push_has_the_disk_free_in_a_moment() {
+    let (boxes, _) = slow_to_let_go();
+    let Paired { sender, receiver } = &boxes;
+    sender.ctl(&["push", "nas2:photos"]).success();
+    let image = mount::image(sender.fs());
+    // The daemon's own mount does not keep anybody from unmounting.
+    tool("umount", &[sender.fs()]);
+    until::holds("the disk is free", || {
+        mount::devices(sender.fs()).is_empty()
+    });
+    sender.wait_until_released();
+    mount::mount(&image, sender.fs(), "loop");
+    assert_eq!(hidden(sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(sender, receiver);
+}
+
+#[test]
+fn a_push_right_after_another_waits_until_it_has_let_go() {
+    let (boxes, mut last) = slow_to_let_go();
+    for round in 0..5 {
+        fs::write(boxes.sender.photos().join("file"), round.to_string()).unwrap();
+        let output = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+        let pushed = output.success().json();
+        assert_eq!(pushed["parent"], last["uuid"]);
+        last = pushed;
+    }
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_right_after_a_push_lets_go_first() {
+    let (mut boxes, _) = slow_to_let_go();
+    boxes.sender.ctl(&["push", "nas2:photos"]).success();
+    boxes.sender.daemon.stop();
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+}
+
+#[test]
+fn a_crash_before_a_push_has_let_go_leaves_that_to_the_next_start_and_push() {
+    let (mut boxes, _) = slow_to_let_go();
+    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    let pushed = pushed.success().json();
+    boxes.sender.daemon.kill();
+    boxes.sender.daemon.start();
+    fs::write(boxes.sender.photos().join("file"), "more").unwrap();
+    let next = boxes.sender.push("nas2:photos");
+    assert_eq!(next["parent"], pushed["uuid"]);
+    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+}
+
+#[test]
+fn a_disk_that_is_away_is_an_error_that_says_so_and_nothing_is_lost() {
+    let mut boxes = Paired::new();
+    fill::tree(&boxes.sender.photos(), 1);
+    let first = boxes.sender.push("nas2:photos");
+    let fs = boxes.sender.fs().to_owned();
+    let image = mount::image(&fs);
+    tool("umount", &[&fs]);
+    boxes.sender.daemon.stop();
+    boxes.sender.daemon.start();
+    let photos = fs.join("photos");
+    boxes
+        .sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(2, &[photos.to_str().unwrap()]);
+    mount::mount(&image, &fs, "loop");
+    let second = boxes.sender.push("nas2:photos");
+    assert_eq!(
+        second["parent"], first["uuid"],
+        "the history of a disk that was away is lost"
+    );
+}

@@ -1,0 +1,5 @@
+//! Interrupted pushes.
+
+mod checkpoints;
+mod interrupted;
+mod pinned;

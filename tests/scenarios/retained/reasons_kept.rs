@@ -1,0 +1,193 @@
+//! Each reason why something is kept on the sender, or goes, in the situation that leads to it. What cannot be
+//! made on a real file system has unit tests.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::fs;
+
+use sendshot_engine::format::entry::ROOT;
+use sendshot_harness::compare::reasons::{
+    codes, filled, in_state, pinned, snapshot, stated, with_image,
+};
+use sendshot_harness::faults::fail_points::{VARIABLE, armed};
+use sendshot_harness::faults::link::{Rule, Way};
+use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::until;
+use sendshot_harness::trees::fill;
+use sendshot_harness::trees::ghosts;
+
+#[test]
+fn why_something_is_kept() {
+    let mut boxes = filled();
+    let sender = &mut boxes.sender;
+    for _ in 0..3 {
+        sender.push("nas2:photos");
+    }
+    assert_eq!(codes(sender, &["list"]), ["spare", "spare", "next-parent"]);
+    let config = fs::read_to_string(sender.config()).unwrap();
+    fs::write(sender.config(), config.replace("keep = 3", "keep = 2")).unwrap();
+    sender.daemon.stop();
+    sender.daemon.start();
+    let expected = ["more-than-keep", "spare", "next-parent"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    let newest = sender.push("nas2:photos");
+    in_state(sender, &newest, |_, path| fs::remove_file(path).unwrap());
+    let expected = ["next-parent", "deleted-elsewhere"];
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    let again = ReceiverBox::new();
+    fs::remove_file(sender.receiver_file("nas2")).unwrap();
+    assert_eq!(codes(sender, &["list"]), ["not-paired"]);
+    pair(sender, &again, "nas2");
+    assert_eq!(codes(sender, &["list"]), ["receiver-replaced"]);
+}
+
+#[test]
+fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
+    let boxes = Linked::new();
+    let sender = &boxes.sender;
+    fill::tree(&sender.photos(), 1);
+    sender.push("nas2:photos");
+    let (_monday, to_monday) = snapshot(sender, "monday");
+    sender.push(&to_monday);
+    fill::file(sender.photos().join("large"), 1, 24 << 20);
+    boxes.link.set(Way::Up, Rule::Slow(4 << 20));
+    let before = boxes.link.bytes(Way::Up);
+    let push = sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("data is sent", || {
+        boxes.link.bytes(Way::Up) > before + (9 << 20)
+    });
+    // Monday was adopted: the receiver reports that it holds it, and nothing was sent by us.
+    let expected = ["last-sent", "next-parent-reported", "being-pushed"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    let expected = ["may-be-used", "may-be-used", "being-pushed"];
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    boxes.link.set(Way::Up, Rule::Cut);
+    push.finish().fails(3, &["nas2"]);
+    sender.wait_until_released();
+    let expected = ["last-sent", "next-parent-reported", "interrupted"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    boxes.link.mend();
+    sender.push("nas2:photos");
+}
+
+/// Expects what `list` says of its oldest line.
+#[track_caller]
+fn assert_first(sender: &SenderBox, code: &str, texts: &[&str]) {
+    assert_says(stated(sender, &["list"]).first(), code, texts);
+}
+
+/// Expects what `list` says of its newest line.
+#[track_caller]
+fn assert_last(sender: &SenderBox, code: &str, texts: &[&str]) {
+    assert_says(stated(sender, &["list"]).last(), code, texts);
+}
+
+#[track_caller]
+fn assert_says(stated: Option<&(String, String)>, code: &str, texts: &[&str]) {
+    let (found, words) = stated.unwrap();
+    assert_eq!(found, code, "{words}");
+    for text in texts {
+        assert!(words.contains(text), "`{text}`: {words}");
+    }
+}
+
+/// Has the sender's daemon die at a place of its next push.
+#[track_caller]
+fn dies_at(sender: &mut SenderBox, place: &str) {
+    sender.daemon.env(VARIABLE, &armed(place, 0));
+    sender.daemon.stop();
+    sender.daemon.start();
+    sender.ctl(&["push", "nas2:photos"]).fails(1, &["daemon"]);
+    assert!(sender.daemon.wait_dead(until::PATIENCE), "it did not die");
+    sender.daemon.clear_env();
+}
+
+#[test]
+fn what_the_receiver_may_have_committed_waits_for_its_word() {
+    let Paired {
+        sender,
+        mut receiver,
+    } = filled();
+    sender.push("nas2:photos");
+    receiver.daemon.env(VARIABLE, &armed("commit-destroyed", 0));
+    receiver.daemon.stop();
+    receiver.daemon.start();
+    fs::write(sender.photos().join("news"), "news").unwrap();
+    sender.ctl(&["push", "nas2:photos"]).fails(3, &["nas2"]);
+    assert!(receiver.daemon.wait_dead(until::PATIENCE), "it did not die");
+    let texts = ["nas2 may have committed it", "the next push finds out"];
+    assert_last(&sender, "unconfirmed", &texts);
+    let expected = ["next-parent", "unconfirmed"];
+    assert_eq!(codes(&sender, &["list"]), expected);
+    assert_eq!(codes(&sender, &["prune", "--dry-run"]), expected);
+    receiver.daemon.clear_env();
+    receiver.daemon.start();
+    sender.push("nas2:photos");
+    assert_eq!(codes(&sender, &["list"]), ["spare", "next-parent"]);
+}
+
+#[test]
+fn the_last_state_stays_though_no_stream_can_be_built_on_it() {
+    let boxes = filled();
+    let sender = &boxes.sender;
+    let first = sender.push("nas2:photos");
+    in_state(sender, &first, |_, path| ghosts::add(path, ROOT, "ghost"));
+    sender.daemon.may_log("a stream could not be applied");
+    fs::write(sender.photos().join("news"), "news").unwrap();
+    let uuid = first["uuid"].as_str().unwrap();
+    let by_hand = ["push", "nas2:photos", "--parent", uuid];
+    let texts = ["unlink ghost", "help:", "without `--parent`"];
+    sender.ctl(&by_hand).fails(1, &texts);
+    sender.wait_until_released();
+    let texts = [
+        "the last state that nas2 acknowledged",
+        "no stream is built on it",
+    ];
+    assert_first(sender, "last-refused", &texts);
+    let pruned = codes(sender, &["prune", "--dry-run"]);
+    assert_eq!(pruned[0], "last-refused");
+}
+
+#[test]
+fn an_older_snapshot_that_a_crash_left_goes_with_the_next_prune() {
+    let mut boxes = pinned();
+    let sender = &mut boxes.sender;
+    sender.push("nas2:photos");
+    dies_at(sender, "acknowledged-noted");
+    sender.daemon.start();
+    let texts = [
+        "a newer state was acknowledged",
+        "pins data",
+        "`prune` lets it go",
+    ];
+    assert_first(sender, "pins-data", &texts);
+    let expected = ["pins-data", "next-parent"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    sender.ctl(&["prune"]).success();
+    assert_eq!(codes(sender, &["list"]), ["next-parent"]);
+}
+
+/// The daemon settles on the disks that are there when it starts. This one is plugged in again later.
+#[test]
+fn what_a_crash_left_on_a_disk_that_came_back_later_goes_with_the_next_prune() {
+    let mut boxes = pinned();
+    let sender = &mut boxes.sender;
+    sender.push("nas2:photos");
+    dies_at(sender, "snapshot-noted");
+    let fs = sender.fs().to_owned();
+    with_image(&fs, |_| sender.daemon.start());
+    let texts = [
+        "a push that broke off",
+        "the next push or `prune` lets it go",
+    ];
+    assert_last(sender, "left-over", &texts);
+    let expected = ["next-parent", "left-over"];
+    assert_eq!(codes(sender, &["list"]), expected);
+    assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
+    sender.ctl(&["prune"]).success();
+    assert_eq!(codes(sender, &["list"]), ["next-parent"]);
+}

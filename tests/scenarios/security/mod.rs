@@ -1,0 +1,10 @@
+//! Peers that mean harm.
+
+mod certificates;
+mod connections;
+mod fuzz_corpus;
+mod hostile_receiver;
+mod hostile_streams;
+mod limits;
+mod receiver_claims;
+mod stolen_key;

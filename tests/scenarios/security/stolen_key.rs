@@ -1,0 +1,368 @@
+//! Whoever has the key of one sender tries every call with the names and ids of another one. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use sendshot_adversary::hostile::World;
+use sendshot_adversary::hostile::scene::Scene;
+use sendshot_adversary::hostile::sender::{self, Answer, Then};
+use sendshot_identity::SenderKey;
+use sendshot_proto::v1::pairing_client::PairingClient;
+use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
+use sendshot_proto::v1::replication_client::ReplicationClient;
+use sendshot_proto::v1::sender_control_client::SenderControlClient;
+use sendshot_proto::v1::{
+    Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetFilesystemRequest,
+    ForgetRequest, HelloRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand,
+    PairRequest, Parent, PeersRequest, PruneRequest, PushRequest, RenewRequest, ResumePoint,
+    RevokeRequest, RootsRequest, StatusRequest,
+};
+use serde_json::Value;
+use tonic::Status;
+use uuid::Uuid;
+
+/// The other sender's name at the receiver, and its volume's.
+const THEM: &str = "nas3";
+const THEIR_VOLUME: &str = "photos";
+
+/// What the files of the contract list as calls.
+const CONTRACT: &str = concat!(
+    include_str!("../../../proto/proto/sendshot/v1/replication.proto"),
+    include_str!("../../../proto/proto/sendshot/v1/receiver_control.proto"),
+    include_str!("../../../proto/proto/sendshot/v1/sender_control.proto"),
+);
+
+/// What is known of the other sender.
+struct Them {
+    id: Uuid,
+    volume: Uuid,
+    key: SenderKey,
+}
+
+impl Them {
+    fn of(scene: &Scene) -> Self {
+        let dir = scene.root().join(THEM).join(THEIR_VOLUME);
+        let label: Value =
+            serde_json::from_slice(&fs::read(dir.join(".sendshot-volume")).unwrap()).unwrap();
+        let id = |name: &str| label[name].as_str().unwrap().parse().unwrap();
+        Self {
+            id: id("sender"),
+            volume: id("volume"),
+            key: SenderKey::load_or_create(&scene.other.daemon.state_dir()).unwrap(),
+        }
+    }
+}
+
+/// The table: which call was made how, and what came of it.
+#[derive(Default)]
+struct Table {
+    calls: BTreeSet<&'static str>,
+    wrong: Vec<String>,
+    said: Vec<String>,
+}
+
+impl Table {
+    fn row(&mut self, call: &'static str, how: &str, outcome: (String, String), expected: &str) {
+        let (outcome, said) = outcome;
+        println!("{call:10} {how:50} {outcome:22} {said}");
+        self.calls.insert(call);
+        self.said.push(said);
+        if outcome != expected {
+            self.wrong
+                .push(format!("{call}, {how}: {outcome}, not {expected}"));
+        }
+    }
+}
+
+fn status<T>(answer: Result<T, Status>) -> (String, String) {
+    match answer {
+        Ok(_) => ("answered".into(), String::new()),
+        Err(status) => (format!("{:?}", status.code()), status.message().into()),
+    }
+}
+
+fn pushed(answer: Answer) -> (String, String) {
+    match answer {
+        Answer::Committed(committed) => ("a copy of its own".into(), format!("{committed:?}")),
+        Answer::Failure(failure) => (format!("{:?}", failure.code()), failure.message),
+        Answer::Status(status) => (format!("{:?}", status.code()), status.message().into()),
+        Answer::Nothing | Answer::Silence => (format!("{answer:?}"), String::new()),
+    }
+}
+
+fn calls_of_the_contract() -> BTreeSet<&'static str> {
+    let lines = CONTRACT.lines().map(str::trim);
+    let calls = lines.filter_map(|line| line.strip_prefix("rpc "));
+    calls.map(|call| call.split('(').next().unwrap()).collect()
+}
+
+#[test]
+fn a_stolen_key_gets_at_nothing_of_another_sender_by_any_call() {
+    let mut scene = Scene::new();
+    let them = Them::of(&scene);
+    let mut table = Table::default();
+    greet_and_ask(&scene, &them, &mut table);
+    push(&mut scene, &them, &mut table);
+    take_their_identity(&scene, &them, &mut table);
+    let outcome = receiver_control(&scene);
+    for (call, outcome) in outcome {
+        table.row(call, "over the network", outcome, "Unimplemented");
+    }
+    let outcome = sender_control(&scene);
+    for (call, outcome) in outcome {
+        table.row(call, "over the network", outcome, "Unimplemented");
+    }
+
+    assert_eq!(table.calls, calls_of_the_contract(), "a call was not tried");
+    assert!(table.wrong.is_empty(), "{:#?}", table.wrong);
+    for said in &table.said {
+        let tells = said.contains(THEM) || said.contains(&them.id.to_string());
+        assert!(!tells, "it tells of another sender: {said}");
+    }
+    // It may push what it likes under any plain name into its own directory.
+    scene.look_but("a stolen key", |change| {
+        change.contains("/backup/nas1/") || change.contains("/backup/nas1\" was")
+    });
+    assert_eq!(Them::of(&scene).id, them.id);
+    let paired = scene.boxes.receiver.ctl(&["peer", "list"]).success();
+    assert!(paired.stdout.contains(THEM), "{paired:?}");
+    scene.other.push("nas2:photos");
+    scene.end();
+}
+
+fn greet_and_ask(scene: &Scene, them: &Them, table: &mut Table) {
+    let hello = |receiver_id: Vec<u8>| HelloRequest {
+        version_min: 1,
+        version_max: 1,
+        receiver_id,
+        ..HelloRequest::default()
+    };
+    let greet = |hello| {
+        scene
+            .hostile
+            .call(async |channel| ReplicationClient::new(channel).hello(hello).await)
+    };
+    table.row(
+        "Hello",
+        "as itself",
+        status(greet(hello(Vec::new()))),
+        "answered",
+    );
+    let other = hello(them.id.as_bytes().to_vec());
+    table.row(
+        "Hello",
+        "to another receiver",
+        status(greet(other)),
+        "FailedPrecondition",
+    );
+
+    let volume_id = them.volume.as_bytes().to_vec();
+    for (how, name, transfer) in [
+        (
+            "their volume's id and name",
+            THEIR_VOLUME.to_owned(),
+            Vec::new(),
+        ),
+        (
+            "and a transfer to be ended",
+            THEIR_VOLUME.to_owned(),
+            vec![7; 16],
+        ),
+        (
+            "their volume as a path",
+            format!("../{THEM}/{THEIR_VOLUME}"),
+            Vec::new(),
+        ),
+        (
+            "their volume below their name",
+            format!("{THEM}/{THEIR_VOLUME}"),
+            Vec::new(),
+        ),
+    ] {
+        let plain = name == THEIR_VOLUME;
+        let answer = scene.hostile.inventory(InventoryRequest {
+            volume_id: volume_id.clone(),
+            volume_name: name,
+            transfer_id: transfer,
+        });
+        let outcome = match answer {
+            Ok(held) if held.copies.is_empty() && held.partials.is_empty() => {
+                ("nothing is held".into(), held.directory)
+            }
+            Ok(held) => ("it sees copies".into(), format!("{held:?}")),
+            Err(e) => status::<()>(Err(e)),
+        };
+        let expected = if plain {
+            "nothing is held"
+        } else {
+            "InvalidArgument"
+        };
+        table.row("Inventory", how, outcome, expected);
+    }
+}
+
+fn push(scene: &mut Scene, them: &Them, table: &mut Table) {
+    const CALL: &str = "Transfer";
+    let theirs = scene.world().other_sender;
+    let their_volume = *them.volume.as_bytes();
+    let mut attempt = |how: &str, change: &dyn Fn(&mut World, &mut Begin), expected: &str| {
+        let mut world = scene.world();
+        let mut begin = sender::begin(&world, their_volume, THEIR_VOLUME);
+        change(&mut world, &mut begin);
+        let stream = world.whole(&[]);
+        let answer = scene
+            .hostile
+            .push(sender::whole(begin, &stream), Then::Wait);
+        table.row(CALL, how, pushed(answer), expected);
+    };
+    attempt(
+        "their volume's id and name",
+        &|_, _| (),
+        "a copy of its own",
+    );
+    attempt(
+        "on their copy as parent",
+        &|_, begin| {
+            begin.parent = Some(Parent {
+                uuid: theirs.uuid.as_bytes().to_vec(),
+                ctransid: theirs.ctransid,
+            });
+        },
+        &format!("{:?}", FailureCode::ParentGone),
+    );
+    attempt(
+        "their volume as a path",
+        &|_, begin| begin.volume_name = format!("../{THEM}/{THEIR_VOLUME}"),
+        "InvalidArgument",
+    );
+    attempt(
+        "their volume below their name",
+        &|_, begin| begin.volume_name = format!("{THEM}/{THEIR_VOLUME}"),
+        "InvalidArgument",
+    );
+    attempt(
+        "a transfer of theirs to be resumed",
+        &|_, begin| {
+            begin.resumable = true;
+            begin.resume_at = Some(ResumePoint {
+                offset: 1000,
+                chain: vec![7; 32],
+            });
+        },
+        &format!("{:?}", FailureCode::ResumeImpossible),
+    );
+}
+
+fn take_their_identity(scene: &Scene, them: &Them, table: &mut Table) {
+    let renew = |signing_request| {
+        let request = RenewRequest { signing_request };
+        scene
+            .hostile
+            .call(async |channel| ReplicationClient::new(channel).renew(request).await)
+    };
+    let theirs = them.key.csr().unwrap();
+    table.row(
+        "Renew",
+        "of their key",
+        status(renew(theirs.clone())),
+        "InvalidArgument",
+    );
+    table.row(
+        "Renew",
+        "of no key",
+        status(renew(vec![0; 300])),
+        "InvalidArgument",
+    );
+    for (how, secret, expected) in [
+        (
+            "as them, with a guessed token",
+            vec![7; 16],
+            "PermissionDenied",
+        ),
+        ("as them, without a token", Vec::new(), "InvalidArgument"),
+    ] {
+        let request = PairRequest {
+            secret,
+            sender_id: them.id.as_bytes().to_vec(),
+            signing_request: theirs.clone(),
+        };
+        let answer = scene
+            .hostile
+            .call(async |channel| PairingClient::new(channel).pair(request).await);
+        table.row("Pair", how, status(answer), expected);
+    }
+}
+
+/// What root and its group may do at the receiver, by the control socket only.
+fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
+    let name = THEM.to_owned();
+    scene.hostile.call(async |channel| {
+        let mut control = ReceiverControlClient::new(channel);
+        let copies = CopiesRequest {
+            sender: name.clone(),
+            volume: THEIR_VOLUME.to_owned(),
+        };
+        let roots = RootsRequest::default();
+        let invite = InviteRequest {
+            name: name.clone(),
+            replace: true,
+        };
+        vec![
+            ("Invite", status(control.invite(invite).await)),
+            ("Peers", status(control.peers(PeersRequest {}).await)),
+            (
+                "Revoke",
+                status(control.revoke(RevokeRequest { name }).await),
+            ),
+            ("Copies", status(control.copies(copies.clone()).await)),
+            ("Partials", status(control.partials(copies).await)),
+            ("Roots", status(control.roots(roots.clone()).await)),
+            ("AddRoot", status(control.add_root(roots.clone()).await)),
+            (
+                "RemoveRoot",
+                status(control.remove_root(roots.clone()).await),
+            ),
+            ("TakeOverRoot", status(control.take_over_root(roots).await)),
+        ]
+    })
+}
+
+/// The same at a sender.
+fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
+    scene.hostile.call(async |channel| {
+        let mut control = SenderControlClient::new(channel);
+        vec![
+            ("Push", status(control.push(PushRequest::default()).await)),
+            ("Plan", status(control.plan(PushRequest::default()).await)),
+            (
+                "Cancel",
+                status(control.cancel(CancelRequest::default()).await),
+            ),
+            ("List", status(control.list(ListRequest::default()).await)),
+            (
+                "Prune",
+                status(control.prune(PruneRequest::default()).await),
+            ),
+            (
+                "Forget",
+                status(control.forget(ForgetRequest::default()).await),
+            ),
+            (
+                "Foreign",
+                status(control.foreign(ForeignRequest::default()).await),
+            ),
+            (
+                "ForgetFilesystem",
+                status(
+                    control
+                        .forget_filesystem(ForgetFilesystemRequest::default())
+                        .await,
+                ),
+            ),
+            ("Status", status(control.status(StatusRequest {}).await)),
+            ("Pair", status(control.pair(PairCommand::default()).await)),
+        ]
+    })
+}

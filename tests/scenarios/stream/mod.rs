@@ -1,0 +1,6 @@
+//! `sendshotctl stream`.
+
+mod parents;
+mod receive_errors;
+mod sends;
+mod unflushed;

@@ -1,0 +1,120 @@
+//! A life: some iterations on the same boxes.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::kind::Kind;
+use crate::table::Table;
+use crate::world::World;
+
+/// Lines of each log that are shown of a failure.
+const TAIL: usize = 40;
+
+/// A life that is to be lived. As text it can be lived again.
+#[derive(Debug, Clone)]
+pub(super) struct Life {
+    pub(super) seed: u64,
+    pub(super) kinds: Vec<Kind>,
+}
+
+impl Life {
+    /// Parses `SEED:KIND,KIND,…`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (seed, kinds) = text.split_once(':')?;
+        Some(Self {
+            seed: seed.parse().ok()?,
+            kinds: kinds.split(',').map(Kind::parse).collect::<Option<_>>()?,
+        })
+    }
+
+    /// Lives it until something fails or the time is over. Returns what did not happen.
+    pub(super) fn live(&self, table: &Mutex<Table>, end: Option<Instant>) -> Vec<Kind> {
+        let mut world = match catch(|| World::new(self.seed)) {
+            Ok(world) => world,
+            Err(why) => {
+                self.fail(table, 0, Instant::now(), &why);
+                return self.kinds.clone();
+            }
+        };
+        let mut again = Vec::new();
+        for (number, kind) in self.kinds.iter().enumerate() {
+            if super::is_over(end) {
+                again.extend(&self.kinds[number..]);
+                break;
+            }
+            let began = Instant::now();
+            match catch(|| world.iteration(number as u64, *kind)) {
+                Ok(went) => {
+                    table
+                        .lock()
+                        .unwrap()
+                        .count(*kind, Some(went), began.elapsed());
+                    again.extend((!went.struck).then_some(kind));
+                }
+                Err(why) => {
+                    self.fail(table, number, began, &why);
+                    world.show(TAIL);
+                    world.forgive();
+                    again.extend(&self.kinds[number + 1..]);
+                    drop(catch(|| drop(world)));
+                    return again;
+                }
+            }
+        }
+        let (last, began) = (self.kinds.len() - 1, Instant::now());
+        if let Err(why) = catch(|| world.all_copies_are_what_they_were()) {
+            self.fail(table, last, began, &why);
+            world.forgive();
+        }
+        // Their daemons stop cleanly, and nothing keeps their disks.
+        if let Err(why) = catch(|| drop(world)) {
+            self.fail(table, last, began, &why);
+        }
+        again
+    }
+
+    fn fail(&self, table: &Mutex<Table>, number: usize, began: Instant, why: &str) {
+        let kind = self.kinds[number];
+        table.lock().unwrap().count(kind, None, began.elapsed());
+        let until_here = Self {
+            kinds: self.kinds[..=number].to_vec(),
+            ..*self
+        };
+        println!("FAILED: iteration {number}, {kind}: {why}\n  again: LIFE={until_here}");
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
+        write!(f, "{}:{}", self.seed, kinds.join(","))
+    }
+}
+
+/// What a failed assertion says ends an iteration, not the run.
+fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| text(&*panic))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let literal = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = literal.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_can_be_lived_again_from_its_text() {
+        let text = "17:cut,kill-sender,lie";
+        assert_eq!(Life::parse(text).unwrap().to_string(), text);
+        for text in ["", "cut", "x:cut", "1:", "1:cut,nothing"] {
+            assert!(Life::parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is still to be done, dealt out as lives.
+
+use std::collections::BTreeMap;
+
+use crate::kind::Kind;
+use crate::life::Life;
+use crate::options::Options;
+use sendshot_harness::trees::random::Random;
+
+/// Iterations on the same boxes: enough for what is kept to be pruned and reused many times, few
+/// enough for the disks to have room.
+const LENGTH: usize = 20;
+
+/// What is still to be done.
+#[derive(Debug)]
+pub(super) struct Pool {
+    random: Random,
+    /// How many of each kind; `None` for no end.
+    left: Option<BTreeMap<Kind, u64>>,
+}
+
+impl Pool {
+    pub(super) fn new(options: &Options) -> Self {
+        let left = (!options.counts.is_empty()).then(|| options.counts.clone());
+        Self {
+            random: Random::new(options.seed),
+            left,
+        }
+    }
+
+    /// The next life; `None` if nothing is left.
+    pub(super) fn take(&mut self) -> Option<Life> {
+        let kinds: Vec<_> = (0..LENGTH).map_while(|_| self.kind()).collect();
+        let seed = self.random.below(1 << 40);
+        (!kinds.is_empty()).then_some(Life { seed, kinds })
+    }
+
+    fn kind(&mut self) -> Option<Kind> {
+        let weights: Vec<(Kind, u64)> = match &self.left {
+            Some(left) => left.iter().map(|(kind, n)| (*kind, *n)).collect(),
+            None => Kind::ALL.map(|kind| (kind, kind.weight())).to_vec(),
+        };
+        let sum: u64 = weights.iter().map(|(_, weight)| weight).sum();
+        if sum == 0 {
+            return None;
+        }
+        let mut at = self.random.below(sum);
+        let chosen = weights.into_iter().find(|(_, weight)| {
+            let found = at < *weight;
+            at = at.saturating_sub(*weight);
+            found
+        });
+        let (kind, _) = chosen?;
+        if let Some(left) = &mut self.left {
+            *left.entry(kind).or_default() -= 1;
+        }
+        Some(kind)
+    }
+
+    /// Takes back what could not be done.
+    pub(super) fn give_back(&mut self, kinds: &[Kind]) {
+        if let Some(left) = &mut self.left {
+            for kind in kinds {
+                *left.entry(*kind).or_default() += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_dealt_out_and_what_comes_back_again() {
+        let counts = BTreeMap::from([(Kind::Cut, 30), (Kind::Lie, 7)]);
+        let options = Options {
+            counts,
+            ..Options::lasting(std::time::Duration::ZERO, 1)
+        };
+        let mut pool = Pool::new(&options);
+        let first = pool.take().unwrap();
+        assert_eq!(first.kinds.len(), LENGTH);
+        pool.give_back(&first.kinds[..3]);
+        let rest: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        let all = rest.iter().flat_map(|life| &life.kinds);
+        let all: Vec<_> = all.chain(&first.kinds[3..]).collect();
+        assert_eq!(all.iter().filter(|k| ***k == Kind::Cut).count(), 30);
+        assert_eq!(all.len(), 37);
+    }
+}

@@ -1,0 +1,257 @@
+//! The boxes of a life, and what they hold by what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::check::Parent;
+use crate::kind::Kind;
+use crate::table::Went;
+use crate::volume;
+use sendshot_adversary::liar::Lie;
+use sendshot_harness::compare::exact::Reference;
+use sendshot_harness::faults::fail_points;
+use sendshot_harness::faults::link::{Rule, Way};
+use sendshot_harness::hosts::command::Output;
+use sendshot_harness::hosts::daemon::Daemon;
+use sendshot_harness::hosts::pairing::Linked;
+use sendshot_harness::hosts::receiver_box::ReceiverBox;
+use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::trees::random::Random;
+
+/// Short, so that a push whose receiver stays away is over soon.
+const SENDER_KEYS: &str = "retry_for = \"1s\"";
+/// Often, so that small pushes have checkpoints.
+const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
+
+/// The boxes' disks: sparse, and room for all copies of a life.
+const DISK: u64 = 1 << 30;
+
+/// About what goes up with a push that has nothing to send, in bytes.
+const GREETING: u64 = 6000;
+
+/// How many pushes a fault happens to before one is left alone.
+const STRIKES: &[u64] = &[1, 1, 1, 1, 1, 2, 2, 4];
+
+/// A copy, and which state of the volume it is of.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) path: PathBuf,
+    pub(super) state: usize,
+}
+
+/// About what a push takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Measure {
+    /// Bytes each way.
+    pub(super) bytes: [u64; 2],
+    pub(super) time: Duration,
+}
+
+/// The boxes of a life.
+#[derive(Debug)]
+pub(super) struct World {
+    /// The states the volume was pushed in, one after the other. Before the boxes, to be dropped
+    /// before them.
+    pub(super) states: Vec<Reference>,
+    pub(super) boxes: Linked,
+    seed: u64,
+    /// By UUID.
+    pub(super) copies: BTreeMap<String, Copy>,
+    /// The copy of the last push that nothing stood in the way of.
+    pub(super) last: String,
+    /// What the sender was told is held, and is not.
+    pub(super) lied: BTreeSet<String>,
+    pub(super) full: Measure,
+    pub(super) incremental: Measure,
+    /// The link is so slow that times of pushes say nothing.
+    pub(super) slow: bool,
+    /// The last lie that was told, for who reads of a failure.
+    pub(super) lie: Option<Lie>,
+}
+
+impl World {
+    /// New boxes of which a volume has been pushed.
+    pub(super) fn new(seed: u64) -> Self {
+        let sender = SenderBox::setup().keys(SENDER_KEYS).size(DISK).power();
+        let sender = sender.volume("photos", "photos");
+        let receiver = ReceiverBox::setup().keys(RECEIVER_KEYS).size(DISK).power();
+        let mut world = Self {
+            states: Vec::new(),
+            boxes: Linked::between(sender.start(), receiver.start()),
+            seed,
+            copies: BTreeMap::new(),
+            last: String::new(),
+            lied: BTreeSet::new(),
+            full: Measure::default(),
+            incremental: Measure::default(),
+            slow: false,
+            lie: None,
+        };
+        volume::fill(&mut Random::new(seed), &world.boxes.sender.photos());
+        world.keep_state();
+        let (pushed, measure) = world.honest_push();
+        (world.full, world.incremental) = (measure, measure);
+        world.check(&pushed, 0, Parent::None, &BTreeSet::new());
+        world
+    }
+
+    /// Keeps the volume's state to compare copies with. It is on the disk then.
+    pub(super) fn keep_state(&mut self) {
+        let sender = &self.boxes.sender;
+        let state = Reference::of(sender.fs(), &sender.photos());
+        self.states.push(state);
+    }
+
+    /// Has a fault happen to a push, or to one after the other, heals everything, pushes, and checks.
+    pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
+        let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
+        let (since, mut went, mut told) = (self.states.len(), Went::default(), Vec::new());
+        let mut parent = Parent::Common;
+        for strike in 0..random.pick(STRIKES) {
+            if strike == 0 || random.once_in(3) {
+                let written = self.change(&mut random);
+                self.incremental.bytes[Way::Up as usize] = written + GREETING;
+            }
+            let full = random.once_in(4);
+            if full {
+                parent = Parent::NotAskedFor;
+            }
+            if kind == Kind::Lie && random.once_in(2) {
+                // There is something to lie about.
+                let (_, report) = self.struck_push(Kind::Cancel, full, &mut random);
+                told.extend(report.map(|report| (report, self.states.len() - 1)));
+                self.heal();
+            }
+            self.slow_down(&mut random);
+            let (now, report) = self.struck_push(kind, full, &mut random);
+            went = went.and(now);
+            told.extend(report.map(|report| (report, self.states.len() - 1)));
+            self.heal();
+        }
+        if kind == Kind::Lie {
+            self.note_false_acknowledgements();
+            told.clear();
+        }
+        if random.once_in(2) {
+            self.change(&mut random);
+        }
+        let before = self.held_uuids();
+        let (pushed, measure) = self.honest_push();
+        if pushed["parent"] != Value::Null {
+            self.incremental = measure;
+        }
+        let reports = told.iter().map(|(report, _)| report).chain([&pushed]);
+        went.resumed = reports.into_iter().any(|r| !r["resumed_at"].is_null());
+        self.check(&pushed, since, parent, &before);
+        for (report, state) in told {
+            self.check_told(&report, state);
+        }
+        went
+    }
+
+    /// Some links are slow, which gives more to interrupt.
+    fn slow_down(&mut self, random: &mut Random) {
+        let link = &self.boxes.link;
+        self.slow = true;
+        match random.below(8) {
+            0 => link.set(Way::Up, Rule::Slow((4 + random.below(16)) << 20)),
+            1 => {
+                let late = Rule::Delay(Duration::from_micros(200 + random.below(3000)));
+                link.set(Way::Up, late);
+                link.set(Way::Down, late);
+            }
+            _ => self.slow = false,
+        }
+    }
+
+    /// Changes the volume and keeps that state. Returns about how many bytes were written.
+    fn change(&mut self, random: &mut Random) -> u64 {
+        let written = volume::change(random, &self.boxes.sender.photos());
+        self.keep_state();
+        written
+    }
+
+    /// A push with nothing in its way.
+    fn honest_push(&self) -> (Value, Measure) {
+        let link = &self.boxes.link;
+        let bytes = || [Way::Up, Way::Down].map(|way| link.bytes(way));
+        let (before, began) = (bytes(), Instant::now());
+        let sender = &self.boxes.sender;
+        let pushed = sender.ctl(&["push", "--json", "nas2:photos"]);
+        let pushed = report(&pushed.success());
+        sender.wait_until_released();
+        let (after, time) = (bytes(), began.elapsed());
+        let bytes = [after[0] - before[0], after[1] - before[1]];
+        (pushed, Measure { bytes, time })
+    }
+
+    /// Everything works again: the link is honest, both daemons run, and die nowhere.
+    fn heal(&mut self) {
+        let Linked {
+            sender,
+            link,
+            receiver,
+        } = &mut self.boxes;
+        link.aim(receiver.address());
+        link.mend();
+        for daemon in [&mut receiver.daemon, &mut sender.daemon] {
+            if daemon.is_armed() && daemon.runs() {
+                daemon.stop_armed();
+            }
+            daemon.clear_env();
+            if !daemon.runs() {
+                daemon.start();
+            }
+        }
+    }
+
+    /// Makes a daemon die at a place, from its next start on, which is now. Returns the place.
+    pub(super) fn arm(
+        daemon: &mut Daemon,
+        places: &[&'static str],
+        random: &mut Random,
+    ) -> &'static str {
+        daemon.stop();
+        let passed = match random.once_in(3) {
+            true => random.below(4),
+            false => 0,
+        };
+        let place = random.pick(places);
+        daemon.env(fail_points::VARIABLE, &fail_points::armed(place, passed));
+        daemon.start();
+        place
+    }
+
+    /// Prints what is needed to understand a failure.
+    pub(super) fn show(&self, lines: usize) {
+        if let Some(lie) = self.lie {
+            println!("  the last lie: {lie:?}");
+        }
+        let Linked {
+            sender, receiver, ..
+        } = &self.boxes;
+        for (name, daemon) in [("sender", &sender.daemon), ("receiver", &receiver.daemon)] {
+            let log = daemon.log();
+            let all: Vec<_> = log.lines().collect();
+            println!("--- the end of the log of the {name}");
+            for line in &all[all.len().saturating_sub(lines)..] {
+                println!("{line}");
+            }
+        }
+        println!("---");
+    }
+
+    /// Lets the boxes go without further complaints.
+    pub(super) fn forgive(&mut self) {
+        self.boxes.sender.daemon.forgive();
+        self.boxes.receiver.daemon.forgive();
+    }
+}
+
+/// What a push reported of the newest state. One that finished another before has two reports.
+pub(super) fn report(output: &Output) -> Value {
+    output.jsons().pop().expect("a push that succeeds reports")
+}
