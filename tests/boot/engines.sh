@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# A zoo, pushed whole and changed, by both engines.
+# A every_file_kind, pushed whole and changed, by both engines.
 set -Eeuo pipefail
 
-scenario 'A full push of a zoo by our engine: everything is there, nothing is pinned'
+scenario 'A full push of a every_file_kind by our engine: everything is there, nothing is pinned'
 cp -a /usr/share "$PHOTOS/tree"
-fill_zoo "$PHOTOS/zoo"
+fill_every_kind "$PHOTOS/every_file_kind"
 sync_photos
 push nas2:photos
 [ "$(reported engine)" = sendshot ]
@@ -15,7 +15,7 @@ nothing_left /srv
 
 scenario 'An increment by our engine, with nothing kept but a sendshot'
 first=$(reported uuid)
-change_zoo "$PHOTOS/zoo"
+change_every_kind "$PHOTOS/every_file_kind"
 rm -r "$PHOTOS/tree/doc"; mv "$PHOTOS/tree" "$PHOTOS/renamed"
 sync_photos
 push nas2:photos
@@ -27,12 +27,12 @@ nothing_left /srv
 
 scenario "A full push and an increment by the kernel's engine"
 new_volume kernels /srv/kernels 'pin_parent = true'
-fill_zoo /srv/kernels/zoo
+fill_every_kind /srv/kernels/every_file_kind
 push nas2:kernels
 [ "$(reported engine)" = kernel ]
 same /srv/kernels "$COPY"
 first=$(reported uuid)
-change_zoo /srv/kernels/zoo
+change_every_kind /srv/kernels/every_file_kind
 push --engine kernel nas2:kernels
 [ "$(reported parent)" = "$first" ]
 same /srv/kernels "$COPY"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# A box that is paired again, and one that is served no more.
+# A host that is paired again, and one that is served no more.
 set -Eeuo pipefail
 
-scenario 'A thief of a used token gets nothing; a new box goes on in the directories of the old'
+scenario 'A thief of a used token gets nothing; a new host goes on in the directories of the old'
 systemctl stop sendshot-sender
 mv /var/lib/sendshot-sender /root/old-state
 mv /etc/sendshot/receivers.d/nas2.toml /root/old-receiver

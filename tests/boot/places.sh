@@ -3,7 +3,7 @@
 # mounted.
 set -Eeuo pipefail
 
-scenario 'Two volumes of one box at once, in different file systems, one of which belongs to a user'
+scenario 'Two volumes of one host at once, in different file systems, one of which belongs to a user'
 chown member: /home/second
 chmod 700 /home/second
 new_volume music /home/second/music

@@ -46,11 +46,11 @@ for unit in sender receiver; do
     printf '[Service]\nSystemCallErrorNumber=kill\n' | drop_in "$unit"
 done
 restart receiver sender
-fill_zoo "$PHOTOS/filtered"
+fill_every_kind "$PHOTOS/filtered"
 push nas2:photos
 same "$PHOTOS" "$COPY"
 same_flags "$PHOTOS" "$COPY"
-change_zoo "$PHOTOS/filtered"
+change_every_kind "$PHOTOS/filtered"
 push nas2:photos
 same "$PHOTOS" "$COPY"
 push --engine kernel nas2:photos

@@ -113,7 +113,7 @@ fn finds(bounds: Bounds, fault: Fault, property: &'static str) -> bool {
 }
 
 #[test]
-fn whatever_breaks_and_dies_copies_are_right_and_nothing_is_let_go_too_early() {
+fn breaks_and_deaths_leave_copies_exact() {
     let bounds = Bounds {
         requests: [3, 0],
         ..ONE_RECEIVER
@@ -122,7 +122,7 @@ fn whatever_breaks_and_dies_copies_are_right_and_nothing_is_let_go_too_early() {
 }
 
 #[test]
-fn a_full_send_takes_the_place_of_what_broke_off() {
+fn a_full_send_replaces_an_interrupted_push() {
     let bounds = Bounds {
         full_sends: 1,
         ..ONE_RECEIVER
@@ -188,7 +188,7 @@ fn what_is_too_old_to_go_on_with_goes() {
 }
 
 #[test]
-fn a_receiver_that_is_set_up_anew_is_another_one() {
+fn a_receiver_set_up_again_is_another_one() {
     let bounds = Bounds {
         replacements: [1, 0],
         requests: [3, 0],
@@ -210,7 +210,7 @@ fn two_receivers_do_not_disturb_each_other() {
 }
 
 #[test]
-fn one_that_is_away_for_ever_delays_nobody_else() {
+fn an_absent_receiver_delays_no_other() {
     let bounds = Bounds {
         snapshots: [1, 1],
         requests: [1, 1],

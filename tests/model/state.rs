@@ -336,7 +336,7 @@ pub struct Call {
 }
 
 impl World {
-    /// Two boxes that have never met.
+    /// Two hosts that have never met.
     pub fn new(bounds: Bounds) -> Self {
         let receiver = |instance| Receiver {
             instance,

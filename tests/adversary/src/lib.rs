@@ -8,4 +8,4 @@
 )]
 
 pub mod hostile;
-pub mod liar;
+pub mod lying_peer;

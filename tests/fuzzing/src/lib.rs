@@ -3,7 +3,7 @@
 //!
 //! Checksums keep a fuzzer out of everything behind them, so the functions that need it make right ones
 //! around the bytes they are given; the first byte of an input says how it is to be understood.
-//! `tests/fuzz` runs them under libFuzzer; `tests/tests/fuzz_corpus.rs` runs them over what that has found.
+//! `tests/fuzz` runs them under libFuzzer; `tests/scenarios/security/fuzz_corpus.rs` runs them over what that has found.
 
 #![allow(
     clippy::unwrap_used,

@@ -93,7 +93,7 @@ fn attributes(path: &Path) -> String {
 }
 
 #[test]
-fn inodes_made_in_their_places_inherit_nothing_whenever_attributes_are_set() {
+fn inodes_inherit_nothing_from_their_directory() {
     let fs = btrfs();
     let symlink = Command::Symlink {
         path: b"acl/link",

@@ -91,7 +91,7 @@ fn property(path: &Path) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_property_that_a_file_without_checksums_cannot_have_is_left_out() {
+fn a_property_without_checksums_is_left_out() {
     for mount in ["nodatacow", "nodatasum"] {
         let fs = btrfs(mount);
         let lacks = receive(
@@ -123,7 +123,7 @@ fn a_property_that_a_file_without_checksums_cannot_have_is_left_out() {
 }
 
 #[test]
-fn a_file_without_checksums_is_no_excuse_for_a_stream_that_lies() {
+fn a_file_without_checksums_excuses_no_wrong_stream() {
     let fs = btrfs("nodatacow");
     for value in ["bogus", "none:1", "ZSTD"] {
         let error = receive(&fs, &[mkfile("a"), compression("a", value)]);

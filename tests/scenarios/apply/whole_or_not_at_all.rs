@@ -110,8 +110,8 @@ fn host_error(result: Result<(), ReceiveError>) -> HostError {
 
 #[test]
 fn a_copy_carries_the_identity_of_what_was_sent() {
-    let boxes = Boxes::new();
-    let (result, events) = receive_with(&boxes.full(1), boxes.dir(), Trust::Strict);
+    let hosts = Boxes::new();
+    let (result, events) = receive_with(&hosts.full(1), hosts.dir(), Trust::Strict);
     result.unwrap();
     let [Event::Begun(begun), Event::Received(copy)] = &events[..] else {
         panic!("{events:?}");
@@ -120,55 +120,55 @@ fn a_copy_carries_the_identity_of_what_was_sent() {
     assert_eq!(copy.info.received_uuid, begun.identity.uuid);
     assert_eq!(copy.info.stransid, begun.identity.ctransid);
     assert!(copy.info.is_pristine());
-    boxes.assert_copy(1);
-    assert_eq!(boxes.left(), ["s1"]);
+    hosts.assert_copy(1);
+    assert_eq!(hosts.left(), ["s1"]);
 }
 
 #[test]
 fn stock_receive_takes_our_copies_as_parents_and_we_take_its() {
-    let boxes = Boxes::new();
-    receive(&boxes.full(1), boxes.dir()).unwrap();
-    streams::stock_receive(&boxes.increment(1, 2), boxes.dir()).unwrap();
-    boxes.assert_copy(2);
+    let hosts = Boxes::new();
+    receive(&hosts.full(1), hosts.dir()).unwrap();
+    streams::stock_receive(&hosts.increment(1, 2), hosts.dir()).unwrap();
+    hosts.assert_copy(2);
 
-    let refused = host_error(receive(&boxes.increment(2, 3), boxes.dir()));
+    let refused = host_error(receive(&hosts.increment(2, 3), hosts.dir()));
     let HostError::Parent(FindError::Unusable { name, why, .. }) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(name, "s2");
     assert!(matches!(why, Unusable::ReceivedByOtherTool { .. }));
-    assert_eq!(boxes.left(), ["s1", "s2"]);
+    assert_eq!(hosts.left(), ["s1", "s2"]);
 
-    let (result, events) = receive_with(&boxes.increment(2, 3), boxes.dir(), Trust::Lenient);
+    let (result, events) = receive_with(&hosts.increment(2, 3), hosts.dir(), Trust::Lenient);
     result.unwrap();
     assert!(matches!(&events[0], Event::Doubtful { name, .. } if name == "s2"));
-    boxes.assert_copy(3);
+    hosts.assert_copy(3);
 }
 
 #[test]
 fn the_original_is_a_parent_for_what_comes_back() {
-    let boxes = Boxes::new();
-    receive(&boxes.full(1), boxes.dir()).unwrap();
-    let copy = boxes.dir().join("s1");
-    let live = boxes.dir().join("work");
+    let hosts = Boxes::new();
+    receive(&hosts.full(1), hosts.dir()).unwrap();
+    let copy = hosts.dir().join("s1");
+    let live = hosts.dir().join("work");
     run(Command::new("btrfs")
         .args(["subvolume", "snapshot"])
         .arg(&copy)
         .arg(&live))
     .unwrap();
     fs::write(live.join("done there"), "x").unwrap();
-    let back = boxes.dir().join("back");
+    let back = hosts.dir().join("back");
     streams::snapshot(&live, &back).unwrap();
     let stream = streams::send(Format::V2, Some(&copy), &back).unwrap();
-    receive(&stream, boxes.source.path()).unwrap();
-    let differences = tree::compare(&back, &boxes.source.path().join("back")).unwrap();
+    receive(&stream, hosts.source.path()).unwrap();
+    let differences = tree::compare(&back, &hosts.source.path().join("back")).unwrap();
     assert!(differences.is_empty(), "{differences:?}");
 }
 
 #[test]
 fn a_stream_that_ends_anywhere_leaves_nothing() {
-    let boxes = Boxes::new();
-    let stream = boxes.full(1);
+    let hosts = Boxes::new();
+    let stream = hosts.full(1);
     for len in [
         0,
         5,
@@ -179,57 +179,57 @@ fn a_stream_that_ends_anywhere_leaves_nothing() {
         stream.len() - 10,
         stream.len() - 1,
     ] {
-        let error = receive(&stream[..len], boxes.dir()).unwrap_err();
+        let error = receive(&stream[..len], hosts.dir()).unwrap_err();
         let ReceiveError::Stream(SessionError::Decode(e)) = &error else {
             panic!("{error:?}");
         };
         let expected = [Fault::Empty, Fault::Truncated, Fault::MissingEnd];
         assert!(expected.contains(&e.fault), "cut to {len}: {e}");
-        assert_eq!(boxes.left(), [""; 0], "cut to {len}");
+        assert_eq!(hosts.left(), [""; 0], "cut to {len}");
     }
-    receive(&stream, boxes.dir()).unwrap();
-    boxes.assert_copy(1);
+    receive(&stream, hosts.dir()).unwrap();
+    hosts.assert_copy(1);
 }
 
 #[test]
 fn a_damaged_stream_leaves_nothing() {
-    let boxes = Boxes::new();
-    let stream = boxes.full(1);
+    let hosts = Boxes::new();
+    let stream = hosts.full(1);
     for at in (17..stream.len()).step_by(stream.len() / 40) {
         let mut damaged = stream.clone();
         damaged[at] ^= 0x10;
-        let error = receive(&damaged, boxes.dir()).unwrap_err();
+        let error = receive(&damaged, hosts.dir()).unwrap_err();
         assert!(matches!(error, ReceiveError::Stream(_)), "{error:?}");
-        assert_eq!(boxes.left(), [""; 0], "damage at {at}");
+        assert_eq!(hosts.left(), [""; 0], "damage at {at}");
     }
 }
 
 #[test]
 fn a_taken_name_is_refused_before_any_data() {
-    let boxes = Boxes::new();
-    let stream = boxes.full(1);
-    fs::create_dir(boxes.dir().join("s1")).unwrap();
+    let hosts = Boxes::new();
+    let stream = hosts.full(1);
+    fs::create_dir(hosts.dir().join("s1")).unwrap();
     // The end is missing: without the early look it would be that which is said.
-    let error = host_error(receive(&stream[..stream.len() / 2], boxes.dir()));
+    let error = host_error(receive(&stream[..stream.len() / 2], hosts.dir()));
     assert!(matches!(error, HostError::Exists(name) if name == "s1"));
-    assert_eq!(names(&boxes.dir().join("s1")), [""; 0]);
+    assert_eq!(names(&hosts.dir().join("s1")), [""; 0]);
 }
 
 #[test]
 fn a_missing_parent_is_said_and_a_writable_one_not_taken() {
-    let boxes = Boxes::new();
-    let error = host_error(receive(&boxes.increment(1, 2), boxes.dir()));
+    let hosts = Boxes::new();
+    let error = host_error(receive(&hosts.increment(1, 2), hosts.dir()));
     assert!(matches!(error, HostError::Parent(FindError::Missing(_))));
 
-    receive(&boxes.full(1), boxes.dir()).unwrap();
-    set_writable(&boxes.dir().join("s1"));
-    let (result, _) = receive_with(&boxes.increment(1, 2), boxes.dir(), Trust::Lenient);
+    receive(&hosts.full(1), hosts.dir()).unwrap();
+    set_writable(&hosts.dir().join("s1"));
+    let (result, _) = receive_with(&hosts.increment(1, 2), hosts.dir(), Trust::Lenient);
     let error = host_error(result);
     let HostError::Parent(FindError::Unusable { why, .. }) = error else {
         panic!("{error:?}");
     };
     assert_eq!(why, Unusable::Writable);
-    assert_eq!(boxes.left(), ["s1"]);
+    assert_eq!(hosts.left(), ["s1"]);
 }
 
 /// By the ioctl itself: `btrfs property set` would also clear the received UUID.
@@ -246,62 +246,62 @@ fn set_read_only(subvolume: &Path) {
 /// Stock receive takes such a parent, and makes a copy with wrong content.
 #[test]
 fn a_parent_that_was_changed_in_between_is_not_taken() {
-    let boxes = Boxes::new();
-    receive(&boxes.full(1), boxes.dir()).unwrap();
-    let parent = boxes.dir().join("s1");
+    let hosts = Boxes::new();
+    receive(&hosts.full(1), hosts.dir()).unwrap();
+    let parent = hosts.dir().join("s1");
     set_writable(&parent);
     fs::write(parent.join("file1"), "tampered").unwrap();
     set_read_only(&parent);
-    let error = host_error(receive(&boxes.increment(1, 2), boxes.dir()));
+    let error = host_error(receive(&hosts.increment(1, 2), hosts.dir()));
     let HostError::Parent(FindError::Unusable { why, .. }) = error else {
         panic!("{error:?}");
     };
     assert!(matches!(why, Unusable::Changed { .. }));
-    assert_eq!(boxes.left(), ["s1"]);
+    assert_eq!(hosts.left(), ["s1"]);
 }
 
 #[test]
 fn several_subvolumes_come_in_one_stream() {
-    let boxes = Boxes::new();
+    let hosts = Boxes::new();
     for flags in [&["--quiet"][..], &["--quiet", "-e"]] {
         let mut send = Command::new("btrfs");
         send.arg("send")
             .args(flags)
             .arg("-p")
-            .arg(boxes.snapshot(1));
-        send.arg(boxes.snapshot(2)).arg(boxes.snapshot(3));
+            .arg(hosts.snapshot(1));
+        send.arg(hosts.snapshot(2)).arg(hosts.snapshot(3));
         let both = sendshot_harness::disks::loopfs::output(&mut send).unwrap();
-        let dir = boxes.dir().join(flags.last().unwrap());
+        let dir = hosts.dir().join(flags.last().unwrap());
         fs::create_dir(&dir).unwrap();
-        receive(&boxes.full(1), &dir).unwrap();
+        receive(&hosts.full(1), &dir).unwrap();
         receive(&both, &dir).unwrap();
         assert_eq!(names(&dir), ["s1", "s2", "s3"]);
         for n in [2, 3] {
             let copy = dir.join(format!("s{n}"));
-            assert_eq!(tree::compare(&boxes.snapshot(n), &copy).unwrap(), [""; 0]);
+            assert_eq!(tree::compare(&hosts.snapshot(n), &copy).unwrap(), [""; 0]);
         }
     }
 }
 
 #[test]
 fn targets_that_cannot_hold_copies_are_named() {
-    let boxes = Boxes::new();
-    let stream = boxes.full(1);
+    let hosts = Boxes::new();
+    let stream = hosts.full(1);
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let error = receive(&stream, elsewhere.path()).unwrap_err();
     assert!(matches!(error, ReceiveError::NotBtrfs));
 
-    let error = receive(&stream, &boxes.snapshot(1)).unwrap_err();
+    let error = receive(&stream, &hosts.snapshot(1)).unwrap_err();
     assert!(matches!(
         error,
         ReceiveError::ReadOnly(WriteObstacle::Subvolume)
     ));
 
     let remount = |how: &str| {
-        run(Command::new("mount").args(["-o", how]).arg(boxes.dir())).unwrap();
+        run(Command::new("mount").args(["-o", how]).arg(hosts.dir())).unwrap();
     };
     remount("remount,ro");
-    let error = receive(&stream, boxes.dir()).unwrap_err();
+    let error = receive(&stream, hosts.dir()).unwrap_err();
     assert!(matches!(
         error,
         ReceiveError::ReadOnly(WriteObstacle::FileSystem)
@@ -335,16 +335,16 @@ fn a_full_file_system_leaves_nothing_and_says_so() {
 
 #[test]
 fn what_a_dead_run_has_left_is_swept_and_a_living_one_is_not() {
-    let boxes = Boxes::new();
-    let dir = File::open(boxes.dir()).unwrap();
+    let hosts = Boxes::new();
+    let dir = File::open(hosts.dir()).unwrap();
     let area = Area::new(&dir).unwrap();
     let living = area.stage(OsStr::new("receive-living"), None).unwrap();
-    let staging = boxes.dir().join(".sendshot-staging");
+    let staging = hosts.dir().join(".sendshot-staging");
     streams::create(&staging.join("receive-dead")).unwrap();
     streams::create(&staging.join("somebody-else")).unwrap();
 
-    receive(&boxes.full(1), boxes.dir()).unwrap();
-    boxes.assert_copy(1);
+    receive(&hosts.full(1), hosts.dir()).unwrap();
+    hosts.assert_copy(1);
     assert_eq!(names(&staging), ["receive-living", "somebody-else"]);
 
     living.destroy().unwrap();
@@ -352,34 +352,34 @@ fn what_a_dead_run_has_left_is_swept_and_a_living_one_is_not() {
         .args(["subvolume", "delete"])
         .arg(staging.join("somebody-else")))
     .unwrap();
-    receive(&boxes.full(2), boxes.dir()).unwrap();
-    assert_eq!(boxes.left(), ["s1", "s2"]);
+    receive(&hosts.full(2), hosts.dir()).unwrap();
+    assert_eq!(hosts.left(), ["s1", "s2"]);
 }
 
 #[test]
 fn a_staging_directory_of_another_user_is_not_used() {
-    let boxes = Boxes::new();
-    let staging = boxes.dir().join(".sendshot-staging");
+    let hosts = Boxes::new();
+    let staging = hosts.dir().join(".sendshot-staging");
     fs::create_dir(&staging).unwrap();
     std::os::unix::fs::chown(&staging, Some(1000), None).unwrap();
-    let error = receive(&boxes.full(1), boxes.dir()).unwrap_err();
+    let error = receive(&hosts.full(1), hosts.dir()).unwrap_err();
     assert!(matches!(error, ReceiveError::Staging(_)), "{error:?}");
 }
 
 #[test]
 fn many_receive_into_one_directory_at_once() {
-    let boxes = Boxes::new();
-    let streams: Vec<_> = (1..=3).map(|n| boxes.full(n)).collect();
+    let hosts = Boxes::new();
+    let streams: Vec<_> = (1..=3).map(|n| hosts.full(n)).collect();
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for stream in &streams {
-                scope.spawn(|| receive(stream, boxes.dir()).unwrap());
+                scope.spawn(|| receive(stream, hosts.dir()).unwrap());
             }
         });
-        assert_eq!(boxes.left(), ["s1", "s2", "s3"]);
+        assert_eq!(hosts.left(), ["s1", "s2", "s3"]);
         for n in 1..=3 {
-            boxes.assert_copy(n);
-            let copy = boxes.dir().join(format!("s{n}"));
+            hosts.assert_copy(n);
+            let copy = hosts.dir().join(format!("s{n}"));
             run(Command::new("btrfs")
                 .args(["subvolume", "delete"])
                 .arg(copy))
@@ -428,9 +428,9 @@ fn daemon(dir: &File) -> Daemon {
 
 #[test]
 fn a_transfer_goes_on_from_a_checkpoint() {
-    let boxes = Boxes::new();
-    let dir = File::open(boxes.dir()).unwrap();
-    let stream = boxes.full(3);
+    let hosts = Boxes::new();
+    let dir = File::open(hosts.dir()).unwrap();
+    let stream = hosts.full(3);
     let policies = Policies::default();
     let cut = stream.len() / 2;
 
@@ -440,8 +440,8 @@ fn a_transfer_goes_on_from_a_checkpoint() {
     let position = session.checkpoint().unwrap().unwrap();
     assert!(position.offset <= cut as u64);
     let interrupted = session.into_host().staged.unwrap();
-    let checkpoint = boxes.dir().join("checkpoint");
-    let staged = boxes.dir().join(".sendshot-staging/transfer");
+    let checkpoint = hosts.dir().join("checkpoint");
+    let staged = hosts.dir().join(".sendshot-staging/transfer");
     streams::snapshot(&staged, &checkpoint).unwrap();
     fs::write(staged.join("newer than the checkpoint"), "x").unwrap();
     interrupted.destroy().unwrap();
@@ -464,16 +464,16 @@ fn a_transfer_goes_on_from_a_checkpoint() {
     let staged = session.finish().unwrap().staged.unwrap();
     let copy = commit(staged, &dir, OsStr::new("s3"), identity, Taken::Refuse).unwrap();
     assert_eq!(copy.info.received_uuid, identity.uuid);
-    boxes.assert_copy(3);
+    hosts.assert_copy(3);
 }
 
 #[test]
 fn names_are_numbered_only_where_that_is_wanted() {
-    let boxes = Boxes::new();
-    let dir = File::open(boxes.dir()).unwrap();
+    let hosts = Boxes::new();
+    let dir = File::open(hosts.dir()).unwrap();
     let commit_as = |taken| {
         let mut session = Session::new(daemon(&dir), Subvolumes::One, Policies::default());
-        session.feed(&boxes.full(1)).unwrap();
+        session.feed(&hosts.full(1)).unwrap();
         let staged = session.finish().unwrap().staged.unwrap();
         let identity = sendshot_apply::Identity {
             uuid: Uuid::from_u128(1),
@@ -488,16 +488,16 @@ fn names_are_numbered_only_where_that_is_wanted() {
         commit_as(Taken::Refuse),
         Err(CommitError::Exists(_))
     ));
-    assert_eq!(names(&boxes.dir().join(".sendshot-staging")), [""; 0]);
+    assert_eq!(names(&hosts.dir().join(".sendshot-staging")), [""; 0]);
 }
 
 #[test]
 fn a_second_subvolume_is_refused_where_one_is_allowed() {
-    let boxes = Boxes::new();
-    let dir = File::open(boxes.dir()).unwrap();
+    let hosts = Boxes::new();
+    let dir = File::open(hosts.dir()).unwrap();
     let mut session = Session::new(daemon(&dir), Subvolumes::One, Policies::default());
-    session.feed(&boxes.full(1)).unwrap();
-    let error = session.feed(&boxes.full(2)).unwrap_err();
+    session.feed(&hosts.full(1)).unwrap();
+    let error = session.feed(&hosts.full(2)).unwrap_err();
     assert!(matches!(error, SessionError::Sequence { .. }), "{error:?}");
     assert!(matches!(session.feed(b""), Err(SessionError::Failed)));
     assert!(matches!(session.finish(), Err(SessionError::Failed)));
@@ -505,7 +505,7 @@ fn a_second_subvolume_is_refused_where_one_is_allowed() {
 
 /// The kernel says that there is no space, which would have people delete copies.
 #[test]
-fn an_attribute_that_no_leaf_here_holds_is_told_as_such() {
+fn an_attribute_too_large_for_a_leaf_is_reported() {
     let larger = LoopFs::new(SIZE, &["--nodesize", "65536"], "").unwrap();
     let (volume, snapshot) = (larger.path().join("volume"), larger.path().join("s1"));
     streams::create(&volume).unwrap();

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use sendshot_engine::diff::rule::Kinship;
 use sendshot_harness::disks::streams;
-use sendshot_harness::faults::forgetful::{Forgetful, State, btrfs};
+use sendshot_harness::faults::snapshotless::{Snapshotless, State, btrfs};
 use sendshot_harness::hosts::command::{run, tool};
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_sys::clone::clone_range;
@@ -113,7 +113,7 @@ fn fill_up(dir: &Path) {
 }
 
 /// The addresses of the block group that an address is in.
-fn block_group(lab: &Forgetful, address: u64) -> std::ops::Range<u64> {
+fn block_group(lab: &Snapshotless, address: u64) -> std::ops::Range<u64> {
     let image = sendshot_harness::disks::mount::image(lab.fs());
     let arguments = ["inspect-internal", "dump-tree", "-t", "chunk"];
     let mut command = Command::new("btrfs");
@@ -146,8 +146,8 @@ fn address(path: &Path) -> Option<u64> {
 /// A disk on which `f` and `x`, 8 MiB each, are two extents of one generation in different block
 /// groups, and nothing else has room; and the state in which that was pushed. `None` if the allocator
 /// laid them out otherwise, or the transaction ended by itself, which is up to the kernel.
-fn two_extents_of_one_transaction() -> Option<(Forgetful, State)> {
-    let lab = Forgetful::new(SMALL, "commit=900");
+fn two_extents_of_one_transaction() -> Option<(Snapshotless, State)> {
+    let lab = Snapshotless::new(SMALL, "commit=900");
     let volume = lab.volume();
     let fill = |name: &str| lab.fs().join(name);
     write_extent(&volume.join("f"), EXTENT, 1);
@@ -166,7 +166,7 @@ fn two_extents_of_one_transaction() -> Option<(Forgetful, State)> {
 }
 
 /// Has a balance move what `f` and `x` share by now to where `f` was; returns the state after it.
-fn move_to_the_freed_place(lab: &Forgetful, m: &State) -> State {
+fn move_to_the_freed_place(lab: &Snapshotless, m: &State) -> State {
     let volume = lab.volume();
     let other = m.file("x").2[0];
     // The only free place of this size becomes the one that f had.
@@ -188,7 +188,7 @@ fn move_to_the_freed_place(lab: &Forgetful, m: &State) -> State {
 }
 
 #[test]
-fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_change() {
+fn a_balance_onto_a_freed_address_hides_no_change() {
     let made = (0..20).filter_map(|_| two_extents_of_one_transaction());
     let mut moved = made.map(|(lab, m)| {
         let n = move_to_the_freed_place(&lab, &m);
@@ -204,8 +204,8 @@ fn a_balance_that_moves_a_shared_extent_to_the_freed_address_does_not_hide_the_c
 
 /// A volume and another subvolume that share an extent without checksums, and the state of the
 /// volume whose snapshot is gone.
-fn shared_nocow() -> (Forgetful, PathBuf, PathBuf, State) {
-    let lab = Forgetful::new(LARGE, "");
+fn shared_nocow() -> (Snapshotless, PathBuf, PathBuf, State) {
+    let lab = Snapshotless::new(LARGE, "");
     let other = lab.fs().join("other");
     streams::create(&other).unwrap();
     let (f, g) = (lab.volume().join("f"), other.join("g"));
@@ -219,7 +219,7 @@ fn shared_nocow() -> (Forgetful, PathBuf, PathBuf, State) {
 }
 
 #[test]
-fn data_without_checksums_that_was_lent_written_in_place_and_taken_back_is_sent() {
+fn unchecksummed_data_written_while_lent_is_sent() {
     let (lab, f, g, m) = shared_nocow();
     truncate(&f);
     lab.commit();
@@ -232,7 +232,7 @@ fn data_without_checksums_that_was_lent_written_in_place_and_taken_back_is_sent(
 }
 
 #[test]
-fn data_without_checksums_that_the_taking_back_itself_writes_is_sent() {
+fn unchecksummed_data_written_by_taking_back_is_sent() {
     let (lab, f, g, m) = shared_nocow();
     truncate(&f);
     lab.commit();
@@ -245,7 +245,7 @@ fn data_without_checksums_that_the_taking_back_itself_writes_is_sent() {
 }
 
 #[test]
-fn only_the_part_that_was_lent_is_changed_and_all_of_it_is_right() {
+fn a_partly_lent_file_is_exact() {
     let (lab, f, g, m) = shared_nocow();
     // The file stays, a part of it is given away and taken back.
     let part = (256 << 10, 512 << 10);
@@ -325,8 +325,8 @@ impl Drop for Cramped {
 }
 
 #[test]
-fn what_the_kernel_swapped_out_into_a_file_is_sent_though_nothing_tells_of_it() {
-    let lab = Forgetful::new(LARGE, "noatime");
+fn swapped_out_pages_in_a_file_are_sent() {
+    let lab = Snapshotless::new(LARGE, "noatime");
     let file = lab.volume().join("swap");
     create_nocow(&file, &vec![0; 64 * MIB]);
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -357,8 +357,8 @@ fn what_the_kernel_swapped_out_into_a_file_is_sent_though_nothing_tells_of_it() 
 // --- Transactions and lineage ---
 
 #[test]
-fn an_old_image_of_the_disk_is_not_taken_for_the_future_of_what_was_sent() {
-    let lab = Forgetful::new(SMALL, "");
+fn an_old_disk_image_is_not_a_later_state() {
+    let lab = Snapshotless::new(SMALL, "");
     let f = lab.volume().join("f");
     fs::write(&f, vec![0; MIB]).unwrap();
     let first = lab.push(None, "first");
@@ -393,21 +393,21 @@ fn an_old_image_of_the_disk_is_not_taken_for_the_future_of_what_was_sent() {
 }
 
 #[test]
-fn after_the_disk_went_back_in_time_pushes_are_right_because_what_is_kept_went_with_it() {
-    let mut boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    let push = |boxes: &Paired| {
+fn an_older_disk_image_has_matching_retained_states() {
+    let mut hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    let push = |hosts: &Paired| {
         let engine = ["--engine", "sendshot"];
-        let pushed = boxes.sender.push_with("nas2:photos", &engine);
-        let copy = sendshot_harness::compare::exact::assert_copy(&boxes.receiver, &pushed);
-        sendshot_harness::compare::exact::assert_same(&boxes.sender.photos(), &copy);
+        let pushed = hosts.sender.push_with("nas2:photos", &engine);
+        let copy = sendshot_harness::compare::exact::assert_copy(&hosts.receiver, &pushed);
+        sendshot_harness::compare::exact::assert_same(&hosts.sender.photos(), &copy);
         pushed
     };
     let write = |byte: u8| fs::write(photos.join("f"), vec![byte; MIB]).unwrap();
     write(1);
-    let first = push(&boxes);
-    boxes.sender.daemon.stop();
-    let (mounted, dir) = (boxes.sender.fs().to_owned(), tempfile::tempdir().unwrap());
+    let first = push(&hosts);
+    hosts.sender.daemon.stop();
+    let (mounted, dir) = (hosts.sender.fs().to_owned(), tempfile::tempdir().unwrap());
     let (image, old) = (
         sendshot_harness::disks::mount::image(&mounted),
         dir.path().join("old"),
@@ -420,16 +420,16 @@ fn after_the_disk_went_back_in_time_pushes_are_right_because_what_is_kept_went_w
     unmounted(&|| {
         fs::copy(&image, &old).unwrap();
     });
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
     write(2);
-    let lost = push(&boxes);
+    let lost = push(&hosts);
     write(3);
-    push(&boxes);
-    boxes.sender.daemon.stop();
+    push(&hosts);
+    hosts.sender.daemon.stop();
     unmounted(&|| {
         fs::copy(&old, &image).unwrap();
     });
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
 
     // The transactions of the lost future are lived once more, with other content.
     write(4);
@@ -437,21 +437,21 @@ fn after_the_disk_went_back_in_time_pushes_are_right_because_what_is_kept_went_w
         btrfs(&["filesystem", "sync"], &[&mounted]);
         fs::write(photos.join("tick"), "tock").unwrap();
     }
-    let again = push(&boxes);
+    let again = push(&hosts);
     assert_eq!(again["parent"], first["uuid"], "not {}", lost["uuid"]);
     write(5);
-    assert_eq!(push(&boxes)["parent"], again["uuid"]);
+    assert_eq!(push(&hosts)["parent"], again["uuid"]);
 }
 
 /// Replaces the volume by a writable snapshot of something.
-fn roll_back(lab: &Forgetful, to: &Path) {
+fn roll_back(lab: &Snapshotless, to: &Path) {
     lab.delete(&lab.volume());
     btrfs(&["subvolume", "snapshot"], &[to, &lab.volume()]);
 }
 
 #[test]
-fn a_volume_replaced_by_an_older_state_of_itself_is_compared_with_what_was_sent() {
-    let lab = Forgetful::new(LARGE, "");
+fn a_volume_replaced_by_an_older_state_is_compared() {
+    let lab = Snapshotless::new(LARGE, "");
     let volume = lab.volume();
     let write = |name: &str, byte: u8| fs::write(volume.join(name), vec![byte; MIB]).unwrap();
     create_nocow(&volume.join("nocow"), &vec![1; MIB]);
@@ -482,9 +482,9 @@ fn a_volume_replaced_by_an_older_state_of_itself_is_compared_with_what_was_sent(
 
 /// A volume and its past in which a file of the same name was made in one transaction, with the
 /// same inode number, and other bytes. `None` if a transaction ended in between.
-fn try_twins(len: usize, nocow: bool) -> Option<(Forgetful, State, State)> {
+fn try_twins(len: usize, nocow: bool) -> Option<(Snapshotless, State, State)> {
     // Data is written in the transaction in which it was handed over.
-    let lab = Forgetful::new(LARGE, "flushoncommit");
+    let lab = Snapshotless::new(LARGE, "flushoncommit");
     fs::write(lab.volume().join("before"), "both have it").unwrap();
     let past = lab.fs().join("past");
     btrfs(&["subvolume", "snapshot"], &[&lab.volume(), &past]);
@@ -508,7 +508,7 @@ fn try_twins(len: usize, nocow: bool) -> Option<(Forgetful, State, State)> {
     (identity(&m) == identity(&n)).then_some((lab, m, n))
 }
 
-fn twins(len: usize, nocow: bool) -> (Forgetful, State, State) {
+fn twins(len: usize, nocow: bool) -> (Snapshotless, State, State) {
     let made = (0..ATTEMPTS).find_map(|_| try_twins(len, nocow));
     let (lab, m, n) = made.unwrap_or_else(|| {
         panic!("{len} bytes: a transaction ended between two writes, {ATTEMPTS} times")
@@ -518,7 +518,7 @@ fn twins(len: usize, nocow: bool) -> (Forgetful, State, State) {
 }
 
 #[test]
-fn twins_of_one_transaction_in_a_volume_and_its_past_are_told_apart() {
+fn twins_of_one_transaction_are_distinguished() {
     for (len, nocow) in [
         (1000, false),
         (3000, false),
@@ -555,8 +555,8 @@ fn ctransid(snapshot: &Path) -> u64 {
 }
 
 /// Files of which some are equal, in a volume that was sent once.
-fn equals(mount_options: &str) -> (Forgetful, State) {
-    let lab = Forgetful::new(LARGE, mount_options);
+fn equals(mount_options: &str) -> (Snapshotless, State) {
+    let lab = Snapshotless::new(LARGE, mount_options);
     let write = |name: &str, byte: u8| {
         let bytes: Vec<u8> = (0..MIB).map(|n| byte ^ (n / 5000) as u8).collect();
         fs::write(lab.volume().join(name), bytes).unwrap();
@@ -573,7 +573,7 @@ fn equals(mount_options: &str) -> (Forgetful, State) {
 }
 
 #[test]
-fn a_push_snapshot_that_is_deduplicated_before_it_is_captured_is_sent_right() {
+fn a_snapshot_deduplicated_before_capture_is_exact() {
     for options in ["", "compress-force=zstd"] {
         let (lab, m) = equals(options);
         let snapshot = lab.snapshot("n");
@@ -602,7 +602,7 @@ fn a_push_snapshot_that_is_deduplicated_before_it_is_captured_is_sent_right() {
 }
 
 #[test]
-fn a_push_snapshot_that_is_deduplicated_while_it_is_sent_is_sent_right() {
+fn a_snapshot_deduplicated_during_the_send_is_exact() {
     for options in ["", "compress-force=zstd"] {
         let (lab, m) = equals(options);
         let n = lab.take("n");
@@ -623,8 +623,8 @@ fn a_push_snapshot_that_is_deduplicated_while_it_is_sent_is_sent_right() {
 // --- What a stock receiver adds by itself ---
 
 #[test]
-fn a_file_moved_into_a_directory_that_compresses_inherits_nothing_from_it() {
-    let lab = Forgetful::new(LARGE, "");
+fn a_moved_file_inherits_no_compression() {
+    let lab = Snapshotless::new(LARGE, "");
     let dir = lab.volume().join("dir");
     fs::create_dir(&dir).unwrap();
     btrfs(

@@ -33,7 +33,7 @@ fn delete(subvolume: &Path) {
 }
 
 #[test]
-fn a_sendshot_stands_in_for_its_snapshot_in_a_pipe_to_btrfs_receive() {
+fn a_sendshot_replaces_its_snapshot_in_a_pipe() {
     let (source, target) = volume();
     let (fs, volume) = (source.path(), source.path().join("v"));
     for dir in ["a", "b"] {

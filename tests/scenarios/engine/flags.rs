@@ -227,7 +227,7 @@ fn a_flag_outlives_the_property_that_brought_it() {
 }
 
 #[test]
-fn a_file_that_is_emptied_to_change_its_flag_changes_it_in_the_copy() {
+fn a_file_emptied_to_change_a_flag_has_it_in_the_copy() {
     let chain = chain();
     let (one, other) = (chain.volume().join("one"), chain.volume().join("other"));
     fill::file(&one, 1, 200_000);
@@ -249,7 +249,7 @@ fn a_file_that_is_emptied_to_change_its_flag_changes_it_in_the_copy() {
 }
 
 #[test]
-fn a_source_without_checksums_gives_the_copy_no_attribute_of_its_own() {
+fn a_source_without_checksums_adds_no_attribute() {
     for mount in ["nodatasum", "nodatacow"] {
         let chain = Chain::with(Version::V2, &[], mount, "").unwrap();
         let top = chain.volume().join("top");

@@ -15,7 +15,7 @@ const HISTORIES: u64 = 20;
 const ROUNDS: u64 = 6;
 
 #[test]
-fn stock_receive_and_ours_make_what_was_snapshotted_from_sendshots() {
+fn stock_receive_and_ours_agree_on_sendshot_streams() {
     for seed in 1..=HISTORIES {
         if let Err(error) = equivalence::history(seed, ROUNDS) {
             panic!("{error:#}");

@@ -102,7 +102,7 @@ fn what_is_cloned_from_the_past_is_not_sent_again() {
 }
 
 #[test]
-fn what_is_reserved_is_reserved_in_the_copy_and_given_back_with_it() {
+fn reservations_are_made_and_released_in_the_copy() {
     let chain = chain();
     let file = chain.volume().join("file");
     let beyond = chain.volume().join("beyond");

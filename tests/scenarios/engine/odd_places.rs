@@ -57,7 +57,7 @@ impl Volume {
 }
 
 #[test]
-fn clones_end_where_they_may_and_come_from_where_the_source_is_at_that_moment() {
+fn clones_follow_their_source_and_end_at_its_limits() {
     for version in VERSIONS {
         let chain = Chain::new(version).unwrap();
         let v = Volume(chain.volume());

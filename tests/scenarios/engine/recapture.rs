@@ -55,7 +55,7 @@ fn change(root: &Path, random: &mut Random) {
 }
 
 #[test]
-fn what_is_captured_from_the_sendshot_before_is_what_a_whole_capture_gives() {
+fn a_recapture_equals_a_whole_capture() {
     let disk = LoopFs::new(1 << 30, &["-n", "4096"], "").unwrap();
     let volume = disk.path().join("volume");
     streams::create(&volume).unwrap();

@@ -11,7 +11,7 @@ use sendshot_engine::format::error;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, capture, save_to};
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
-use sendshot_harness::faults::forgetful::{Forgetful, State};
+use sendshot_harness::faults::snapshotless::{Snapshotless, State};
 use sendshot_harness::trees::ghosts;
 
 const SIZE: u64 = 1 << 30;
@@ -21,7 +21,7 @@ fn ino(path: &Path) -> u64 {
 }
 
 /// Sends a state from another: captured whole and from the sendshot before, it must be the same.
-fn send_next(lab: &Forgetful, before: &State, name: &str) -> State {
+fn send_next(lab: &Snapshotless, before: &State, name: &str) -> State {
     let state = lab.take(name);
     lab.recapture(before, &state);
     lab.send(Some(before), &state);
@@ -31,7 +31,7 @@ fn send_next(lab: &Forgetful, before: &State, name: &str) -> State {
 
 #[test]
 fn the_number_of_a_deleted_directory_goes_to_a_new_file() {
-    let lab = Forgetful::new(SIZE, "");
+    let lab = Snapshotless::new(SIZE, "");
     let volume = lab.volume();
     fs::create_dir(volume.join("dir")).unwrap();
     fs::write(volume.join("dir/f"), "gone with it").unwrap();
@@ -48,7 +48,7 @@ fn the_number_of_a_deleted_directory_goes_to_a_new_file() {
 
 #[test]
 fn the_numbers_of_a_deleted_tree_go_to_things_of_every_kind() {
-    let lab = Forgetful::new(SIZE, "");
+    let lab = Snapshotless::new(SIZE, "");
     let volume = lab.volume();
     let make = |round: u64| {
         for n in 0..40 {
@@ -82,8 +82,8 @@ fn the_numbers_of_a_deleted_tree_go_to_things_of_every_kind() {
 
 /// Its name says the same as before: the same number of a directory, and the same name.
 #[test]
-fn a_file_is_moved_into_a_new_directory_with_the_number_of_its_old_one() {
-    let lab = Forgetful::new(SIZE, "");
+fn a_file_moves_into_a_directory_with_a_reused_number() {
+    let lab = Snapshotless::new(SIZE, "");
     let volume = lab.volume();
     fs::write(volume.join("f"), "moved twice").unwrap();
     fs::create_dir(volume.join("dir")).unwrap();
@@ -105,8 +105,8 @@ fn a_file_is_moved_into_a_new_directory_with_the_number_of_its_old_one() {
 
 /// The same without a mount: a rolled back volume gives out numbers that its future had used.
 #[test]
-fn after_a_rollback_a_file_is_in_another_directory_of_the_same_number() {
-    let lab = Forgetful::new(SIZE, "");
+fn a_rollback_puts_a_file_into_a_directory_of_equal_number() {
+    let lab = Snapshotless::new(SIZE, "");
     let volume = lab.volume();
     fs::write(volume.join("f"), "in both").unwrap();
     let past = lab.snapshot("past");
@@ -127,7 +127,7 @@ fn after_a_rollback_a_file_is_in_another_directory_of_the_same_number() {
 }
 
 #[test]
-fn a_sendshot_with_a_name_in_no_directory_is_found_when_it_is_read() {
+fn a_sendshot_with_an_orphan_name_is_detected() {
     let disk = LoopFs::new(SIZE, &[], "").unwrap();
     let volume = disk.path().join("volume");
     streams::create(&volume).unwrap();

@@ -15,8 +15,8 @@ use sendshot_harness::faults::fail_points;
 use sendshot_harness::faults::link::Way;
 use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::{NAME, SenderBox};
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::{NAME, SenderHost};
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
@@ -35,12 +35,12 @@ fn copy_dir(from: &Path, to: &Path) {
     run("cp", &[Path::new("-a"), from, to]);
 }
 
-fn receivers(sender: &SenderBox) -> PathBuf {
+fn receivers(sender: &SenderHost) -> PathBuf {
     sender.receiver_file("x").parent().unwrap().to_owned()
 }
 
 /// The system is set up anew: nothing is left of it but its configuration.
-fn lose_system(sender: &mut SenderBox) {
+fn lose_system(sender: &mut SenderHost) {
     sender.daemon.kill_if_alive();
     fs::remove_dir_all(sender.daemon.state_dir()).unwrap();
     let _ = fs::remove_dir_all(receivers(sender));
@@ -48,31 +48,31 @@ fn lose_system(sender: &mut SenderBox) {
     sender.daemon.start();
 }
 
-fn pair_again(boxes: &Linked) {
-    let token = boxes.receiver.invite(&[NAME, "--replace"]);
-    let address = boxes.link.address().to_string();
+fn pair_again(hosts: &Linked) {
+    let token = hosts.receiver.invite(&[NAME, "--replace"]);
+    let address = hosts.link.address().to_string();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
-    boxes.sender.ctl(&arguments).success();
+    hosts.sender.ctl(&arguments).success();
 }
 
 /// A volume with much in it.
-fn boxes() -> Linked {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    boxes
+fn hosts() -> Linked {
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    hosts
 }
 
-fn change(boxes: &Linked, seed: u64) {
-    fill::file(boxes.sender.photos().join(format!("new{seed}")), seed, 5000);
+fn change(hosts: &Linked, seed: u64) {
+    fill::file(hosts.sender.photos().join(format!("new{seed}")), seed, 5000);
 }
 
 /// A push that must build on what is there already: returns its report.
 #[track_caller]
-fn pushes_little(boxes: &Linked, target: &str, options: &[&str]) -> Value {
-    let before = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down);
-    let pushed = boxes.sender.push_with(target, options);
-    let crossed = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down) - before;
+fn pushes_little(hosts: &Linked, target: &str, options: &[&str]) -> Value {
+    let before = hosts.link.bytes(Way::Up) + hosts.link.bytes(Way::Down);
+    let pushed = hosts.sender.push_with(target, options);
+    let crossed = hosts.link.bytes(Way::Up) + hosts.link.bytes(Way::Down) - before;
     assert!(!pushed["parent"].is_null(), "{pushed:#}");
     assert!(
         crossed <= LITTLE,
@@ -82,7 +82,7 @@ fn pushes_little(boxes: &Linked, target: &str, options: &[&str]) -> Value {
 }
 
 /// The directories of volumes at the receiver.
-fn directories(receiver: &ReceiverBox) -> Vec<String> {
+fn directories(receiver: &ReceiverHost) -> Vec<String> {
     let dir = receiver.root().join(NAME);
     let names = fs::read_dir(dir).unwrap();
     let mut names: Vec<String> = names
@@ -92,7 +92,7 @@ fn directories(receiver: &ReceiverBox) -> Vec<String> {
     names
 }
 
-fn listed(sender: &SenderBox) -> Vec<Value> {
+fn listed(sender: &SenderHost) -> Vec<Value> {
     let listed = sender.ctl(&["list", "--json"]).success().jsons();
     let is_state = |line: &Value| line.get("uuid").is_some();
     listed.into_iter().filter(is_state).collect()
@@ -100,72 +100,72 @@ fn listed(sender: &SenderBox) -> Vec<Value> {
 
 #[test]
 fn the_system_disk_died_and_the_data_disk_is_sound() {
-    let mut boxes = boxes();
-    let first = boxes.sender.push("nas2:photos");
-    lose_system(&mut boxes.sender);
-    pair_again(&boxes);
-    let kept = listed(&boxes.sender);
+    let mut hosts = hosts();
+    let first = hosts.sender.push("nas2:photos");
+    lose_system(&mut hosts.sender);
+    pair_again(&hosts);
+    let kept = listed(&hosts.sender);
     assert_eq!(kept.len(), 1, "{kept:#?}");
     assert_eq!(kept[0]["uuid"], first["uuid"]);
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
-    assert_eq!(directories(&boxes.receiver), ["photos"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &second);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_eq!(directories(&hosts.receiver), ["photos"]);
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
     let forget = ["forget", "nas2:photos", "--all", "--break-chain", "--yes"];
-    boxes.sender.ctl(&forget).success();
-    assert!(listed(&boxes.sender).is_empty());
+    hosts.sender.ctl(&forget).success();
+    assert!(listed(&hosts.sender).is_empty());
 }
 
 #[test]
-fn the_system_disk_died_of_a_host_that_keeps_its_parents_as_snapshots() {
-    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
-    let mut boxes = Linked::of(sender.start());
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    let first = boxes.sender.push("nas2:photos");
-    lose_system(&mut boxes.sender);
-    pair_again(&boxes);
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+fn the_system_disk_died_of_a_host_with_pinned_parents() {
+    let sender = SenderHost::setup().volume("photos", "photos").pin_parent();
+    let mut hosts = Linked::of(sender.start());
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let first = hosts.sender.push("nas2:photos");
+    lose_system(&mut hosts.sender);
+    pair_again(&hosts);
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &second);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn the_system_disk_died_and_the_new_system_begins_with_another_receiver() {
+fn the_new_system_begins_with_another_receiver() {
     for by_path in [false, true] {
-        let mut boxes = boxes();
-        let photos = boxes.sender.photos();
-        let first = boxes.sender.push("nas2:photos");
-        lose_system(&mut boxes.sender);
+        let mut hosts = hosts();
+        let photos = hosts.sender.photos();
+        let first = hosts.sender.push("nas2:photos");
+        lose_system(&mut hosts.sender);
         let name = match by_path {
             false => "photos".to_owned(),
             true => photos.display().to_string(),
         };
         // Nobody has said yet what this host was before.
-        let another = ReceiverBox::new();
-        pair(&boxes.sender, &another, "nas3");
-        let there = boxes.sender.push(&format!("nas3:{name}"));
-        pair_again(&boxes);
+        let another = ReceiverHost::new();
+        pair(&hosts.sender, &another, "nas3");
+        let there = hosts.sender.push(&format!("nas3:{name}"));
+        pair_again(&hosts);
         for round in 0..2 {
-            change(&boxes, 2 + round);
-            let second = pushes_little(&boxes, &format!("nas2:{name}"), &[]);
+            change(&hosts, 2 + round);
+            let second = pushes_little(&hosts, &format!("nas2:{name}"), &[]);
             if round == 0 {
                 assert_eq!(second["parent"], first["uuid"], "by path: {by_path}");
             }
-            assert_exact(&boxes.sender, &boxes.receiver, &second);
-            let onward = boxes.sender.push(&format!("nas3:{name}"));
+            assert_exact(&hosts.sender, &hosts.receiver, &second);
+            let onward = hosts.sender.push(&format!("nas3:{name}"));
             if round == 0 {
                 assert_eq!(onward["parent"], there["uuid"], "by path: {by_path}");
             }
             assert_same(&photos, &assert_copy(&another, &onward));
         }
-        assert_eq!(directories(&boxes.receiver), ["photos"]);
+        assert_eq!(directories(&hosts.receiver), ["photos"]);
         assert_eq!(directories(&another), ["photos"]);
         // Nothing is left over that would be kept for ever.
-        let listed = listed(&boxes.sender);
+        let listed = listed(&hosts.sender);
         assert!(
             listed.iter().all(|state| state["foreign_host"].is_null()),
             "{listed:#?}"
@@ -179,138 +179,138 @@ fn the_system_disk_died_and_the_new_system_begins_with_another_receiver() {
 fn begun_with_another(
     before: &str,
     (name, path): (&str, &str),
-) -> (Linked, ReceiverBox, [Value; 2]) {
-    let sender = SenderBox::setup().volume(before, "photos").start();
-    let mut boxes = Linked::of(sender);
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    let first = boxes.sender.push(&format!("nas2:{before}"));
-    let volume = boxes.sender.fs().join(path);
+) -> (Linked, ReceiverHost, [Value; 2]) {
+    let sender = SenderHost::setup().volume(before, "photos").start();
+    let mut hosts = Linked::of(sender);
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let first = hosts.sender.push(&format!("nas2:{before}"));
+    let volume = hosts.sender.fs().join(path);
     if !volume.exists() {
         streams::create(&volume).unwrap();
         fill::file(volume.join("film"), 7, 5000);
     }
-    boxes.sender.daemon.stop();
-    boxes.sender.configure([(name, &*volume)]);
-    lose_system(&mut boxes.sender);
-    let another = ReceiverBox::new();
-    pair(&boxes.sender, &another, "nas3");
-    let there = boxes.sender.push(&format!("nas3:{name}"));
-    pair_again(&boxes);
-    (boxes, another, [first, there])
+    hosts.sender.daemon.stop();
+    hosts.sender.configure([(name, &*volume)]);
+    lose_system(&mut hosts.sender);
+    let another = ReceiverHost::new();
+    pair(&hosts.sender, &another, "nas3");
+    let there = hosts.sender.push(&format!("nas3:{name}"));
+    pair_again(&hosts);
+    (hosts, another, [first, there])
 }
 
 #[test]
-fn the_new_system_has_given_the_name_of_a_volume_to_another_one() {
-    let (mut boxes, _another, [first, there]) = begun_with_another("photos", ("photos", "films"));
-    let films = boxes.sender.fs().join("films");
-    let archive = boxes.sender.photos();
-    boxes.sender.daemon.stop();
-    boxes
+fn the_new_system_reused_the_name_of_a_volume() {
+    let (mut hosts, _another, [first, there]) = begun_with_another("photos", ("photos", "films"));
+    let films = hosts.sender.fs().join("films");
+    let archive = hosts.sender.photos();
+    hosts.sender.daemon.stop();
+    hosts
         .sender
         .configure([("photos", &*films), ("archive", &*archive)]);
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
     // Both orders: what was found first must not hide the other.
-    let onward = boxes.sender.push("nas3:photos");
+    let onward = hosts.sender.push("nas3:photos");
     assert_eq!(onward["parent"], there["uuid"]);
     for round in 0..2 {
         fill::file(archive.join(format!("new{round}")), round, 5000);
-        let pushed = pushes_little(&boxes, "nas2:archive", &[]);
+        let pushed = pushes_little(&hosts, "nas2:archive", &[]);
         if round == 0 {
             assert_eq!(pushed["parent"], first["uuid"]);
         }
-        assert_same(&archive, &assert_copy(&boxes.receiver, &pushed));
-        let pushed = boxes.sender.push("nas2:photos");
-        assert_same(&films, &assert_copy(&boxes.receiver, &pushed));
+        assert_same(&archive, &assert_copy(&hosts.receiver, &pushed));
+        let pushed = hosts.sender.push("nas2:photos");
+        assert_same(&films, &assert_copy(&hosts.receiver, &pushed));
     }
-    assert_eq!(directories(&boxes.receiver), ["photos", "photos-2"]);
-    boxes.sender.ctl(&["prune"]).success();
+    assert_eq!(directories(&hosts.receiver), ["photos", "photos-2"]);
+    hosts.sender.ctl(&["prune"]).success();
     fill::file(films.join("new"), 9, 5000);
-    assert!(!boxes.sender.push("nas3:photos")["parent"].is_null());
+    assert!(!hosts.sender.push("nas3:photos")["parent"].is_null());
 }
 
 #[test]
 fn the_new_system_calls_a_volume_by_another_name() {
-    let (boxes, another, [first, _]) = begun_with_another("old", ("pictures", "photos"));
+    let (hosts, another, [first, _]) = begun_with_another("old", ("pictures", "photos"));
     for round in 0..2 {
-        change(&boxes, 5 + round);
-        let pushed = pushes_little(&boxes, "nas2:pictures", &[]);
+        change(&hosts, 5 + round);
+        let pushed = pushes_little(&hosts, "nas2:pictures", &[]);
         if round == 0 {
             assert_eq!(pushed["parent"], first["uuid"]);
         }
-        let photos = boxes.sender.photos();
-        assert_same(&photos, &assert_copy(&boxes.receiver, &pushed));
-        assert!(!boxes.sender.push("nas3:pictures")["parent"].is_null());
+        let photos = hosts.sender.photos();
+        assert_same(&photos, &assert_copy(&hosts.receiver, &pushed));
+        assert!(!hosts.sender.push("nas3:pictures")["parent"].is_null());
     }
-    assert_eq!(directories(&boxes.receiver), ["old"]);
+    assert_eq!(directories(&hosts.receiver), ["old"]);
     assert_eq!(directories(&another), ["pictures"]);
 }
 
 #[test]
-fn the_state_directory_is_taken_away_after_each_stage_of_a_push() {
+fn the_state_directory_is_lost_after_each_stage() {
     for point in fail_points::SENDER {
-        let mut boxes = boxes();
-        let first = boxes.sender.push("nas2:photos");
-        change(&boxes, 2);
-        boxes.sender.daemon.stop();
-        boxes
+        let mut hosts = hosts();
+        let first = hosts.sender.push("nas2:photos");
+        change(&hosts, 2);
+        hosts.sender.daemon.stop();
+        hosts
             .sender
             .daemon
             .env(fail_points::VARIABLE, &fail_points::armed(point, 0));
-        boxes.sender.daemon.start();
-        let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+        hosts.sender.daemon.start();
+        let push = hosts.sender.ctl(&["push", "nas2:photos"]);
         println!("{point}: {}", push.code);
-        lose_system(&mut boxes.sender);
-        pair_again(&boxes);
-        change(&boxes, 3);
-        let second = pushes_little(&boxes, "nas2:photos", &[]);
-        assert_eq!(directories(&boxes.receiver), ["photos"], "{point}");
-        assert_exact(&boxes.sender, &boxes.receiver, &second);
-        assert_no_leftovers(&boxes.sender, &boxes.receiver);
+        lose_system(&mut hosts.sender);
+        pair_again(&hosts);
+        change(&hosts, 3);
+        let second = pushes_little(&hosts, "nas2:photos", &[]);
+        assert_eq!(directories(&hosts.receiver), ["photos"], "{point}");
+        assert_exact(&hosts.sender, &hosts.receiver, &second);
+        assert_no_leftovers(&hosts.sender, &hosts.receiver);
         assert_ne!(second["uuid"], first["uuid"]);
     }
 }
 
 #[test]
 fn the_system_is_rolled_back_to_each_earlier_day_of_a_week() {
-    let mut boxes = boxes();
+    let mut hosts = hosts();
     let backups = tempfile::tempdir().unwrap();
-    let state_dir = boxes.sender.daemon.state_dir();
-    let receivers = receivers(&boxes.sender);
-    // Day 0 is before the first push, with the box paired.
+    let state_dir = hosts.sender.daemon.state_dir();
+    let receivers = receivers(&hosts.sender);
+    // Day 0 is before the first push, with the host paired.
     for day in 0..7 {
-        boxes.sender.daemon.stop();
+        hosts.sender.daemon.stop();
         copy_dir(&state_dir, &backups.path().join(format!("state-{day}")));
         copy_dir(&receivers, &backups.path().join(format!("receivers-{day}")));
-        boxes.sender.daemon.start();
-        change(&boxes, 10 + day);
-        boxes.sender.push("nas2:photos");
+        hosts.sender.daemon.start();
+        change(&hosts, 10 + day);
+        hosts.sender.push("nas2:photos");
     }
     for day in 0..7 {
-        boxes.sender.daemon.stop();
+        hosts.sender.daemon.stop();
         copy_dir(&backups.path().join(format!("state-{day}")), &state_dir);
         copy_dir(&backups.path().join(format!("receivers-{day}")), &receivers);
-        boxes.sender.daemon.start();
-        assert_eq!(listed(&boxes.sender).len(), 3, "day {day}");
-        change(&boxes, 20 + day);
-        let pushed = pushes_little(&boxes, "nas2:photos", &[]);
-        assert_eq!(directories(&boxes.receiver), ["photos"], "day {day}");
-        assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-        assert_no_leftovers(&boxes.sender, &boxes.receiver);
+        hosts.sender.daemon.start();
+        assert_eq!(listed(&hosts.sender).len(), 3, "day {day}");
+        change(&hosts, 20 + day);
+        let pushed = pushes_little(&hosts, "nas2:photos", &[]);
+        assert_eq!(directories(&hosts.receiver), ["photos"], "day {day}");
+        assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+        assert_no_leftovers(&hosts.sender, &hosts.receiver);
     }
 }
 
 #[test]
 fn all_is_lost_but_the_copies_and_they_stay_in_one_directory() {
-    let mut boxes = boxes();
-    boxes.sender.daemon.stop();
+    let mut hosts = hosts();
+    hosts.sender.daemon.stop();
     let before = tempfile::tempdir().unwrap();
-    let state_dir = boxes.sender.daemon.state_dir();
+    let state_dir = hosts.sender.daemon.state_dir();
     copy_dir(&state_dir, &before.path().join("state"));
-    boxes.sender.daemon.start();
-    boxes.sender.push("nas2:photos");
-    boxes.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    hosts.sender.push("nas2:photos");
+    hosts.sender.daemon.stop();
     copy_dir(&before.path().join("state"), &state_dir);
-    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     run(
         "btrfs",
         &[
@@ -320,78 +320,78 @@ fn all_is_lost_but_the_copies_and_they_stay_in_one_directory() {
         ],
     );
     drop(top);
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
     // Nothing is left that an increment could build on; the directory is the volume's all the same.
-    let pushed = boxes.sender.push("nas2:photos");
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["parent"].is_null(), "{pushed:#}");
-    assert_eq!(directories(&boxes.receiver), ["photos"]);
-    change(&boxes, 2);
-    let next = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(directories(&hosts.receiver), ["photos"]);
+    change(&hosts, 2);
+    let next = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(next["parent"], pushed["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_copy_of_the_disk_made_with_dd_is_another_volume() {
-    copied_with_dd(boxes());
+    copied_with_dd(hosts());
 }
 
 #[test]
 fn a_copy_of_the_disk_made_with_dd_has_hidden_snapshots_too() {
-    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
-    let boxes = Linked::of(sender.start());
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    copied_with_dd(boxes);
+    let sender = SenderHost::setup().volume("photos", "photos").pin_parent();
+    let hosts = Linked::of(sender.start());
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    copied_with_dd(hosts);
 }
 
-fn copied_with_dd(mut boxes: Linked) {
-    let first = boxes.sender.push("nas2:photos");
+fn copied_with_dd(mut hosts: Linked) {
+    let first = hosts.sender.push("nas2:photos");
     let clones = tempfile::tempdir_in("/dev/shm").unwrap();
     let image = clones.path().join("clone.img");
-    run("sync", &[Path::new("-f"), boxes.sender.fs()]);
-    let source = mount::image(boxes.sender.fs());
+    run("sync", &[Path::new("-f"), hosts.sender.fs()]);
+    let source = mount::image(hosts.sender.fs());
     run("cp", &[Path::new("--sparse=always"), &source, &image]);
     let there = clones.path().join("clone");
     fs::create_dir(&there).unwrap();
     let clone = Mount::at(&image, &there, "loop");
-    let photos = boxes.sender.photos();
-    let configure = |sender: &mut SenderBox| {
+    let photos = hosts.sender.photos();
+    let configure = |sender: &mut SenderHost| {
         sender.daemon.stop();
         sender.configure([("photos", &*photos), ("clone", &*there.join("photos"))]);
         sender.daemon.start();
     };
-    configure(&mut boxes.sender);
-    let refused = boxes.sender.ctl(&["push", "nas2:clone"]);
+    configure(&mut hosts.sender);
+    let refused = hosts.sender.ctl(&["push", "nas2:clone"]);
     refused.fails(2, &["`photos`", "btrfstune -u"]);
     // Nothing was bound anew: the original goes on.
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
 
     drop(clone);
     command::run(Command::new("btrfstune").args(["-f", "-u"]).arg(&image)).success();
     let _clone = Mount::at(&image, &there, "loop");
     fill::file(there.join("photos/other"), 77, 6000);
-    let copied = boxes.sender.push("nas2:clone");
-    assert_eq!(directories(&boxes.receiver), ["clone", "photos"]);
+    let copied = hosts.sender.push("nas2:clone");
+    assert_eq!(directories(&hosts.receiver), ["clone", "photos"]);
     assert_same(
         &there.join("photos"),
-        &assert_copy(&boxes.receiver, &copied),
+        &assert_copy(&hosts.receiver, &copied),
     );
     fill::file(there.join("photos/another"), 78, 6000);
-    let again = pushes_little(&boxes, "nas2:clone", &[]);
+    let again = pushes_little(&hosts, "nas2:clone", &[]);
     assert_eq!(again["parent"], copied["uuid"]);
-    change(&boxes, 3);
-    let third = pushes_little(&boxes, "nas2:photos", &[]);
+    change(&hosts, 3);
+    let third = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(third["parent"], second["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &third);
+    assert_exact(&hosts.sender, &hosts.receiver, &third);
 }
 
 #[test]
-fn snapshots_of_a_volume_that_nobody_configured_are_one_volume() {
-    let boxes = Linked::of(SenderBox::setup().start());
-    let fs = boxes.sender.fs().to_owned();
+fn snapshots_of_an_unconfigured_volume_are_one_volume() {
+    let hosts = Linked::of(SenderHost::setup().start());
+    let fs = hosts.sender.fs().to_owned();
     streams::create(&fs.join("home")).unwrap();
     fill::file(fs.join("home/big"), 1, BIG);
     fs::create_dir(fs.join(".snapshots")).unwrap();
@@ -404,11 +404,11 @@ fn snapshots_of_a_volume_that_nobody_configured_are_one_volume() {
     };
     let target = |path: &Path| format!("nas2:{}", path.display());
     let first = snapshot(1);
-    boxes.sender.push(&target(&first));
+    hosts.sender.push(&target(&first));
     for n in 2..5 {
         let next = snapshot(n);
-        let pushed = pushes_little(&boxes, &target(&next), &[]);
-        assert_same(&next, &assert_copy(&boxes.receiver, &pushed));
+        let pushed = pushes_little(&hosts, &target(&next), &[]);
+        assert_same(&next, &assert_copy(&hosts.receiver, &pushed));
     }
     // Also when what they are of is gone.
     let last = snapshot(5);
@@ -420,25 +420,25 @@ fn snapshots_of_a_volume_that_nobody_configured_are_one_volume() {
             &fs.join("home"),
         ],
     );
-    let pushed = pushes_little(&boxes, &target(&last), &[]);
-    assert_same(&last, &assert_copy(&boxes.receiver, &pushed));
-    assert_eq!(directories(&boxes.receiver), ["home"]);
+    let pushed = pushes_little(&hosts, &target(&last), &[]);
+    assert_same(&last, &assert_copy(&hosts.receiver, &pushed));
+    assert_eq!(directories(&hosts.receiver), ["home"]);
 }
 
 #[test]
 fn what_was_received_is_pushed_on_and_stays_one_volume() {
     // nas1 pushes to nas2, whose backup disk is pushed on to nas3 by a sender on the same host.
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     fill::file(photos.join("big"), 1, BIG);
-    let relay = SenderBox::setup().start();
-    let far = ReceiverBox::new();
+    let relay = SenderHost::setup().start();
+    let far = ReceiverHost::new();
     let onward = Linked::between(relay, far);
     let mut before: Option<Value> = None;
     for night in 0..4 {
         fill::file(photos.join(format!("new{night}")), night, 5000);
-        let pushed = boxes.sender.push("nas2:photos");
-        let copy = boxes.receiver.copy(&pushed);
+        let pushed = hosts.sender.push("nas2:photos");
+        let copy = hosts.receiver.copy(&pushed);
         let target = format!("nas2:{}", copy.display());
         let relayed = match &before {
             None => onward.sender.push(&target),
@@ -457,14 +457,14 @@ fn what_was_received_is_pushed_on_and_stays_one_volume() {
 
 #[test]
 fn what_another_host_left_on_the_disk_stays_its_own() {
-    let boxes = boxes();
-    boxes.sender.push("nas2:photos");
-    let other = Paired::of(SenderBox::setup().start());
-    let volume = boxes.sender.photos();
+    let hosts = hosts();
+    hosts.sender.push("nas2:photos");
+    let other = Paired::of(SenderHost::setup().start());
+    let volume = hosts.sender.photos();
     let target = format!("nas2:{}", volume.display());
     let pushed = other.sender.push(&target);
     assert!(pushed["parent"].is_null(), "{pushed:#}");
-    for sender in [&boxes.sender, &other.sender] {
+    for sender in [&hosts.sender, &other.sender] {
         let listed = listed(sender);
         let foreign = listed
             .iter()
@@ -474,23 +474,23 @@ fn what_another_host_left_on_the_disk_stays_its_own() {
 }
 
 #[test]
-fn a_receiver_says_that_its_sender_was_another_host_whose_states_lie_there() {
-    let boxes = boxes();
-    let first = boxes.sender.push("nas2:photos");
-    let mut other = Paired::of(SenderBox::setup().start());
-    let record = |receiver: &ReceiverBox| {
+fn a_receiver_claims_another_hosts_id_for_its_sender() {
+    let hosts = hosts();
+    let first = hosts.sender.push("nas2:photos");
+    let mut other = Paired::of(SenderHost::setup().start());
+    let record = |receiver: &ReceiverHost| {
         let senders = receiver.daemon.state_dir().join("senders");
         let file = senders.join(format!("{NAME}.json"));
         let record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         (file, record)
     };
-    let (_, victim) = record(&boxes.receiver);
-    let (file, mut liar) = record(&other.receiver);
-    liar["former_ids"] = serde_json::json!([victim["sender_id"]]);
-    fs::write(&file, liar.to_string()).unwrap();
+    let (_, victim) = record(&hosts.receiver);
+    let (file, mut lying_peer) = record(&other.receiver);
+    lying_peer["former_ids"] = serde_json::json!([victim["sender_id"]]);
+    fs::write(&file, lying_peer.to_string()).unwrap();
     other.receiver.daemon.stop();
     other.receiver.daemon.start();
-    let volume = boxes.sender.photos();
+    let volume = hosts.sender.photos();
     let target = format!("nas2:{}", volume.display());
     other.sender.push(&target);
     other.sender.push(&target);
@@ -500,9 +500,9 @@ fn a_receiver_says_that_its_sender_was_another_host_whose_states_lie_there() {
     let found = states.iter().find(of_victim).unwrap();
     assert!(found["foreign_host"].is_string(), "{found:#}");
     other.sender.ctl(&["prune"]).success();
-    assert!(listed(&boxes.sender).iter().any(|s| of_victim(&s)));
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert!(listed(&hosts.sender).iter().any(|s| of_victim(&s)));
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
 }
 
@@ -514,22 +514,22 @@ fn in_state<T>(fs: &Path, work: impl FnOnce(&Path) -> T) -> T {
 
 #[test]
 fn a_disk_from_elsewhere_claims_a_volume_of_another_disk() {
-    let mut boxes = boxes();
-    let first = boxes.sender.push("nas2:photos");
+    let mut hosts = hosts();
+    let first = hosts.sender.push("nas2:photos");
     let disk = LoopFs::new(256 << 20, &[], "").unwrap();
     let films = disk.path().join("films");
     streams::create(&films).unwrap();
     fill::file(films.join("film"), 5, 100_000);
-    let photos = boxes.sender.photos();
-    boxes
+    let photos = hosts.sender.photos();
+    hosts
         .sender
         .configure([("photos", &*photos), ("films", &*films)]);
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
-    boxes.sender.push("nas2:films");
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    hosts.sender.push("nas2:films");
     // What the sender knew of this disk is lost, and on the disk is an id that is not its own.
-    boxes.sender.daemon.stop();
-    let known = boxes.sender.daemon.state_dir().join("volumes.json");
+    hosts.sender.daemon.stop();
+    let known = hosts.sender.daemon.state_dir().join("volumes.json");
     let mut volumes: Value = serde_json::from_slice(&fs::read(&known).unwrap()).unwrap();
     let id = |volumes: &Value, name: &str| {
         let all = volumes.as_array().unwrap();
@@ -547,35 +547,35 @@ fn a_disk_from_elsewhere_claims_a_volume_of_another_disk() {
         assert!(text.contains(of_films), "{text}");
         fs::write(&register, text.replace(of_films, of_photos)).unwrap();
     });
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
     fill::file(films.join("another"), 6, 5000);
-    let pushed = boxes.sender.push("nas2:films");
-    assert_same(&films, &assert_copy(&boxes.receiver, &pushed));
+    let pushed = hosts.sender.push("nas2:films");
+    assert_same(&films, &assert_copy(&hosts.receiver, &pushed));
     let copy = pushed["copy"].as_str().unwrap();
     assert!(copy.starts_with("nas1/films/"), "{pushed:#}");
-    assert_eq!(directories(&boxes.receiver), ["films", "photos"]);
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    assert_eq!(directories(&hosts.receiver), ["films", "photos"]);
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &second);
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
 }
 
 #[test]
-fn a_disk_from_elsewhere_has_something_else_where_files_are_kept() {
-    let mut boxes = boxes();
-    boxes.sender.push("nas2:photos");
-    let fs_path = boxes.sender.fs().to_owned();
+fn a_foreign_disk_has_odd_files_in_dot_sendshot() {
+    let mut hosts = hosts();
+    hosts.sender.push("nas2:photos");
+    let fs_path = hosts.sender.fs().to_owned();
     let files = in_state(&fs_path, |state| {
         let pushes = fs::read_dir(state.join("pushes")).unwrap();
         let record = pushes.map(|entry| entry.unwrap().path()).next().unwrap();
         [state.join("register.json"), record].map(|p| p.strip_prefix(state).unwrap().to_owned())
     });
     for expected in ["no regular file", "is damaged"] {
-        boxes.sender.daemon.may_log(expected);
+        hosts.sender.daemon.may_log(expected);
     }
     for file in &files {
         for other in ["mkfifo", "mkdir", "ln"] {
-            boxes.sender.daemon.stop();
+            hosts.sender.daemon.stop();
             in_state(&fs_path, |state| {
                 let path = state.join(file);
                 fs::rename(&path, state.join("aside")).unwrap();
@@ -584,16 +584,16 @@ fn a_disk_from_elsewhere_has_something_else_where_files_are_kept() {
                     program => run(program, &[&path]),
                 }
             });
-            boxes.sender.daemon.start();
+            hosts.sender.daemon.start();
             // It is passed over or refused by its name; nothing waits for it or reads without end.
-            boxes.sender.ctl(&["list"]).success();
-            boxes.sender.ctl(&["prune"]).success();
-            let pushed = boxes.sender.ctl(&["push", "nas2:photos"]);
+            hosts.sender.ctl(&["list"]).success();
+            hosts.sender.ctl(&["prune"]).success();
+            let pushed = hosts.sender.ctl(&["push", "nas2:photos"]);
             match (file.ends_with("register.json"), other) {
                 (true, "mkdir") => pushed.fails(1, &[".sendshot/register.json", "subvolid=5"]),
                 _ => pushed.success(),
             };
-            boxes.sender.daemon.stop();
+            hosts.sender.daemon.stop();
             in_state(&fs_path, |state| {
                 let path = state.join(file);
                 if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
@@ -601,25 +601,25 @@ fn a_disk_from_elsewhere_has_something_else_where_files_are_kept() {
                 }
                 fs::rename(state.join("aside"), &path).unwrap();
             });
-            boxes.sender.daemon.start();
+            hosts.sender.daemon.start();
         }
     }
-    change(&boxes, 9);
-    let pushed = pushes_little(&boxes, "nas2:photos", &[]);
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    directory_and_sendshot_are_odd(&mut boxes);
+    change(&hosts, 9);
+    let pushed = pushes_little(&hosts, "nas2:photos", &[]);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    directory_and_sendshot_are_odd(&mut hosts);
 }
 
 /// A file in place of a directory, and a pipe in place of a sendshot.
-fn directory_and_sendshot_are_odd(boxes: &mut Linked) {
-    let fs_path = boxes.sender.fs().to_owned();
+fn directory_and_sendshot_are_odd(hosts: &mut Linked) {
+    let fs_path = hosts.sender.fs().to_owned();
     in_state(&fs_path, |state| {
         fs::rename(state.join("pushes"), state.join("aside")).unwrap();
         fs::write(state.join("pushes"), "").unwrap();
     });
     let told = [".sendshot/pushes", "is no directory", "subvolid=5"];
-    boxes.sender.daemon.may_log("look for what is ours");
-    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &told);
+    hosts.sender.daemon.may_log("look for what is ours");
+    hosts.sender.ctl(&["push", "nas2:photos"]).fails(1, &told);
     in_state(&fs_path, |state| {
         fs::remove_file(state.join("pushes")).unwrap();
         fs::rename(state.join("aside"), state.join("pushes")).unwrap();
@@ -629,78 +629,78 @@ fn directory_and_sendshot_are_odd(boxes: &mut Linked) {
             run("mkfifo", &[&path]);
         }
     });
-    boxes.sender.daemon.may_log("is not a sendshot");
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.sender.daemon.may_log("is not a sendshot");
+    let pushed = hosts.sender.push("nas2:photos");
     assert_eq!(pushed["parent_reason_code"], "sendshot-foreign");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
 /// The system disks of both hosts died: no receiver knows what the sender was before.
-fn lose_both(boxes: &mut Linked) {
-    lose_system(&mut boxes.sender);
-    boxes.receiver.daemon.stop();
-    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+fn lose_both(hosts: &mut Linked) {
+    lose_system(&mut hosts.sender);
+    hosts.receiver.daemon.stop();
+    fs::remove_dir_all(hosts.receiver.daemon.state_dir()).unwrap();
     for expected in ["belongs to the receiver", "certificate"] {
-        boxes.receiver.daemon.may_log(expected);
+        hosts.receiver.daemon.may_log(expected);
     }
-    boxes.receiver.daemon.start();
-    boxes
+    hosts.receiver.daemon.start();
+    hosts
         .receiver
         .ctl(&["copy", "root", "take-over", "--yes"])
         .success();
-    let token = boxes.receiver.invite(&[NAME]);
-    let address = boxes.link.address().to_string();
+    let token = hosts.receiver.invite(&[NAME]);
+    let address = hosts.link.address().to_string();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
-    boxes.sender.ctl(&arguments).success();
+    hosts.sender.ctl(&arguments).success();
 }
 
 #[test]
-fn the_system_disks_of_both_hosts_died_and_the_data_disks_are_sound() {
-    let mut boxes = boxes();
-    let first = boxes.sender.push("nas2:photos");
-    lose_both(&mut boxes);
+fn the_system_disks_of_both_hosts_died() {
+    let mut hosts = hosts();
+    let first = hosts.sender.push("nas2:photos");
+    lose_both(&mut hosts);
     // Nobody can say that it is this host's own, but root.
-    let kept = listed(&boxes.sender);
+    let kept = listed(&hosts.sender);
     assert_eq!(kept.len(), 1, "{kept:#?}");
     assert!(kept[0]["foreign_host"].is_string(), "{kept:#?}");
-    boxes.sender.ctl(&["prune"]).success();
-    assert_eq!(listed(&boxes.sender).len(), 1);
-    let photos = boxes.sender.photos();
+    hosts.sender.ctl(&["prune"]).success();
+    assert_eq!(listed(&hosts.sender).len(), 1);
+    let photos = hosts.sender.photos();
     let take_over = ["take-over".as_ref(), photos.as_os_str(), "--yes".as_ref()];
-    boxes.sender.ctl(&take_over).success();
-    assert!(listed(&boxes.sender)[0]["foreign_host"].is_null());
-    change(&boxes, 2);
-    let second = pushes_little(&boxes, "nas2:photos", &[]);
+    hosts.sender.ctl(&take_over).success();
+    assert!(listed(&hosts.sender)[0]["foreign_host"].is_null());
+    change(&hosts, 2);
+    let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
-    assert_eq!(directories(&boxes.receiver), ["photos"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &second);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    boxes
+    assert_eq!(directories(&hosts.receiver), ["photos"]);
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    hosts
         .sender
         .ctl(&take_over)
         .fails(2, &["nothing of other hosts"]);
 }
 
 #[test]
-fn what_another_host_left_on_a_disk_is_deleted_when_root_says_so() {
-    let sender = SenderBox::setup().volume("photos", "photos").pin_parent();
-    let mut boxes = Linked::of(sender.start());
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    boxes.sender.push("nas2:photos");
-    lose_both(&mut boxes);
-    let photos = boxes.sender.photos();
+fn root_deletes_what_another_host_left() {
+    let sender = SenderHost::setup().volume("photos", "photos").pin_parent();
+    let mut hosts = Linked::of(sender.start());
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    hosts.sender.push("nas2:photos");
+    lose_both(&mut hosts);
+    let photos = hosts.sender.photos();
     let forget = ["forget".as_ref(), "--foreign".as_ref(), photos.as_os_str()];
-    boxes.sender.ctl(&forget).fails(2, &["--yes"]);
-    assert_eq!(listed(&boxes.sender).len(), 1);
+    hosts.sender.ctl(&forget).fails(2, &["--yes"]);
+    assert_eq!(listed(&hosts.sender).len(), 1);
     let forget = [&forget[..], &["--yes".as_ref()]].concat();
-    boxes.sender.ctl(&forget).success();
-    assert!(listed(&boxes.sender).is_empty());
-    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    hosts.sender.ctl(&forget).success();
+    assert!(listed(&hosts.sender).is_empty());
+    let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     for dir in ["snapshots", "pushes", "sendshots"] {
         let dir = top.path().join(".sendshot").join(dir);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{dir:?}");
     }
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_eq!(directories(&boxes.receiver), ["photos"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_eq!(directories(&hosts.receiver), ["photos"]);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }

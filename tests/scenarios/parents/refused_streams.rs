@@ -12,8 +12,8 @@ use sendshot_harness::compare::reasons::in_state;
 use sendshot_harness::compare::subvolumes::assert_no_leftovers;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 use sendshot_harness::trees::ghosts;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use serde_json::Value;
 const REFUSED: &str = "a stream could not be applied";
 
 #[track_caller]
-fn push(sender: &SenderBox, receiver: &ReceiverBox, target: &str) -> Value {
+fn push(sender: &SenderHost, receiver: &ReceiverHost, target: &str) -> Value {
     let pushed = sender.push(target);
     sender.wait_until_released();
     assert_exact(sender, receiver, &pushed);
@@ -34,7 +34,7 @@ fn reason(pushed: &Value) -> &str {
 }
 
 #[test]
-fn a_deleted_directorys_number_goes_to_a_new_file_after_a_mount() {
+fn a_deleted_directorys_number_is_reused_after_a_mount() {
     let Paired { sender, receiver } = Paired::new();
     let photos = sender.photos();
     fs::create_dir(photos.join("dir")).unwrap();
@@ -85,7 +85,7 @@ fn a_sendshot_that_names_what_is_gone_is_no_parent() {
 }
 
 #[test]
-fn a_parent_on_which_no_stream_can_be_applied_is_not_used_again() {
+fn a_rejected_parent_is_not_used_again() {
     let Paired { sender, receiver } = Paired::new();
     let photos = sender.photos();
     fill::file(photos.join("large"), 1, 3_000_000);
@@ -109,8 +109,8 @@ fn a_parent_on_which_no_stream_can_be_applied_is_not_used_again() {
 /// What was captured from a wrong sendshot is wrong; captured whole it is right, and the increment is one.
 #[test]
 fn what_was_taken_over_from_a_wrong_sendshot_is_read_again() {
-    let sender = SenderBox::new();
-    let (receiver, other) = (ReceiverBox::new(), ReceiverBox::new());
+    let sender = SenderHost::new();
+    let (receiver, other) = (ReceiverHost::new(), ReceiverHost::new());
     pair(&sender, &receiver, "nas2");
     pair(&sender, &other, "nas3");
     let photos = sender.photos();
@@ -134,10 +134,10 @@ fn what_was_taken_over_from_a_wrong_sendshot_is_read_again() {
 
 /// The stream breaks off before the place that cannot be applied, and is refused when it is resumed.
 #[test]
-fn a_resumed_stream_that_cannot_be_applied_is_not_made_a_second_time() {
-    let boxes = Linked::new();
-    let (sender, receiver) = (&boxes.sender, &boxes.receiver);
-    let other = ReceiverBox::new();
+fn a_refused_resumed_stream_is_not_repeated() {
+    let hosts = Linked::new();
+    let (sender, receiver) = (&hosts.sender, &hosts.receiver);
+    let other = ReceiverHost::new();
     pair(sender, &other, "nas3");
     let photos = sender.photos();
     fs::create_dir(photos.join("dir")).unwrap();
@@ -149,10 +149,10 @@ fn a_resumed_stream_that_cannot_be_applied_is_not_made_a_second_time() {
     in_state(sender, &elsewhere, |_, path| ghosts::add(path, dir, "f"));
     sender.daemon.may_log(REFUSED);
     fill::file(photos.join("large"), 1, 24 << 20);
-    boxes.link.set_after(Way::Up, 12 << 20, Rule::Cut);
+    hosts.link.set_after(Way::Up, 12 << 20, Rule::Cut);
     let interrupted = sender.ctl(&["push", "--retry-for=0s", "nas2:photos"]);
     interrupted.fails(3, &["nas2"]);
-    boxes.link.set(Way::Up, Rule::Pass);
+    hosts.link.set(Way::Up, Rule::Pass);
     let second = push(sender, receiver, "nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
     assert!(reason(&second).contains("captured whole"), "{second}");

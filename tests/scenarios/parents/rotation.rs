@@ -14,7 +14,7 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::{self, tool};
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::sender_box::{NAME, SenderBox, SenderSetup};
+use sendshot_harness::hosts::sender_host::{NAME, SenderHost, SenderSetup};
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -27,7 +27,7 @@ const BIG: usize = 16 << 20;
 
 /// Disks that are mounted in turn where the receiver's root is.
 struct Rotation {
-    boxes: Linked,
+    hosts: Linked,
     disks: Vec<LoopFs>,
     root: PathBuf,
     /// The disk that is there now; the receiver's own first one is none of them.
@@ -36,25 +36,25 @@ struct Rotation {
 
 impl Rotation {
     fn new(disks: usize) -> Self {
-        Self::of(SenderBox::new(), disks)
+        Self::of(SenderHost::new(), disks)
     }
 
-    fn of(sender: SenderBox, disks: usize) -> Self {
-        let boxes = Linked::of(sender);
-        fill::tree(&boxes.sender.photos(), 1);
-        fill::file(boxes.sender.photos().join("big"), 1, BIG);
+    fn of(sender: SenderHost, disks: usize) -> Self {
+        let hosts = Linked::of(sender);
+        fill::tree(&hosts.sender.photos(), 1);
+        fill::file(hosts.sender.photos().join("big"), 1, BIG);
         let disks = (0..disks).map(|_| LoopFs::new(256 << 20, &[], "").unwrap());
-        let root = boxes.receiver.root();
+        let root = hosts.receiver.root();
         let mut rotation = Self {
             disks: disks.collect(),
-            boxes,
+            hosts,
             root,
             mounted: None,
         };
         for disk in 0..rotation.disks.len() {
             rotation.exchange(Some(disk));
             let add = rotation
-                .boxes
+                .hosts
                 .receiver
                 .ctl(&["copy", "root", "add", "--json"]);
             assert_eq!(add.success().json()["present"], true);
@@ -88,13 +88,13 @@ impl Rotation {
     }
 
     fn copies(&self) -> usize {
-        let copies = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        let copies = self.hosts.receiver.ctl(&["copy", "list", "--json"]);
         copies.success().jsons().len()
     }
 
     fn change(&self, seed: u64) {
         fill::file(
-            self.boxes.sender.photos().join(format!("new{seed}")),
+            self.hosts.sender.photos().join(format!("new{seed}")),
             seed,
             5000,
         );
@@ -103,12 +103,12 @@ impl Rotation {
     /// A push, and what crossed the link.
     #[track_caller]
     fn push(&self) -> (Value, u64) {
-        let link = &self.boxes.link;
+        let link = &self.hosts.link;
         let before = link.bytes(Way::Up) + link.bytes(Way::Down);
-        let pushed = self.boxes.sender.push("nas2:photos");
+        let pushed = self.hosts.sender.push("nas2:photos");
         assert_same(
-            &self.boxes.sender.photos(),
-            &self.boxes.receiver.copy(&pushed),
+            &self.hosts.sender.photos(),
+            &self.hosts.receiver.copy(&pushed),
         );
         let crossed = link.bytes(Way::Up) + link.bytes(Way::Down) - before;
         (pushed, crossed)
@@ -123,13 +123,13 @@ impl Rotation {
     }
 
     fn listed(&self) -> Vec<Value> {
-        self.boxes.sender.ctl(&["list", "--json"]).success().jsons()
+        self.hosts.sender.ctl(&["list", "--json"]).success().jsons()
     }
 
     /// No snapshot holds space, and nothing waits to be gone on with.
     #[track_caller]
     fn sender_is_tidy(&self) {
-        let sender = &self.boxes.sender;
+        let sender = &self.hosts.sender;
         sender.wait_until_released();
         let partials = sender.ctl(&["list", "--partials", "--json"]).success();
         assert_eq!(partials.stdout, "");
@@ -141,7 +141,7 @@ impl Rotation {
     }
 
     fn ids(&self) -> Vec<String> {
-        let roots = self.boxes.receiver.ctl(&["copy", "root", "list", "--json"]);
+        let roots = self.hosts.receiver.ctl(&["copy", "root", "list", "--json"]);
         let roots = roots.success().jsons();
         roots
             .iter()
@@ -152,7 +152,7 @@ impl Rotation {
 
 impl Drop for Rotation {
     fn drop(&mut self) {
-        self.boxes.receiver.daemon.kill_if_alive();
+        self.hosts.receiver.daemon.kill_if_alive();
         if self.mounted.take().is_some() {
             let _ = command::run(Command::new("umount").arg("-l").arg(&self.root));
         }
@@ -160,7 +160,7 @@ impl Drop for Rotation {
 }
 
 #[test]
-fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() {
+fn three_disks_take_turns_over_twenty_pushes() {
     let mut rotation = Rotation::new(3);
     for disk in 0..3 {
         rotation.exchange(Some(disk));
@@ -192,10 +192,10 @@ fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() 
             .all(|state| state["acknowledged_at"].is_string()),
         "{listed:#?}"
     );
-    let text = rotation.boxes.sender.ctl(&["list"]).success().stdout;
+    let text = rotation.hosts.sender.ctl(&["list"]).success().stdout;
     assert!(text.contains("DISK"), "{text}");
     // And `status` says when each was last pushed to.
-    let sender = &rotation.boxes.sender;
+    let sender = &rotation.hosts.sender;
     let status = sender.ctl(&["status", "--json"]).success().json();
     let disks = status["last"][0]["disks"].as_array().unwrap();
     assert_eq!(disks.len(), 3, "{status:#}");
@@ -208,14 +208,14 @@ fn three_disks_take_turns_over_twenty_pushes_and_one_comes_back_after_fifteen() 
 }
 
 #[test]
-fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
+fn a_push_is_refused_without_a_known_disk() {
     let mut rotation = Rotation::new(1);
     rotation.push();
     rotation.exchange(None);
     // What lies under the mount point is the receiver's first disk, so that is removed.
     let first = rotation.ids().into_iter().find(|id| {
         let roots = rotation
-            .boxes
+            .hosts
             .receiver
             .ctl(&["copy", "root", "list", "--json"]);
         let roots = roots.success().jsons();
@@ -226,30 +226,30 @@ fn a_push_is_refused_while_no_disk_is_there_and_while_a_strange_one_is() {
     let first = first.unwrap();
     let root = |arguments: &[&str]| {
         let arguments = [&["copy", "root"], arguments].concat();
-        rotation.boxes.receiver.ctl(&arguments)
+        rotation.hosts.receiver.ctl(&arguments)
     };
     root(&["remove", "nonsense"]).fails(1, &["no disk", "`nonsense`"]);
     root(&["take-over", "--yes"]).fails(2, &["this receiver's already"]);
     rotation
-        .boxes
+        .hosts
         .receiver
         .ctl(&["copy", "root", "remove", &first])
         .success();
-    rotation.boxes.receiver.daemon.may_log("removed");
-    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    rotation.hosts.receiver.daemon.may_log("removed");
+    let refused = rotation.hosts.sender.ctl(&["push", "nas2:photos"]);
     refused.fails(1, &["removed", "copy root add"]);
     let strange = LoopFs::new(256 << 20, &[], "").unwrap();
     rotation.disks.push(strange);
     rotation.exchange(Some(1));
     rotation
-        .boxes
+        .hosts
         .receiver
         .daemon
         .may_log("is its disk mounted");
-    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    let refused = rotation.hosts.sender.ctl(&["push", "nas2:photos"]);
     refused.fails(1, &["is its disk mounted", "copy root add"]);
     let take_over = ["copy", "root", "take-over", "--yes"];
-    let refused = rotation.boxes.receiver.ctl(&take_over);
+    let refused = rotation.hosts.receiver.ctl(&take_over);
     refused.fails(2, &["no receiver's", "copy root add"]);
     assert_eq!(fs::read_dir(rotation.disks[1].path()).unwrap().count(), 0);
     rotation.exchange(Some(0));
@@ -264,15 +264,15 @@ fn disks_are_exchanged_while_a_push_waits_for_its_sender() {
         rotation.exchange(Some(disk));
         rotation.push();
     }
-    fill::file(rotation.boxes.sender.photos().join("large"), 5, 3 * BIG);
-    let before = rotation.boxes.link.bytes(Way::Up);
-    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    fill::file(rotation.hosts.sender.photos().join("large"), 5, 3 * BIG);
+    let before = rotation.hosts.link.bytes(Way::Up);
+    let push = rotation.hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("a part was sent", || {
-        rotation.boxes.link.bytes(Way::Up) >= before + BIG as u64
+        rotation.hosts.link.bytes(Way::Up) >= before + BIG as u64
     });
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    rotation.boxes.sender.wait_until_released();
+    rotation.hosts.sender.wait_until_released();
     rotation.pull_out(1);
     let (other, _) = rotation.push();
     assert!(
@@ -297,22 +297,22 @@ fn uuid_of(fs: &Path, snapshot: &Path) -> String {
 
 /// A sender that goes on trying for a while.
 fn patient() -> SenderSetup {
-    let setup = SenderBox::setup().volume("photos", "photos");
+    let setup = SenderHost::setup().volume("photos", "photos");
     setup.keys("retry_for = \"2m\"")
 }
 
 #[test]
-fn disks_are_exchanged_before_the_sender_hears_that_its_push_was_committed() {
+fn disks_are_exchanged_before_the_acknowledgement() {
     let mut rotation = Rotation::of(patient().start(), 2);
     for disk in [1, 0] {
         rotation.exchange(Some(disk));
         rotation.push();
     }
-    fill::file(rotation.boxes.sender.photos().join("small"), 3, 40_000);
-    let link = &rotation.boxes.link;
+    fill::file(rotation.hosts.sender.photos().join("small"), 3, 40_000);
+    let link = &rotation.hosts.link;
     let before = link.bytes(Way::Up);
     link.set(Way::Up, Rule::Slow(20_000));
-    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    let push = rotation.hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("the data is on its way", || {
         link.bytes(Way::Up) > before + 25_000
     });
@@ -321,7 +321,7 @@ fn disks_are_exchanged_before_the_sender_hears_that_its_push_was_committed() {
     until::holds("the receiver has committed", || rotation.copies() == 2);
     link.cut();
     rotation.pull_out(1);
-    rotation.boxes.link.mend();
+    rotation.hosts.link.mend();
     push.finish().fails(1, &["another one is", "push again"]);
     // The first disk may have it, so it is kept; the other gets what it lacks.
     let unconfirmed = rotation.listed();
@@ -355,7 +355,7 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
     rotation.exchange(Some(0));
     let mut made = Vec::new();
     let mut snapshot = |n: u64| {
-        let sender = &rotation.boxes.sender;
+        let sender = &rotation.hosts.sender;
         fill::file(sender.photos().join(format!("new{n}")), n, 2 << 20);
         // Their names are in another order than their ages.
         let path = sender.fs().join(format!(".snapshots/{}", 9 - n));
@@ -363,22 +363,22 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
         made.push(path);
     };
     snapshot(0);
-    rotation.boxes.sender.push("nas2:x");
+    rotation.hosts.sender.push("nas2:x");
     (1..4).for_each(&mut snapshot);
-    let link = &rotation.boxes.link;
+    let link = &rotation.hosts.link;
     link.set(Way::Up, Rule::Slow(2 << 20));
-    let push = rotation.boxes.sender.ctl_start(&["push", "nas2:x"]);
+    let push = rotation.hosts.sender.ctl_start(&["push", "nas2:x"]);
     until::holds("the first of them is there", || rotation.copies() == 2);
-    rotation.boxes.link.cut();
+    rotation.hosts.link.cut();
     rotation.pull_out(1);
-    rotation.boxes.link.mend();
+    rotation.hosts.link.mend();
     push.finish().fails(1, &["another", "disk", "push again"]);
     // Each disk gets all of them, whatever the other has.
     for disk in [0, 1] {
         rotation.exchange(Some(disk));
-        let pushed = rotation.boxes.sender.push("nas2:x");
+        let pushed = rotation.hosts.sender.push("nas2:x");
         let copies = rotation
-            .boxes
+            .hosts
             .receiver
             .ctl(&["copy", "list", "--json"])
             .success()
@@ -389,12 +389,12 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
             "disk {disk}: {pushed:#} {copies:#?}"
         );
         for snapshot in &made {
-            let uuid = uuid_of(rotation.boxes.sender.fs(), snapshot);
+            let uuid = uuid_of(rotation.hosts.sender.fs(), snapshot);
             let copy = copies.iter().find(|copy| copy["uuid"] == uuid);
             let copy = copy.unwrap_or_else(|| panic!("{snapshot:?}: {copies:#?}"));
             assert_same(snapshot, Path::new(copy["path"].as_str().unwrap()));
         }
-        let again = rotation.boxes.sender.push("nas2:x");
+        let again = rotation.hosts.sender.push("nas2:x");
         assert_eq!(again["stream_bytes"], 0, "{again:#}");
     }
     rotation.sender_is_tidy();
@@ -417,7 +417,7 @@ fn a_disk_that_died_is_forgotten_and_the_other_goes_on() {
     let dead = states.iter().find(|state| state["root"] != *here).unwrap();
     let dead = dead["root"].as_str().unwrap();
     let forget = ["forget", "nas2:photos", "--root", &dead[..8], "--yes"];
-    rotation.boxes.sender.ctl(&forget).success();
+    rotation.hosts.sender.ctl(&forget).success();
     assert!(rotation.listed().iter().all(|state| state["root"] == *here));
     rotation.change(9);
     rotation.pushes_little("the other disk");
@@ -439,12 +439,12 @@ fn a_receiver_that_brings_ever_new_disks_fills_nothing() {
     }
     value["root"] = "00000000-0000-4000-8000-0000000000ff".into();
     fs::write(&mark, value.to_string()).unwrap();
-    let refused = rotation.boxes.sender.ctl(&["push", "nas2:photos"]);
+    let refused = rotation.hosts.sender.ctl(&["push", "nas2:photos"]);
     refused.fails(4, &["32 disks", "forget nas2:photos --root"]);
     let forget = ["forget", "nas2:photos", "--yes", "--root"];
     let one = ["00000000-0000-4000-8000-000000000003"];
     rotation
-        .boxes
+        .hosts
         .sender
         .ctl(&[&forget[..], &one[..]].concat())
         .success();
@@ -452,42 +452,42 @@ fn a_receiver_that_brings_ever_new_disks_fills_nothing() {
 }
 
 #[test]
-fn the_receivers_system_disk_died_and_the_backup_disk_is_sound() {
-    let mut boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    let first = boxes.sender.push("nas2:photos");
-    boxes.receiver.daemon.stop();
-    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
-    boxes.receiver.daemon.may_log("belongs to the receiver");
-    boxes.receiver.daemon.may_log("certificate");
-    boxes.receiver.daemon.start();
-    let nobody = boxes.receiver.ctl(&["copy", "root", "take-over"]);
+fn the_receivers_system_disk_died() {
+    let mut hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let first = hosts.sender.push("nas2:photos");
+    hosts.receiver.daemon.stop();
+    fs::remove_dir_all(hosts.receiver.daemon.state_dir()).unwrap();
+    hosts.receiver.daemon.may_log("belongs to the receiver");
+    hosts.receiver.daemon.may_log("certificate");
+    hosts.receiver.daemon.start();
+    let nobody = hosts.receiver.ctl(&["copy", "root", "take-over"]);
     nobody.fails(2, &["--yes"]);
-    let taken = boxes
+    let taken = hosts
         .receiver
         .ctl(&["copy", "root", "take-over", "--yes"])
         .success();
     assert!(taken.stderr.contains(NAME), "{taken:?}");
-    let token = boxes.receiver.invite(&[NAME]);
-    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
-    let address = boxes.link.address().to_string();
+    let token = hosts.receiver.invite(&[NAME]);
+    fs::remove_file(hosts.sender.receiver_file("nas2")).unwrap();
+    let address = hosts.link.address().to_string();
     let pair = ["pair", &address, "--name", "nas2", "--token", &token];
-    boxes.sender.ctl(&pair).success();
-    fill::file(boxes.sender.photos().join("new"), 2, 5000);
-    let before = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down);
-    let second = boxes.sender.push("nas2:photos");
-    let crossed = boxes.link.bytes(Way::Up) + boxes.link.bytes(Way::Down) - before;
+    hosts.sender.ctl(&pair).success();
+    fill::file(hosts.sender.photos().join("new"), 2, 5000);
+    let before = hosts.link.bytes(Way::Up) + hosts.link.bytes(Way::Down);
+    let second = hosts.sender.push("nas2:photos");
+    let crossed = hosts.link.bytes(Way::Up) + hosts.link.bytes(Way::Down) - before;
     assert!(crossed <= LITTLE, "{crossed}");
     assert_eq!(second["parent"], first["uuid"]);
     assert!(
         second["copy"].as_str().unwrap().starts_with("nas1/photos/"),
         "{second:#}"
     );
-    assert_exact(&boxes.sender, &boxes.receiver, &second);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
     // All that is kept is in common with the receiver that is paired now.
-    let listed = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+    let listed = hosts.sender.ctl(&["list", "--json"]).success().jsons();
     assert!(
         listed
             .iter()
@@ -497,19 +497,19 @@ fn the_receivers_system_disk_died_and_the_backup_disk_is_sound() {
 }
 
 #[test]
-fn a_mark_of_an_older_version_gets_an_id_and_nothing_is_sent_again() {
-    let mut boxes = Linked::new();
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    boxes.receiver.daemon.stop();
-    let mark = boxes.receiver.root().join(".sendshot-root");
+fn a_root_mark_of_an_older_version_gets_an_id() {
+    let mut hosts = Linked::new();
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    hosts.receiver.daemon.stop();
+    let mark = hosts.receiver.root().join(".sendshot-root");
     let mut value: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
     value.as_object_mut().unwrap().remove("root");
     fs::write(&mark, value.to_string()).unwrap();
-    boxes.receiver.daemon.start();
-    let first = boxes.sender.push("nas2:photos");
+    hosts.receiver.daemon.start();
+    let first = hosts.sender.push("nas2:photos");
     let marked: Value = serde_json::from_str(&fs::read_to_string(&mark).unwrap()).unwrap();
     assert!(marked["root"].is_string(), "{marked}");
-    fill::file(boxes.sender.photos().join("new"), 2, 5000);
-    let second = boxes.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("new"), 2, 5000);
+    let second = hosts.sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
 }

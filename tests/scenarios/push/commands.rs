@@ -16,30 +16,30 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::command::{Output, run};
 use sendshot_harness::hosts::pairing::{Paired, pair};
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
-use sendshot_harness::trees::zoo;
 use serde_json::Value;
 
 /// Pairs by an invitation that replaces.
 #[track_caller]
-fn pair_again(sender: &SenderBox, boxes: &Paired) {
-    let token = boxes.receiver.invite(&["nas1", "--replace"]);
-    let address = boxes.receiver.address().to_string();
+fn pair_again(sender: &SenderHost, hosts: &Paired) {
+    let token = hosts.receiver.invite(&["nas1", "--replace"]);
+    let address = hosts.receiver.address().to_string();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
     sender.ctl(&arguments).success();
 }
 
 #[test]
-fn a_box_whose_disk_died_goes_on_in_its_old_directory() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let old = boxes.sender.push("nas2:photos");
-    let reference = Reference::of(boxes.sender.fs(), &boxes.sender.photos());
+fn a_replaced_disk_continues_in_the_old_directory() {
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let old = hosts.sender.push("nas2:photos");
+    let reference = Reference::of(hosts.sender.fs(), &hosts.sender.photos());
 
-    let new = SenderBox::new();
+    let new = SenderHost::new();
     fill::tree(&new.photos(), 2);
-    pair_again(&new, &boxes);
+    pair_again(&new, &hosts);
     let first = new.push("nas2:photos");
     let copy = first["copy"].as_str().unwrap();
     assert!(
@@ -47,30 +47,30 @@ fn a_box_whose_disk_died_goes_on_in_its_old_directory() {
         "its copies are now in two places: {copy}"
     );
     assert_eq!(first["parent"], Value::Null);
-    assert_exact(&new, &boxes.receiver, &first);
-    assert_same(reference.path(), &boxes.receiver.copy(&old));
+    assert_exact(&new, &hosts.receiver, &first);
+    assert_same(reference.path(), &hosts.receiver.copy(&old));
     assert_eq!(new.push("nas2:photos")["parent"], first["uuid"]);
     // The key on the dead disk, should it turn up somewhere, is worth nothing any more.
-    let stolen = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let stolen = hosts.sender.ctl(&["push", "nas2:photos"]);
     stolen.fails(4, &["peer invite"]);
 }
 
 #[test]
-fn a_sender_that_lost_its_state_keeps_its_volumes_after_pairing_again() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let old = boxes.sender.push("nas2:photos");
-    boxes.sender.daemon.stop();
-    fs::remove_dir_all(boxes.sender.daemon.state_dir()).unwrap();
-    boxes.sender.daemon.start();
-    boxes
+fn a_sender_that_lost_its_state_keeps_its_volumes() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let old = hosts.sender.push("nas2:photos");
+    hosts.sender.daemon.stop();
+    fs::remove_dir_all(hosts.sender.daemon.state_dir()).unwrap();
+    hosts.sender.daemon.start();
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(2, &["pair"]);
-    pair_again(&boxes.sender, &boxes);
-    let next = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    let dir = |pushed: &Value| boxes.receiver.copy(pushed).parent().unwrap().to_owned();
+    pair_again(&hosts.sender, &hosts);
+    let next = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    let dir = |pushed: &Value| hosts.receiver.copy(pushed).parent().unwrap().to_owned();
     assert_eq!(dir(&next), dir(&old));
 }
 
@@ -93,11 +93,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn keys_and_copies_are_closed_to_other_users() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     fs::set_permissions(&photos, fs::Permissions::from_mode(0o777)).unwrap();
-    let pushed = boxes.sender.push("nas2:photos");
-    for daemon in [&boxes.sender.daemon, &boxes.receiver.daemon] {
+    let pushed = hosts.sender.push("nas2:photos");
+    for daemon in [&hosts.sender.daemon, &hosts.receiver.daemon] {
         let state = daemon.state_dir();
         let is_key = |path: &&PathBuf| {
             let content = fs::read(path).unwrap();
@@ -111,7 +111,7 @@ fn keys_and_copies_are_closed_to_other_users() {
             assert_eq!(mode(key), 0o600, "{} can be read by others", key.display());
         }
     }
-    let copy = boxes.receiver.copy(&pushed);
+    let copy = hosts.receiver.copy(&pushed);
     for dir in [
         copy.parent().unwrap(),
         copy.parent().unwrap().parent().unwrap(),
@@ -120,7 +120,7 @@ fn keys_and_copies_are_closed_to_other_users() {
     }
     // What lies within a copy is the original's business.
     assert_eq!(mode(&copy), 0o777);
-    for entry in fs::read_dir(boxes.receiver.root()).unwrap() {
+    for entry in fs::read_dir(hosts.receiver.root()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             assert_eq!(mode(&path), 0o700, "{}", path.display());
@@ -130,9 +130,9 @@ fn keys_and_copies_are_closed_to_other_users() {
 
 #[test]
 fn lists_tell_scripts_what_there_is() {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let boxes = Paired::of(setup.volume("music", "music").start());
-    let Paired { sender, receiver } = &boxes;
+    let setup = SenderHost::setup().volume("photos", "photos");
+    let hosts = Paired::of(setup.volume("music", "music").start());
+    let Paired { sender, receiver } = &hosts;
     let photos = sender.push("nas2:photos");
     let music = sender.push("nas2:music");
 
@@ -187,12 +187,12 @@ fn lists_tell_scripts_what_there_is() {
 }
 
 #[test]
-fn one_line_of_the_log_tells_the_whole_story_of_a_push() {
-    let boxes = Paired::new();
-    let first = boxes.sender.push("nas2:photos");
-    fs::write(boxes.sender.photos().join("new"), "new").unwrap();
-    let second = boxes.sender.push("nas2:photos");
-    let log = boxes.sender.daemon.log();
+fn one_log_line_describes_a_push() {
+    let hosts = Paired::new();
+    let first = hosts.sender.push("nas2:photos");
+    fs::write(hosts.sender.photos().join("new"), "new").unwrap();
+    let second = hosts.sender.push("nas2:photos");
+    let log = hosts.sender.daemon.log();
     let uuid = second["uuid"].as_str().unwrap();
     let about = format!("uuid={uuid}");
     let lines: Vec<_> = log.lines().filter(|l| l.contains(&about)).collect();
@@ -214,16 +214,16 @@ fn one_line_of_the_log_tells_the_whole_story_of_a_push() {
 }
 
 #[test]
-fn without_a_terminal_progress_is_plain_lines_and_quiet_is_quiet() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let output = boxes.sender.ctl(&["push", "nas2:photos"]).success();
+fn without_a_terminal_progress_is_plain_lines() {
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let output = hosts.sender.ctl(&["push", "nas2:photos"]).success();
     let all = output.stdout + &output.stderr;
     assert!(
         !all.contains(['\r', '\x1b']),
         "control characters in a log file: {all:?}"
     );
-    let output = boxes
+    let output = hosts
         .sender
         .ctl(&["push", "--quiet", "nas2:photos"])
         .success();
@@ -232,7 +232,7 @@ fn without_a_terminal_progress_is_plain_lines_and_quiet_is_quiet() {
         "",
         "a cron job would mail this"
     );
-    let output = boxes.sender.ctl(&["push", "--quiet", "nas2:nope"]);
+    let output = hosts.sender.ctl(&["push", "--quiet", "nas2:nope"]);
     output.fails(2, &["nope"]);
 }
 
@@ -290,7 +290,7 @@ fn every_command_explains_itself() {
 
 #[test]
 fn two_daemons_never_share_a_state_directory() {
-    let mut sender = SenderBox::setup().make();
+    let mut sender = SenderHost::setup().make();
     sender.daemon.start();
     let output = run(&mut sender.daemon.command());
     assert_ne!(
@@ -317,7 +317,7 @@ struct Streams {
 
 impl Streams {
     fn new() -> Self {
-        Self::with(zoo::fill, zoo::change)
+        Self::with(every_file_kind::fill, every_file_kind::change)
     }
 
     fn with(fill: fn(&Path), change: fn(&Path)) -> Self {
@@ -409,7 +409,7 @@ fn streams_go_through_pipes_to_and_from_stock_tools() {
 }
 
 #[test]
-fn a_broken_stream_leaves_nothing_and_a_full_one_is_asked_for_in_words() {
+fn a_broken_stream_leaves_nothing() {
     let streams = Streams::new();
     let to = streams.to.path().to_str().unwrap();
     let (one, two) = (streams.file("one"), streams.file("two"));
@@ -437,8 +437,8 @@ fn a_broken_stream_leaves_nothing_and_a_full_one_is_asked_for_in_words() {
 
 #[test]
 fn a_full_receiver_says_so_and_takes_the_next_push() {
-    let sender = SenderBox::new();
-    let receiver = sendshot_harness::hosts::receiver_box::ReceiverBox::with_size(128 << 20);
+    let sender = SenderHost::new();
+    let receiver = sendshot_harness::hosts::receiver_host::ReceiverHost::with_size(128 << 20);
     pair(&sender, &receiver, "nas2");
     let photos = sender.photos();
     fs::write(photos.join("small"), "small").unwrap();

@@ -13,8 +13,8 @@ use sendshot_harness::disks::mount;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::{self, tool};
 use sendshot_harness::hosts::pairing::{Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
 /// A loop device on a new image, detached when this is dropped.
@@ -55,8 +55,8 @@ impl Drop for Gone {
 }
 
 #[test]
-fn a_file_system_that_has_sprouted_from_a_seed_device_is_pushed() {
-    let mut sender = SenderBox::setup().volume("photos", "photos").make();
+fn a_sprouted_file_system_is_pushed() {
+    let mut sender = SenderHost::setup().volume("photos", "photos").make();
     let fs_path = sender.fs().to_owned();
     fill::tree(&sender.photos(), 1);
     let seed = mount::devices(&fs_path)[0].clone();
@@ -78,7 +78,7 @@ fn a_file_system_that_has_sprouted_from_a_seed_device_is_pushed() {
         &[Path::new("-o"), Path::new("remount,rw"), &fs_path],
     );
     sender.daemon.start();
-    let receiver = ReceiverBox::new();
+    let receiver = ReceiverHost::new();
     pair(&sender, &receiver, "nas2");
     fill::file(sender.photos().join("on the sprout"), 2, 70_000);
     let first = sender.push("nas2:photos");
@@ -94,11 +94,11 @@ fn a_file_system_that_has_sprouted_from_a_seed_device_is_pushed() {
 }
 
 #[test]
-fn a_host_without_the_node_of_its_device_is_told_which_to_pass_in() {
+fn a_missing_device_node_is_named() {
     // As in a container that was given the mount and not the device.
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let device = mount::devices(boxes.sender.fs())[0].clone();
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let device = mount::devices(hosts.sender.fs())[0].clone();
     let meta = fs::metadata(&device).unwrap();
     let (major, minor) = (
         rustix::fs::major(meta.rdev()),
@@ -107,24 +107,24 @@ fn a_host_without_the_node_of_its_device_is_told_which_to_pass_in() {
     let (major, minor) = (major.to_string(), minor.to_string());
     let gone = Gone(device.clone(), [major.clone(), minor.clone()]);
     fs::remove_file(&device).unwrap();
-    let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let refused = hosts.sender.ctl(&["push", "nas2:photos"]);
     drop(gone);
     let numbers = format!("{major}:{minor}");
     let bind = format!("Bind={}", device.display());
     let allow = format!("DeviceAllow={}", device.display());
     refused.fails(1, &["no device node", &numbers, &bind, &allow]);
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
 #[test]
 fn three_hundred_nested_subvolumes_fill_no_screen() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     for n in 0..300 {
         streams::create(&photos.join(format!("nested{n:03}"))).unwrap();
     }
-    let sender = &boxes.sender;
+    let sender = &hosts.sender;
     let text = |arguments: &[&str]| sender.ctl(arguments).success().stdout;
     let plan = text(&["plan", "nas2:photos"]);
     let status = text(&["status"]);

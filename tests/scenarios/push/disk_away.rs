@@ -10,7 +10,7 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::Paired;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -22,19 +22,19 @@ fn fsid(fs: &Path) -> String {
     tool("findmnt", &arguments).trim().to_owned()
 }
 
-fn unplug(sender: &SenderBox) {
+fn unplug(sender: &SenderHost) {
     tool("umount", &[sender.fs()]);
     until::holds("the disk is free", || {
         mount::devices(sender.fs()).is_empty()
     });
 }
 
-fn plug_in(sender: &SenderBox) {
+fn plug_in(sender: &SenderHost) {
     mount::mount(&mount::image(sender.fs()), sender.fs(), "loop");
 }
 
 /// The objects that a command prints: what was found, and what was not looked at.
-fn jsons(sender: &SenderBox, arguments: &[&str]) -> (Vec<Value>, Vec<Value>) {
+fn jsons(sender: &SenderHost, arguments: &[&str]) -> (Vec<Value>, Vec<Value>) {
     let shown = sender.ctl(&[arguments, &["--json"]].concat()).success();
     let away = |object: &Value| object["not_looked_at"].is_object();
     let (away, found): (Vec<_>, Vec<_>) = shown.jsons().into_iter().partition(away);
@@ -44,8 +44,8 @@ fn jsons(sender: &SenderBox, arguments: &[&str]) -> (Vec<Value>, Vec<Value>) {
 
 #[test]
 fn a_disk_that_is_away_is_not_called_empty() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     let nothing = sender.ctl(&["list"]).success();
     assert!(nothing.stderr.contains("nothing is kept"), "{nothing:?}");
@@ -90,10 +90,10 @@ fn a_disk_that_is_away_is_not_called_empty() {
     ];
     sender.ctl(&FORGET).fails(2, &texts);
     // A daemon that never saw it is told by the state directory.
-    let mut boxes = boxes;
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
-    let sender = &boxes.sender;
+    let mut hosts = hosts;
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    let sender = &hosts.sender;
     assert_eq!(jsons(sender, &["list"]).1[0]["filesystem"], *id);
     plug_in(sender);
     let (found, away) = jsons(sender, &FORGET);
@@ -104,8 +104,8 @@ fn a_disk_that_is_away_is_not_called_empty() {
 
 #[test]
 fn a_disk_that_is_gone_for_good_is_named_no_more() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     let pushed = sender.push("nas2:photos");
     let forget = |id: &str| sender.ctl(&["forget", "--filesystem", id]);
     let id = fsid(sender.fs());
@@ -126,8 +126,8 @@ fn a_disk_that_is_gone_for_good_is_named_no_more() {
 
 #[test]
 fn a_push_from_a_disk_that_is_away_says_so() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     sender.push("nas2:photos");
     let fsid = fsid(sender.fs());
     unplug(sender);
@@ -149,8 +149,8 @@ fn a_push_from_a_disk_that_is_away_says_so() {
 
 #[test]
 fn a_disk_that_is_mounted_elsewhere_is_looked_at_there() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
     unplug(sender);
@@ -168,8 +168,8 @@ fn a_disk_that_is_mounted_elsewhere_is_looked_at_there() {
 
 #[test]
 fn what_is_there_instead_of_the_disk_is_said() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
     // It is pushed from too, and stays.

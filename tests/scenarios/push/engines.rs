@@ -16,26 +16,26 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::changes;
+use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
 use sendshot_harness::trees::random::Random;
-use sendshot_harness::trees::zoo;
 use serde_json::Value;
 
 const KERNEL: [&str; 2] = ["--engine", "kernel"];
 
 #[track_caller]
-fn push(boxes: &Paired, options: &[&str]) -> Value {
-    let pushed = boxes.sender.push_with("nas2:photos", options);
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+fn push(hosts: &Paired, options: &[&str]) -> Value {
+    let pushed = hosts.sender.push_with("nas2:photos", options);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
     pushed
 }
 
 /// How many there are of hidden snapshots, sendshots and records.
-fn kept(sender: &SenderBox) -> [usize; 3] {
+fn kept(sender: &SenderHost) -> [usize; 3] {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     ["snapshots", "sendshots", "pushes"].map(|dir| {
         let dir = top.path().join(".sendshot").join(dir);
@@ -44,29 +44,29 @@ fn kept(sender: &SenderBox) -> [usize; 3] {
 }
 
 #[test]
-fn sendshots_are_the_default_and_the_kernels_engine_is_asked_for_or_configured() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    assert_eq!(push(&boxes, &[])["engine"], "sendshot");
-    assert_eq!(push(&boxes, &KERNEL)["engine"], "kernel");
-    let list = boxes.sender.ctl(&["list", "--json"]).success().jsons();
+fn the_kernel_engine_is_chosen_explicitly() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    assert_eq!(push(&hosts, &[])["engine"], "sendshot");
+    assert_eq!(push(&hosts, &KERNEL)["engine"], "kernel");
+    let list = hosts.sender.ctl(&["list", "--json"]).success().jsons();
     let snapshots = list.iter().filter(|kept| kept["sendshot_bytes"].is_null());
     assert_eq!(snapshots.count(), 1, "{list:?}");
-    boxes.sender.set_pin_parent(true);
-    assert_eq!(push(&boxes, &[])["engine"], "kernel");
+    hosts.sender.set_pin_parent(true);
+    assert_eq!(push(&hosts, &[])["engine"], "kernel");
     // What is asked for goes before what is configured.
     let ours = ["--engine", "sendshot"];
     let planned = [&["plan", "--json", "nas2:photos"], &ours[..]].concat();
-    let planned = boxes.sender.ctl(&planned).success().json();
+    let planned = hosts.sender.ctl(&planned).success().json();
     assert_eq!(planned["engine"], "sendshot");
-    assert_eq!(push(&boxes, &ours)["engine"], "sendshot");
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_eq!(push(&hosts, &ours)["engine"], "sendshot");
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_read_only_snapshot_is_sent_by_the_kernels_engine_or_not_at_all() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+fn a_read_only_snapshot_needs_the_kernel_engine() {
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     let monday = sender.fs().join("monday");
     streams::snapshot(&sender.photos(), &monday).unwrap();
@@ -77,25 +77,25 @@ fn a_read_only_snapshot_is_sent_by_the_kernels_engine_or_not_at_all() {
         sender.ctl(&arguments).fails(2, &texts);
     }
     assert_eq!(sender.push(&target)["engine"], "kernel");
-    assert_no_leftovers(sender, &boxes.receiver);
+    assert_no_leftovers(sender, &hosts.receiver);
 }
 
 #[test]
-fn the_first_push_by_sendshots_after_pushes_by_the_kernel_is_incremental() {
-    let mut boxes = Paired::of(
-        SenderBox::setup()
+fn the_first_sendshot_push_after_the_kernels_is_incremental() {
+    let mut hosts = Paired::of(
+        SenderHost::setup()
             .volume("photos", "photos")
             .pin_parent()
             .start(),
     );
-    let photos = boxes.sender.photos();
-    zoo::fill(&photos);
+    let photos = hosts.sender.photos();
+    every_file_kind::fill(&photos);
     fill::file(photos.join("big"), 1, 8 << 20);
-    let by_kernel = push(&boxes, &[]);
+    let by_kernel = push(&hosts, &[]);
     assert_eq!(by_kernel["engine"], "kernel");
-    zoo::change(&photos);
-    boxes.sender.set_pin_parent(false);
-    let first = push(&boxes, &[]);
+    every_file_kind::change(&photos);
+    hosts.sender.set_pin_parent(false);
+    let first = push(&hosts, &[]);
     assert_eq!(first["engine"], "sendshot");
     assert_eq!(
         first["parent"], by_kernel["uuid"],
@@ -104,106 +104,106 @@ fn the_first_push_by_sendshots_after_pushes_by_the_kernel_is_incremental() {
     assert!(first["stream_bytes"].as_u64() < Some(8 << 20), "{first}");
     // The snapshot is let go, and the user is told; its sendshot is kept like any other.
     assert_eq!(first["pruned"], serde_json::json!([by_kernel["uuid"]]));
-    assert_eq!(kept(&boxes.sender), [0, 2, 2]);
-    let second = push(&boxes, &[]);
+    assert_eq!(kept(&hosts.sender), [0, 2, 2]);
+    let second = push(&hosts, &[]);
     assert_eq!(second["parent"], first["uuid"]);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_volume_that_is_pinned_after_pushes_by_sendshots_is_sent_in_full_and_the_reason_says_why() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    push(&boxes, &[]);
-    boxes.sender.set_pin_parent(true);
-    let full = push(&boxes, &[]);
+fn pinning_after_sendshots_sends_in_full() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    push(&hosts, &[]);
+    hosts.sender.set_pin_parent(true);
+    let full = push(&hosts, &[]);
     assert_eq!(full["parent"], Value::Null);
     let reason = full["parent_reason"].as_str().unwrap();
     for text in ["sendshot", "kernel engine needs the snapshot"] {
         assert!(reason.contains(text), "{reason}");
     }
-    let next = push(&boxes, &[]);
+    let next = push(&hosts, &[]);
     assert_eq!(next["parent"], full["uuid"]);
     // And back again.
-    boxes.sender.set_pin_parent(false);
-    assert_eq!(push(&boxes, &[])["parent"], next["uuid"]);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    hosts.sender.set_pin_parent(false);
+    assert_eq!(push(&hosts, &[])["parent"], next["uuid"]);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_plan_adopts_nothing() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = push(&boxes, &KERNEL);
-    let before = kept(&boxes.sender);
-    let plan = boxes.sender.ctl(&["plan", "--json", "nas2:photos"]);
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = push(&hosts, &KERNEL);
+    let before = kept(&hosts.sender);
+    let plan = hosts.sender.ctl(&["plan", "--json", "nas2:photos"]);
     let planned = plan.success().json();
     assert_eq!(planned["parent"], first["uuid"]);
-    boxes.sender.wait_until_released();
-    assert_eq!(kept(&boxes.sender), before, "a plan left something");
-    assert_eq!(push(&boxes, &KERNEL)["parent"], first["uuid"]);
+    hosts.sender.wait_until_released();
+    assert_eq!(kept(&hosts.sender), before, "a plan left something");
+    assert_eq!(push(&hosts, &KERNEL)["parent"], first["uuid"]);
 }
 
 #[test]
 fn a_hidden_snapshot_that_was_changed_is_not_adopted() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = push(&boxes, &KERNEL);
-    let hidden = subvolumes::by_uuid(boxes.sender.fs(), &first["uuid"]);
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = push(&hosts, &KERNEL);
+    let hidden = subvolumes::by_uuid(hosts.sender.fs(), &first["uuid"]);
     raw::set_flags(&hidden, raw::WRITABLE);
     fs::write(hidden.join("dir0/below/file3"), "changed").unwrap();
     raw::set_flags(&hidden, raw::READ_ONLY);
-    let second = push(&boxes, &[]);
+    let second = push(&hosts, &[]);
     assert_eq!(second["parent"], Value::Null, "{second}");
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn each_receiver_keeps_its_parent_while_another_changes_engines() {
-    let boxes = Paired::new();
-    let other = ReceiverBox::new();
-    pair(&boxes.sender, &other, "nas3");
-    let photos = boxes.sender.photos();
+fn each_receiver_keeps_its_parent_across_engines() {
+    let hosts = Paired::new();
+    let other = ReceiverHost::new();
+    pair(&hosts.sender, &other, "nas3");
+    let photos = hosts.sender.photos();
     fill::tree(&photos, 1);
-    let here = push(&boxes, &KERNEL);
-    let there = boxes.sender.push_with("nas3:photos", &KERNEL);
+    let here = push(&hosts, &KERNEL);
+    let there = hosts.sender.push_with("nas3:photos", &KERNEL);
     for round in 0..4 {
         fill::file(photos.join("changes"), round, 10_000);
-        let next = push(&boxes, &[]);
+        let next = push(&hosts, &[]);
         assert!(next["parent"].is_string(), "{next}");
         assert!(round > 0 || next["parent"] == here["uuid"], "{next}");
     }
-    let after = boxes.sender.push_with("nas3:photos", &KERNEL);
+    let after = hosts.sender.push_with("nas3:photos", &KERNEL);
     assert_eq!(after["parent"], there["uuid"], "{after}");
-    assert_exact(&boxes.sender, &other, &after);
-    assert_no_leftovers(&boxes.sender, &other);
+    assert_exact(&hosts.sender, &other, &after);
+    assert_no_leftovers(&hosts.sender, &other);
 }
 
 /// Boxes after a push by the kernel's engine, in the middle of one by sendshots that adopted its
 /// snapshot.
 fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_harness::hosts::command::Running) {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push_with("nas2:photos", &KERNEL);
-    fill::file(boxes.sender.photos().join("big"), 1, 24 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(2 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let running = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push_with("nas2:photos", &KERNEL);
+    fill::file(hosts.sender.photos().join("big"), 1, 24 << 20);
+    hosts.link.set(Way::Up, Rule::Slow(2 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let running = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("a push transfers data", || {
-        boxes.link.bytes(Way::Up) > before + (1 << 20)
+        hosts.link.bytes(Way::Up) > before + (1 << 20)
     });
     // Among the sendshots there are hashes in the making.
-    let [snapshots, _, records] = kept(&boxes.sender);
+    let [snapshots, _, records] = kept(&hosts.sender);
     assert_eq!([snapshots, records], [2, 3], "it was not adopted");
-    (boxes, first, running)
+    (hosts, first, running)
 }
 
 /// Both engines can go on from what both sides have.
 #[track_caller]
-fn both_engines_go_on_from(boxes: &Linked, first: &Value) {
-    boxes.link.mend();
+fn both_engines_go_on_from(hosts: &Linked, first: &Value) {
+    hosts.link.mend();
     let partials = || {
-        boxes
+        hosts
             .receiver
             .ctl(&["copy", "list", "--partials", "--json"])
     };
@@ -213,37 +213,37 @@ fn both_engines_go_on_from(boxes: &Linked, first: &Value) {
     });
     let plan = |engine| {
         let arguments = ["plan", "--json", "nas2:photos", "--engine", engine];
-        boxes.sender.ctl(&arguments).success().json()["parent"].clone()
+        hosts.sender.ctl(&arguments).success().json()["parent"].clone()
     };
     assert_eq!(plan("kernel"), first["uuid"], "all would be sent again");
     assert_eq!(plan("sendshot"), first["uuid"], "all would be sent again");
-    let next = boxes.sender.push("nas2:photos");
+    let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], first["uuid"], "all was sent again: {next}");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    assert_eq!(kept(&boxes.sender), [0, 2, 2]);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    assert_eq!(kept(&hosts.sender), [0, 2, 2]);
 }
 
 #[test]
 fn a_push_that_adopted_and_is_cancelled_leaves_both_parents() {
-    let (boxes, first, running) = in_the_middle_of_an_adoption();
+    let (hosts, first, running) = in_the_middle_of_an_adoption();
     running.signal(Signal::INT);
     running.finish().fails(1, &["cancelled"]);
-    boxes.sender.wait_until_released();
-    assert_eq!(kept(&boxes.sender), [2, 2, 3]);
-    both_engines_go_on_from(&boxes, &first);
+    hosts.sender.wait_until_released();
+    assert_eq!(kept(&hosts.sender), [2, 2, 3]);
+    both_engines_go_on_from(&hosts, &first);
 }
 
 #[test]
 fn a_crash_after_an_adoption_leaves_both_parents() {
-    let (mut boxes, first, running) = in_the_middle_of_an_adoption();
-    boxes.sender.daemon.kill();
+    let (mut hosts, first, running) = in_the_middle_of_an_adoption();
+    hosts.sender.daemon.kill();
     running.finish().fails(1, &["daemon"]);
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.start();
     // Among the sendshots are hashes that were in the making.
-    let [snapshots, _, records] = kept(&boxes.sender);
+    let [snapshots, _, records] = kept(&hosts.sender);
     assert_eq!([snapshots, records], [2, 3]);
-    both_engines_go_on_from(&boxes, &first);
+    both_engines_go_on_from(&hosts, &first);
 }
 
 /// What a crash after a step of an adoption leaves is made of what a whole one leaves: the record is
@@ -275,19 +275,19 @@ fn put_back(state: &Path, after_step: u32) {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_an_adoption_leaves_the_snapshot_and_nothing_else() {
+fn a_crash_while_capturing_a_held_snapshot_leaves_only_it() {
     for after_step in [1, 2] {
-        let (mut boxes, first, running) = in_the_middle_of_an_adoption();
+        let (mut hosts, first, running) = in_the_middle_of_an_adoption();
         running.signal(Signal::INT);
         running.finish().fails(1, &["cancelled"]);
-        boxes.sender.daemon.stop();
-        let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+        hosts.sender.daemon.stop();
+        let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
         put_back(&top.path().join(".sendshot"), after_step);
         drop(top);
-        boxes.sender.daemon.start();
-        let [snapshots, _, records] = kept(&boxes.sender);
+        hosts.sender.daemon.start();
+        let [snapshots, _, records] = kept(&hosts.sender);
         assert_eq!([snapshots, records], [2, 2], "after step {after_step}");
-        both_engines_go_on_from(&boxes, &first);
+        both_engines_go_on_from(&hosts, &first);
     }
 }
 
@@ -299,11 +299,11 @@ const PUSHES: u64 = 12;
 /// Pushes a subvolume by its path. What the kernel's engine makes of preallocated space is zeros or
 /// holes as it pleases, so only what can be read is compared.
 #[track_caller]
-fn push_same(boxes: &Paired, path: &Path, options: &[&str]) -> Value {
+fn push_same(hosts: &Paired, path: &Path, options: &[&str]) -> Value {
     let target = format!("nas2:{}", path.display());
-    let pushed = boxes.sender.push_with(&target, options);
-    let reference = Reference::of(boxes.sender.fs(), path);
-    let copy = assert_copy(&boxes.receiver, &pushed);
+    let pushed = hosts.sender.push_with(&target, options);
+    let reference = Reference::of(hosts.sender.fs(), path);
+    let copy = assert_copy(&hosts.receiver, &pushed);
     let found = tree::compare_with(reference.path(), &copy, Layout::Ignore).unwrap();
     assert_eq!(found, Vec::<String>::new(), "{pushed}");
     pushed
@@ -314,8 +314,8 @@ fn push_same(boxes: &Paired, path: &Path, options: &[&str]) -> Value {
 /// kernel's engine after one by sendshots is a full one.
 fn take_turns(seed: u64) {
     println!("SENDSHOT_SEED={seed}");
-    let boxes = Paired::new();
-    let (fs, photos) = (boxes.sender.fs().to_owned(), boxes.sender.photos());
+    let hosts = Paired::new();
+    let (fs, photos) = (hosts.sender.fs().to_owned(), hosts.sender.photos());
     let mut random = Random::new(seed);
     let mut kernel_has_the_last = false;
     for round in 0..PUSHES {
@@ -330,10 +330,10 @@ fn take_turns(seed: u64) {
         let pushed = match random.below(5) {
             0 => {
                 streams::snapshot(&photos, &own).unwrap();
-                push_same(&boxes, &own, &[])
+                push_same(&hosts, &own, &[])
             }
-            1 | 2 => push_same(&boxes, &photos, &KERNEL),
-            _ => push_same(&boxes, &photos, &[]),
+            1 | 2 => push_same(&hosts, &photos, &KERNEL),
+            _ => push_same(&hosts, &photos, &[]),
         };
         let by_kernel = pushed["engine"] == "kernel";
         if round > 0 && (!by_kernel || kernel_has_the_last) {
@@ -342,7 +342,7 @@ fn take_turns(seed: u64) {
         kernel_has_the_last = by_kernel;
         if own.exists() && random.once_in(2) {
             // The next push may be by sendshots, which would have adopted it.
-            push_same(&boxes, &photos, &[]);
+            push_same(&hosts, &photos, &[]);
             kernel_has_the_last = false;
         }
         if own.exists() {
@@ -352,12 +352,12 @@ fn take_turns(seed: u64) {
             );
             // Nobody can build on it any more, unless a sendshot was made of it.
             if kernel_has_the_last {
-                push_same(&boxes, &photos, &[]);
+                push_same(&hosts, &photos, &[]);
                 kernel_has_the_last = false;
             }
         }
     }
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]

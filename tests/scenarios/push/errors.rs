@@ -14,24 +14,24 @@ use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::{Output, run, tool};
-use sendshot_harness::hosts::nobody::as_nobody;
 use sendshot_harness::hosts::pairing::{Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::hosts::unprivileged::as_unprivileged;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 
 #[test]
 fn a_receiver_that_is_down_is_to_be_tried_later() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes.receiver.daemon.stop();
-    let address = boxes.receiver.address().to_string();
-    let down = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts.receiver.daemon.stop();
+    let address = hosts.receiver.address().to_string();
+    let down = hosts.sender.ctl(&["push", "nas2:photos"]);
     down.fails(3, &["nas2", &address, "cannot be reached"]);
-    let plan = boxes.sender.ctl(&["plan", "nas2:photos"]);
+    let plan = hosts.sender.ctl(&["plan", "nas2:photos"]);
     plan.fails(3, &[&address]);
-    let json = boxes
+    let json = hosts
         .sender
         .ctl(&["push", "--json", "nas2:photos"])
         .fails(3, &[]);
@@ -39,16 +39,16 @@ fn a_receiver_that_is_down_is_to_be_tried_later() {
         json.json()["error"].is_string(),
         "a script is not told what failed"
     );
-    boxes.receiver.daemon.start();
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    hosts.receiver.daemon.start();
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn wrong_targets_are_told_apart() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn wrong_targets_are_distinguished() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fs::create_dir(sender.photos().join("dir")).unwrap();
     let push = |target: &str| sender.ctl(&["push", target]);
     push("nas9:photos").fails(2, &["`nas9` is not paired", "sendshotctl pair"]);
@@ -96,23 +96,23 @@ fn wrong_targets_are_told_apart() {
 
 #[test]
 fn a_received_subvolume_that_was_made_writable_is_not_pushed() {
-    let boxes = Paired::new();
-    let photos = std::fs::File::open(boxes.sender.photos()).unwrap();
+    let hosts = Paired::new();
+    let photos = std::fs::File::open(hosts.sender.photos()).unwrap();
     sendshot_sys::subvolume::set_received(&photos, uuid::Uuid::from_u128(7), 1).unwrap();
     let expected = ["was received from elsewhere", "btrfs subvolume snapshot"];
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(2, &expected);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 /// A state directory on a file system of its own that is full.
 #[test]
 fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
-    let mut boxes = Paired::new();
-    let other = boxes.sender.fs().join("other");
+    let mut hosts = Paired::new();
+    let other = hosts.sender.fs().join("other");
     streams::create(&other).unwrap();
-    boxes.sender.daemon.stop();
-    let state = boxes.sender.daemon.state_dir();
+    hosts.sender.daemon.stop();
+    let state = hosts.sender.daemon.state_dir();
     let aside = state.with_extension("aside");
     fs::rename(&state, &aside).unwrap();
     fs::create_dir(&state).unwrap();
@@ -129,17 +129,17 @@ fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
     );
     let _mounted = Unmounted(state.clone());
     run(Command::new("cp").arg("-aT").arg(&aside).arg(&state)).success();
-    boxes.sender.daemon.start();
-    boxes.sender.push("nas2:photos");
+    hosts.sender.daemon.start();
+    hosts.sender.push("nas2:photos");
     let full = fs::write(state.join("filler"), vec![0; 1 << 20]);
     assert!(full.is_err());
-    let push = boxes
+    let push = hosts
         .sender
         .ctl(&["push", &format!("nas2:{}", other.display())]);
     push.fails(1, &["volumes.json", "the sender's state directory"]);
     fs::remove_file(state.join("filler")).unwrap();
-    boxes.sender.push(&format!("nas2:{}", other.display()));
-    boxes.sender.daemon.stop();
+    hosts.sender.push(&format!("nas2:{}", other.display()));
+    hosts.sender.daemon.stop();
 }
 
 /// Unmounts when it is dropped.
@@ -153,14 +153,19 @@ impl Drop for Unmounted {
 
 #[test]
 fn several_pushes_go_on_after_one_failed_and_say_so() {
-    let boxes = Paired::of(SenderBox::setup().volume("a", "a").volume("b", "b").start());
+    let hosts = Paired::of(
+        SenderHost::setup()
+            .volume("a", "a")
+            .volume("b", "b")
+            .start(),
+    );
     let arguments = ["push", "--json", "nas2:a", "nas2:nope", "nas2:b"];
-    let output = boxes.sender.ctl(&arguments).fails(10, &["nope"]);
+    let output = hosts.sender.ctl(&arguments).fails(10, &["nope"]);
     let objects = output.jsons();
     assert_eq!(objects.len(), 3, "one object a line for each: {output:?}");
     assert!(objects[0]["copy"].is_string() && objects[2]["copy"].is_string());
     assert!(objects[1]["error"].is_string());
-    let output = boxes
+    let output = hosts
         .sender
         .ctl(&["push", "--json", "nas2:a", "nas2:b"])
         .success();
@@ -169,7 +174,7 @@ fn several_pushes_go_on_after_one_failed_and_say_so() {
 
 #[test]
 fn without_the_daemon_the_command_says_how_to_start_it() {
-    let sender = SenderBox::setup().volume("photos", "photos").make();
+    let sender = SenderHost::setup().volume("photos", "photos").make();
     let arguments: [&[&str]; 4] = [
         &["push", "nas2:photos"],
         &["status"],
@@ -215,8 +220,8 @@ fn refused(daemon: &sendshot_harness::hosts::daemon::Daemon, texts: &[&str]) {
 }
 
 #[test]
-fn a_typo_in_the_configuration_is_shown_with_its_line_and_a_suggestion() {
-    let sender = SenderBox::setup().make();
+fn a_configuration_typo_is_shown_with_a_suggestion() {
+    let sender = SenderHost::setup().make();
     let write = |text: &str| fs::write(sender.config(), text).unwrap();
     write("[volumes.photos]\npath = \"/srv/photos\"\n\nreciever = [\"nas2\"]\n");
     refused(
@@ -238,7 +243,7 @@ fn a_typo_in_the_configuration_is_shown_with_its_line_and_a_suggestion() {
     write("[volumes.photos]\npath = \"/srv/photos\"\n");
     assert_eq!(run(sender.daemon.command().arg("--check")).code, 0);
 
-    let receiver = ReceiverBox::make(256 << 20, "");
+    let receiver = ReceiverHost::make(256 << 20, "");
     let root = receiver.root();
     let write = |text: String| fs::write(receiver.config(), text).unwrap();
     write(format!("root = {root:?}\nlisen = \"[::]:7117\"\n"));
@@ -253,7 +258,7 @@ fn a_typo_in_the_configuration_is_shown_with_its_line_and_a_suggestion() {
 
 #[test]
 fn a_root_that_is_not_btrfs_is_refused_at_the_start() {
-    let receiver = ReceiverBox::make(256 << 20, "");
+    let receiver = ReceiverHost::make(256 << 20, "");
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     receiver.configure(elsewhere.path());
     let output = run(&mut receiver.daemon.command());
@@ -273,9 +278,9 @@ fn a_root_that_is_not_btrfs_is_refused_at_the_start() {
 }
 
 #[test]
-fn a_root_that_became_read_only_is_named_and_the_sender_loses_nothing() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn a_root_that_became_read_only_is_named() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fill::tree(&sender.photos(), 1);
     let first = sender.push("nas2:photos");
     let root = receiver.root();
@@ -308,9 +313,9 @@ fn a_root_that_became_read_only_is_named_and_the_sender_loses_nothing() {
 fn an_empty_mount_point_is_never_filled() {
     // The disk for the copies is mounted in a directory that itself is on btrfs.
     let disk = LoopFs::new(512 << 20, &[], "").unwrap();
-    let mut boxes = Paired::of(SenderBox::new());
-    let root = boxes.receiver.root();
-    boxes.receiver.daemon.stop();
+    let mut hosts = Paired::of(SenderHost::new());
+    let root = hosts.receiver.root();
+    hosts.receiver.daemon.stop();
     let below: Vec<_> = fs::read_dir(&root)
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -323,12 +328,12 @@ fn an_empty_mount_point_is_never_filled() {
         }
     }
     // A root that is new on purpose.
-    let _ = fs::remove_file(boxes.receiver.daemon.state_dir().join("root.json"));
+    let _ = fs::remove_file(hosts.receiver.daemon.state_dir().join("root.json"));
     let mounted = Mount::at(disk.path(), &root, "bind");
-    boxes.receiver.daemon.start();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    assert!(boxes.receiver.copy(&first).exists());
+    hosts.receiver.daemon.start();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    assert!(hosts.receiver.copy(&first).exists());
 
     // Gone while the daemon runs, which may not have kept it busy.
     let unmounted = run(Command::new("umount").arg(&root));
@@ -337,9 +342,9 @@ fn an_empty_mount_point_is_never_filled() {
         "the admin cannot unmount the root: {}",
         unmounted.stderr
     );
-    boxes.receiver.daemon.may_log("is its disk mounted");
+    hosts.receiver.daemon.may_log("is its disk mounted");
     let texts = [root.to_str().unwrap(), "mount"];
-    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    hosts.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
     assert_eq!(
         fs::read_dir(&root).unwrap().count(),
         0,
@@ -347,8 +352,8 @@ fn an_empty_mount_point_is_never_filled() {
     );
 
     // Gone at the next start: either the daemon or the push says so.
-    boxes.receiver.daemon.stop();
-    let output = run(&mut timed(boxes.receiver.daemon.command()));
+    hosts.receiver.daemon.stop();
+    let output = run(&mut timed(hosts.receiver.daemon.command()));
     assert!(output.stderr.contains("mount"), "{}", output.stderr);
     assert_eq!(
         fs::read_dir(&root).unwrap().count(),
@@ -357,28 +362,28 @@ fn an_empty_mount_point_is_never_filled() {
     );
 
     mount::mount(disk.path(), &root, "bind");
-    boxes.receiver.daemon.start();
-    let second = boxes.sender.push("nas2:photos");
+    hosts.receiver.daemon.start();
+    let second = hosts.sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
-    boxes.sender.daemon.stop();
-    boxes.receiver.daemon.stop();
-    boxes.sender.daemon.start();
-    boxes.receiver.daemon.start();
+    hosts.sender.daemon.stop();
+    hosts.receiver.daemon.stop();
+    hosts.sender.daemon.start();
+    hosts.receiver.daemon.start();
     drop(mounted);
 }
 
 #[test]
-fn a_root_whose_disk_is_away_is_to_be_mounted_and_not_created() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    let (fs, root) = (boxes.receiver.fs().to_owned(), boxes.receiver.root());
+fn a_root_whose_disk_is_missing_is_not_created() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    let (fs, root) = (hosts.receiver.fs().to_owned(), hosts.receiver.root());
     let fsid = tool(
         "findmnt",
         &["-n", "-o", "UUID", "--target", fs.to_str().unwrap()],
     );
     let fsid = fsid.trim();
-    boxes.receiver.daemon.may_log("root ");
+    hosts.receiver.daemon.may_log("root ");
 
     let aside = fs.join("aside");
     fs::rename(&root, &aside).unwrap();
@@ -388,38 +393,38 @@ fn a_root_whose_disk_is_away_is_to_be_mounted_and_not_created() {
         fsid,
         "put the directory back",
     ];
-    boxes.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
+    hosts.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
     fs::rename(&aside, &root).unwrap();
 
     tool("umount", &[&fs]);
     until::holds("the disk is free", || mount::devices(&fs).is_empty());
     let away = ["its disk is not mounted", fsid, "mount it"];
-    let check = |boxes: &Paired| {
-        let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let check = |hosts: &Paired| {
+        let refused = hosts.sender.ctl(&["push", "nas2:photos"]);
         refused.clone().fails(1, &away);
         assert!(!refused.stderr.contains("create"), "{refused:?}");
-        let checked = run(boxes.receiver.daemon.command().arg("--check"));
+        let checked = run(hosts.receiver.daemon.command().arg("--check"));
         assert_ne!(checked.code, 0);
         assert!(checked.stderr.contains("not mounted"), "{checked:?}");
     };
-    check(&boxes);
+    check(&hosts);
     // At its next start it waits for the disk.
-    boxes.receiver.daemon.stop();
-    boxes.receiver.daemon.start();
-    check(&boxes);
+    hosts.receiver.daemon.stop();
+    hosts.receiver.daemon.start();
+    check(&hosts);
     // What lies below the mount point is on another file system.
     fs::create_dir(&root).unwrap();
-    check(&boxes);
+    check(&hosts);
     fs::remove_dir(&root).unwrap();
     mount::mount(&mount::image(&fs), &fs, "loop");
-    let second = boxes.sender.push("nas2:photos");
+    let second = hosts.sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
 }
 
 #[test]
 fn a_senders_directory_that_is_something_else_is_named() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fill::tree(&sender.photos(), 1);
     let dir = receiver.root().join("nas1");
     std::os::unix::fs::symlink(receiver.fs(), &dir).unwrap();
@@ -431,9 +436,9 @@ fn a_senders_directory_that_is_something_else_is_named() {
 }
 
 #[test]
-fn a_senders_directory_that_is_a_read_only_subvolume_is_no_read_only_disk() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn a_read_only_senders_directory_is_no_read_only_disk() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fill::tree(&sender.photos(), 1);
     let dir = receiver.root().join("nas1");
     streams::create(&dir).unwrap();
@@ -474,8 +479,8 @@ fn timed(command: Command) -> Command {
 
 #[test]
 fn a_token_works_once_and_only_for_its_receiver() {
-    let sender = SenderBox::new();
-    let receiver = ReceiverBox::new();
+    let sender = SenderHost::new();
+    let receiver = ReceiverHost::new();
     let address = receiver.address().to_string();
     let pair_with = |token: &str| -> Output {
         sender.ctl(&["pair", &address, "--name", "nas2", "--token", token])
@@ -483,7 +488,7 @@ fn a_token_works_once_and_only_for_its_receiver() {
     let file = sender.receiver_file("nas2");
 
     // Somebody else's token: another receiver answers than the one that made it.
-    let other = ReceiverBox::new();
+    let other = ReceiverHost::new();
     pair_with(&other.invite(&["nas1"])).fails(4, &[&address, "another receiver"]);
     // The right receiver, but nothing it ever gave out: an older invitation that was replaced.
     let replaced = receiver.invite(&["nas1"]);
@@ -508,7 +513,7 @@ fn a_token_works_once_and_only_for_its_receiver() {
     // An answer that got lost is asked for again; somebody else who saw the token gets nothing.
     pair_with(&token).success();
 
-    let thief = SenderBox::new();
+    let thief = SenderHost::new();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
     thief
         .ctl(&arguments)
@@ -522,9 +527,9 @@ fn a_token_works_once_and_only_for_its_receiver() {
 }
 
 #[test]
-fn a_revoked_sender_is_told_what_to_do() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn a_revoked_sender_learns_the_remedy() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fill::tree(&sender.photos(), 1);
     let first = sender.push("nas2:photos");
     receiver.ctl(&["peer", "revoke", "nas1"]).success();
@@ -539,28 +544,28 @@ fn a_revoked_sender_is_told_what_to_do() {
 }
 
 #[test]
-fn a_receiver_installed_anew_is_not_taken_for_the_old_one() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes.sender.push("nas2:photos");
-    boxes.receiver.daemon.stop();
-    fs::remove_dir_all(boxes.receiver.daemon.state_dir()).unwrap();
+fn a_reinstalled_receiver_is_not_the_old_one() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts.sender.push("nas2:photos");
+    hosts.receiver.daemon.stop();
+    fs::remove_dir_all(hosts.receiver.daemon.state_dir()).unwrap();
     // The root says whose it is, and how it can change hands. Here it is to be a new one.
-    let output = run(&mut timed(boxes.receiver.daemon.command()));
+    let output = run(&mut timed(hosts.receiver.daemon.command()));
     assert!(output.stderr.contains("copy root take-over"), "{output:?}");
-    fs::remove_file(boxes.receiver.root().join(".sendshot-root")).unwrap();
-    let _ = fs::remove_dir_all(boxes.receiver.daemon.state_dir());
-    boxes.receiver.daemon.start();
-    boxes.receiver.daemon.may_log("certificate");
-    boxes
+    fs::remove_file(hosts.receiver.root().join(".sendshot-root")).unwrap();
+    let _ = fs::remove_dir_all(hosts.receiver.daemon.state_dir());
+    hosts.receiver.daemon.start();
+    hosts.receiver.daemon.may_log("certificate");
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(4, &["another receiver", "pair"]);
     // Paired again, everything works.
-    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
-    pair(&boxes.sender, &boxes.receiver, "nas2");
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    fs::remove_file(hosts.sender.receiver_file("nas2")).unwrap();
+    pair(&hosts.sender, &hosts.receiver, "nas2");
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
 /// A swap file that is in use.
@@ -586,8 +591,8 @@ impl Drop for Swap {
 
 #[test]
 fn an_active_swap_file_in_the_volume_is_named_with_its_remedy() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fs::create_dir(sender.photos().join("var")).unwrap();
     fill::tree(&sender.photos(), 1);
     let swap = Swap::on(sender.photos().join("var/swap file"));
@@ -600,9 +605,9 @@ fn an_active_swap_file_in_the_volume_is_named_with_its_remedy() {
 }
 
 #[test]
-fn users_without_rights_push_what_is_configured_and_nothing_else() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn unprivileged_users_push_only_what_is_configured() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     streams::create(&sender.fs().join("secret")).unwrap();
     for daemon in [&sender.daemon, &receiver.daemon] {
         let mode = fs::metadata(daemon.socket()).unwrap().permissions().mode();
@@ -610,16 +615,16 @@ fn users_without_rights_push_what_is_configured_and_nothing_else() {
     }
     let by_path = format!("nas2:{}", sender.fs().join("secret").display());
     for command in ["push", "plan"] {
-        as_nobody(&sender.daemon, &[command, &by_path]).fails(4, &["root"]);
+        as_unprivileged(&sender.daemon, &[command, &by_path]).fails(4, &["root"]);
     }
     let token = receiver.invite(&["nas7"]);
     let address = receiver.address().to_string();
     let pairing = ["pair", &address, "--name", "nas7", "--token", &token];
-    as_nobody(&sender.daemon, &pairing).fails(4, &["root"]);
-    as_nobody(&receiver.daemon, &["peer", "invite", "mallory"]).fails(4, &["root"]);
-    as_nobody(&receiver.daemon, &["peer", "revoke", "nas1"]).fails(4, &["root"]);
-    as_nobody(&sender.daemon, &["push", "nas2:photos"]).success();
-    as_nobody(&sender.daemon, &["status"]).success();
+    as_unprivileged(&sender.daemon, &pairing).fails(4, &["root"]);
+    as_unprivileged(&receiver.daemon, &["peer", "invite", "mallory"]).fails(4, &["root"]);
+    as_unprivileged(&receiver.daemon, &["peer", "revoke", "nas1"]).fails(4, &["root"]);
+    as_unprivileged(&sender.daemon, &["push", "nas2:photos"]).success();
+    as_unprivileged(&sender.daemon, &["status"]).success();
     let kept = sender.ctl(&["list", "--json"]).success().jsons();
     assert_eq!(
         kept.len(),

@@ -17,8 +17,8 @@ use sendshot_harness::faults::damage::Damage;
 use sendshot_harness::faults::link::{Link, Rule, Way};
 use sendshot_harness::hosts::command::{run, tool};
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair, pair_at};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -71,192 +71,192 @@ fn make_room(fs: &Path) {
     );
 }
 
-fn copies(receiver: &ReceiverBox) -> Vec<Value> {
+fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
 /// Boxes of which the volume has been pushed once and has much new since.
-fn with_news(sender: SenderBox, receiver: ReceiverBox) -> (Paired, Value) {
+fn with_news(sender: SenderHost, receiver: ReceiverHost) -> (Paired, Value) {
     pair(&sender, &receiver, "nas2");
-    let boxes = Paired { sender, receiver };
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, 60 * MIB);
-    (boxes, first)
+    let hosts = Paired { sender, receiver };
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, 60 * MIB);
+    (hosts, first)
 }
 
 /// The cause is gone: the push works, and builds on what both had.
 #[track_caller]
-fn works_again(boxes: &Paired, first: &Value) {
-    let next = boxes.sender.push("nas2:photos");
+fn works_again(hosts: &Paired, first: &Value) {
+    let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], first["uuid"], "all was sent again: {next}");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_receiver_whose_data_is_full_is_named_and_the_push_works_when_there_is_room() {
-    let receiver = ReceiverBox::with_size(300 << 20);
-    let (boxes, first) = with_news(SenderBox::new(), receiver);
-    fill_with_data(boxes.receiver.fs());
-    let before = copies(&boxes.receiver);
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+fn a_receiver_with_full_data_is_named() {
+    let receiver = ReceiverHost::with_size(300 << 20);
+    let (hosts, first) = with_news(SenderHost::new(), receiver);
+    fill_with_data(hosts.receiver.fs());
+    let before = copies(&hosts.receiver);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &["receiver", "full", "free space"]);
-    assert!(boxes.receiver.daemon.log().contains("is full"));
-    assert_eq!(copies(&boxes.receiver), before, "copies were touched");
-    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
-    make_room(boxes.receiver.fs());
-    works_again(&boxes, &first);
+    assert!(hosts.receiver.daemon.log().contains("is full"));
+    assert_eq!(copies(&hosts.receiver), before, "copies were touched");
+    assert_only_resumable_left(&hosts.sender, &hosts.receiver);
+    make_room(hosts.receiver.fs());
+    works_again(&hosts, &first);
 }
 
 #[test]
-fn a_receiver_whose_metadata_is_full_is_named_and_the_push_works_when_there_is_room() {
-    let receiver = ReceiverBox::with_size(300 << 20);
-    let (boxes, first) = with_news(SenderBox::new(), receiver);
+fn a_receiver_with_full_metadata_is_named() {
+    let receiver = ReceiverHost::with_size(300 << 20);
+    let (hosts, first) = with_news(SenderHost::new(), receiver);
     // Data chunks take all that metadata could grow into.
-    fill_with_data(boxes.receiver.fs());
-    fill_with_metadata(&boxes.receiver.fs().join("backup"));
-    let before = copies(&boxes.receiver);
-    boxes
+    fill_with_data(hosts.receiver.fs());
+    fill_with_metadata(&hosts.receiver.fs().join("backup"));
+    let before = copies(&hosts.receiver);
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(1, &["receiver", "full"]);
-    assert_eq!(copies(&boxes.receiver), before, "copies were touched");
-    fs::remove_dir_all(boxes.receiver.fs().join("backup/filler-names")).unwrap();
-    make_room(boxes.receiver.fs());
-    works_again(&boxes, &first);
+    assert_eq!(copies(&hosts.receiver), before, "copies were touched");
+    fs::remove_dir_all(hosts.receiver.fs().join("backup/filler-names")).unwrap();
+    make_room(hosts.receiver.fs());
+    works_again(&hosts, &first);
 }
 
 #[test]
-fn a_partial_of_a_receiver_that_ran_full_is_gone_on_with() {
-    let sender = SenderBox::new();
-    let receiver = ReceiverBox::setup()
+fn a_partial_on_a_full_receiver_is_resumed() {
+    let sender = SenderHost::new();
+    let receiver = ReceiverHost::setup()
         .size(300 << 20)
         .keys("checkpoint_bytes = \"4 MiB\"\ncheckpoint_interval = \"0s\"")
         .start();
     pair(&sender, &receiver, "nas2");
-    let boxes = Paired { sender, receiver };
-    fill::file(boxes.sender.photos().join("big"), 1, 100 * MIB);
+    let hosts = Paired { sender, receiver };
+    fill::file(hosts.sender.photos().join("big"), 1, 100 * MIB);
     // Room for about half of it.
-    let filler = boxes.receiver.fs().join("filler");
+    let filler = hosts.receiver.fs().join("filler");
     fill::file(&filler, 7, 140 * MIB);
     File::open(&filler).unwrap().sync_all().unwrap();
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(1, &["full", "goes on where"]);
-    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
-    make_room(boxes.receiver.fs());
-    let pushed = boxes.sender.push("nas2:photos");
+    assert_only_resumable_left(&hosts.sender, &hosts.receiver);
+    make_room(hosts.receiver.fs());
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_sender_whose_data_is_full_still_pushes_what_it_has() {
-    let sender = SenderBox::setup()
+fn a_full_sender_still_pushes() {
+    let sender = SenderHost::setup()
         .size(300 << 20)
         .volume("photos", "photos");
-    let (boxes, first) = with_news(sender.start(), ReceiverBox::new());
-    fill_with_data(boxes.sender.fs());
-    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    let (hosts, first) = with_news(sender.start(), ReceiverHost::new());
+    fill_with_data(hosts.sender.fs());
+    let pushed = hosts.sender.ctl(&["push", "--json", "nas2:photos"]);
     if pushed.code == 0 {
         assert_eq!(pushed.json()["parent"], first["uuid"]);
     } else {
         // There is no room for a sendshot: told at the start, and nothing was sent.
         pushed.fails(1, &["space"]);
-        assert_eq!(copies(&boxes.receiver).len(), 1);
+        assert_eq!(copies(&hosts.receiver).len(), 1);
     }
-    make_room(boxes.sender.fs());
-    let next = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    make_room(hosts.sender.fs());
+    let next = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_full_sender_fails_the_push_at_its_start_not_at_its_end() {
-    let sender = SenderBox::setup()
+    let sender = SenderHost::setup()
         .size(300 << 20)
         .volume("photos", "photos");
-    let (boxes, first) = with_news(sender.start(), ReceiverBox::new());
-    fill_with_data(boxes.sender.fs());
-    fill_with_metadata(boxes.sender.fs());
+    let (hosts, first) = with_news(sender.start(), ReceiverHost::new());
+    fill_with_data(hosts.sender.fs());
+    fill_with_metadata(hosts.sender.fs());
     // No room even for a file's name.
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &["space"]);
     assert_eq!(
-        copies(&boxes.receiver).len(),
+        copies(&hosts.receiver).len(),
         1,
         "it was sent before it failed"
     );
-    make_room(boxes.sender.fs());
-    works_again(&boxes, &first);
+    make_room(hosts.sender.fs());
+    works_again(&hosts, &first);
 }
 
 #[test]
 fn a_sender_that_runs_full_in_the_middle_loses_nothing() {
-    let sender = SenderBox::setup()
+    let sender = SenderHost::setup()
         .size(300 << 20)
         .volume("photos", "photos");
-    let (sender, receiver) = (sender.start(), ReceiverBox::new());
+    let (sender, receiver) = (sender.start(), ReceiverHost::new());
     let link = Link::to(receiver.address());
     pair_at(&sender, &receiver, "nas2", link.address());
-    let boxes = Linked {
+    let hosts = Linked {
         sender,
         link,
         receiver,
     };
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, 30 * MIB);
-    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, 30 * MIB);
+    hosts.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
     until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + 4 * MIB as u64
+        hosts.link.bytes(Way::Up) > before + 4 * MIB as u64
     });
-    fill_with_data(boxes.sender.fs());
-    fill_with_metadata(boxes.sender.fs());
-    boxes.link.mend();
+    fill_with_data(hosts.sender.fs());
+    fill_with_metadata(hosts.sender.fs());
+    hosts.link.mend();
     // Whether there is room for a line in the journal is the file system's to say.
     let output = push.finish();
-    boxes.sender.daemon.may_log("");
+    hosts.sender.daemon.may_log("");
     if output.code != 0 {
         output.fails(1, &[]);
     }
-    make_room(boxes.sender.fs());
-    boxes.sender.wait_until_released();
-    let next = boxes.sender.push("nas2:photos");
+    make_room(hosts.sender.fs());
+    hosts.sender.wait_until_released();
+    let next = hosts.sender.push("nas2:photos");
     assert!(
         !next["parent"].is_null(),
         "all was sent again: {next}, {first}"
     );
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_and_the_push_works_when_it_can() {
-    let (boxes, first) = with_news(SenderBox::new(), ReceiverBox::new());
+fn an_unreadable_file_is_named() {
+    let (hosts, first) = with_news(SenderHost::new(), ReceiverHost::new());
     let content = fill::noise(4711, 64 << 10);
-    let file = boxes.sender.photos().join("rotten");
+    let file = hosts.sender.photos().join("rotten");
     fs::write(&file, &content).unwrap();
-    let damaged = Damage::of(boxes.sender.fs(), &file, &content);
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let damaged = Damage::of(hosts.sender.fs(), &file, &content);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &["rotten", "read"]);
     assert_eq!(
-        copies(&boxes.receiver).len(),
+        copies(&hosts.receiver).len(),
         1,
         "a copy without it was made"
     );
-    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
+    assert_only_resumable_left(&hosts.sender, &hosts.receiver);
     damaged.restore();
-    works_again(&boxes, &first);
+    works_again(&hosts, &first);
 }
 
 #[test]
-fn a_receivers_disk_that_fails_is_told_and_no_copy_is_made_of_what_was_lost() {
+fn a_failing_receiver_disk_is_reported_and_makes_no_copy() {
     // Its disk takes no more writes from some moment on: the image lies on a file system that is
     // smaller than it.
     let outer = LoopFs::made_by(Command::new("mkfs.ext4").arg("-F"), 150 << 20, "").unwrap();
@@ -264,10 +264,10 @@ fn a_receivers_disk_that_fails_is_told_and_no_copy_is_made_of_what_was_lost() {
     let disk = LoopFs::made_in(outer.path(), &mut mkfs, 1 << 30, "").unwrap();
     let root = disk.path().join("backup");
     fs::create_dir(&root).unwrap();
-    let mut receiver = ReceiverBox::make(1 << 30, "");
+    let mut receiver = ReceiverHost::make(1 << 30, "");
     receiver.configure(&root);
     receiver.daemon.start();
-    let sender = SenderBox::new();
+    let sender = SenderHost::new();
     pair(&sender, &receiver, "nas2");
     fill::tree(&sender.photos(), 1);
     let first = sender.push("nas2:photos");
@@ -300,52 +300,52 @@ fn a_receivers_disk_that_fails_is_told_and_no_copy_is_made_of_what_was_lost() {
 }
 
 #[test]
-fn a_receiver_that_became_read_only_in_the_middle_is_told() {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, 30 * MIB);
-    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+fn a_receiver_that_becomes_read_only_is_reported() {
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, 30 * MIB);
+    hosts.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + 4 * MIB as u64
+        hosts.link.bytes(Way::Up) > before + 4 * MIB as u64
     });
     // Staging cannot be changed any more, as when the kernel has stopped writing.
-    let all = subvolumes::list(boxes.receiver.fs());
+    let all = subvolumes::list(hosts.receiver.fs());
     let staging = all.iter().find(|s| s.path.contains("/push-")).unwrap();
-    let path = boxes.receiver.fs().join(&staging.path);
+    let path = hosts.receiver.fs().join(&staging.path);
     let mut btrfs = Command::new("btrfs");
     run(btrfs
         .args(["property", "set"])
         .arg(&path)
         .args(["ro", "true"]))
     .success();
-    boxes.link.mend();
+    hosts.link.mend();
     push.finish()
         .fails(1, &["staging subvolume was made read-only"]);
     until::holds("staging is gone", || {
-        let all = subvolumes::list(boxes.receiver.fs());
+        let all = subvolumes::list(hosts.receiver.fs());
         all.iter().all(|s| !s.path.contains("/push-"))
     });
-    let next = boxes.sender.push("nas2:photos");
+    let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], first["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_root_that_is_unmounted_between_two_pushes_is_not_filled() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, MIB);
-    let root = boxes.receiver.root();
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, MIB);
+    let root = hosts.receiver.root();
     // Another directory takes the root's place, as when the disk is not mounted.
-    let aside = boxes.receiver.fs().join("aside");
+    let aside = hosts.receiver.fs().join("aside");
     fs::rename(&root, &aside).unwrap();
     fs::create_dir(&root).unwrap();
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(1, &["mount the disk"]);
@@ -356,5 +356,5 @@ fn a_root_that_is_unmounted_between_two_pushes_is_not_filled() {
     );
     fs::remove_dir(&root).unwrap();
     fs::rename(&aside, &root).unwrap();
-    works_again(&boxes, &first);
+    works_again(&hosts, &first);
 }

@@ -24,8 +24,8 @@ fn super_options(path: &std::path::Path) -> String {
 
 #[test]
 fn a_file_system_mounted_read_only_is_not_made_writable() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     let fs = sender.fs().to_owned();
     let device = devices(&fs).remove(0);
@@ -59,8 +59,8 @@ fn a_file_system_mounted_read_only_is_not_made_writable() {
 
 #[test]
 fn a_volume_at_a_path_that_is_no_text_is_pushed() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     let path = sender.fs().join(OsStr::from_bytes(b"b\xffd name"));
     streams::create(&path).unwrap();
     fs::write(path.join("x"), "x").unwrap();
@@ -76,7 +76,7 @@ fn a_volume_at_a_path_that_is_no_text_is_pushed() {
     };
     let first = push();
     assert_eq!(
-        fs::read(boxes.receiver.copy(&first).join("x")).unwrap(),
+        fs::read(hosts.receiver.copy(&first).join("x")).unwrap(),
         b"x"
     );
     assert_eq!(push()["parent"], first["uuid"]);

@@ -10,7 +10,7 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -24,106 +24,106 @@ fn remount(fs: &Path, how: &str) {
     );
 }
 
-fn boxes() -> Linked {
-    let boxes = Linked::of(SenderBox::new());
-    fill::tree(&boxes.sender.photos(), 1);
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    boxes
+fn hosts() -> Linked {
+    let hosts = Linked::of(SenderHost::new());
+    fill::tree(&hosts.sender.photos(), 1);
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    hosts
 }
 
 /// A push, and what went up for it.
 #[track_caller]
-fn push(boxes: &Linked, target: &str) -> (Value, u64) {
-    let before = boxes.link.bytes(Way::Up);
-    let pushed = boxes.sender.push(target);
-    (pushed, boxes.link.bytes(Way::Up) - before)
+fn push(hosts: &Linked, target: &str) -> (Value, u64) {
+    let before = hosts.link.bytes(Way::Up);
+    let pushed = hosts.sender.push(target);
+    (pushed, hosts.link.bytes(Way::Up) - before)
 }
 
 #[test]
-fn a_snapshot_of_the_users_on_a_read_only_disk_is_pushed_as_the_plan_promised() {
-    let boxes = boxes();
-    let fs = boxes.sender.fs().to_owned();
+fn a_users_snapshot_on_a_read_only_disk_is_pushed() {
+    let hosts = hosts();
+    let fs = hosts.sender.fs().to_owned();
     let snapshot = fs.join("rescue");
-    streams::snapshot(&boxes.sender.photos(), &snapshot).unwrap();
+    streams::snapshot(&hosts.sender.photos(), &snapshot).unwrap();
     remount(&fs, "ro");
     let target = format!("nas2:{}", snapshot.display());
-    boxes.sender.ctl(&["plan", &target]).success();
-    let (pushed, _) = push(&boxes, &target);
-    assert_same(&snapshot, &assert_copy(&boxes.receiver, &pushed));
+    hosts.sender.ctl(&["plan", &target]).success();
+    let (pushed, _) = push(&hosts, &target);
+    assert_same(&snapshot, &assert_copy(&hosts.receiver, &pushed));
     assert_eq!(pushed["not_recorded"], false, "{pushed:#}");
     remount(&fs, "rw");
 }
 
 #[test]
-fn a_live_volume_on_a_read_only_disk_is_pushed_and_the_chain_goes_on_from_before() {
-    let boxes = boxes();
-    let fs = boxes.sender.fs().to_owned();
-    let photos = boxes.sender.photos();
-    let (first, _) = push(&boxes, "nas2:photos");
+fn a_live_volume_on_a_read_only_disk_is_pushed() {
+    let hosts = hosts();
+    let fs = hosts.sender.fs().to_owned();
+    let photos = hosts.sender.photos();
+    let (first, _) = push(&hosts, "nas2:photos");
     fill::file(photos.join("new"), 2, 70_000);
     remount(&fs, "ro");
-    let (second, _) = push(&boxes, "nas2:photos");
+    let (second, _) = push(&hosts, "nas2:photos");
     assert_eq!(second["parent_reason_code"], "read-as-it-is", "{second:#}");
     assert_eq!(second["not_recorded"], true);
-    assert_same(&photos, &assert_copy(&boxes.receiver, &second));
-    let text = boxes.sender.ctl(&["push", "nas2:photos"]).success().stdout;
+    assert_same(&photos, &assert_copy(&hosts.receiver, &second));
+    let text = hosts.sender.ctl(&["push", "nas2:photos"]).success().stdout;
     assert!(text.contains("holds this snapshot already"), "{text}");
-    let state = boxes.sender.daemon.state_dir().join("passing");
+    let state = hosts.sender.daemon.state_dir().join("passing");
     until::holds("what was kept for the push is gone", || {
         std::fs::read_dir(&state).is_ok_and(|mut left| left.next().is_none())
     });
-    boxes
+    hosts
         .sender
         .ctl(&["push", "--engine", "kernel", "nas2:photos"])
         .fails(2, &["mounted read-only", "leave out --engine"]);
     // When the disk is well again, the chain goes on from before.
     remount(&fs, "rw");
     fill::file(photos.join("newer"), 3, 70_000);
-    let (third, sent) = push(&boxes, "nas2:photos");
+    let (third, sent) = push(&hosts, "nas2:photos");
     assert_eq!(third["parent"], first["uuid"], "{third:#}");
     assert!(sent < 1 << 20, "{sent}");
-    assert_same(&photos, &assert_copy(&boxes.receiver, &third));
+    assert_same(&photos, &assert_copy(&hosts.receiver, &third));
 }
 
 #[test]
-fn a_disk_that_never_saw_sendshot_is_pushed_from_though_it_is_read_only() {
-    let boxes = boxes();
-    let fs = boxes.sender.fs().to_owned();
+fn a_new_read_only_disk_can_be_pushed_from() {
+    let hosts = hosts();
+    let fs = hosts.sender.fs().to_owned();
     remount(&fs, "ro");
-    let (pushed, _) = push(&boxes, "nas2:photos");
+    let (pushed, _) = push(&hosts, "nas2:photos");
     assert_same(
-        &boxes.sender.photos(),
-        &assert_copy(&boxes.receiver, &pushed),
+        &hosts.sender.photos(),
+        &assert_copy(&hosts.receiver, &pushed),
     );
-    let text = boxes.sender.ctl(&["list"]).success();
+    let text = hosts.sender.ctl(&["list"]).success();
     assert!(!text.stdout.contains("photos"), "{text:?}");
     remount(&fs, "rw");
 }
 
 #[test]
 fn a_disk_that_is_written_to_in_the_middle_gives_no_copy() {
-    let boxes = boxes();
-    let fs = boxes.sender.fs().to_owned();
+    let hosts = hosts();
+    let fs = hosts.sender.fs().to_owned();
     remount(&fs, "ro");
-    let before = boxes.link.bytes(Way::Up);
-    boxes.link.set_after(Way::Up, 4 << 20, Rule::Stall);
-    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    let before = hosts.link.bytes(Way::Up);
+    hosts.link.set_after(Way::Up, 4 << 20, Rule::Stall);
+    let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("a part was sent", || {
-        boxes.link.bytes(Way::Up) >= before + (2 << 20)
+        hosts.link.bytes(Way::Up) >= before + (2 << 20)
     });
     remount(&fs, "rw");
-    fill::file(boxes.sender.photos().join("in between"), 9, 5000);
+    fill::file(hosts.sender.photos().join("in between"), 9, 5000);
     remount(&fs, "ro");
-    boxes.link.mend();
+    hosts.link.mend();
     push.finish()
         .fails(1, &["remounted while the volume was read", "push again"]);
-    let copies = boxes.receiver.ctl(&["copy", "list", "--json"]).success();
+    let copies = hosts.receiver.ctl(&["copy", "list", "--json"]).success();
     assert_eq!(copies.stdout, "");
     // As it is now, it is pushed.
-    let (pushed, _) = crate::push(&boxes, "nas2:photos");
+    let (pushed, _) = crate::push(&hosts, "nas2:photos");
     assert_same(
-        &boxes.sender.photos(),
-        &assert_copy(&boxes.receiver, &pushed),
+        &hosts.sender.photos(),
+        &assert_copy(&hosts.receiver, &pushed),
     );
     remount(&fs, "rw");
 }

@@ -11,7 +11,7 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::Way;
 use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 const BIG: usize = 16 << 20;
 
 struct Series {
-    boxes: Linked,
+    hosts: Linked,
     made: Vec<PathBuf>,
 }
 
@@ -29,23 +29,23 @@ fn btrfs(arguments: &[&str], paths: &[&Path]) {
 
 impl Series {
     fn new() -> Self {
-        let mut sender = SenderBox::setup().volume("home", "home").make();
+        let mut sender = SenderHost::setup().volume("home", "home").make();
         fs::create_dir(sender.fs().join(".snapshots")).unwrap();
         let pattern = sender.fs().join(".snapshots/*/snapshot");
         let table = format!("[volumes.x]\nsnapshots = \"{}\"\n", pattern.display());
         fs::write(sender.config(), format!("retry_for = \"0s\"\n{table}")).unwrap();
         sender.daemon.start();
-        let boxes = Linked::of(sender);
-        fill::file(boxes.sender.fs().join("home/big"), 1, BIG);
+        let hosts = Linked::of(sender);
+        fill::file(hosts.sender.fs().join("home/big"), 1, BIG);
         Self {
-            boxes,
+            hosts,
             made: Vec::new(),
         }
     }
 
     /// Changes the volume and takes the next snapshot. Their numbers are in another order than their ages.
     fn snapshot(&mut self) -> PathBuf {
-        let fs_path = self.boxes.sender.fs();
+        let fs_path = self.hosts.sender.fs();
         let n = self.made.len() as u64;
         fill::file(fs_path.join(format!("home/new{n}")), n, 5000);
         let dir = fs_path.join(format!(".snapshots/{}", 100 - n));
@@ -59,15 +59,15 @@ impl Series {
     /// A push, and what crossed the link.
     #[track_caller]
     fn push(&self) -> (Value, u64) {
-        let link = &self.boxes.link;
+        let link = &self.hosts.link;
         let before = link.bytes(Way::Up) + link.bytes(Way::Down);
-        let pushed = self.boxes.sender.push("nas2:x");
+        let pushed = self.hosts.sender.push("nas2:x");
         (pushed, link.bytes(Way::Up) + link.bytes(Way::Down) - before)
     }
 
     /// The copies at the receiver, oldest first.
     fn copies(&self) -> Vec<PathBuf> {
-        let copies = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        let copies = self.hosts.receiver.ctl(&["copy", "list", "--json"]);
         let copies = copies.success().jsons();
         let mut paths: Vec<PathBuf> = copies
             .iter()
@@ -91,7 +91,7 @@ impl Series {
         for (snapshot, copy) in self.made.iter().zip(&copies) {
             assert_same(snapshot, copy);
             assert!(
-                copy.starts_with(self.boxes.receiver.root().join("nas1/x")),
+                copy.starts_with(self.hosts.receiver.root().join("nas1/x")),
                 "{copy:?}"
             );
         }
@@ -99,14 +99,14 @@ impl Series {
 }
 
 #[test]
-fn a_series_is_brought_oldest_first_and_each_but_the_first_is_an_increment() {
+fn a_series_is_sent_oldest_first_and_incrementally() {
     let mut series = Series::new();
-    let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
+    let refused = series.hosts.sender.ctl(&["push", "nas2:x"]);
     refused.fails(2, &["no read-only snapshot", ".snapshots/*/snapshot"]);
     // What is there and is none is said so.
-    let odd = series.boxes.sender.fs().join(".snapshots/odd");
+    let odd = series.hosts.sender.fs().join(".snapshots/odd");
     fs::create_dir_all(odd.join("snapshot")).unwrap();
-    let refused = series.boxes.sender.ctl(&["push", "nas2:x"]);
+    let refused = series.hosts.sender.ctl(&["push", "nas2:x"]);
     refused.fails(2, &["one other thing", "odd/snapshot", "ro true"]);
     fs::remove_dir_all(&odd).unwrap();
     for _ in 0..4 {
@@ -139,7 +139,7 @@ fn a_copy_that_was_deleted_there_is_not_sent_again() {
     let (again, crossed) = series.push();
     assert_eq!(again["stream_bytes"], 0, "{again:#}");
     assert!(crossed < MIB / 8, "{crossed}");
-    let text = series.boxes.sender.ctl(&["push", "nas2:x"]).success();
+    let text = series.hosts.sender.ctl(&["push", "nas2:x"]).success();
     assert!(
         text.stdout.contains("has acknowledged every snapshot"),
         "{text:?}"
@@ -147,10 +147,10 @@ fn a_copy_that_was_deleted_there_is_not_sent_again() {
     let newest = series.snapshot();
     let (pushed, crossed) = series.push();
     assert!(crossed < MIB, "{pushed:#}");
-    assert_same(&newest, &series.boxes.receiver.copy(&pushed));
+    assert_same(&newest, &series.hosts.receiver.copy(&pushed));
     assert_eq!(series.copies().len(), 2);
     // Nor when the system was set up anew: the list lies with the snapshots.
-    let sender = &mut series.boxes.sender;
+    let sender = &mut series.hosts.sender;
     sender.daemon.stop();
     fs::remove_file(sender.daemon.state_dir().join("volumes.json")).unwrap();
     sender.daemon.start();
@@ -159,14 +159,14 @@ fn a_copy_that_was_deleted_there_is_not_sent_again() {
 }
 
 #[test]
-fn a_series_stays_one_volume_when_what_it_is_of_is_rolled_back() {
+fn a_series_stays_one_volume_after_a_rollback() {
     let mut series = Series::new();
     for _ in 0..2 {
         series.snapshot();
     }
     series.push();
     // As snapper does it: the volume is replaced by a writable snapshot of an older state.
-    let home = series.boxes.sender.fs().join("home");
+    let home = series.hosts.sender.fs().join("home");
     btrfs(&["subvolume", "delete"], &[&home]);
     btrfs(&["subvolume", "snapshot"], &[&series.made[0], &home]);
     series.snapshot();

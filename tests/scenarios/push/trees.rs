@@ -18,16 +18,16 @@ use sendshot_harness::compare::subvolumes::assert_no_leftovers;
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::pairing::{Linked, Paired};
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
+use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
-use sendshot_harness::trees::zoo;
 use serde_json::Value;
 
 /// Pushes, compares, and expects that a parent was used or not.
 #[track_caller]
-fn push(boxes: &Paired, parent: &Value) -> Value {
-    let Paired { sender, receiver } = boxes;
+fn push(hosts: &Paired, parent: &Value) -> Value {
+    let Paired { sender, receiver } = hosts;
     let pushed = sender.push("nas2:photos");
     assert_eq!(&pushed["parent"], parent, "{pushed}");
     assert_exact(sender, receiver, &pushed);
@@ -35,69 +35,69 @@ fn push(boxes: &Paired, parent: &Value) -> Value {
 }
 
 #[track_caller]
-fn push_full(boxes: &Paired) -> Value {
-    push(boxes, &Value::Null)
+fn push_full(hosts: &Paired) -> Value {
+    push(hosts, &Value::Null)
 }
 
 #[test]
-fn everything_a_file_system_can_hold_arrives_and_so_does_a_change_of_all_of_it() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    zoo::fill(&photos);
-    let first = push_full(&boxes);
-    zoo::change(&photos);
-    let second = push(&boxes, &first["uuid"]);
-    let copies = boxes.receiver.ctl(&["copy", "list", "--json"]);
+fn every_kind_of_file_arrives_and_changes() {
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    every_file_kind::fill(&photos);
+    let first = push_full(&hosts);
+    every_file_kind::change(&photos);
+    let second = push(&hosts, &first["uuid"]);
+    let copies = hosts.receiver.ctl(&["copy", "list", "--json"]);
     assert_eq!(copies.success().jsons().len(), 2, "an older copy is gone");
     // What came in between may not have touched the first copy, which shares all its data.
     assert_ne!(first["copy"], second["copy"]);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn an_older_copy_stays_what_it_was() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    zoo::fill(&photos);
-    let first = push_full(&boxes);
-    let reference = Reference::of(boxes.sender.fs(), &photos);
-    zoo::change(&photos);
-    push(&boxes, &first["uuid"]);
-    assert_same(reference.path(), &boxes.receiver.copy(&first));
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    every_file_kind::fill(&photos);
+    let first = push_full(&hosts);
+    let reference = Reference::of(hosts.sender.fs(), &photos);
+    every_file_kind::change(&photos);
+    push(&hosts, &first["uuid"]);
+    assert_same(reference.path(), &hosts.receiver.copy(&first));
 }
 
 #[test]
 fn a_compressed_source_gives_the_same_tree() {
-    let setup = SenderBox::setup().mount("compress-force=zstd");
-    let boxes = Paired::of(setup.volume("photos", "photos").start());
-    let photos = boxes.sender.photos();
-    zoo::fill(&photos);
+    let setup = SenderHost::setup().mount("compress-force=zstd");
+    let hosts = Paired::of(setup.volume("photos", "photos").start());
+    let photos = hosts.sender.photos();
+    every_file_kind::fill(&photos);
     fill::tree(&photos, 1);
     let text = b"compresses well, ".repeat(1_000_000);
     fs::write(photos.join("big text"), &text).unwrap();
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     assert!(
         first["stream_bytes"].as_u64().unwrap() < 40 << 20,
         "compressed data was sent decompressed: {first}"
     );
-    zoo::change(&photos);
+    every_file_kind::change(&photos);
     let file = File::options()
         .write(true)
         .open(photos.join("big text"))
         .unwrap();
     file.write_all_at(b"in the middle of compressed extents", 7_000_001)
         .unwrap();
-    push(&boxes, &first["uuid"]);
+    push(&hosts, &first["uuid"]);
 }
 
 #[test]
-fn an_unchanged_volume_costs_next_to_nothing_and_is_still_a_copy() {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    fill::file(boxes.sender.photos().join("big"), 2, 8 << 20);
-    let mut last = push_full(&boxes);
+fn an_unchanged_volume_costs_next_to_nothing() {
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    fill::file(hosts.sender.photos().join("big"), 2, 8 << 20);
+    let mut last = push_full(&hosts);
     for _ in 0..3 {
-        let next = push(&boxes, &last["uuid"]);
+        let next = push(&hosts, &last["uuid"]);
         let wire = next["wire_bytes"].as_u64().unwrap();
         assert!(wire < 64 << 10, "{wire} bytes for no change");
         last = next;
@@ -106,17 +106,17 @@ fn an_unchanged_volume_costs_next_to_nothing_and_is_still_a_copy() {
 
 #[test]
 fn an_empty_volume_is_a_copy_too() {
-    let boxes = Paired::new();
-    let first = push_full(&boxes);
-    push(&boxes, &first["uuid"]);
+    let hosts = Paired::new();
+    let first = push_full(&hosts);
+    push(&hosts, &first["uuid"]);
 }
 
 #[test]
 fn everything_deleted_is_deleted_in_the_copy() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    zoo::fill(&photos);
-    let first = push_full(&boxes);
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    every_file_kind::fill(&photos);
+    let first = push_full(&hosts);
     for entry in fs::read_dir(&photos).unwrap() {
         let path = entry.unwrap().path();
         if path.symlink_metadata().unwrap().is_dir() {
@@ -125,36 +125,36 @@ fn everything_deleted_is_deleted_in_the_copy() {
             fs::remove_file(path).unwrap();
         }
     }
-    let second = push(&boxes, &first["uuid"]);
-    let mut copy = fs::read_dir(boxes.receiver.copy(&second)).unwrap();
+    let second = push(&hosts, &first["uuid"]);
+    let mut copy = fs::read_dir(hosts.receiver.copy(&second)).unwrap();
     assert!(copy.next().is_none(), "deleted files came back");
 }
 
 #[test]
-fn a_directory_moved_under_its_own_former_child_moves_in_the_copy() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+fn a_directory_moves_under_its_former_child() {
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     fs::create_dir_all(photos.join("a/b/c/d")).unwrap();
     for dir in ["a", "a/b", "a/b/c", "a/b/c/d"] {
         fs::write(photos.join(dir).join("file"), dir).unwrap();
     }
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     // a/b/c/d becomes c/b/a and c/d: each is below what was below it.
     fs::rename(photos.join("a/b/c"), photos.join("c")).unwrap();
     fs::rename(photos.join("a/b"), photos.join("c/b")).unwrap();
     fs::rename(photos.join("a"), photos.join("c/b/a")).unwrap();
     fs::write(photos.join("c/b/a/more"), "more").unwrap();
-    let second = push(&boxes, &first["uuid"]);
+    let second = push(&hosts, &first["uuid"]);
     // And back, by other names.
     fs::rename(photos.join("c/b/a"), photos.join("b")).unwrap();
     fs::rename(photos.join("c"), photos.join("b/a")).unwrap();
-    push(&boxes, &second["uuid"]);
+    push(&hosts, &second["uuid"]);
 }
 
 #[test]
 fn exchanged_names_are_exchanged_in_the_copy() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     let write = |name: &str| fs::write(photos.join(name), name).unwrap();
     for dir in ["one", "two", "one/in"] {
         fs::create_dir(photos.join(dir)).unwrap();
@@ -162,7 +162,7 @@ fn exchanged_names_are_exchanged_in_the_copy() {
     for name in ["a", "b", "c", "one/x", "two/x", "one/in/y", "plain"] {
         write(name);
     }
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     let swap = |a: &str, b: &str| {
         let (a, b) = (photos.join(a), photos.join(b));
         renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
@@ -172,21 +172,21 @@ fn exchanged_names_are_exchanged_in_the_copy() {
     swap("one", "two");
     swap("one/x", "two/x");
     swap("two/in", "plain"); // a directory and a file
-    let second = push(&boxes, &first["uuid"]);
+    let second = push(&hosts, &first["uuid"]);
     // A directory and what is in it, by way of a third name.
     fs::rename(photos.join("two"), photos.join("t")).unwrap();
     fs::rename(photos.join("plain"), photos.join("two")).unwrap();
     fs::rename(photos.join("t"), photos.join("two/plain")).unwrap();
     write("one/new");
-    push(&boxes, &second["uuid"]);
+    push(&hosts, &second["uuid"]);
 }
 
 #[test]
-fn a_name_taken_by_a_new_file_is_not_confused_with_the_old_one() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+fn a_reused_name_is_not_the_old_file() {
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     fill::tree(&photos, 1);
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     for d in 0..5 {
         let dir = photos.join(format!("dir{d}"));
         fs::rename(&dir, photos.join(format!("old{d}"))).unwrap();
@@ -199,7 +199,7 @@ fn a_name_taken_by_a_new_file_is_not_confused_with_the_old_one() {
         )
         .unwrap();
     }
-    push(&boxes, &first["uuid"]);
+    push(&hosts, &first["uuid"]);
 }
 
 /// The deepest directory: paths within the volume nearly as long as the system takes.
@@ -207,8 +207,8 @@ const DEPTH: usize = 16;
 
 #[test]
 fn paths_as_long_as_the_system_takes_arrive() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     // 16 names of 250 bytes with slashes are 4016 bytes, and a file makes it 4091.
     let name = |i: usize| {
         CString::new(
@@ -232,34 +232,34 @@ fn paths_as_long_as_the_system_takes_arrive() {
         File::from(file).write_all(text).unwrap();
     };
     write(&[b'f'; 75], b"deep");
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     write(&[b'f'; 75], b"deep and changed");
     write(&[b'g'; 70], b"new");
-    let second = push(&boxes, &first["uuid"]);
+    let second = push(&hosts, &first["uuid"]);
     fs::rename(
         photos.join(OsStr::from_bytes(name(0).as_bytes())),
         photos.join("short"),
     )
     .unwrap();
-    push(&boxes, &second["uuid"]);
+    push(&hosts, &second["uuid"]);
 }
 
 #[test]
 fn a_sparse_file_over_four_gibibytes_stays_sparse() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     let file = File::create(photos.join("disk image")).unwrap();
     let far = [0, (4 << 30) - 4096, 4 << 30, (5 << 30) + 12_288];
     for at in far {
         file.write_all_at(&fill::noise(at + 1, 8192), at).unwrap();
     }
     file.set_len((6 << 30) + 1).unwrap();
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     file.write_all_at(b"beyond four", (4 << 30) + 5).unwrap();
     file.set_len(7 << 30).unwrap();
-    let second = push(&boxes, &first["uuid"]);
+    let second = push(&hosts, &first["uuid"]);
     let blocks = |path: &Path| path.metadata().unwrap().blocks();
-    let copied = blocks(&boxes.receiver.copy(&second).join("disk image"));
+    let copied = blocks(&hosts.receiver.copy(&second).join("disk image"));
     assert!(
         copied * 512 < 1 << 20,
         "holes became {copied} blocks of zeros"
@@ -268,13 +268,13 @@ fn a_sparse_file_over_four_gibibytes_stays_sparse() {
 
 #[test]
 fn a_hundred_thousand_files_in_one_directory_arrive() {
-    let boxes = Paired::new();
-    let dir = boxes.sender.photos().join("many");
+    let hosts = Paired::new();
+    let dir = hosts.sender.photos().join("many");
     fs::create_dir(&dir).unwrap();
     for i in 0..100_000 {
         File::create(dir.join(format!("file {i}"))).unwrap();
     }
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     for i in (0..100_000).step_by(10) {
         fs::remove_file(dir.join(format!("file {i}"))).unwrap();
         fs::rename(
@@ -283,13 +283,13 @@ fn a_hundred_thousand_files_in_one_directory_arrive() {
         )
         .unwrap();
     }
-    push(&boxes, &first["uuid"]);
+    push(&hosts, &first["uuid"]);
 }
 
 #[test]
 fn more_hard_links_than_fit_one_item_stay_one_inode() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
     let dir = photos.join("links");
     fs::create_dir(&dir).unwrap();
     let name = |i: usize| dir.join(format!("link {i} {}", "n".repeat(100)));
@@ -297,19 +297,19 @@ fn more_hard_links_than_fit_one_item_stay_one_inode() {
     for i in 0..3000 {
         fs::hard_link(photos.join("inode"), name(i)).unwrap();
     }
-    let first = push_full(&boxes);
+    let first = push_full(&hosts);
     for i in 0..1000 {
         fs::remove_file(name(i)).unwrap();
         fs::rename(name(i + 1000), photos.join(format!("moved {i}"))).unwrap();
     }
     fs::remove_file(photos.join("inode")).unwrap();
     fs::write(photos.join("moved 5"), "changed by one of its names").unwrap();
-    let second = push(&boxes, &first["uuid"]);
+    let second = push(&hosts, &first["uuid"]);
     for i in 0..1000 {
         fs::remove_file(photos.join(format!("moved {i}"))).unwrap();
         fs::remove_file(name(i + 2000)).unwrap();
     }
-    push(&boxes, &second["uuid"]);
+    push(&hosts, &second["uuid"]);
 }
 
 /// What a writer does to a volume again and again.
@@ -350,30 +350,30 @@ fn push_while_written(photos: &Path, mut push: impl FnMut(&Value) -> Value + Sen
 
 #[test]
 fn people_writing_to_the_volume_do_not_disturb_the_copy() {
-    let boxes = Linked::new();
-    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    let hosts = Linked::new();
+    let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     let hidden = top.path().join(".sendshot/snapshots");
-    push_while_written(&boxes.sender.photos(), |parent| {
+    push_while_written(&hosts.sender.photos(), |parent| {
         // Slow enough for a look at the snapshot that is pushed, before it is gone.
-        boxes.link.set(Way::Up, Rule::Slow(50_000));
-        let running = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+        hosts.link.set(Way::Up, Rule::Slow(50_000));
+        let running = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
         let snapshot = until::some("there is a snapshot", || {
             let mut all = fs::read_dir(&hidden).ok()?;
             Some(all.next()?.unwrap().path())
         });
         let reference = Reference::of(top.path(), &snapshot);
-        boxes.link.mend();
+        hosts.link.mend();
         let pushed = running.finish().success().json();
         assert_eq!(&pushed["parent"], parent, "{pushed}");
-        assert_same(reference.path(), &assert_copy(&boxes.receiver, &pushed));
-        boxes.sender.wait_until_released();
+        assert_same(reference.path(), &assert_copy(&hosts.receiver, &pushed));
+        hosts.sender.wait_until_released();
         pushed
     });
 }
 
 #[test]
-fn people_writing_to_the_volume_do_not_disturb_the_copy_by_the_kernels_engine() {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let boxes = Paired::of(setup.pin_parent().start());
-    push_while_written(&boxes.sender.photos(), |parent| push(&boxes, parent));
+fn the_kernel_engine_copies_a_volume_in_use() {
+    let setup = SenderHost::setup().volume("photos", "photos");
+    let hosts = Paired::of(setup.pin_parent().start());
+    push_while_written(&hosts.sender.photos(), |parent| push(&hosts, parent));
 }

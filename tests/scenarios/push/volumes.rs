@@ -16,11 +16,11 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::{Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
+use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
-use sendshot_harness::trees::zoo;
 use serde_json::{Value, json};
 
 fn names(list: &Value) -> Vec<&str> {
@@ -33,16 +33,16 @@ fn names(list: &Value) -> Vec<&str> {
 
 /// What the user sees of a push of `target` before and after, as text.
 #[track_caller]
-fn told(sender: &SenderBox, target: &str) -> [String; 2] {
+fn told(sender: &SenderHost, target: &str) -> [String; 2] {
     let plan = sender.ctl(&["plan", target]).success();
     let push = sender.ctl(&["push", target]).success();
     [plan, push].map(|output| output.stdout + &output.stderr)
 }
 
 #[test]
-fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
+fn a_volume_mounted_without_its_top_level_is_pushed() {
     // The usual Debian and openSUSE layout: nothing mounts the top level.
-    let sender = SenderBox::setup().volume("unused", "@photos").make();
+    let sender = SenderHost::setup().volume("unused", "@photos").make();
     let fs = sender.fs().to_owned();
     let image = mount::image(&fs);
     tool("umount", &[&fs]);
@@ -50,12 +50,12 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
     let mut sender = sender;
     sender.configure([("photos", Path::new(""))]);
     sender.daemon.start();
-    let receiver = ReceiverBox::new();
+    let receiver = ReceiverHost::new();
     pair(&sender, &receiver, "nas2");
 
-    zoo::fill(&fs);
+    every_file_kind::fill(&fs);
     let first = sender.push("nas2:photos");
-    zoo::change(&fs);
+    every_file_kind::change(&fs);
     let second = sender.push("nas2:photos");
     let top = Mount::private(&mount::devices(&fs)[0], "subvolid=5");
     let reference = Reference::of(top.path(), &top.path().join("@photos"));
@@ -81,12 +81,12 @@ fn a_volume_mounted_by_its_name_without_the_top_level_is_pushed() {
 
 #[test]
 fn nested_subvolumes_are_named_as_left_out() {
-    let setup = SenderBox::setup().volume("photos", "photos");
+    let setup = SenderHost::setup().volume("photos", "photos");
     let setup = setup
         .volume("a", "photos/nested")
         .volume("b", "photos/dir/deep");
-    let boxes = Paired::of(setup.volume("c", "photos/nested/in nested").start());
-    let Paired { sender, receiver } = &boxes;
+    let hosts = Paired::of(setup.volume("c", "photos/nested/in nested").start());
+    let Paired { sender, receiver } = &hosts;
     let photos = sender.photos();
     for dir in [&photos, &photos.join("nested"), &photos.join("dir/deep")] {
         fs::write(dir.join("file"), "content").unwrap();
@@ -134,11 +134,11 @@ fn nested_subvolumes_are_named_as_left_out() {
 }
 
 #[test]
-fn a_volume_that_is_the_top_level_does_not_contain_what_is_ours() {
-    let setup = SenderBox::setup().volume("own", "home");
-    let boxes = Paired::of(setup.configured("all", "").start());
-    let Paired { sender, receiver } = &boxes;
-    zoo::fill(&sender.fs().join("home"));
+fn a_top_level_volume_does_not_contain_dot_sendshot() {
+    let setup = SenderHost::setup().volume("own", "home");
+    let hosts = Paired::of(setup.configured("all", "").start());
+    let Paired { sender, receiver } = &hosts;
+    every_file_kind::fill(&sender.fs().join("home"));
     fs::create_dir(sender.fs().join("etc")).unwrap();
     fs::write(sender.fs().join("etc/passwd"), "root").unwrap();
     let mut last = Value::Null;
@@ -165,10 +165,10 @@ fn a_volume_that_is_the_top_level_does_not_contain_what_is_ours() {
 
 #[test]
 fn a_read_only_snapshot_is_pushed_as_it_is_and_left_alone() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     let photos = sender.photos();
-    zoo::fill(&photos);
+    every_file_kind::fill(&photos);
     let snapshot = sender.fs().join("monday");
     streams::snapshot(&photos, &snapshot).unwrap();
     let before = subvolumes::others(sender.fs());
@@ -176,7 +176,7 @@ fn a_read_only_snapshot_is_pushed_as_it_is_and_left_alone() {
         let all = subvolumes::list(sender.fs());
         json!(all.iter().find(|s| s.path == path).unwrap().uuid)
     };
-    zoo::change(&photos);
+    every_file_kind::change(&photos);
 
     let target = format!("nas2:{}", snapshot.display());
     let first = sender.push(&target);
@@ -247,12 +247,12 @@ fn received_by_others(fs: &Path) -> BTreeSet<Subvolume> {
 
 #[test]
 fn other_peoples_snapshots_are_never_touched() {
-    let mut boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    let (here, there) = (boxes.sender.fs().to_owned(), boxes.receiver.fs().to_owned());
+    let mut hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    let (here, there) = (hosts.sender.fs().to_owned(), hosts.receiver.fs().to_owned());
     fill::tree(&photos, 1);
     snapper(&photos, 1);
-    let first = boxes.sender.push("nas2:photos");
+    let first = hosts.sender.push("nas2:photos");
     assert_eq!(names(&first["skipped"]), [".snapshots"]);
 
     // On both sides, also where only we have any business.
@@ -261,7 +261,7 @@ fn other_peoples_snapshots_are_never_touched() {
     streams::snapshot(&photos, &here.join(".sendshot/snapshots/mine")).unwrap();
     let like_ours = ".sendshot/snapshots/01234567-89ab-4def-8123-456789abcdef";
     streams::snapshot(&photos, &here.join(like_ours)).unwrap();
-    let copy = boxes.receiver.copy(&first);
+    let copy = hosts.receiver.copy(&first);
     streams::snapshot(&copy, &there.join("mine")).unwrap();
     streams::create(&there.join("backup/nas1/photos/mine")).unwrap();
     streams::create(&there.join("backup/nas1/photos/20200101T000000Z")).unwrap();
@@ -276,12 +276,12 @@ fn other_peoples_snapshots_are_never_touched() {
 
     for round in 0..3 {
         fill::file(photos.join("changes"), round, 10_000);
-        let pushed = boxes.sender.push("nas2:photos");
+        let pushed = hosts.sender.push("nas2:photos");
         assert!(pushed["parent"].is_string(), "{pushed}");
-        boxes.sender.daemon.kill();
-        boxes.receiver.daemon.kill();
-        boxes.receiver.daemon.start();
-        boxes.sender.daemon.start();
+        hosts.sender.daemon.kill();
+        hosts.receiver.daemon.kill();
+        hosts.receiver.daemon.start();
+        hosts.sender.daemon.start();
     }
     let after = (subvolumes::others(&here), received_by_others(&there));
     assert_eq!(after.0, before.0, "the sender touched what is not ours");
@@ -302,9 +302,9 @@ fn other_peoples_snapshots_are_never_touched() {
 }
 
 #[test]
-fn the_disk_can_be_unmounted_and_unplugged_whenever_no_push_runs() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn the_disk_can_be_unplugged_between_pushes() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     fill::tree(&sender.photos(), 1);
     let first = sender.push("nas2:photos");
     for (side, fs) in [("sender", sender.fs()), ("receiver", receiver.fs())] {
@@ -325,31 +325,31 @@ fn the_disk_can_be_unmounted_and_unplugged_whenever_no_push_runs() {
 
 /// Boxes with much that a commit has to write, so that letting go after a push takes a while, and a
 /// push by the kernel's engine, the snapshot of which the next push lets go.
-fn slow_to_let_go() -> (Paired, Value) {
-    let boxes = Paired::of(
-        SenderBox::setup()
+fn slow_to_release() -> (Paired, Value) {
+    let hosts = Paired::of(
+        SenderHost::setup()
             .volume("photos", "photos")
             .volume("other", "other")
             .start(),
     );
-    fill::tree(&boxes.sender.photos(), 1);
+    fill::tree(&hosts.sender.photos(), 1);
     let options = ["--engine", "kernel"];
-    let first = boxes.sender.push_with("nas2:photos", &options);
+    let first = hosts.sender.push_with("nas2:photos", &options);
     for i in 0..4 {
-        fill::file(boxes.sender.fs().join(format!("other/{i}")), i, 64 << 20);
+        fill::file(hosts.sender.fs().join(format!("other/{i}")), i, 64 << 20);
     }
-    (boxes, first)
+    (hosts, first)
 }
 
-fn hidden(sender: &SenderBox) -> usize {
+fn hidden(sender: &SenderHost) -> usize {
     let all = subvolumes::list(sender.fs()).into_iter();
     all.filter(|s| s.path.starts_with(".sendshot/")).count()
 }
 
 #[test]
-fn who_unmounts_right_after_a_push_has_the_disk_free_in_a_moment() {
-    let (boxes, _) = slow_to_let_go();
-    let Paired { sender, receiver } = &boxes;
+fn the_disk_is_free_right_after_a_push() {
+    let (hosts, _) = slow_to_release();
+    let Paired { sender, receiver } = &hosts;
     sender.ctl(&["push", "nas2:photos"]).success();
     let image = mount::image(sender.fs());
     // The daemon's own mount does not keep anybody from unmounting.
@@ -364,57 +364,57 @@ fn who_unmounts_right_after_a_push_has_the_disk_free_in_a_moment() {
 }
 
 #[test]
-fn a_push_right_after_another_waits_until_it_has_let_go() {
-    let (boxes, mut last) = slow_to_let_go();
+fn a_push_waits_for_the_release_of_the_one_before() {
+    let (hosts, mut last) = slow_to_release();
     for round in 0..5 {
-        fs::write(boxes.sender.photos().join("file"), round.to_string()).unwrap();
-        let output = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+        fs::write(hosts.sender.photos().join("file"), round.to_string()).unwrap();
+        let output = hosts.sender.ctl(&["push", "--json", "nas2:photos"]);
         let pushed = output.success().json();
         assert_eq!(pushed["parent"], last["uuid"]);
         last = pushed;
     }
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_daemon_that_is_stopped_right_after_a_push_lets_go_first() {
-    let (mut boxes, _) = slow_to_let_go();
-    boxes.sender.ctl(&["push", "nas2:photos"]).success();
-    boxes.sender.daemon.stop();
-    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
+fn a_daemon_completes_the_release_before_it_stops() {
+    let (mut hosts, _) = slow_to_release();
+    hosts.sender.ctl(&["push", "nas2:photos"]).success();
+    hosts.sender.daemon.stop();
+    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not let go");
 }
 
 #[test]
-fn a_crash_before_a_push_has_let_go_leaves_that_to_the_next_start_and_push() {
-    let (mut boxes, _) = slow_to_let_go();
-    let pushed = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+fn a_crash_before_release_is_cleaned_up_later() {
+    let (mut hosts, _) = slow_to_release();
+    let pushed = hosts.sender.ctl(&["push", "--json", "nas2:photos"]);
     let pushed = pushed.success().json();
-    boxes.sender.daemon.kill();
-    boxes.sender.daemon.start();
-    fs::write(boxes.sender.photos().join("file"), "more").unwrap();
-    let next = boxes.sender.push("nas2:photos");
+    hosts.sender.daemon.kill();
+    hosts.sender.daemon.start();
+    fs::write(hosts.sender.photos().join("file"), "more").unwrap();
+    let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], pushed["uuid"]);
-    assert_eq!(hidden(&boxes.sender), 0, "the snapshots were not let go");
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not let go");
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_disk_that_is_away_is_an_error_that_says_so_and_nothing_is_lost() {
-    let mut boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    let fs = boxes.sender.fs().to_owned();
+fn a_missing_disk_is_reported_and_nothing_is_lost() {
+    let mut hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    let fs = hosts.sender.fs().to_owned();
     let image = mount::image(&fs);
     tool("umount", &[&fs]);
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
     let photos = fs.join("photos");
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(2, &[photos.to_str().unwrap()]);
     mount::mount(&image, &fs, "loop");
-    let second = boxes.sender.push("nas2:photos");
+    let second = hosts.sender.push("nas2:photos");
     assert_eq!(
         second["parent"], first["uuid"],
         "the history of a disk that was away is lost"

@@ -13,8 +13,8 @@ use sendshot_harness::compare::subvolumes::{
 use sendshot_harness::faults::link::{Link, Rule, Way};
 use sendshot_harness::hosts::command::{self, Running};
 use sendshot_harness::hosts::pairing::{Linked, pair, pair_at};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -29,7 +29,7 @@ const INTERVAL: u64 = 8 * MIB;
 const CHECKPOINTS: &str = "checkpoint_bytes = \"8 MiB\"\ncheckpoint_interval = \"0s\"";
 const PATIENT: &str = "retry_for = \"60s\"";
 
-/// What the boxes are to be like.
+/// What the hosts are to be like.
 #[derive(Default)]
 struct Wanted {
     sender: &'static str,
@@ -37,9 +37,9 @@ struct Wanted {
     power: bool,
 }
 
-fn boxes(wanted: &Wanted) -> Linked {
-    let mut sender = SenderBox::setup().volume("photos", "photos");
-    let mut receiver = ReceiverBox::setup().keys(&format!("{CHECKPOINTS}\n{}", wanted.receiver));
+fn hosts(wanted: &Wanted) -> Linked {
+    let mut sender = SenderHost::setup().volume("photos", "photos");
+    let mut receiver = ReceiverHost::setup().keys(&format!("{CHECKPOINTS}\n{}", wanted.receiver));
     sender = sender.keys(if wanted.sender.is_empty() {
         "retry_for = \"0s\""
     } else {
@@ -65,11 +65,11 @@ fn boxes(wanted: &Wanted) -> Linked {
 }
 
 /// Has something happen when so many more bytes went up.
-fn start_until(boxes: &Linked, arguments: &[&str], bytes: u64) -> Running {
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(arguments);
+fn start_until(hosts: &Linked, arguments: &[&str], bytes: u64) -> Running {
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(arguments);
     until::holds("so much was sent", || {
-        boxes.link.bytes(Way::Up) >= before + bytes
+        hosts.link.bytes(Way::Up) >= before + bytes
     });
     push
 }
@@ -77,8 +77,8 @@ fn start_until(boxes: &Linked, arguments: &[&str], bytes: u64) -> Running {
 /// Bytes that went up for a push of this length beyond what it takes at the least. TLS and frames
 /// are less than one in a hundred.
 #[track_caller]
-fn sent_twice(boxes: &Linked, before: u64, pushed: &Value) -> u64 {
-    let sent = boxes.link.bytes(Way::Up) - before;
+fn sent_twice(hosts: &Linked, before: u64, pushed: &Value) -> u64 {
+    let sent = hosts.link.bytes(Way::Up) - before;
     let stream = pushed["stream_bytes"].as_u64().unwrap();
     assert!(
         sent >= stream,
@@ -88,212 +88,212 @@ fn sent_twice(boxes: &Linked, before: u64, pushed: &Value) -> u64 {
 }
 
 #[track_caller]
-fn partials(of: &ReceiverBox) -> Vec<Value> {
+fn partials(of: &ReceiverHost) -> Vec<Value> {
     of.ctl(&["copy", "list", "--partials", "--json"])
         .success()
         .jsons()
 }
 
 #[track_caller]
-fn interrupted(of: &SenderBox) -> Vec<Value> {
+fn interrupted(of: &SenderHost) -> Vec<Value> {
     of.ctl(&["list", "--partials", "--json"]).success().jsons()
 }
 
 #[track_caller]
-fn is_exact_and_tidy(boxes: &Linked, pushed: &Value) {
-    assert_exact(&boxes.sender, &boxes.receiver, pushed);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    assert!(partials(&boxes.receiver).is_empty() && interrupted(&boxes.sender).is_empty());
+fn is_exact_and_tidy(hosts: &Linked, pushed: &Value) {
+    assert_exact(&hosts.sender, &hosts.receiver, pushed);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    assert!(partials(&hosts.receiver).is_empty() && interrupted(&hosts.sender).is_empty());
 }
 
 #[test]
-fn a_connection_that_breaks_is_made_again_and_little_is_sent_twice() {
-    let boxes = boxes(&Wanted {
+fn a_broken_connection_is_made_again() {
+    let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    let before = boxes.link.bytes(Way::Up);
-    boxes.link.set_after(Way::Up, BIG * 9 / 10, Rule::Cut);
-    let pushed = boxes.sender.push("nas2:photos");
+    let before = hosts.link.bytes(Way::Up);
+    hosts.link.set_after(Way::Up, BIG * 9 / 10, Rule::Cut);
+    let pushed = hosts.sender.push("nas2:photos");
     let resumed_at = pushed["resumed_at"].as_u64().unwrap();
     assert!(resumed_at > BIG * 8 / 10 - WINDOW, "{pushed}");
-    let twice = sent_twice(&boxes, before, &pushed);
+    let twice = sent_twice(&hosts, before, &pushed);
     assert!(twice <= WINDOW, "{twice} bytes were sent twice");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn a_push_goes_on_over_a_link_that_breaks_again_and_again() {
-    let boxes = boxes(&Wanted {
+    let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    boxes.link.set_after(Way::Up, 3 * MIB, Rule::Cut);
-    let push = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    hosts.link.set_after(Way::Up, 3 * MIB, Rule::Cut);
+    let push = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
     for cut in 1..6 {
-        let at = boxes.link.bytes(Way::Up) + 10 * MIB;
-        until::holds("it goes on", || boxes.link.bytes(Way::Up) > at);
-        boxes.link.set_after(Way::Up, cut * MIB, Rule::Cut);
+        let at = hosts.link.bytes(Way::Up) + 10 * MIB;
+        until::holds("it goes on", || hosts.link.bytes(Way::Up) > at);
+        hosts.link.set_after(Way::Up, cut * MIB, Rule::Cut);
     }
     let pushed = push.finish().success().json();
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn ctrl_c_keeps_what_was_sent_and_the_next_push_goes_on_there() {
-    let boxes = boxes(&Wanted::default());
-    let before = boxes.link.bytes(Way::Up);
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+    let hosts = hosts(&Wanted::default());
+    let before = hosts.link.bytes(Way::Up);
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled", "goes on where"]);
     until::holds("the receiver waits", || {
-        partials(&boxes.receiver)
+        partials(&hosts.receiver)
             .iter()
             .any(|partial| partial["state"] == "waiting")
     });
-    let there = partials(&boxes.receiver).remove(0);
-    let here = interrupted(&boxes.sender).remove(0);
+    let there = partials(&hosts.receiver).remove(0);
+    let here = interrupted(&hosts.sender).remove(0);
     assert_eq!(there["transfer"], here["transfer"]);
     assert_eq!(there["uuid"], here["uuid"]);
     assert!(
         there["offset"].as_u64().unwrap() > BIG / 2 - WINDOW - MIB,
         "{there}"
     );
-    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
-    let pushed = boxes.sender.push("nas2:photos");
+    assert_only_resumable_left(&hosts.sender, &hosts.receiver);
+    let pushed = hosts.sender.push("nas2:photos");
     assert_eq!(pushed["resumed_at"], there["offset"]);
     assert_eq!(pushed["uuid"], here["uuid"], "another snapshot was sent");
-    let twice = sent_twice(&boxes, before, &pushed);
+    let twice = sent_twice(&hosts, before, &pushed);
     assert!(twice <= WINDOW, "{twice} bytes were sent twice");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn what_changed_since_the_interruption_is_sent_too() {
-    let boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+    let hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    fs::write(boxes.sender.photos().join("later"), "later").unwrap();
-    let pushed = boxes.sender.push("nas2:photos");
+    fs::write(hosts.sender.photos().join("later"), "later").unwrap();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].as_u64().unwrap() > BIG / 3, "{pushed}");
     assert!(pushed["stream_bytes"].as_u64().unwrap() < MIB, "{pushed}");
     let first = pushed["completed_first"].as_str().unwrap();
-    assert!(boxes.receiver.root().join(first).join("big3").exists());
-    assert!(boxes.receiver.copy(&pushed).join("later").exists());
-    is_exact_and_tidy(&boxes, &pushed);
+    assert!(hosts.receiver.root().join(first).join("big3").exists());
+    assert!(hosts.receiver.copy(&pushed).join("later").exists());
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
-/// Kills one of the boxes' daemons in the middle, or cuts its power; the push goes on from the last
+/// Kills one of the hosts' daemons in the middle, or cuts its power; the push goes on from the last
 /// checkpoint.
 fn goes_on_from_the_last_checkpoint(power: bool, fault: impl FnOnce(&mut Linked)) {
-    let mut boxes = boxes(&Wanted {
+    let mut hosts = hosts(&Wanted {
         sender: "retry_for = \"60s\"",
         power,
         ..Wanted::default()
     });
-    let before = boxes.link.bytes(Way::Up);
-    let push = start_until(&boxes, &["push", "--json", "nas2:photos"], BIG * 3 / 4);
-    boxes.link.set(Way::Up, Rule::Stall);
+    let before = hosts.link.bytes(Way::Up);
+    let push = start_until(&hosts, &["push", "--json", "nas2:photos"], BIG * 3 / 4);
+    hosts.link.set(Way::Up, Rule::Stall);
     until::holds("checkpoints were taken", || {
-        let partials = partials(&boxes.receiver);
+        let partials = partials(&hosts.receiver);
         let checkpoints = partials[0]["checkpoints"].as_array().unwrap();
         let last = checkpoints.last().and_then(Value::as_u64);
         last.is_some_and(|last| last > BIG * 3 / 4 - INTERVAL - WINDOW - MIB)
     });
-    fault(&mut boxes);
-    boxes.link.mend();
+    fault(&mut hosts);
+    hosts.link.mend();
     let ended = push.finish();
     let pushed = match ended.code {
         0 => ended.json(),
-        _ => boxes.sender.push("nas2:photos"),
+        _ => hosts.sender.push("nas2:photos"),
     };
     assert!(
         pushed["resumed_at"].as_u64().unwrap() > BIG / 2,
         "it began anew: {pushed}"
     );
-    let twice = sent_twice(&boxes, before, &pushed);
+    let twice = sent_twice(&hosts, before, &pushed);
     assert!(
         twice <= INTERVAL + WINDOW,
         "{twice} bytes were sent twice: {pushed}"
     );
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn a_killed_sender_goes_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |boxes| {
-        boxes.sender.daemon.kill();
-        boxes.sender.daemon.start();
+    goes_on_from_the_last_checkpoint(false, |hosts| {
+        hosts.sender.daemon.kill();
+        hosts.sender.daemon.start();
     });
 }
 
 #[test]
 fn a_killed_receiver_goes_on_from_its_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |boxes| {
-        boxes.receiver.daemon.kill();
-        boxes.receiver.daemon.start();
+    goes_on_from_the_last_checkpoint(false, |hosts| {
+        hosts.receiver.daemon.kill();
+        hosts.receiver.daemon.start();
     });
 }
 
 #[test]
 fn a_receiver_that_restarts_is_tried_again_by_itself() {
-    goes_on_from_the_last_checkpoint(false, |boxes| {
-        boxes.link.mend();
-        boxes.receiver.daemon.stop();
-        boxes.receiver.daemon.start();
+    goes_on_from_the_last_checkpoint(false, |hosts| {
+        hosts.link.mend();
+        hosts.receiver.daemon.stop();
+        hosts.receiver.daemon.start();
     });
 }
 
 #[test]
 fn a_sender_that_lost_power_goes_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(true, |boxes| {
-        boxes.link.cut();
-        boxes.sender.power_cut();
-        boxes.sender.daemon.start();
+    goes_on_from_the_last_checkpoint(true, |hosts| {
+        hosts.link.cut();
+        hosts.sender.power_cut();
+        hosts.sender.daemon.start();
     });
 }
 
 #[test]
-fn a_receiver_that_lost_power_goes_on_from_its_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(true, |boxes| {
-        boxes.link.cut();
-        boxes.receiver.power_cut();
-        boxes.receiver.daemon.start();
+fn a_receiver_that_lost_power_resumes_from_its_checkpoint() {
+    goes_on_from_the_last_checkpoint(true, |hosts| {
+        hosts.link.cut();
+        hosts.receiver.power_cut();
+        hosts.receiver.daemon.start();
     });
 }
 
 #[test]
 fn both_daemons_killed_at_once_go_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |boxes| {
-        boxes.receiver.daemon.kill();
-        boxes.sender.daemon.kill();
-        boxes.receiver.daemon.start();
-        boxes.sender.daemon.start();
+    goes_on_from_the_last_checkpoint(false, |hosts| {
+        hosts.receiver.daemon.kill();
+        hosts.sender.daemon.kill();
+        hosts.receiver.daemon.start();
+        hosts.sender.daemon.start();
     });
 }
 
 #[test]
-fn a_partial_that_is_not_what_was_sent_is_dropped_and_the_push_begins_anew() {
-    let mut boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
-    boxes.sender.daemon.kill();
+fn a_corrupt_partial_restarts_the_push() {
+    let mut hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
+    hosts.sender.daemon.kill();
     push.finish();
     // The marks of another stream: whole, and wrong.
-    boxes.receiver.daemon.kill();
-    forge_marks(&boxes.sender);
-    boxes.sender.daemon.start();
-    boxes.receiver.daemon.start();
-    let output = boxes.sender.ctl(&["push", "--json", "nas2:photos"]);
+    hosts.receiver.daemon.kill();
+    forge_marks(&hosts.sender);
+    hosts.sender.daemon.start();
+    hosts.receiver.daemon.start();
+    let output = hosts.sender.ctl(&["push", "--json", "nas2:photos"]);
     let pushed = output.success().json();
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    let log = boxes.sender.daemon.log();
+    let log = hosts.sender.daemon.log();
     assert!(log.contains("not what was sent"), "nobody was told: {log}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 /// Rewrites all marks with other chain values, well-formed.
-fn forge_marks(sender: &SenderBox) {
+fn forge_marks(sender: &SenderHost) {
     use sendshot_harness::disks::mount::{self, Mount};
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     let dir = top.path().join(".sendshot/pushes");
@@ -315,17 +315,17 @@ fn forge_marks(sender: &SenderBox) {
 }
 
 #[test]
-fn a_checkpoint_that_somebody_changed_is_not_gone_on_from() {
-    let mut boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
-    boxes.receiver.daemon.kill();
+fn a_changed_checkpoint_is_not_resumed() {
+    let mut hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
+    hosts.receiver.daemon.kill();
     push.finish();
-    let all = subvolumes::list(boxes.receiver.fs());
+    let all = subvolumes::list(hosts.receiver.fs());
     let checkpoint = all
         .iter()
         .find(|s| s.path.contains("/checkpoint-"))
         .unwrap();
-    let path = boxes.receiver.fs().join(&checkpoint.path);
+    let path = hosts.receiver.fs().join(&checkpoint.path);
     let set = |ro: &str| {
         let mut btrfs = Command::new("btrfs");
         command::run(
@@ -339,18 +339,18 @@ fn a_checkpoint_that_somebody_changed_is_not_gone_on_from() {
     set("false");
     fs::write(path.join("big0"), "changed").unwrap();
     set("true");
-    boxes.receiver.daemon.start();
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.receiver.daemon.start();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
 #[test]
 fn a_vanished_receiver_is_noticed_in_under_a_minute() {
-    let boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 4);
-    boxes.link.set(Way::Up, Rule::Lose);
-    boxes.link.set(Way::Down, Rule::Lose);
+    let hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 4);
+    hosts.link.set(Way::Up, Rule::Lose);
+    hosts.link.set(Way::Down, Rule::Lose);
     let began = Instant::now();
     push.finish().fails(3, &["nas2"]);
     assert!(
@@ -358,46 +358,46 @@ fn a_vanished_receiver_is_noticed_in_under_a_minute() {
         "{:?}",
         began.elapsed()
     );
-    boxes.link.cut();
-    boxes.link.mend();
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.link.cut();
+    hosts.link.mend();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
-fn a_push_that_comes_no_further_is_given_up_by_progress_not_by_time() {
-    let boxes = boxes(&Wanted {
+fn a_push_is_given_up_by_progress_not_by_time() {
+    let hosts = hosts(&Wanted {
         sender: "retry_for = \"0s\"\nstall_after = \"2s\"",
         ..Wanted::default()
     });
     // Slow for much longer than that, and never still.
-    boxes.link.set(Way::Up, Rule::Slow(4 * MIB));
-    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    hosts.link.set(Way::Up, Rule::Slow(4 * MIB));
+    let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     std::thread::sleep(Duration::from_secs(6));
     // A receiver that is stopped still has the kernel answer for it; nothing moves.
-    boxes.receiver.daemon.signal(rustix::process::Signal::STOP);
+    hosts.receiver.daemon.signal(rustix::process::Signal::STOP);
     let output = push.finish();
-    boxes.receiver.daemon.signal(rustix::process::Signal::CONT);
+    hosts.receiver.daemon.signal(rustix::process::Signal::CONT);
     output.fails(3, &["came no further for 2"]);
-    boxes.link.mend();
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.link.mend();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(
         pushed["resumed_at"].as_u64().unwrap() > 10 * MIB,
         "{pushed}"
     );
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn what_cannot_pass_is_not_tried_again() {
-    let boxes = boxes(&Wanted {
+    let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    boxes.receiver.ctl(&["peer", "revoke", "nas1"]).success();
+    hosts.receiver.ctl(&["peer", "revoke", "nas1"]).success();
     let began = Instant::now();
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(4, &["revoked"]);
@@ -408,14 +408,14 @@ fn what_cannot_pass_is_not_tried_again() {
 }
 
 #[test]
-fn a_receiver_that_is_away_is_waited_for_only_if_the_user_says_so() {
-    let mut boxes = boxes(&Wanted {
+fn an_absent_receiver_is_retried_only_on_request() {
+    let mut hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    boxes.receiver.daemon.kill();
+    hosts.receiver.daemon.kill();
     let began = Instant::now();
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(3, &["nas2"]);
@@ -423,20 +423,20 @@ fn a_receiver_that_is_away_is_waited_for_only_if_the_user_says_so() {
         began.elapsed() < Duration::from_secs(5),
         "it was waited for"
     );
-    let push = boxes
+    let push = hosts
         .sender
         .ctl_start(&["push", "--json", "--retry-for", "60s", "nas2:photos"]);
     std::thread::sleep(Duration::from_secs(1));
-    boxes.receiver.daemon.start();
+    hosts.receiver.daemon.start();
     let pushed = push.finish().success().json();
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn a_checkpoint_that_falls_due_at_the_end_of_a_stream_is_none() {
-    let sender = SenderBox::new();
+    let sender = SenderHost::new();
     // Every segment is marked, the last one too.
-    let receiver = ReceiverBox::setup()
+    let receiver = ReceiverHost::setup()
         .keys("checkpoint_bytes = \"1 B\"\ncheckpoint_interval = \"0s\"")
         .start();
     pair(&sender, &receiver, "nas2");
@@ -450,172 +450,172 @@ fn a_checkpoint_that_falls_due_at_the_end_of_a_stream_is_none() {
 
 #[test]
 fn with_the_kernels_engine_an_interrupted_push_starts_over() {
-    let boxes = boxes(&Wanted {
+    let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    boxes.link.set_after(Way::Up, BIG / 2, Rule::Cut);
-    let pushed = boxes
+    hosts.link.set_after(Way::Up, BIG / 2, Rule::Cut);
+    let pushed = hosts
         .sender
         .push_with("nas2:photos", &["--engine", "kernel"]);
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn an_incremental_push_goes_on_too() {
-    let boxes = boxes(&Wanted {
+    let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
     });
-    let first = boxes.sender.push("nas2:photos");
+    let first = hosts.sender.push("nas2:photos");
     for i in 0..2 {
         fill::file(
-            boxes.sender.photos().join(format!("big{i}")),
+            hosts.sender.photos().join(format!("big{i}")),
             9 + i,
             20 << 20,
         );
     }
-    boxes.link.set_after(Way::Up, 20 * MIB, Rule::Cut);
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.link.set_after(Way::Up, 20 * MIB, Rule::Cut);
+    let pushed = hosts.sender.push("nas2:photos");
     assert_eq!(pushed["parent"], first["uuid"]);
     assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
-fn another_wish_lets_go_of_what_was_interrupted() {
-    let boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+fn another_parent_choice_discards_the_interrupted_push() {
+    let hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    let pushed = boxes.sender.push_with("nas2:photos", &["--parent", "none"]);
+    let pushed = hosts.sender.push_with("nas2:photos", &["--parent", "none"]);
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn a_partial_is_dropped_when_it_is_older_than_partial_keep() {
-    let mut boxes = boxes(&Wanted {
+    let mut hosts = hosts(&Wanted {
         receiver: "partial_keep = \"1s\"",
         ..Wanted::default()
     });
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
-    boxes.receiver.daemon.kill();
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
+    hosts.receiver.daemon.kill();
     push.finish().fails(3, &[]);
-    boxes.receiver.daemon.start();
+    hosts.receiver.daemon.start();
     std::thread::sleep(Duration::from_secs(3));
-    boxes.receiver.daemon.stop();
-    boxes.receiver.daemon.start();
+    hosts.receiver.daemon.stop();
+    hosts.receiver.daemon.start();
     until::holds("the partial was dropped", || {
-        partials(&boxes.receiver).is_empty()
+        partials(&hosts.receiver).is_empty()
     });
-    let pushed = boxes.sender.push("nas2:photos");
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
-fn an_interrupted_push_older_than_resume_keep_is_given_up_loudly() {
-    let mut boxes = boxes(&Wanted {
+fn an_interrupted_push_expires_with_a_warning() {
+    let mut hosts = hosts(&Wanted {
         sender: "retry_for = \"0s\"\nresume_keep = \"1s\"",
         ..Wanted::default()
     });
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big0"), 9, (BIG / 2) as usize);
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 4);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big0"), 9, (BIG / 2) as usize);
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 4);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    given_up(&mut boxes, "resume_keep", &first);
+    given_up(&mut hosts, "resume_keep", &first);
 }
 
 #[test]
 fn an_interrupted_push_is_given_up_loudly_when_space_runs_low() {
-    let mut boxes = boxes(&Wanted {
+    let mut hosts = hosts(&Wanted {
         sender: "retry_for = \"0s\"\nresume_min_free = \"99%\"",
         ..Wanted::default()
     });
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big0"), 9, (BIG / 2) as usize);
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 4);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big0"), 9, (BIG / 2) as usize);
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 4);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    given_up(&mut boxes, "resume_min_free", &first);
+    given_up(&mut hosts, "resume_min_free", &first);
 }
 
 /// Its snapshot goes, the log says why, and the next push builds on the last acknowledged state.
 #[track_caller]
-fn given_up(boxes: &mut Linked, because: &str, first: &Value) {
-    boxes.sender.daemon.may_log("is given up");
-    assert_eq!(interrupted(&boxes.sender).len(), 1);
+fn given_up(hosts: &mut Linked, because: &str, first: &Value) {
+    hosts.sender.daemon.may_log("is given up");
+    assert_eq!(interrupted(&hosts.sender).len(), 1);
     std::thread::sleep(Duration::from_secs(2));
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
-    until::holds("it was given up", || interrupted(&boxes.sender).is_empty());
-    boxes.sender.wait_until_released();
-    let log = boxes.sender.daemon.log();
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    until::holds("it was given up", || interrupted(&hosts.sender).is_empty());
+    hosts.sender.wait_until_released();
+    let log = hosts.sender.daemon.log();
     let line = log
         .lines()
         .find(|line| line.contains("is given up"))
         .unwrap();
     assert!(line.contains("WARN") && line.contains(because), "{line}");
-    let hidden = subvolumes::list(boxes.sender.fs());
+    let hidden = subvolumes::list(hosts.sender.fs());
     assert!(
         hidden.iter().all(|s| !s.path.starts_with(".sendshot/")),
         "{hidden:#?}"
     );
-    let pushed = boxes.sender.push("nas2:photos");
+    let pushed = hosts.sender.push("nas2:photos");
     assert_eq!(pushed["parent"], first["uuid"]);
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
-    is_exact_and_tidy(boxes, &pushed);
+    is_exact_and_tidy(hosts, &pushed);
 }
 
 #[test]
-fn a_push_that_broke_off_keeps_no_disk_busy_and_goes_on_when_it_is_back() {
-    let boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+fn an_interrupted_push_keeps_no_disk_busy() {
+    let hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    boxes.sender.wait_until_released();
-    boxes.sender.replug();
-    let pushed = boxes.sender.push("nas2:photos");
+    hosts.sender.wait_until_released();
+    hosts.sender.replug();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].as_u64().is_some(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
 fn a_file_that_cannot_be_sent_is_not_tried_for_ever() {
     // What the snapshot of the first push holds is gone from the volume when the next one begins.
-    let boxes = boxes(&Wanted::default());
-    let push = start_until(&boxes, &["push", "nas2:photos"], BIG / 2);
+    let hosts = hosts(&Wanted::default());
+    let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    delete_from_interrupted(&boxes.sender, "big3");
-    fs::remove_file(boxes.sender.photos().join("big3")).unwrap();
-    let pushed = boxes.sender.push("nas2:photos");
+    delete_from_interrupted(&hosts.sender, "big3");
+    fs::remove_file(hosts.sender.photos().join("big3")).unwrap();
+    let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["completed_first"].is_null(), "{pushed}");
-    is_exact_and_tidy(&boxes, &pushed);
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 #[test]
-fn who_cancels_a_push_can_push_again_at_once() {
+fn a_push_right_after_a_cancelled_one_runs() {
     // Nothing of these can be resumed, so each begins a transfer of its own; the receiver may not have
     // noticed yet that the one before is over. Nobody tries again here.
-    let boxes = boxes(&Wanted::default());
+    let hosts = hosts(&Wanted::default());
     let again = ["push", "--json", "--engine", "kernel", "nas2:photos"];
     for _ in 0..8 {
-        let push = start_until(&boxes, &again, BIG / 4);
+        let push = start_until(&hosts, &again, BIG / 4);
         push.signal(rustix::process::Signal::INT);
         push.finish().fails(1, &["cancelled"]);
     }
-    let pushed = boxes.sender.ctl(&again).success().json();
-    boxes.sender.wait_until_released();
-    is_exact_and_tidy(&boxes, &pushed);
+    let pushed = hosts.sender.ctl(&again).success().json();
+    hosts.sender.wait_until_released();
+    is_exact_and_tidy(&hosts, &pushed);
 }
 
 /// Has a file of the hidden snapshot be unreadable, by not being there.
-fn delete_from_interrupted(sender: &SenderBox, name: &str) {
+fn delete_from_interrupted(sender: &SenderHost, name: &str) {
     use sendshot_harness::disks::mount::{self, Mount};
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     let snapshots = top.path().join(".sendshot/snapshots");

@@ -13,8 +13,8 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::Running;
 use sendshot_harness::hosts::pairing::{Linked, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::{Value, json};
@@ -27,52 +27,52 @@ const PROMPT: Duration = Duration::from_secs(5);
 
 /// Boxes of which the volume has been pushed once and has much new since.
 fn with_news() -> (Linked, Value) {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    (boxes, first)
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    (hosts, first)
 }
 
 /// Starts a push that will take long, and waits until it is in the middle of its data.
 #[track_caller]
-fn start_slow(boxes: &Linked, arguments: &[&str]) -> Running {
-    boxes.link.set(Way::Up, SLOW);
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(arguments);
-    in_the_middle(boxes, before);
+fn start_slow(hosts: &Linked, arguments: &[&str]) -> Running {
+    hosts.link.set(Way::Up, SLOW);
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(arguments);
+    in_the_middle(hosts, before);
     push
 }
 
 #[track_caller]
-fn in_the_middle(boxes: &Linked, before: u64) {
+fn in_the_middle(hosts: &Linked, before: u64) {
     until::holds("a push transfers data", || {
-        boxes.link.bytes(Way::Up) > before + (1 << 20)
+        hosts.link.bytes(Way::Up) > before + (1 << 20)
     });
 }
 
 /// The pushes whose users have not been told yet how they ended.
-fn running(sender: &SenderBox) -> Vec<Value> {
+fn running(sender: &SenderHost) -> Vec<Value> {
     let status = sender.ctl(&["status", "--json"]).success().json();
     let mut running = status["running"].as_array().unwrap().clone();
     running.retain(|push| push["stage"] != "release");
     running
 }
 
-fn copies(receiver: &ReceiverBox) -> Vec<Value> {
+fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
 /// The link works again, and so does a push; it builds on `parent`.
 #[track_caller]
-fn goes_on_from(boxes: &Linked, parent: &Value) {
-    boxes.link.mend();
-    let next = boxes.sender.push("nas2:photos");
+fn goes_on_from(hosts: &Linked, parent: &Value) {
+    hosts.link.mend();
+    let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
-    let files = state_files(&boxes.sender);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    let kept = hosts.sender.ctl(&["list", "--json"]).success().jsons();
+    let files = state_files(&hosts.sender);
     assert_eq!(
         files,
         [kept.len(); 2],
@@ -81,7 +81,7 @@ fn goes_on_from(boxes: &Linked, parent: &Value) {
 }
 
 /// How many files there are of sendshots and of records.
-fn state_files(sender: &SenderBox) -> [usize; 2] {
+fn state_files(sender: &SenderHost) -> [usize; 2] {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     ["sendshots", "pushes"].map(|dir| {
         let dir = top.path().join(".sendshot").join(dir);
@@ -91,123 +91,123 @@ fn state_files(sender: &SenderBox) -> [usize; 2] {
 
 /// Nothing is left but what the next push goes on with.
 #[track_caller]
-fn nothing_is_left_but_what_can_be_resumed(boxes: &Linked) {
-    boxes.link.mend();
+fn nothing_is_left_but_what_can_be_resumed(hosts: &Linked) {
+    hosts.link.mend();
     until::holds("the receiver runs no push any more", || {
-        let partials = boxes
+        let partials = hosts
             .receiver
             .ctl(&["copy", "list", "--partials", "--json"]);
         let partials = partials.success().jsons();
         partials.iter().all(|partial| partial["state"] != "running")
     });
-    assert_only_resumable_left(&boxes.sender, &boxes.receiver);
+    assert_only_resumable_left(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_second_push_of_the_same_volume_to_the_same_receiver_is_told_so() {
-    let (boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "--json", "nas2:photos"]);
-    let shown = running(&boxes.sender);
+fn a_second_push_of_the_same_volume_is_refused() {
+    let (hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "--json", "nas2:photos"]);
+    let shown = running(&hosts.sender);
     assert_eq!(shown.len(), 1, "status shows no push that runs: {shown:?}");
     assert_eq!(shown[0]["volume"], "photos");
     let began = Instant::now();
-    let second = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let second = hosts.sender.ctl(&["push", "nas2:photos"]);
     second.fails(4, &["photos", "nas2", "running"]);
-    let by_path = format!("nas2:{}", boxes.sender.photos().display());
-    boxes.sender.ctl(&["push", &by_path]).fails(4, &["running"]);
+    let by_path = format!("nas2:{}", hosts.sender.photos().display());
+    hosts.sender.ctl(&["push", &by_path]).fails(4, &["running"]);
     assert!(began.elapsed() < PROMPT, "the second waited for the first");
-    boxes.link.mend();
+    hosts.link.mend();
     let pushed = push.finish().success().json();
     assert_eq!(pushed["parent"], first["uuid"]);
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    assert_eq!(running(&boxes.sender), Vec::<Value>::new());
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_eq!(running(&hosts.sender), Vec::<Value>::new());
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_slow_receiver_delays_no_other() {
-    let (boxes, _) = with_news();
-    let other = ReceiverBox::new();
-    pair(&boxes.sender, &other, "nas3");
-    let push = start_slow(&boxes, &["push", "--json", "nas2:photos"]);
-    let there = boxes.sender.push("nas3:photos");
-    assert_exact(&boxes.sender, &other, &there);
+    let (hosts, _) = with_news();
+    let other = ReceiverHost::new();
+    pair(&hosts.sender, &other, "nas3");
+    let push = start_slow(&hosts, &["push", "--json", "nas2:photos"]);
+    let there = hosts.sender.push("nas3:photos");
+    assert_exact(&hosts.sender, &other, &there);
     assert_eq!(
-        running(&boxes.sender).len(),
+        running(&hosts.sender).len(),
         1,
         "the slow one is over already"
     );
-    boxes.link.mend();
+    hosts.link.mend();
     let pushed = push.finish().success().json();
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    assert_no_leftovers(&boxes.sender, &other);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    assert_no_leftovers(&hosts.sender, &other);
 }
 
 #[test]
 fn cancel_ends_a_push_at_once_and_cleanly() {
-    let (boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
+    let (hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
     let began = Instant::now();
-    boxes.sender.ctl(&["cancel", "nas2:photos"]).success();
+    hosts.sender.ctl(&["cancel", "nas2:photos"]).success();
     push.finish().fails(1, &["cancelled"]);
     assert!(
         began.elapsed() < PROMPT,
         "cancelling took {:?}",
         began.elapsed()
     );
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    boxes
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    hosts
         .sender
         .ctl(&["cancel", "nas2:photos"])
         .fails(1, &["photos"]);
-    goes_on_from(&boxes, &first);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn a_push_whose_receiver_takes_nothing_more_can_be_cancelled() {
-    let (boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    boxes.link.set(Way::Up, Rule::Stall);
-    boxes.link.set(Way::Down, Rule::Stall);
+fn a_push_to_a_stalled_receiver_can_be_cancelled() {
+    let (hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    hosts.link.set(Way::Up, Rule::Stall);
+    hosts.link.set(Way::Down, Rule::Stall);
     let began = Instant::now();
-    boxes.sender.ctl(&["cancel", "--all"]).success();
+    hosts.sender.ctl(&["cancel", "--all"]).success();
     push.finish().fails(1, &["cancelled"]);
     assert!(
         began.elapsed() < PROMPT,
         "cancelling took {:?}",
         began.elapsed()
     );
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
 fn ctrl_c_cancels_cleanly() {
-    let (boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
+    let (hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
     push.signal(Signal::INT);
     push.finish().fails(1, &["cancelled"]);
     assert_eq!(
-        running(&boxes.sender),
+        running(&hosts.sender),
         Vec::<Value>::new(),
         "it goes on in secret"
     );
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn ctrl_c_ends_the_whole_command_and_begins_no_further_push() {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let boxes = Linked::of(setup.volume("music", "music").start());
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    let push = start_slow(&boxes, &["push", "nas2:photos", "nas2:music"]);
+fn ctrl_c_begins_no_further_push() {
+    let setup = SenderHost::setup().volume("photos", "photos");
+    let hosts = Linked::of(setup.volume("music", "music").start());
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let push = start_slow(&hosts, &["push", "nas2:photos", "nas2:music"]);
     push.signal(Signal::INT);
     let output = push.finish();
-    boxes.link.mend();
+    hosts.link.mend();
     assert_eq!(
-        copies(&boxes.receiver).len(),
+        copies(&hosts.receiver).len(),
         0,
         "after Ctrl-C another push began: {output:?}"
     );
@@ -216,9 +216,9 @@ fn ctrl_c_ends_the_whole_command_and_begins_no_further_push() {
 
 #[test]
 fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
-    let (boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    boxes.sender.daemon.signal(Signal::STOP);
+    let (hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    hosts.sender.daemon.signal(Signal::STOP);
     let began = Instant::now();
     let mut push = push;
     push.signal(Signal::INT);
@@ -231,149 +231,149 @@ fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
     assert!(began.elapsed() < PROMPT, "the user had to wait");
     // Whether the daemon hears of it when it wakes up is open, and the user is told so.
     assert!(output.stderr.contains("status"), "{output:?}");
-    boxes.sender.daemon.signal(Signal::CONT);
-    boxes.link.mend();
-    until::holds("the push has ended", || running(&boxes.sender).is_empty());
-    let last = copies(&boxes.receiver).pop().unwrap();
-    goes_on_from(&boxes, &last);
+    hosts.sender.daemon.signal(Signal::CONT);
+    hosts.link.mend();
+    until::holds("the push has ended", || running(&hosts.sender).is_empty());
+    let last = copies(&hosts.receiver).pop().unwrap();
+    goes_on_from(&hosts, &last);
     assert!(
-        copies(&boxes.receiver)
+        copies(&hosts.receiver)
             .iter()
             .any(|copy| copy["uuid"] == first["uuid"])
     );
 }
 
 #[test]
-fn a_first_push_that_is_cancelled_is_gone_on_with() {
-    let boxes = Linked::new();
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
+fn a_cancelled_first_push_is_resumed() {
+    let hosts = Linked::new();
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
     push.signal(Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &json!({"uuid": null}));
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &json!({"uuid": null}));
 }
 
 #[test]
 fn a_push_survives_its_terminal() {
-    let (boxes, _) = with_news();
+    let (hosts, _) = with_news();
     for (i, signal) in [Signal::KILL, Signal::HUP].into_iter().enumerate() {
-        fill::file(boxes.sender.photos().join("big"), i as u64 + 7, BIG / 4);
-        let push = start_slow(&boxes, &["push", "nas2:photos"]);
+        fill::file(hosts.sender.photos().join("big"), i as u64 + 7, BIG / 4);
+        let push = start_slow(&hosts, &["push", "nas2:photos"]);
         push.signal(signal);
         push.finish();
         assert_eq!(
-            running(&boxes.sender).len(),
+            running(&hosts.sender).len(),
             1,
             "the push died with its terminal"
         );
-        boxes.link.mend();
-        until::holds("the push is done", || running(&boxes.sender).is_empty());
+        hosts.link.mend();
+        until::holds("the push is done", || running(&hosts.sender).is_empty());
         assert_eq!(
-            copies(&boxes.receiver).len(),
+            copies(&hosts.receiver).len(),
             2 + i,
             "the push died with its terminal"
         );
     }
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
 fn a_detached_push_goes_on_by_itself() {
-    let (boxes, first) = with_news();
-    boxes.link.set(Way::Up, SLOW);
-    let before = boxes.link.bytes(Way::Up);
+    let (hosts, first) = with_news();
+    hosts.link.set(Way::Up, SLOW);
+    let before = hosts.link.bytes(Way::Up);
     let began = Instant::now();
-    let detached = boxes
+    let detached = hosts
         .sender
         .ctl(&["push", "--detach", "--json", "nas2:photos"]);
     detached.success();
     assert!(began.elapsed() < PROMPT, "--detach waited");
-    in_the_middle(&boxes, before);
-    boxes.link.mend();
-    until::holds("the push is done", || running(&boxes.sender).is_empty());
-    let last = boxes.sender.ctl(&["status", "--json"]).success().json();
+    in_the_middle(&hosts, before);
+    hosts.link.mend();
+    until::holds("the push is done", || running(&hosts.sender).is_empty());
+    let last = hosts.sender.ctl(&["status", "--json"]).success().json();
     let last = &last["last"][0];
-    assert_eq!(copies(&boxes.receiver).len(), 2, "{last}");
+    assert_eq!(copies(&hosts.receiver).len(), 2, "{last}");
     assert_ne!(
         last["copy"], first["copy"],
         "status does not tell how it ended: {last}"
     );
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
     // What cannot begin is told although nobody waits for the end.
-    boxes
+    hosts
         .sender
         .ctl(&["push", "--detach", "nas2:nope"])
         .fails(2, &["nope"]);
 }
 
 #[test]
-fn a_crash_of_the_sender_leaves_nothing_but_what_can_be_resumed() {
-    let (mut boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    boxes.sender.daemon.kill();
+fn a_sender_crash_leaves_only_what_resumes() {
+    let (mut hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    hosts.sender.daemon.kill();
     push.finish().fails(1, &["daemon"]);
-    boxes.link.mend();
-    boxes.sender.daemon.start();
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    hosts.link.mend();
+    hosts.sender.daemon.start();
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn a_crash_of_the_receiver_leaves_nothing_but_what_can_be_resumed() {
-    let (mut boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    boxes.receiver.daemon.kill();
+fn a_receiver_crash_leaves_only_what_resumes() {
+    let (mut hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    hosts.receiver.daemon.kill();
     push.finish().fails(3, &["nas2"]);
-    boxes.receiver.daemon.start();
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    hosts.receiver.daemon.start();
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn a_crash_of_both_at_once_leaves_nothing_but_what_can_be_resumed() {
-    let (mut boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    boxes.receiver.daemon.kill();
-    boxes.sender.daemon.kill();
+fn a_crash_of_both_leaves_only_what_resumes() {
+    let (mut hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    hosts.receiver.daemon.kill();
+    hosts.sender.daemon.kill();
     push.finish();
-    boxes.link.cut();
-    boxes.link.mend();
-    boxes.receiver.daemon.start();
-    boxes.sender.daemon.start();
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    hosts.link.cut();
+    hosts.link.mend();
+    hosts.receiver.daemon.start();
+    hosts.sender.daemon.start();
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
 fn a_link_that_breaks_is_to_be_tried_again() {
-    let (boxes, first) = with_news();
+    let (hosts, first) = with_news();
     for _ in 0..2 {
-        let push = start_slow(&boxes, &["push", "nas2:photos"]);
-        boxes.link.cut();
+        let push = start_slow(&hosts, &["push", "nas2:photos"]);
+        hosts.link.cut();
         push.finish().fails(3, &["nas2"]);
-        boxes.sender.ctl(&["push", "nas2:photos"]).fails(3, &[]);
-        nothing_is_left_but_what_can_be_resumed(&boxes);
+        hosts.sender.ctl(&["push", "nas2:photos"]).fails(3, &[]);
+        nothing_is_left_but_what_can_be_resumed(&hosts);
     }
-    goes_on_from(&boxes, &first);
+    goes_on_from(&hosts, &first);
 }
 
 /// Pushes a small change over a link that loses everything the receiver says from the middle of
 /// the data on, and waits until the receiver has committed. Returns what it committed.
 #[track_caller]
-fn lose_the_answer(boxes: &Linked) -> (Running, Value) {
+fn lose_the_answer(hosts: &Linked) -> (Running, Value) {
     // Less than what may be under way unanswered.
-    fill::file(boxes.sender.photos().join("small"), 3, 40_000);
-    let before = boxes.link.bytes(Way::Up);
-    boxes.link.set(Way::Up, Rule::Slow(20_000));
-    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+    fill::file(hosts.sender.photos().join("small"), 3, 40_000);
+    let before = hosts.link.bytes(Way::Up);
+    hosts.link.set(Way::Up, Rule::Slow(20_000));
+    let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("the data is on its way", || {
-        boxes.link.bytes(Way::Up) > before + 25_000
+        hosts.link.bytes(Way::Up) > before + 25_000
     });
-    boxes.link.set(Way::Down, Rule::Lose);
-    boxes.link.set(Way::Up, Rule::Pass);
+    hosts.link.set(Way::Down, Rule::Lose);
+    hosts.link.set(Way::Up, Rule::Pass);
     let committed = until::some("the receiver has committed", || {
-        let mut all = copies(&boxes.receiver);
+        let mut all = copies(&hosts.receiver);
         (all.len() == 2).then(|| all.remove(1))
     });
     (push, committed)
@@ -381,78 +381,78 @@ fn lose_the_answer(boxes: &Linked) -> (Running, Value) {
 
 #[test]
 fn lost_acknowledgement_costs_nothing() {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes.sender.push("nas2:photos");
-    let (push, committed) = lose_the_answer(&boxes);
-    boxes.link.cut();
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts.sender.push("nas2:photos");
+    let (push, committed) = lose_the_answer(&hosts);
+    hosts.link.cut();
     push.finish().fails(3, &[]);
-    boxes.link.mend();
-    fs::write(boxes.sender.photos().join("later"), "later").unwrap();
-    goes_on_from(&boxes, &committed);
+    hosts.link.mend();
+    fs::write(hosts.sender.photos().join("later"), "later").unwrap();
+    goes_on_from(&hosts, &committed);
 }
 
 #[test]
-fn a_crash_of_the_sender_before_the_acknowledgement_costs_nothing() {
-    let mut boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    let (push, committed) = lose_the_answer(&boxes);
-    boxes.sender.daemon.kill();
+fn a_sender_crash_before_the_acknowledgement_costs_nothing() {
+    let mut hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    let (push, committed) = lose_the_answer(&hosts);
+    hosts.sender.daemon.kill();
     push.finish();
-    boxes.link.mend();
-    boxes.sender.daemon.start();
-    let next = boxes.sender.push("nas2:photos");
+    hosts.link.mend();
+    hosts.sender.daemon.start();
+    let next = hosts.sender.push("nas2:photos");
     assert!(
         [&first["uuid"], &committed["uuid"]].contains(&&next["parent"]),
         "all was sent again: {next}"
     );
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
 #[test]
-fn a_receiver_that_is_stopped_during_a_push_does_not_hold_up_the_shutdown() {
-    let (mut boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    let took = boxes.receiver.daemon.stop();
+fn a_receiver_stops_quickly_during_a_push() {
+    let (mut hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    let took = hosts.receiver.daemon.stop();
     assert!(took < PROMPT, "a shutdown waited {took:?} for a push");
     push.finish().fails(3, &[]);
-    boxes.receiver.daemon.start();
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    hosts.receiver.daemon.start();
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn a_sender_that_is_stopped_during_a_push_does_not_hold_up_the_shutdown() {
-    let (mut boxes, first) = with_news();
-    let push = start_slow(&boxes, &["push", "nas2:photos"]);
-    let took = boxes.sender.daemon.stop();
+fn a_sender_stops_quickly_during_a_push() {
+    let (mut hosts, first) = with_news();
+    let push = start_slow(&hosts, &["push", "nas2:photos"]);
+    let took = hosts.sender.daemon.stop();
     assert!(took < PROMPT, "a shutdown waited {took:?} for a push");
     assert_eq!(push.finish().code, 1);
-    boxes.sender.daemon.start();
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    hosts.sender.daemon.start();
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
-fn a_sender_that_is_stopped_cleans_up_after_a_push_that_nobody_watches() {
-    let (mut boxes, first) = with_news();
+fn a_stopped_sender_cleans_up_an_unwatched_push() {
+    let (mut hosts, first) = with_news();
     // Several times: an end without clients is a race of two ends within the daemon.
     for round in 1..=6 {
-        let push = start_slow(&boxes, &["push", "nas2:photos"]);
-        let with_client = boxes.sender.daemon.sockets();
+        let push = start_slow(&hosts, &["push", "nas2:photos"]);
+        let with_client = hosts.sender.daemon.sockets();
         push.signal(Signal::KILL);
         push.finish();
         until::holds("the client is gone", || {
-            boxes.sender.daemon.sockets() < with_client
+            hosts.sender.daemon.sockets() < with_client
         });
-        boxes.sender.daemon.stop();
-        let log = boxes.sender.daemon.log();
+        hosts.sender.daemon.stop();
+        let log = hosts.sender.daemon.log();
         let ended = log.matches("push of photos to nas2 failed").count();
         assert_eq!(ended, round, "a push was left to itself:\n{log}");
-        boxes.sender.daemon.start();
+        hosts.sender.daemon.start();
     }
-    nothing_is_left_but_what_can_be_resumed(&boxes);
-    goes_on_from(&boxes, &first);
+    nothing_is_left_but_what_can_be_resumed(&hosts);
+    goes_on_from(&hosts, &first);
 }

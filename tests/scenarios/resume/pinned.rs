@@ -12,7 +12,7 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::Running;
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -20,54 +20,54 @@ use serde_json::Value;
 const BIG: usize = 24 << 20;
 
 fn pinned() -> Linked {
-    let setup = SenderBox::setup().volume("photos", "photos");
+    let setup = SenderHost::setup().volume("photos", "photos");
     Linked::of(setup.pin_parent().start())
 }
 
-fn push(boxes: &Linked) -> Value {
-    let pushed = boxes.sender.push("nas2:photos");
+fn push(hosts: &Linked) -> Value {
+    let pushed = hosts.sender.push("nas2:photos");
     assert_eq!(pushed["engine"], "kernel");
     pushed
 }
 
-fn start(boxes: &Linked) -> Running {
-    boxes.sender.ctl_start(&["push", "nas2:photos"])
+fn start(hosts: &Linked) -> Running {
+    hosts.sender.ctl_start(&["push", "nas2:photos"])
 }
 
 /// Boxes of which the volume has been pushed once and has much new since, with a push of that
 /// in the middle of its data.
 fn in_the_middle() -> (Linked, Value, Running) {
-    let boxes = pinned();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = push(&boxes);
-    fill::file(boxes.sender.photos().join("big"), 1, BIG);
-    boxes.link.set(Way::Up, Rule::Slow(2 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let running = start(&boxes);
+    let hosts = pinned();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = push(&hosts);
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    hosts.link.set(Way::Up, Rule::Slow(2 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let running = start(&hosts);
     until::holds("a push transfers data", || {
-        boxes.link.bytes(Way::Up) > before + (1 << 20)
+        hosts.link.bytes(Way::Up) > before + (1 << 20)
     });
-    (boxes, first, running)
+    (hosts, first, running)
 }
 
-fn copies(boxes: &Linked) -> Vec<Value> {
-    let list = boxes.receiver.ctl(&["copy", "list", "--json"]);
+fn copies(hosts: &Linked) -> Vec<Value> {
+    let list = hosts.receiver.ctl(&["copy", "list", "--json"]);
     list.success().jsons()
 }
 
 /// Nothing is left but what `list` names, and the next push builds on `parent`.
 #[track_caller]
-fn goes_on_from(boxes: &Linked, parent: &Value) {
-    boxes.link.mend();
+fn goes_on_from(hosts: &Linked, parent: &Value) {
+    hosts.link.mend();
     until::holds("the receiver has dropped what was not committed", || {
-        subvolumes::list(boxes.receiver.fs()).len() == copies(boxes).len()
+        subvolumes::list(hosts.receiver.fs()).len() == copies(hosts).len()
     });
-    let next = push(boxes);
+    let next = push(hosts);
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
-    assert_exact(&boxes.sender, &boxes.receiver, &next);
-    assert_no_leftovers(&boxes.sender, &boxes.receiver);
-    let kept = boxes.sender.ctl(&["list", "--json"]).success().jsons();
-    let top = Mount::private(&mount::devices(boxes.sender.fs())[0], "subvolid=5");
+    assert_exact(&hosts.sender, &hosts.receiver, &next);
+    assert_no_leftovers(&hosts.sender, &hosts.receiver);
+    let kept = hosts.sender.ctl(&["list", "--json"]).success().jsons();
+    let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     let state = top.path().join(".sendshot");
     for (dir, expected) in [("snapshots", 1), ("pushes", kept.len()), ("sendshots", 0)] {
         let found = fs::read_dir(state.join(dir)).unwrap().count();
@@ -77,52 +77,52 @@ fn goes_on_from(boxes: &Linked, parent: &Value) {
 
 #[test]
 fn a_push_that_is_cancelled_leaves_nothing() {
-    let (boxes, first, running) = in_the_middle();
+    let (hosts, first, running) = in_the_middle();
     running.signal(Signal::INT);
     running.finish().fails(1, &["cancelled"]);
-    goes_on_from(&boxes, &first);
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
 fn a_crash_of_the_sender_leaves_nothing() {
-    let (mut boxes, first, running) = in_the_middle();
-    boxes.sender.daemon.kill();
+    let (mut hosts, first, running) = in_the_middle();
+    hosts.sender.daemon.kill();
     running.finish().fails(1, &["daemon"]);
-    boxes.link.mend();
-    boxes.sender.daemon.start();
-    goes_on_from(&boxes, &first);
+    hosts.link.mend();
+    hosts.sender.daemon.start();
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
 fn a_crash_of_the_receiver_leaves_nothing() {
-    let (mut boxes, first, running) = in_the_middle();
-    boxes.receiver.daemon.kill();
+    let (mut hosts, first, running) = in_the_middle();
+    hosts.receiver.daemon.kill();
     running.finish().fails(3, &[]);
-    boxes.receiver.daemon.start();
-    goes_on_from(&boxes, &first);
+    hosts.receiver.daemon.start();
+    goes_on_from(&hosts, &first);
 }
 
 #[test]
 fn a_lost_acknowledgement_costs_nothing() {
-    let boxes = pinned();
-    fill::tree(&boxes.sender.photos(), 1);
-    push(&boxes);
+    let hosts = pinned();
+    fill::tree(&hosts.sender.photos(), 1);
+    push(&hosts);
     // Less than what may be under way unanswered.
-    fill::file(boxes.sender.photos().join("small"), 3, 40_000);
-    let before = boxes.link.bytes(Way::Up);
-    boxes.link.set(Way::Up, Rule::Slow(20_000));
-    let running = start(&boxes);
+    fill::file(hosts.sender.photos().join("small"), 3, 40_000);
+    let before = hosts.link.bytes(Way::Up);
+    hosts.link.set(Way::Up, Rule::Slow(20_000));
+    let running = start(&hosts);
     until::holds("the data is on its way", || {
-        boxes.link.bytes(Way::Up) > before + 25_000
+        hosts.link.bytes(Way::Up) > before + 25_000
     });
-    boxes.link.set(Way::Down, Rule::Lose);
-    boxes.link.set(Way::Up, Rule::Pass);
+    hosts.link.set(Way::Down, Rule::Lose);
+    hosts.link.set(Way::Up, Rule::Pass);
     let committed = until::some("the receiver has committed", || {
-        let mut all = copies(&boxes);
+        let mut all = copies(&hosts);
         (all.len() == 2).then(|| all.remove(1))
     });
-    boxes.link.cut();
+    hosts.link.cut();
     running.finish().fails(3, &[]);
-    fs::write(boxes.sender.photos().join("later"), "later").unwrap();
-    goes_on_from(&boxes, &committed);
+    fs::write(hosts.sender.photos().join("later"), "later").unwrap();
+    goes_on_from(&hosts, &committed);
 }

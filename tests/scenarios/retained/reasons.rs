@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use sendshot_adversary::liar::{Liar, Lie};
+use sendshot_adversary::lying_peer::{Lie, LyingPeer};
 use sendshot_engine::format::entry::ROOT;
 use sendshot_harness::compare::exact::assert_copy_of;
 use sendshot_harness::compare::reasons::{
@@ -25,8 +25,8 @@ use sendshot_harness::faults::damage::Damage;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use sendshot_harness::trees::ghosts;
@@ -65,8 +65,8 @@ fn every_code_is_explained() {
 
 #[test]
 fn what_speaks_against_a_copy_on_the_receiver() {
-    let boxes = filled();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = filled();
+    let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
     let listed = || {
         let all = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
@@ -122,8 +122,8 @@ fn stock_receive_slowly(stream: &[u8], dir: &Path) {
 /// People bring the first, large copy there by hand.
 #[test]
 fn what_speaks_against_a_copy_that_another_tool_received() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
     // Without data nothing is written back later.
     for i in 0..500 {
@@ -161,7 +161,7 @@ fn what_speaks_against_a_copy_that_another_tool_received() {
 }
 
 /// As a push reports it.
-fn uuid_of(sender: &SenderBox, subvolume: &Path) -> Value {
+fn uuid_of(sender: &SenderHost, subvolume: &Path) -> Value {
     let all = subvolumes::list(sender.fs());
     let found = all
         .iter()
@@ -172,8 +172,8 @@ fn uuid_of(sender: &SenderBox, subvolume: &Path) -> Value {
 
 #[test]
 fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
-    let boxes = pinned();
-    let sender = &boxes.sender;
+    let hosts = pinned();
+    let sender = &hosts.sender;
     let target = "nas2:photos";
     plan(sender, target, &[]).because(ReasonCode::NoCopyYet, &["no copy of this volume yet"]);
     let first = sender.push(target);
@@ -183,7 +183,7 @@ fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
     let hidden = subvolumes::by_uuid(sender.fs(), &first["uuid"]);
 
     raw::set_flags(&hidden, raw::WRITABLE);
-    let texts = ["on this box is writable", "ro true"];
+    let texts = ["on this host is writable", "ro true"];
     plan(sender, target, &[]).because(ReasonCode::SnapshotWritable, &texts);
     raw::set_flags(&hidden, raw::READ_ONLY);
     change(&hidden);
@@ -212,8 +212,8 @@ fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
 
 #[test]
 fn what_speaks_against_a_snapshot_of_the_users() {
-    let boxes = pinned();
-    let sender = &boxes.sender;
+    let hosts = pinned();
+    let sender = &hosts.sender;
     let (monday, to_monday) = snapshot(sender, "monday");
     fs::write(sender.photos().join("news"), "of tuesday").unwrap();
     let (tuesday, to_tuesday) = snapshot(sender, "tuesday");
@@ -244,8 +244,8 @@ fn what_speaks_against_a_snapshot_of_the_users() {
 
 #[test]
 fn what_speaks_against_a_snapshot_that_was_received() {
-    let boxes = pinned();
-    let sender = &boxes.sender;
+    let hosts = pinned();
+    let sender = &hosts.sender;
     let (monday, _) = snapshot(sender, "monday");
     fs::write(sender.photos().join("news"), "of tuesday").unwrap();
     let (tuesday, _) = snapshot(sender, "tuesday");
@@ -270,8 +270,8 @@ fn what_speaks_against_a_snapshot_that_was_received() {
 
 #[test]
 fn where_a_rollback_leaves_the_kernel_without_a_parent() {
-    let boxes = pinned();
-    let sender = &boxes.sender;
+    let hosts = pinned();
+    let sender = &hosts.sender;
     let fs = sender.fs().to_owned();
     let (past, _) = snapshot(sender, "past");
     fs::write(sender.photos().join("bad"), "bad").unwrap();
@@ -303,8 +303,8 @@ fn where_a_rollback_leaves_the_kernel_without_a_parent() {
 
 #[test]
 fn why_a_receiver_holds_nothing() {
-    let boxes = filled();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = filled();
+    let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
     for options in [&KERNEL[..], &[]] {
         plan(sender, target, options).because(ReasonCode::NoCopyYet, &["yet"]);
@@ -317,7 +317,7 @@ fn why_a_receiver_holds_nothing() {
     }
     let second = sender.push(target);
     assert_reason(&second, ReasonCode::CopiesGone, &texts);
-    let again = ReceiverBox::new();
+    let again = ReceiverHost::new();
     fs::remove_file(sender.receiver_file("nas2")).unwrap();
     pair(sender, &again, "nas2");
     let texts = ["no copy", "another receiver of this name", "set up again"];
@@ -326,8 +326,8 @@ fn why_a_receiver_holds_nothing() {
 
 #[test]
 fn what_speaks_against_a_sendshot() {
-    let boxes = filled();
-    let Paired { sender, receiver } = &boxes;
+    let hosts = filled();
+    let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
     sender.daemon.may_log("a sendshot is not used");
     let first = sender.push(target);
@@ -390,9 +390,9 @@ fn what_speaks_against_a_sendshot() {
 }
 
 #[test]
-fn a_sendshot_of_another_state_is_not_called_a_snapshot_that_changed() {
-    let boxes = filled();
-    let Paired { sender, receiver } = &boxes;
+fn a_sendshot_of_another_state_is_not_called_changed() {
+    let hosts = filled();
+    let Paired { sender, receiver } = &hosts;
     let (monday, to_monday) = snapshot(sender, "monday");
     let whole = sender.push(&to_monday);
     // It is adopted for this one, and stays.
@@ -411,8 +411,8 @@ fn a_sendshot_of_another_state_is_not_called_a_snapshot_that_changed() {
 
 #[test]
 fn why_every_file_is_compared_after_a_rollback() {
-    let boxes = filled();
-    let sender = &boxes.sender;
+    let hosts = filled();
+    let sender = &hosts.sender;
     let fs = sender.fs().to_owned();
     let (past, _) = snapshot(sender, "past");
     let first = sender.push("nas2:photos");
@@ -433,9 +433,9 @@ fn why_every_file_is_compared_after_a_rollback() {
 }
 
 #[test]
-fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
-    let boxes = filled();
-    let sender = &boxes.sender;
+fn a_file_system_with_another_id_or_an_older_image() {
+    let hosts = filled();
+    let sender = &hosts.sender;
     sender.push("nas2:photos");
     let before = mount::image(sender.fs()).with_extension("before");
     let before = before.to_str().unwrap();
@@ -486,9 +486,9 @@ fn a_file_system_with_another_id_and_one_that_went_back_in_time() {
 }
 
 #[test]
-fn a_copy_whose_streams_were_refused() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+fn a_copy_with_refused_streams() {
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     fill::file(sender.photos().join("large"), 1, 3_000_000);
     let first = sender.push("nas2:photos");
     in_state(sender, &first, |_, path| ghosts::add(path, ROOT, "ghost"));
@@ -505,9 +505,9 @@ fn a_copy_whose_streams_were_refused() {
 
 #[test]
 fn what_is_read_only_is_named() {
-    let mut boxes = filled();
-    let first = boxes.sender.push("nas2:photos");
-    let receiver = &mut boxes.receiver;
+    let mut hosts = filled();
+    let first = hosts.sender.push("nas2:photos");
+    let receiver = &mut hosts.receiver;
     receiver.daemon.may_log("read-only");
     let root = receiver.root();
     // Only the mount by which the daemon sees it.
@@ -516,7 +516,7 @@ fn what_is_read_only_is_named() {
         let _mount = Mount::at(&root, &root, "bind");
         tool("mount", &options);
         let texts = ["mounted read-only here", "help:", "remount"];
-        let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+        let push = hosts.sender.ctl(&["push", "nas2:photos"]);
         push.fails(1, &texts);
     }
     // The subvolume in which it lies.
@@ -527,41 +527,41 @@ fn what_is_read_only_is_named() {
     fs::create_dir(&pool).unwrap();
     receiver.configure(&pool);
     receiver.daemon.start();
-    boxes.sender.push("nas2:photos");
+    hosts.sender.push("nas2:photos");
     set_ro(&inside, "true");
     let texts = ["read-only subvolume", "help:", "btrfs property set"];
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &texts);
     set_ro(&inside, "false");
 
     // Ours on the sender.
     let set_state = |value: &str| {
-        in_state(&boxes.sender, &first, |state, _| set_ro(state, value));
+        in_state(&hosts.sender, &first, |state, _| set_ro(state, value));
     };
     set_state("true");
     let texts = ["`.sendshot`", "read-only", "help:", "ro false"];
-    let push = boxes.sender.ctl(&["push", "nas2:photos"]);
+    let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &texts);
     set_state("false");
-    boxes.sender.push("nas2:photos");
+    hosts.sender.push("nas2:photos");
 }
 
 #[test]
 fn an_exhausted_quota_is_not_called_a_full_disk() {
-    let boxes = Linked::new();
+    let hosts = Linked::new();
     let Linked {
         sender, receiver, ..
-    } = &boxes;
+    } = &hosts;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
     fill::file(sender.photos().join("large"), 1, 30 << 20);
     let there = receiver.fs().to_str().unwrap();
     tool("btrfs", &["quota", "enable", there]);
-    boxes.link.set(Way::Up, Rule::Slow(8 << 20));
-    let before = boxes.link.bytes(Way::Up);
+    hosts.link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = hosts.link.bytes(Way::Up);
     let push = sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + (4 << 20)
+        hosts.link.bytes(Way::Up) > before + (4 << 20)
     });
     let all = subvolumes::list(receiver.fs());
     let staging = all.iter().find(|s| s.path.contains("/push-")).unwrap();
@@ -569,7 +569,7 @@ fn an_exhausted_quota_is_not_called_a_full_disk() {
     let limit = ["qgroup", "limit", "8M", staging.to_str().unwrap()];
     tool("btrfs", &limit);
     receiver.daemon.may_log("quota");
-    boxes.link.mend();
+    hosts.link.mend();
     let failed = push
         .finish()
         .fails(1, &["quota", "exhausted", "btrfs qgroup"]);
@@ -595,17 +595,17 @@ fn an_exhausted_quota_is_not_called_a_full_disk() {
 }
 
 #[test]
-fn a_receiver_of_another_version_says_in_words_why_a_copy_cannot_be_the_parent() {
-    let boxes = Linked::new();
+fn a_receiver_of_another_version_explains_an_unusable_copy() {
+    let hosts = Linked::new();
     let Linked {
         sender,
         link,
         receiver,
-    } = &boxes;
+    } = &hosts;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
-    let liar = Liar::between(sender, receiver, "nas2", Lie::Unusable, 7);
-    link.aim(liar.address());
+    let lying_peer = LyingPeer::between(sender, receiver, "nas2", Lie::Unusable, 7);
+    link.aim(lying_peer.address());
     let texts = ["not usable at the receiver: changed since commit"];
     for options in [&KERNEL[..], &[]] {
         plan(sender, "nas2:photos", options)
@@ -615,9 +615,9 @@ fn a_receiver_of_another_version_says_in_words_why_a_copy_cannot_be_the_parent()
 }
 
 #[test]
-fn a_snapshot_that_was_pushed_and_then_restored_from_an_older_image() {
-    let boxes = pinned();
-    let sender = &boxes.sender;
+fn a_pushed_snapshot_restored_from_an_older_image() {
+    let hosts = pinned();
+    let sender = &hosts.sender;
     let (monday, to_monday) = snapshot(sender, "monday");
     let before = mount::image(sender.fs()).with_extension("before");
     let before = before.to_str().unwrap();
@@ -629,7 +629,7 @@ fn a_snapshot_that_was_pushed_and_then_restored_from_an_older_image() {
     with_image(sender.fs(), |image| {
         tool("cp", &["--sparse=always", before, image]);
     });
-    let texts = ["on this box is of transaction", "the copy of a later one"];
+    let texts = ["on this host is of transaction", "the copy of a later one"];
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::SnapshotOtherState, &texts)
         .sends_all();
@@ -637,8 +637,8 @@ fn a_snapshot_that_was_pushed_and_then_restored_from_an_older_image() {
 
 #[test]
 fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
-    let boxes = filled();
-    let sender = &boxes.sender;
+    let hosts = filled();
+    let sender = &hosts.sender;
     // So many that their sendshot has blocks of its own.
     for i in 0..1000_u64 {
         let name = format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -650,7 +650,7 @@ fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
         Damage::of(sender.fs(), path, &fs::read(path).unwrap())
     });
     let texts = [
-        "its sendshot on this box cannot be used",
+        "its sendshot on this host cannot be used",
         "Input/output error",
         "kernel log",
     ];
@@ -673,9 +673,9 @@ fn leaf_of(image: &str, subvolume: u64, inode: u64) -> u64 {
 }
 
 #[test]
-fn a_snapshot_of_which_no_sendshot_can_be_made_as_the_disk_cannot_read_all_of_it() {
-    let boxes = Paired::new();
-    let Paired { sender, receiver } = &boxes;
+fn a_snapshot_that_cannot_be_captured_for_read_errors() {
+    let hosts = Paired::new();
+    let Paired { sender, receiver } = &hosts;
     let photos = sender.photos();
     let name = |i: u32| photos.join(format!("{i:0>100}"));
     for i in 0..1000 {
@@ -713,35 +713,35 @@ fn a_snapshot_of_which_no_sendshot_can_be_made_as_the_disk_cannot_read_all_of_it
 
 /// Has a push or a plan find its snapshot deduplicated when it comes to read it.
 #[track_caller]
-fn deduplicated_while(boxes: &Linked, command: &str) -> Value {
-    let fs = boxes.sender.fs().to_owned();
+fn deduplicated_while(hosts: &Linked, command: &str) -> Value {
+    let fs = hosts.sender.fs().to_owned();
     let meddle = move || {
         let all = subvolumes::list(&fs);
         let hidden = all.iter().find(|s| s.path.starts_with(".sendshot/"));
         let hidden = fs.join(&hidden.unwrap().path);
         raw::dedupe(&hidden.join("one"), &hidden.join("twin"));
     };
-    let liar = Liar::meddling(&boxes.sender, &boxes.receiver, "nas2", meddle);
-    boxes.link.aim(liar.address());
-    let done = boxes.sender.ctl(&[command, "--json", "nas2:photos"]);
+    let lying_peer = LyingPeer::meddling(&hosts.sender, &hosts.receiver, "nas2", meddle);
+    hosts.link.aim(lying_peer.address());
+    let done = hosts.sender.ctl(&[command, "--json", "nas2:photos"]);
     let done = done.success().json();
-    boxes.sender.wait_until_released();
-    boxes.link.aim(boxes.receiver.address());
-    boxes.link.reset();
+    hosts.sender.wait_until_released();
+    hosts.link.aim(hosts.receiver.address());
+    hosts.link.reset();
     done
 }
 
 #[test]
-fn why_every_file_is_compared_after_a_snapshot_was_deduplicated() {
-    let boxes = Linked::new();
+fn every_file_is_compared_after_deduplication() {
+    let hosts = Linked::new();
     let Linked {
         sender, receiver, ..
-    } = &boxes;
+    } = &hosts;
     let target = "nas2:photos";
     for name in ["one", "twin"] {
         fill::file(sender.photos().join(name), 1, 1 << 20);
     }
-    let first = deduplicated_while(&boxes, "push");
+    let first = deduplicated_while(&hosts, "push");
     assert_reason(&first, ReasonCode::NoCopyYet, &[]);
     let compared = "so every file is compared";
     let parent = ["deduplicated or written to before its sendshot", compared];
@@ -758,12 +758,12 @@ fn why_every_file_is_compared_after_a_snapshot_was_deduplicated() {
         "the new snapshot was deduplicated after it was taken",
         compared,
     ];
-    Planned::of(deduplicated_while(&boxes, "plan"))
+    Planned::of(deduplicated_while(&hosts, "plan"))
         .because(ReasonCode::ShortestStream, &[])
         .verdict(&first, ReasonCode::UsableParentChanged, &parent)
         .verdict(&second, ReasonCode::UsableNewChanged, &new);
 
-    let third = deduplicated_while(&boxes, "push");
+    let third = deduplicated_while(&hosts, "push");
     assert_copy_of(sender, receiver, &third, &sender.photos());
     let texts = ["without comparing every file", "the newer copy", parent[0]];
     plan(sender, target, &[])
@@ -780,9 +780,9 @@ fn why_every_file_is_compared_where_the_volume_has_no_uuid() {
     convert_to.args(["-c", convert, "convert"]);
     let disk = LoopFs::made_by(&mut convert_to, 1 << 30, "").unwrap();
     streams::delete(&disk.path().join("ext2_saved")).unwrap();
-    let setup = SenderBox::setup().configured("photos", disk.path());
-    let boxes = Paired::of(setup.start());
-    let Paired { sender, receiver } = &boxes;
+    let setup = SenderHost::setup().configured("photos", disk.path());
+    let hosts = Paired::of(setup.start());
+    let Paired { sender, receiver } = &hosts;
     fill::tree(disk.path(), 1);
     let first = sender.push("nas2:photos");
     let texts = ["not known which subvolume", "so every file is compared"];

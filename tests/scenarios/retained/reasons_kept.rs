@@ -12,16 +12,16 @@ use sendshot_harness::compare::reasons::{
 use sendshot_harness::faults::fail_points::{VARIABLE, armed};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use sendshot_harness::trees::ghosts;
 
 #[test]
 fn why_something_is_kept() {
-    let mut boxes = filled();
-    let sender = &mut boxes.sender;
+    let mut hosts = filled();
+    let sender = &mut hosts.sender;
     for _ in 0..3 {
         sender.push("nas2:photos");
     }
@@ -37,7 +37,7 @@ fn why_something_is_kept() {
     in_state(sender, &newest, |_, path| fs::remove_file(path).unwrap());
     let expected = ["next-parent", "deleted-elsewhere"];
     assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
-    let again = ReceiverBox::new();
+    let again = ReceiverHost::new();
     fs::remove_file(sender.receiver_file("nas2")).unwrap();
     assert_eq!(codes(sender, &["list"]), ["not-paired"]);
     pair(sender, &again, "nas2");
@@ -46,42 +46,42 @@ fn why_something_is_kept() {
 
 #[test]
 fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
-    let boxes = Linked::new();
-    let sender = &boxes.sender;
+    let hosts = Linked::new();
+    let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
     let (_monday, to_monday) = snapshot(sender, "monday");
     sender.push(&to_monday);
     fill::file(sender.photos().join("large"), 1, 24 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(4 << 20));
-    let before = boxes.link.bytes(Way::Up);
+    hosts.link.set(Way::Up, Rule::Slow(4 << 20));
+    let before = hosts.link.bytes(Way::Up);
     let push = sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + (9 << 20)
+        hosts.link.bytes(Way::Up) > before + (9 << 20)
     });
     // Monday was adopted: the receiver reports that it holds it, and nothing was sent by us.
     let expected = ["last-sent", "next-parent-reported", "being-pushed"];
     assert_eq!(codes(sender, &["list"]), expected);
     let expected = ["may-be-used", "may-be-used", "being-pushed"];
     assert_eq!(codes(sender, &["prune", "--dry-run"]), expected);
-    boxes.link.set(Way::Up, Rule::Cut);
+    hosts.link.set(Way::Up, Rule::Cut);
     push.finish().fails(3, &["nas2"]);
     sender.wait_until_released();
     let expected = ["last-sent", "next-parent-reported", "interrupted"];
     assert_eq!(codes(sender, &["list"]), expected);
-    boxes.link.mend();
+    hosts.link.mend();
     sender.push("nas2:photos");
 }
 
 /// Expects what `list` says of its oldest line.
 #[track_caller]
-fn assert_first(sender: &SenderBox, code: &str, texts: &[&str]) {
+fn assert_first(sender: &SenderHost, code: &str, texts: &[&str]) {
     assert_says(stated(sender, &["list"]).first(), code, texts);
 }
 
 /// Expects what `list` says of its newest line.
 #[track_caller]
-fn assert_last(sender: &SenderBox, code: &str, texts: &[&str]) {
+fn assert_last(sender: &SenderHost, code: &str, texts: &[&str]) {
     assert_says(stated(sender, &["list"]).last(), code, texts);
 }
 
@@ -96,7 +96,7 @@ fn assert_says(stated: Option<&(String, String)>, code: &str, texts: &[&str]) {
 
 /// Has the sender's daemon die at a place of its next push.
 #[track_caller]
-fn dies_at(sender: &mut SenderBox, place: &str) {
+fn dies_at(sender: &mut SenderHost, place: &str) {
     sender.daemon.env(VARIABLE, &armed(place, 0));
     sender.daemon.stop();
     sender.daemon.start();
@@ -131,8 +131,8 @@ fn what_the_receiver_may_have_committed_waits_for_its_word() {
 
 #[test]
 fn the_last_state_stays_though_no_stream_can_be_built_on_it() {
-    let boxes = filled();
-    let sender = &boxes.sender;
+    let hosts = filled();
+    let sender = &hosts.sender;
     let first = sender.push("nas2:photos");
     in_state(sender, &first, |_, path| ghosts::add(path, ROOT, "ghost"));
     sender.daemon.may_log("a stream could not be applied");
@@ -152,9 +152,9 @@ fn the_last_state_stays_though_no_stream_can_be_built_on_it() {
 }
 
 #[test]
-fn an_older_snapshot_that_a_crash_left_goes_with_the_next_prune() {
-    let mut boxes = pinned();
-    let sender = &mut boxes.sender;
+fn prune_deletes_an_older_snapshot_left_by_a_crash() {
+    let mut hosts = pinned();
+    let sender = &mut hosts.sender;
     sender.push("nas2:photos");
     dies_at(sender, "acknowledged-noted");
     sender.daemon.start();
@@ -173,9 +173,9 @@ fn an_older_snapshot_that_a_crash_left_goes_with_the_next_prune() {
 
 /// The daemon settles on the disks that are there when it starts. This one is plugged in again later.
 #[test]
-fn what_a_crash_left_on_a_disk_that_came_back_later_goes_with_the_next_prune() {
-    let mut boxes = pinned();
-    let sender = &mut boxes.sender;
+fn prune_deletes_what_a_crash_left_on_a_returned_disk() {
+    let mut hosts = pinned();
+    let sender = &mut hosts.sender;
     sender.push("nas2:photos");
     dies_at(sender, "snapshot-noted");
     let fs = sender.fs().to_owned();

@@ -16,10 +16,10 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::command::{Output, Running, run};
-use sendshot_harness::hosts::nobody::as_nobody;
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::hosts::unprivileged::as_unprivileged;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::{Value, json};
@@ -33,19 +33,19 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 /// Changes the volume a little and pushes it.
 #[track_caller]
-fn push(sender: &SenderBox, round: usize) -> Value {
+fn push(sender: &SenderHost, round: usize) -> Value {
     fs::write(sender.photos().join("file"), format!("round {round}")).unwrap();
     sender.push_with("nas2:photos", &SENDSHOT)
 }
 
 /// Boxes with as many sendshots kept as `keep` is, at first: three.
 fn kept_three() -> (Paired, Vec<Value>) {
-    let boxes = Paired::new();
-    let pushed = (0..3).map(|round| push(&boxes.sender, round)).collect();
-    (boxes, pushed)
+    let hosts = Paired::new();
+    let pushed = (0..3).map(|round| push(&hosts.sender, round)).collect();
+    (hosts, pushed)
 }
 
-fn list(sender: &SenderBox) -> Vec<Value> {
+fn list(sender: &SenderHost) -> Vec<Value> {
     sender.ctl(&["list", "--json"]).success().jsons()
 }
 
@@ -53,12 +53,12 @@ fn uuids(all: &[Value]) -> Vec<&str> {
     all.iter().map(|object| text(object, "uuid")).collect()
 }
 
-fn copies(receiver: &ReceiverBox) -> Vec<Value> {
+fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
 /// Has the daemon keep another number of sendshots.
-fn set_keep(sender: &SenderBox, keep: u32) {
+fn set_keep(sender: &SenderHost, keep: u32) {
     let config = fs::read_to_string(sender.config()).unwrap();
     let config = config.replace("keep = 3", &format!("keep = {keep}"));
     fs::write(sender.config(), config).unwrap();
@@ -71,13 +71,13 @@ fn set_keep(sender: &SenderBox, keep: u32) {
 }
 
 /// The hidden directory of the sender, seen for a moment.
-fn state_subvolume<T>(sender: &SenderBox, look: impl FnOnce(&Path) -> T) -> T {
+fn state_subvolume<T>(sender: &SenderHost, look: impl FnOnce(&Path) -> T) -> T {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     look(&top.path().join(".sendshot"))
 }
 
 /// Names of the files in a directory of the hidden one.
-fn files(sender: &SenderBox, dir: &str) -> Vec<String> {
+fn files(sender: &SenderHost, dir: &str) -> Vec<String> {
     state_subvolume(sender, |state| {
         let entries = fs::read_dir(state.join(dir)).unwrap();
         let mut names: Vec<String> = entries
@@ -90,7 +90,7 @@ fn files(sender: &SenderBox, dir: &str) -> Vec<String> {
 
 /// Expects that what is kept is what `list` names, to the last file.
 #[track_caller]
-fn assert_only_listed(sender: &SenderBox) {
+fn assert_only_listed(sender: &SenderHost) {
     let kept = list(sender);
     let sendshots = kept.iter().filter(|k| k["kind"] == "sendshot").count();
     assert_eq!(files(sender, "pushes").len(), kept.len());
@@ -102,7 +102,7 @@ fn assert_only_listed(sender: &SenderBox) {
     assert_eq!(names.len() - hashes, sendshots, "{names:?}");
 }
 
-fn forget(sender: &SenderBox, arguments: &[&str]) -> Output {
+fn forget(sender: &SenderHost, arguments: &[&str]) -> Output {
     sender.ctl(&[&["forget", "--json"], arguments].concat())
 }
 
@@ -117,16 +117,16 @@ fn verdicts(output: &Output) -> Vec<(String, String)> {
 }
 
 #[test]
-fn list_says_of_every_state_its_size_its_age_its_holders_and_why_it_is_kept() {
-    let (boxes, pushed) = kept_three();
-    let snapshot = boxes.sender.push_with("nas2:photos", &KERNEL);
-    let kept = list(&boxes.sender);
+fn list_shows_size_age_holders_and_reason() {
+    let (hosts, pushed) = kept_three();
+    let snapshot = hosts.sender.push_with("nas2:photos", &KERNEL);
+    let kept = list(&hosts.sender);
     assert_eq!(
         uuids(&kept),
         uuids(&[&pushed[1..], std::slice::from_ref(&snapshot)].concat()),
         "three are kept, the newest is a snapshot"
     );
-    let receiver_id = boxes.sender.ctl(&["status", "--json"]).success().json();
+    let receiver_id = hosts.sender.ctl(&["status", "--json"]).success().json();
     let receiver_id = receiver_id["receivers"][0]["receiver_id"].clone();
     for one in &kept {
         assert_eq!(one["volume"], "photos");
@@ -143,7 +143,7 @@ fn list_says_of_every_state_its_size_its_age_its_holders_and_why_it_is_kept() {
                 "paired": true,
             }])
         );
-        let copies = copies(&boxes.receiver);
+        let copies = copies(&hosts.receiver);
         let copy = copies.iter().find(|c| c["uuid"] == one["uuid"]).unwrap();
         assert!(
             text(copy, "name").starts_with(text(one, "time")),
@@ -156,7 +156,7 @@ fn list_says_of_every_state_its_size_its_age_its_holders_and_why_it_is_kept() {
     assert_eq!(kept[2]["kind"], "snapshot");
     assert_eq!(kept[2]["sendshot_bytes"], Value::Null);
     assert_eq!(kept[2]["reason"], "parent of the next push to nas2");
-    let table = boxes.sender.ctl(&["list"]).success().stdout;
+    let table = hosts.sender.ctl(&["list"]).success().stdout;
     for word in [
         "AGE",
         "COPY HELD BY",
@@ -170,35 +170,35 @@ fn list_says_of_every_state_its_size_its_age_its_holders_and_why_it_is_kept() {
 
 #[test]
 fn what_lies_at_a_path_is_listed_by_its_path_too() {
-    let boxes = Paired::new();
-    let photos = boxes.sender.photos();
-    let other = boxes.sender.fs().join("other");
+    let hosts = Paired::new();
+    let photos = hosts.sender.photos();
+    let other = hosts.sender.fs().join("other");
     sendshot_harness::disks::streams::create(&other).unwrap();
     let (photos, other) = (
         format!("nas2:{}", photos.display()),
         format!("nas2:{}", other.display()),
     );
-    boxes.sender.push_with(&other, &SENDSHOT);
-    push(&boxes.sender, 0);
+    hosts.sender.push_with(&other, &SENDSHOT);
+    push(&hosts.sender, 0);
     let list = |target: &str| {
-        let output = boxes.sender.ctl(&["list", "--json", target]).success();
+        let output = hosts.sender.ctl(&["list", "--json", target]).success();
         output.jsons().len()
     };
     assert_eq!((list(&other), list("nas2:other")), (1, 1));
     assert_eq!((list(&photos), list("nas2:photos")), (1, 1));
     assert_eq!(list("nas3:photos"), 0);
-    boxes
+    hosts
         .sender
         .ctl(&["list", "nas2:/nowhere"])
         .fails(2, &["/nowhere", "help:"]);
-    boxes.sender.ctl(&["list"]).success();
+    hosts.sender.ctl(&["list"]).success();
 }
 
 #[test]
 fn prune_applies_keep_and_says_of_each_why() {
-    let (boxes, pushed) = kept_three();
-    let before = copies(&boxes.receiver);
-    let sender = &boxes.sender;
+    let (hosts, pushed) = kept_three();
+    let before = copies(&hosts.receiver);
+    let sender = &hosts.sender;
     let nothing = sender.ctl(&["prune", "--json"]).success();
     assert!(
         verdicts(&nothing)
@@ -234,7 +234,7 @@ fn prune_applies_keep_and_says_of_each_why() {
     assert_eq!(uuids(&list(sender)), [text(&pushed[2], "uuid")]);
     assert_only_listed(sender);
     assert_eq!(
-        copies(&boxes.receiver),
+        copies(&hosts.receiver),
         before,
         "copies are none of its business"
     );
@@ -243,31 +243,31 @@ fn prune_applies_keep_and_says_of_each_why() {
 
 #[test]
 fn prune_looks_only_at_what_is_named() {
-    let (boxes, _) = kept_three();
-    let second = ReceiverBox::new();
-    pair(&boxes.sender, &second, "nas3");
+    let (hosts, _) = kept_three();
+    let second = ReceiverHost::new();
+    pair(&hosts.sender, &second, "nas3");
     for _ in 0..2 {
-        boxes.sender.push_with("nas3:photos", &SENDSHOT);
+        hosts.sender.push_with("nas3:photos", &SENDSHOT);
     }
-    set_keep(&boxes.sender, 1);
-    let done = boxes
+    set_keep(&hosts.sender, 1);
+    let done = hosts
         .sender
         .ctl(&["prune", "--json", "nas3:photos"])
         .success();
     assert_eq!(done.jsons().len(), 2);
-    assert_eq!(list(&boxes.sender).len(), 4);
-    boxes.sender.ctl(&["prune"]).success();
-    let kept = list(&boxes.sender);
+    assert_eq!(list(&hosts.sender).len(), 4);
+    hosts.sender.ctl(&["prune"]).success();
+    let kept = list(&hosts.sender);
     let holders: Vec<&str> = kept.iter().map(|kept| text(kept, "receiver")).collect();
     assert_eq!(holders, ["nas2", "nas3"], "each keeps its last common one");
 }
 
 #[test]
-fn prune_never_leaves_a_receiver_without_a_state_that_is_still_there() {
-    let (boxes, pushed) = kept_three();
-    set_keep(&boxes.sender, 1);
+fn prune_never_leaves_a_receiver_without_a_state() {
+    let (hosts, pushed) = kept_three();
+    set_keep(&hosts.sender, 1);
     // Somebody deletes the newest sendshot.
-    let newest = state_subvolume(&boxes.sender, |state| {
+    let newest = state_subvolume(&hosts.sender, |state| {
         let records = fs::read_dir(state.join("pushes")).unwrap();
         let record = records.map(|entry| entry.unwrap().path()).find(|path| {
             fs::read_to_string(path)
@@ -282,19 +282,19 @@ fn prune_never_leaves_a_receiver_without_a_state_that_is_still_there() {
         fs::remove_file(sendshot).unwrap();
         pushed[2]["uuid"].clone()
     });
-    let done = boxes.sender.ctl(&["prune", "--json"]).success().jsons();
+    let done = hosts.sender.ctl(&["prune", "--json"]).success().jsons();
     let verdict = |uuid: &Value| done.iter().find(|one| one["uuid"] == *uuid).unwrap();
     assert_eq!(verdict(&newest)["verdict"], "let_go");
     assert!(text(verdict(&newest), "reason").contains("deleted by somebody else"));
     assert_eq!(verdict(&pushed[1]["uuid"])["verdict"], "kept");
-    assert_only_listed(&boxes.sender);
-    assert_eq!(push(&boxes.sender, 9)["parent"], pushed[1]["uuid"]);
+    assert_only_listed(&hosts.sender);
+    assert_eq!(push(&hosts.sender, 9)["parent"], pushed[1]["uuid"]);
 }
 
 #[test]
 fn a_sendshots_hashes_count_and_go_with_it() {
-    let (boxes, _) = kept_three();
-    state_subvolume(&boxes.sender, |state| {
+    let (hosts, _) = kept_three();
+    state_subvolume(&hosts.sender, |state| {
         let entries = fs::read_dir(state.join("sendshots")).unwrap();
         let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         for path in paths {
@@ -304,26 +304,26 @@ fn a_sendshots_hashes_count_and_go_with_it() {
         }
     });
     assert!(
-        list(&boxes.sender)
+        list(&hosts.sender)
             .iter()
             .all(|kept| kept["hashes_bytes"] == 1000)
     );
-    set_keep(&boxes.sender, 2);
-    boxes.sender.ctl(&["prune"]).success();
-    assert_eq!(files(&boxes.sender, "sendshots").len(), 4);
-    push(&boxes.sender, 9);
-    assert_eq!(files(&boxes.sender, "sendshots").len(), 3);
+    set_keep(&hosts.sender, 2);
+    hosts.sender.ctl(&["prune"]).success();
+    assert_eq!(files(&hosts.sender, "sendshots").len(), 4);
+    push(&hosts.sender, 9);
+    assert_eq!(files(&hosts.sender, "sendshots").len(), 3);
     let all = ["nas2:photos", "--all", "--break-chain", "--yes"];
-    forget(&boxes.sender, &all).success();
-    assert!(files(&boxes.sender, "sendshots").is_empty());
-    assert_only_listed(&boxes.sender);
+    forget(&hosts.sender, &all).success();
+    assert!(files(&hosts.sender, "sendshots").is_empty());
+    assert_only_listed(&hosts.sender);
 }
 
 #[test]
-fn forget_lets_go_of_what_is_named_and_of_nothing_else() {
-    let (boxes, pushed) = kept_three();
-    let sender = &boxes.sender;
-    let before = copies(&boxes.receiver);
+fn forget_deletes_only_what_is_named() {
+    let (hosts, pushed) = kept_three();
+    let sender = &hosts.sender;
+    let before = copies(&hosts.receiver);
     let first = text(&pushed[0], "uuid");
     let gone = forget(sender, &["nas2:photos", &first[..13], "--yes"]).success();
     assert_eq!(gone.json()["uuid"], first);
@@ -336,22 +336,22 @@ fn forget_lets_go_of_what_is_named_and_of_nothing_else() {
     forget(sender, &["nas2:photos", text(&pushed[2], "uuid"), "--yes"]).success();
     assert_eq!(uuids(&list(sender)), [text(&pushed[1], "uuid")]);
     assert_only_listed(sender);
-    assert_eq!(copies(&boxes.receiver), before, "forget touched a copy");
+    assert_eq!(copies(&hosts.receiver), before, "forget touched a copy");
     assert_eq!(push(sender, 9)["parent"], pushed[1]["uuid"]);
 }
 
 #[test]
 fn a_state_can_be_named_by_its_time() {
-    let boxes = Paired::new();
-    push(&boxes.sender, 0);
-    let time = text(&list(&boxes.sender)[0], "time").to_owned();
+    let hosts = Paired::new();
+    push(&hosts.sender, 0);
+    let time = text(&list(&hosts.sender)[0], "time").to_owned();
     let second_of_it = format!("{time}-2");
     until::holds("another second has begun", || now() > time);
-    push(&boxes.sender, 1);
-    let named = forget(&boxes.sender, &["nas2:photos", &time, "--yes"]).success();
+    push(&hosts.sender, 1);
+    let named = forget(&hosts.sender, &["nas2:photos", &time, "--yes"]).success();
     assert_eq!(named.json()["time"], time);
-    assert_eq!(list(&boxes.sender).len(), 1);
-    forget(&boxes.sender, &["nas2:photos", &second_of_it, "--yes"]).fails(2, &[&time, "UUID"]);
+    assert_eq!(list(&hosts.sender).len(), 1);
+    forget(&hosts.sender, &["nas2:photos", &second_of_it, "--yes"]).fails(2, &[&time, "UUID"]);
 }
 
 /// Now, as copies are named.
@@ -362,8 +362,8 @@ fn now() -> String {
 
 #[test]
 fn the_last_common_state_goes_only_if_the_user_says_so() {
-    let boxes = Paired::new();
-    let sender = &boxes.sender;
+    let hosts = Paired::new();
+    let sender = &hosts.sender;
     let first = push(sender, 0);
     let uuid = text(&first, "uuid");
     let refused = forget(sender, &["nas2:photos", uuid, "--yes"]);
@@ -378,36 +378,36 @@ fn the_last_common_state_goes_only_if_the_user_says_so() {
     assert!(text(&gone.json(), "consequence").contains("everything again"));
     assert!(list(sender).is_empty());
     assert_only_listed(sender);
-    assert_eq!(copies(&boxes.receiver).len(), 1);
+    assert_eq!(copies(&hosts.receiver).len(), 1);
     let full = push(sender, 1);
     assert_eq!(full["parent"], Value::Null);
-    let copy = assert_copy(&boxes.receiver, &full);
+    let copy = assert_copy(&hosts.receiver, &full);
     assert_same(&sender.photos(), &copy);
 }
 
 #[test]
-fn a_hidden_snapshot_is_let_go_like_a_sendshot() {
-    let boxes = Paired::new();
-    let pushed = boxes.sender.push_with("nas2:photos", &KERNEL);
+fn a_hidden_snapshot_is_forgotten_like_a_sendshot() {
+    let hosts = Paired::new();
+    let pushed = hosts.sender.push_with("nas2:photos", &KERNEL);
     let uuid = text(&pushed, "uuid");
-    forget(&boxes.sender, &["nas2:photos", uuid, "--yes"]).fails(4, &["--break-chain"]);
+    forget(&hosts.sender, &["nas2:photos", uuid, "--yes"]).fails(4, &["--break-chain"]);
     forget(
-        &boxes.sender,
+        &hosts.sender,
         &["nas2:photos", uuid, "--yes", "--break-chain"],
     )
     .success();
-    let hidden: Vec<_> = subvolumes::list(boxes.sender.fs())
+    let hidden: Vec<_> = subvolumes::list(hosts.sender.fs())
         .into_iter()
         .filter(|s| s.path.starts_with(".sendshot/"))
         .collect();
     assert!(hidden.is_empty(), "{hidden:?}");
-    assert_only_listed(&boxes.sender);
+    assert_only_listed(&hosts.sender);
 }
 
 #[test]
 fn what_is_not_clear_is_refused_with_what_there_is() {
-    let (boxes, pushed) = kept_three();
-    let sender = &boxes.sender;
+    let (hosts, pushed) = kept_three();
+    let sender = &hosts.sender;
     let first = text(&pushed[0], "uuid");
     forget(sender, &["nas2:photos", "ffffffffffff", "--yes"]).fails(2, &[first, "help:"]);
     forget(sender, &["nas2:photos", "yesterday", "--yes"]).fails(2, &["yesterday", "help:"]);
@@ -423,7 +423,7 @@ fn what_is_not_clear_is_refused_with_what_there_is() {
 }
 
 /// Runs forget on a terminal, where somebody types an answer.
-fn answer(sender: &SenderBox, arguments: &[&str], typed: &str) -> (i32, String) {
+fn answer(sender: &SenderHost, arguments: &[&str], typed: &str) -> (i32, String) {
     let socket = sender.daemon.socket();
     let words: Vec<String> = [&["forget"], arguments]
         .concat()
@@ -455,31 +455,31 @@ fn answer(sender: &SenderBox, arguments: &[&str], typed: &str) -> (i32, String) 
 
 #[test]
 fn on_a_terminal_forget_asks_and_takes_only_a_yes() {
-    let (boxes, pushed) = kept_three();
+    let (hosts, pushed) = kept_three();
     let first = text(&pushed[0], "uuid");
     for no in ["n\n", "\n", "maybe\n"] {
-        let (code, shown) = answer(&boxes.sender, &["nas2:photos", first], no);
+        let (code, shown) = answer(&hosts.sender, &["nas2:photos", first], no);
         assert_eq!(code, 1, "{shown}");
         assert!(shown.contains(first) && shown.contains("[y/N]"), "{shown}");
         assert!(shown.contains("nothing was let go"), "{shown}");
-        assert_eq!(list(&boxes.sender).len(), 3);
+        assert_eq!(list(&hosts.sender).len(), 3);
     }
-    let (code, shown) = answer(&boxes.sender, &["nas2:photos", first], "y\n");
+    let (code, shown) = answer(&hosts.sender, &["nas2:photos", first], "y\n");
     assert_eq!(code, 0, "{shown}");
-    assert_eq!(uuids(&list(&boxes.sender)), uuids(&pushed[1..]));
+    assert_eq!(uuids(&list(&hosts.sender)), uuids(&pushed[1..]));
     // What may not be is not even asked about.
-    let (code, shown) = answer(&boxes.sender, &["nas2:photos", "--all"], "y\n");
+    let (code, shown) = answer(&hosts.sender, &["nas2:photos", "--all"], "y\n");
     assert_eq!(code, 4, "{shown}");
     assert!(!shown.contains("[y/N]"), "{shown}");
 }
 
 #[test]
 fn a_receiver_that_was_unpaired_can_be_forgotten() {
-    let (boxes, pushed) = kept_three();
-    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
-    set_keep(&boxes.sender, 1);
-    boxes.sender.ctl(&["prune"]).success();
-    let kept = list(&boxes.sender);
+    let (hosts, pushed) = kept_three();
+    fs::remove_file(hosts.sender.receiver_file("nas2")).unwrap();
+    set_keep(&hosts.sender, 1);
+    hosts.sender.ctl(&["prune"]).success();
+    let kept = list(&hosts.sender);
     assert_eq!(
         uuids(&kept),
         [text(&pushed[2], "uuid")],
@@ -489,26 +489,26 @@ fn a_receiver_that_was_unpaired_can_be_forgotten() {
     let reason = text(&kept[0], "reason");
     assert!(reason.contains("not paired any more") && reason.contains("`forget`"));
     let all = ["nas2:photos", "--all", "--yes"];
-    forget(&boxes.sender, &all).fails(4, &["--break-chain"]);
-    forget(&boxes.sender, &[&all[..], &["--break-chain"]].concat()).success();
-    assert_only_listed(&boxes.sender);
-    assert!(list(&boxes.sender).is_empty());
+    forget(&hosts.sender, &all).fails(4, &["--break-chain"]);
+    forget(&hosts.sender, &[&all[..], &["--break-chain"]].concat()).success();
+    assert_only_listed(&hosts.sender);
+    assert!(list(&hosts.sender).is_empty());
 }
 
 #[test]
-fn what_a_receiver_held_before_it_was_set_up_again_can_be_forgotten() {
-    let boxes = Paired::new();
-    let before = push(&boxes.sender, 0);
-    let again = ReceiverBox::new();
-    fs::remove_file(boxes.sender.receiver_file("nas2")).unwrap();
-    pair(&boxes.sender, &again, "nas2");
-    let after = push(&boxes.sender, 1);
+fn states_of_a_former_receiver_can_be_forgotten() {
+    let hosts = Paired::new();
+    let before = push(&hosts.sender, 0);
+    let again = ReceiverHost::new();
+    fs::remove_file(hosts.sender.receiver_file("nas2")).unwrap();
+    pair(&hosts.sender, &again, "nas2");
+    let after = push(&hosts.sender, 1);
     assert_eq!(
         after["parent"],
         Value::Null,
         "the new instance holds nothing"
     );
-    let kept = list(&boxes.sender);
+    let kept = list(&hosts.sender);
     assert_eq!(uuids(&kept), [text(&before, "uuid"), text(&after, "uuid")]);
     assert!(
         text(&kept[0], "reason").contains("set up again"),
@@ -519,52 +519,52 @@ fn what_a_receiver_held_before_it_was_set_up_again_can_be_forgotten() {
         kept[1]["holders"][0]["receiver_id"]
     );
     let old = ["nas2:photos", text(&before, "uuid"), "--yes"];
-    forget(&boxes.sender, &old).fails(4, &["--break-chain"]);
-    forget(&boxes.sender, &[&old[..], &["--break-chain"]].concat()).success();
-    assert_eq!(push(&boxes.sender, 2)["parent"], after["uuid"]);
+    forget(&hosts.sender, &old).fails(4, &["--break-chain"]);
+    forget(&hosts.sender, &[&old[..], &["--break-chain"]].concat()).success();
+    assert_eq!(push(&hosts.sender, 2)["parent"], after["uuid"]);
 }
 
 #[test]
 fn a_volume_that_is_not_configured_any_more_can_be_forgotten() {
-    let (mut boxes, _) = kept_three();
-    boxes.sender.reconfigure(&[("music", "music")]);
-    assert_eq!(list(&boxes.sender).len(), 3);
+    let (mut hosts, _) = kept_three();
+    hosts.sender.reconfigure(&[("music", "music")]);
+    assert_eq!(list(&hosts.sender).len(), 3);
     let all = ["nas2:photos", "--all", "--yes", "--break-chain"];
-    assert_eq!(forget(&boxes.sender, &all).success().jsons().len(), 3);
-    assert_only_listed(&boxes.sender);
-    assert!(list(&boxes.sender).is_empty());
+    assert_eq!(forget(&hosts.sender, &all).success().jsons().len(), 3);
+    assert_only_listed(&hosts.sender);
+    assert!(list(&hosts.sender).is_empty());
 }
 
 #[test]
-fn what_is_unconfirmed_stays_unless_the_user_lets_go_of_it() {
-    let boxes = Linked::new();
-    let photos = boxes.sender.photos();
-    let first = push(&boxes.sender, 0);
+fn an_unconfirmed_state_stays_until_forgotten() {
+    let hosts = Linked::new();
+    let photos = hosts.sender.photos();
+    let first = push(&hosts.sender, 0);
     fill::file(photos.join("small"), 3, 40_000);
-    let before = boxes.link.bytes(Way::Up);
-    boxes.link.set(Way::Up, Rule::Slow(20_000));
+    let before = hosts.link.bytes(Way::Up);
+    hosts.link.set(Way::Up, Rule::Slow(20_000));
     let arguments = [&["push", "nas2:photos"], &SENDSHOT[..]].concat();
-    let running = boxes.sender.ctl_start(&arguments);
+    let running = hosts.sender.ctl_start(&arguments);
     until::holds("the data is on its way", || {
-        boxes.link.bytes(Way::Up) > before + 25_000
+        hosts.link.bytes(Way::Up) > before + 25_000
     });
-    boxes.link.set(Way::Down, Rule::Lose);
-    boxes.link.set(Way::Up, Rule::Pass);
+    hosts.link.set(Way::Down, Rule::Lose);
+    hosts.link.set(Way::Up, Rule::Pass);
     until::holds("the receiver has committed", || {
-        copies(&boxes.receiver).len() == 2
+        copies(&hosts.receiver).len() == 2
     });
-    boxes.link.cut();
+    hosts.link.cut();
     running.finish().fails(3, &[]);
-    boxes.link.mend();
+    hosts.link.mend();
 
-    let kept = list(&boxes.sender);
+    let kept = list(&hosts.sender);
     assert_eq!(kept[1]["state"], "unconfirmed", "{kept:?}");
     assert_eq!(kept[1]["reason_code"], "unconfirmed");
     assert_eq!(kept[1]["holders"][0]["state"], "unconfirmed");
-    let table = boxes.sender.ctl(&["list"]).success().stdout;
+    let table = hosts.sender.ctl(&["list"]).success().stdout;
     assert!(table.contains("nas2 (unconfirmed)"), "{table}");
-    set_keep(&boxes.sender, 1);
-    let pruned = boxes.sender.ctl(&["prune", "--json"]).success();
+    set_keep(&hosts.sender, 1);
+    let pruned = hosts.sender.ctl(&["prune", "--json"]).success();
     assert!(
         verdicts(&pruned)
             .iter()
@@ -573,25 +573,25 @@ fn what_is_unconfirmed_stays_unless_the_user_lets_go_of_it() {
     let unconfirmed = text(&kept[1], "uuid");
     // The one that is acknowledged is the last common one, whatever this one may be.
     let acknowledged = ["nas2:photos", text(&first, "uuid"), "--yes"];
-    forget(&boxes.sender, &acknowledged).fails(4, &["--break-chain"]);
-    forget(&boxes.sender, &["nas2:photos", unconfirmed, "--yes"]).success();
-    assert_only_listed(&boxes.sender);
-    let hidden = subvolumes::list(boxes.sender.fs());
+    forget(&hosts.sender, &acknowledged).fails(4, &["--break-chain"]);
+    forget(&hosts.sender, &["nas2:photos", unconfirmed, "--yes"]).success();
+    assert_only_listed(&hosts.sender);
+    let hidden = subvolumes::list(hosts.sender.fs());
     assert!(
         !hidden.iter().any(|s| s.path.starts_with(".sendshot/")),
         "{hidden:?}"
     );
-    assert_eq!(copies(&boxes.receiver).len(), 2);
-    let next = push(&boxes.sender, 9);
+    assert_eq!(copies(&hosts.receiver).len(), 2);
+    let next = push(&hosts.sender, 9);
     assert_eq!(next["parent"], first["uuid"]);
-    assert_same(&photos, &assert_copy(&boxes.receiver, &next));
+    assert_same(&photos, &assert_copy(&hosts.receiver, &next));
 }
 
 #[test]
-fn what_another_box_left_on_the_disk_is_never_touched() {
-    let (mut boxes, pushed) = kept_three();
-    boxes.sender.daemon.stop();
-    state_subvolume(&boxes.sender, |state| {
+fn states_of_another_host_are_never_touched() {
+    let (mut hosts, pushed) = kept_three();
+    hosts.sender.daemon.stop();
+    state_subvolume(&hosts.sender, |state| {
         for entry in fs::read_dir(state.join("pushes")).unwrap() {
             let path = entry.unwrap().path();
             let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -600,51 +600,51 @@ fn what_another_box_left_on_the_disk_is_never_touched() {
         }
     });
     let before = (
-        files(&boxes.sender, "pushes"),
-        files(&boxes.sender, "sendshots"),
+        files(&hosts.sender, "pushes"),
+        files(&hosts.sender, "sendshots"),
     );
-    boxes.sender.daemon.start();
-    set_keep(&boxes.sender, 1);
-    let listed = list(&boxes.sender);
+    hosts.sender.daemon.start();
+    set_keep(&hosts.sender, 1);
+    let listed = list(&hosts.sender);
     let is_foreign = |state: &Value| state["foreign_host"].is_string();
     assert!(
         listed.len() == 3 && listed.iter().all(is_foreign),
         "{listed:#?}"
     );
-    assert_eq!(boxes.sender.ctl(&["prune", "--json"]).success().stdout, "");
+    assert_eq!(hosts.sender.ctl(&["prune", "--json"]).success().stdout, "");
     for which in ["--all", text(&pushed[0], "uuid")] {
         forget(
-            &boxes.sender,
+            &hosts.sender,
             &["nas2:photos", which, "--yes", "--break-chain"],
         )
         .fails(2, &[]);
     }
     let after = (
-        files(&boxes.sender, "pushes"),
-        files(&boxes.sender, "sendshots"),
+        files(&hosts.sender, "pushes"),
+        files(&hosts.sender, "sendshots"),
     );
     assert_eq!(after, before);
 }
 
 /// A push in the middle of its data.
 fn in_the_middle() -> (Linked, Vec<Value>, Running) {
-    let boxes = Linked::new();
-    let pushed = (0..3).map(|round| push(&boxes.sender, round)).collect();
-    fill::file(boxes.sender.photos().join("big"), 1, 8 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(1 << 20));
-    let before = boxes.link.bytes(Way::Up);
+    let hosts = Linked::new();
+    let pushed = (0..3).map(|round| push(&hosts.sender, round)).collect();
+    fill::file(hosts.sender.photos().join("big"), 1, 8 << 20);
+    hosts.link.set(Way::Up, Rule::Slow(1 << 20));
+    let before = hosts.link.bytes(Way::Up);
     let arguments = [&["push", "--json", "nas2:photos"], &SENDSHOT[..]].concat();
-    let running = boxes.sender.ctl_start(&arguments);
+    let running = hosts.sender.ctl_start(&arguments);
     until::holds("a push transfers data", || {
-        boxes.link.bytes(Way::Up) > before + (1 << 19)
+        hosts.link.bytes(Way::Up) > before + (1 << 19)
     });
-    (boxes, pushed, running)
+    (hosts, pushed, running)
 }
 
 #[test]
 fn nothing_that_a_running_push_uses_is_pruned_or_forgotten() {
-    let (boxes, pushed, running) = in_the_middle();
-    let sender = &boxes.sender;
+    let (hosts, pushed, running) = in_the_middle();
+    let sender = &hosts.sender;
     set_keep(sender, 1);
     let listed = list(sender);
     assert_eq!(listed.len(), 4);
@@ -660,37 +660,37 @@ fn nothing_that_a_running_push_uses_is_pruned_or_forgotten() {
     }
     forget(sender, &["nas2:photos", "--all", "--yes", "--break-chain"]).fails(4, &["is running"]);
     assert_eq!(list(sender).len(), 4);
-    boxes.link.mend();
+    hosts.link.mend();
     let done = running.finish().success().json();
     assert_eq!(done["parent"], pushed[2]["uuid"]);
-    assert_same(&sender.photos(), &assert_copy(&boxes.receiver, &done));
+    assert_same(&sender.photos(), &assert_copy(&hosts.receiver, &done));
     assert_eq!(list(sender).len(), 1, "it applied `keep` itself");
     assert_only_listed(sender);
 }
 
 #[test]
-fn another_volume_can_be_pruned_and_forgotten_while_a_push_runs() {
-    let boxes = Linked::of(
-        SenderBox::setup()
+fn other_volumes_can_be_pruned_during_a_push() {
+    let hosts = Linked::of(
+        SenderHost::setup()
             .volume("photos", "photos")
             .volume("music", "music")
             .start(),
     );
     for _ in 0..2 {
-        boxes.sender.push_with("nas2:music", &SENDSHOT);
+        hosts.sender.push_with("nas2:music", &SENDSHOT);
     }
-    fill::file(boxes.sender.photos().join("big"), 1, 8 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(1 << 20));
-    let before = boxes.link.bytes(Way::Up);
+    fill::file(hosts.sender.photos().join("big"), 1, 8 << 20);
+    hosts.link.set(Way::Up, Rule::Slow(1 << 20));
+    let before = hosts.link.bytes(Way::Up);
     let arguments = [&["push", "nas2:photos"], &SENDSHOT[..]].concat();
-    let running = boxes.sender.ctl_start(&arguments);
+    let running = hosts.sender.ctl_start(&arguments);
     until::holds("a push transfers data", || {
-        boxes.link.bytes(Way::Up) > before + (1 << 19)
+        hosts.link.bytes(Way::Up) > before + (1 << 19)
     });
     let all = ["nas2:music", "--all", "--yes", "--break-chain"];
-    forget(&boxes.sender, &all).success();
-    assert_eq!(list(&boxes.sender).len(), 1, "only what is being pushed");
-    boxes.link.mend();
+    forget(&hosts.sender, &all).success();
+    assert_eq!(list(&hosts.sender).len(), 1, "only what is being pushed");
+    hosts.link.mend();
     running.finish().success();
 }
 
@@ -704,21 +704,21 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn pushes_and_prunes_at_the_same_time_do_not_disturb_each_other() {
-    let boxes = Paired::new();
-    let mut last = push(&boxes.sender, 0);
-    set_keep(&boxes.sender, 1);
+fn pushes_and_prunes_run_side_by_side() {
+    let hosts = Paired::new();
+    let mut last = push(&hosts.sender, 0);
+    set_keep(&hosts.sender, 1);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let pruning = scope.spawn(|| {
             let mut runs = 0;
             while !over.load(Ordering::Relaxed) {
-                for one in boxes.sender.ctl(&["prune", "--json"]).success().jsons() {
+                for one in hosts.sender.ctl(&["prune", "--json"]).success().jsons() {
                     assert_ne!(one["verdict"], "failed", "{one}");
                 }
                 // Everything but the last: what a push may build on is never more.
                 let all = ["forget", "nas2:photos", "--all", "--yes"];
-                let code = boxes.sender.ctl(&all).code;
+                let code = hosts.sender.ctl(&all).code;
                 assert!(code == 4, "forget ended with {code}");
                 runs += 1;
             }
@@ -726,27 +726,27 @@ fn pushes_and_prunes_at_the_same_time_do_not_disturb_each_other() {
         });
         let end = Over(&over);
         for round in 1..12 {
-            let next = push(&boxes.sender, round);
+            let next = push(&hosts.sender, round);
             assert_eq!(next["parent"], last["uuid"], "round {round}");
             last = next;
         }
         drop(end);
         assert!(pruning.join().unwrap() > 3);
     });
-    assert_eq!(uuids(&list(&boxes.sender)), [text(&last, "uuid")]);
-    assert_only_listed(&boxes.sender);
-    assert_same(&boxes.sender.photos(), &assert_copy(&boxes.receiver, &last));
+    assert_eq!(uuids(&list(&hosts.sender)), [text(&last, "uuid")]);
+    assert_only_listed(&hosts.sender);
+    assert_same(&hosts.sender.photos(), &assert_copy(&hosts.receiver, &last));
 }
 
 #[test]
 fn what_deletes_needs_root_and_looking_does_not() {
-    let (boxes, pushed) = kept_three();
-    let ctl = |arguments: &[&str]| as_nobody(&boxes.sender.daemon, arguments);
+    let (hosts, pushed) = kept_three();
+    let ctl = |arguments: &[&str]| as_unprivileged(&hosts.sender.daemon, arguments);
     let first = text(&pushed[0], "uuid");
     ctl(&["prune"]).fails(4, &["root", "--dry-run"]);
     ctl(&["forget", "nas2:photos", first, "--yes"]).fails(4, &["root"]);
     ctl(&["prune", "--dry-run"]).success();
     ctl(&["list", "nas2:photos"]).success();
     ctl(&["list", "nas2:/root"]).fails(4, &["root"]);
-    assert_eq!(list(&boxes.sender).len(), 3);
+    assert_eq!(list(&hosts.sender).len(), 3);
 }

@@ -8,29 +8,29 @@ use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::clock::Clock;
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 
 const MIB: usize = 1 << 20;
 
 #[test]
-fn a_certificate_renews_itself_while_a_push_runs_and_outlives_the_first_ones_end() {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let mut boxes = Linked::of(setup.volume("music", "music").start());
+fn a_certificate_renews_itself_during_a_push() {
+    let setup = SenderHost::setup().volume("photos", "photos");
+    let mut hosts = Linked::of(setup.volume("music", "music").start());
     let (here, there) = (Clock::new(), Clock::new());
-    here.of(&mut boxes.sender.daemon);
-    there.of(&mut boxes.receiver.daemon);
-    let file = boxes.sender.receiver_file("nas2");
+    here.of(&mut hosts.sender.daemon);
+    there.of(&mut hosts.receiver.daemon);
+    let file = hosts.sender.receiver_file("nas2");
     let first = fs::read_to_string(&file).unwrap();
-    fill::file(boxes.sender.photos().join("big"), 1, 24 * MIB);
-    fill::tree(&boxes.sender.fs().join("music"), 2);
+    fill::file(hosts.sender.photos().join("big"), 1, 24 * MIB);
+    fill::tree(&hosts.sender.fs().join("music"), 2);
 
-    boxes.link.set(Way::Up, Rule::Slow(4 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let running = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    hosts.link.set(Way::Up, Rule::Slow(4 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let running = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
     until::holds("it transfers", || {
-        boxes.link.bytes(Way::Up) > before + MIB as u64
+        hosts.link.bytes(Way::Up) > before + MIB as u64
     });
     assert_eq!(
         fs::read_to_string(&file).unwrap(),
@@ -40,24 +40,24 @@ fn a_certificate_renews_itself_while_a_push_runs_and_outlives_the_first_ones_end
     // In the last third of the five years that a sender's certificate lasts.
     here.set("+4y");
     there.set("+4y");
-    boxes.sender.push("nas2:music");
+    hosts.sender.push("nas2:music");
     assert_ne!(
         fs::read_to_string(&file).unwrap(),
         first,
         "it was not renewed"
     );
-    boxes.link.mend();
+    hosts.link.mend();
     let pushed = running.finish().success().json();
-    boxes.sender.wait_until_released();
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    hosts.sender.wait_until_released();
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 
     // When the first one would be over, and the receiver's own is in its last third.
     here.set("+7y");
     there.set("+7y");
-    fs::write(boxes.sender.photos().join("new"), "new").unwrap();
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
-    let ends = boxes
+    fs::write(hosts.sender.photos().join("new"), "new").unwrap();
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    let ends = hosts
         .receiver
         .ctl(&["peer", "list", "--json"])
         .success()
@@ -67,51 +67,51 @@ fn a_certificate_renews_itself_while_a_push_runs_and_outlives_the_first_ones_end
 
 /// Nothing is pushed: the daemon looks by itself, and says so while there is time.
 #[test]
-fn a_certificate_that_nobody_uses_renews_itself_and_one_that_cannot_is_warned_of() {
-    let mut boxes = Linked::new();
+fn an_unused_certificate_renews_itself_or_warns() {
+    let mut hosts = Linked::new();
     let (here, there) = (Clock::new(), Clock::new());
-    there.of(&mut boxes.receiver.daemon);
-    let file = boxes.sender.receiver_file("nas2");
+    there.of(&mut hosts.receiver.daemon);
+    let file = hosts.sender.receiver_file("nas2");
     let first = fs::read_to_string(&file).unwrap();
     there.set("+4y");
     here.set("+4y");
-    here.of(&mut boxes.sender.daemon);
+    here.of(&mut hosts.sender.daemon);
     until::holds("it is renewed", || {
         fs::read_to_string(&file).unwrap() != first
     });
 
     // Twenty days before the end of the new one, the receiver cannot be reached.
-    boxes.link.cut();
+    hosts.link.cut();
     let (before, soon) = ("+3230d", "+3265d");
     here.set(before);
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
-    let state = |boxes: &Linked| boxes.sender.ctl(&["status", "--json"]).success().json();
-    assert!(state(&boxes)["receivers"][0]["problem"].is_null());
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    let state = |hosts: &Linked| hosts.sender.ctl(&["status", "--json"]).success().json();
+    assert!(state(&hosts)["receivers"][0]["problem"].is_null());
     here.set(soon);
-    boxes.sender.daemon.may_log("the certificate for it ends");
-    boxes.sender.daemon.stop();
-    boxes.sender.daemon.start();
+    hosts.sender.daemon.may_log("the certificate for it ends");
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
     until::holds("it is warned of", || {
-        boxes.sender.daemon.log().contains("cannot be renewed")
+        hosts.sender.daemon.log().contains("cannot be renewed")
     });
-    let problem = state(&boxes)["receivers"][0]["problem"].to_string();
+    let problem = state(&hosts)["receivers"][0]["problem"].to_string();
     assert!(problem.contains("certificate"), "{problem}");
 }
 
 #[test]
 fn a_clock_that_is_wrong_by_years_is_named_as_the_reason() {
-    let mut boxes = Linked::new();
+    let mut hosts = Linked::new();
     let clock = Clock::new();
-    clock.of(&mut boxes.sender.daemon);
-    fs::write(boxes.sender.photos().join("file"), "x").unwrap();
-    boxes.sender.push("nas2:photos");
+    clock.of(&mut hosts.sender.daemon);
+    fs::write(hosts.sender.photos().join("file"), "x").unwrap();
+    hosts.sender.push("nas2:photos");
     for wrong in ["-3y", "+30y"] {
         clock.set(wrong);
-        let refused = boxes.sender.ctl(&["push", "nas2:photos"]);
+        let refused = hosts.sender.ctl(&["push", "nas2:photos"]);
         refused.fails(4, &["clock"]);
     }
     clock.set("+0");
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }

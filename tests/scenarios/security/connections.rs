@@ -83,8 +83,8 @@ impl Drop for Strangers {
 
 /// How a receiver answers a stranger's call whose message is announced to have 4 MiB, less the bytes
 /// that every message begins with, and of which a few come.
-async fn begun(boxes: &Paired, call: &str) -> Status {
-    let receiver = &boxes.receiver;
+async fn begun(hosts: &Paired, call: &str) -> Status {
+    let receiver = &hosts.receiver;
     let (id, now) = (ReceiverId::generate(), Timestamp::now());
     let authority = Authority::load_or_create(&receiver.daemon.state_dir(), id, now).unwrap();
     let config = pairing_client_config(authority.fingerprint()).unwrap();
@@ -114,11 +114,11 @@ async fn begun(boxes: &Paired, call: &str) -> Status {
 }
 
 /// The median of three full pushes, in seconds.
-fn timed(boxes: &Paired) -> f64 {
+fn timed(hosts: &Paired) -> f64 {
     let mut all: Vec<f64> = (0..3)
         .map(|_| {
             let began = Instant::now();
-            boxes.sender.push_with("nas2:photos", &["--parent", "none"]);
+            hosts.sender.push_with("nas2:photos", &["--parent", "none"]);
             began.elapsed().as_secs_f64()
         })
         .collect();
@@ -127,14 +127,14 @@ fn timed(boxes: &Paired) -> f64 {
 }
 
 #[test]
-fn thousands_of_silent_connections_do_not_stop_or_slow_a_paired_sender() {
+fn silent_connections_do_not_slow_a_paired_sender() {
     many_descriptors();
-    let boxes = Paired::new();
-    fill::file(boxes.sender.photos().join("big"), 1, 64 << 20);
-    let alone = timed(&boxes);
-    let silent = silent(boxes.receiver.address());
-    let strangers = Strangers::to(boxes.receiver.address());
-    let attacked = timed(&boxes);
+    let hosts = Paired::new();
+    fill::file(hosts.sender.photos().join("big"), 1, 64 << 20);
+    let alone = timed(&hosts);
+    let silent = silent(hosts.receiver.address());
+    let strangers = Strangers::to(hosts.receiver.address());
+    let attacked = timed(&hosts);
     println!(
         "alone {alone:.2} s, under attack {attacked:.2} s: {:.2}",
         attacked / alone
@@ -144,46 +144,46 @@ fn thousands_of_silent_connections_do_not_stop_or_slow_a_paired_sender() {
         "alone {alone} s, under attack {attacked} s"
     );
     drop((silent, strangers));
-    fs::write(boxes.sender.photos().join("new"), "new").unwrap();
-    let pushed = boxes.sender.push("nas2:photos");
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    fs::write(hosts.sender.photos().join("new"), "new").unwrap();
+    let pushed = hosts.sender.push("nas2:photos");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
     assert!(
-        boxes.receiver.daemon.peak_memory() < 192 << 20,
+        hosts.receiver.daemon.peak_memory() < 192 << 20,
         "{} bytes were held at most",
-        boxes.receiver.daemon.peak_memory()
+        hosts.receiver.daemon.peak_memory()
     );
 }
 
 #[test]
 fn of_a_strangers_message_no_more_is_held_than_pairing_needs() {
-    let boxes = Paired::new();
+    let hosts = Paired::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for call in ["Hello", "Inventory", "Renew", "Transfer"] {
         let call = format!("Replication/{call}");
-        let refused = runtime.block_on(begun(&boxes, &call));
+        let refused = runtime.block_on(begun(&hosts, &call));
         assert_eq!(refused.code(), Code::Unauthenticated, "{call}: {refused}");
         assert_eq!(refused.message(), Refusal::NoCertificate.to_string());
     }
-    let refused = runtime.block_on(begun(&boxes, "Pairing/Pair"));
+    let refused = runtime.block_on(begun(&hosts, "Pairing/Pair"));
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }
 
 #[test]
-fn revoking_a_sender_ends_its_push_within_a_second_and_keeps_nothing_of_it() {
-    let boxes = Linked::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    let first = boxes.sender.push("nas2:photos");
-    fill::file(boxes.sender.photos().join("big"), 1, 40 << 20);
-    boxes.link.set(Way::Up, Rule::Slow(2 << 20));
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(&["push", "nas2:photos"]);
+fn revoking_a_sender_ends_its_push_within_a_second() {
+    let hosts = Linked::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    let first = hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, 40 << 20);
+    hosts.link.set(Way::Up, Rule::Slow(2 << 20));
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     until::holds("data is sent", || {
-        boxes.link.bytes(Way::Up) > before + (2 << 20)
+        hosts.link.bytes(Way::Up) > before + (2 << 20)
     });
     let began = Instant::now();
-    boxes.receiver.ctl(&["peer", "revoke", "nas1"]).success();
+    hosts.receiver.ctl(&["peer", "revoke", "nas1"]).success();
     until::holds("its push has ended", || {
-        let partials = boxes
+        let partials = hosts
             .receiver
             .ctl(&["copy", "list", "--partials", "--json"]);
         partials.success().jsons().is_empty()
@@ -193,14 +193,14 @@ fn revoking_a_sender_ends_its_push_within_a_second_and_keeps_nothing_of_it() {
         "{:?}",
         began.elapsed()
     );
-    boxes.link.mend();
+    hosts.link.mend();
     let output = push.finish();
     assert_ne!(output.code, 0, "{output:?}");
-    boxes
+    hosts
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(4, &["revoked"]);
-    let copies = boxes
+    let copies = hosts
         .receiver
         .ctl(&["copy", "list", "--json"])
         .success()

@@ -49,7 +49,7 @@ fn what_it_claims_to_hold_costs_a_full_send_at_worst() {
 }
 
 #[test]
-fn what_it_says_of_itself_and_of_a_push_costs_that_push_at_worst() {
+fn false_claims_cost_at_most_the_push() {
     let mut victim = Victim::new();
     run(&mut victim, HELLO);
     run(&mut victim, TRANSFER);
@@ -132,7 +132,7 @@ fn break_off(victim: &mut Victim) -> (Vec<u8>, ResumePoint) {
 }
 
 #[test]
-fn a_push_that_broke_off_goes_on_only_from_what_was_sent() {
+fn an_interrupted_push_resumes_only_from_what_was_sent() {
     type Lie = fn(&[u8], &ResumePoint) -> Vec<Partial>;
     let lies: &[(&str, Lie)] = &[
         ("beyond the stream", |id, point| {
@@ -210,7 +210,7 @@ fn a_push_that_broke_off_goes_on_only_from_what_was_sent() {
 }
 
 #[test]
-fn after_an_end_that_it_did_not_confirm_nothing_that_is_held_is_let_go() {
+fn an_unconfirmed_end_deletes_nothing_that_is_held() {
     type Lie = fn(&mut InventoryResponse, HeldCopy);
     /// What comes of what was sent: it counts as held, is let go, or waits.
     const LIES: &[(&str, Lie, &str)] = &[
@@ -267,7 +267,7 @@ fn after_an_end_that_it_did_not_confirm_nothing_that_is_held_is_let_go() {
 }
 
 #[test]
-fn who_says_each_time_that_it_has_committed_does_not_push_out_what_it_says_to_hold() {
+fn false_commits_supersede_nothing_that_is_held() {
     let mut victim = Victim::new();
     for round in 0..6 {
         // The inventory is honest: what was committed to a lie is not in it.
@@ -295,7 +295,7 @@ fn who_says_each_time_that_it_has_committed_does_not_push_out_what_it_says_to_ho
 }
 
 #[test]
-fn a_snapshot_of_the_users_that_it_claims_to_hold_takes_no_ones_place() {
+fn a_claimed_users_snapshot_supersedes_nothing() {
     let mut victim = Victim::new();
     let monday = victim.sender.fs().join("monday");
     victim.change();
@@ -319,7 +319,7 @@ fn a_snapshot_of_the_users_that_it_claims_to_hold_takes_no_ones_place() {
         let last = victim.last["uuid"].as_str().unwrap().to_owned();
         assert!(victim.acknowledged().contains(&last));
         if failing {
-            // Only the liar's word stands behind the younger one.
+            // Only the lying_peer's word stands behind the younger one.
             assert!(
                 victim.acknowledged().contains(&monday.uuid),
                 "it was not adopted"
@@ -338,7 +338,7 @@ fn a_snapshot_of_the_users_that_it_claims_to_hold_takes_no_ones_place() {
 
 /// What is answered slowly or without end: all of it by receivers of names of their own, at the same time.
 #[test]
-fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
+fn slow_or_endless_answers_time_out() {
     let mut victim = Victim::new();
     let clock = Clock::new();
     clock.of(&mut victim.sender.daemon);
@@ -366,17 +366,17 @@ fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
         .map(|(name, wire)| (name, Script::on(wire)));
     let mut liars = Vec::new();
     for (number, (name, script)) in calls.into_iter().chain(frames).enumerate() {
-        let liar = another_liar(&victim, number);
+        let lying_peer = another_liar(&victim, number);
         call_it_another(&victim, number);
-        liar.says(script);
-        liars.push((name, format!("liar{number}"), liar));
+        lying_peer.says(script);
+        liars.push((name, format!("lying_peer{number}"), lying_peer));
     }
     let started = Instant::now();
     let pushes: Vec<_> = liars
         .iter()
-        .map(|(name, at, liar)| {
+        .map(|(name, at, lying_peer)| {
             let push = victim.sender.ctl_start(&["push", &format!("{at}:photos")]);
-            (name, liar, push)
+            (name, lying_peer, push)
         })
         .collect();
     // Meanwhile another one is paired with, and one is to renew the certificate.
@@ -393,7 +393,7 @@ fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
     let renew = victim.sender.ctl_start(&["push", "liar101:music"]);
 
     let mut problems = Vec::new();
-    for (name, liar, push) in pushes {
+    for (name, lying_peer, push) in pushes {
         let output = push.finish();
         println!(
             "{name:40} {} after {:.1?}: {}",
@@ -404,7 +404,7 @@ fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
         if ![1, 3].contains(&output.code) || started.elapsed() > Duration::from_secs(30) {
             problems.push(format!("{name}: {:?}, {output:?}", started.elapsed()));
         }
-        assert!(liar.heard().connections > 0, "{name}");
+        assert!(lying_peer.heard().connections > 0, "{name}");
     }
     pair.finish().fails(3, &["no whole answer"]);
     assert!(!victim.sender.receiver_file("nas9").exists());
@@ -423,18 +423,22 @@ fn what_is_slow_or_endless_is_waited_for_no_longer_than_it_may_take() {
 
 /// Another receiver with the keys of `nas2`, which the sender calls `liarNUMBER`.
 fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
-    let liar = HostileReceiver::of(&victim.sender, &victim.receiver, "nas2");
+    let lying_peer = HostileReceiver::of(&victim.sender, &victim.receiver, "nas2");
     let entry = fs::read_to_string(victim.sender.receiver_file("nas2")).unwrap();
     let own = victim.link.address().to_string();
     assert!(entry.contains(&own), "{entry}");
-    let entry = entry.replace(&own, &liar.address().to_string());
-    fs::write(victim.sender.receiver_file(&format!("liar{number}")), entry).unwrap();
-    liar
+    let entry = entry.replace(&own, &lying_peer.address().to_string());
+    fs::write(
+        victim.sender.receiver_file(&format!("lying_peer{number}")),
+        entry,
+    )
+    .unwrap();
+    lying_peer
 }
 
 /// Has the sender believe that it is a receiver of its own, to which the same volume may be pushed.
 fn call_it_another(victim: &Victim, number: usize) {
-    let file = victim.sender.receiver_file(&format!("liar{number}"));
+    let file = victim.sender.receiver_file(&format!("lying_peer{number}"));
     let entry = fs::read_to_string(&file).unwrap();
     let own = entry.lines().find(|line| line.starts_with("receiver_id"));
     let other = format!("receiver_id = \"{}\"", Uuid::from_u128(number as u128 + 1));
@@ -507,29 +511,35 @@ fn certificates(victim: &Victim) -> Vec<(&'static str, String)> {
     let other_key = SenderKey::load_or_create(dir.path()).unwrap();
     let other_ca = Authority::load_or_create(dir.path(), ReceiverId::generate(), now).unwrap();
     let (own, theirs) = (key.csr().unwrap(), other_key.csr().unwrap());
-    let liar = &victim.hostile;
+    let lying_peer = &victim.hostile;
     let receivers = fs::read_to_string(victim.receiver.daemon.state_dir().join("server.pem"));
-    let good = liar.certify(&own, id, years(3));
+    let good = lying_peer.certify(&own, id, years(3));
     vec![
         ("nothing", String::new()),
         ("no certificate", "\u{1b}[2J".repeat(1000)),
         ("a damaged one", good.replacen("MII", "MIJ", 1)),
         (
             "another's",
-            liar.certify(&theirs, SenderId::generate(), years(3)),
+            lying_peer.certify(&theirs, SenderId::generate(), years(3)),
         ),
-        ("of another's key", liar.certify(&theirs, id, years(3))),
+        (
+            "of another's key",
+            lying_peer.certify(&theirs, id, years(3)),
+        ),
         (
             "in another's name",
-            liar.certify(&own, SenderId::generate(), years(3)),
+            lying_peer.certify(&own, SenderId::generate(), years(3)),
         ),
         ("the receiver's own", receivers.unwrap()),
         (
             "of another authority",
             other_ca.sign_sender(&own, id, years(3)).unwrap().pem,
         ),
-        ("one that is over", liar.certify(&own, id, years(-20))),
-        ("one that begins later", liar.certify(&own, id, years(30))),
+        ("one that is over", lying_peer.certify(&own, id, years(-20))),
+        (
+            "one that begins later",
+            lying_peer.certify(&own, id, years(30)),
+        ),
         (
             "1 MiB",
             format!(
@@ -600,7 +610,7 @@ fn a_certificate_that_works_is_replaced_by_none_that_does_not() {
 }
 
 #[test]
-fn an_invitation_that_is_answered_by_a_lie_pairs_with_nobody() {
+fn a_false_answer_to_an_invitation_pairs_nothing() {
     let mut victim = Victim::new();
     let _clock = late(&mut victim);
     let token = victim.receiver.invite(&["nas1", "--replace"]);

@@ -43,7 +43,7 @@ fn every_trick_is_refused_or_harmless_and_touches_nothing() {
 }
 
 #[test]
-fn every_trick_around_a_stream_is_refused_or_harmless_and_touches_nothing() {
+fn every_trick_around_a_stream_is_refused_or_harmless() {
     let names: BTreeSet<_> = PUSHES.iter().map(|trick| trick.name).collect();
     assert_eq!(names.len(), PUSHES.len(), "two tricks have one name");
     println!("{} tricks", PUSHES.len());
@@ -62,7 +62,7 @@ fn every_trick_around_a_stream_is_refused_or_harmless_and_touches_nothing() {
 fn another_sender_s_transfer_is_out_of_reach() {
     const PAUSE: Duration = Duration::from_secs(2);
     let mut scene = Scene::new();
-    let victim = HostileSender::connect(&scene.other, &scene.boxes.receiver, "nas2");
+    let victim = HostileSender::connect(&scene.other, &scene.hosts.receiver, "nas2");
     let (theirs, ours) = (scene.world(), scene.world());
     let messages = |world: &World, id| {
         let mut begin = sender::begin(world, VOLUME_ID, VOLUME);
@@ -91,7 +91,7 @@ fn another_sender_s_transfer_is_out_of_reach() {
 #[test]
 fn another_sender_s_partial_is_out_of_reach() {
     let mut scene = Scene::new();
-    let victim = HostileSender::connect(&scene.other, &scene.boxes.receiver, "nas2");
+    let victim = HostileSender::connect(&scene.other, &scene.hosts.receiver, "nas2");
     let (theirs, ours) = (scene.world(), scene.world());
     let id = theirs.uuid.as_bytes().to_vec();
     let stream = theirs.whole(&[]);
@@ -147,8 +147,8 @@ fn another_sender_s_checkpoint_is_out_of_reach() {
     const WRITES: u64 = 560; // of 128 KiB: some more than lies between two checkpoints
     let mut scene = Scene::new();
     let connect = |scene: &Scene| {
-        [&scene.boxes.sender, &scene.other]
-            .map(|sender| HostileSender::connect(sender, &scene.boxes.receiver, "nas2"))
+        [&scene.hosts.sender, &scene.other]
+            .map(|sender| HostileSender::connect(sender, &scene.hosts.receiver, "nas2"))
     };
     let (theirs, ours) = (scene.world(), scene.world());
     let id = theirs.uuid.as_bytes().to_vec();
@@ -170,8 +170,8 @@ fn another_sender_s_checkpoint_is_out_of_reach() {
     let long_enough = Duration::from_secs(3);
     let answer = victim.hang_up_pausing(half, long_enough);
     println!("{answer:?}");
-    scene.boxes.receiver.daemon.stop();
-    scene.boxes.receiver.daemon.start();
+    scene.hosts.receiver.daemon.stop();
+    scene.hosts.receiver.daemon.start();
 
     let [hostile, victim] = connect(&scene);
     let points = seen(&victim, &id);
@@ -256,7 +256,7 @@ fn questions_find_nothing_of_others() {
             "{id}, {transfer}: {status:?}"
         );
     }
-    let victim = HostileSender::connect(&scene.other, &scene.boxes.receiver, "nas2");
+    let victim = HostileSender::connect(&scene.other, &scene.hosts.receiver, "nas2");
     for name in [VOLUME, "photos"] {
         let held = victim.inventory(InventoryRequest {
             volume_id: VOLUME_ID.to_vec(),
@@ -292,7 +292,7 @@ fn a_clone_of_a_hole_fills_no_disk() {
 
 /// Hundreds of pushes that are begun and never followed by anything take nothing from others.
 #[test]
-fn pushes_that_are_only_begun_hold_up_nobody() {
+fn begun_pushes_block_no_other() {
     const PUSHES: u8 = 200;
     let mut scene = Scene::new();
     let begun = (0..PUSHES).map(|number| {
@@ -303,15 +303,15 @@ fn pushes_that_are_only_begun_hold_up_nobody() {
     let begun: Vec<_> = begun.collect();
     let Scene {
         ref hostile,
-        ref boxes,
+        ref hosts,
         ref other,
         ..
     } = scene;
     hostile.hang_up(begun, Duration::from_secs(1), || {
-        for honest in [&boxes.sender, other] {
+        for honest in [&hosts.sender, other] {
             fill::file(honest.photos().join("meanwhile"), 5, 100_000);
             let pushed = honest.push("nas2:photos");
-            assert_exact(honest, &boxes.receiver, &pushed);
+            assert_exact(honest, &hosts.receiver, &pushed);
         }
     });
     scene.look_but("pushes that are only begun", |change| {
@@ -345,7 +345,7 @@ fn of_the_other_sender(change: &str) -> bool {
 #[test]
 fn the_watch_sees_what_is_touched() {
     let mut scene = Scene::new();
-    let canary = scene.boxes.receiver.fs().join("canary");
+    let canary = scene.hosts.receiver.fs().join("canary");
     let copy = scene.root().join("nas1/photos");
     let touches: [(&str, &dyn Fn()); 4] = [
         ("content", &|| {

@@ -14,8 +14,8 @@ use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::hosts::clock::Clock;
 use sendshot_harness::hosts::pairing::pair;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use sendshot_proto::v1;
@@ -28,10 +28,10 @@ use uuid::Uuid;
 const MIB: usize = 1 << 20;
 
 /// A receiver whose sender `nas1` has limits, and that sender with two volumes.
-fn limited(limits: &str) -> (SenderBox, ReceiverBox) {
-    let setup = SenderBox::setup().volume("photos", "photos");
+fn limited(limits: &str) -> (SenderHost, ReceiverHost) {
+    let setup = SenderHost::setup().volume("photos", "photos");
     let sender = setup.volume("music", "music").start();
-    let receiver = ReceiverBox::setup().make();
+    let receiver = ReceiverHost::setup().make();
     let config = fs::read_to_string(receiver.config()).unwrap();
     fs::write(
         receiver.config(),
@@ -45,8 +45,8 @@ fn limited(limits: &str) -> (SenderBox, ReceiverBox) {
 }
 
 /// Another sender of the same receiver, which has no limits.
-fn another(receiver: &ReceiverBox) -> SenderBox {
-    let other = SenderBox::new();
+fn another(receiver: &ReceiverHost) -> SenderHost {
+    let other = SenderHost::new();
     let token = receiver.invite(&["other"]);
     let address = receiver.address().to_string();
     let arguments = ["pair", &address, "--name", "nas2", "--token", &token];
@@ -56,7 +56,7 @@ fn another(receiver: &ReceiverBox) -> SenderBox {
 }
 
 #[test]
-fn a_sender_with_all_the_volumes_it_may_have_gets_no_further_one() {
+fn a_sender_at_its_volume_limit_gets_no_further_one() {
     let (sender, receiver) = limited("max_volumes = 1");
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
@@ -72,7 +72,7 @@ fn a_sender_with_all_the_volumes_it_may_have_gets_no_further_one() {
 }
 
 #[test]
-fn a_sender_with_all_the_bytes_it_may_have_gets_no_further_ones_and_keeps_its_copies() {
+fn a_sender_at_its_byte_limit_keeps_its_copies() {
     let (sender, mut receiver) = limited("max_bytes = \"12 MiB\"");
     fill::file(sender.photos().join("big"), 1, 5 * MIB);
     let first = sender.push("nas2:photos");
@@ -128,7 +128,7 @@ fn no_amount_of_pushing_makes_the_receiver_remove_anything() {
 /// What whoever has a sender's key might try so that older copies are thrown away: junk in volumes of its own
 /// and in the honest one, with dates of all times, and the receiver's own clock goes wrong besides.
 #[test]
-fn junk_volumes_and_dates_of_all_times_make_the_receiver_remove_nothing() {
+fn odd_volumes_and_dates_delete_nothing() {
     const YEAR_ZERO: i64 = -62_167_219_200;
     const YEAR_10000: i64 = 253_402_300_800;
     const DATES: [i64; 8] = [
@@ -144,7 +144,7 @@ fn junk_volumes_and_dates_of_all_times_make_the_receiver_remove_nothing() {
     let mut scene = Scene::new();
     let clock = Clock::new();
     let copies = |scene: &Scene| -> BTreeSet<(String, String)> {
-        let all = subvolumes::list(scene.boxes.receiver.fs()).into_iter();
+        let all = subvolumes::list(scene.hosts.receiver.fs()).into_iter();
         let copies = all.filter(|s| s.path.starts_with("backup/nas"));
         copies.map(|s| (s.path, s.uuid)).collect()
     };
@@ -152,8 +152,8 @@ fn junk_volumes_and_dates_of_all_times_make_the_receiver_remove_nothing() {
     let mut pushed = 0;
     for (round, offset) in ["+0", "+3y", "-12h"].into_iter().enumerate() {
         clock.set(offset);
-        clock.of(&mut scene.boxes.receiver.daemon);
-        scene.hostile = HostileSender::connect(&scene.boxes.sender, &scene.boxes.receiver, "nas2");
+        clock.of(&mut scene.hosts.receiver.daemon);
+        scene.hostile = HostileSender::connect(&scene.hosts.sender, &scene.hosts.receiver, "nas2");
         for (number, taken_at) in DATES.into_iter().enumerate() {
             let junk = format!("junk-{round}-{number}");
             let id = [u8::try_from(8 * round + number).unwrap(); 16];
@@ -178,10 +178,10 @@ fn junk_volumes_and_dates_of_all_times_make_the_receiver_remove_nothing() {
         "only {pushed} were taken: the test is too weak"
     );
     clock.set("+0");
-    clock.of(&mut scene.boxes.receiver.daemon);
-    fs::write(scene.boxes.sender.photos().join("new"), "new").unwrap();
-    let honest = scene.boxes.sender.push("nas2:photos");
-    assert_exact(&scene.boxes.sender, &scene.boxes.receiver, &honest);
+    clock.of(&mut scene.hosts.receiver.daemon);
+    fs::write(scene.hosts.sender.photos().join("new"), "new").unwrap();
+    let honest = scene.hosts.sender.push("nas2:photos");
+    assert_exact(&scene.hosts.sender, &scene.hosts.receiver, &honest);
     assert!(copies(&scene).is_superset(&held));
 }
 
@@ -371,7 +371,7 @@ fn pushes_that_began_together_do_not_each_get_what_is_left() {
 }
 
 #[test]
-fn a_push_whose_end_has_come_is_not_committed_when_its_sender_was_revoked() {
+fn a_revoked_sender_commits_nothing_more() {
     let (honest, receiver) = limited("max_volumes = 5");
     let hostile = HostileSender::connect(&honest, &receiver, "nas2");
     let block = vec![7; 4096];
@@ -404,7 +404,7 @@ fn a_push_whose_end_has_come_is_not_committed_when_its_sender_was_revoked() {
 
 /// What an earlier push has left is given up for a new one of its volume, and does not count against that.
 #[test]
-fn a_push_that_begins_anew_has_the_room_of_the_one_before() {
+fn a_restarted_push_has_the_space_of_the_one_before() {
     let (honest, mut receiver) = limited("max_bytes = \"12 MiB\"");
     let config = fs::read_to_string(receiver.config()).unwrap();
     let often = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"\n";

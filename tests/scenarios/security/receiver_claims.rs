@@ -19,7 +19,7 @@ fn unconfirmed(victim: &Victim) -> usize {
 }
 
 #[test]
-fn who_is_at_work_for_ever_has_one_state_wait_for_its_word_and_no_more() {
+fn an_endless_commit_keeps_one_unconfirmed_state() {
     let mut victim = Victim::new();
     let at_work = |steps: Vec<Step>| {
         let at_work = changed(|answer: &mut InventoryResponse, _| answer.push_at_work = true);
@@ -50,7 +50,7 @@ fn who_is_at_work_for_ever_has_one_state_wait_for_its_word_and_no_more() {
 
 /// The increment, the one of a whole capture, and the full send: so none of the parents is at fault.
 #[test]
-fn who_refuses_every_stream_costs_no_parent() {
+fn a_receiver_refusing_every_stream_costs_no_parent() {
     /// FAILURE_CODE_INVALID_STREAM
     const INVALID_STREAM: i32 = 6;
     let mut victim = Victim::new();
@@ -145,7 +145,7 @@ fn wordy(part: u128) -> Step {
 }
 
 #[test]
-fn an_inventory_takes_no_more_memory_than_it_may_whatever_it_says() {
+fn an_inventory_is_bounded_in_memory() {
     let mut victim = Victim::new();
     let before = victim.acknowledged();
     for (parts, ends) in [(60, 0), (250, 1)] {

@@ -126,7 +126,7 @@ fn a_stolen_key_gets_at_nothing_of_another_sender_by_any_call() {
         change.contains("/backup/nas1/") || change.contains("/backup/nas1\" was")
     });
     assert_eq!(Them::of(&scene).id, them.id);
-    let paired = scene.boxes.receiver.ctl(&["peer", "list"]).success();
+    let paired = scene.hosts.receiver.ctl(&["peer", "list"]).success();
     assert!(paired.stdout.contains(THEM), "{paired:?}");
     scene.other.push("nas2:photos");
     scene.end();

@@ -144,7 +144,7 @@ fn a_snapshot_that_came_round_a_third_host_is_found_as_parent() {
 }
 
 #[test]
-fn what_the_kernel_sent_round_a_third_host_is_taken_with_a_warning() {
+fn a_stream_through_a_third_host_is_taken_with_a_warning() {
     let [first, second, third] = [Host::origin(), Host::new(10), Host::new(30)];
     let stream = first.kernels(&first.path("s1"), None);
     receive(&stream, &second.dir("in"), &[]).success();
@@ -186,7 +186,7 @@ fn each_host_of_a_chain_knows_a_state_by_its_origins_identity() {
 }
 
 #[test]
-fn what_stock_receive_left_changed_is_announced_as_the_kernel_does() {
+fn a_changed_received_subvolume_is_announced_as_by_the_kernel() {
     let [first, second, third] = [Host::origin(), Host::new(10), Host::new(30)];
     let stream = fs::read(first.sent(&first.path("s1"), &[])).unwrap();
     streams::stock_receive(&stream, &second.dir("in")).unwrap();
@@ -200,7 +200,7 @@ fn what_stock_receive_left_changed_is_announced_as_the_kernel_does() {
 }
 
 #[test]
-fn a_copy_that_was_made_writable_and_changed_does_not_pass_for_its_origins_state() {
+fn a_changed_copy_loses_its_origin() {
     let [first, second, third] = [Host::origin(), Host::new(10), Host::new(30)];
     let stream = first.sent(&first.path("s1"), &[]);
     receive(&stream, &second.dir("in"), &[]).success();
@@ -267,7 +267,7 @@ impl Layout {
 }
 
 #[test]
-fn a_parent_of_snappers_layout_is_named_and_taken_from_where_the_user_says() {
+fn a_parent_in_snappers_layout_needs_parents_dir() {
     let layout = Layout::new("snapshot", ".snapshots/1");
     let (dir, above) = (layout.to.dir(".snapshots/2"), layout.to.path(".snapshots"));
     layout.refused(&dir, &[], &layout.to.path(".snapshots/1/snapshot"));
@@ -276,7 +276,7 @@ fn a_parent_of_snappers_layout_is_named_and_taken_from_where_the_user_says() {
 }
 
 #[test]
-fn a_parent_in_a_dated_directory_is_named_and_taken_from_where_the_user_says() {
+fn a_parent_in_a_dated_directory_needs_parents_dir() {
     let layout = Layout::new("photos", "backup/2026-01-01");
     let dir = layout.to.dir("backup/2026-01-02");
     let parent = layout.to.path("backup/2026-01-01/photos");
@@ -303,7 +303,7 @@ fn a_parent_outside_the_named_directories_is_not_taken() {
 }
 
 #[test]
-fn a_directory_of_another_file_system_is_refused_with_both_names() {
+fn a_directory_of_another_file_system_is_refused() {
     let layout = Layout::new("photos", "backup");
     let (dir, other) = (layout.to.dir("in"), layout.from.path("live"));
     for other in [text(&other), "/proc"] {
@@ -357,7 +357,7 @@ fn a_writable_parent_is_taken_from_nowhere() {
 
 /// Only root may look subvolumes up by UUID; a directory of one's own needs no looking up.
 #[test]
-fn a_user_without_rights_receives_what_builds_on_his_own_directory() {
+fn an_unprivileged_user_receives_into_an_own_directory() {
     let from = Host::origin();
     let live = from.path("live");
     for path in [&live, &live.join("data"), &live.join("changing")] {

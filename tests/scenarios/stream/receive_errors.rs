@@ -68,7 +68,7 @@ fn remount(dir: &Path, how: &str) {
 }
 
 #[test]
-fn a_read_only_file_system_mount_and_subvolume_are_told_apart() {
+fn read_only_file_systems_mounts_and_subvolumes_are_distinguished() {
     let pair = Pair::new(256 << 20);
     let stream = pair.stream(&pair.snapshot("one", 5000), &[]);
     let to = pair.to.path();
@@ -151,7 +151,7 @@ impl Drop for Gone {
 }
 
 #[test]
-fn a_top_level_that_cannot_be_mounted_is_told_with_its_remedy() {
+fn a_top_level_that_cannot_be_mounted_has_a_remedy() {
     let pair = Pair::new(256 << 20);
     let one = pair.snapshot("one", 5000);
     let first = pair.stream(&one, &[]);

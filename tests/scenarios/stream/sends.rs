@@ -177,7 +177,7 @@ fn data_shared_with_a_clone_source_is_not_sent() {
 }
 
 #[test]
-fn a_clone_source_that_lies_elsewhere_is_named_and_taken_from_where_the_user_says() {
+fn a_clone_source_elsewhere_needs_parents_dir() {
     let pair = with_shared_data();
     // The parent alone lies where the copy goes.
     let (o1, elsewhere) = (pair.dir("in").join("o1"), pair.dir("elsewhere"));
@@ -327,7 +327,7 @@ fn the_first_of_several_builds_on_the_sendshot_that_is_named() {
 }
 
 #[test]
-fn sendshots_of_several_snapshots_need_a_directory_and_names_of_their_own() {
+fn sendshots_of_several_snapshots_need_a_directory() {
     let pair = Pair::with_snapshots();
     let file = pair.file("one.sendshot");
     pair.try_send(&["--save-sendshot", &file, "=s1", "=s2"])
@@ -365,7 +365,7 @@ fn deleted_on_the_way(pair: &Pair, arguments: &[&str], victim: &str) -> (i32, St
 }
 
 #[test]
-fn a_snapshot_that_is_deleted_while_it_is_sent_is_reported_as_deleted() {
+fn a_snapshot_deleted_during_the_send_is_reported() {
     let pair = Pair::new();
     for dir in 0..8 {
         let dir = pair.source(&format!("live/dir{dir}"));

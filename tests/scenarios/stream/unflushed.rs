@@ -11,7 +11,7 @@ use sendshot_engine::{Frozen, WireNumber, capture, capture::Error};
 use sendshot_harness::compare::tree;
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
-use sendshot_harness::faults::forgetful::Forgetful;
+use sendshot_harness::faults::snapshotless::Snapshotless;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::trees::fill;
@@ -108,7 +108,7 @@ fn what_was_made_writable_again_is_saved_as_it_is() {
 }
 
 #[test]
-fn what_btrfs_receive_has_just_finished_is_sent_on_in_full_and_as_an_increment() {
+fn a_just_received_subvolume_is_sent_on() {
     let lab = Lab::new();
     let volume = lab.source.path().join("volume");
     let middle = lab.target.path().join("middle");
@@ -140,8 +140,8 @@ fn what_btrfs_receive_has_just_finished_is_sent_on_in_full_and_as_an_increment()
 
 /// Without `no-holes` the file system says itself that something is missing.
 #[test]
-fn a_file_whose_items_do_not_cover_its_size_is_an_error() {
-    let lab = Forgetful::new(1 << 30, "");
+fn a_file_with_missing_extent_items_is_an_error() {
+    let lab = Snapshotless::new(1 << 30, "");
     let sparse = File::create(lab.volume().join("sparse")).unwrap();
     sparse.write_all_at(&fill::noise(1, 8192), 0).unwrap();
     sparse.set_len(1 << 20).unwrap();

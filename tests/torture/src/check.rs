@@ -62,8 +62,8 @@ impl World {
         pushed["uuid"].as_str().unwrap().clone_into(&mut self.last);
         self.what_is_acknowledged_is_held(&held);
         self.nothing_is_left(&held);
-        let Self { boxes, .. } = self;
-        for daemon in [&boxes.sender.daemon, &boxes.receiver.daemon] {
+        let Self { hosts, .. } = self;
+        for daemon in [&hosts.sender.daemon, &hosts.receiver.daemon] {
             let lines = daemon.undeclared();
             assert!(lines.is_empty(), "undeclared in a log: {lines:#?}");
         }
@@ -74,7 +74,7 @@ impl World {
         let uuid = pushed["uuid"].as_str().unwrap();
         let copy = self.copies.get(uuid);
         let copy = copy.unwrap_or_else(|| panic!("told of a copy that is not there: {pushed}"));
-        let path = self.boxes.receiver.copy(pushed);
+        let path = self.hosts.receiver.copy(pushed);
         assert_eq!(path, copy.path, "told of another place: {pushed}");
         assert!(
             copy.state >= since,
@@ -101,8 +101,8 @@ impl World {
         if newest.iter().any(|u| **u == uuid) {
             return; // found out to have been committed, with nothing to send since
         }
-        // A liar has had a parent refused, which is never used again.
-        if self.lie.is_some() && self.boxes.sender.daemon.log().contains(REFUSED) {
+        // A lying_peer has had a parent refused, which is never used again.
+        if self.lie.is_some() && self.hosts.sender.daemon.log().contains(REFUSED) {
             return;
         }
         let parent = pushed["parent"].as_str().unwrap_or_else(|| {
@@ -121,12 +121,12 @@ impl World {
 
     /// The copies, by the receiver's word.
     fn held(&self) -> Vec<Value> {
-        let held = self.boxes.receiver.ctl(&["copy", "list", "--json"]);
+        let held = self.hosts.receiver.ctl(&["copy", "list", "--json"]);
         held.success().jsons()
     }
 
     fn kept(&self) -> Vec<Value> {
-        let kept = self.boxes.sender.ctl(&["list", "--json"]);
+        let kept = self.hosts.sender.ctl(&["list", "--json"]);
         kept.success().jsons()
     }
 
@@ -194,7 +194,7 @@ impl World {
         );
     }
 
-    /// Remembers what a liar has made the sender believe.
+    /// Remembers what a lying_peer has made the sender believe.
     pub(super) fn note_false_acknowledgements(&mut self) {
         let held = uuids(&self.held());
         let acknowledged = acknowledged(&self.kept());
@@ -204,7 +204,7 @@ impl World {
     /// Expects that nothing of ours is on either disk that nothing owns, as soon as both sides
     /// have cleaned up.
     fn nothing_is_left(&self, held: &[Value]) {
-        self.boxes.sender.wait_until_released();
+        self.hosts.sender.wait_until_released();
         let end = Instant::now() + CLEANING;
         loop {
             let left = [self.left_at_sender(), self.left_at_receiver(held)].concat();
@@ -218,13 +218,13 @@ impl World {
 
     fn left_at_sender(&self) -> Vec<String> {
         let kept = self.kept();
-        let partials = self.boxes.sender.ctl(&["list", "--partials", "--json"]);
+        let partials = self.hosts.sender.ctl(&["list", "--partials", "--json"]);
         let mut left = lines("interrupted", &partials);
         let snapshots: BTreeSet<_> = kept
             .iter()
             .filter(|k| k["kind"] == "snapshot")
             .collect_uuids();
-        let fs = self.boxes.sender.fs();
+        let fs = self.hosts.sender.fs();
         let ours = subvolumes::list(fs).into_iter();
         let ours = ours.filter(|s| s.path.starts_with(".sendshot/"));
         left.extend(
@@ -258,7 +258,7 @@ impl World {
     }
 
     fn left_at_receiver(&self, held: &[Value]) -> Vec<String> {
-        let receiver = &self.boxes.receiver;
+        let receiver = &self.hosts.receiver;
         let held: BTreeSet<_> = held.iter().map(|c| c["path"].as_str().unwrap()).collect();
         let all = subvolumes::list(receiver.fs()).into_iter();
         let all = all.map(|s| receiver.fs().join(s.path).display().to_string());

@@ -9,7 +9,7 @@ use crate::kind::Kind;
 use crate::strike::{Moment, finish, offset, pause};
 use crate::table::Went;
 use crate::world::{Measure, World, report};
-use sendshot_adversary::liar::{LIES, Liar, Lie};
+use sendshot_adversary::lying_peer::{LIES, Lie, LyingPeer};
 use sendshot_harness::faults::fail_points::{self, BUILT};
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::{Output, Running};
@@ -22,7 +22,7 @@ const LASTING: Duration = Duration::from_millis(60);
 /// What the sender logs of a stream that it was told not to fit the receiver's copy.
 pub(super) const REFUSED: &str = "a stream could not be applied";
 
-/// How long a liar is listened to after its lie, and a push may hang after a flipped bit.
+/// How long a lying_peer is listened to after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
 
 /// More bytes than a connection that is over may still send.
@@ -32,7 +32,7 @@ const FAREWELL: u64 = 1000;
 /// reached, the receiver said no.
 const EXCUSABLE: [i32; 3] = [1, 3, 4];
 
-/// A box, or both.
+/// A host, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Sender,
@@ -91,15 +91,15 @@ impl World {
             false => &[],
         };
         let arguments = [&["push", "--json", "nas2:photos"], options].concat();
-        self.boxes.sender.ctl_start(&arguments)
+        self.hosts.sender.ctl_start(&arguments)
     }
 
     fn cancel(&self, full: bool, measure: Measure, random: &mut Random) -> (bool, Output) {
-        let before = self.boxes.link.bytes(Way::Up);
+        let before = self.hosts.link.bytes(Way::Up);
         let mut push = self.start_push(full);
         // Earlier, the command dies of the signal, and it is open whether the daemon has heard of it.
         let begun = self.comes_when(&mut push, |world| {
-            world.boxes.link.bytes(Way::Up) > before + FAREWELL
+            world.hosts.link.bytes(Way::Up) > before + FAREWELL
         });
         let moment = self.moment(random, measure);
         let struck = begun && self.comes(moment, &mut push);
@@ -116,7 +116,7 @@ impl World {
         measure: Measure,
         random: &mut Random,
     ) -> (bool, Output) {
-        let link = &self.boxes.link;
+        let link = &self.hosts.link;
         let way = random.pick(&[Way::Up, Way::Up, Way::Down]);
         let rule = match kind {
             Kind::Flip => Rule::Flip(random.below(8) as u8),
@@ -166,7 +166,7 @@ impl World {
         let struck = self.comes(moment, &mut push);
         let Linked {
             sender, receiver, ..
-        } = &mut self.boxes;
+        } = &mut self.hosts;
         if side != Side::Sender {
             receiver.daemon.kill_if_alive();
         }
@@ -183,7 +183,7 @@ impl World {
     fn start_again(&mut self) {
         let Linked {
             sender, receiver, ..
-        } = &mut self.boxes;
+        } = &mut self.hosts;
         for daemon in [&mut receiver.daemon, &mut sender.daemon] {
             if !daemon.runs() {
                 daemon.start();
@@ -201,7 +201,7 @@ impl World {
     ) -> (bool, Output) {
         let Linked {
             sender, receiver, ..
-        } = &mut self.boxes;
+        } = &mut self.hosts;
         *place = Some(match side {
             Side::Sender | Side::Both => {
                 Self::arm(&mut sender.daemon, &fail_points::SENDER, random)
@@ -213,7 +213,7 @@ impl World {
         while push.runs() {
             let Linked {
                 sender, receiver, ..
-            } = &mut self.boxes;
+            } = &mut self.hosts;
             let alive = sender.daemon.runs() && receiver.daemon.runs();
             if !alive && again {
                 sender.daemon.clear_env();
@@ -226,7 +226,7 @@ impl World {
         let output = finish(push);
         let Linked {
             sender, receiver, ..
-        } = &mut self.boxes;
+        } = &mut self.hosts;
         // What comes after the report is part of the push.
         let daemon = match side {
             Side::Sender | Side::Both => &mut sender.daemon,
@@ -235,7 +235,7 @@ impl World {
         (daemon.wait_dead(Duration::from_millis(50)), output)
     }
 
-    /// Cuts the power of a box at some time. Nobody hears of what it did after that.
+    /// Cuts the power of a host at some time. Nobody hears of what it did after that.
     fn power(
         &mut self,
         side: Side,
@@ -246,19 +246,19 @@ impl World {
         let moment = self.moment(random, measure);
         let mut push = self.start_push(full);
         let struck = self.comes(moment, &mut push);
-        self.boxes.link.cut();
+        self.hosts.link.cut();
         match side {
-            Side::Sender => self.boxes.sender.power_cut(),
-            Side::Receiver => self.boxes.receiver.power_cut(),
+            Side::Sender => self.hosts.sender.power_cut(),
+            Side::Receiver => self.hosts.receiver.power_cut(),
             Side::Both => {
-                self.boxes.sender.power_cut();
-                self.boxes.receiver.power_cut();
+                self.hosts.sender.power_cut();
+                self.hosts.receiver.power_cut();
             }
         }
         if random.once_in(2) {
             pause(random, LASTING);
             self.start_again();
-            self.boxes.link.mend();
+            self.hosts.link.mend();
         }
         (struck, finish(push))
     }
@@ -270,11 +270,11 @@ impl World {
             sender,
             link,
             receiver,
-        } = &self.boxes;
-        let liar = Liar::between(sender, receiver, "nas2", lie, random.number());
-        link.aim(liar.address());
+        } = &self.hosts;
+        let lying_peer = LyingPeer::between(sender, receiver, "nas2", lie, random.number());
+        link.aim(lying_peer.address());
         let mut push = self.start_push(full);
-        let told = self.comes_when(&mut push, |_| liar.told() > 0);
+        let told = self.comes_when(&mut push, |_| lying_peer.told() > 0);
         if told {
             let patience = Moment::At(Instant::now() + LISTENING);
             if !matches!(lie, Lie::SwallowCommit) || random.once_in(3) {
@@ -284,7 +284,7 @@ impl World {
         link.aim(receiver.address());
         link.reset();
         sender.daemon.may_log(REFUSED);
-        let struck = liar.told() > 0;
+        let struck = lying_peer.told() > 0;
         (struck, finish(push))
     }
 }

@@ -37,7 +37,7 @@ use pool::Pool;
 /// Set when whoever started it wants no more.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Has a run end as soon as its boxes are put away.
+/// Has a run end as soon as its hosts are put away.
 pub fn stop() {
     STOPPED.store(true, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! A life: some iterations on the same boxes.
+//! A life: some iterations on the same hosts.
 
 use std::any::Any;
 use std::fmt;

@@ -14,7 +14,7 @@ pub struct Options {
     pub seed: u64,
     /// How long; `None` for until all that was asked for is done.
     pub time: Option<Duration>,
-    /// Pairs of boxes at a time.
+    /// Pairs of hosts at a time.
     pub workers: usize,
     /// How many faults of each kind; empty for any.
     pub counts: BTreeMap<Kind, u64>,

@@ -7,7 +7,7 @@ use crate::life::Life;
 use crate::options::Options;
 use sendshot_harness::trees::random::Random;
 
-/// Iterations on the same boxes: enough for what is kept to be pruned and reused many times, few
+/// Iterations on the same hosts: enough for what is kept to be pruned and reused many times, few
 /// enough for the disks to have room.
 const LENGTH: usize = 20;
 

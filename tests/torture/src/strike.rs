@@ -43,7 +43,7 @@ impl World {
     pub(super) fn moment(&self, random: &mut Random, measure: Measure) -> Moment {
         if self.slow || random.once_in(3) {
             let more = offset(random, measure, Way::Up);
-            return Moment::Bytes(Way::Up, self.boxes.link.bytes(Way::Up) + more);
+            return Moment::Bytes(Way::Up, self.hosts.link.bytes(Way::Up) + more);
         }
         let most = measure.time.as_micros() as u64 * 11 / 10;
         Moment::At(Instant::now() + Duration::from_micros(random.below(most)))
@@ -52,7 +52,7 @@ impl World {
     /// Waits for it. Returns whether it came before the push was over.
     pub(super) fn comes(&self, moment: Moment, push: &mut Running) -> bool {
         self.comes_when(push, |world| match moment {
-            Moment::Bytes(way, bytes) => world.boxes.link.bytes(way) >= bytes,
+            Moment::Bytes(way, bytes) => world.hosts.link.bytes(way) >= bytes,
             Moment::At(time) => Instant::now() >= time,
         })
     }

@@ -1,4 +1,4 @@
-//! The boxes of a life, and what they hold by what was seen.
+//! The hosts of a life, and what they hold by what was seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use crate::check::Parent;
 use crate::kind::Kind;
 use crate::table::Went;
 use crate::volume;
-use sendshot_adversary::liar::Lie;
+use sendshot_adversary::lying_peer::Lie;
 use sendshot_harness::compare::exact::Reference;
 use sendshot_harness::faults::fail_points;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::Output;
 use sendshot_harness::hosts::daemon::Daemon;
 use sendshot_harness::hosts::pairing::Linked;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::random::Random;
 
 /// Short, so that a push whose receiver stays away is over soon.
@@ -26,7 +26,7 @@ const SENDER_KEYS: &str = "retry_for = \"1s\"";
 /// Often, so that small pushes have checkpoints.
 const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
 
-/// The boxes' disks: sparse, and room for all copies of a life.
+/// The hosts' disks: sparse, and room for all copies of a life.
 const DISK: u64 = 1 << 30;
 
 /// About what goes up with a push that has nothing to send, in bytes.
@@ -50,13 +50,13 @@ pub(super) struct Measure {
     pub(super) time: Duration,
 }
 
-/// The boxes of a life.
+/// The hosts of a life.
 #[derive(Debug)]
 pub(super) struct World {
-    /// The states the volume was pushed in, one after the other. Before the boxes, to be dropped
+    /// The states the volume was pushed in, one after the other. Before the hosts, to be dropped
     /// before them.
     pub(super) states: Vec<Reference>,
-    pub(super) boxes: Linked,
+    pub(super) hosts: Linked,
     seed: u64,
     /// By UUID.
     pub(super) copies: BTreeMap<String, Copy>,
@@ -73,14 +73,14 @@ pub(super) struct World {
 }
 
 impl World {
-    /// New boxes of which a volume has been pushed.
+    /// New hosts of which a volume has been pushed.
     pub(super) fn new(seed: u64) -> Self {
-        let sender = SenderBox::setup().keys(SENDER_KEYS).size(DISK).power();
+        let sender = SenderHost::setup().keys(SENDER_KEYS).size(DISK).power();
         let sender = sender.volume("photos", "photos");
-        let receiver = ReceiverBox::setup().keys(RECEIVER_KEYS).size(DISK).power();
+        let receiver = ReceiverHost::setup().keys(RECEIVER_KEYS).size(DISK).power();
         let mut world = Self {
             states: Vec::new(),
-            boxes: Linked::between(sender.start(), receiver.start()),
+            hosts: Linked::between(sender.start(), receiver.start()),
             seed,
             copies: BTreeMap::new(),
             last: String::new(),
@@ -90,7 +90,7 @@ impl World {
             slow: false,
             lie: None,
         };
-        volume::fill(&mut Random::new(seed), &world.boxes.sender.photos());
+        volume::fill(&mut Random::new(seed), &world.hosts.sender.photos());
         world.keep_state();
         let (pushed, measure) = world.honest_push();
         (world.full, world.incremental) = (measure, measure);
@@ -100,7 +100,7 @@ impl World {
 
     /// Keeps the volume's state to compare copies with. It is on the disk then.
     pub(super) fn keep_state(&mut self) {
-        let sender = &self.boxes.sender;
+        let sender = &self.hosts.sender;
         let state = Reference::of(sender.fs(), &sender.photos());
         self.states.push(state);
     }
@@ -154,7 +154,7 @@ impl World {
 
     /// Some links are slow, which gives more to interrupt.
     fn slow_down(&mut self, random: &mut Random) {
-        let link = &self.boxes.link;
+        let link = &self.hosts.link;
         self.slow = true;
         match random.below(8) {
             0 => link.set(Way::Up, Rule::Slow((4 + random.below(16)) << 20)),
@@ -169,17 +169,17 @@ impl World {
 
     /// Changes the volume and keeps that state. Returns about how many bytes were written.
     fn change(&mut self, random: &mut Random) -> u64 {
-        let written = volume::change(random, &self.boxes.sender.photos());
+        let written = volume::change(random, &self.hosts.sender.photos());
         self.keep_state();
         written
     }
 
     /// A push with nothing in its way.
     fn honest_push(&self) -> (Value, Measure) {
-        let link = &self.boxes.link;
+        let link = &self.hosts.link;
         let bytes = || [Way::Up, Way::Down].map(|way| link.bytes(way));
         let (before, began) = (bytes(), Instant::now());
-        let sender = &self.boxes.sender;
+        let sender = &self.hosts.sender;
         let pushed = sender.ctl(&["push", "--json", "nas2:photos"]);
         let pushed = report(&pushed.success());
         sender.wait_until_released();
@@ -194,7 +194,7 @@ impl World {
             sender,
             link,
             receiver,
-        } = &mut self.boxes;
+        } = &mut self.hosts;
         link.aim(receiver.address());
         link.mend();
         for daemon in [&mut receiver.daemon, &mut sender.daemon] {
@@ -232,7 +232,7 @@ impl World {
         }
         let Linked {
             sender, receiver, ..
-        } = &self.boxes;
+        } = &self.hosts;
         for (name, daemon) in [("sender", &sender.daemon), ("receiver", &receiver.daemon)] {
             let log = daemon.log();
             let all: Vec<_> = log.lines().collect();
@@ -244,10 +244,10 @@ impl World {
         println!("---");
     }
 
-    /// Lets the boxes go without further complaints.
+    /// Lets the hosts go without further complaints.
     pub(super) fn forgive(&mut self) {
-        self.boxes.sender.daemon.forgive();
-        self.boxes.receiver.daemon.forgive();
+        self.hosts.sender.daemon.forgive();
+        self.hosts.receiver.daemon.forgive();
     }
 }
 

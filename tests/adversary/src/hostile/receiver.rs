@@ -1,4 +1,4 @@
-//! A receiver that has a paired box's keys and says what it likes: messages that are out of order, huge,
+//! A receiver that has a paired host's keys and says what it likes: messages that are out of order, huge,
 //! slow or without end, and HTTP/2 that is none.
 
 use std::collections::HashMap;
@@ -25,10 +25,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 use tonic::Status;
 
-use crate::liar::dial::{self, Stolen};
+use crate::lying_peer::dial::{self, Stolen};
 use sendshot_harness::hosts::address;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Bytes of a flood that are written at a time, and the pause between: fast enough to fill a memory that is
 /// not bounded, slow enough for several floods at once.
@@ -211,9 +211,9 @@ impl HostileReceiver {
     /// With the keys of a receiver that a sender calls `name`. Whoever dials its address talks to it.
     ///
     /// # Panics
-    /// If the boxes are not paired, or it cannot listen.
+    /// If the hosts are not paired, or it cannot listen.
     #[track_caller]
-    pub fn of(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
+    pub fn of(sender: &SenderHost, receiver: &ReceiverHost, name: &str) -> Self {
         let stolen = Stolen::from(sender, receiver, name);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)

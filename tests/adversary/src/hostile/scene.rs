@@ -24,7 +24,7 @@ use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::command::{run, tool};
 use sendshot_harness::hosts::pairing::Paired;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
 /// The volume that the hostile sender pushes, and its id.
@@ -44,10 +44,10 @@ const DEADLINE: &str = "60";
 /// The scene. Everything of it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Scene {
-    /// The honest boxes; the hostile sender has the key of the sending one.
-    pub boxes: Paired,
+    /// The honest hosts; the hostile sender has the key of the sending one.
+    pub hosts: Paired,
     /// Another sender of the same receiver.
-    pub other: SenderBox,
+    pub other: SenderHost,
     /// What speaks for the hostile sender.
     pub hostile: HostileSender,
     pipe: PathBuf,
@@ -69,24 +69,24 @@ impl Scene {
     #[track_caller]
     #[expect(clippy::new_without_default, reason = "it starts daemons")]
     pub fn new() -> Self {
-        let boxes = Paired::new();
-        let other = SenderBox::new();
-        let token = boxes.receiver.invite(&["nas3"]);
-        let address = boxes.receiver.address().to_string();
+        let hosts = Paired::new();
+        let other = SenderHost::new();
+        let token = hosts.receiver.invite(&["nas3"]);
+        let address = hosts.receiver.address().to_string();
         other
             .ctl(&["pair", &address, "--name", "nas2", "--token", &token])
             .success();
-        for (seed, honest) in [(1, &boxes.sender), (2, &other)] {
+        for (seed, honest) in [(1, &hosts.sender), (2, &other)] {
             fs::create_dir_all(honest.photos().join("dir")).unwrap();
             let len = usize::try_from(SECRET_LEN).unwrap();
             fill::file(honest.photos().join("secret"), seed, len);
         }
-        let [other_volume, other_sender] = [&boxes.sender, &other].map(|honest| {
+        let [other_volume, other_sender] = [&hosts.sender, &other].map(|honest| {
             let pushed = honest.push("nas2:photos");
-            held(&boxes.receiver.copy(&pushed), &pushed)
+            held(&hosts.receiver.copy(&pushed), &pushed)
         });
 
-        let inside = boxes.receiver.fs().join("canary");
+        let inside = hosts.receiver.fs().join("canary");
         let outside = tempfile::Builder::new()
             .prefix("sendshot-canary-")
             .tempdir_in("/dev/shm")
@@ -98,7 +98,7 @@ impl Scene {
         let mut label = Program::new("setfattr");
         label.args(["-n", "user.canary", "-v", "sings"]);
         run(label.arg(inside.join("victim"))).success();
-        let pipe = boxes.receiver.fs().join("pipe");
+        let pipe = hosts.receiver.fs().join("pipe");
         fs::create_dir(&pipe).unwrap();
 
         let own = |uuid| Held {
@@ -118,10 +118,10 @@ impl Scene {
             own: own(0xba5e_0002),
             ..in_daemon.clone()
         };
-        let hostile = HostileSender::connect(&boxes.sender, &boxes.receiver, "nas2");
+        let hostile = HostileSender::connect(&hosts.sender, &hosts.receiver, "nas2");
         let before = Watch::of(&pipe, &[], &[]);
         let mut scene = Self {
-            boxes,
+            hosts,
             other,
             hostile,
             pipe,
@@ -267,11 +267,11 @@ impl Scene {
 
     /// The same, but for changes that are allowed.
     pub fn look_but(&mut self, what: &str, allowed: impl Fn(&str) -> bool) {
-        for made in subvolumes::list(self.boxes.receiver.fs()) {
+        for made in subvolumes::list(self.hosts.receiver.fs()) {
             let ours = made.received_uuid.starts_with("00000000-0000-0000-0000-")
                 || made.received_uuid.starts_with("0005e0d0")
                 || made.received_uuid.starts_with("0005e0c0");
-            let path = self.boxes.receiver.fs().join(&made.path);
+            let path = self.hosts.receiver.fs().join(&made.path);
             let base = path.ends_with("base") || made.received_uuid.ends_with("ba5e0001");
             if ours && !base && !made.path.contains("-staging/") {
                 println!("  {} was made", made.path);
@@ -298,9 +298,9 @@ impl Scene {
             self.problems.push(format!("{what}: TOUCHED {changes:#?}"));
         }
         self.before = now;
-        if !self.boxes.receiver.daemon.runs() {
+        if !self.hosts.receiver.daemon.runs() {
             self.problems.push(format!("{what}: the daemon is dead"));
-            self.boxes.receiver.daemon.start();
+            self.hosts.receiver.daemon.start();
         }
     }
 
@@ -312,13 +312,13 @@ impl Scene {
     pub fn push_honestly(&mut self) {
         self.number += 1;
         let path = self
-            .boxes
+            .hosts
             .sender
             .photos()
             .join(format!("new-{}", self.number));
         fill::file(path, 9, 100_000);
-        let pushed = self.boxes.sender.push("nas2:photos");
-        assert_exact(&self.boxes.sender, &self.boxes.receiver, &pushed);
+        let pushed = self.hosts.sender.push("nas2:photos");
+        assert_exact(&self.hosts.sender, &self.hosts.receiver, &pushed);
         self.before = self.watch();
     }
 
@@ -329,10 +329,10 @@ impl Scene {
     #[track_caller]
     pub fn end(&mut self) {
         self.push_honestly();
-        let peak = self.boxes.receiver.daemon.peak_memory();
+        let peak = self.hosts.receiver.daemon.peak_memory();
         println!("the daemon held {peak} bytes at most");
         assert!(peak < MEMORY, "the daemon held {peak} bytes");
-        let undeclared = self.boxes.receiver.daemon.undeclared();
+        let undeclared = self.hosts.receiver.daemon.undeclared();
         self.problems.extend(undeclared);
         assert!(
             self.problems.is_empty(),
@@ -344,7 +344,7 @@ impl Scene {
 
     /// Where the copies are.
     pub fn root(&self) -> PathBuf {
-        self.boxes.receiver.root()
+        self.hosts.receiver.root()
     }
 
     /// Receives a stream in the directory of the pipe: the exit code and what was said.
@@ -371,7 +371,7 @@ impl Scene {
         let volume = self.root().join("nas1").join(VOLUME);
         let usage = volume.join(".sendshot-usage");
         let busy: [&Path; 3] = [&self.pipe, &volume, &usage];
-        Watch::of(self.boxes.receiver.fs(), &[self.outside.path()], &busy)
+        Watch::of(self.hosts.receiver.fs(), &[self.outside.path()], &busy)
     }
 
     /// What is in staging, two levels of it.

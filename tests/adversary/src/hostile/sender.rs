@@ -1,4 +1,4 @@
-//! A sender that has a paired box's key and says what it likes.
+//! A sender that has a paired host's key and says what it likes.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::hostile::World;
-use crate::liar::dial::{self, Stolen};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use crate::lying_peer::dial::{self, Stolen};
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// How long a receiver may take to say how a push ended.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl HostileSender {
     /// # Panics
     /// If it is not let in.
     #[track_caller]
-    pub fn connect(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
+    pub fn connect(sender: &SenderHost, receiver: &ReceiverHost, name: &str) -> Self {
         let stolen = Stolen::from(sender, receiver, name);
         let runtime = runtime();
         let client = runtime.block_on(greeted(&stolen));

@@ -14,8 +14,8 @@ use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::faults::link::Link;
 use sendshot_harness::hosts::command::Output;
 use sendshot_harness::hosts::pairing::{pair, pair_at};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
 /// How long a push may go on with a receiver that lies: what the sender waits for at most, where it waits
@@ -66,11 +66,11 @@ pub struct Record {
 /// The sender, its honest receivers and the hostile one. Everything of it is gone when this is dropped.
 pub struct Victim {
     /// It has the volumes `photos` and `music`.
-    pub sender: SenderBox,
+    pub sender: SenderHost,
     /// The receiver that it calls `nas2`, by way of the link.
-    pub receiver: ReceiverBox,
+    pub receiver: ReceiverHost,
     /// The receiver that it calls `nas3`.
-    pub other: ReceiverBox,
+    pub other: ReceiverHost,
     /// Leads to the honest receiver or to the hostile one.
     pub link: Link,
     /// Has the keys of `nas2`.
@@ -102,9 +102,9 @@ impl Victim {
     #[track_caller]
     #[expect(clippy::new_without_default, reason = "it starts daemons")]
     pub fn new() -> Self {
-        let setup = SenderBox::setup().keys("retry_for = \"0s\"\nstall_after = \"2s\"");
+        let setup = SenderHost::setup().keys("retry_for = \"0s\"\nstall_after = \"2s\"");
         let setup = setup.volume("photos", "photos").volume("music", "music");
-        let (sender, receiver, other) = (setup.start(), ReceiverBox::new(), ReceiverBox::new());
+        let (sender, receiver, other) = (setup.start(), ReceiverHost::new(), ReceiverHost::new());
         // What a receiver says of a stream is the administrator's to know.
         sender.daemon.may_log("a stream could not be applied");
         let link = Link::to(receiver.address());

@@ -130,7 +130,7 @@ fn fill(volume: &Path) -> Result<Vec<PathBuf>> {
             return Ok(files);
         }
     }
-    anyhow::bail!("this box has fewer than {FILES} files in {SOURCES:?}")
+    anyhow::bail!("this host has fewer than {FILES} files in {SOURCES:?}")
 }
 
 fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

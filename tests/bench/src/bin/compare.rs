@@ -15,8 +15,8 @@ use std::time::Instant;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::pairing::pair;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use serde::{Deserialize, Serialize};
 
 /// The tree that is sent.
@@ -158,9 +158,9 @@ fn compare(old: &str, new: &str, rounds: usize) -> ExitCode {
 
 /// Measures the build of the environment once for each line of its input.
 fn single_build() {
-    let setup = SenderBox::setup().size(DISK);
+    let setup = SenderHost::setup().size(DISK);
     let sender = setup.volume("photos", "photos").start();
-    let receiver = ReceiverBox::with_size(DISK);
+    let receiver = ReceiverHost::with_size(DISK);
     pair(&sender, &receiver, "nas2");
     let tree = sender.photos().join("tree");
     run(Command::new("cp").args(["-a", SOURCE]).arg(&tree));

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::hosts::daemon::Daemon;
 use sendshot_harness::hosts::pairing::pair;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
@@ -24,11 +24,11 @@ const BIG: u64 = 13;
 const BIG_LEN: usize = 128 << 20;
 
 fn main() -> ExitCode {
-    let sender = SenderBox::setup()
+    let sender = SenderHost::setup()
         .size(DISK)
         .volume("photos", "photos")
         .start();
-    let receiver = ReceiverBox::with_size(DISK);
+    let receiver = ReceiverHost::with_size(DISK);
     pair(&sender, &receiver, "nas2");
     write(&sender);
     let full = sender.push("nas2:photos");
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn write(sender: &SenderBox) {
+fn write(sender: &SenderHost) {
     for i in 0..SMALL {
         let dir = sender.photos().join(format!("dir {}", i % 100));
         std::fs::create_dir_all(&dir).expect("the volume is writable");

@@ -11,8 +11,8 @@ use std::time::Duration;
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::faults::link::{Link, Rule, Way};
 use sendshot_harness::hosts::pairing::{Linked, Paired, pair, pair_at};
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
@@ -90,13 +90,13 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / MIB as f64
 }
 
-fn boxes(size: u64, fault: Fault) -> Linked {
+fn hosts(size: u64, fault: Fault) -> Linked {
     let disk = size + size / 2 + 512 * MIB;
-    let mut sender = SenderBox::setup()
+    let mut sender = SenderHost::setup()
         .size(disk)
         .volume("photos", "photos")
         .keys("retry_for = \"60s\"");
-    let mut receiver = ReceiverBox::setup().size(disk);
+    let mut receiver = ReceiverHost::setup().size(disk);
     match fault {
         Fault::PowerSender => sender = sender.power(),
         Fault::PowerReceiver => receiver = receiver.power(),
@@ -113,7 +113,7 @@ fn boxes(size: u64, fault: Fault) -> Linked {
     }
 }
 
-fn fill_volume(sender: &SenderBox, size: u64) {
+fn fill_volume(sender: &SenderHost, size: u64) {
     for i in 0..size / FILE {
         let path = sender.photos().join(format!("file{i}"));
         fill::file(path, i + 1, FILE as usize);
@@ -122,33 +122,33 @@ fn fill_volume(sender: &SenderBox, size: u64) {
 }
 
 fn measure(size: u64, fault: Fault) -> Measured {
-    let mut boxes = boxes(size, fault);
-    let before = boxes.link.bytes(Way::Up);
-    let push = boxes.sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    let mut hosts = hosts(size, fault);
+    let before = hosts.link.bytes(Way::Up);
+    let push = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
     let mut checkpoints = vec![0];
     if fault != Fault::None {
         until::holds("nine tenths were sent", || {
-            checkpoints.extend(last_checkpoint(&boxes.receiver));
-            boxes.link.bytes(Way::Up) - before >= size * 9 / 10
+            checkpoints.extend(last_checkpoint(&hosts.receiver));
+            hosts.link.bytes(Way::Up) - before >= size * 9 / 10
         });
     }
-    strike(&mut boxes, fault);
+    strike(&mut hosts, fault);
     let ended = push.finish();
     let pushed = match ended.code {
         0 => ended.json(),
-        _ => boxes.sender.push("nas2:photos"),
+        _ => hosts.sender.push("nas2:photos"),
     };
-    boxes.sender.wait_until_released();
-    assert_exact(&boxes.sender, &boxes.receiver, &pushed);
+    hosts.sender.wait_until_released();
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
     let gap = checkpoints.windows(2).map(|two| two[1] - two[0]).max();
     Measured {
-        up: boxes.link.bytes(Way::Up) - before,
+        up: hosts.link.bytes(Way::Up) - before,
         gap: gap.unwrap_or(0),
         pushed,
     }
 }
 
-fn last_checkpoint(receiver: &ReceiverBox) -> Option<u64> {
+fn last_checkpoint(receiver: &ReceiverHost) -> Option<u64> {
     let listed = receiver.ctl(&["copy", "list", "--partials", "--json"]);
     let partials = listed.success().jsons();
     partials.first()?["checkpoints"]
@@ -157,29 +157,29 @@ fn last_checkpoint(receiver: &ReceiverBox) -> Option<u64> {
         .as_u64()
 }
 
-fn strike(boxes: &mut Linked, fault: Fault) {
+fn strike(hosts: &mut Linked, fault: Fault) {
     match fault {
         Fault::None => {}
-        Fault::Cut => boxes.link.set(Way::Up, Rule::Cut),
+        Fault::Cut => hosts.link.set(Way::Up, Rule::Cut),
         Fault::KillSender => {
-            boxes.sender.daemon.kill();
-            boxes.sender.daemon.start();
+            hosts.sender.daemon.kill();
+            hosts.sender.daemon.start();
         }
         Fault::KillReceiver => {
-            boxes.receiver.daemon.kill();
-            boxes.receiver.daemon.start();
+            hosts.receiver.daemon.kill();
+            hosts.receiver.daemon.start();
         }
         Fault::PowerSender => {
-            boxes.link.cut();
-            boxes.sender.power_cut();
-            boxes.sender.daemon.start();
-            boxes.link.mend();
+            hosts.link.cut();
+            hosts.sender.power_cut();
+            hosts.sender.daemon.start();
+            hosts.link.mend();
         }
         Fault::PowerReceiver => {
-            boxes.link.cut();
-            boxes.receiver.power_cut();
-            boxes.receiver.daemon.start();
-            boxes.link.mend();
+            hosts.link.cut();
+            hosts.receiver.power_cut();
+            hosts.receiver.daemon.start();
+            hosts.link.mend();
         }
     }
 }
@@ -205,20 +205,20 @@ fn checkpoints_are_cheap(size: u64, rounds: u64) -> bool {
 
 fn paired(size: u64, keys: &str) -> Paired {
     let disk = size + 1024 * MIB;
-    let sender = SenderBox::setup()
+    let sender = SenderHost::setup()
         .size(disk)
         .volume("photos", "photos")
         .start();
-    let receiver = ReceiverBox::setup().size(disk).keys(keys).start();
+    let receiver = ReceiverHost::setup().size(disk).keys(keys).start();
     pair(&sender, &receiver, "nas2");
     fill_volume(&sender, size / 2);
     Paired { sender, receiver }
 }
 
 /// A full push; its copy is deleted, so that the next one finds the same room.
-fn seconds(boxes: &Paired) -> f64 {
-    let pushed = boxes.sender.push_with("nas2:photos", &["--parent", "none"]);
-    let copy = boxes.receiver.copy(&pushed);
+fn seconds(hosts: &Paired) -> f64 {
+    let pushed = hosts.sender.push_with("nas2:photos", &["--parent", "none"]);
+    let copy = hosts.receiver.copy(&pushed);
     sendshot_harness::hosts::command::tool(
         "btrfs",
         &[
@@ -233,7 +233,7 @@ fn seconds(boxes: &Paired) -> f64 {
         &[
             "subvolume".as_ref(),
             "sync".as_ref(),
-            boxes.receiver.fs().as_os_str(),
+            hosts.receiver.fs().as_os_str(),
         ],
     );
     std::thread::sleep(Duration::from_millis(200));

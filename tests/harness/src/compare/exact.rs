@@ -10,8 +10,8 @@ use crate::compare::subvolumes;
 use crate::compare::tree::{self, Layout};
 use crate::disks::streams;
 use crate::hosts::command::run;
-use crate::hosts::receiver_box::ReceiverBox;
-use crate::hosts::sender_box::SenderBox;
+use crate::hosts::receiver_host::ReceiverHost;
+use crate::hosts::sender_host::SenderHost;
 
 /// Most differences that are shown.
 const SHOWN: usize = 20;
@@ -59,7 +59,7 @@ impl Drop for Reference {
 /// # Panics
 /// If anything differs.
 #[track_caller]
-pub fn assert_exact(sender: &SenderBox, receiver: &ReceiverBox, pushed: &Value) {
+pub fn assert_exact(sender: &SenderHost, receiver: &ReceiverHost, pushed: &Value) {
     if pushed["engine"] == "kernel" {
         let hidden = subvolumes::by_uuid(sender.fs(), &pushed["uuid"]);
         return assert_same(&hidden, &assert_copy(receiver, pushed));
@@ -73,7 +73,7 @@ pub fn assert_exact(sender: &SenderBox, receiver: &ReceiverBox, pushed: &Value) 
 /// # Panics
 /// If anything differs.
 #[track_caller]
-pub fn assert_copy_of(sender: &SenderBox, receiver: &ReceiverBox, pushed: &Value, volume: &Path) {
+pub fn assert_copy_of(sender: &SenderHost, receiver: &ReceiverHost, pushed: &Value, volume: &Path) {
     let reference = Reference::of(sender.fs(), volume);
     assert_same(reference.path(), &assert_copy(receiver, pushed));
 }
@@ -83,7 +83,7 @@ pub fn assert_copy_of(sender: &SenderBox, receiver: &ReceiverBox, pushed: &Value
 /// # Panics
 /// If it is not.
 #[track_caller]
-pub fn assert_copy(receiver: &ReceiverBox, pushed: &Value) -> PathBuf {
+pub fn assert_copy(receiver: &ReceiverHost, pushed: &Value) -> PathBuf {
     let copy = receiver.copy(pushed);
     let all = subvolumes::list(receiver.fs());
     let found = all.iter().find(|s| receiver.fs().join(&s.path) == copy);

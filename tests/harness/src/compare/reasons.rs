@@ -1,4 +1,4 @@
-//! What Sendshot states as reasons, read out of its JSON, and what of a box has to be looked at or changed
+//! What Sendshot states as reasons, read out of its JSON, and what of a host has to be looked at or changed
 //! to have it state one.
 
 use std::fs;
@@ -12,7 +12,7 @@ use crate::disks::raw;
 use crate::disks::streams;
 use crate::hosts::command::tool;
 use crate::hosts::pairing::Paired;
-use crate::hosts::sender_box::SenderBox;
+use crate::hosts::sender_host::SenderHost;
 use crate::hosts::until;
 use crate::trees::fill;
 
@@ -28,7 +28,7 @@ pub struct Planned(Value);
 /// # Panics
 /// If that fails.
 #[track_caller]
-pub fn plan(sender: &SenderBox, target: &str, options: &[&str]) -> Planned {
+pub fn plan(sender: &SenderHost, target: &str, options: &[&str]) -> Planned {
     let arguments = [&["plan", "--json", target], options].concat();
     Planned(sender.ctl(&arguments).success().json())
 }
@@ -110,7 +110,7 @@ pub fn assert_texts(words: &Value, texts: &[&str]) {
 /// # Panics
 /// If the command fails.
 #[track_caller]
-pub fn stated(sender: &SenderBox, arguments: &[&str]) -> Vec<(String, String)> {
+pub fn stated(sender: &SenderHost, arguments: &[&str]) -> Vec<(String, String)> {
     let shown = sender.ctl(&[arguments, &["--json"]].concat());
     let objects = shown.success().jsons();
     let text = |object: &Value, key: &str| object[key].as_str().unwrap().to_owned();
@@ -123,7 +123,7 @@ pub fn stated(sender: &SenderBox, arguments: &[&str]) -> Vec<(String, String)> {
 /// # Panics
 /// If the command fails.
 #[track_caller]
-pub fn codes(sender: &SenderBox, arguments: &[&str]) -> Vec<String> {
+pub fn codes(sender: &SenderHost, arguments: &[&str]) -> Vec<String> {
     let stated = stated(sender, arguments);
     stated.into_iter().map(|(code, _)| code).collect()
 }
@@ -156,10 +156,10 @@ pub fn sync(path: &Path) {
 /// If they cannot be made.
 #[track_caller]
 pub fn pinned() -> Paired {
-    let setup = SenderBox::setup().volume("photos", "photos");
-    let boxes = Paired::of(setup.pin_parent().start());
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes
+    let setup = SenderHost::setup().volume("photos", "photos");
+    let hosts = Paired::of(setup.pin_parent().start());
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts
 }
 
 /// Boxes with a filled volume.
@@ -168,9 +168,9 @@ pub fn pinned() -> Paired {
 /// If they cannot be made.
 #[track_caller]
 pub fn filled() -> Paired {
-    let boxes = Paired::new();
-    fill::tree(&boxes.sender.photos(), 1);
-    boxes
+    let hosts = Paired::new();
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts
 }
 
 /// Takes a snapshot of the volume, the way users have them; returns where it is, and the target of a push of
@@ -179,7 +179,7 @@ pub fn filled() -> Paired {
 /// # Panics
 /// If that fails.
 #[track_caller]
-pub fn snapshot(sender: &SenderBox, name: &str) -> (PathBuf, String) {
+pub fn snapshot(sender: &SenderHost, name: &str) -> (PathBuf, String) {
     let path = sender.fs().join(name);
     streams::snapshot(&sender.photos(), &path).unwrap();
     let target = format!("nas2:{}", path.display());
@@ -191,7 +191,7 @@ pub fn snapshot(sender: &SenderBox, name: &str) -> (PathBuf, String) {
 /// # Panics
 /// If the push left no record.
 #[track_caller]
-pub fn in_state<T>(sender: &SenderBox, pushed: &Value, work: impl FnOnce(&Path, &Path) -> T) -> T {
+pub fn in_state<T>(sender: &SenderHost, pushed: &Value, work: impl FnOnce(&Path, &Path) -> T) -> T {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     let state = top.path().join(".sendshot");
     let records = fs::read_dir(state.join("pushes")).unwrap();
@@ -207,7 +207,7 @@ pub fn in_state<T>(sender: &SenderBox, pushed: &Value, work: impl FnOnce(&Path, 
     work(&state, &sendshot.with_extension("sendshot"))
 }
 
-/// Does something to the image of a box's file system while it is not mounted.
+/// Does something to the image of a host's file system while it is not mounted.
 ///
 /// # Panics
 /// If something keeps the file system busy.

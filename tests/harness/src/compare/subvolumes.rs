@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::hosts::command::tool;
-use crate::hosts::receiver_box::ReceiverBox;
-use crate::hosts::sender_box::SenderBox;
+use crate::hosts::receiver_host::ReceiverHost;
+use crate::hosts::sender_host::SenderHost;
 
 /// A line of `btrfs subvolume list`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
 /// # Panics
 /// If there is more.
 #[track_caller]
-pub fn assert_only_resumable_left(sender: &SenderBox, receiver: &ReceiverBox) {
+pub fn assert_only_resumable_left(sender: &SenderHost, receiver: &ReceiverHost) {
     sender.wait_until_released();
     let text = |v: &Value, key: &str| v[key].as_str().unwrap().to_owned();
     let interrupted = sender.ctl(&["list", "--partials", "--json"]);
@@ -144,7 +144,7 @@ pub fn assert_only_resumable_left(sender: &SenderBox, receiver: &ReceiverBox) {
 /// # Panics
 /// If there is more.
 #[track_caller]
-pub fn assert_no_leftovers(sender: &SenderBox, receiver: &ReceiverBox) {
+pub fn assert_no_leftovers(sender: &SenderHost, receiver: &ReceiverHost) {
     sender.wait_until_released();
     let uuids = |all: Vec<Value>| -> BTreeSet<String> {
         let text = |v: &Value| v["uuid"].as_str().unwrap().to_owned();

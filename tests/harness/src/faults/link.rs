@@ -1,4 +1,4 @@
-//! A network link between two boxes, under the test's control.
+//! A network link between two hosts, under the test's control.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -2,6 +2,6 @@
 
 pub mod damage;
 pub mod fail_points;
-pub mod forgetful;
 pub mod link;
 pub mod power;
+pub mod snapshotless;

@@ -121,7 +121,7 @@ impl Drop for PowerFs {
     }
 }
 
-/// What a box has for a disk.
+/// What a host has for a disk.
 #[derive(Debug)]
 pub(crate) enum Disk {
     /// One whose power nobody cuts.
@@ -145,11 +145,11 @@ impl Disk {
         }
     }
 
-    /// Where its box keeps its state: on the disk, if that is to suffer what the disk does.
+    /// Where its host keeps its state: on the disk, if that is to suffer what the disk does.
     pub(crate) fn home(&self, dir: &Path) -> PathBuf {
         match self {
             Self::Plain(_) => dir.to_owned(),
-            Self::Power(fs) => fs.path().join("box"),
+            Self::Power(fs) => fs.path().join("host"),
         }
     }
 
@@ -157,7 +157,7 @@ impl Disk {
     #[track_caller]
     pub(crate) fn cut(&self, stop: impl FnOnce()) {
         match self {
-            Self::Plain(_) => panic!("this box was not made for power cuts"),
+            Self::Plain(_) => panic!("this host was not made for power cuts"),
             Self::Power(fs) => fs.cut(stop).unwrap(),
         }
     }
@@ -167,7 +167,7 @@ impl Disk {
     pub(crate) fn replug(&self) {
         match self {
             Self::Plain(fs) => fs.remount().unwrap(),
-            Self::Power(_) => panic!("this box is for power cuts"),
+            Self::Power(_) => panic!("this host is for power cuts"),
         }
     }
 

@@ -42,7 +42,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Not started yet. `dir` is for its log and its control socket, `home` for its state: what
-    /// its box has on disk.
+    /// its host has on disk.
     pub(crate) fn new(name: &'static str, dir: &Path, home: &Path, config: &Path) -> Self {
         let mut arguments = Vec::new();
         let state = home.join("state");

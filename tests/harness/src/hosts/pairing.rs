@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 
 use crate::faults::link::Link;
-use crate::hosts::receiver_box::ReceiverBox;
-use crate::hosts::sender_box::{NAME, SenderBox};
+use crate::hosts::receiver_host::ReceiverHost;
+use crate::hosts::sender_host::{NAME, SenderHost};
 
 /// Pairs a sender with a receiver, directly.
 ///
 /// # Panics
 /// If that fails.
 #[track_caller]
-pub fn pair(sender: &SenderBox, receiver: &ReceiverBox, name: &str) {
+pub fn pair(sender: &SenderHost, receiver: &ReceiverHost, name: &str) {
     pair_at(sender, receiver, name, receiver.address());
 }
 
@@ -20,7 +20,7 @@ pub fn pair(sender: &SenderBox, receiver: &ReceiverBox, name: &str) {
 /// # Panics
 /// If that fails.
 #[track_caller]
-pub fn pair_at(sender: &SenderBox, receiver: &ReceiverBox, name: &str, address: SocketAddr) {
+pub fn pair_at(sender: &SenderHost, receiver: &ReceiverHost, name: &str, address: SocketAddr) {
     let token = receiver.invite(&[NAME]);
     let address = address.to_string();
     let arguments = ["pair", &address, "--name", name, "--token", &token];
@@ -30,10 +30,10 @@ pub fn pair_at(sender: &SenderBox, receiver: &ReceiverBox, name: &str, address: 
 /// A sender with one volume `photos`, a receiver that it knows as `nas2`, and nothing between.
 #[derive(Debug)]
 pub struct Paired {
-    /// The sending box.
-    pub sender: SenderBox,
-    /// The receiving box.
-    pub receiver: ReceiverBox,
+    /// The sending host.
+    pub sender: SenderHost,
+    /// The receiving host.
+    pub receiver: ReceiverHost,
 }
 
 impl Paired {
@@ -43,7 +43,7 @@ impl Paired {
     /// If that fails.
     #[track_caller]
     pub fn new() -> Self {
-        Self::of(SenderBox::new())
+        Self::of(SenderHost::new())
     }
 
     /// With a sender that was made otherwise.
@@ -51,8 +51,8 @@ impl Paired {
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn of(sender: SenderBox) -> Self {
-        let receiver = ReceiverBox::new();
+    pub fn of(sender: SenderHost) -> Self {
+        let receiver = ReceiverHost::new();
         pair(&sender, &receiver, "nas2");
         Self { sender, receiver }
     }
@@ -67,12 +67,12 @@ impl Default for Paired {
 /// The same with a link between them.
 #[derive(Debug)]
 pub struct Linked {
-    /// The sending box.
-    pub sender: SenderBox,
+    /// The sending host.
+    pub sender: SenderHost,
     /// What is between them.
     pub link: Link,
-    /// The receiving box.
-    pub receiver: ReceiverBox,
+    /// The receiving host.
+    pub receiver: ReceiverHost,
 }
 
 impl Linked {
@@ -82,7 +82,7 @@ impl Linked {
     /// If that fails.
     #[track_caller]
     pub fn new() -> Self {
-        Self::of(SenderBox::new())
+        Self::of(SenderHost::new())
     }
 
     /// With a sender that was made otherwise.
@@ -90,16 +90,16 @@ impl Linked {
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn of(sender: SenderBox) -> Self {
-        Self::between(sender, ReceiverBox::new())
+    pub fn of(sender: SenderHost) -> Self {
+        Self::between(sender, ReceiverHost::new())
     }
 
-    /// With boxes that were made otherwise.
+    /// With hosts that were made otherwise.
     ///
     /// # Panics
     /// If they cannot be paired.
     #[track_caller]
-    pub fn between(sender: SenderBox, receiver: ReceiverBox) -> Self {
+    pub fn between(sender: SenderHost, receiver: ReceiverHost) -> Self {
         let link = Link::to(receiver.address());
         pair_at(&sender, &receiver, "nas2", link.address());
         Self {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How often a condition is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// How long anything may take that takes a moment on an idle box.
+/// How long anything may take that takes a moment on an idle host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` gives something.

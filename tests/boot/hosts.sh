@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Both boxes on one system: disks, users, configuration, units, and pairing by invitation.
+# Both hosts on one system: disks, users, configuration, units, and pairing by invitation.
 set -Eeuo pipefail
 
 ROOT=/srv/backup

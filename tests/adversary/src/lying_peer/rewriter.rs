@@ -7,7 +7,7 @@ use sendshot_proto::v1::{
     Partial, ResumePoint, Segment, TransferDown, TransferUp,
 };
 
-use crate::liar::lie::Lie;
+use crate::lying_peer::lie::Lie;
 use sendshot_harness::trees::random::Random;
 
 /// What a message of the sender becomes: what the receiver hears, and what the sender hears.
@@ -19,7 +19,7 @@ pub(super) struct Said {
 
 /// Tells a lie.
 #[derive(Debug)]
-pub(super) struct Tongue {
+pub(super) struct MessageRewriter {
     lie: Lie,
     random: Random,
     told: u64,
@@ -29,7 +29,7 @@ pub(super) struct Tongue {
     silent: bool,
 }
 
-impl Tongue {
+impl MessageRewriter {
     pub(super) fn new(lie: Lie, seed: u64) -> Self {
         Self {
             lie,

@@ -1,4 +1,4 @@
-//! What a man in the middle needs of both boxes: their keys, and a connection to the receiver.
+//! What a man in the middle needs of both hosts: their keys, and a connection to the receiver.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,13 +16,13 @@ use sendshot_proto::v1::{InventoryRequest, InventoryResponse};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Longest wait for the receiver.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The keys of both boxes. Nobody on the way has them; only so can the way lie.
+/// The keys of both hosts. Nobody on the way has them; only so can the way lie.
 #[derive(Debug)]
 pub(crate) struct Stolen {
     pub(crate) authority: Arc<Authority>,
@@ -32,9 +32,9 @@ pub(crate) struct Stolen {
 }
 
 impl Stolen {
-    /// Takes them out of the boxes' state.
+    /// Takes them out of the hosts' state.
     #[track_caller]
-    pub(crate) fn from(sender: &SenderBox, receiver: &ReceiverBox, name: &str) -> Self {
+    pub(crate) fn from(sender: &SenderHost, receiver: &ReceiverHost, name: &str) -> Self {
         let file = sender.receiver_file(name);
         let entries: BTreeMap<PeerName, ReceiverEntry> =
             sendshot_config::load_dir(file.parent().unwrap()).unwrap();

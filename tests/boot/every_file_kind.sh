@@ -6,7 +6,7 @@ set -Eeuo pipefail
 # Data in a file, of a size in KiB, that does not compress.
 noise() { head -c "$2K" /dev/urandom > "$1"; }
 
-fill_zoo() (
+fill_every_kind() (
     mkdir "$1"; cd "$1"
     echo regular > regular; : > empty
     truncate -s 1G sparse; echo end >> sparse
@@ -43,7 +43,7 @@ fill_zoo() (
     noise immutable 300; chattr +iA immutable
 )
 
-change_zoo() (
+change_every_kind() (
     cd "$1"
     rm whiteout fifo; echo 'in the place of a fifo' > fifo
     mknod whiteout b 7 98; chown 9:9 char; chmod 600 block
@@ -62,10 +62,10 @@ change_zoo() (
 
 # Where the first extent of a file lies.
 physical() { filefrag -v "$1" | awk '$1 == "0:" { sub(/\.\..*/, "", $4); print $4 }'; }
-# Expects what of the zoo's data lies in a special way to lie so in a copy, where $2 ends the name of a
+# Expects what of the every_file_kind's data lies in a special way to lie so in a copy, where $2 ends the name of a
 # clone, and the others are the compressions that are used.
 same_layout() {
-    local at=$1/zoo method
+    local at=$1/every_file_kind method
     [ -n "$(physical "$at/original")" ]
     [ "$(physical "$at/original")" = "$(physical "$at/clone$2")" ] || die "the reflink is no more"
     [ "$(stat -c %b "$at/sparse")" -lt 100 ] || die "the sparse file is full"

@@ -1,4 +1,4 @@
-//! The sending box: a file system with volumes, the sender's daemon, its command.
+//! The sending host: a file system with volumes, the sender's daemon, its command.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,12 +18,12 @@ use crate::hosts::command::{self, Output, Running};
 use crate::hosts::daemon::Daemon;
 use crate::hosts::until;
 
-/// What the sending box is called by the receiving one.
+/// What the sending host is called by the receiving one.
 pub const NAME: &str = "nas1";
 
-/// A sending box. Everything of it is gone when this is dropped.
+/// A sending host. Everything of it is gone when this is dropped.
 #[derive(Debug)]
-pub struct SenderBox {
+pub struct SenderHost {
     /// Its daemon.
     pub daemon: Daemon,
     fs: Disk,
@@ -35,7 +35,7 @@ pub struct SenderBox {
     volumes: Mutex<BTreeMap<String, PathBuf>>,
 }
 
-/// What a sending box is made of.
+/// What a sending host is made of.
 #[derive(Debug, Clone)]
 pub struct SenderSetup {
     size: u64,
@@ -68,7 +68,7 @@ impl SenderSetup {
         self
     }
 
-    /// A box whose power can be cut: what it keeps lies on the disk that is cut off.
+    /// A host whose power can be cut: what it keeps lies on the disk that is cut off.
     #[must_use]
     pub fn power(mut self) -> Self {
         self.power = true;
@@ -111,23 +111,23 @@ impl SenderSetup {
         self
     }
 
-    /// Makes the box and starts its daemon.
+    /// Makes the host and starts its daemon.
     ///
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn start(self) -> SenderBox {
+    pub fn start(self) -> SenderHost {
         let mut sender = self.make();
         sender.daemon.start();
         sender
     }
 
-    /// Makes the box; its daemon is not started.
+    /// Makes the host; its daemon is not started.
     ///
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn make(self) -> SenderBox {
+    pub fn make(self) -> SenderHost {
         let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
         let dir = private_dir();
         let home = fs.home(dir.path());
@@ -140,7 +140,7 @@ impl SenderSetup {
         let file = home.join("sender.toml");
         let mut daemon = Daemon::new("sendshot-sender", dir.path(), &home, &file);
         daemon.option("--receivers-dir", &home.join("receivers.d"));
-        let sender = SenderBox {
+        let sender = SenderHost {
             daemon,
             fs,
             home,
@@ -155,8 +155,8 @@ impl SenderSetup {
     }
 }
 
-impl SenderBox {
-    /// A box with one empty volume, `photos`.
+impl SenderHost {
+    /// A host with one empty volume, `photos`.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -165,7 +165,7 @@ impl SenderBox {
         Self::setup().volume("photos", "photos").start()
     }
 
-    /// A box to be described: 1 GiB and no volume; it tells of a broken connection at once.
+    /// A host to be described: 1 GiB and no volume; it tells of a broken connection at once.
     pub fn setup() -> SenderSetup {
         SenderSetup {
             size: 1 << 30,
@@ -278,7 +278,7 @@ impl SenderBox {
         self.home.join(file)
     }
 
-    /// A command of sendshotctl for this box.
+    /// A command of sendshotctl for this host.
     pub fn ctl_command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         ctl_command(&self.daemon, arguments)
     }
@@ -325,7 +325,7 @@ impl SenderBox {
     }
 }
 
-impl Default for SenderBox {
+impl Default for SenderHost {
     fn default() -> Self {
         Self::new()
     }

@@ -3,7 +3,7 @@
 
 pub(crate) mod dial;
 mod lie;
-mod tongue;
+mod rewriter;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,34 +19,34 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::liar::dial::Stolen;
-pub use crate::liar::lie::{LIES, Lie};
-use crate::liar::tongue::{Said, Tongue};
+use crate::lying_peer::dial::Stolen;
+pub use crate::lying_peer::lie::{LIES, Lie};
+use crate::lying_peer::rewriter::{MessageRewriter, Said};
 use sendshot_harness::hosts::address;
-use sendshot_harness::hosts::receiver_box::ReceiverBox;
-use sendshot_harness::hosts::sender_box::SenderBox;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Messages that wait, each way.
 const QUEUE: usize = 4;
 
 /// A man in the middle. Who is connected finds the connection broken when this is dropped.
 #[derive(Debug)]
-pub struct Liar {
+pub struct LyingPeer {
     address: SocketAddr,
-    tongue: Arc<Mutex<Tongue>>,
+    rewriter: Arc<Mutex<MessageRewriter>>,
     runtime: Option<Runtime>,
 }
 
-impl Liar {
+impl LyingPeer {
     /// One that tells a lie of a kind, at a place that `seed` chooses, and is honest otherwise.
     /// `name` is what the sender calls the receiver. Whoever dials its address talks to it.
     ///
     /// # Panics
-    /// If the boxes are not paired, or it cannot listen.
+    /// If the hosts are not paired, or it cannot listen.
     #[track_caller]
     pub fn between(
-        sender: &SenderBox,
-        receiver: &ReceiverBox,
+        sender: &SenderHost,
+        receiver: &ReceiverHost,
         name: &str,
         lie: Lie,
         seed: u64,
@@ -55,7 +55,7 @@ impl Liar {
             sender,
             receiver,
             name,
-            Tongue::new(lie, seed),
+            MessageRewriter::new(lie, seed),
             Box::new(|| {}),
         )
     }
@@ -67,25 +67,25 @@ impl Liar {
     /// As [`between`](Self::between).
     #[track_caller]
     pub fn meddling(
-        sender: &SenderBox,
-        receiver: &ReceiverBox,
+        sender: &SenderHost,
+        receiver: &ReceiverHost,
         name: &str,
         meddle: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        let tongue = Tongue::new(Lie::Nothing, 0);
-        Self::new(sender, receiver, name, tongue, Box::new(meddle))
+        let rewriter = MessageRewriter::new(Lie::Nothing, 0);
+        Self::new(sender, receiver, name, rewriter, Box::new(meddle))
     }
 
     #[track_caller]
     fn new(
-        sender: &SenderBox,
-        receiver: &ReceiverBox,
+        sender: &SenderHost,
+        receiver: &ReceiverHost,
         name: &str,
-        tongue: Tongue,
+        rewriter: MessageRewriter,
         meddle: Meddle,
     ) -> Self {
         let stolen = Arc::new(Stolen::from(sender, receiver, name));
-        let tongue = Arc::new(Mutex::new(tongue));
+        let rewriter = Arc::new(Mutex::new(rewriter));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -99,7 +99,7 @@ impl Liar {
         let tls = sendshot_identity::server_config(&stolen.authority).unwrap();
         let service = Between {
             stolen,
-            tongue: Arc::clone(&tongue),
+            rewriter: Arc::clone(&rewriter),
             meddle,
         };
         let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
@@ -114,7 +114,7 @@ impl Liar {
         });
         Self {
             address,
-            tongue,
+            rewriter,
             runtime: Some(runtime),
         }
     }
@@ -129,11 +129,11 @@ impl Liar {
     /// # Panics
     /// If it died of one.
     pub fn told(&self) -> u64 {
-        self.tongue.lock().unwrap().told()
+        self.rewriter.lock().unwrap().told()
     }
 }
 
-impl Drop for Liar {
+impl Drop for LyingPeer {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
@@ -146,7 +146,7 @@ type Meddle = Box<dyn Fn() + Send + Sync>;
 
 struct Between {
     stolen: Arc<Stolen>,
-    tongue: Arc<Mutex<Tongue>>,
+    rewriter: Arc<Mutex<MessageRewriter>>,
     meddle: Meddle,
 }
 
@@ -178,7 +178,7 @@ impl Replication for Between {
     ) -> Result<Response<Self::InventoryStream>, Status> {
         let client = self.stolen.dial().await?;
         let mut answer = dial::inventory(client, request.into_inner()).await?;
-        self.tongue.lock().unwrap().inventory(&mut answer);
+        self.rewriter.lock().unwrap().inventory(&mut answer);
         (self.meddle)();
         Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
     }
@@ -188,20 +188,20 @@ impl Replication for Between {
         request: Request<Streaming<v1::TransferUp>>,
     ) -> Result<Response<Self::TransferStream>, Status> {
         let mut client = self.stolen.dial().await?;
-        self.tongue.lock().unwrap().begins();
+        self.rewriter.lock().unwrap().begins();
         let (to_receiver, messages) = mpsc::channel(QUEUE);
         let (to_sender, answers) = mpsc::channel(QUEUE);
-        let tongue = Arc::clone(&self.tongue);
+        let rewriter = Arc::clone(&self.rewriter);
         let to_sender_too = to_sender.clone();
         tokio::spawn(async move {
-            forward_up(&tongue, request.into_inner(), to_receiver, to_sender_too).await;
+            forward_up(&rewriter, request.into_inner(), to_receiver, to_sender_too).await;
         });
-        let tongue = Arc::clone(&self.tongue);
+        let rewriter = Arc::clone(&self.rewriter);
         tokio::spawn(async move {
             let sender_hung_up = to_sender.clone();
             let down = async {
                 match client.transfer(ReceiverStream::new(messages)).await {
-                    Ok(answers) => forward_down(&tongue, answers.into_inner(), &to_sender).await,
+                    Ok(answers) => forward_down(&rewriter, answers.into_inner(), &to_sender).await,
                     Err(status) => drop(to_sender.send(Err(status)).await),
                 }
             };
@@ -218,13 +218,13 @@ type ToSender = mpsc::Sender<Result<v1::TransferDown, Status>>;
 
 /// Until either side hangs up.
 async fn forward_up(
-    tongue: &Mutex<Tongue>,
+    rewriter: &Mutex<MessageRewriter>,
     mut messages: Streaming<v1::TransferUp>,
     to_receiver: mpsc::Sender<v1::TransferUp>,
     to_sender: ToSender,
 ) {
     while let Ok(Some(message)) = messages.message().await {
-        let Said { up, down } = tongue.lock().unwrap().up(message);
+        let Said { up, down } = rewriter.lock().unwrap().up(message);
         for message in up {
             if to_receiver.send(message).await.is_err() {
                 return;
@@ -238,13 +238,13 @@ async fn forward_up(
 
 /// Until the receiver has no more to say, or must not be heard any more.
 async fn forward_down(
-    tongue: &Mutex<Tongue>,
+    rewriter: &Mutex<MessageRewriter>,
     mut answers: Streaming<v1::TransferDown>,
     to_sender: &ToSender,
 ) {
     loop {
         let said = match answers.message().await {
-            Ok(Some(message)) => tongue.lock().unwrap().down(message),
+            Ok(Some(message)) => rewriter.lock().unwrap().down(message),
             Ok(None) => break,
             Err(status) => {
                 let _ = to_sender.send(Err(status)).await;
@@ -257,7 +257,7 @@ async fn forward_down(
             }
         }
     }
-    if tongue.lock().unwrap().is_silent() {
+    if rewriter.lock().unwrap().is_silent() {
         to_sender.closed().await;
     }
 }

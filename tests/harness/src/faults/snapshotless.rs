@@ -18,7 +18,7 @@ use crate::disks::streams;
 
 /// A source with a volume, and two file systems that receive what it sends.
 #[derive(Debug)]
-pub struct Forgetful {
+pub struct Snapshotless {
     source: LoopFs,
     receivers: Receivers,
     /// Sendshots that lie beside the file system, as one that is carried about would.
@@ -37,7 +37,7 @@ pub struct State {
     inodes: BTreeMap<String, (u64, InodeItem, Vec<Extent>)>,
 }
 
-impl Forgetful {
+impl Snapshotless {
     /// A source of this size, with a volume that is empty.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ use crate::hosts::daemon::Daemon;
 /// # Panics
 /// If it cannot be run.
 #[track_caller]
-pub fn as_nobody(daemon: &Daemon, arguments: &[&str]) -> Output {
+pub fn as_unprivileged(daemon: &Daemon, arguments: &[&str]) -> Output {
     let socket = daemon.socket();
     let dir = socket.parent().unwrap();
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();

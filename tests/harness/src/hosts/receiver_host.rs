@@ -1,4 +1,4 @@
-//! The receiving box: a file system with a root for copies, the receiver's daemon, its command.
+//! The receiving host: a file system with a root for copies, the receiver's daemon, its command.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,11 +12,11 @@ use crate::faults::power::Disk;
 use crate::hosts::address;
 use crate::hosts::command::{self, Output};
 use crate::hosts::daemon::Daemon;
-use crate::hosts::sender_box::{ctl_command, private_dir};
+use crate::hosts::sender_host::{ctl_command, private_dir};
 
-/// A receiving box. Everything of it is gone when this is dropped.
+/// A receiving host. Everything of it is gone when this is dropped.
 #[derive(Debug)]
-pub struct ReceiverBox {
+pub struct ReceiverHost {
     /// Its daemon.
     pub daemon: Daemon,
     fs: Disk,
@@ -26,7 +26,7 @@ pub struct ReceiverBox {
     address: SocketAddr,
 }
 
-/// What a receiving box is made of.
+/// What a receiving host is made of.
 #[derive(Debug, Clone)]
 pub struct ReceiverSetup {
     size: u64,
@@ -50,7 +50,7 @@ impl ReceiverSetup {
         self
     }
 
-    /// A box whose power can be cut: what it keeps lies on the disk that is cut off.
+    /// A host whose power can be cut: what it keeps lies on the disk that is cut off.
     #[must_use]
     pub fn power(mut self) -> Self {
         self.power = true;
@@ -64,29 +64,29 @@ impl ReceiverSetup {
         self
     }
 
-    /// Makes the box and starts its daemon.
+    /// Makes the host and starts its daemon.
     ///
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn start(self) -> ReceiverBox {
+    pub fn start(self) -> ReceiverHost {
         let mut receiver = self.make();
         receiver.daemon.start();
         receiver
     }
 
-    /// Makes the box; its daemon is not started.
+    /// Makes the host; its daemon is not started.
     ///
     /// # Panics
     /// If that fails.
     #[track_caller]
-    pub fn make(self) -> ReceiverBox {
+    pub fn make(self) -> ReceiverHost {
         let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
         let dir = private_dir();
         let home = fs.home(dir.path());
         fs::create_dir_all(&home).unwrap();
         let file = home.join("receiver.toml");
-        let receiver = ReceiverBox {
+        let receiver = ReceiverHost {
             daemon: Daemon::new("sendshot-receiver", dir.path(), &home, &file),
             fs,
             home,
@@ -100,8 +100,8 @@ impl ReceiverSetup {
     }
 }
 
-impl ReceiverBox {
-    /// A box of 1 GiB whose root is the directory `backup`, with its daemon running.
+impl ReceiverHost {
+    /// A host of 1 GiB whose root is the directory `backup`, with its daemon running.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -110,7 +110,7 @@ impl ReceiverBox {
         Self::with_size(1 << 30)
     }
 
-    /// A box of another size.
+    /// A host of another size.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -119,7 +119,7 @@ impl ReceiverBox {
         Self::setup().size(size).start()
     }
 
-    /// A box whose daemon is not started.
+    /// A host whose daemon is not started.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -128,7 +128,7 @@ impl ReceiverBox {
         Self::setup().size(size).mount(mount_options).make()
     }
 
-    /// A box to be described: 1 GiB.
+    /// A host to be described: 1 GiB.
     pub fn setup() -> ReceiverSetup {
         ReceiverSetup {
             size: 1 << 30,
@@ -201,7 +201,7 @@ impl ReceiverBox {
     }
 }
 
-impl Default for ReceiverBox {
+impl Default for ReceiverHost {
     fn default() -> Self {
         Self::new()
     }
