@@ -1,4 +1,4 @@
-//! What follows an attempt that failed: the next one, after a wait or otherwise than before, or the end.
+//! What follows a failed attempt: another one, after a wait or with a different stream, or the end of the push.
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use crate::push::stages::record::Superfluous;
 use crate::push::stages::standing;
 use crate::state::record::Standing;
 
-/// How often in a row a state is sent anew because what was agreed on did not hold: a receiver
-/// with which that goes on is not one to be trusted.
+/// How often in a row a state is sent again because the plan did not hold. A receiver that causes more restarts
+/// is not to be trusted.
 const MOST_RESTARTS: u32 = 3;
 
-/// Bytes of what a receiver says of a stream that are logged and kept as a reason. The user is told all
-/// of it if the push fails.
+/// Bytes of the receiver's message about a refused stream that are logged and kept as a reason. The user gets
+/// the whole message if the push fails.
 const MAX_REFUSAL: usize = 400;
 
-/// How an attempt ended well.
+/// The result of an attempt that did not fail.
 pub(crate) enum Attempt {
     Done(Box<(Report, Superfluous)>),
     StartOver,
-    /// It waits for another of the receiver's disks.
+    /// The transfer waits for another of the receiver's disks.
     Elsewhere,
 }
 
-/// Why an attempt failed, and what to do.
+/// The error of an attempt, and what to do next.
 pub(crate) struct Failed {
     error: Error,
     next: Next,
@@ -49,19 +49,19 @@ impl<E: Into<Error>> From<E> for Failed {
     }
 }
 
-/// Why a delivery came to no end.
+/// Why a delivery ended without a copy.
 #[derive(Debug)]
 pub(crate) enum Stopped {
-    /// For the user.
+    /// The error for the user.
     Failed(Error),
-    /// There is nothing to go on from; the present state of the volume is the better one to send.
+    /// Nothing can be resumed; the current state of the volume is sent instead.
     StartOver,
 }
 
 /// Returns when the next attempt may begin.
 ///
 /// # Errors
-/// There is to be none: see [`Stopped`].
+/// No attempt may follow: see [`Stopped`].
 pub(crate) async fn after(
     failed: Failed,
     context: &mut PushContext,
@@ -135,7 +135,7 @@ async fn reconnect(
     }
 }
 
-/// The receiver could not apply the stream. It is not made again from the same two sendshots: see
+/// Handles a stream that the receiver could not apply. It is not made again from the same two sendshots: see
 /// [`crate::push::stages::standing`].
 async fn after_refusal(
     context: &PushContext,
@@ -144,7 +144,7 @@ async fn after_refusal(
     error: Error,
 ) -> Result<(), Stopped> {
     let Some(refused) = delivery.refused() else {
-        // A full send, or a stream of the kernel: there is nothing else to make.
+        // A full send, or a stream of the kernel: no other stream can be made.
         if let Some(rejected) = &delivery.rejected {
             let parent = rejected.push;
             let work = move |state: &_| standing::note_full_refusal(state, parent);

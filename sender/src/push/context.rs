@@ -18,15 +18,14 @@ use crate::state::journal;
 use crate::state::record::{Intent, Record, State};
 use crate::state::store::StateSubvolume;
 
-/// What all stages of one push share.
 pub(crate) struct PushContext {
     pub(crate) sender: Arc<Sender>,
     pub(crate) running: Arc<Running>,
     pub(crate) listener: Listener,
     pub(crate) key: VolumeKey,
-    /// What the receiver knows it by.
+    /// What the receiver knows the volume by.
     pub(crate) key_there: VolumeKey,
-    /// The receiver's disk that the last inventory was of, if it says.
+    /// The receiver's disk that the last inventory described, if the receiver reports one.
     pub(crate) root: Option<RootId>,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
@@ -36,12 +35,12 @@ pub(crate) struct PushContext {
 }
 
 impl PushContext {
-    /// Tells that a stage was entered.
+    /// Reports that the push has entered a stage.
     pub(crate) fn enter(&self, stage: &'static str, detail: impl Into<String>) {
         self.listener.stage(&self.running, stage, detail);
     }
 
-    /// Runs work on the state subvolume, on a thread of that name.
+    /// Runs `work` on the state subvolume, on a thread called `name`.
     pub(crate) async fn on_store<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -51,7 +50,7 @@ impl PushContext {
         blocking(name, move || work(&state)).await
     }
 
-    /// The version of the stream that both sides speak.
+    /// The stream version that both sides speak.
     pub(crate) fn stream_version(&self) -> u32 {
         self.link.stream_version()
     }
@@ -61,7 +60,7 @@ impl PushContext {
         self.wire_before + self.link.wire_bytes()
     }
 
-    /// Which volume goes to which receiver, and what that is called here.
+    /// The volume, the receiver with its disk, and the receiver's name on this host.
     pub(crate) fn destination(&self) -> (VolumeId, (ReceiverId, Option<RootId>), PeerName) {
         let receiver = (self.link.receiver(), self.root);
         (self.key.id, receiver, self.running.receiver.clone())
@@ -80,7 +79,7 @@ impl PushContext {
         }
     }
 
-    /// Lets go of the snapshot of a push that came to nothing, unless the receiver may have committed.
+    /// Discards a push that did not complete, with its snapshot, unless the receiver may have committed.
     pub(crate) async fn let_go(&self, record: Record) {
         if self.state.is_passing() {
             return;

@@ -1,4 +1,4 @@
-//! One state on its way to the receiver: what is read, what was prepared of it, and how far it has come.
+//! The delivery of one state to the receiver: what is read, what was prepared from it, and how far it has come.
 
 use std::sync::Arc;
 
@@ -17,64 +17,62 @@ use crate::shared::running::Protected;
 use crate::state::record::{Record, State};
 use crate::state::segment_log::{Memory, Trail};
 
-/// A state on its way.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) source: SourceSnapshot,
     pub(crate) origin: Origin,
     pub(crate) prepared: Option<Prepared>,
     pub(crate) progress: TransferProgress,
-    /// The parent that the receiver could apply nothing on.
+    /// The parent on which the receiver could not apply any stream.
     pub(crate) rejected: Option<RejectedParent>,
     pub(crate) _protected: Option<Protected>,
 }
 
-/// Where a state comes from.
+/// Where the state of a delivery comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// It was snapshotted for this push.
+    /// A snapshot taken for this push.
     Fresh,
-    /// It was, for a push that broke off.
+    /// The snapshot of an interrupted push.
     Interrupted,
 }
 
-/// How far a transfer has come.
 #[derive(Debug, Default)]
 pub(crate) struct TransferProgress {
-    /// Whether the transfer of the record was begun: the receiver may have a part of it.
+    /// Whether the transfer of the record was begun, so that the receiver may have a part of it.
     pub(crate) begun: bool,
-    /// How far the receiver has come at most.
+    /// The most bytes that the receiver has applied.
     pub(crate) furthest: u64,
     pub(crate) resumed_at: Option<u64>,
     pub(crate) restarts: u32,
     pub(crate) trail: Option<Arc<Trail>>,
-    /// What an earlier push remembers of the stream.
+    /// The segments that an earlier push of this daemon remembers.
     pub(crate) memory: Memory,
 }
 
-/// A parent on which the receiver could not apply a stream that was captured whole.
+/// A parent on which the receiver could not apply a stream made from a whole capture.
 #[derive(Debug)]
 pub(crate) struct RejectedParent {
     pub(crate) push: PushId,
-    /// Why everything is sent now.
+    /// Why a full stream is sent now.
     pub(crate) reason: Reason,
 }
 
-/// The receiver's disk that is there, seen from a transfer that may have begun on another.
+/// The receiver's current disk compared with the disk on which the transfer may have begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disk {
-    /// It is the one, or none was noted.
+    /// It is the same disk, or none was recorded.
     Same,
-    /// The transfer waits for the other one.
+    /// It is another disk; the transfer waits for its own.
     Awaited,
-    /// The other one may have the copy; only that disk can tell.
+    /// It is another disk; the transfer's own may have the copy, and only that disk can show it.
     Unconfirmed,
-    /// What was agreed on was agreed on for the other one.
+    /// It is another disk; what was prepared was for the transfer's own.
     Exchanged,
 }
 
 impl Delivery {
-    /// For a snapshot that was just taken, or for the user's own.
+    /// A delivery of a new snapshot, or of the user's own.
     pub(crate) fn fresh(source: SourceSnapshot) -> Self {
         Self {
             source,
@@ -86,19 +84,19 @@ impl Delivery {
         }
     }
 
-    /// The record of what the receiver may have a part of.
+    /// The record of the transfer of which the receiver may have a part.
     pub(crate) fn begun(&self) -> Option<&Record> {
         let record = self.source.record.as_ref();
         record.filter(|_| self.progress.begun)
     }
 
-    /// What was agreed on, or sent, is void.
+    /// Invalidates what was prepared and sent.
     pub(crate) fn restart(&mut self) {
         self.prepared = None;
         self.progress.begun = false;
     }
 
-    /// What the parent has to be.
+    /// The parent that this delivery requires.
     pub(crate) fn demand(&self, wish: Wish) -> Demand {
         match &self.rejected {
             Some(rejected) => Demand::Full(rejected.reason.clone()),
@@ -106,7 +104,6 @@ impl Delivery {
         }
     }
 
-    /// What was decided.
     pub(crate) fn plan(&self) -> Plan {
         let prepared = self.prepared.as_ref();
         prepared.map_or_else(Plan::default, |prepared| prepared.plan.clone())
@@ -116,7 +113,9 @@ impl Delivery {
         self.prepared.as_ref()?.by_sendshots.as_ref()
     }
 
-    /// UUID and ctransid that the stream says: a snapshot that was deduplicated since it was taken has another.
+    /// UUID and ctransid in the stream. They are the sendshot's if there is one: deduplication of the
+    /// snapshot since
+    /// then changes the snapshot's ctransid.
     pub(crate) fn identity(&self) -> (Uuid, u64) {
         let captured = self.by_sendshots().map(|by| by.new.head());
         let (uuid, ctransid) = (self.source.info.wire_uuid(), self.source.info.ctransid);
@@ -125,7 +124,7 @@ impl Delivery {
         })
     }
 
-    /// The stream that was refused, if it was built on a sendshot.
+    /// The refused stream, if it was built on a sendshot.
     pub(crate) fn refused(&self) -> Option<Refused> {
         let prepared = self.prepared.as_ref()?;
         let by_sendshots = prepared.by_sendshots.as_ref()?;
@@ -139,7 +138,7 @@ impl Delivery {
         }
     }
 
-    /// What the receiver's disk `root` is to this transfer.
+    /// Compares the receiver's disk `root` with that of this transfer.
     pub(crate) fn disk(&self, root: Option<RootId>) -> Disk {
         let record = self.source.record.as_ref();
         let sent_to = record.and_then(|record| record.root);
@@ -153,7 +152,7 @@ impl Delivery {
         }
     }
 
-    /// Where to go on with what was begun; `None` if nothing was.
+    /// Where to continue a transfer that was begun; `None` if none was.
     pub(crate) fn start(&self, inventory: &Inventory) -> Option<Start> {
         let transfer = self.begun()?.transfer.as_ref()?;
         let offered = resume::offered(&inventory.partials, transfer.id);

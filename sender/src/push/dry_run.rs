@@ -1,9 +1,9 @@
-//! What a push would do, without doing it.
+//! A dry run: what a push would do, without doing it.
 //!
-//! With our engine this goes the way of a push up to its plan: a hidden snapshot is taken and
-//! captured, so the length of the stream is known exactly. It has a record like a push's, which
-//! never gets beyond `sending`: settling drops it after a crash, with the snapshot and both
-//! sendshots. The kernel's engine cannot tell how long its stream would be; nothing is taken then.
+//! With the sendshot engine it runs the stages of a push up to the plan: it takes and captures a hidden
+//! snapshot, so the length of the stream is known exactly. The snapshot has a record like a push's, which never
+//! gets beyond `sending`: after a crash, reconciliation deletes it with the snapshot and both sendshots.
+//! The length of a kernel stream cannot be known; no snapshot is taken for it.
 
 use std::sync::Arc;
 
@@ -36,24 +36,21 @@ use crate::volume::resolve::Volume;
 use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
 
-/// What a push would do.
 #[derive(Debug)]
 pub struct Foreseen {
-    /// The volume.
     pub key: VolumeKey,
-    /// The decision.
     pub plan: Plan,
-    /// What would make the stream.
+    /// The engine that would make the stream.
     pub engine: Engine,
-    /// The stream, with our engine.
+    /// Length of the stream; only with the sendshot engine.
     pub size: Option<Size>,
-    /// The paths that cost most of it, the dearest first; as many as were asked for.
+    /// The paths that cost most of the stream, most expensive first; as many as requested.
     pub top: Vec<PathCost>,
-    /// What costs more than the changes alone, in words.
+    /// What costs more than the changes alone, for the user.
     pub notes: Vec<String>,
 }
 
-/// Finds out.
+/// Plans a push and measures its stream.
 ///
 /// # Errors
 /// See [`Error`].
@@ -113,8 +110,8 @@ async fn by_snapshots(
     })
 }
 
-/// The snapshot is gone and the file system let go of when this returns. Its space is left to come
-/// back by itself: so young a snapshot holds next to none.
+/// Deletes the snapshot and closes the file system before it returns. It does not wait until the space is
+/// freed: so young a snapshot holds next to none.
 async fn by_sendshots(
     sender: Arc<Sender>,
     request: Request,
@@ -195,7 +192,7 @@ fn measure(
     })
 }
 
-/// Inodes that changed since the parent, or all of them.
+/// Counts the inodes that changed since the parent, or all without one.
 fn changed(
     parent: Option<&Sendshot>,
     new: &Sendshot,

@@ -1,4 +1,4 @@
-//! Why a push, or a plan of one, did not come to its end.
+//! Why a push or a dry run failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,174 +17,159 @@ use crate::shared::sender;
 use crate::state::store;
 use crate::volume::{engine, resolve};
 
-/// Why a push, or a plan of one, did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The volume's disk failed.
+    /// I/O error on the volume's file system.
     #[error("{what}: {source}")]
     Volume {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The disk of this sender's state directory failed; the error names the file.
+    /// I/O error on this sender's state directory; the error names the file.
     #[error("{what}: {source}")]
     StateDir {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The disk's own list of volumes cannot be read or written.
+    /// The list of volumes on the disk cannot be read or written.
     #[error("write down which volumes are on the disk, in .sendshot/register.json: {0}")]
     Register(io::Error),
-    /// A thread gave no result.
+    /// A worker thread ended without a result.
     #[error(transparent)]
     Thread(#[from] Died),
-    /// The receiver is not one that is paired.
+    /// No receiver of that name is paired, or its configuration cannot be read.
     #[error(transparent)]
     Receiver(#[from] sender::Error),
     /// The volume was not found, or cannot be pushed.
     #[error("{}", with_causes(.0))]
     Resolve(#[from] resolve::Error),
-    /// The engine that was asked for cannot be had.
+    /// The requested engine cannot send this volume.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// The top level of the file system cannot be reached.
     #[error("{}", with_causes(.0))]
     TopLevel(#[from] top_level::Error),
-    /// The state subvolume cannot be used.
     #[error("{}", with_causes(.0))]
     Store(#[from] store::Error),
-    /// There is no snapshot.
+    /// The snapshot could not be taken.
     #[error("{}", with_causes(.0))]
     Snapshot(#[from] snapshot::Error),
-    /// The snapshot cannot be captured.
     #[error("{}", with_causes(.0))]
     Capture(#[from] capture::Error),
-    /// A sendshot cannot be read.
     #[error("{}", with_causes(.0))]
     Sendshot(#[from] format::error::Error),
-    /// The parent that was asked for cannot be had.
+    /// The requested parent cannot be used.
     #[error(transparent)]
     Parent(#[from] parent::Error),
-    /// The stream cannot be made, or measured.
+    /// The stream cannot be generated or measured.
     #[error("{}", with_causes(.0))]
     Generate(#[from] generate::Error),
     /// The receiver was not reached, or a call to it failed.
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
-    /// There is no copy, or no word of one.
+    /// The transfer failed, or its acknowledgement is missing.
     #[error("{}", with_causes(.0))]
     Transfer(#[from] transfer::Error),
-    /// A push of this volume to this receiver is running already.
     #[error("a push of `{volume}` to `{receiver}` is running since {}", human::duration(*.since))]
     Running {
-        /// Of which volume.
         volume: VolumeName,
-        /// To which receiver.
         receiver: PeerName,
-        /// For how long.
+        /// How long it has been running.
         since: std::time::Duration,
     },
-    /// The receiver is about to commit something.
+    /// The receiver has a commit pending.
     #[error("{0} is still at work on it")]
     AtWork(PeerName),
-    /// The name stands for another receiver than when the push began.
+    /// The receiver's name was paired with another receiver since the push began.
     #[error("`{0}` was paired with another receiver while the push was under way")]
     OtherReceiver(PeerName),
-    /// A receiver has had as many disks as are remembered.
+    /// The receiver has more disks than this host remembers.
     #[error(
         "{receiver} has had {known} disks that this host has something in common with, and {root} is one more"
     )]
     TooManyRoots {
-        /// The receiver.
         receiver: PeerName,
-        /// The volume.
         volume: VolumeName,
-        /// How many it has had.
+        /// Number of its disks that this host remembers.
         known: usize,
-        /// The one that is there.
+        /// The disk that is there now.
         root: RootId,
     },
-    /// The disk that may have committed is gone, so that it cannot be asked.
+    /// The disk that may have committed is absent, so its state is unknown.
     #[error("the receiver's disk that it was sent to is not there any more; another one is")]
     SentToOtherDisk,
-    /// In the middle of a series the receiver's disks were exchanged.
+    /// The receiver's disk was exchanged in the middle of a series.
     #[error("another of the receiver's disks is there than when the push began")]
     DiskExchanged,
-    /// Its record is gone.
+    /// The record of the push was deleted during the push.
     #[error("the record of the push was deleted by somebody else")]
     RecordGone,
-    /// A sendshot that was chosen is gone.
+    /// The sendshot of the chosen parent was not read.
     #[error("the parent's sendshot is not among those that were read")]
     ParentGone,
-    /// A snapshot of a series is another than when it was found.
+    /// A snapshot of a series was replaced after it was found.
     #[error("{} was replaced just now", .0.display())]
     Replaced(PathBuf),
-    /// What broke off cannot be gone on with, nor sent anew.
+    /// An interrupted push can be neither resumed nor sent again.
     #[error("the push came to nothing")]
     CameToNothing,
-    /// A plan has nothing to measure.
+    /// A dry run has no sendshots to measure.
     #[error("nothing was captured")]
     NothingCaptured,
-    /// The daemon stopped before a plan was made.
+    /// The daemon stopped before the plan was made.
     #[error("the daemon stopped in the middle of the plan")]
     Stopped,
-    /// One of a series failed.
+    /// A snapshot of a series failed.
     #[error("{}", in_series(&.source.to_string(), *.pushed, *.of))]
     InSeries {
-        /// How many were pushed before.
+        /// Number of snapshots pushed before it.
         pushed: usize,
-        /// Of how many.
+        /// Number of snapshots due.
         of: usize,
-        /// Why.
         source: Box<Error>,
     },
-    /// It failed, and the next push goes on from what is kept.
+    /// The push failed, and the next one resumes from what is kept.
     #[error("{0}")]
     Kept(Box<Error>),
-    /// The receiver could not apply a stream that was built on the parent that was asked for.
+    /// The receiver could not apply a stream that was built on the requested parent.
     #[error("{0}")]
     ParentRefused(Box<Error>),
 }
 
-/// The message of one of a series that failed.
+/// The message for a failed snapshot of a series.
 pub(crate) fn in_series(message: &str, pushed: usize, of: usize) -> String {
     format!("{message} ({pushed} of {of} snapshots were pushed before)")
 }
 
-/// What an error means for what was sent.
+/// What an error means for the state that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It can pass by itself.
+    /// Transient: the same push may succeed later.
     Passing,
-    /// The user cancelled it.
+    /// Cancelled by the user.
     Cancelled,
-    /// Something failed.
     Failed,
-    /// It may not be, or was asked for wrongly.
+    /// Not allowed, or an invalid request.
     Refused,
 }
 
 impl Error {
-    /// The volume's disk failed while `what` was done.
+    /// Builds the error for an I/O error on the volume's file system during `what`.
     pub(crate) fn volume(what: &'static str) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self::Volume { what, source }
     }
 
-    /// The disk of the state directory failed while `what` was done.
+    /// Builds the error for an I/O error on the state directory during `what`.
     pub(crate) fn state_dir(what: &'static str) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self::StateDir { what, source }
     }
 
-    /// The user cancelled it.
     pub(crate) fn cancelled() -> Self {
         Self::Transfer(transfer::Error::Cancelled)
     }
 
-    /// What it means for what was sent.
+    /// Classifies the error by what it means for the state that was sent.
     pub fn class(&self) -> Class {
         match self {
             Self::Connection(error) | Self::Transfer(transfer::Error::Connection(error)) => {
@@ -213,7 +198,7 @@ impl Error {
             | Self::Register(_)
             | Self::Thread(_)
             | Self::Receiver(sender::Error::Thread(_))
-            // Of many kinds, and before anything was sent.
+            // Errors of many kinds, all before anything was sent.
             | Self::Resolve(_)
             | Self::TopLevel(_)
             | Self::Store(_)

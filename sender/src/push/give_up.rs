@@ -1,5 +1,5 @@
-//! What becomes of a state whose push has failed: it is kept if the next push can go on from it, and deleted if
-//! not.
+//! Decides what becomes of a state whose push has failed: it is kept if the next push can resume it, and deleted
+//! otherwise.
 
 use crate::push::context::PushContext;
 use crate::push::delivery::{Delivery, Origin};
@@ -8,14 +8,14 @@ use crate::push::retry::Next;
 use crate::push::stages::announce;
 use crate::state::record::Record;
 
-/// Keeps what the next push can go on from; says so.
+/// Keeps what the next push can resume, and marks the error as such; discards the rest.
 pub(crate) async fn give_up(
     context: &PushContext,
     delivery: &Delivery,
     error: Error,
     next: Next,
 ) -> Error {
-    // Whatever is kept is looked at again, also what the receiver may have committed.
+    // Kept or discarded, the expiry checks look again, also for what the receiver may have committed.
     let interrupted = context.sender.interrupted();
     interrupted.note();
     if is_worth_keeping(context, delivery, &error, next) {
@@ -29,7 +29,7 @@ pub(crate) async fn give_up(
     error
 }
 
-/// Whether the receiver has, or will have when it is back, a part to go on from.
+/// Whether the receiver has, or will have once it is back, a part to resume from.
 fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, next: Next) -> bool {
     let progress = &delivery.progress;
     let is_resumable = progress.begun && announce::is_resumable(context, delivery);
@@ -40,10 +40,11 @@ fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, n
         return false;
     };
     match (next, error.class()) {
-        // It waits there for us.
+        // The receiver keeps its part until the sender is back.
         (Next::Later, _) | (_, Class::Passing | Class::Cancelled) => !trail.known().is_empty(),
-        // What it had applied is void; its checkpoint may not be. Where there is a mark there may be
-        // one, told of or not.
+        // What the receiver had applied is void, but its checkpoint may be valid. Where there is a mark there
+        // may be a
+        // checkpoint, reported or not.
         (_, Class::Failed) => {
             let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
             let was_resumed = progress.resumed_at.is_some();
@@ -53,7 +54,7 @@ fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, n
     }
 }
 
-/// Lets go of the snapshot and all that stands for it.
+/// Discards the delivery's snapshot, sendshot and record.
 pub(crate) async fn let_go(context: &PushContext, delivery: &Delivery) {
     if let Some(record) = &delivery.source.record {
         context.let_go(Record::clone(record)).await;

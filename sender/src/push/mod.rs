@@ -1,34 +1,35 @@
-//! The way of a push: its stages, from top to bottom. Each is a function in the file that the table names.
+//! The stages of a push, in order. Each is a function in the file that the table names.
 //!
-//! It sends one state of one volume to one receiver. It does not decide what a parent is ([`crate::decide`]),
-//! look after what is kept between pushes ([`crate::retained`]) or start itself ([`crate::pushes`]).
+//! A push sends one state of one volume to one receiver. This module does not decide on a parent
+//! ([`crate::decide`]),
+//! manage what is kept between pushes ([`crate::retained`]) or start pushes ([`crate::pushes`]).
 //!
 //! | stage | where |
 //! |---|---|
 //! | connect | [`stages::connect`] |
-//! | (resume, if one broke off) | [`stages::resume`] |
+//! | (resume an interrupted push) | [`stages::resume`] |
 //! | snapshot | [`stages::source`] by [`stages::snapshot`] |
 //! | negotiate | [`stages::negotiate`] |
-//! | (adopt, capture, with our engine), plan | [`stages::prepare`] by [`stages::adopt`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
+//! | (adopt, capture, with the sendshot engine), plan | [`stages::prepare`] by [`stages::adopt`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
 //! | announce | [`stages::announce`] |
 //! | generate | [`generate`] |
 //! | transfer, apply, commit, acknowledge | [`stages::send`] by [`stages::transfer`], and the receiver |
 //! | record, prune | [`stages::record`] |
-//! | (report) | here the user is told |
+//! | (report) | here the user gets the outcome |
 //! | release | [`stages::release`] |
 //!
-//! From negotiate to record they are run again and again if need be: [`retry`] says what can pass, `attempts`
-//! what follows, `give_up` what is kept when nothing does.
+//! The stages from negotiate to record may run several times: [`retry`] says which errors are transient, `attempts`
+//! what follows each, `give_up` what is kept when the push gives up.
 //!
 //! Steps of the first attempt, and what a crash after each leaves:
 //!
-//! 1. Prepare: the sendshot of the state is durable, and why it builds on which parent is known. — A
-//!    snapshot and a sendshot of a push that never began; settling deletes them.
+//! 1. Prepare: the sendshot of the state is durable, and the choice of parent and its reason are known. — A
+//!    snapshot and a sendshot of a push that never began; reconciliation deletes them.
 //! 2. Write into the record what it takes to make the same stream again. — The same, but the next push
-//!    takes it up.
-//! 3. Transfer, marking it now and then ([`crate::state::segment_log`]). — The same; it goes on from the receiver's
-//!    last checkpoint.
-//! 4. Before the receiver is told that it is all: mark the record `unconfirmed`. — The next push asks.
+//!    resumes it.
+//! 3. Transfer, storing a mark now and then ([`crate::state::segment_log`]). — The same; it resumes at the
+//!    receiver's last checkpoint.
+//! 4. Before the receiver gets the end of the stream: mark the record `unconfirmed`. — The next push asks.
 //! 5. Record the acknowledgement; see [`stages::record`].
 
 mod attempts;
@@ -68,14 +69,13 @@ use crate::shared::sender::Sender;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
 
-/// Runs a push until its user can be told how it ended. What is to be done after that is returned
-/// with the outcome; `None` if the push has not come so far that there is anything.
+/// Runs a push up to its outcome for the user. The work left after that is returned with the outcome; it is
+/// `None` if the push ended before it had any.
 ///
-/// An earlier push of the volume to this receiver that broke off is completed first, if it can be;
-/// if the volume has changed since, what it is now follows.
+/// An interrupted push of the volume to this receiver is completed first, if possible; the current state of the
+/// volume follows if it has changed since.
 ///
-/// A push that fails leaves nothing but what the next one can go on from, or what the receiver may
-/// have committed.
+/// A failed push leaves only what the next one can resume, or what the receiver may have committed.
 pub async fn run(
     sender: Arc<Sender>,
     request: Request,
@@ -119,7 +119,7 @@ pub async fn run(
     (outcome, Some(Release::new(context.state, superfluous)))
 }
 
-/// Completes what broke off, and sends the present state.
+/// Completes an interrupted push, then sends the current state of the volume.
 async fn complete_and_send(
     context: &mut PushContext,
     volume: Volume,
@@ -148,12 +148,12 @@ async fn complete_and_send(
     match deliver(context, &mut delivery, request, patience).await {
         Ok((report, superfluous)) => Ok((report.after(completed), superfluous)),
         Err(Stopped::Failed(error)) => Err(error),
-        // Only what was interrupted before is started over.
+        // Only an interrupted delivery starts over.
         Err(Stopped::StartOver) => Err(Error::CameToNothing),
     }
 }
 
-/// Attempts it until it is done, or there is no more to try.
+/// Repeats attempts until one succeeds or no further one is allowed.
 async fn deliver(
     context: &mut PushContext,
     delivery: &mut Delivery,
@@ -171,14 +171,14 @@ async fn deliver(
                 give_up::let_go(context, delivery).await;
                 return Err(Stopped::StartOver);
             }
-            // It stays as it is until that one is back.
+            // The interrupted push stays as it is until its disk is back.
             Ok(Attempt::Elsewhere) => return Err(Stopped::StartOver),
             Err(failed) => attempts::after(failed, context, delivery, request, patience).await?,
         }
     }
 }
 
-/// From what both sides have to the word that the receiver has committed.
+/// One attempt: from the receiver's inventory to its acknowledgement.
 async fn attempt(
     context: &mut PushContext,
     delivery: &mut Delivery,
@@ -199,8 +199,8 @@ async fn attempt(
     if let Some(record) = &mut delivery.source.record {
         record.root = context.root;
     }
-    // What is about to be committed has to be known of first: another push beside it would leave one
-    // more state that waits for the receiver's word.
+    // A pending commit has to be known first: another push beside it would leave one more state that waits for the
+    // receiver's acknowledgement.
     let is_begun = delivery.progress.begun;
     if inventory.push_at_work && (is_begun || negotiate::awaits_word(context).await?) {
         return Err(Error::AtWork(context.running.receiver.clone()).into());
@@ -215,7 +215,7 @@ async fn attempt(
     Ok(Attempt::Done(Box::new(done)))
 }
 
-/// Adopts, captures and plans, unless an earlier attempt has and what was agreed on still holds.
+/// Adopts, captures and plans, unless an earlier attempt did and its plan still holds.
 async fn prepare_once(
     context: &PushContext,
     delivery: &mut Delivery,

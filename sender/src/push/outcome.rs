@@ -1,4 +1,4 @@
-//! How a push ends well: the acknowledgement is recorded, and a report is made of it.
+//! The successful end of a push: records the acknowledgement and makes the report.
 
 use sendshot_model::{NotKept, ReasonCode};
 use sendshot_proto::inventory::{HeldCopy, Inventory};
@@ -12,7 +12,7 @@ use crate::push::stages::record::{self, Superfluous};
 use crate::push::stages::transfer::{self, Committed};
 use crate::state::record::State;
 
-/// Whether the receiver holds just this state already.
+/// The report, if the receiver already holds exactly this state.
 ///
 /// # Errors
 /// See [`Error`].
@@ -27,7 +27,7 @@ pub(crate) async fn already_held(
         .iter()
         .find(|copy| copy.uuid == uuid && copy.ctransid == ctransid && copy.unusable.is_none());
     let Some(copy) = held else { return Ok(None) };
-    // A volume that was read as it is may have been pushed before, of which nothing could be kept.
+    // A volume that was read in place may have been pushed before, without anything being kept of it.
     let record = delivery.source.record.as_ref();
     let record = record.filter(|_| delivery.source.still.is_none());
     match record.map(|record| record.state) {
@@ -52,7 +52,7 @@ pub(crate) async fn already_held(
             };
             Ok(Some((report, superfluous)))
         }
-        // Nobody can have what was never sent whole.
+        // No receiver can hold a state that was never sent whole.
         Some(State::Sending | State::Acknowledged) => Err(transfer::Error::Nonsense(
             "it claims to hold a state that was not sent to it".to_owned(),
         )
@@ -60,7 +60,7 @@ pub(crate) async fn already_held(
     }
 }
 
-/// Records what the receiver has committed.
+/// Records the receiver's acknowledgement, and reports the push.
 ///
 /// # Errors
 /// See [`Error`].
@@ -101,7 +101,7 @@ fn nothing_to_do(context: &PushContext, delivery: &Delivery, copy: &HeldCopy) ->
     }
 }
 
-/// What is the same in all reports.
+/// The fields that all reports share.
 fn report(context: &PushContext, delivery: &Delivery) -> Report {
     Report {
         volume: context.key.name.clone(),

@@ -1,4 +1,4 @@
-//! What a push tells while it runs, for whoever listens.
+//! The events that a running push reports to its listener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,39 +10,34 @@ use crate::shared::running::Running;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::report::Report;
 
-/// How often progress is told while transferring.
+/// How often progress is reported while transferring.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Events that wait for a slow listener; further ones but the last are left out.
+/// Events that wait for a slow listener; further ones except the last are dropped.
 pub const QUEUE: usize = 64;
 
-/// Longest wait for a listener to take the last event.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
-/// What a push tells.
 #[derive(Debug)]
 pub enum Event {
-    /// It has its id.
+    /// The push has its id.
     Started(PushId),
-    /// A stage was entered.
     Stage {
-        /// Its name.
         stage: &'static str,
-        /// What is to be said of it; may be empty.
+        /// Detail for the user; may be empty.
         detail: String,
     },
-    /// How far it is, in bytes of its stream.
+    /// Progress in bytes of the stream.
     Progress {
-        /// Sent.
         sent: u64,
-        /// Applied by the receiver.
+        /// Bytes applied by the receiver.
         applied: u64,
-        /// In all; 0 if not known.
+        /// Length of the stream; 0 if not known.
         total: u64,
     },
-    /// It is over, and came to its end.
+    /// The push completed.
     Done(Box<Report>),
-    /// It is over, and did not.
+    /// The push failed.
     Failed(Problem),
 }
 
@@ -51,22 +46,22 @@ pub enum Event {
 pub struct Listener(Option<mpsc::Sender<Event>>);
 
 impl Listener {
-    /// Tells `events`.
+    /// A listener that receives `events`.
     pub fn new(events: mpsc::Sender<Event>) -> Self {
         Self(Some(events))
     }
 
-    /// Nobody listens.
+    /// No listener.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// The push has its id.
+    /// Reports the push's id.
     pub fn started(&self, running: &Running) {
         self.tell(Event::Started(running.push));
     }
 
-    /// A stage was entered.
+    /// Records and reports that the push has entered a stage.
     pub fn stage(&self, running: &Running, stage: &'static str, detail: impl Into<String>) {
         running.enter(stage);
         let detail = detail.into();
@@ -75,7 +70,7 @@ impl Listener {
         self.tell(Event::Stage { stage, detail });
     }
 
-    /// Tells progress again and again; ends only by being dropped.
+    /// Reports progress periodically; ends only by being dropped.
     pub async fn tick(&self, running: Arc<Running>) -> std::convert::Infallible {
         let mut ticks = tokio::time::interval(TICK);
         loop {
@@ -89,14 +84,14 @@ impl Listener {
         }
     }
 
-    /// The push is over.
+    /// Reports the outcome, the last event.
     pub async fn over(self, outcome: Result<Report, Problem>) {
         let Some(events) = self.0 else { return };
         let last = match outcome {
             Ok(report) => Event::Done(Box::new(report)),
             Err(error) => Event::Failed(error),
         };
-        // The listener may have gone or hang: the push is over all the same.
+        // The listener may be gone or hang: the push has ended all the same.
         let _ = tokio::time::timeout(LAST_WORD, events.send(last)).await;
     }
 

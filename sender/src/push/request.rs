@@ -1,4 +1,4 @@
-//! What was asked for.
+//! The request for a push.
 
 use std::time::Duration;
 
@@ -6,17 +6,13 @@ use sendshot_model::{Engine, PeerName, VolumeRef};
 
 use crate::decide::parent::Wish;
 
-/// What was asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Where to.
     pub receiver: PeerName,
-    /// What.
     pub volume: VolumeRef,
-    /// The parent that the user wants.
     pub wish: Wish,
-    /// What is to make the stream; `None` for what is usual for the volume.
+    /// `None` for the volume's usual engine.
     pub engine: Option<Engine>,
-    /// For how long to try again; `None` for what the configuration says.
+    /// For how long to retry; `None` for the configured time.
     pub retry_for: Option<Duration>,
 }

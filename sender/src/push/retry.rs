@@ -1,7 +1,7 @@
-//! What is tried again, when, and for how long.
+//! Which errors are retried, when, and for how long.
 //!
-//! What can pass by itself is: a connection that breaks or hangs, a receiver that restarts. What
-//! cannot is told at once: a full disk, a refusal, a stream that breaks a rule.
+//! Transient errors are: a connection that breaks or hangs, a receiver that restarts. Permanent errors end the
+//! push at once: a full disk, a refusal, a stream that breaks a rule.
 
 use std::time::Duration;
 
@@ -18,24 +18,24 @@ use crate::push::stages::transfer;
 use crate::shared::running::Running;
 
 /// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
-/// for how long a receiver that is back is not noticed.
+/// how long the return of a receiver goes unnoticed.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Try again when some time has passed.
+    /// Try again after a wait.
     Later,
-    /// Negotiate again at once: what both sides have is not what was agreed on.
+    /// Negotiate again at once: what the plan assumed of either side does not hold.
     Negotiate,
     /// Send the same state again from the start: what was sent of it is void.
     Afresh,
-    /// Send the same state otherwise: the receiver could not apply the stream that was made from it.
+    /// Send the same state by a different stream: the receiver could not apply the one made from it.
     Otherwise,
-    /// Tell the user, and keep nothing: this state can never be sent.
+    /// Report the error and keep nothing: this state can never be sent.
     Hopeless,
-    /// Tell the user.
+    /// Report the error.
     Never,
 }
 
@@ -55,7 +55,7 @@ pub fn after_transfer(error: &transfer::Error) -> Next {
             | Code::RootMissing
             | Code::OverLimit
             | Code::Io => Next::Never,
-            // Another state may do without what the receiver cannot hold.
+            // Another state may not contain what the receiver cannot hold.
             Code::Unsupported => Next::Hopeless,
         },
         transfer::Error::Connection(error) if error.is_transient() => Next::Later,
@@ -64,7 +64,7 @@ pub fn after_transfer(error: &transfer::Error) -> Next {
         transfer::Error::Generate(generate::Error::Engine(
             sendshot_engine::stream::Error::Diverged { .. },
         )) => Next::Afresh,
-        // Whoever tells of a file that cannot be read wants another state sent, without it.
+        // A file of the snapshot cannot be read; another state may be without it.
         transfer::Error::Generate(
             generate::Error::Engine(_)
             | generate::Error::Kernel(send_pipe::Error::Send(_) | send_pipe::Error::Deleted)
@@ -95,11 +95,11 @@ pub fn after(error: &Error) -> Next {
     }
 }
 
-/// How long a push goes on trying since it last came forward.
+/// How long a push retries since it last made progress.
 #[derive(Debug)]
 pub struct Patience {
     retry_for: Duration,
-    /// Whether a receiver that was never reached is tried again.
+    /// Whether to retry a receiver that was never reached.
     from_the_first: bool,
     contact: bool,
     since: Option<Instant>,
@@ -107,7 +107,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// As the user asked for this push, or as the configuration says.
+    /// Uses the time requested for this push, or else the configured one.
     pub fn new(asked: Option<Duration>, configured: Duration) -> Self {
         Self {
             retry_for: asked.unwrap_or(configured),
@@ -118,19 +118,19 @@ impl Patience {
         }
     }
 
-    /// The receiver was reached.
+    /// Notes that the receiver was reached.
     pub fn contact(&mut self) {
         self.contact = true;
     }
 
-    /// The push came forward: whatever goes wrong now is new.
+    /// Notes progress: the next error starts the time anew.
     pub fn progress(&mut self) {
         self.contact = true;
         self.since = None;
         self.waits = waits();
     }
 
-    /// How long to wait before the next attempt; `None` if there is to be none.
+    /// The wait before the next attempt; `None` if there is to be none.
     fn next(&mut self, now: Instant) -> Option<Duration> {
         if !self.contact && !self.from_the_first {
             return None;
@@ -140,10 +140,10 @@ impl Patience {
         (now < until).then(|| wait.min(until - now))
     }
 
-    /// Waits before the next attempt after `error`, which can pass.
+    /// Waits before the next attempt after `error`, which is transient.
     ///
     /// # Errors
-    /// The error if there is to be no further attempt, or that the user cancelled it.
+    /// `error` itself if no attempt may follow, or cancellation by the user.
     pub async fn wait(
         &mut self,
         error: Error,

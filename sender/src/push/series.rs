@@ -1,8 +1,8 @@
-//! A series of read-only snapshots as one volume: which there are, which of them a disk of a receiver has
-//! acknowledged, and bringing it the others, oldest first.
+//! Pushes a series of read-only snapshots as one volume: finds those that the receiver's disk has never
+//! acknowledged, and sends them, oldest first.
 //!
-//! What was acknowledged once is not sent again, though the receiver may have deleted its copy by a rule or
-//! by hand. That is noted on the disk of the snapshots, for those that are still there.
+//! A snapshot once acknowledged is not sent again, even if the receiver has deleted its copy by a rule or by
+//! hand. Acknowledgements are recorded on the disk of the snapshots, for those that still exist there.
 
 use std::ffi::OsStr;
 use std::io;
@@ -36,12 +36,12 @@ use crate::volume::series::Member;
 use sendshot_model::Engine;
 use sendshot_proto::report::Report;
 
-/// Most disks of a receiver that are remembered of one series.
+/// Most disks of one receiver that are remembered for one series.
 const MOST_ROOTS: usize = 32;
-/// Layout version.
+/// Layout version of the file.
 const VERSION: u32 = 1;
 
-/// What disks of receivers have acknowledged of series.
+/// The states of series that the receivers' disks have acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Acknowledged {
     version: u32,
@@ -57,7 +57,7 @@ struct List {
     states: Vec<(Uuid, u64)>,
 }
 
-/// Whose acknowledgements count.
+/// The volume, receiver and disk whose acknowledgements count.
 #[derive(Debug, Clone, Copy)]
 struct From {
     volume: VolumeId,
@@ -66,7 +66,7 @@ struct From {
 }
 
 impl Acknowledged {
-    /// One that is damaged says nothing: the receiver says itself what it holds.
+    /// Reads the file. A damaged one counts as empty: the receiver itself reports what it holds.
     fn load(state: &StateSubvolume) -> io::Result<Self> {
         let empty = Self {
             version: VERSION,
@@ -91,7 +91,7 @@ impl Acknowledged {
         let own = sender.own_ids();
         let paired = sender.paired_ids();
         let mut lists = self.lists.iter().filter(|list| {
-            // A receiver that was set up anew has taken over the disk of one that is not paired any more.
+            // A receiver that was set up again has taken over the disk of one that is no longer paired.
             let inherited = list.root.is_some() && !paired.contains(&list.receiver);
             own.contains(&list.sender)
                 && list.volume == from.volume
@@ -120,8 +120,8 @@ impl Acknowledged {
         }
     }
 
-    /// Forgets the disk of the receiver that came first, if it has too many: one that lies must not fill the
-    /// list, and loses only its own.
+    /// Forgets the receiver's oldest disk if it has too many: a lying receiver must not fill the list, and loses
+    /// only its own entries.
     fn make_room(&mut self, sender: SenderId, from: From) {
         let of_receiver = |list: &List| {
             (list.sender, list.volume, list.receiver) == (sender, from.volume, from.receiver)
@@ -136,7 +136,7 @@ impl Acknowledged {
         }
     }
 
-    /// Without what was deleted here: it cannot be sent again.
+    /// Writes the file without the snapshots that were deleted here: they cannot be sent again.
     fn store(mut self, state: &StateSubvolume) -> io::Result<()> {
         for list in &mut self.lists {
             let mut there = Vec::new();
@@ -167,17 +167,17 @@ fn note(sender: &Sender, state: &StateSubvolume, from: From, members: &[Member])
     acknowledged.store(state)
 }
 
-/// What a disk lacks, and what it was asked by.
+/// The snapshots that a disk lacks.
 struct Due {
     state: Arc<StateSubvolume>,
     from: From,
     members: Vec<Member>,
 }
 
-/// Brings a receiver what its disk has never acknowledged, oldest first. The report is that of the newest.
+/// Pushes what the receiver's disk has never acknowledged, oldest first. The report is that of the newest.
 ///
 /// # Errors
-/// See [`Error`]; what was brought before it stays acknowledged.
+/// See [`Error`]; snapshots pushed before it stay acknowledged.
 pub async fn push_all(
     sender: Arc<Sender>,
     request: Request,
@@ -209,7 +209,7 @@ pub async fn push_all(
         let (outcome, release) =
             push_one(&sender, &request, &name, &member, (&running, &listener)).await;
         let noted = match outcome {
-            // It holds that one; what it lacks else, and what the first one lacks, is found out anew.
+            // This disk holds that one; what else it lacks, and what the first disk lacks, a new push determines.
             Ok(report) if report.root != from.root => Err(Error::DiskExchanged),
             Ok(report) => {
                 let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));
@@ -237,9 +237,9 @@ pub async fn push_all(
                 return (Err(error), release);
             }
         }
-        // A wish for the parent is one for the first of them.
+        // A requested parent is meant for the first snapshot.
         request.wish = Wish::Auto;
-        // The receiver was reached, so the next connection to it is tried again as one that broke.
+        // The receiver was reached, so the next connection is retried like a broken one.
         let retry_for = request.retry_for.unwrap_or(sender.config().retry_for);
         request.retry_for = Some(retry_for);
     }
@@ -249,7 +249,7 @@ pub async fn push_all(
     }
 }
 
-/// What the receiver's disk lacks. What it says to hold counts as acknowledged.
+/// Finds what the receiver's disk lacks. Copies that it reports count as acknowledged.
 async fn look(
     sender: &Arc<Sender>,
     request: &Request,

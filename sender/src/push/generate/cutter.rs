@@ -1,4 +1,4 @@
-//! A stream as hashed segments, made by a thread.
+//! Cuts a stream into hashed segments on a thread.
 
 use bytes::Bytes;
 use sendshot_proto::chain::Chain;
@@ -8,73 +8,67 @@ use sendshot_sys::send_pipe;
 use std::io;
 use tokio::sync::{mpsc, oneshot};
 
-/// Segments that wait between the generator and the connection. With the kernel's pipe and
-/// HTTP/2's own window this is all that is ever in memory.
+/// Segments that wait between the generator and the connection. With the kernel's pipe and HTTP/2's own window
+/// they are all that memory ever holds of a stream.
 const QUEUE: usize = 8;
 
-/// What the generator makes.
+/// The output of a generator.
 #[derive(Debug)]
 pub enum Output {
-    /// The next piece.
     Segment(Segment),
     /// The stream is complete.
     End {
-        /// Its length in bytes.
         length: u64,
-        /// Chain value behind the last segment.
+        /// Chain value after the last segment.
         chain: Chain,
     },
 }
 
-/// Why the stream broke off.
+/// Why the stream ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A thread or pipe could not be made.
     #[error("start the generator")]
     Start(#[source] io::Error),
-    /// The kernel's send failed.
     #[error(transparent)]
     Kernel(#[from] send_pipe::Error),
-    /// The pipe failed.
+    /// The kernel's pipe could not be read.
     #[error("read the kernel's send stream")]
     Read(#[source] io::Error),
-    /// Our engine failed.
+    /// The sendshot engine failed.
     #[error("make the stream from sendshots")]
     Engine(#[from] sendshot_engine::stream::Error),
-    /// What only hashes can tell was not found out.
+    /// Files without checksums could not be compared by hash.
     #[error("compare files without checksums")]
     Verify(#[from] sendshot_engine::stream::verify::Error),
-    /// A thread is gone.
+    /// A thread ended without a result.
     #[error("the thread of the generator died")]
     Died,
-    /// Nobody wants the stream any more.
+    /// The receiving end of the queue was dropped.
     #[error("the stream is not wanted any more")]
     Cancelled,
 }
 
-/// A running generator.
 #[derive(Debug)]
 pub struct Generator {
-    /// What it makes. Dropping this cancels it.
+    /// The stream. Dropping this cancels the generator.
     pub outputs: mpsc::Receiver<Result<Output, Error>>,
-    /// Whether it still works on the snapshot.
+    /// Reports when the generator has closed the snapshot.
     pub over: Over,
 }
 
-/// Tells when a generator has let go of its snapshot, which until then cannot be deleted.
+/// Reports when a generator has closed its snapshot, which until then cannot be deleted.
 #[derive(Debug)]
 pub struct Over(oneshot::Receiver<()>);
 
 impl Over {
-    /// Waits for it. A generator that was cancelled ends at once, unless the kernel is in the
-    /// middle of a slow read.
+    /// Waits for it. A cancelled generator ends at once, unless the kernel is in the middle of a slow read.
     pub async fn wait(self) {
         // The other end is never used, only dropped.
         let _ = self.0.await;
     }
 }
 
-/// Runs an engine on a thread; what it gives to its cutter comes out as segments, from `from` on.
+/// Runs an engine on a thread; the bytes it gives to its cutter become segments, from `from` on.
 pub(super) fn start(
     name: &str,
     from: Option<Point>,
@@ -115,8 +109,7 @@ impl Cutter {
         }
     }
 
-    /// Sends a segment; waits while too many are under way. `mark` is told the place behind it
-    /// before it leaves.
+    /// Sends a segment; waits while the queue is full. Before the segment leaves, `mark` gets the point after it.
     pub(super) fn segment(
         &mut self,
         data: Bytes,
@@ -144,7 +137,7 @@ impl Cutter {
         self.out.is_closed()
     }
 
-    /// Tells how it ended. Nobody may listen any more.
+    /// Sends the outcome. The receiving end may be gone.
     pub(super) fn end(self, made: Result<(), Error>) {
         let last = made.map(|()| Output::End {
             length: self.offset,

@@ -1,7 +1,7 @@
-//! The kernel engine: a second thread cuts what comes out of the kernel's pipe ([`send_pipe`]) into segments.
+//! The kernel engine: a second thread cuts the output of the kernel's pipe ([`send_pipe`]) into segments.
 //!
-//! Cancelling: when the segments are not wanted any more, the second thread closes the pipe, upon
-//! which the ioctl returns `EPIPE` at once.
+//! When the receiving end of the queue is dropped, the second thread closes the pipe, upon which the ioctl returns
+//! `EPIPE` at once.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,6 @@ use sendshot_sys::send_pipe::{self, Sending, Source};
 
 use super::cutter::{Cutter, Error, Generator, start};
 
-/// Starts the kernel engine.
 ///
 /// # Errors
 /// [`Error::Start`] or [`Error::Kernel`]; later ones come through the channel.
@@ -35,7 +34,7 @@ fn cut(mut reader: File, sending: Sending, cutter: &mut Cutter) -> Result<(), Er
     }
 }
 
-/// Closing the pipe ends the ioctl, whose thread holds the snapshot as long as it lives.
+/// Closes the pipe, which ends the ioctl: its thread holds the snapshot as long as it lives.
 fn abandon(reader: File, sending: Sending) {
     drop(reader);
     if send_pipe::finish(sending).is_ok() {
@@ -43,7 +42,7 @@ fn abandon(reader: File, sending: Sending) {
     }
 }
 
-/// As many bytes as a segment holds, fewer only at the end of the stream.
+/// Reads as many bytes as a segment holds, fewer only at the end of the stream.
 fn read_segment(reader: &mut File) -> io::Result<Bytes> {
     let mut data = Vec::with_capacity(SEGMENT);
     reader

@@ -1,8 +1,8 @@
 //! Stage *generate*: the send stream as hashed segments.
 //!
-//! Two engines behind one interface: [`kernel()`] and [`sendshot()`]. Each works on threads of its
-//! own, and all that waits is bounded: a queue of segments, and the kernel's pipe. Nothing is
-//! ever kept in a file. Dropping the receiving end of the queue cancels.
+//! Two engines behind one interface: [`kernel()`] and [`sendshot()`]. Each works on its own threads, and all
+//! buffers are bounded: a queue of segments, and the kernel's pipe. No file ever holds the stream. Dropping the
+//! receiving end of the queue cancels.
 
 mod cutter;
 mod kernel;

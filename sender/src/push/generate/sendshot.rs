@@ -1,5 +1,4 @@
-//! Our engine: the stream is made of two sendshots, and data is read from the snapshot as it is
-//! needed.
+//! The sendshot engine: makes the stream from two sendshots, and reads data from the snapshot as needed.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,25 +16,25 @@ use super::cutter::{Cutter, Error, Generator, start};
 use crate::state::record::Waypoint;
 use crate::state::segment_log::Trail;
 
-/// What the stream calls the subvolume; a daemon names its copies itself.
+/// Name of the subvolume in the stream; a daemon names its copies itself.
 const NAME: &[u8] = b"push";
 
-/// What to send.
+/// The input of the sendshot engine.
 #[derive(Debug)]
 pub struct Sendshots {
     /// Root directory of the read-only snapshot.
     pub snapshot: OwnedFd,
-    /// The sendshot of what the receiver has; `None` for a full send.
+    /// The sendshot of the receiver's copy; `None` for a full send.
     pub parent: Option<Arc<Sendshot>>,
     /// The sendshot of the snapshot.
     pub new: Arc<Sendshot>,
-    /// Where the new sendshot lies, for the hashes that belong to it: directory and name.
+    /// Directory and name of the new sendshot, beside which its hashes are stored.
     pub place: (OwnedFd, OsString),
     /// Stream version, 1 or 2.
     pub stream_version: u32,
-    /// Where to begin; `None` for the start of the stream.
+    /// Where to resume; `None` for the start of the stream.
     pub from: Option<Waypoint>,
-    /// What is noted of it on the way.
+    /// Records the segments of the stream.
     pub trail: Arc<Trail>,
 }
 
@@ -46,7 +45,7 @@ fn version(stream_version: u32) -> Version {
     }
 }
 
-/// The length of a stream, without making it. Blocks.
+/// Measures the length of a stream, without making it. Blocks.
 ///
 /// # Errors
 /// [`Error::Engine`].
@@ -59,7 +58,7 @@ pub fn size(parent: Option<&Sendshot>, new: &Sendshot, stream_version: u32) -> R
     )?)
 }
 
-/// The same, and the `top` paths that cost most of it.
+/// Measures the length, and the `top` paths that cost most of it.
 ///
 /// # Errors
 /// [`Error::Engine`].
@@ -73,7 +72,7 @@ pub fn size_by_paths(
     Ok(measure::measure_paths(parent, new, NAME, version, top)?)
 }
 
-/// Starts our engine.
+/// Starts the sendshot engine.
 ///
 /// # Errors
 /// [`Error::Start`]; later ones come through the channel.
@@ -82,8 +81,8 @@ pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
     start("sendshot-engine", from, move |cutter| make(&source, cutter))
 }
 
-/// The hashes are durable before the stream has ended, hence before the push is recorded. Without
-/// them the next push sends more, no worse.
+/// Makes the stream. Its hashes are durable before it has ended, hence before the push is recorded. Without
+/// them the next push sends more, but nothing wrong.
 fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
     let (dir, name) = &source.place;
     let uuid = source.new.head().uuid;

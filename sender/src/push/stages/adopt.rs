@@ -1,27 +1,27 @@
-//! Adoption: a sendshot of a snapshot that the receiver holds already, made so that the first push
-//! with our engine after others is incremental. The snapshot is the hidden one of the last push by
-//! the kernel's engine, or one of the user's own that was pushed.
+//! Adoption: makes a sendshot of a snapshot that the receiver holds already, so that the first push with the
+//! sendshot engine after others is incremental. The snapshot is the hidden one of the last push by the kernel
+//! engine, or one of the user's own that was pushed.
 //!
-//! **Before the new snapshot is captured.** The engine's rule takes an extent for unchanged if both
-//! sendshots map the same address and the extent's own item, as the *new* capture found it, is not
-//! younger than the parent. That says what was at this address up to the new capture. Were
-//! the parent captured after it, a balance in between could have put other data there.
+//! **Adoption comes before the capture of the new snapshot.** The engine's rule treats an extent as unchanged if
+//! both sendshots map the same address and the extent's own item, as the *new* capture found it, is not younger
+//! than the parent. That describes the data at this address up to the new capture. If the parent were captured
+//! later, a balance in between could have put other data there.
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Write a record of its own, state `sending`. — A record without sendshot; settling drops it.
-//! 2. Capture the snapshot, durably, its data having been written back: it may be any read-only
-//!    subvolume. — The record and its sendshot; settling drops both.
-//! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, and the
-//!    kernel's record with its snapshot beside it.
+//! 1. Write a record of its own, state `sending`. — A record without sendshot; reconciliation deletes it.
+//! 2. Capture the snapshot, durably, after writing back its data: it may be any read-only subvolume. — The record
+//!    and its sendshot; reconciliation deletes both.
+//! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, beside the kernel
+//!    engine's record with its snapshot.
 //!
-//! That the receiver holds it is its own word: we may never have sent it. So an adopted state supersedes nothing;
-//! the next one that is sent does.
+//! Only the receiver reports that it holds the state: this sender may never have sent it. So an adopted state
+//! supersedes nothing; the next state sent does.
 //!
-//! Until the next acknowledgement both stand for the same state. The snapshot could go as soon as
-//! step 3 is durable; it goes when that acknowledgement supersedes it like any snapshot, so that a
-//! push by the kernel's engine that runs meanwhile, or one that follows because this one failed,
-//! still has its parent. A plan stops after step 2 and lets go of the record.
+//! Until the next acknowledgement both records stand for the same state. The snapshot could be deleted as soon as
+//! step 3 is durable; it is deleted when that acknowledgement supersedes it like any snapshot, so that a
+//! concurrent push by the kernel engine, or one that follows because this one failed, still has its parent.
+//! A dry run stops after step 2 and discards the record.
 
 use std::io;
 
@@ -36,22 +36,20 @@ use crate::state::record::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 
-/// Why a snapshot was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The snapshot cannot be opened, or the journal not be written.
+    /// The snapshot cannot be opened, or the journal cannot be written.
     #[error("adopt a snapshot that the receiver holds")]
     Io(#[from] io::Error),
-    /// It cannot be captured.
     #[error(transparent)]
     Capture(#[from] capture::Error),
-    /// It is gone, or not what the receiver has any more.
+    /// The snapshot was deleted, or changed since the receiver got it.
     #[error("the snapshot that the receiver holds was changed or deleted just now")]
     Changed,
 }
 
-/// The snapshot to adopt for a push of `new`: the best parent that the kernel's engine would have,
-/// unless there is a sendshot of the same lineage that is as young.
+/// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless a sendshot of
+/// the same lineage is as young.
 pub fn choose(
     wish: Wish,
     new: &Head,
@@ -65,10 +63,10 @@ pub fn choose(
     adoption::choose(wish, new, lineage, candidates, &heads)
 }
 
-/// Steps 1 and 2. `intent` names the adoption, not the push that it is for.
+/// Performs steps 1 and 2. `intent` names the adoption, not the push that it is for.
 ///
 /// # Errors
-/// See [`Error`]; nothing is left then.
+/// See [`Error`]; the adoption is undone then.
 pub fn capture(
     state: &StateSubvolume,
     snapshot: &LocalSnapshot,
@@ -106,10 +104,10 @@ pub fn capture(
     }
 }
 
-/// Step 3.
+/// Performs step 3.
 ///
 /// # Errors
-/// The kernel's; nothing is left then.
+/// I/O errors; the adoption is undone then.
 pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
     (record.state, record.origin) = (State::Acknowledged, Origin::Told);
     match record.store(state.pushes()) {
@@ -121,7 +119,7 @@ pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
     }
 }
 
-/// Takes an adoption back; what cannot be taken back, settling will.
+/// Undoes an adoption; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
     if let Err(e) = discard::let_go(state, record) {
         tracing::warn!(push = %record.push, "an adoption is left to be settled later: {e}");

@@ -1,5 +1,4 @@
-//! What the receiver is told before the first byte of a stream, and what is noted before it is told that it
-//! was the last.
+//! Prepares the first message of a transfer, and records the pending commit before the receiver gets the last one.
 
 use std::os::fd::OwnedFd;
 
@@ -17,13 +16,13 @@ use crate::push::stages::still::Still;
 use crate::shared::blocking::blocking;
 use crate::state::record::{ParentState, Record, State, Transferring, Waypoint};
 
-/// Whether the same stream can be made again, and the receiver can go on with it.
+/// Whether the same stream can be made again, and the receiver can resume it.
 pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {
     let is_ours = delivery.by_sendshots().is_some() && delivery.source.record.is_some();
     is_ours && context.link.resume() == Support::Has
 }
 
-/// What the receiver is told first. For a transfer that begins it is written down before.
+/// Makes the first message of a transfer. A new transfer is recorded before.
 ///
 /// # Errors
 /// See [`Error`].
@@ -94,10 +93,12 @@ async fn note_transfer(
     stored.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// From here on the receiver may commit without our hearing of it. `still` is what must not have moved.
+/// Records that from here on the receiver may commit without this sender learning of it. `still` describes
+/// the volume
+/// that must not have changed.
 ///
 /// # Errors
-/// The kernel's; it moved, among them.
+/// I/O errors, or a volume that changed.
 pub(crate) async fn end(
     context: &PushContext,
     record: Option<Record>,

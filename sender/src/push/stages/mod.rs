@@ -1,4 +1,4 @@
-//! The stages of a push, one a file. The order is in [`crate::push`].
+//! The stages of a push, one per file. [`crate::push`] gives their order.
 
 pub mod adopt;
 pub(crate) mod announce;
