@@ -1,4 +1,4 @@
-//! Which snapshot that the receiver holds is made a sendshot of.
+//! Chooses the snapshot to adopt, among those that the receiver holds.
 
 use sendshot_engine::Head;
 use sendshot_engine::diff::rule::Kinship;
@@ -7,7 +7,7 @@ use sendshot_proto::inventory::HeldCopy;
 use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
 use crate::decide::parent_snapshot;
 
-/// The snapshot to adopt for a push of `new`: the best parent that the kernel's engine would have, unless one of the
+/// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless one of the
 /// `known` sendshots is of the same lineage and as young.
 pub fn choose(
     wish: Wish,
@@ -115,7 +115,7 @@ mod tests {
         let all = [candidate(1, 50, true), candidate(2, 60, false)];
         assert_eq!(chosen(Wish::Auto, &all, &[&head(2, 60)]), None);
         assert_eq!(chosen(Wish::Auto, &all[..1], &[&head(1, 50)]), None);
-        // A sendshot of what the receiver does not hold any more is of no use.
+        // A sendshot of a copy that the receiver no longer holds is of no use.
         assert_eq!(chosen(Wish::Auto, &all[..1], &[&head(2, 60)]), Some(1));
     }
 

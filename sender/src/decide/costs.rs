@@ -1,26 +1,25 @@
-//! What a push costs, in words, where it costs more than the changes alone. Pure.
+//! Explains to the user what a push costs, where it costs more than the changes alone.
 
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::diff::rule::Kinship;
 use sendshot_engine::stream::measure::Size;
 use sendshot_model::human;
 
-/// What is known of a push that was not made.
+/// The measurements of a dry run.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     /// How the new snapshot is related to its parent; `None` for a full send.
     pub kinship: Option<Kinship>,
-    /// How it was captured.
+    /// How much metadata its capture read.
     pub effort: Effort,
-    /// Inodes it has.
+    /// Inodes of the snapshot.
     pub inodes: u64,
-    /// Inodes that changed since the parent, as far as transactions tell.
+    /// Inodes changed since the parent, judged by their transactions.
     pub changed: u64,
-    /// The stream.
     pub size: Size,
 }
 
-/// Says why all metadata is compared, if it is, and what that costs.
+/// Explains why all metadata was compared, if it was, and what that costs.
 pub fn notes(found: &Found) -> Vec<String> {
     let data = human::bytes_human(found.size.data);
     let inodes = found.inodes;
@@ -54,13 +53,13 @@ fn read_again(effort: Effort, inodes: u64) -> u64 {
     }
 }
 
-/// Leaves hold some dozens of inodes, so a few changes have many read again; more than half of all,
-/// and four times as many as changed, is not that.
+/// Whether metadata was rewritten without changes. Leaves hold some dozens of inodes, so a few changes have many
+/// read again; more than half of all, and four times as many as changed, is not that.
 fn is_rewritten(read: u64, found: &Found) -> bool {
     read > found.inodes / 2 && read / 4 > found.changed && read > SMALL
 }
 
-/// Inodes that one leaf can hold, more or less: below that nothing can be told.
+/// Inodes that one leaf can hold, approximately: below that nothing can be concluded.
 const SMALL: u64 = 200;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How long a push that broke off keeps its snapshot, which pins data: age ends it, and little free space.
+//! How long an interrupted push keeps its snapshot, which pins data: until its age or little free space ends it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sendshot_sys::filesystem::Space;
 
 use crate::state::record::Record;
 
-/// Why a push is not kept any more.
+/// Why an interrupted push is not kept any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// Its snapshot is older than `resume_keep`.
@@ -18,7 +18,7 @@ pub enum Over {
 }
 
 impl Over {
-    /// In words.
+    /// The reason, for the user.
     pub fn reason(self) -> String {
         match self {
             Self::Age(age) => format!(
@@ -34,17 +34,17 @@ impl Over {
     }
 }
 
-/// What is allowed.
+/// The configured limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Oldest snapshot that is kept.
+    /// Greatest age of a snapshot that is kept.
     pub keep: Duration,
-    /// Least free space with which any is, in percent.
+    /// Least free space with which snapshots are kept, in percent.
     pub min_free: u8,
 }
 
-/// Whether a push that broke off is to be let go. A clock that went back makes it young; one
-/// that jumps forward costs what was sent, no more.
+/// Whether an interrupted push is to be discarded. A clock that went back makes it young; one that jumps forward
+/// costs only what was sent.
 pub fn judge(record: &Record, now: Timestamp, space: Space, limits: Limits) -> Option<Over> {
     let age = now.as_second().saturating_sub(record.taken_at);
     let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));

@@ -1,4 +1,5 @@
-//! Which states a user means to forget, and whether the last one that the next push could build on is among them.
+//! Finds the states that a user means to forget, and checks whether the last possible parent of a next push
+//! is among them.
 
 use std::collections::BTreeSet;
 
@@ -7,96 +8,87 @@ use sendshot_model::{CopyName, human};
 use crate::decide::retention;
 use crate::state::record::{Item, Origin, Presence, Record, State};
 
-/// Which of the states of a volume and receiver.
+/// The choice among the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// All.
     All,
     /// The one whose UUID begins with these hexadecimal digits.
     Uuid(String),
     /// The one taken at this time.
     Time(CopyName),
-    /// Those that are common with one of the receiver's disks, whose id begins so. The disk is gone for good.
+    /// Those in common with one of the receiver's disks, whose id begins so. The disk is gone for good.
     Root(String),
 }
 
-/// Why nothing is let go.
+/// Why nothing is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is neither a UUID nor a time.
+    /// The text is neither a UUID nor a time.
     #[error("`{0}` names no sendshot")]
     Text(String),
-    /// It is what a receiver calls the second copy of a second, which only the receiver knows.
+    /// The name has a suffix: the receiver gives it to the second copy of a second, and only the receiver knows it.
     #[error("`{0}` is a name that the receiver gave, which this box does not know")]
     Suffix(CopyName),
-    /// Nothing of this volume and receiver is kept.
+    /// No state of this volume and receiver is kept.
     #[error("nothing of `{target}` is kept on this box")]
     Nothing {
-        /// What was asked for.
+        /// The requested volume and receiver.
         target: String,
     },
-    /// Something is, but nothing of this name.
+    /// States are kept, but none matches.
     #[error("no sendshot of `{target}` is `{which}`; there is {}", human::few(.there))]
     NotFound {
-        /// What was asked for.
+        /// The requested volume and receiver.
         target: String,
-        /// And which.
+        /// The requested state.
         which: String,
-        /// What there is: times and UUIDs.
+        /// The states that are kept: times and UUIDs.
         there: Vec<String>,
     },
-    /// Several have this name.
+    /// Several states match.
     #[error("`{which}` is more than one: {}", human::few(.found))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested state.
         which: String,
-        /// What it can be.
+        /// The matching states.
         found: Vec<String>,
     },
-    /// The name stands for several volumes.
+    /// Several volumes were pushed under the name.
     #[error("`{target}` stands for {volumes} different volumes that were pushed under this name")]
     SeveralVolumes {
-        /// What was asked for.
+        /// The requested volume and receiver.
         target: String,
-        /// How many.
         volumes: usize,
     },
-    /// A push is running.
+    /// A running push may use the state.
     #[error("a push of `{volume}` to `{receiver}` is running, and may use it")]
-    InUse {
-        /// Of which volume.
-        volume: String,
-        /// To which receiver.
-        receiver: String,
-    },
-    /// The next push would be a full one.
+    InUse { volume: String, receiver: String },
+    /// Without the state the next push would be a full one.
     #[error(
         "{name} is the last state of `{volume}` that this box and {receiver} have in common: \
          without it the next push to {receiver} sends everything again"
     )]
     LastCommon {
-        /// Its time and UUID.
+        /// Time and UUID of the state.
         name: String,
-        /// Of which volume.
         volume: String,
-        /// Of which receiver.
         receiver: String,
     },
-    /// The user agreed to something else.
+    /// The choice matches other states now than when the user agreed.
     #[error("what `{target}` and `{which}` mean has changed since you were asked")]
     Changed {
-        /// What was asked for.
+        /// The requested volume and receiver.
         target: String,
-        /// And which.
+        /// The requested state.
         which: String,
     },
 }
 
 impl Which {
-    /// Reads what the user wrote.
+    /// Parses the user's choice of a state.
     ///
     /// # Errors
-    /// If it can be nothing of the kind.
+    /// If the text can be neither a UUID nor a time.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if let Ok(name) = CopyName::parse(text) {
             return match name.suffix() {
@@ -112,10 +104,10 @@ impl Which {
         Err(Error::Text(text.to_owned()))
     }
 
-    /// Reads the id of a receiver's disk, or the beginning of one.
+    /// Parses the id of a receiver's disk, or the beginning of one.
     ///
     /// # Errors
-    /// If it can be nothing of the kind.
+    /// If the text can be no such id.
     pub fn root(text: &str) -> Result<Self, Error> {
         let fits = (1..=36).contains(&text.len());
         let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
@@ -154,7 +146,7 @@ impl std::fmt::Display for Which {
     }
 }
 
-/// A state's name for people: when it was taken, and its UUID.
+/// Names a state for the user: by when it was taken, and its UUID.
 fn name(record: &Record) -> String {
     let time = jiff::Timestamp::from_second(record.taken_at).unwrap_or_default();
     let time = CopyName::from_time(time);
@@ -164,10 +156,10 @@ fn name(record: &Record) -> String {
     }
 }
 
-/// The records that are meant.
+/// Finds the records that the choice matches.
 ///
 /// # Errors
-/// If it is nothing, or not clear which.
+/// If it matches none, or is ambiguous.
 pub fn find<'a>(items: &'a [Item], target: &str, which: &Which) -> Result<Vec<&'a Record>, Error> {
     if items.is_empty() {
         let target = target.to_owned();
@@ -207,16 +199,16 @@ fn roots(records: &[&Record]) -> usize {
     roots.len()
 }
 
-/// Whether a state can be what the next push builds on. What is unconfirmed can turn out to be.
+/// Whether a state can be the parent of the next push. An unconfirmed one can turn out to be.
 fn may_be_parent(item: &Item) -> bool {
     item.presence == Presence::Here && item.record.state != State::Sending
 }
 
-/// Checks that every chain keeps an acknowledged state that is there, if it had anything. One that is
-/// known by a receiver's word only does not stand for one that was sent to it.
+/// Checks that every chain which has a possible parent keeps an acknowledged state. A state known only by the
+/// receiver's report does not replace one that was sent to it.
 ///
 /// # Errors
-/// The state whose loss would break a chain.
+/// [`Error::LastCommon`] with the state whose loss would break a chain.
 pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
     let goes = |record: &Record| chosen.iter().any(|c| c.push == record.push);
     let stays = |instead_of: &Record| {

@@ -1,5 +1,5 @@
-//! Decisions, pure: values in, values out. Nothing here reads a disk or a clock, waits, or asks anybody; what a
-//! decision needs is gathered by whoever asks for it, and `now` is a parameter.
+//! Pure decisions: values in, values out. Nothing here reads a disk or a clock, waits, or calls a peer; the caller
+//! gathers what a decision needs, and `now` is a parameter.
 
 pub mod adoption;
 pub mod costs;

@@ -1,6 +1,6 @@
-//! What a parent is, what is known of those that may be one, and the words in which a choice is explained. The
-//! choice itself is made by [`crate::decide::parent_sendshot`] for the sendshot engine and by
-//! [`crate::decide::parent_snapshot`] for the kernel's.
+//! What a parent is, what is known of the candidates, and the words that explain a choice.
+//! [`crate::decide::parent_sendshot`] chooses for the sendshot engine, [`crate::decide::parent_snapshot`] for the
+//! kernel engine.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 pub use crate::decide::verdict::{Relation, Verdict};
 use crate::state::record::{Origin, Record, State};
 
-/// What the user wants of the parent.
+/// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
     /// The best one.
@@ -19,39 +19,36 @@ pub enum Wish {
     Auto,
     /// A full send.
     None,
-    /// This one or none at all.
+    /// This one, or the push fails.
     Uuid(Uuid),
 }
 
-/// A subvolume that what we push descends from.
+/// A subvolume from which the pushed state descends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ancestor {
-    /// Its UUID.
     pub uuid: Uuid,
-    /// Only what it held up to this transaction is in our past.
+    /// Only its state up to this transaction is in the past of the pushed one.
     pub until: u64,
-    /// What it is to what we push.
+    /// Its relation to the pushed state.
     pub relation: Relation,
 }
 
-/// The subvolumes that what we push descends from, nearest first.
+/// The subvolumes from which the pushed state descends, nearest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// Those that are known.
+    /// The known ones.
     pub ancestors: Vec<Ancestor>,
-    /// Where it could not be followed further: this ancestor was deleted, and took with it what it had been
-    /// made from. `None` if the first ancestor was made from nothing.
+    /// Where the lineage ends early: this ancestor was deleted, and with it the record of its own origin.
+    /// `None` if the first ancestor has no origin.
     pub cut_at: Option<Uuid>,
 }
 
-/// A snapshot on this box that a copy was made of.
+/// A snapshot on this host of which the receiver holds a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalSnapshot {
-    /// Subvolume id.
     pub id: u64,
-    /// Its own UUID.
     pub uuid: Uuid,
-    /// What it is a snapshot of.
+    /// UUID of the subvolume of which it is a snapshot.
     pub parent_uuid: Uuid,
     /// Transaction of its last change.
     pub ctransid: u64,
@@ -59,45 +56,41 @@ pub struct LocalSnapshot {
     pub otransid: u64,
     /// Transaction in which it was received; `None` if it was not.
     pub rtransid: Option<u64>,
-    /// Whether it is read-only.
     pub read_only: bool,
 }
 
-/// A copy at the receiver, and its snapshot here if there still is one.
+/// A copy at the receiver, and its snapshot on this host if that still exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// What the receiver reports.
+    /// The receiver's report.
     pub copy: HeldCopy,
-    /// What is here.
+    /// The snapshot on this host.
     pub local: Option<LocalSnapshot>,
-    /// What the journal knows of it.
     pub recorded: Recorded,
 }
 
-/// What the journal knows of a state that the receiver holds.
+/// What the journal records of a state that the receiver holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Recorded {
-    /// Nothing.
     #[default]
     Nothing,
-    /// It was pushed from a hidden snapshot, which was to stay.
+    /// A push from a hidden snapshot that was to stay.
     Snapshot,
-    /// It was pushed from a hidden snapshot that was deleted, and a sendshot stayed.
+    /// A push from a hidden snapshot that was deleted, leaving a sendshot.
     Sendshot,
 }
 
-/// The parent that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parent {
-    /// UUID under which the receiver knows it.
+    /// UUID by which the receiver knows it.
     pub uuid: Uuid,
     /// ctransid, equal on both sides.
     pub ctransid: u64,
-    /// What we have of it.
+    /// What this host has of it.
     pub local: Local,
 }
 
-/// What is on this box of a parent.
+/// What this host has of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Local {
     /// The snapshot with this subvolume id.
@@ -106,29 +99,27 @@ pub enum Local {
     Sendshot(PushId),
 }
 
-/// What to do, and why.
+/// A decision on the parent, and its reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// `None` means a full send.
     pub parent: Option<Parent>,
-    /// Why.
     pub reason: Reason,
-    /// Every copy, with what was thought of it.
+    /// Every copy with the verdict on it.
     pub verdicts: Vec<(HeldCopy, Verdict)>,
 }
 
-/// The user's own choice of a parent cannot be had.
+/// Why the parent that the user chose cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The receiver holds no such copy.
     #[error("the receiver holds no copy of this volume with UUID {0}")]
     NotHeld(Uuid),
-    /// Something stands against it.
+    /// The copy cannot be a parent.
     #[error("{uuid} cannot be the parent: {verdict}")]
     Unusable {
-        /// What was asked for.
+        /// UUID of the copy.
         uuid: Uuid,
-        /// What stands against it.
         verdict: Verdict,
     },
 }
@@ -142,8 +133,8 @@ pub(crate) fn chosen_by_hand(copy: &HeldCopy) -> Reason {
     Reason::new(ReasonCode::ChosenByHand, text)
 }
 
-/// The newest copy that is newer than the parent and cannot be one, with its verdict. What is here of both
-/// says which is newer; else the receiver's clock.
+/// The newest copy that is newer than the parent and cannot be one, with its verdict. Their transactions on this
+/// host show which is newer; without one, the receiver's clock.
 pub(crate) fn newer_unusable<'a>(
     parent: &HeldCopy,
     taken: u64,
@@ -159,7 +150,7 @@ pub(crate) fn newer_unusable<'a>(
         .map(|(copy, _, verdict)| (Arc::clone(&copy.name), verdict))
 }
 
-/// Why nothing is shared: the verdict on the newest copy says most.
+/// Explains a full send by the verdict on the newest copy, which says most.
 pub(crate) fn why_full<'a>(judged: impl Iterator<Item = (&'a HeldCopy, &'a Verdict)>) -> Reason {
     let Some((copy, verdict)) = judged.max_by_key(|(copy, _)| (copy.committed_at, &copy.name))
     else {
@@ -179,21 +170,20 @@ pub(crate) fn why_full<'a>(judged: impl Iterator<Item = (&'a HeldCopy, &'a Verdi
     }
 }
 
-/// What a receiver has acknowledged of a volume, by the journal.
+/// What a receiver has acknowledged of a volume, according to the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// Nothing.
     Nothing,
     /// States, the newest taken at this time.
     Until(i64),
-    /// States, but on other disks of the receiver than the one that is there, the newest taken at this time.
+    /// States, but on other disks of the receiver than its current one, the newest taken at this time.
     ByAnotherDisk(i64),
-    /// Nothing, but another instance that had the receiver's name has: the newest was taken at this time.
+    /// Nothing by this instance, but states by another of the same name, the newest taken at this time.
     ByAnotherInstance(i64),
 }
 
 impl Acknowledged {
-    /// What `records` say of a volume and a receiver, which has a name here.
+    /// What `records` show for a volume and a receiver, which has a name on this host.
     pub fn of(
         records: &[Record],
         volume: VolumeId,
@@ -227,7 +217,7 @@ impl Acknowledged {
 }
 
 impl Plan {
-    /// Says more of a receiver that holds no copy: whether it had one.
+    /// Adds to the reason for a receiver without copies whether it had one.
     #[must_use]
     pub fn with(mut self, acknowledged: Acknowledged) -> Self {
         if self.reason.code != ReasonCode::NoCopyYet {

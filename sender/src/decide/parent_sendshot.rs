@@ -1,10 +1,9 @@
-//! Stage *plan* for our engine: which sendshot is the parent, or a full send, and why. Pure.
+//! Stage *plan* for the sendshot engine: chooses a sendshot as parent, or a full send, with the reason. Pure.
 //!
-//! A copy can be the parent when the receiver reported it in this push and calls it usable, and
-//! we have the sendshot of exactly that state. What of it is unchanged is decided later, extent
-//! by extent, by the engine's rule; lineage only makes that cheap, so a sendshot of the same
-//! lineage is preferred, the newest of them. Without lineage (the volume was rolled back, or
-//! replaced) nothing but trying tells which one is nearest: the one with the shortest stream.
+//! A copy can be the parent if the receiver reported it in this push as usable, and this host has the sendshot of
+//! exactly that state. The engine's rule decides later, extent by extent, what of it is unchanged; lineage only
+//! makes that cheap, so the newest sendshot of the same lineage is preferred. Without lineage (the volume was
+//! rolled back, or replaced) only measuring shows which sendshot is nearest: the one with the shortest stream.
 
 use std::cmp::Reverse;
 
@@ -20,41 +19,34 @@ use crate::decide::parent::{
 use crate::decide::verdict::why_compared;
 use crate::state::record::Standing;
 
-/// Most sendshots that are tried when there is no lineage, the newest: trying one compares all
-/// metadata.
+/// Most sendshots, the newest, that are measured when there is no lineage: measuring one compares all metadata.
 const TRIED: usize = 8;
 
-/// A copy at the receiver, and its sendshot here if there is one.
+/// A copy at the receiver, and its sendshot on this host if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// What the receiver reports.
+    /// The receiver's report.
     pub copy: HeldCopy,
-    /// What is here of it.
+    /// The sendshot on this host.
     pub sendshot: OwnSendshot,
-    /// Length of the stream with it as parent, in bytes, if that was tried.
+    /// Length of the stream with it as parent, in bytes, if measured.
     pub stream_bytes: Option<u64>,
 }
 
-/// What is on this box of a copy.
+/// What this host has of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnSendshot {
-    /// Nothing.
     None,
     /// A sendshot that cannot be used, and why.
     Unusable(Reason),
-    /// Its sendshot.
     Usable {
-        /// The push that made it.
         push: PushId,
-        /// What the sendshot says.
         head: Head,
-        /// How far it is trusted.
         standing: Standing,
     },
 }
 
 impl OwnSendshot {
-    /// The push that made it.
     pub fn push(&self) -> Option<PushId> {
         match self {
             Self::Usable { push, .. } => Some(*push),
@@ -80,8 +72,9 @@ impl OwnSendshot {
     }
 }
 
-/// Whose sendshots have to be tried before [`decide`] can choose well: none if one is of the same
-/// lineage, or there is no choice.
+/// Chooses the sendshots that must be measured before [`decide`] can choose well: none if one is of the same
+/// lineage,
+/// or if there is only one choice.
 pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
     let mut usable: Vec<&Candidate> = candidates
         .iter()
@@ -99,10 +92,10 @@ pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
         .collect()
 }
 
-/// Decides for the snapshot that `new` was captured from.
+/// Decides on the parent for the snapshot that `new` was captured from.
 ///
 /// # Errors
-/// Only for a parent chosen by hand; otherwise a full send is always possible.
+/// Only for a parent chosen by the user; otherwise a full send is always possible.
 pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan, Error> {
     let judged: Vec<(Candidate, Verdict)> = candidates
         .into_iter()
@@ -196,7 +189,7 @@ fn judge(candidate: &Candidate, new: &Head) -> Verdict {
     }
 }
 
-/// Lineage first, the newest of it; else the shortest stream; what was not tried last.
+/// Ranks by lineage first, then newest within it; else by the shortest stream, with unmeasured ones last.
 fn rank(candidate: &Candidate, new: &Head) -> (bool, bool, Reverse<u64>, u64) {
     let kin = is_kin(candidate, new);
     let tried = candidate.stream_bytes.filter(|_| !kin);
@@ -258,8 +251,8 @@ fn why_kin(candidate: &Candidate, judged: &[(Candidate, Verdict)]) -> Reason {
     }
 }
 
-/// The newest state of the volume that is newer than the parent and could be one, were not every file to be
-/// compared then, and why.
+/// The newest state of the volume that is newer than the parent and usable too, but only by comparing every file;
+/// and why.
 fn newer_compared<'a>(
     parent: &Candidate,
     judged: &'a [(Candidate, Verdict)],
@@ -297,7 +290,7 @@ fn why_nearest<'a>(
             ReasonCode::OnlyUsableSendshot,
             format!("copy {name} is the only one that can be the parent"),
         ),
-        // All that are left were tried, if there are several: see `to_try`.
+        // If there are several, all of them were measured: see `to_try`.
         _ => (
             ReasonCode::default(),
             format!("copy {name} is the newest one that can be the parent"),

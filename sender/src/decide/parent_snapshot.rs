@@ -1,15 +1,15 @@
-//! Stage *plan* for the kernel's engine: which snapshot is the parent, or a full send, and why. Pure.
+//! Stage *plan* for the kernel engine: chooses a snapshot as parent, or a full send, with the reason. Pure.
 //!
 //! A copy can be the parent of an increment made by the kernel's send when all of this holds:
 //!
 //! 1. The receiver reported it in this push and calls it usable.
-//! 2. Its snapshot is still here, read-only, and unchanged since it was sent (equal ctransid).
+//! 2. Its snapshot is still on this host, read-only, and unchanged since it was sent (equal ctransid).
 //! 3. It was never writable nor deduplicated (ctransid ≤ otransid), and it is an *ancestor*:
-//!    a snapshot, taken at a time that lies in our past, of a subvolume that we descend from.
+//!    a snapshot of a subvolume from which the pushed state descends, taken at a time in that state's past.
 //!
-//! The third point is what keeps wrong streams away: the kernel compares any two trees it is
-//! given, and two that split share inode numbers and generations with other meanings. It is
-//! waived for a parent that the user names. Names and clocks decide nothing.
+//! The third point prevents wrong streams: the kernel compares any two trees it is given, and two trees that
+//! have diverged use the same inode numbers and generations for different files. It is waived for a parent that
+//! the user names. Names and clocks decide nothing.
 
 use sendshot_model::{Reason, ReasonCode};
 use uuid::Uuid;
@@ -19,10 +19,10 @@ use crate::decide::parent::{
     chosen_by_hand, full_asked_for, newer_unusable, why_full,
 };
 
-/// Decides.
+/// Decides on the parent.
 ///
 /// # Errors
-/// Only for a parent chosen by hand; otherwise a full send is always possible.
+/// Only for a parent chosen by the user; otherwise a full send is always possible.
 pub fn decide(wish: Wish, lineage: &Lineage, candidates: Vec<Candidate>) -> Result<Plan, Error> {
     let judged: Vec<(Candidate, Verdict)> = candidates
         .into_iter()
@@ -83,7 +83,7 @@ fn judge(candidate: &Candidate, lineage: &Lineage) -> Verdict {
     }
 }
 
-/// How many steps up the lineage the snapshot was taken; `None` if it is no ancestor.
+/// How many steps up the lineage the snapshot was taken; `None` if it is not an ancestor.
 fn distance(local: &LocalSnapshot, lineage: &Lineage) -> Option<usize> {
     lineage.ancestors.iter().position(|ancestor| {
         local.uuid == ancestor.uuid
@@ -91,7 +91,7 @@ fn distance(local: &LocalSnapshot, lineage: &Lineage) -> Option<usize> {
     })
 }
 
-/// Whether it is of an ancestor, but of a state after our past.
+/// Whether it is a snapshot of an ancestor, but taken after the pushed state's past.
 fn later(local: &LocalSnapshot, lineage: &Lineage) -> Option<Verdict> {
     let mut ancestors = lineage.ancestors.iter();
     let ancestor = ancestors.find(|ancestor| local.parent_uuid == ancestor.uuid)?;

@@ -1,23 +1,21 @@
-//! What becomes of the record of a push that is not running any more: by itself, and when the receiver has told what
-//! it holds. The table stands in [`crate::retained::reconcile`], which does it.
+//! Decides what becomes of the record of a push that is no longer running: at start, and by the receiver's
+//! inventory. [`crate::retained::reconcile`] has the table and carries it out.
 
 use sendshot_model::SenderId;
 use sendshot_proto::inventory::Inventory;
 
 use crate::state::record::{Record, State};
 
-/// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It stays as it is.
     Keep,
-    /// All of it goes.
+    /// Delete the record, with its snapshot and sendshot.
     Drop,
-    /// The receiver has committed it.
+    /// Mark it acknowledged: the receiver has committed it.
     Acknowledge,
 }
 
-/// Whether the receiver has the state of a record.
+/// Whether the receiver holds the state of a record.
 pub(crate) fn is_held(record: &Record, inventory: &Inventory) -> bool {
     let copies = &inventory.copies;
     record
@@ -25,7 +23,7 @@ pub(crate) fn is_held(record: &Record, inventory: &Inventory) -> bool {
         .is_some_and(|snapshot| copies.iter().any(|copy| copy.uuid == snapshot.uuid))
 }
 
-/// For a record whose push is not running.
+/// Decides at start, for a record whose push is not running.
 pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
     match record.state {
         State::Sending if record.is_resumable() => Verdict::Keep,
@@ -34,9 +32,9 @@ pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
     }
 }
 
-/// For a record whose push is not running, now that the receiver has told what it holds.
+/// Decides by the receiver's inventory, for a record whose push is not running.
 pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
-    // What another disk holds, this one need not.
+    // The inventory of one disk says nothing about another disk.
     let elsewhere = match (record.root, inventory.root) {
         (Some(sent_to), Some(here)) => sent_to != here,
         (None, _) | (_, None) => false,
@@ -44,7 +42,7 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
     match (record.state, is_held(record, inventory)) {
         (State::Unconfirmed, true) => Verdict::Acknowledge,
         (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
-        // The connection broke, and the receiver is still about to commit.
+        // The connection broke, and the receiver has a commit pending.
         (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
         (State::Unconfirmed, false) => Verdict::Drop,
         (State::Sending | State::Acknowledged, _) => Verdict::Keep,

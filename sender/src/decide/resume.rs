@@ -1,36 +1,33 @@
-//! Where an interrupted push is taken up: what the receiver has of it, compared with what this host knows of the
-//! stream.
+//! Decides where an interrupted push resumes: compares what the receiver has of it with what this host knows of
+//! the stream.
 
 use sendshot_model::{TransferId, human};
 use sendshot_proto::resume::{Partial, Point};
 
 use crate::state::record::Waypoint;
 
-/// Where to go on.
+/// Where to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Behind what the receiver has.
+    /// After what the receiver has.
     At(Waypoint),
-    /// At the beginning.
     Beginning(Why),
 }
 
-/// Why at the beginning.
+/// Why a push cannot be resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// The receiver has nothing of it.
     NothingThere,
-    /// What it has was sent, but we do not know any more what we sent up to there.
+    /// The receiver has a part, but this host no longer knows what it sent up to there.
     Unknown,
-    /// What it has is not what we sent.
+    /// The receiver's part is not what was sent.
     Differs {
-        /// Where.
         offset: u64,
     },
 }
 
 impl Why {
-    /// In words.
+    /// The reason, for the user.
     pub fn reason(self) -> String {
         match self {
             Self::NothingThere => "the receiver has nothing of it any more".to_owned(),
@@ -45,8 +42,8 @@ impl Why {
     }
 }
 
-/// Compares what the receiver offers with what we know. The furthest place at which both agree is
-/// where to go on; one that differs voids all behind it.
+/// Compares what the receiver offers with what this host knows, and chooses the furthest point at which both
+/// agree. A point that differs invalidates everything after it.
 pub fn choose(known: &[Waypoint], offered: &[Point]) -> Start {
     let at = |offset: u64| known.iter().find(|w| w.place.offset == offset);
     let differs = offered
@@ -67,7 +64,7 @@ pub fn choose(known: &[Waypoint], offered: &[Point]) -> Start {
     }
 }
 
-/// What the receiver offers of one transfer.
+/// The points that the receiver offers of one transfer.
 pub fn offered(partials: &[Partial], transfer: TransferId) -> Vec<Point> {
     let own = partials.iter().filter(|p| p.transfer == transfer);
     own.flat_map(|partial| partial.points.iter().copied())

@@ -1,13 +1,13 @@
-//! What is kept between pushes and what may go, by the volume's `keep`. Pure.
+//! Decides by the volume's `keep` what is kept between pushes and what is deleted. Pure.
 //!
 //! For each volume and receiver instance the newest acknowledged state is the parent of the next
-//! push, the *last common* one: no policy lets go of it. Older sendshots are spares, `keep` says
-//! how many states there are in all; older snapshots go, since they pin data. What the receiver
-//! may have committed stays until the receiver has told.
+//! push, the *last common* one: no policy deletes it. Older sendshots are spares, and `keep` is the number of
+//! states in all; older snapshots are deleted, since they pin data. What the receiver may have committed stays
+//! until the receiver has reported.
 //!
-//! Disks of one receiver that take turns are counted each for itself: what one holds the other need not.
+//! Disks of one receiver that take turns count separately: one need not hold what another does.
 //!
-//! Pruning after a push, `sendshotctl prune` and the reasons in `sendshotctl list` are all this.
+//! This decides for pruning after a push, `sendshotctl prune` and the reasons in `sendshotctl list`.
 
 use std::num::NonZeroU32;
 
@@ -16,31 +16,30 @@ use sendshot_model::{Reason, ReasonCode, VolumeName};
 use crate::state::record::{Item, Origin, Presence, Record, Standing, State};
 use sendshot_model::Engine;
 
-/// What is to become of a record, and why.
+/// What becomes of a record, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the last common state.
     LastCommon,
     /// An older sendshot, in case the receiver loses its newest copy.
     Spare,
     /// The receiver may have committed it.
     Unconfirmed,
-    /// A running push uses it, or may.
+    /// A running push uses it, or may use it.
     InUse,
-    /// An older snapshot, which pins data: let go.
+    /// Delete: an older snapshot, which pins data.
     PinsData,
-    /// An older sendshot, more than so many: let go.
+    /// Delete: an older sendshot beyond this `keep`.
     Surplus(NonZeroU32),
-    /// A push that broke off; the next one goes on with it.
+    /// An interrupted push; the next one resumes it.
     Interrupted,
-    /// Left by a push that broke off: let go.
+    /// Delete: left over from an interrupted push.
     BrokenOff,
-    /// What it names is gone: let go.
+    /// Delete: what it names no longer exists.
     Gone,
 }
 
 impl Verdict {
-    /// Whether it is to be let go.
+    /// Whether the record is to be deleted.
     pub fn lets_go(self) -> bool {
         match self {
             Self::LastCommon
@@ -52,7 +51,6 @@ impl Verdict {
         }
     }
 
-    /// Why.
     pub fn reason(self, record: &Record) -> Reason {
         use ReasonCode as Code;
         let receiver = &record.receiver_name;
@@ -109,8 +107,8 @@ impl Verdict {
     }
 }
 
-/// Decides about every record; answers are in the order of the questions. `keep` is how many
-/// sendshots of a volume stay for each receiver; `in_use` tells what no decision may touch.
+/// Decides about every record, in the same order. `keep` is how many sendshots of a volume stay for each
+/// receiver; `in_use` returns whether a record is not to be touched.
 pub fn decide(
     items: &[Item],
     keep: impl Fn(&VolumeName) -> NonZeroU32,
@@ -143,7 +141,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .filter(|other| other.presence == Presence::Here)
         .map(|other| &other.record)
         .filter(|other| other.state == State::Acknowledged && succeeds(other, record))
-        // A receiver that lies could else have us let go of what it really has.
+        // Otherwise a lying receiver could have this host delete states that it really holds.
         .filter(|other| other.origin == Origin::Sent)
         .filter(|other| other.age_order() > record.age_order())
         .collect();
@@ -153,7 +151,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
     if record.engine == Engine::Kernel {
         return Verdict::PinsData;
     }
-    // The newest counts whatever it is; older snapshots go and do not count.
+    // The newest counts whatever it is; older snapshots are deleted and do not count.
     let newest = newer.iter().max_by_key(|other| other.age_order());
     let spares = newer.iter().filter(|other| {
         newest.is_some_and(|n| n.push != other.push) && other.engine == Engine::Sendshot
@@ -165,8 +163,8 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
     }
 }
 
-/// Whether a state stands on the same disk of the same chain as another. What was acknowledged before
-/// receivers told their disks may stand on any, until its receiver says that it holds it.
+/// Whether a state is on the same disk of the same chain as another. A state acknowledged before receivers
+/// reported their disks may be on any disk, until the receiver reports that it holds it.
 pub fn succeeds(newer: &Record, record: &Record) -> bool {
     newer.replication_key() == record.replication_key() && newer.root == record.root
 }
@@ -194,7 +192,6 @@ pub(crate) mod tests {
         }
     }
 
-    /// Another state of the same chain.
     pub(crate) fn at(chain: &Record, otransid: u64) -> Record {
         let snapshot = SnapshotId {
             uuid: Uuid::from_u128(u128::from(otransid)),

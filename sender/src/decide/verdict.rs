@@ -1,5 +1,5 @@
-//! What stands against a copy as the parent of a push. Each verdict is what was compared, and each has a
-//! code, a sentence, and a remedy if there is one.
+//! Verdicts on a copy as the parent of a push. Each is the result of a comparison, with a code, a sentence, and a
+//! remedy if there is one.
 
 use std::fmt;
 
@@ -8,29 +8,28 @@ use sendshot_model::{Reason, ReasonCode};
 use sendshot_proto::inventory::{HeldCopy, Unusable};
 use uuid::Uuid;
 
-/// What an ancestor is to what is pushed.
+/// The relation of an ancestor to the pushed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// It is pushed, or it is the volume that a pushed snapshot was taken of.
+    /// The pushed volume itself, or the volume of the pushed snapshot.
     Volume,
-    /// The volume was made from a state of it.
+    /// The volume was made from one of its states.
     Past,
 }
 
-/// What stands against a copy as parent, or that nothing does. Each variant is what was compared.
+/// The verdict on a copy as parent. Each variant is the result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing.
     Usable,
-    /// Nothing, but it is not of the volume's lineage: every file is compared.
+    /// Usable, but not of the volume's lineage: every file is compared.
     UsableAllCompared(Difference),
-    /// The receiver says why.
+    /// The receiver reports it as unusable.
     UnusableThere(Unusable),
     /// Its snapshot is not on the volume's file system, and the journal names none.
     Gone,
     /// The journal names its snapshot, which is not on the volume's file system.
     Deleted,
-    /// Its snapshot is not on this box; its sendshot is, which is of no use to the kernel.
+    /// Only its sendshot is on this host, not its snapshot, which the kernel engine needs.
     OnlySendshot,
     /// There is no sendshot of it on the volume's file system, and the journal names none.
     NoSendshot,
@@ -45,21 +44,17 @@ pub enum Verdict {
     },
     /// Its sendshot is of another file system.
     OtherFilesystem {
-        /// The sendshot's.
         sendshot: Uuid,
-        /// The volume's.
         volume: Uuid,
     },
-    /// Its sendshot is of a later transaction than what is pushed.
+    /// Its sendshot is of a later transaction than the pushed state.
     LaterTransaction {
-        /// The sendshot's.
         sendshot: u64,
-        /// The pushed one.
         pushed: u64,
     },
-    /// A receiver could not apply streams that were built on it.
+    /// Receivers could not apply streams that were built on it.
     Rejected,
-    /// Its snapshot can be written to.
+    /// Its snapshot is writable.
     Writable,
     /// Its snapshot changed since it was sent.
     Changed {
@@ -68,9 +63,9 @@ pub enum Verdict {
         /// ctransid now.
         now: u64,
     },
-    /// Its snapshot has an older ctransid than was sent.
+    /// Its snapshot has an older ctransid than the copy.
     OtherState {
-        /// ctransid that the receiver has.
+        /// ctransid of the copy.
         sent: u64,
         /// ctransid of the snapshot.
         now: u64,
@@ -82,20 +77,20 @@ pub enum Verdict {
         /// Transaction of the creation.
         created: u64,
     },
-    /// Its snapshot was received by a tool that writes into what it receives.
+    /// Its snapshot was received by a tool that writes into received subvolumes.
     ReceivedByOtherTool,
-    /// It was taken of an ancestor, after what is pushed left it.
+    /// It was taken from an ancestor, after the pushed state's past.
     Later {
-        /// What the ancestor is.
+        /// The ancestor's relation.
         of: Relation,
         /// Transaction in which it was taken.
         taken: u64,
-        /// Transaction up to which the ancestor is in our past.
+        /// Transaction up to which the ancestor is in the pushed state's past.
         until: u64,
     },
-    /// It is of no known ancestor, and some are not known: this one was deleted.
+    /// It is of no known ancestor, but the lineage is incomplete: this subvolume was deleted.
     AncestryCut(Uuid),
-    /// It is of no ancestor.
+    /// It is not of an ancestor.
     Unrelated,
 }
 
@@ -105,7 +100,7 @@ impl Verdict {
         matches!(self, Self::Usable | Self::UsableAllCompared(_))
     }
 
-    /// For programs.
+    /// The code that programs read.
     pub fn code(&self) -> ReasonCode {
         match self {
             Self::Usable => ReasonCode::Usable,
@@ -134,7 +129,7 @@ impl Verdict {
         }
     }
 
-    /// What the user can do about it; `None` if nothing, or nothing need be done.
+    /// What the user can do; `None` if nothing, or if nothing is needed.
     pub fn remedy(&self, copy: &HeldCopy) -> Option<String> {
         let name = &copy.name;
         match self {
@@ -196,7 +191,7 @@ fn usable_code(difference: Difference) -> ReasonCode {
     }
 }
 
-/// Why every file is compared though there is a parent.
+/// Explains why every file is compared although there is a parent.
 pub(crate) fn why_compared(difference: Difference) -> &'static str {
     match difference {
         Difference::Subvolume => "the volume was replaced since, so every file is compared",

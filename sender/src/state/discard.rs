@@ -1,4 +1,4 @@
-//! The one place where something that is kept on a source file system is deleted.
+//! The only place that deletes anything kept on a source file system.
 
 use std::io;
 
@@ -12,15 +12,15 @@ use crate::state::store::StateSubvolume;
 ///
 /// Steps, and what a crash after each leaves:
 ///
-/// 1. Delete the snapshot. — Both, or a record without snapshot, which is let go once more.
-/// 2. Commit; remove the marks. — A record without snapshot.
-/// 3. Delete the block hashes, then the sendshot. — A sendshot without hashes, which is a whole
-///    one; or a record without anything, which is let go once more.
-/// 4. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and
-///    leave a snapshot that no record names and nobody ever deletes.
+/// 1. Delete the snapshot. — Both, or a record without snapshot, which is deleted once more.
+/// 2. Commit; delete the marks. — A record without snapshot.
+/// 3. Delete the block hashes, then the sendshot. — A sendshot without hashes, which is valid; or a record
+///    without either, which is deleted once more.
+/// 4. Remove the record. — Nothing. Without step 2 it could be durable before step 1 is, and leave a
+///    snapshot that no record names and that is never deleted.
 ///
 /// # Errors
-/// The kernel's; the record then stays, so that settling tries again.
+/// I/O errors; the record then stays, so that reconciliation tries again.
 pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     release(state, record)?; // 1, 2
     durable::remove_at(state.sendshots(), &record.hashes_name())?; // 3
@@ -29,11 +29,10 @@ pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     record.remove(state.pushes()) // 4
 }
 
-/// Deletes the snapshot of a record, durably, and what it takes to resume its push; record and
-/// sendshot stay.
+/// Deletes the snapshot of a record, durably, and what it takes to resume its push; record and sendshot stay.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     destroy(state, record)?;
     crash::point("release-snapshot");
@@ -45,7 +44,7 @@ pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
 /// Deletes what it takes to resume the push of a record.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn marks(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     durable::remove_at(state.pushes(), &segment_log::file_name(record.push))
 }

@@ -1,4 +1,4 @@
-//! The file systems that hold something of ours, so that a restart can settle there.
+//! The list of file systems with a state subvolume, so that a restart can reconcile there.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,44 +23,41 @@ use sendshot_proto::problem::{JOURNAL, with_causes};
 /// File in the state directory.
 const FILE: &str = "filesystems.json";
 
-/// How old the time at which a file system was last seen may get before it is written again: listing must
-/// not wear out the system disk.
+/// Seconds after which the time of the last sight of a file system is written again: listing must not wear out the
+/// system disk.
 const SEEN_RESOLUTION: i64 = 3600;
 
-/// File systems by id, each with a path that was on it last.
+/// File systems by id, each with the last known path on it.
 #[derive(Debug)]
 pub struct Filesystems {
     path: PathBuf,
     known: Mutex<BTreeMap<Uuid, Entry>>,
 }
 
-/// A file system that was not looked at: what is kept there is not known.
+/// A file system that was not read, so that the states kept on it are not known.
 #[derive(Debug)]
 pub struct NotLookedAt {
-    /// Its id.
     pub fsid: Uuid,
-    /// A path that was on it last.
+    /// The last known path on it.
     pub path: PathBuf,
-    /// When it was last looked at or pushed from, seconds since 1970 UTC, to the hour; `None` if an earlier
-    /// version knew it and no one since.
+    /// When it was last read or pushed from, seconds since 1970 UTC, to the hour; `None` if only an earlier version
+    /// recorded it.
     pub last_seen: Option<i64>,
-    /// Why.
     pub why: Missed,
 }
 
-/// Why a file system was not looked at.
+/// Why a file system was not read.
 #[derive(Debug)]
 pub enum Missed {
-    /// It is not there now.
+    /// It is not mounted now.
     NotThere(Reason),
-    /// Looking failed.
     Failed(LookError),
 }
 
-/// Why looking at a file system failed.
+/// Why reading a file system failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// What is at a path cannot be found out.
+    /// What is at a path cannot be determined.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The journal of pushes cannot be read or written.
@@ -69,7 +66,6 @@ pub enum LookError {
     /// The top level cannot be reached.
     #[error(transparent)]
     TopLevel(#[from] top_level::Error),
-    /// The state subvolume cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -77,27 +73,23 @@ pub enum LookError {
 /// Why a file system is not forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// None has the id.
+    /// No file system has the id.
     #[error("no file system whose id is or begins with `{id}` was pushed from")]
     Unknown {
-        /// What was asked for.
+        /// The requested id.
         id: String,
     },
-    /// More than one has.
+    /// Several have an id that begins so.
     #[error("the ids of several file systems begin with `{id}`: {}", ids(.several))]
     Several {
-        /// What was asked for.
+        /// The requested id.
         id: String,
-        /// All of them.
         several: Vec<Uuid>,
     },
-    /// It is there.
+    /// The file system is mounted or in use.
     #[error("file system {fsid} is mounted, or still held by something")]
-    Mounted {
-        /// Which.
-        fsid: Uuid,
-    },
-    /// The list of mounts could not be read, or that of file systems not be written.
+    Mounted { fsid: Uuid },
+    /// The list of mounts could not be read, or the list of file systems could not be written.
     #[error("forget a file system")]
     Io(#[from] io::Error),
 }
@@ -107,17 +99,17 @@ fn ids(several: &[Uuid]) -> String {
     human::few(&ids)
 }
 
-/// What the file says of a file system.
+/// The file's entry for a file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Layout")]
 struct Entry {
-    /// A path that was on it last.
+    /// The last known path on it.
     path: Place,
-    /// When it was last there.
+    /// When it was last there, seconds since 1970 UTC.
     seen: Option<i64>,
 }
 
-/// Earlier versions wrote the path alone.
+/// Layouts of an entry. Earlier versions wrote only the path.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Layout {
@@ -134,7 +126,7 @@ impl From<Layout> for Entry {
     }
 }
 
-/// A path as it stands in the file: any bytes, readable where they are text.
+/// A path in the file: any bytes, readable where they are text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Place {
@@ -164,18 +156,18 @@ impl Filesystems {
     /// Reads the list of a state directory.
     ///
     /// # Errors
-    /// The kernel's, or `InvalidData` for a damaged file.
+    /// I/O errors, or `InvalidData` for a damaged file.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
         let known = Mutex::new(durable::read_json(&path)?.unwrap_or_default());
         Ok(Self { path, known })
     }
 
-    /// Notes that something of ours is about to be made on a file system. A path that still
-    /// leads there stays: the new one may be a snapshot that is soon gone.
+    /// Records a file system before the sender writes to it. A recorded path that still leads there stays: the new
+    /// one may be a snapshot that is soon deleted.
     ///
     /// # Errors
-    /// The kernel's; nothing is noted then.
+    /// I/O errors; nothing is recorded then.
     pub fn remember(&self, fsid: Uuid, path: &Path) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let leads_there = |entry: &Entry| {
@@ -200,10 +192,10 @@ impl Filesystems {
         Ok(())
     }
 
-    /// Notes the file system of a path, if it has a state subvolume and is not known yet.
+    /// Records the file system of a path, if it has a state subvolume and is not known yet.
     ///
     /// # Errors
-    /// The kernel's; nothing is noted then.
+    /// I/O errors; nothing is recorded then.
     pub fn remember_if_ours(&self, path: &Path) -> anyhow::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
@@ -221,8 +213,8 @@ impl Filesystems {
         Ok(())
     }
 
-    /// Forgets the file system whose id is this or begins so, if it is not mounted: nothing of it is shown any
-    /// more. Returns its id and the path that was on it last. The next push from it remembers it again.
+    /// Forgets the file system whose id is this or begins so, if it is not mounted: nothing of it is listed any
+    /// more. Returns its id and the last known path on it. The next push from it records it again.
     ///
     /// # Errors
     /// See [`ForgetError`].
@@ -241,7 +233,7 @@ impl Filesystems {
                 });
             }
         };
-        // Also one that no path leads to any more, as long as something holds it.
+        // A file system in use may have no path any more.
         if filesystem::shows_devices(fsid) || mounts::any_of(fsid)?.is_some() {
             return Err(ForgetError::Mounted { fsid });
         }
@@ -252,8 +244,8 @@ impl Filesystems {
         Ok((fsid, path.unwrap_or_default()))
     }
 
-    /// Notes that file systems were there at `now`, if that was written long ago. That it cannot be written
-    /// keeps nothing from being done.
+    /// Records that file systems were there at `now`, if the recorded time is old. A failure to write it is only
+    /// logged.
     fn note_seen(&self, seen: &[Uuid], now: Timestamp) {
         let now = now.as_second();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,9 +267,9 @@ impl Filesystems {
         *known = changed;
     }
 
-    /// Shows `work` each file system that is there now, by its state subvolume. One that is not mounted is
-    /// passed over: the next push on it settles. Returns those that were not looked at, with the reason;
-    /// so is one where `work` fails.
+    /// Calls `work` with the state subvolume of each file system that is mounted now. One that is not mounted is
+    /// skipped: the next push on it reconciles. Returns those that were skipped or where `work` failed, with the
+    /// reason.
     pub fn each(
         &self,
         mut work: impl FnMut(&StateSubvolume) -> io::Result<()>,
@@ -323,15 +315,15 @@ impl Filesystems {
     }
 }
 
-/// What is ours on a file system.
+/// The state subvolume of a file system, or why there is none.
 enum State {
     Found(StateSubvolume),
-    /// It is there, and has nothing of ours.
+    /// The file system is there, without a state subvolume.
     Nothing,
     NotThere(Reason),
 }
 
-/// Looks at a path, and if that leads elsewhere, at every other mount.
+/// Opens the state subvolume by `path`, or if that leads elsewhere, by any other mount.
 fn open(fsid: Uuid, path: &Path) -> Result<State, LookError> {
     let fd = match on(fsid, path)? {
         There::Found(fd) => fd,
@@ -346,7 +338,7 @@ fn open(fsid: Uuid, path: &Path) -> Result<State, LookError> {
     })
 }
 
-/// What is at a path.
+/// Whether a path leads to the file system.
 enum There {
     Found(OwnedFd),
     Not(Reason),

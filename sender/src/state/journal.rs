@@ -1,7 +1,7 @@
-//! The journal of pushes: what we created on a source file system, and why it is still there.
+//! The journal of pushes: what the sender created on a source file system, and why it still exists.
 //!
-//! One small file per push in the state subvolume, so it travels with the disk that it
-//! describes. We delete only what it names.
+//! One small file per push in the state subvolume, so it moves with the disk that it describes. The sender deletes
+//! only what the journal names.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,14 +12,13 @@ use sendshot_sys::durable;
 
 use crate::state::record::{Record, VERSION};
 
-/// How record files end.
 const SUFFIX: &str = ".json";
 
 impl Record {
     /// Writes the record, durably.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn store(&self, pushes: impl AsFd) -> io::Result<()> {
         durable::write_json_at(pushes, &file_name(self.push), self)
     }
@@ -27,7 +26,7 @@ impl Record {
     /// Removes the record, durably.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn remove(&self, pushes: impl AsFd) -> io::Result<()> {
         durable::remove_at(pushes, &file_name(self.push))
     }
@@ -37,11 +36,11 @@ fn file_name(push: PushId) -> OsString {
     format!("{push}{SUFFIX}").into()
 }
 
-/// All records of a journal. One that cannot be read is reported and left alone: what it
-/// names is then not known to be ours.
+/// Reads all records of a journal. An unreadable one is logged and left alone: what it names is then not known
+/// to belong to this sender.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn records(pushes: impl AsFd) -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
     for name in durable::names(&pushes)? {
@@ -58,7 +57,7 @@ pub fn records(pushes: impl AsFd) -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
-/// What is said of a file of a layout that this version does not have.
+/// The message for a file whose layout version this program does not know.
 pub(crate) fn other_version(found: u32, own: u32) -> String {
     match found > own {
         true => format!("its version {found} is newer than this program; upgrade"),
@@ -81,10 +80,10 @@ fn read(pushes: impl AsFd, name: &OsStr) -> io::Result<Option<Record>> {
     }
 }
 
-/// The record of one push, as it is now.
+/// Reads the current record of one push.
 ///
 /// # Errors
-/// The kernel's, or `InvalidData`.
+/// I/O errors, or `InvalidData`.
 pub fn find(pushes: impl AsFd, push: PushId) -> io::Result<Option<Record>> {
     read(pushes, &file_name(push))
 }

@@ -1,5 +1,5 @@
 //! What this sender keeps on source file systems, in the subvolume `.sendshot`, and the list of those file systems.
-//! It decides nothing and knows no receiver.
+//! This room decides nothing and knows no receiver.
 
 pub mod discard;
 pub mod filesystems;

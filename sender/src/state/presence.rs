@@ -1,4 +1,4 @@
-//! What is there of that which the journal names.
+//! Checks which of the states in the journal still exist.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,10 +10,10 @@ use crate::state::record::{Item, Presence, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// The records of a file system, with what is there of each.
+/// Reads the records of a file system, with the presence of each one's snapshot or sendshot.
 ///
 /// # Errors
-/// The kernel's, for reading the journal.
+/// I/O errors of the journal.
 pub fn items(state: &StateSubvolume) -> io::Result<Vec<Item>> {
     let with_presence = |record| Item {
         presence: presence(state, &record),
@@ -23,7 +23,7 @@ pub fn items(state: &StateSubvolume) -> io::Result<Vec<Item>> {
     Ok(records.into_iter().map(with_presence).collect())
 }
 
-/// In doubt it is there.
+/// Checks whether the snapshot or sendshot exists. When unsure, it counts as present.
 fn presence(state: &StateSubvolume, record: &Record) -> Presence {
     let is_gone =
         |result: io::Result<()>| matches!(result, Err(e) if e.kind() == io::ErrorKind::NotFound);
@@ -36,10 +36,10 @@ fn presence(state: &StateSubvolume, record: &Record) -> Presence {
     if gone { Presence::Gone } else { Presence::Here }
 }
 
-/// Looks at a file beside the sendshots.
+/// Returns the metadata of a file in the directory of sendshots.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn stat(state: &StateSubvolume, name: &OsStr) -> io::Result<rustix::fs::Stat> {
     let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     Ok(rustix::fs::statat(state.sendshots(), name, flags)?)

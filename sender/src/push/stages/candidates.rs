@@ -1,4 +1,4 @@
-//! The stages *capture* and *plan* for our engine: what the pure parts decide by is gathered here.
+//! The stages *capture* and *plan* for the sendshot engine: gathers what the pure parts decide by.
 
 use std::os::fd::AsFd;
 
@@ -19,16 +19,16 @@ use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 use sendshot_proto::problem::JOURNAL;
 
-/// What decides about the parent of a push.
+/// What determines the parent of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Demand {
-    /// What the user wants of it.
+    /// The user's choice.
     Wish(Wish),
-    /// There is to be none, for this reason.
+    /// No parent, for this reason.
     Full(Reason),
 }
 
-/// Reads the sendshots that we have.
+/// Reads the sendshots of a volume's acknowledged pushes.
 ///
 /// # Errors
 /// See [`Error`].
@@ -36,12 +36,12 @@ pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Error> {
     capture::acknowledged(state, volume).map_err(Error::volume(JOURNAL))
 }
 
-/// Makes a sendshot of a snapshot that is a better parent than all that are known, if there is one
-/// (see [`mod@crate::push::stages::adopt`]). Comes before the new snapshot is captured. That it fails costs a longer
-/// stream, no more.
+/// Makes a sendshot of a snapshot that is a better parent than all known sendshots, if there is one
+/// (see [`mod@crate::push::stages::adopt`]). Comes before the capture of the new snapshot. If it fails, the stream
+/// is longer, nothing more.
 ///
 /// # Errors
-/// See [`Error`]: what both sides hold cannot be found out.
+/// See [`Error`]: what both sides hold cannot be determined.
 pub fn adopt(
     state: &StateSubvolume,
     subject: (impl AsFd, &Info),
@@ -70,17 +70,16 @@ pub fn adopt(
     }
 }
 
-/// A decision, and what the stream is made of.
+/// The chosen parent, and its sendshot.
 #[derive(Debug)]
 pub struct Chosen {
-    /// The decision.
     pub plan: Plan,
-    /// The sendshot of its parent, if it has one.
+    /// The sendshot of the plan's parent, if it has one.
     pub parent: Option<Sendshot>,
 }
 
-/// Decides by the sendshots that are known, having tried those that must be tried. Hashes are not
-/// asked in a trial, which would read data for each: files without checksums count as changed.
+/// Decides on a parent among the known sendshots, after measuring the streams for those that require it. A
+/// measurement uses no hashes, which would read data each time: files without checksums count as changed.
 ///
 /// # Errors
 /// See [`Error`].
@@ -130,7 +129,7 @@ pub fn choose(
     Ok(Chosen { plan, parent })
 }
 
-/// The sendshot of a copy, best of just its state.
+/// The best sendshot of a copy: preferably of exactly its state, and not rejected.
 fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
     let best = known
         .sendshots

@@ -1,6 +1,5 @@
-//! Stage *capture* (our engine): the push snapshot's metadata, durable before any byte of it
-//! leaves. It reads only what changed since the newest sendshot of the volume, if that is of the
-//! same lineage.
+//! Stage *capture* (sendshot engine): the push snapshot's metadata, durable before any byte of it leaves. It reads
+//! only what changed since the newest sendshot of the volume, if that is of the same lineage.
 
 use std::io;
 
@@ -18,22 +17,22 @@ use crate::state::record::{Record, Standing, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// The sendshots of a volume: of its acknowledged pushes, to whatever receiver, and what was adopted.
+/// The sendshots of a volume: of its acknowledged pushes to any receiver, and of adopted snapshots.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Those that can be read.
+    /// The readable ones.
     pub sendshots: Vec<(Record, Sendshot)>,
-    /// Those that cannot, and why.
+    /// The unreadable ones, and why.
     pub unusable: Vec<(Record, error::Error)>,
-    /// Those whose files were deleted.
+    /// The records of those whose files were deleted.
     pub gone: Vec<Record>,
-    /// The snapshot of which none could be made for this push, and why.
+    /// The snapshot that could not be adopted for this push, and why.
     pub not_made: Option<(Uuid, String)>,
 }
 
 impl Known {
-    /// The sendshot to capture from: the newest, unless something is wrong with any of them that may have
-    /// spread to others. Then everything is read.
+    /// The sendshot to capture from: the newest, unless one of them has a fault that may have spread to others.
+    /// Then everything is read.
     fn source(&self) -> Option<&(Record, Sendshot)> {
         let is_orphan =
             |(_, why): &(Record, error::Error)| matches!(why, error::Error::Orphan { .. });
@@ -46,13 +45,12 @@ impl Known {
     }
 }
 
-/// Why a snapshot was not captured.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(#[from] save::Error);
 
 impl Error {
-    /// What the user can do, if it is more than what the kernel's error says; empty if nothing is known.
+    /// What the user can do, if more than the kernel's error says; empty if nothing is known.
     pub fn remedy(&self) -> &'static str {
         self.0.remedy()
     }
@@ -64,19 +62,18 @@ impl From<io::Error> for Error {
     }
 }
 
-/// A sendshot that was just captured.
+/// The result of a capture.
 #[derive(Debug)]
 pub struct Captured {
-    /// It.
     pub sendshot: Sendshot,
-    /// How much was read for it.
+    /// How much metadata was read for it.
     pub effort: Effort,
-    /// What the rest was taken from.
+    /// The source of the rest.
     pub from: CapturedFrom,
 }
 
-/// A push announces what the kernel's send would: the receiver may hold an adopted snapshot from
-/// a push by the kernel's engine.
+/// A push announces the numbers that the kernel's send would: the receiver may hold an adopted snapshot from a
+/// push by the kernel engine.
 pub const NUMBER: WireNumber = WireNumber::Local;
 
 /// Captures a read-only snapshot into the state subvolume, as the sendshot of `record`. `known` are
@@ -96,8 +93,8 @@ pub fn capture(
     let mut captured = sendshot_engine::save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     sendshot_sys::crash::point("capture-saved");
     if subvolume::info(snapshot)?.ctransid != captured.0.head().ctransid {
-        // Deduplicated while it was read: inodes may carry transactions after the snapshot's own, which
-        // a head that says "never changed" must not stand for. The second one says "changed".
+        // The snapshot was deduplicated during the capture: inodes may carry transactions after the snapshot's own,
+        // which a head that says "never changed" must not describe. The second capture says "changed".
         captured = sendshot_engine::save(snapshot, NUMBER, before, state.sendshots(), &name)?;
     }
     let (sendshot, effort) = captured;
@@ -112,11 +109,11 @@ pub fn capture(
     })
 }
 
-/// The sendshots of a volume's acknowledged pushes, to whatever receiver. One that cannot be
-/// read is reported and told apart.
+/// Reads the sendshots of a volume's acknowledged pushes to any receiver. Unreadable ones are logged and listed
+/// apart.
 ///
 /// # Errors
-/// The kernel's, for reading the journal.
+/// I/O errors of the journal.
 pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Known> {
     let mut known = Known::default();
     for record in journal::records(state.pushes())? {
@@ -126,9 +123,9 @@ pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Know
         }
         match sendshot_engine::open_at(state.sendshots(), &record.sendshot_name()) {
             Ok(sendshot) => known.sendshots.push((record, sendshot)),
-            // A push to another receiver has pruned it since it was listed.
+            // A push to another receiver has pruned it since the journal was read.
             Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
-            // A crash while it was let go, or somebody deleted it: retention lets go of the rest.
+            // A crash during its deletion, or a deletion by the user: retention deletes the rest.
             Err(error::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(push = %record.push, "a sendshot is gone");
                 known.gone.push(record);

@@ -22,7 +22,7 @@ use crate::shared::sender::Sender;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
 
-/// Begins a push, again and again while the receiver may come back.
+/// Begins a push; retries while the error is transient.
 ///
 /// # Errors
 /// See [`Error`].
@@ -56,7 +56,7 @@ pub(crate) async fn begin_patiently(
     }
 }
 
-/// Connects, and opens what is kept on the volume's file system.
+/// Connects to the receiver, and opens the state subvolume on the volume's file system.
 ///
 /// # Errors
 /// See [`Error`].
@@ -91,15 +91,15 @@ pub(crate) async fn begin(
     })
 }
 
-/// Dials the receiver again.
+/// Connects to the receiver again.
 ///
 /// # Errors
-/// See [`Error`]; another receiver answers at its address, among them.
+/// See [`Error`], for one if another receiver answers at the address.
 pub(crate) async fn reconnect(context: &mut PushContext) -> Result<(), Error> {
     let receiver = &context.running.receiver;
     let link = dial(&context.sender, receiver, &context.running).await?;
     if link.receiver() != context.link.receiver() {
-        // What this push has sent, and will note as acknowledged, is the other's.
+        // What this push has sent and will record as acknowledged belongs to the first receiver.
         return Err(Error::OtherReceiver(receiver.clone()));
     }
     context.wire_before += context.link.wire_bytes();
@@ -120,8 +120,8 @@ async fn dial(sender: &Arc<Sender>, receiver: &PeerName, running: &Running) -> R
     }
 }
 
-/// Opens our state subvolume, takes over what former instances of this sender left in it, and settles what
-/// crashed pushes did.
+/// Opens the state subvolume, takes over what former instances of this sender left in it, and reconciles what
+/// crashed pushes left.
 async fn open_store(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvolume, Error> {
     let fd = another(&volume.fd)?;
     let binding = volume.binding.clone();
@@ -136,7 +136,7 @@ async fn open_store(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvol
         let is_read_only = filesystem::is_read_only_everywhere(&fd)
             .map_err(Error::volume("look whether the file system is read-only"))?;
         if is_read_only {
-            // Book-keeping is no condition of work that needs none.
+            // A push that reads in place needs no records, so it must not fail for lack of them.
             let path = sender.passing_dir().join(PushId::generate().to_string());
             return Ok(StateSubvolume::passing(top, &path)?);
         }

@@ -21,18 +21,17 @@ use crate::shared::blocking::blocking;
 use crate::state::journal;
 use crate::state::record::{Record, State};
 
-/// Longest wait for an inventory: the receiver opens every copy, from a cold disk at worst.
+/// Longest wait for an inventory: the receiver opens every copy, possibly from a cold disk.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Most disks of one receiver that states are kept for.
+/// Most disks of one receiver for which states are kept.
 const MOST_ROOTS: usize = 32;
 
-/// Asks what the receiver holds, and settles what that decides. `resuming` is the push that is
-/// about to go on.
+/// Asks for the receiver's inventory, and reconciles the records with it. `resuming` is the push that is about to
+/// be resumed.
 ///
-/// A push also says which transfer was opened last, by whichever push of this volume: none runs any
-/// more, and the receiver lets go of its call before it answers, so that the next transfer finds the
-/// place free.
+/// A push also names the transfer that any push of this volume opened last: it is no longer running, and the
+/// receiver ends its call before it answers, so that the next transfer finds the slot free.
 ///
 /// # Errors
 /// See [`Error`].
@@ -78,7 +77,7 @@ pub(crate) async fn negotiate(
     settled.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Asks by the id in the receiver's own label, if this host has forgotten that; returns it then.
+/// Asks again by the id in the receiver's own label, if this host has lost that id; returns it then.
 async fn ask_by_label(
     context: &mut PushContext,
     transfer: Option<TransferId>,
@@ -103,7 +102,7 @@ async fn ask_by_label(
     }
 }
 
-/// Notes that the receiver knows the volume by the id in its own label.
+/// Records the id in the receiver's own label as the one by which the receiver knows the volume.
 async fn take_label(context: &PushContext, label: VolumeId) -> Result<(), Error> {
     let (sender, state) = (Arc::clone(&context.sender), Arc::clone(&context.state));
     let (volume, receiver) = (context.key.id, context.link.receiver());
@@ -120,11 +119,11 @@ async fn take_label(context: &PushContext, label: VolumeId) -> Result<(), Error>
     ))
 }
 
-/// A receiver whose disks take turns has so many at most: one that lies must not fill this host's disks
-/// with what it has in common with each.
+/// Limits the number of a receiver's disks: a lying receiver must not fill this host's disks with the states
+/// common to each.
 ///
 /// # Errors
-/// [`Error::TooManyRoots`], and those of the journal.
+/// [`Error::TooManyRoots`], and I/O errors of the journal.
 pub(crate) async fn check_root(context: &PushContext) -> Result<(), Error> {
     let Some(root) = context.root else {
         return Ok(());
@@ -150,10 +149,10 @@ pub(crate) async fn check_root(context: &PushContext) -> Result<(), Error> {
     })
 }
 
-/// Whether the receiver may be about to commit an earlier push of this volume.
+/// Whether the receiver may have a commit pending of an earlier push of this volume.
 ///
 /// # Errors
-/// Those of the journal.
+/// I/O errors of the journal.
 pub(crate) async fn awaits_word(context: &PushContext) -> Result<bool, Error> {
     let sender = Arc::clone(&context.sender);
     let chain = (sender.id(), context.key.id, context.link.receiver());
@@ -170,8 +169,8 @@ pub(crate) async fn awaits_word(context: &PushContext) -> Result<bool, Error> {
     found.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Asks what the receiver holds. `resuming` is the transfer that is to be taken up: a call that
-/// still carries it is dead.
+/// Asks for the receiver's inventory. `resuming` is the transfer that is to be resumed: a call that still carries
+/// it is dead.
 ///
 /// # Errors
 /// See [`connection::error::Error`].
@@ -199,9 +198,9 @@ async fn ask(
     let mut parts = parts.map_err(failed)?.into_inner();
     let mut whole = inventory::Parts::default();
     loop {
-        // Parts that come without end must not keep from looking at the clock, or for a cancel.
+        // An endless answer must not keep the task from the deadline or from being cancelled.
         tokio::task::consume_budget().await;
-        // The next ones may be under way already.
+        // The next parts may be under way already.
         wire.read_at_most(MAX_ANSWER + u64::from(STREAM_WINDOW));
         match parts.message().await.map_err(failed)? {
             Some(part) => whole

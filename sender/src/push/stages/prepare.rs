@@ -1,5 +1,5 @@
-//! The stages between what the receiver holds and the stream: adopt, capture and plan. What comes
-//! out is what is sent, on what it is based, and why.
+//! The stages between the inventory and the stream: adopt, capture and plan. The result is what is sent, on which
+//! parent, and why.
 
 use std::sync::Arc;
 
@@ -29,16 +29,17 @@ use crate::volume::lineage;
 use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
 
-/// What is sent, on what it is based, and why.
+/// What is sent, on which parent, and why.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) plan: Plan,
-    /// With our engine only.
+    /// Only with the sendshot engine.
     pub(crate) by_sendshots: Option<BySendshots>,
 }
 
 impl Prepared {
-    /// Why each copy is parent or not is for a dry run; it would be held as long as the push runs.
+    /// Drops the verdicts on the copies: only a dry run needs them, and they would take memory as long as the
+    /// push runs.
     pub(crate) fn without_verdicts(self) -> Self {
         let verdicts = Vec::new();
         let plan = Plan {
@@ -49,41 +50,40 @@ impl Prepared {
     }
 }
 
-/// What our engine makes a stream of.
+/// The sendshots from which the sendshot engine makes a stream.
 #[derive(Debug)]
 pub(crate) struct BySendshots {
     pub(crate) new: Arc<Sendshot>,
     pub(crate) parent: Option<Arc<Sendshot>>,
     pub(crate) effort: Effort,
-    /// What the new sendshot was captured from.
     pub(crate) from: CapturedFrom,
 }
 
-/// The new snapshot's sendshot, and those that can be its parent.
+/// The new snapshot's sendshot, and the candidates for its parent.
 #[derive(Debug)]
 struct Prospects {
     new: Captured,
     known: Known,
 }
 
-/// What becomes of a sendshot that is made of a snapshot which the receiver holds.
+/// What becomes of an adopted sendshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adoption {
-    /// It stays, for this push and those after it.
+    /// It stays, for this push and later ones.
     Kept,
-    /// It is let go with the plan that it was made for.
+    /// It is discarded with the plan that it was made for.
     Passing,
 }
 
-/// The record of what was adopted, which nobody settles as long as this lives.
+/// The record of an adopted snapshot, protected from reconciliation as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Adopted {
     pub(crate) record: Record,
     _protected: Protected,
 }
 
-/// Decides for the kernel's engine. `ours` are the records of our journal, if there is one: they
-/// tell what only a sendshot is left of.
+/// Decides on a parent for the kernel engine. `ours` are the records of the journal, if there is one: they show of
+/// which states only a sendshot is left.
 pub(crate) fn decide(
     top: &TopLevel,
     ours: &[Record],
@@ -102,7 +102,7 @@ pub(crate) fn decide(
     Ok(parent_snapshot::decide(wish, &lineage, candidates)?)
 }
 
-/// What the journal knows of a state.
+/// What the journal records of a state.
 fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
     let of_state = ours
         .iter()
@@ -117,7 +117,7 @@ fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
     }
 }
 
-/// Decides what is sent; returns what was adopted for that, too.
+/// Decides what is sent; returns the adopted sendshot, too.
 pub(crate) async fn prepare(
     context: &PushContext,
     source: &SourceSnapshot,
@@ -168,7 +168,7 @@ async fn plan_by_snapshots(
     Ok(plan)
 }
 
-/// Gathers the sendshots that can be parents, one made for this push among them if need be.
+/// Gathers the sendshots that can be parents, with an adopted one if that is a better parent.
 async fn adopt(
     context: &PushContext,
     source: &SourceSnapshot,
@@ -228,7 +228,7 @@ async fn capture(
     Ok(Prospects { new, known })
 }
 
-/// Decides, and reads what only hashes can tell of files without checksums, so that what is
+/// Decides on a parent, and hashes the files without checksums where only that shows a change, so that what is
 /// measured from now on is what is sent.
 async fn plan_by_sendshots(
     context: &PushContext,

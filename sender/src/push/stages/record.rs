@@ -1,12 +1,12 @@
-//! Stage *record*: noting that the receiver has committed.
+//! Stage *record*: recording the receiver's acknowledgement.
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Mark the push acknowledged. — Two acknowledged pushes; the next one prunes the older. With
-//!    our engine a snapshot that is not needed any more; settling deletes it.
+//! 1. Mark the push acknowledged. — Two acknowledged pushes; the next one prunes the older. With the sendshot
+//!    engine also a snapshot that is not needed any more; reconciliation deletes it.
 //! 2. Choose what it supersedes. — The same: nothing was deleted yet.
 //!
-//! The user is told now. What is superfluous is deleted after that, by [`crate::push::stages::release`].
+//! The user gets the report now. Superseded states are deleted afterwards, by [`crate::push::stages::release`].
 
 use std::io;
 use std::num::NonZeroU32;
@@ -22,19 +22,19 @@ use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
 
-/// What an acknowledged push makes superfluous.
+/// What an acknowledged push supersedes.
 #[derive(Debug, Default)]
 pub struct Superfluous {
-    /// Its own snapshot, if a sendshot stands for it.
+    /// The record of the push, if a sendshot replaces its snapshot.
     pub snapshot_of: Option<Record>,
-    /// Older states, with all that is kept of them.
+    /// Older states, with everything kept of them.
     pub older: Vec<Record>,
 }
 
-/// Records the acknowledgement and finds what it makes superfluous.
+/// Records the acknowledgement and finds what it supersedes.
 ///
 /// # Errors
-/// Those of the journal. The push is then still `unconfirmed`, and the next one finds out.
+/// I/O errors of the journal. The push is then still `unconfirmed`, and the next one detects the commit.
 pub(crate) async fn record(
     context: &PushContext,
     record: Option<Record>,
@@ -58,14 +58,14 @@ pub(crate) async fn record(
     Ok(superfluous)
 }
 
-/// Records an acknowledgement; returns what can go now. `keep` sendshots stay.
+/// Records an acknowledgement; returns what it supersedes. `keep` sendshots stay.
 ///
-/// So does `parent`, which the receiver has reported to hold in this push, if more than one is to stay:
-/// that it has committed is only its word until it reports that too, and a receiver that lies must
-/// not push out what both sides really have.
+/// `parent`, which the receiver reported in this push, stays too if `keep` is more than one: until the receiver
+/// reports the new copy as well, only its acknowledgement speaks for that, and a lying receiver must not displace
+/// what both sides really have.
 ///
 /// # Errors
-/// The kernel's. The push is then still `unconfirmed`, and the next one finds out.
+/// I/O errors. The push is then still `unconfirmed`, and the next one detects the commit.
 pub fn acknowledged(
     state: &StateSubvolume,
     mut record: Record,
@@ -96,11 +96,10 @@ pub fn acknowledged(
     })
 }
 
-/// What a push that was just acknowledged makes superfluous among the acknowledged states of its
-/// volume and receiver: it can go now.
+/// Finds what the push just acknowledged supersedes among the acknowledged states of its volume and receiver.
 ///
 /// # Errors
-/// The kernel's, for reading the journal.
+/// I/O errors of the journal.
 pub fn superseded(
     state: &StateSubvolume,
     newest: &Record,

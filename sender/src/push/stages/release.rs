@@ -1,16 +1,17 @@
-//! Stage *release*: deleting what an acknowledged push made superfluous, giving its space back and
-//! letting go of the file system, after the user has been told.
+//! Stage *release*: deletes what an acknowledged push superseded, frees its space and closes the file system,
+//! after the user got the report.
 //!
-//! It commits the file system, which on a busy one takes as long as writing what others have in
-//! memory; nobody who waits for the push needs that. The push keeps its place in the table of
-//! running pushes meanwhile: `status` shows it, the daemon does not stop before it is over, and the
-//! next push of the volume to this receiver waits for it.
+//! It commits the file system, which on a busy one takes as long as writing all data that other programs have in
+//! memory; no user needs to wait for that. Meanwhile the push keeps its slot in the table of running pushes:
+//! `status` shows it, the daemon does not stop before it has ended, and the next push of the volume to this
+//! receiver
+//! waits for it.
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Delete the push's own snapshot, for which a sendshot stands. — Older states; the next push
-//!    supersedes them too.
-//! 2. Delete the older states. — Nothing but space that comes back by itself in half a minute.
+//! 1. Delete the push's own snapshot, which its sendshot replaces. — Older states; the next push supersedes them
+//!    too.
+//! 2. Delete the older states. — Only space that btrfs frees by itself in half a minute.
 //! 3. Commit and wake the cleaner; close the hidden mount.
 
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use crate::shared::blocking::blocking;
 use crate::state::discard;
 use crate::state::store::StateSubvolume;
 
-/// The name of this stage in `status`.
+/// Name of this stage in `status`.
 pub const STAGE: &str = "release";
 
-/// What a push still has to do when its user has been told how it ended.
+/// The work left for a push after its user got the outcome.
 #[derive(Debug)]
 pub struct Release {
     state: Arc<StateSubvolume>,
@@ -31,14 +32,13 @@ pub struct Release {
 }
 
 impl Release {
-    /// For a push that is over.
     pub fn new(state: Arc<StateSubvolume>, superfluous: Superfluous) -> Self {
         Self { state, superfluous }
     }
 
-    /// Does it. What cannot be deleted now stays on record and is tried again by the next push.
+    /// Carries it out. What cannot be deleted now stays on record, and the next push tries again.
     pub async fn carry_out(self) {
-        // All of it goes with the state.
+        // The temporary state directory is deleted as a whole.
         if self.state.is_passing() {
             return;
         }

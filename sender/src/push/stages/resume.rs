@@ -1,5 +1,5 @@
-//! Finding an interrupted push in the journal, and opening all that is needed to go on with it. Where it goes on is
-//! decided by [`crate::decide::resume`].
+//! Finds an interrupted push in the journal, and opens all that is needed to resume it. [`crate::decide::resume`]
+//! decides where.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,18 +31,18 @@ use crate::state::segment_log::Trail;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
 
-/// Where a transfer goes on.
+/// Where a transfer continues.
 pub(crate) enum Resumption {
-    /// At this place, or at the beginning.
+    /// At this point, or at the beginning.
     At(Option<Waypoint>),
-    /// The present state of the volume is the better one to send.
+    /// Nowhere: the current state of the volume is sent instead.
     StartOver,
 }
 
-/// The push that broke off and is to be completed; none if the user wants something else.
+/// Finds the interrupted push to complete; none if the user has chosen a parent or another engine.
 ///
 /// # Errors
-/// Those of the journal.
+/// I/O errors of the journal.
 pub(crate) async fn interrupted(
     context: &PushContext,
     volume: &Volume,
@@ -59,11 +59,11 @@ pub(crate) async fn interrupted(
     found.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Lets go of pushes of this volume to this receiver that broke off and will not be completed.
-/// What the receiver may have committed stays until it has told.
+/// Discards interrupted pushes of this volume to this receiver that will not be completed.
+/// What the receiver may have committed stays until the receiver has reported.
 ///
 /// # Errors
-/// Those of the journal.
+/// I/O errors of the journal.
 pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), Error> {
     let sender = Arc::clone(&context.sender);
     let chain = (sender.id(), context.key.id, context.link.receiver());
@@ -72,7 +72,7 @@ pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), E
         for record in journal::records(state.pushes())? {
             let mine = record.replication_key() == chain;
             let unfinished = record.state == State::Sending && record.is_resumable();
-            // What waits for another of its disks is gone on with when that one is back.
+            // A transfer to another of the receiver's disks is resumed when that disk is back.
             let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
             if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
                 tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
@@ -85,8 +85,7 @@ pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), E
     let_go.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Whether a volume is what it was when the snapshot of a push was taken of it. In doubt it is
-/// not.
+/// Whether a volume is unchanged since the snapshot of a push was taken. When unsure, it counts as changed.
 pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
     let snapshot = &delivery.source.info;
     let (uuid, otransid) = (snapshot.parent_uuid, snapshot.otransid);
@@ -101,10 +100,10 @@ pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
     matches!(blocking("compare", work).await, Ok(Ok(true)))
 }
 
-/// The record as it is now: the attempt before may have written it.
+/// Rereads the record: the previous attempt may have written it.
 ///
 /// # Errors
-/// Those of the journal; the record is gone, among them.
+/// I/O errors of the journal, or a deleted record.
 pub(crate) async fn reread(context: &PushContext, delivery: &mut Delivery) -> Result<(), Error> {
     let Some(record) = &delivery.source.record else {
         return Ok(());
@@ -113,7 +112,7 @@ pub(crate) async fn reread(context: &PushContext, delivery: &mut Delivery) -> Re
     let (known, memory) = (progress.trail.clone(), std::mem::take(&mut progress.memory));
     let now = context.on_store("journal", move |state| {
         let record = journal::find(state.pushes(), id)?;
-        // What this process remembers is more than what is in the file.
+        // This process remembers more segments than the file has.
         let trail = match known {
             Some(trail) => trail,
             None => Arc::new(Trail::open(state.pushes(), id, memory)?),
@@ -126,7 +125,7 @@ pub(crate) async fn reread(context: &PushContext, delivery: &mut Delivery) -> Re
     Ok(())
 }
 
-/// Where the transfer goes on, by what the receiver says to hold of it.
+/// Decides where the transfer continues, by what the receiver reports of it.
 pub(crate) fn resumption(
     context: &PushContext,
     delivery: &mut Delivery,
@@ -149,25 +148,21 @@ pub(crate) fn resumption(
     }
 }
 
-/// A push that broke off, with all that is needed to go on.
+/// An interrupted push, with all that is needed to resume it.
 #[derive(Debug)]
 pub(crate) struct Interrupted {
-    /// Its record.
     pub record: Record,
-    /// How far its transfer came.
+    /// Parameters of the transfer when it began.
     pub transfer: Transferring,
-    /// Its snapshot.
+    /// Root directory of its snapshot.
     pub fd: OwnedFd,
-    /// What the kernel knows of that.
     pub info: Info,
-    /// The sendshot of it.
     pub new: Sendshot,
-    /// The sendshot of its parent, if it has one.
     pub parent: Option<Sendshot>,
 }
 
 impl Interrupted {
-    /// The delivery that goes on. Nobody settles its record as long as that lives.
+    /// Makes the delivery that resumes it. As long as that lives, reconciliation skips the record.
     pub(crate) fn into_delivery(self, sender: &Sender) -> Delivery {
         let plan = self.plan();
         let protected = sender.table().protect(self.record.push);
@@ -200,7 +195,7 @@ impl Interrupted {
         }
     }
 
-    /// The decision that was taken when it began.
+    /// The plan with which the transfer began.
     fn plan(&self) -> Plan {
         let parent = self.transfer.parent.map(|parent| Parent {
             uuid: parent.uuid,
@@ -215,11 +210,11 @@ impl Interrupted {
     }
 }
 
-/// The newest interrupted push of a volume to a receiver for which everything is still there.
-/// `running` says whether somebody works on one: a receiver can have two names.
+/// Finds the newest interrupted push of a volume to a receiver for which everything still exists.
+/// `running` says whether a push works on a record: a receiver can have two names.
 ///
 /// # Errors
-/// The kernel's, for reading the journal.
+/// I/O errors of the journal.
 fn find(
     state: &StateSubvolume,
     chain: (SenderId, VolumeId, ReceiverId),

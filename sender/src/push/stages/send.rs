@@ -1,4 +1,4 @@
-//! Stages *generate* and *transfer* together: the stream of a prepared state on its way, until the receiver has
+//! Stages *generate* and *transfer* together: sends the stream of a prepared state, until the receiver has
 //! committed.
 
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::push::stages::transfer::{self, Committed, Transfer};
 use crate::shared::blocking::blocking;
 use crate::state::record::Waypoint;
 
-/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees
-/// without finding anything to write; its snapshot is then left to be settled later.
+/// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees without finding
+/// anything to write; its snapshot is then left for reconciliation.
 const ENDING: Duration = Duration::from_secs(30);
 
-/// Announces the stream, makes and sends it, and waits for the commit. It goes on at `from`, if there is that.
+/// Announces the stream, makes and sends it, and waits for the commit. It resumes at `from`, if given.
 ///
 /// # Errors
 /// See [`Error`].
@@ -37,7 +37,7 @@ pub(crate) async fn send(
         format!("goes on at {}", sendshot_model::human::bytes_human(offset))
     });
     context.enter("transfer", detail);
-    // The receiver may get to know of it whether or not we hear of that.
+    // The receiver may learn of the transfer even if its answer is lost.
     delivery.progress.begun = true;
     let table = context.sender.table();
     table.opens(context.key.id, context.link.receiver(), begin.transfer);
@@ -51,7 +51,7 @@ pub(crate) async fn send(
     let is_resumable = announce::is_resumable(context, delivery);
     if let Some(trail) = trail.clone().filter(|_| is_resumable) {
         blocking("trail", move || {
-            // Without marks it has further to go back after a crash.
+            // Without marks a push resumes further back after a crash.
             if let Err(e) = trail.restart(from, policy) {
                 tracing::info!("marks to resume from are not kept: {e}");
             }
@@ -71,7 +71,7 @@ pub(crate) async fn send(
         outcome = accepted.run(generator.outputs, running, trail.as_deref(), stall_after, before_end) => outcome,
         never = context.listener.tick(Arc::clone(running)) => match never {},
     };
-    // A snapshot that is still being sent could not be deleted.
+    // A snapshot cannot be deleted while it is being sent.
     let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
     Ok(outcome?)
 }

@@ -2,9 +2,8 @@
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Write the record, state `sending`. — A record without snapshot; settling drops it.
-//! 2. Make the snapshot, named by the push. — A snapshot that a record names; settling
-//!    deletes both.
+//! 1. Write the record, state `sending`. — A record without snapshot; reconciliation deletes it.
+//! 2. Make the snapshot, named by the push. — A snapshot that a record names; reconciliation deletes both.
 //! 3. Add the snapshot's UUID to the record. — The same.
 
 use std::ffi::OsString;
@@ -19,22 +18,22 @@ use sendshot_sys::{crash, durable};
 use crate::state::record::{Intent, Record, SnapshotId};
 use crate::state::store::StateSubvolume;
 
-/// Where the kernel lists active swap files.
+/// The kernel's list of active swap files.
 const SWAPS: &str = "/proc/swaps";
 
-/// Why there is no snapshot.
+/// Why the snapshot could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel cannot snapshot a volume whose swap file is in use.
     #[error("the volume holds an active swap file: {}", list(.files))]
     SwapFile {
-        /// Active swap files inside the volume; empty if they could not be told.
+        /// Active swap files inside the volume; empty if they could not be determined.
         files: Vec<PathBuf>,
     },
     /// A journal record could not be written.
     #[error("write the push's record")]
     Journal(#[source] io::Error),
-    /// The kernel said no.
+    /// The kernel could not make or open the snapshot.
     #[error("snapshot the volume")]
     Io(#[source] io::Error),
 }
@@ -48,21 +47,18 @@ fn list(files: &[PathBuf]) -> String {
     }
 }
 
-/// A push snapshot, opened.
 #[derive(Debug)]
 pub struct PushSnapshot {
-    /// Its root directory.
+    /// Root directory of the snapshot.
     pub fd: OwnedFd,
-    /// What the kernel knows of it.
     pub info: Info,
-    /// Its journal record.
     pub record: Record,
 }
 
 /// Takes the snapshot of a push.
 ///
 /// # Errors
-/// See [`Error`]; nothing is left behind then.
+/// See [`Error`]; the snapshot and its record are deleted then.
 pub fn take(
     state: &StateSubvolume,
     volume: impl AsFd,
@@ -107,14 +103,14 @@ fn create(
     })
 }
 
-/// Takes back what a failed attempt left; what cannot be taken back, settling will.
+/// Undoes a failed attempt; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
     if let Err(e) = crate::state::discard::let_go(state, record) {
         tracing::warn!(push = %record.push, "an abandoned push is left to be settled later: {e}");
     }
 }
 
-/// Swap files in use below `path`, which is how the user wrote it.
+/// The active swap files below `path`, in the user's spelling.
 fn active_swap_files(path: &Path) -> Vec<PathBuf> {
     let swaps = std::fs::read(SWAPS).unwrap_or_default();
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -123,7 +119,7 @@ fn active_swap_files(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files of the kernel's list: a line of titles, then one line each, the path first.
+/// Parses the kernel's list: a line of titles, then one line per file, the path first.
 fn swap_files(list: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
     list.split(|byte| *byte == b'\n')
         .skip(1)
@@ -132,8 +128,7 @@ fn swap_files(list: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
         .map(|path| PathBuf::from(OsString::from_vec(unescape(path))))
 }
 
-/// Undoes the escapes that the kernel writes into its lists of paths: a backslash and three
-/// octal digits for a byte.
+/// Undoes the escapes in the kernel's lists of paths: a backslash and three octal digits for a byte.
 fn unescape(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;

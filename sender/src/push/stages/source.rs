@@ -1,5 +1,5 @@
-//! Stage *snapshot*: what a push reads. It is the push snapshot ([`crate::push::stages::snapshot`]), the user's
-//! own, or the volume as it is on a file system that is read-only.
+//! Stage *snapshot*: what a push reads. It is the push snapshot ([`crate::push::stages::snapshot`]), the user's own
+//! snapshot, or the volume itself on a read-only file system.
 
 use std::os::fd::OwnedFd;
 
@@ -15,20 +15,20 @@ use crate::push::stages::still::Still;
 use crate::state::record::{Intent, Record, SnapshotId};
 use crate::volume::resolve::{self, Volume};
 
-/// What is read by this push: a snapshot taken for it or for one that broke off, or the user's own.
+/// What a push reads: a snapshot taken for it or for an interrupted push, the user's own, or the volume in place.
 #[derive(Debug)]
 pub(crate) struct SourceSnapshot {
     pub(crate) fd: OwnedFd,
     pub(crate) info: Info,
     pub(crate) taken_at: i64,
-    /// `None` for the user's own snapshot: nothing of it is ours to record or delete.
+    /// `None` for the user's own snapshot, which the sender neither records nor deletes.
     pub(crate) record: Option<Record>,
-    /// What must not have moved when all was read, if it is no snapshot.
+    /// What must not have changed when the volume itself was read; `None` for a snapshot.
     pub(crate) still: Option<Still>,
 }
 
 impl SourceSnapshot {
-    /// What the parent has to be, the user having said `wish`.
+    /// The parent that this source requires, given the user's `wish`.
     pub(crate) fn demand(&self, wish: Wish) -> Demand {
         match (&self.still, wish) {
             (Some(_), Wish::Auto) => Demand::Full(Reason::new(
@@ -41,7 +41,7 @@ impl SourceSnapshot {
     }
 }
 
-/// Takes the push snapshot; an existing read-only one is read as it is.
+/// Takes the push snapshot. An existing read-only snapshot is read in place.
 ///
 /// # Errors
 /// See [`Error`].
@@ -78,8 +78,8 @@ pub(crate) async fn take(context: &PushContext, volume: Volume) -> Result<Source
     })
 }
 
-/// A live volume on a file system that is read-only everywhere. Nothing holds it still, so it is checked
-/// before the receiver gets the end of the stream: see [`Still`].
+/// Reads a live volume in place on a file system that is read-only everywhere. Nothing keeps it from changing, so
+/// it is checked before the receiver gets the end of the stream: see [`Still`].
 async fn as_it_is(
     context: &PushContext,
     volume: Volume,
@@ -89,7 +89,7 @@ async fn as_it_is(
     let looked = context.on_store(
         "look",
         move |state| -> Result<(Info, Still, Record), Error> {
-            // Before anything of it is read.
+            // Before anything of the volume is read.
             let look = Error::volume("look at the volume");
             let still = Still::of(&fd).map_err(look)?;
             let info = subvolume::info(&fd).map_err(look)?;
@@ -98,7 +98,7 @@ async fn as_it_is(
                 uuid: info.uuid,
                 otransid: info.otransid,
             });
-            // Nothing can be written on the disk itself, so this goes into the state directory.
+            // The disk itself is read-only, so the record goes into the state directory.
             let stored = record.store(state.pushes());
             stored.map_err(Error::state_dir("write the record of the push"))?;
             Ok((info, still, record))

@@ -1,15 +1,15 @@
-//! What becomes of a sendshot when a receiver cannot apply a stream that was built on it.
+//! Decides what becomes of a sendshot when a receiver cannot apply a stream that was built on it.
 //!
-//! A stream that was refused is never made a second time from the same two sendshots. Either may be
-//! wrong: the new one by what it took over from the sendshot that it was captured from, the
-//! parent by what it took over from an earlier one. So the new snapshot is captured whole first; if
-//! that stream cannot be applied either, the parent is not used any more.
+//! A refused stream is never made a second time from the same two sendshots. Either may be wrong: the new one by
+//! what it took over from the sendshot that it was captured from, the parent by what it took over from an
+//! earlier one. So the new snapshot is captured whole first; if that stream cannot be applied either, the parent
+//! is not used any more.
 //!
 //! Steps after a refusal, and what a crash after each leaves:
 //!
-//! 1. Remove from the push's record what it takes to make the stream again. — A push that never
-//!    began; it is deleted at the next start, and the next push takes a new snapshot.
-//! 2. Note the new standing of the parent and of the sendshot that was captured from. — The same;
+//! 1. Remove from the push's record what it takes to make the stream again. — A push that never began; the next
+//!    start deletes it, and the next push takes a new snapshot.
+//! 2. Record the new standing of the parent and of the sendshot that was the source of the capture. — The same;
 //!    the next push captures the volume whole, or does without the parent.
 
 use std::io;
@@ -23,26 +23,25 @@ use crate::state::store::StateSubvolume;
 /// A stream that a receiver could not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// The push whose record stands for the stream.
+    /// The push in whose record the stream stands.
     pub push: PushId,
-    /// The push whose sendshot the stream built on.
+    /// The push whose sendshot was the stream's parent.
     pub parent: PushId,
-    /// The push whose sendshot the new one was captured from.
+    /// The source of the new sendshot.
     pub captured: CapturedFrom,
 }
 
 /// What a sendshot was captured from, besides its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapturedFrom {
-    /// Nothing: all was read.
+    /// Nothing else: everything was read.
     Snapshot,
-    /// The sendshot of this push.
     Sendshot(PushId),
-    /// It is not known any more: an earlier push captured it.
+    /// Not recorded: an earlier push captured it.
     Unknown,
 }
 
-/// The standing of a parent after a refusal. Pure.
+/// Decides the standing of a parent after a refusal.
 fn after_refusal(standing: Standing, captured: CapturedFrom) -> Standing {
     match (standing, captured) {
         (Standing::Rejected, _) | (_, CapturedFrom::Snapshot) => Standing::Rejected,
@@ -50,10 +49,10 @@ fn after_refusal(standing: Standing, captured: CapturedFrom) -> Standing {
     }
 }
 
-/// Steps 1 and 2. Returns the new standing of the parent.
+/// Performs steps 1 and 2. Returns the new standing of the parent.
 ///
 /// # Errors
-/// The kernel's, for reading or writing the journal.
+/// I/O errors of the journal.
 pub fn note_refusal(state: &StateSubvolume, refused: Refused) -> io::Result<Standing> {
     let pushes = state.pushes();
     if let Some(mut record) = journal::find(pushes, refused.push)? {
@@ -74,11 +73,11 @@ pub fn note_refusal(state: &StateSubvolume, refused: Refused) -> io::Result<Stan
     Ok(noted.unwrap_or(Standing::Rejected))
 }
 
-/// Takes the rejection of a parent back: a full send of the same state was refused as well, so that the
-/// parent is not at fault.
+/// Reverts the rejection of a parent: a full send of the same state was refused as well, so the parent is not at
+/// fault.
 ///
 /// # Errors
-/// The kernel's, for reading or writing the journal.
+/// I/O errors of the journal.
 pub fn note_full_refusal(state: &StateSubvolume, parent: PushId) -> io::Result<()> {
     set(state, parent, |standing| match standing {
         Standing::Rejected | Standing::Suspect => Standing::Suspect,
@@ -90,7 +89,7 @@ pub fn note_full_refusal(state: &StateSubvolume, parent: PushId) -> io::Result<(
 /// Clears the suspicion of a parent: a stream that was built on it was committed.
 ///
 /// # Errors
-/// The kernel's, for reading or writing the journal.
+/// I/O errors of the journal.
 pub fn note_success(state: &StateSubvolume, parent: PushId) -> io::Result<()> {
     set(state, parent, |standing| match standing {
         Standing::Good | Standing::Suspect => Standing::Good,

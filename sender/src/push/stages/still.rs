@@ -1,31 +1,31 @@
-//! Whether a live volume has stood still while it was read: one on a file system that is read-only
-//! everywhere, of which no snapshot can be made.
+//! Checks that a live volume did not change while it was read: a volume on a file system that is read-only
+//! everywhere, where no snapshot can be made.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_sys::{filesystem, subvolume};
 
-/// What moves when anything is written.
+/// What changes with every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Still {
-    /// Transaction of the subvolume's last change.
+    /// Transaction of the last change of the subvolume.
     ctransid: u64,
     /// Transaction that the file system has begun last.
     generation: u64,
 }
 
 impl Still {
-    /// For a volume that is about to be read.
+    /// Reads the values of a volume that is about to be read.
     ///
     /// # Errors
-    /// The kernel's; [`io::ErrorKind::ReadOnlyFilesystem`] is none of them: it has to be read-only.
+    /// I/O errors, and a file system that is not read-only or that btrfs has stopped writing to.
     pub fn of(volume: impl AsFd) -> io::Result<Self> {
         if !filesystem::is_read_only_everywhere(&volume)? {
             return Err(moved("it is not read-only any more"));
         }
-        // One that btrfs has stopped writing to after an error may show what is nowhere on the disk, and not
-        // all of it: no transaction can be begun there.
+        // If btrfs has stopped writing after an error, reads may show a state that is not on the disk, or not
+        // all of it. No transaction can be begun there.
         if let Err(e) = filesystem::sync(&volume) {
             return Err(match e.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => io::Error::other(Moved(
@@ -42,10 +42,10 @@ impl Still {
         })
     }
 
-    /// Now that all was read.
+    /// Checks that the values are the same, after everything was read.
     ///
     /// # Errors
-    /// If anything may have been written since, or the kernel does not tell.
+    /// If anything may have been written since, or on I/O errors.
     pub fn check(&self, volume: impl AsFd) -> io::Result<()> {
         let now = Self::of(volume)?;
         if now == *self {
@@ -61,7 +61,7 @@ impl Still {
     }
 }
 
-/// It did not.
+/// The volume may have changed while it was read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Moved(String);

@@ -1,4 +1,4 @@
-//! Stage *transfer*: the stream over the connection, until the receiver has committed.
+//! Stage *transfer*: sends the stream over the connection, until the receiver has committed.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -26,17 +26,17 @@ use crate::state::segment_log::Trail;
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
 
-/// Longest wait until the receiver is ready for the stream: it opens every copy of the volume,
-/// from a cold disk at worst.
+/// Longest wait until the receiver is ready for the stream: it opens every copy of the volume, possibly from a
+/// cold disk.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How often to look for progress in the time after which there must have been some.
+/// How many times progress is checked during the stall time-out.
 const LOOKS: u32 = 20;
 
-/// What the receiver said at the end.
+/// The receiver's report of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Where the copy is, below the receiver's root.
+    /// Path of the copy below the receiver's root.
     pub copy: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
@@ -44,36 +44,33 @@ pub struct Committed {
     pub not_kept: NotKept,
 }
 
-/// Why there is no copy, or no word of one.
+/// Why a transfer failed, or its acknowledgement is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The receiver says why.
+    /// The receiver reported a failure.
     #[error("the receiver says: {0}")]
     Refused(#[from] Failure),
-    /// The stream could not be made.
     #[error(transparent)]
     Generate(#[from] generate::Error),
     /// The call broke, or was refused.
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
-    /// The receiver does not keep to the contract.
+    /// The receiver breaks the contract.
     #[error("the receiver's answer makes no sense: {0}")]
     Nonsense(String),
-    /// A volume that no snapshot could be made of did not stand still.
+    /// A volume without a snapshot changed while it was read.
     #[error("{0}")]
     Moved(std::io::Error),
     /// The push could not be recorded as sent.
     #[error("write the push's record")]
     Record(#[source] std::io::Error),
-    /// Nothing goes on.
+    /// No progress within the stall time-out.
     #[error("{address} is connected, but the push came no further for {}", human::duration(*.after))]
     Stalled {
-        /// The receiver.
         address: String,
-        /// For how long.
+        /// The stall time-out.
         after: Duration,
     },
-    /// The user cancelled it.
     #[error("the push was cancelled")]
     Cancelled,
 }
@@ -84,21 +81,20 @@ impl From<Malformed> for Error {
     }
 }
 
-/// An accepted push.
+/// A transfer that the receiver has accepted.
 #[derive(Debug)]
 pub struct Transfer {
     up: mpsc::Sender<v1::TransferUp>,
     down: Answers,
     wire: WireBytes,
-    /// Bytes of the message that opened it.
+    /// Bytes of the first message.
     opening: u64,
 }
 
-/// The receiver's side of the call.
 #[derive(Debug)]
 struct Answers {
     messages: Streaming<v1::TransferDown>,
-    /// For messages about what goes wrong.
+    /// For error messages.
     address: String,
 }
 
@@ -115,7 +111,7 @@ impl Answers {
 }
 
 impl Transfer {
-    /// Announces the push and waits until the receiver is ready for it.
+    /// Announces the transfer and waits until the receiver is ready for it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -164,12 +160,12 @@ impl Transfer {
         }
     }
 
-    /// Streams what the generator makes, and waits for the commit. `before_end` runs when all
-    /// has left for the receiver and it does not know yet that it is all. What only waits here
-    /// has not left: a receiver that takes nothing could else say that it has committed.
+    /// Sends the generator's output, and waits for the commit. `before_end` runs when everything has left for the
+    /// receiver, which does not have the end of the stream yet. Data still queued here has not left: otherwise a
+    /// receiver that reads nothing could report a commit.
     ///
-    /// Dropping the returned future, or cancelling, breaks the call: the receiver then keeps what
-    /// can be resumed, and drops what cannot.
+    /// Dropping the returned future, or cancelling, breaks the call: the receiver then keeps a part that can be
+    /// resumed, and deletes any other.
     ///
     /// # Errors
     /// See [`Error`]. After `before_end` has run the receiver may have committed all the same.
@@ -195,7 +191,7 @@ impl Transfer {
         let mut stalled = pin!(stalled(running, stall_after));
         let mut stream_bytes = None;
         loop {
-            // Messages that come without end must not keep from looking at the clock, or for a cancel.
+            // Endless messages must not keep the task from the stall check or from being cancelled.
             tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
@@ -226,7 +222,7 @@ impl Transfer {
     }
 }
 
-/// Why the end was not announced.
+/// Builds the error for a failed `before_end`.
 fn not_announced(error: std::io::Error) -> Error {
     match error.get_ref().is_some_and(|why| why.is::<still::Moved>()) {
         true => Error::Moved(error),
@@ -234,8 +230,7 @@ fn not_announced(error: std::io::Error) -> Error {
     }
 }
 
-/// Returns when nothing was sent and nothing applied for so long. How long it takes in all does not
-/// count.
+/// Returns when nothing was sent and nothing applied for `after`. The total time does not count.
 async fn stalled(running: &Running, after: Duration) {
     let (mut last, mut since) = (running.progress(), Instant::now());
     let mut looks = tokio::time::interval((after / LOOKS).max(Duration::from_millis(10)));
@@ -248,14 +243,14 @@ async fn stalled(running: &Running, after: Duration) {
     }
 }
 
-/// Whether more was sent, or a segment more applied, or all that was sent. Who applies a byte now and then
-/// does not come forward: a push could go on for ever.
+/// Whether more was sent, or a segment more applied, or all that was sent. A byte applied now and then is no
+/// progress: such a push could run for ever.
 fn has_come_forward((sent, applied): (u64, u64), now: (u64, u64)) -> bool {
     now.0 > sent || now.1 >= applied + SEGMENT as u64 || (now.1 > applied && now.1 == now.0)
 }
 
-/// Moves the stream into the connection; returns its length. When the connection is gone it
-/// waits for ever: the other direction then tells why.
+/// Moves the stream into the connection; returns its length. When the connection is gone it waits for ever: the
+/// other direction then reports the cause.
 async fn pump<F>(
     mut outputs: mpsc::Receiver<Result<Output, generate::Error>>,
     (up, wire, mut left): (mpsc::Sender<v1::TransferUp>, WireBytes, u64),
