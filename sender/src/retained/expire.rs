@@ -1,8 +1,8 @@
-//! Pushes that broke off: how long they keep their snapshots, which pin data, and looking at them.
+//! Limits how long interrupted pushes keep their snapshots, which pin data, and lists them.
 //!
-//! Two things end it: age, and the volume's file system running full. Both are told loudly. What the
-//! receiver may have committed keeps its sendshot, which pins nothing, until the receiver has told; one
-//! of the kernel's engine has none, and goes: the next push builds on an older state then.
+//! Age ends an interrupted push, and so does little free space on the volume's file system. Both are logged as
+//! warnings. A push that the receiver may have committed keeps its sendshot, which pins nothing, until the receiver
+//! has reported; one by the kernel engine has none, and is deleted: the next push then builds on an older state.
 
 use std::io;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::state::segment_log::{Memory, Trail};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// How often to look.
+/// How often to check.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Looks again and again; ends only by being dropped.
+/// Checks periodically; ends only by being dropped.
 pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         ticks.tick().await;
-        // No disk is woken up for nothing.
+        // Without interrupted pushes no disk is woken up.
         if !sender.interrupted().take() {
             continue;
         }
-        // What is found to be used by no push stays so until it is gone.
+        // While starts are held, a record without a push stays so until it is deleted.
         let held = sender.hold_starts().await;
         let sender = Arc::clone(&sender);
         let look = move || {
@@ -50,7 +50,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
     }
 }
 
-/// Lets go of what is over on all file systems that are there; returns how many stay. Blocks.
+/// Discards expired pushes on all file systems that are mounted; returns how many stay. Blocks.
 fn let_go_of_what_is_over(sender: &Sender) -> usize {
     let config = sender.config();
     let limits = Limits {
@@ -84,7 +84,7 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             stay += 1;
             continue;
         }
-        // It may have been acknowledged since the list was made: what was unconfirmed is the next push's
+        // The push may have been acknowledged since the journal was read: an unconfirmed state is the next push's
         // parent then.
         let Some(record) = journal::find(state.pushes(), record.push)? else {
             continue;
@@ -101,7 +101,7 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
                 discard::let_go(state, &record)
             }
-            // Its sendshot, which pins nothing, stays until the receiver has told.
+            // Its sendshot, which pins nothing, stays until the receiver has reported.
             (State::Unconfirmed, Engine::Sendshot) => discard::release(state, &record),
             (State::Acknowledged, _) => continue,
         };
@@ -119,18 +119,17 @@ fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 
-/// A push that broke off and can be gone on with.
+/// An interrupted push that can be resumed.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Its record.
     pub record: Record,
-    /// How far it came for certain, in bytes of its stream.
+    /// Offset of its last mark, in bytes of its stream.
     pub offset: u64,
-    /// Until when it is kept, seconds since 1970 UTC.
+    /// When it expires, seconds since 1970 UTC.
     pub until: i64,
 }
 
-/// The pushes that broke off on all file systems that are there. Blocks.
+/// Lists the interrupted pushes on all file systems that are mounted. Blocks.
 pub fn list(sender: &Sender, selection: &Selection) -> Vec<Waiting> {
     let keep = i64::try_from(sender.config().resume_keep.as_secs()).unwrap_or(i64::MAX);
     let mut found = Vec::new();

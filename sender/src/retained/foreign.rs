@@ -1,5 +1,5 @@
-//! What other hosts left on a disk that came from them. It is shown; no policy touches it. Root deletes it
-//! (`sendshotctl forget --foreign PATH`) or makes it this host's own (`sendshotctl take-over PATH`).
+//! States that other hosts left on a disk. They are listed, and no policy touches them. Root deletes them
+//! (`sendshotctl forget --foreign PATH`) or makes them this host's own (`sendshotctl take-over PATH`).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,73 +21,57 @@ use crate::state::store::{self, StateSubvolume};
 use crate::volume::register::{self, Register};
 use sendshot_proto::problem::JOURNAL;
 
-/// What is to be done with it.
+/// What to do with the states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It is deleted.
+    /// Delete them.
     Forget,
-    /// It becomes this host's own.
+    /// Make them this host's own.
     TakeOver,
 }
 
-/// Why nothing is done.
+/// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The path cannot be opened.
     #[error("open {}", path.display())]
     Open {
-        /// The path.
         path: PathBuf,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
-    /// It is on another kind of file system.
+    /// The path is on another kind of file system.
     #[error("{} is not on btrfs", path.display())]
-    NotBtrfs {
-        /// The path.
-        path: PathBuf,
-    },
-    /// There is nothing of other hosts.
+    NotBtrfs { path: PathBuf },
+    /// The file system has no states of other hosts.
     #[error("the file system of {} has nothing of other hosts", path.display())]
-    Nothing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The user agreed to something else.
+    Nothing { path: PathBuf },
+    /// The states have changed since the user agreed.
     #[error("what other hosts left on the file system of {} has changed since you were asked", path.display())]
-    Changed {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The top level of the file system cannot be reached.
+    Changed { path: PathBuf },
     #[error(transparent)]
     TopLevel(#[from] top_level::Error),
-    /// The state subvolume cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The journal of pushes cannot be read or written.
     #[error("{JOURNAL}: {0}")]
     Journal(io::Error),
-    /// The disk's own list of volumes cannot be.
+    /// The list of volumes on the disk cannot be read or written.
     #[error("read and write .sendshot/register.json: {0}")]
     Register(io::Error),
-    /// That the file system is used cannot be written down.
+    /// The file system cannot be recorded in the state directory.
     #[error("write down which file systems are used: {0}")]
     StateDir(io::Error),
-    /// One cannot be deleted.
+    /// A state cannot be deleted.
     #[error("delete what is kept of {volume} at {taken_at}: {source}")]
     NotDeleted {
-        /// Its volume.
         volume: VolumeName,
-        /// When it was taken, seconds since 1970 UTC.
+        /// When the state was taken, seconds since 1970 UTC.
         taken_at: i64,
-        /// What the kernel said.
         source: io::Error,
     },
 }
 
-/// The records of other hosts on a file system, each with its host's name.
+/// Reads the records of other hosts on a file system, each with its host's name.
 fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, String)>> {
     let register = Register::load(state)?;
     let host = |sender| match register.host(sender) {
@@ -109,18 +93,16 @@ fn items(state: &StateSubvolume, sender: &Sender) -> io::Result<Vec<(Item, Strin
 /// A state that another host left.
 #[derive(Debug, Clone)]
 pub struct Foreign {
-    /// It.
     pub kept: Kept,
-    /// The host's name.
     pub host: String,
-    /// Why it is shown.
+    /// Why it is listed.
     pub reason: Reason,
 }
 
-/// What other hosts left on the file systems that this one has something on, a list for each. Blocks.
+/// Lists what other hosts left on the file systems that this host uses, one list per file system. Blocks.
 pub fn list(sender: &Sender) -> Vec<Vec<Foreign>> {
     let mut listed = Vec::new();
-    // What could not be looked at is told with this host's own.
+    // The list of this host's own states reports the file systems that could not be read.
     sender.filesystems().each(|state| {
         listed.push(shown(state, items(state, sender)?));
         Ok(())
@@ -148,8 +130,8 @@ fn shown(state: &StateSubvolume, items: Vec<(Item, String)>) -> Vec<Foreign> {
     found
 }
 
-/// Does `action` with all that other hosts left on the file system of `path`; returns what it was. If
-/// `agreed` is not empty, it must be just these. No push may start meanwhile, see [`Sender::hold_starts`].
+/// Applies `action` to all states of other hosts on the file system of `path`; returns the states as they were. If
+/// `agreed` is not empty, they must be exactly these. No push may start meanwhile, see [`Sender::hold_starts`].
 /// Blocks.
 ///
 /// # Errors
@@ -218,7 +200,7 @@ fn open(sender: &Sender, path: &Path) -> Result<StateSubvolume, Error> {
         Ok(false) => return Err(Error::NotBtrfs { path }),
         Err(source) => return Err(Error::Open { path, source }),
     }
-    // One that was forgotten is found again by its path.
+    // A forgotten file system is recorded again.
     if let Err(e) = sender.filesystems().remember_if_ours(&path) {
         tracing::debug!(path = %path.display(), "look for what is ours: {e:#}");
     }

@@ -1,8 +1,8 @@
-//! `sendshotctl forget`: letting go of kept states because the user says so.
+//! `sendshotctl forget`: deletes kept states at the user's request.
 //!
-//! The user may do what no policy does: let go of what is unconfirmed, of what a receiver holds
-//! that is not paired any more, and, when that is said too, of the last state from which the
-//! next push could be incremental. Nobody lets go of what a running push may use.
+//! A user may delete what no policy does: unconfirmed states, states common with a receiver that is no longer
+//! paired, and, with a further option, the last state from which the next push could be incremental. A state that
+//! a running push may use is never deleted.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,79 +19,71 @@ use crate::state::filesystems::NotLookedAt;
 use crate::state::record::{Item, Record};
 use sendshot_proto::problem::with_causes;
 
-/// Whether the last state that the next push could build on may be let go.
+/// Whether the last possible parent of the next push may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chain {
-    /// It may not.
+    /// It may not be deleted.
     Keep,
-    /// It may: the user knows that the next push sends everything.
+    /// It may be deleted: the user knows that the next push sends everything.
     Break,
 }
 
-/// What the user wants.
+/// The user's request.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// Of which receiver and volume.
     pub target: Target,
-    /// Which of them.
     pub which: Which,
-    /// Whether even the last.
     pub chain: Chain,
-    /// Whether it is really done.
     pub mode: prune::Mode,
     /// If not empty, the pushes that the user was shown and agreed to.
     pub agreed: BTreeSet<PushId>,
 }
 
-/// What was, or would be, let go.
+/// What was deleted, or would be.
 #[derive(Debug)]
 pub struct Forgotten {
     /// The states, as they were.
     pub states: Vec<Kept>,
-    /// What it means for the next push.
+    /// The consequence for the next push, for the user.
     pub consequence: String,
-    /// File systems that were not looked at.
     pub not_looked_at: Vec<NotLookedAt>,
 }
 
-/// Why nothing, or not all, is forgotten.
+/// Why not everything was deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// It is not clear what is meant.
+    /// The target is ambiguous or invalid.
     #[error(transparent)]
     Selection(#[from] selection::Error),
-    /// It is not among what could be looked at.
+    /// The states are not on the file systems that could be read.
     #[error("{error}")]
     NotFound {
-        /// Why not.
         error: Error,
-        /// What could not be looked at.
+        /// The file systems that could not be read.
         missed: Vec<NotLookedAt>,
     },
-    /// It may not be.
+    /// The states may not be deleted.
     #[error(transparent)]
     Kept(#[from] Error),
-    /// A disk failed on the way.
+    /// I/O error after some deletions.
     #[error("{done} of {of} let go, then: {}", with_causes(.source))]
     NotDeleted {
-        /// How many were deleted before.
+        /// Number of states deleted before.
         done: usize,
-        /// Of how many.
+        /// Number of states to delete.
         of: usize,
-        /// What the kernel said.
         source: io::Error,
     },
 }
 
-/// Lets go of what the user names. No push may start meanwhile, see [`Sender::hold_starts`].
-/// Blocks.
+/// Deletes the requested states. No push may start meanwhile, see [`Sender::hold_starts`]. Blocks.
 ///
 /// # Errors
-/// See [`Failed`]; nothing was let go then, but for a disk's failure on the way.
+/// See [`Failed`]; nothing was deleted then, except before an I/O error.
 pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
     let target = format!("{}:{}", wish.target.receiver, wish.target.volume);
     let selection = Selection::resolve(sender, Some(wish.target.clone()))?;
-    // What lies on another file system is no parent here.
+    // A state on another file system cannot be a parent here.
     let mut disks: Vec<Vec<Item>> = Vec::new();
     let missed = list::each(sender, &selection, |_, items| disks.push(items));
     let items = disks.concat();
@@ -109,7 +101,7 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
     })
 }
 
-/// Says what it means, if it may be done.
+/// Checks that the states may be deleted, and describes the consequence.
 fn judge(
     sender: &Sender,
     wish: &Wish,

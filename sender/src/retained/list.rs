@@ -1,5 +1,4 @@
-//! What the sender keeps between pushes: the looking at it, for `sendshotctl list`, `prune` and
-//! `forget`.
+//! Lists what the sender keeps between pushes, for `sendshotctl list`, `prune` and `forget`.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +13,12 @@ use crate::state::record::{Item, Origin, Presence, Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// Receivers that are paired now, and which instance each is.
+/// The paired receivers, and which instance each is.
 pub type Paired = BTreeMap<PeerName, ReceiverId>;
 
-/// One kept state.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Its record.
     pub record: Record,
-    /// Whether it is there.
     pub presence: Presence,
     /// Bytes of its sendshot; 0 for one that has its snapshot.
     pub sendshot_bytes: u64,
@@ -31,7 +27,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Looks at what an item names.
+    /// Adds the sizes of the files that an item names.
     pub fn of(state: &StateSubvolume, item: Item) -> Self {
         let bytes = |name| match (item.record.engine, presence::stat(state, name)) {
             (Engine::Sendshot, Ok(stat)) => u64::try_from(stat.st_size).unwrap_or(0),
@@ -45,7 +41,7 @@ impl Kept {
         }
     }
 
-    /// By volume, receiver and age.
+    /// Orders by volume, receiver and age.
     pub fn order(&self) -> impl Ord + use<> {
         let record = &self.record;
         let name = (record.volume_name.clone(), record.receiver_name.clone());
@@ -53,8 +49,8 @@ impl Kept {
     }
 }
 
-/// Shows `work` the selected records of each file system that is there now; returns those that were not
-/// looked at. Blocks.
+/// Calls `work` with the selected records of each file system that is mounted; returns those that were not read.
+/// Blocks.
 pub fn each(
     sender: &Sender,
     selection: &Selection,
@@ -64,7 +60,7 @@ pub fn each(
     sender.remember_configured();
     sender.filesystems().each(|state| {
         let mut items = presence::items(state)?;
-        // What this sender left before it was set up anew is its own.
+        // States that this sender left before it was set up again are its own.
         for item in &mut items {
             if vouched.contains(&(item.record.receiver, item.record.sender)) {
                 item.record.sender = sender.id();
@@ -76,8 +72,8 @@ pub fn each(
     })
 }
 
-/// The sendshots and hidden snapshots on all file systems that are mounted now, each with the
-/// reason why it is kept, and the file systems that were not looked at. Nobody is contacted. Blocks.
+/// Lists the sendshots and hidden snapshots on all file systems that are mounted, each with the reason why it is
+/// kept, and the file systems that were not read. No receiver is contacted. Blocks.
 pub fn list(
     sender: &Sender,
     selection: &Selection,
@@ -101,7 +97,7 @@ pub fn list(
     (listed, missed)
 }
 
-/// The reason of each verdict, with what the other records add to it.
+/// Makes the reason of each verdict, with what the other records add to it.
 pub fn reasons(items: &[Item], verdicts: &[Verdict]) -> Vec<Reason> {
     let reason = |(item, verdict): (&Item, &Verdict)| match verdict {
         Verdict::LastCommon if is_superseded_by_report(item, items) => {
@@ -132,7 +128,7 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
         })
 }
 
-/// Why it is still there, and what would delete it.
+/// Explains why a state is still there, and what would delete it.
 fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Reason {
     let is_paired = paired.values().any(|id| *id == record.receiver);
     match (verdict.lets_go(), is_paired) {

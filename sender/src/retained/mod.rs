@@ -1,4 +1,4 @@
-//! What is kept between pushes: how it is listed, deleted by rule and by hand, and reconciled after a crash.
+//! What is kept between pushes: listed, deleted by rule and by the user, and reconciled after a crash.
 //! No push is run from here.
 
 pub mod expire;

@@ -1,4 +1,4 @@
-//! Prune by hand: deleting what no later push needs, by [`crate::decide::retention`].
+//! `sendshotctl prune`: deletes what no later push needs, by [`crate::decide::retention`].
 
 use std::io;
 
@@ -12,31 +12,28 @@ use crate::state::discard::let_go;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::record::Record;
 
-/// Whether a prune by hand really deletes.
+/// Whether states are really deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It does.
     Delete,
-    /// It only tells.
+    /// Only report.
     DryRun,
 }
 
-/// What became of one kept state.
+/// The result for one kept state.
 #[derive(Debug)]
 pub struct Pruned {
-    /// It, as it was before.
+    /// The state as it was before.
     pub kept: Kept,
-    /// What was decided.
     pub verdict: Verdict,
-    /// Why.
     pub reason: Reason,
-    /// Why it could not be let go though it was to be.
+    /// Why it could not be deleted.
     pub failed: Option<io::Error>,
 }
 
-/// Applies `keep` now, on all file systems that are there. No push may start meanwhile, see
-/// [`Sender::hold_starts`]; what is of a volume whose push is running stays. Returns what became of each, and
-/// the file systems that were not looked at. Blocks.
+/// Applies `keep` now, on all file systems that are mounted. No push may start meanwhile, see
+/// [`Sender::hold_starts`]; states of a volume with a running push stay. Returns the result for each state, and
+/// the file systems that were not read. Blocks.
 pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use = |record: &Record| {

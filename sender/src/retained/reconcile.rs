@@ -1,10 +1,10 @@
-//! Settling what earlier pushes left, after a crash or a lost acknowledgement.
+//! Reconciles the records of earlier pushes, after a crash or a lost acknowledgement.
 //!
 //! | record | at start, and before a push | when the receiver reports what it holds |
 //! |---|---|---|
-//! | `sending`, push not running | keep what can be resumed ([`crate::retained::expire`] says how long), else delete snapshot and record: nothing was committed | – |
-//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless it is still at work on a push, or this is the push that goes on, delete |
-//! | `acknowledged` | keep: parent of the next push; the snapshot of one with a sendshot goes | – |
+//! | `sending`, push not running | keep one that can be resumed ([`crate::retained::expire`] says how long), else delete snapshot and record: nothing was committed | – |
+//! | `unconfirmed` | keep: the receiver may have committed | held: acknowledged; else, unless the receiver has a commit pending or this is the push being resumed, delete |
+//! | `acknowledged` | keep: parent of the next push; if it has a sendshot, delete the snapshot | – |
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,20 +21,19 @@ use crate::state::record::{Record, State};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// What the receiver is asked for.
+/// The purpose of an inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To push: what turns out to be of no use goes.
+    /// A push: states that prove useless are deleted.
     Push,
-    /// To look: nothing goes.
+    /// A dry run: nothing is deleted.
     Look,
 }
 
-/// Deletes what unfinished pushes of this sender left that nobody runs any more; returns how
-/// many there were.
+/// Deletes what unfinished pushes of this sender left that are no longer running; returns how many there were.
 ///
 /// # Errors
-/// The kernel's, for reading the journal. What cannot be deleted is logged and stays.
+/// I/O errors of the journal. What cannot be deleted is logged and stays.
 pub fn leftovers(
     state: &StateSubvolume,
     sender: SenderId,
@@ -45,8 +44,9 @@ pub fn leftovers(
         if running(listed.push) {
             continue;
         }
-        // Read again: a push of another receiver's may have ended well since it was listed, and
-        // one that is not running any more writes no further.
+        // Read again: a push to another receiver may have completed since the journal was read, and a push
+        // that is no
+        // longer running writes nothing more.
         let Some(record) = journal::find(state.pushes(), listed.push)? else {
             continue;
         };
@@ -71,25 +71,23 @@ pub fn leftovers(
     Ok(settled)
 }
 
-/// What a receiver says, and which one it is.
+/// A receiver's report, and which receiver it is.
 #[derive(Debug)]
 pub struct Told<'a> {
-    /// What it says.
     pub inventory: &'a Inventory,
-    /// Its id.
     pub receiver: ReceiverId,
-    /// Its name here.
+    /// The receiver's name on this host.
     pub name: &'a PeerName,
-    /// Those that are paired now.
+    /// The receivers that are paired now.
     pub paired: &'a BTreeSet<ReceiverId>,
 }
 
 impl Told<'_> {
-    /// Notes on which disk an acknowledged state is that the receiver has just said to hold. Returns whether
-    /// that is new.
+    /// Adds to the record of an acknowledged state the disk that the receiver has just reported to hold it. Returns
+    /// whether that is new.
     ///
-    /// A receiver that was set up anew has taken over the disk of one that is not paired any more: then
-    /// the state is common with this one.
+    /// A receiver that was set up again has taken over the disk of one that is no longer paired: then the state is
+    /// common with the new one.
     fn places(&self, record: &mut Record) -> bool {
         let Some(root) = self.inventory.root else {
             return false;
@@ -113,11 +111,10 @@ impl Told<'_> {
     }
 }
 
-/// Finds out about acknowledgements that were lost, now that the receiver has told what it
-/// holds of the volume.
+/// Detects lost acknowledgements by the receiver's inventory of the volume.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn acknowledgements(
     state: &StateSubvolume,
     volume: VolumeId,
@@ -155,7 +152,7 @@ pub fn acknowledgements(
     Ok(())
 }
 
-/// A crash between acknowledgement and deletion leaves a snapshot that nobody needs.
+/// Deletes a snapshot that its sendshot replaces: a crash between acknowledgement and deletion leaves it.
 fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: SenderId) {
     let over = record.state == State::Acknowledged && record.engine == Engine::Sendshot;
     if !over || record.sender != sender {
@@ -171,7 +168,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     }
 }
 
-/// A crash while an interrupted push was let go leaves a record that nothing can be resumed of.
+/// Whether a record cannot be resumed because its snapshot is gone: a crash while the push was discarded leaves it.
 fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bool {
     let snapshot = durable::open_dir(state.snapshots(), &record.snapshot_name());
     let gone = matches!(snapshot, Err(e) if e.kind() == io::ErrorKind::NotFound);
@@ -179,7 +176,7 @@ fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bo
 }
 
 impl Sender {
-    /// Settles what a crash left, at start. Blocks.
+    /// Reconciles at start what a crash left. Blocks.
     pub fn settle(&self) {
         match std::fs::remove_dir_all(self.passing_dir()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

@@ -1,8 +1,7 @@
-//! Which of the kept states a user means by HOST:VOL.
+//! Finds the kept states that a user means by HOST:VOL.
 //!
-//! What is kept outlives what it was made of: a receiver that was unpaired, a volume that the
-//! configuration does not name any more. So the journal's own names count, the ones that
-//! `sendshotctl list` shows, and of a configured volume its id, which survives renames.
+//! States outlive the receiver's pairing and the volume's configuration. So the names in the journal count, which
+//! `sendshotctl list` shows, and for a configured volume its id, which survives renames.
 
 use std::path::{Path, PathBuf};
 
@@ -18,37 +17,34 @@ use crate::volume::resolve;
 /// A choice of records.
 #[derive(Debug, Clone)]
 pub enum Selection {
-    /// All that are ours.
+    /// All of this sender.
     All,
-    /// Those of one receiver and volume.
     Of(PeerName, Wanted),
 }
 
-/// How a volume is known.
+/// How the records of a volume are found.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// By the name that was used for the push.
+    /// By the volume's name at the time of the push.
     name: Option<VolumeName>,
-    /// By its id.
     id: Option<VolumeId>,
 }
 
-/// Why it is not clear what is meant.
+/// Why a target cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path was given that leads to no volume.
     #[error("{}", with_causes(.0))]
     Path(#[from] resolve::Error),
-    /// It leads to one of which nothing was ever pushed.
+    /// The path leads to a volume that was never pushed.
     #[error("{} was never pushed from this box", .0.display())]
     NeverPushed(PathBuf),
 }
 
 impl Selection {
-    /// What a target means on this box; `None` means all. Blocks.
+    /// Resolves a target on this host; `None` means all. Blocks.
     ///
     /// # Errors
-    /// See [`Error`]: if a path is no volume that was ever pushed.
+    /// See [`Error`]: if a path is not a volume that was ever pushed.
     pub fn resolve(sender: &Sender, target: Option<Target>) -> Result<Self, Error> {
         let Some(Target { receiver, volume }) = target else {
             return Ok(Self::All);
@@ -64,7 +60,7 @@ impl Selection {
         Ok(Self::Of(receiver, wanted))
     }
 
-    /// Whether a record is meant. One of another sender never is.
+    /// Whether a record is selected. One of another sender never is.
     pub fn selects(&self, sender: &Sender, record: &Record) -> bool {
         record.sender == sender.id()
             && match self {

@@ -1,4 +1,4 @@
-//! What the journal and the log of segments record, as values.
+//! The records of the journal and of the log of segments, as values.
 
 use std::ffi::OsString;
 
@@ -16,26 +16,25 @@ use uuid::Uuid;
 /// Layout version of a record.
 pub(crate) const VERSION: u32 = 1;
 
-/// How far a push came. Each state is written before the step that it announces.
+/// How far a push has come. Each state is written before the step that it announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The snapshot is about to be made, or was; nothing the receiver could have committed.
+    /// The snapshot is about to be made, or was made; the receiver cannot have committed.
     Sending,
-    /// All was sent: the receiver may have committed, we have not heard.
+    /// Everything was sent: the receiver may have committed, but its acknowledgement is missing.
     Unconfirmed,
-    /// The receiver has committed.
     Acknowledged,
 }
 
-/// How we know that the receiver has it, once it is acknowledged.
+/// The evidence that the receiver holds an acknowledged state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// We sent all of it.
+    /// This sender sent all of it.
     #[default]
     Sent,
-    /// It says so; see [`crate::push::stages::adopt`].
+    /// The receiver reports it; see [`crate::push::stages::adopt`].
     Told,
 }
 
@@ -45,17 +44,17 @@ impl Origin {
     }
 }
 
-/// How far a sendshot is trusted, by what became of the streams that were built on it.
+/// How far a sendshot is trusted, by the streams that were built on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// No receiver has refused one.
+    /// No receiver has refused a stream.
     #[default]
     Good,
-    /// A receiver could not apply one. Nothing is captured from it any more, and the next stream that
-    /// is built on it describes a snapshot that was captured whole.
+    /// A receiver could not apply a stream. Nothing is captured from this sendshot any more, and the next stream
+    /// built on it is made from a whole capture.
     Suspect,
-    /// A receiver could not apply that one either. It is not used as a parent any more.
+    /// A receiver could not apply that stream either. The sendshot is not used as a parent any more.
     Rejected,
 }
 
@@ -69,44 +68,39 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Layout version.
     pub version: u32,
-    /// Names the record and the snapshot.
+    /// Also names the snapshot and the sendshot.
     pub push: PushId,
-    /// Who made it: a disk can move between boxes.
+    /// The sender that made it: a disk can move between hosts.
     pub sender: SenderId,
-    /// What was pushed.
     pub volume: VolumeId,
-    /// Its name at that time.
+    /// The volume's name at that time.
     pub volume_name: VolumeName,
-    /// Where to.
     pub receiver: ReceiverId,
     /// The receiver's name at that time.
     pub receiver_name: PeerName,
-    /// The receiver's disk that it went to, if the receiver says.
+    /// The receiver's disk that it went to, if the receiver reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<RootId>,
-    /// When the receiver said that it has committed, seconds since 1970 UTC by this host's clock.
+    /// When the receiver's acknowledgement arrived, seconds since 1970 UTC by this host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_at: Option<i64>,
-    /// How far it came.
     pub state: State,
     /// When the snapshot was taken, seconds since 1970 UTC.
     pub taken_at: i64,
     /// The snapshot, known once it is made.
     pub snapshot: Option<SnapshotId>,
-    /// What made the stream: with our engine the sendshot stays, and the snapshot goes as soon
-    /// as the receiver has committed.
+    /// The engine that makes the stream. With the sendshot engine the sendshot stays, and the snapshot is
+    /// deleted as
+    /// soon as the receiver has committed.
     #[serde(default = "Engine::of_old_records")]
     pub engine: Engine,
-    /// What is needed to go on with the transfer when it breaks off, written before it begins.
-    /// `None` before, and for what cannot be resumed.
+    /// What is needed to resume the transfer, written before it begins. `None` before, and for a transfer that
+    /// cannot be resumed.
     #[serde(default)]
     pub transfer: Option<Transferring>,
-    /// How we know that the receiver has it.
     #[serde(default, skip_serializing_if = "Origin::is_sent")]
     pub origin: Origin,
-    /// How far its sendshot is trusted.
     #[serde(default, skip_serializing_if = "Standing::is_good")]
     pub standing: Standing,
 }
@@ -115,63 +109,53 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transferring {
-    /// What the receiver knows it by.
+    /// The id by which the receiver knows it.
     pub id: TransferId,
-    /// Version of the send stream.
     pub stream_version: u32,
-    /// What it builds on; `None` for a full send.
+    /// `None` for a full send.
     pub parent: Option<ParentState>,
-    /// Why on that, in words.
+    /// The reason for this parent, for the user.
     pub reason: String,
-    /// The same for programs; earlier versions did not write it.
+    /// The reason for programs; earlier versions did not write it.
     #[serde(default)]
     pub reason_code: ReasonCode,
 }
 
-/// The state that a transfer builds on.
+/// The parent state of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParentState {
-    /// The push whose sendshot it is.
+    /// The push whose sendshot is the parent.
     pub push: PushId,
-    /// UUID that both sides know it by.
+    /// UUID by which both sides know it.
     pub uuid: Uuid,
-    /// Its ctransid here.
     pub ctransid: u64,
 }
 
 /// Identity of a hidden snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotId {
-    /// UUID.
     pub uuid: Uuid,
     /// Transaction of its creation; orders the snapshots of one volume.
     pub otransid: u64,
 }
 
-/// What a new record says.
+/// The fields of a new record.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// Who pushes.
     pub sender: SenderId,
-    /// What.
     pub volume: VolumeId,
-    /// Its name.
     pub volume_name: VolumeName,
-    /// Where to.
     pub receiver: ReceiverId,
-    /// The receiver's name.
     pub receiver_name: PeerName,
-    /// Which push it is.
     pub push: PushId,
-    /// Now, seconds since 1970 UTC.
+    /// The current time, seconds since 1970 UTC.
     pub taken_at: i64,
-    /// What will make the stream.
     pub engine: Engine,
 }
 
 impl Record {
-    /// Whether a push can be gone on with, by this record.
+    /// Whether the push can be resumed by this record.
     pub fn is_resumable(&self) -> bool {
         self.engine == Engine::Sendshot
             && self.transfer.is_some()
@@ -181,7 +165,7 @@ impl Record {
             }
     }
 
-    /// A push that is about to make its snapshot.
+    /// The record of a push that is about to make its snapshot.
     pub fn new(intent: Intent) -> Self {
         Self {
             version: VERSION,
@@ -218,8 +202,7 @@ impl Record {
         self.push.to_string().into()
     }
 
-    /// Which volume goes from which sender to which receiver instance: states of one such pair are parents of
-    /// each other.
+    /// Sender, volume and receiver instance: states with the same key can be parents of each other.
     pub fn replication_key(&self) -> (SenderId, VolumeId, ReceiverId) {
         (self.sender, self.volume, self.receiver)
     }
@@ -236,35 +219,32 @@ pub fn sendshot_name(push: PushId) -> OsString {
     format!("{push}.sendshot").into()
 }
 
-/// Whether what a record names is still there.
+/// Whether the snapshot or sendshot of a record exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// It is.
     Here,
-    /// Somebody deleted it behind our back: it is nobody's parent.
+    /// Deleted by a user or another program: it cannot be a parent.
     Gone,
 }
 
-/// A record with what decisions need to know of it.
+/// A record with the presence of its snapshot or sendshot, as input of decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The record.
     pub record: Record,
-    /// Whether its sendshot or snapshot is there.
     pub presence: Presence,
 }
 
-/// A place in the stream that the sender knows.
+/// A point in the stream at which the sender can resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waypoint {
-    /// Where it is, and what comes before it but the data.
+    /// The offset, and the skeleton of the stream before it.
     pub place: Place,
-    /// Chain value there.
+    /// Chain value at the offset.
     pub chain: Chain,
 }
 
 impl Waypoint {
-    /// It, as the receiver knows it.
+    /// The part that the receiver knows.
     pub fn point(&self) -> Point {
         Point {
             offset: self.place.offset,

@@ -1,14 +1,13 @@
-//! The log of segment hashes: what the sender knows of a stream that it has sent, so that it can go on
-//! from where the receiver says it is without reading again what lies before.
+//! The log of segment hashes: what the sender knows of a stream that it has sent, so that it can resume at an
+//! offset reported by the receiver without reading again what lies before.
 //!
-//! Everything sent lately is known as long as this process lives. *Marks* are known after a crash, too:
-//! they lie in a file beside the push's record, and a segment leaves with its mark only when that
-//! is durable. The receiver takes checkpoints behind marked segments only, so there is no
+//! Recent segments are known as long as this process lives. *Marks* are known after a crash, too: they lie in a
+//! file beside the push's record, and a segment leaves with its mark only when that is durable. The receiver takes
+//! checkpoints after marked segments only, so there is no checkpoint that the sender could not resume from.
 //! checkpoint that the sender could not resume from.
 //!
-//! The file: eight bytes of magic, then 80 bytes a mark: offset (u64, little endian), chain
-//! value (32), skeleton (32), and eight bytes of BLAKE3 over those. What is damaged or cut ends
-//! it.
+//! The file: eight bytes of magic, then 80 bytes a mark: offset (u64, little endian), chain value (32), skeleton
+//! (32), and eight bytes of BLAKE3 over those. Reading stops at the first damaged or incomplete mark.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -31,18 +30,18 @@ use crate::state::record::Waypoint;
 const MAGIC: &[u8; 8] = b"SSMARK1\n";
 /// Length of a mark in the file.
 const MARK_LEN: usize = 80;
-/// How much of it is checked by its last bytes.
+/// Bytes of a mark that its check value covers.
 const CHECKED: usize = 72;
 
-/// Segments of late that are known without a mark: more than can be under way. (Windows and queues
-/// hold 20 MiB at most; a segment is seldom below 256 KiB.)
+/// Recent segments that are known without a mark: more than can be under way. (Windows and queues hold 20 MiB at
+/// most; a segment is seldom below 256 KiB.)
 const RECENT: usize = 1024;
 
-/// Marks that are kept: the receiver's last checkpoint lies at one of the newest few.
+/// Most marks that are kept: the receiver's last checkpoint lies at one of the newest few.
 const MOST_MARKS: usize = 4096;
 
-/// How many times a receiver's distance between checkpoints is to be marked: it takes one at the
-/// first mark behind that distance.
+/// Marks per distance between the receiver's checkpoints: the receiver takes a checkpoint at the first mark
+/// after that distance.
 const MARKS_PER_CHECKPOINT: u64 = 4;
 
 impl Waypoint {
@@ -87,32 +86,32 @@ struct State {
     recent: VecDeque<Waypoint>,
     marks: Vec<Waypoint>,
     file: Option<File>,
-    /// Whether the file must be written anew before anything is added: its end may be torn, or it is long.
+    /// Whether the file must be rewritten before anything is appended: its end may be torn, or it is too long.
     stale: bool,
     policy: CheckpointPolicy,
     last_mark: (u64, Instant),
     checkpoint: u64,
 }
 
-/// What is known of a stream that broke off, beyond its marks, as long as this process lives. It holds no
-/// descriptor: the disk can be unplugged meanwhile.
+/// What is known of an interrupted stream beyond its marks, as long as this process lives. It holds no descriptor:
+/// the disk can be unplugged meanwhile.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     recent: VecDeque<Waypoint>,
     checkpoint: u64,
 }
 
-/// Name of a push's file of marks beside its record.
+/// Name of a push's file of marks, beside its record.
 pub fn file_name(push: PushId) -> OsString {
     format!("{push}.marks").into()
 }
 
 impl Trail {
-    /// The log of a push in the journal's directory, with the marks that are there, and what this process
-    /// remembers besides. Marks that cannot be read are none.
+    /// Opens the log of a push in the journal's directory, with its marks and the segments in `memory`. Unreadable
+    /// marks count as none.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn open(pushes: impl AsFd, push: PushId, memory: Memory) -> io::Result<Self> {
         let name = file_name(push);
         let marks = match durable::read_at(&pushes, &name) {
@@ -137,13 +136,13 @@ impl Trail {
         })
     }
 
-    /// All that the sender knows of the stream, in no particular order.
+    /// All points at which the sender can resume, in no particular order.
     pub fn known(&self) -> Vec<Waypoint> {
         let state = self.lock();
         state.recent.iter().chain(&state.marks).copied().collect()
     }
 
-    /// What is known besides the marks.
+    /// The recent segments and the last checkpoint, which the file does not have.
     pub fn memory(&self) -> Memory {
         let state = self.lock();
         Memory {
@@ -152,16 +151,16 @@ impl Trail {
         }
     }
 
-    /// The last place that is known after a crash; 0 if there is none.
+    /// Offset of the last mark; 0 if there is none.
     pub fn last_mark(&self) -> u64 {
         self.lock().marks.last().map_or(0, |mark| mark.place.offset)
     }
 
-    /// Forgets what lies behind `from`: it will be sent again, in other segments. From now on marks
-    /// are made as `policy` needs them. Blocks.
+    /// Discards everything after `from`: it will be sent again, in other segments. From now on marks are made as
+    /// `policy` needs them. Blocks.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn restart(&self, from: Option<Waypoint>, policy: CheckpointPolicy) -> io::Result<()> {
         let offset = from.map_or(0, |from| from.place.offset);
         let mut state = self.lock();
@@ -184,9 +183,9 @@ impl Trail {
         durable::write_at(&self.pushes, &self.name, &bytes, durable::PRIVATE)
     }
 
-    /// Notes that the stream has come to a place, before the segment that ends there leaves; says
-    /// whether it is marked. A mark that cannot be written is none: the push goes on, and has
-    /// further to go back after a crash. Blocks, as long as a disk takes to be sure.
+    /// Records a segment by the point after it, before it leaves, and returns whether a mark was made. A mark that
+    /// cannot be written counts as none: the push continues, and resumes further back after a crash. Blocks for as
+    /// long as the disk takes to make it durable.
     pub fn passed(&self, waypoint: Waypoint) -> Mark {
         let mut state = self.lock();
         state.recent.push_back(waypoint);
@@ -196,7 +195,7 @@ impl Trail {
         if !state.is_mark_due(waypoint.place.offset) {
             return Mark::None;
         }
-        // Tried again no sooner, whether it works or not.
+        // A failed mark is not retried sooner than the next one is due.
         state.last_mark = (waypoint.place.offset, Instant::now());
         match self.write(&mut state, waypoint) {
             Ok(()) => {
@@ -208,7 +207,7 @@ impl Trail {
                     offset = waypoint.place.offset,
                     "a mark to resume from is not kept: {e}"
                 );
-                // What is behind a torn end would not be found.
+                // Marks after a torn end would not be found.
                 (state.file, state.stale) = (None, true);
                 Mark::None
             }
@@ -243,12 +242,12 @@ impl Trail {
         Ok(File::from(file))
     }
 
-    /// Notes that the receiver has a checkpoint.
+    /// Records the receiver's last checkpoint.
     pub fn checkpoint(&self, offset: u64) {
         self.lock().checkpoint = offset;
     }
 
-    /// Where the receiver's last checkpoint is, as far as it has told; 0 if nowhere.
+    /// Offset of the last checkpoint that the receiver reported; 0 if none.
     pub fn last_checkpoint(&self) -> u64 {
         self.lock().checkpoint
     }

@@ -1,8 +1,7 @@
-//! Our one subvolume on a source file system: `.sendshot` at its top level.
+//! The sender's only subvolume on a source file system: `.sendshot` at its top level.
 //!
-//! It is a subvolume so that a volume that is the top level itself does not replicate it. It
-//! holds `snapshots/`, the hidden push snapshots, `sendshots/`, what is kept instead of them, and
-//! `pushes/`, the journal of both.
+//! It is a subvolume so that a volume that is the top level itself does not replicate it. It holds `snapshots/`,
+//! the hidden push snapshots, `sendshots/`, which replace them, and `pushes/`, the journal of both.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,78 +16,64 @@ use sendshot_sys::{durable, filesystem};
 
 use uuid::Uuid;
 
-/// Longest file that is copied away from a disk that cannot be written to: much more than any list has.
+/// Longest file, in bytes, that is copied from a read-only disk: much more than any list has.
 const MOST_COPIED: u64 = 1 << 26;
 
-/// Its name.
+/// Name of the state subvolume.
 pub const NAME: &str = ".sendshot";
-/// File that says what was acknowledged of series of snapshots.
+/// Name of the file with the acknowledged states of series.
 pub(crate) const SERIES: &str = "series.json";
-/// Directory of hidden snapshots.
 const SNAPSHOTS: &str = "snapshots";
-/// Directory of sendshots.
 const SENDSHOTS: &str = "sendshots";
-/// Directory of journal records.
 const PUSHES: &str = "pushes";
 
-/// Why our subvolume cannot be used.
+/// Why the state subvolume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something else has the name.
+    /// The name belongs to something that is not a subvolume of Sendshot.
     #[error("`{NAME}` at the top level of file system {fsid} is not a subvolume of ours")]
-    NotASubvolume {
-        /// The file system.
-        fsid: Uuid,
-    },
-    /// Something else has the name of one of its directories.
+    NotASubvolume { fsid: Uuid },
+    /// The name of one of its directories belongs to something else.
     #[error("`{NAME}/{name}` at the top level of file system {fsid} is no directory")]
     NotADirectory {
-        /// The file system.
         fsid: Uuid,
-        /// Which.
+        /// Name of the directory.
         name: &'static str,
     },
-    /// It cannot be opened.
     #[error("open `{NAME}` at the top level of file system {fsid}")]
     Open {
-        /// The file system.
         fsid: Uuid,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
-    /// What is kept in place of it while the disk is read-only could not be made.
+    /// The temporary directory that replaces it on a read-only file system could not be made.
     #[error("make {}, for the book-keeping of a push from a read-only file system", path.display())]
     Passing {
-        /// The directory.
         path: PathBuf,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
     /// The file system or its mount is read-only.
     #[error("the file system is mounted read-only, so no snapshot can be made on it")]
     ReadOnly,
-    /// It is read-only itself, on a file system that is not.
+    /// The state subvolume itself is read-only, on a writable file system.
     #[error(
         "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be written down"
     )]
     ReadOnlySubvolume,
-    /// The top level cannot be reached.
     #[error(transparent)]
     Top(#[from] top_level::Error),
-    /// The kernel said no.
+    /// I/O error.
     #[error("{what} in `{NAME}`")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
 }
 
-/// Whether something else has the name of a directory.
+/// Whether the error means that the name belongs to something other than a directory.
 fn is_other(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);
     matches!(
@@ -112,7 +97,8 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// Only if it is open: on a file system that is read-only now, what is there can still be listed.
+/// Restricts the permissions, only if they are wider: on a file system that is read-only now the states can then
+/// still be listed.
 fn close_to_others(root: &OwnedFd) -> io::Result<()> {
     let private = Mode::from_raw_mode(durable::PRIVATE_DIR);
     if Mode::from_raw_mode(rustix::fs::fstat(root)?.st_mode) != private {
@@ -121,7 +107,7 @@ fn close_to_others(root: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file, if it is there.
+/// Copies a file, if it exists.
 fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let Some(from) = durable::open_file(from, name)? else {
         return Ok(());
@@ -137,24 +123,24 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
     io::copy(&mut from.take(MOST_COPIED), &mut File::from(to)).map(drop)
 }
 
-/// A directory that is gone with this.
+/// A temporary directory, deleted on drop.
 #[derive(Debug)]
 struct Passing(PathBuf);
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        // The next start sweeps what is left.
+        // The next start deletes what is left.
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
             tracing::debug!(path = %self.0.display(), "remove a directory of a push: {e}");
         }
     }
 }
 
-/// The opened state subvolume. It keeps the device busy: hold it only while working.
+/// The open state subvolume. It keeps the device busy: hold it only while working.
 #[derive(Debug)]
 pub struct StateSubvolume {
     top: TopLevel,
-    /// Set if it is none, but a directory that is gone with this.
+    /// Set if it is a temporary directory instead, which is deleted on drop.
     passing: Option<Passing>,
     root: OwnedFd,
     snapshots: OwnedFd,
@@ -163,7 +149,7 @@ pub struct StateSubvolume {
 }
 
 impl StateSubvolume {
-    /// Opens it, if this file system has one.
+    /// Opens the state subvolume, if this file system has one.
     ///
     /// # Errors
     /// See [`Error`].
@@ -175,7 +161,7 @@ impl StateSubvolume {
         }
     }
 
-    /// Opens it, made first if need be.
+    /// Opens the state subvolume, and creates it if it does not exist.
     ///
     /// # Errors
     /// See [`Error`].
@@ -225,13 +211,14 @@ impl StateSubvolume {
         })
     }
 
-    /// Book-keeping for a file system that is read-only everywhere: in a directory that is made at `path` and is
-    /// gone with this. Only what was acknowledged of series is copied there.
+    /// Makes a temporary state directory at `path`, for a file system that is read-only everywhere. It is
+    /// deleted on
+    /// drop. Of the disk's state only the acknowledged states of series are copied into it.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn passing(top: TopLevel, path: &Path) -> Result<Self, Error> {
-        // A failing disk may not give it: then there is nothing to build on.
+        // A failing disk may not give its state: then there is no parent.
         let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
         let kept = kept.unwrap_or_else(|e| {
             tracing::warn!("what is kept on a read-only file system is not used: {e}");
@@ -259,7 +246,7 @@ impl StateSubvolume {
         Ok(state)
     }
 
-    /// Whether nothing of it outlives the push.
+    /// Whether it is a temporary directory, of which nothing outlives the push.
     pub fn is_passing(&self) -> bool {
         self.passing.is_some()
     }
@@ -269,7 +256,7 @@ impl StateSubvolume {
         &self.top
     }
 
-    /// Its own root directory.
+    /// The root directory of the state subvolume.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -289,8 +276,8 @@ impl StateSubvolume {
         self.pushes.as_fd()
     }
 
-    /// Lets the cleaner give back the space of what was deleted at once instead of in half a
-    /// minute. Blocks for a commit.
+    /// Has the cleaner free the space of deleted snapshots at once instead of in half a minute. Blocks for a
+    /// commit.
     pub fn reclaim_space(&self) {
         if let Err(e) = filesystem::sync(&self.top) {
             tracing::debug!("commit after deleting snapshots: {e}");

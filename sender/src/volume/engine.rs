@@ -1,35 +1,29 @@
-//! Which engine a push takes.
+//! Chooses the engine of a push.
 
 use std::path::PathBuf;
 
 use crate::volume::resolve::{Kind, Volume};
 use sendshot_model::Engine;
 
-/// The user's own choice of an engine cannot be had.
+/// Why the engine that the user chose cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Our engine was asked for, for something that only the kernel's sends.
+    /// The sendshot engine was requested for a read-only snapshot, which only the kernel engine sends.
     #[error("{} is a read-only snapshot, and those are sent by the kernel engine", path.display())]
-    ReadOnlySnapshot {
-        /// Where it is.
-        path: PathBuf,
-    },
-    /// The kernel's engine was asked for, where it cannot have what it sends.
+    ReadOnlySnapshot { path: PathBuf },
+    /// The kernel engine was requested where it cannot have the snapshot that it sends.
     #[error("{} is on a file system that is mounted read-only, so no snapshot can be made for the kernel engine", path.display())]
-    NoSnapshot {
-        /// Where it is.
-        path: PathBuf,
-    },
+    NoSnapshot { path: PathBuf },
 }
 
-/// The engine of a push. What was `asked` for goes before the volume's `usual` one. The user's own
-/// read-only snapshot is sent by the kernel's: it stays where it is and serves as a parent
-/// itself, so there is nothing to reduce to a sendshot.
+/// Chooses the engine of a push. A requested engine (`asked`) takes precedence over the volume's `usual` one. The
+/// user's own read-only snapshot is sent by the kernel engine: it stays where it is and serves as a parent itself,
+/// so there is nothing to reduce to a sendshot.
 ///
 /// # Errors
-/// [`Error::ReadOnlySnapshot`]: rather than by another engine than was asked for, nothing is sent.
+/// See [`Error`]: if the requested engine cannot be used, nothing is sent.
 pub fn choose(asked: Option<Engine>, usual: Engine, volume: &Volume) -> Result<Engine, Error> {
-    // The kernel sends snapshots only, and none can be made there.
+    // The kernel sends snapshots only, and none can be made on a read-only file system.
     if volume.kind == Kind::Live && volume.read_only {
         return match asked {
             Some(Engine::Kernel) => Err(Error::NoSnapshot {

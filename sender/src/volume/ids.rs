@@ -1,11 +1,12 @@
-//! The ids of volumes: generated once, found again by name or by subvolume.
+//! The ids of volumes: generated once, then found by name or by subvolume.
 //!
-//! A volume is bound to its name and to its subvolume, which is a UUID on a file system of an id: a copy
-//! of a disk has the same UUIDs. Either finds it: a rename in the configuration keeps the subvolume, a
-//! rollback to a snapshot keeps the name. When the two find different volumes, nothing is guessed.
+//! A volume is bound to its name and to its subvolume. The subvolume is identified by its UUID and the file
+//! system's
+//! id, since a copy of a disk has the same UUIDs. Either finds the volume: a rename in the configuration keeps the
+//! subvolume, a rollback to a snapshot keeps the name. If the two find different volumes, nothing is guessed.
 //!
-//! What the disk itself says ([`crate::volume::register`]) goes before the list in the state directory, which can
-//! be lost, or be older than the disk.
+//! The disk's own list ([`crate::volume::register`]) takes precedence over the list in the state directory, which
+//! can be lost, or be older than the disk.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,16 +22,15 @@ use uuid::Uuid;
 /// File in the state directory.
 const FILE: &str = "volumes.json";
 
-/// What a volume is called.
+/// The name of a volume, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Naming {
-    /// By the configuration.
+    /// A name in the configuration.
     Configured(VolumeName),
-    /// By its path from the top level. Different paths can make one name, so it is the place
-    /// that counts.
+    /// A name made from the path from the top level. Different paths can make one name, so the place counts.
     ByPath {
-        /// The path, flattened.
+        /// The flattened path.
         name: VolumeName,
         /// File system and path; see [`Naming::by_path`].
         place: String,
@@ -46,7 +46,6 @@ impl Naming {
         }
     }
 
-    /// The name itself.
     pub fn name(&self) -> &VolumeName {
         match self {
             Self::Configured(name) | Self::ByPath { name, .. } => name,
@@ -54,25 +53,25 @@ impl Naming {
     }
 }
 
-/// A volume that was pushed or planned once.
+/// A volume that was pushed, or planned in a dry run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Its id, for ever.
+    /// Its id, which never changes.
     pub id: VolumeId,
     /// Its name when it was last used.
     pub naming: Naming,
     /// UUID of its subvolume when it was last used.
     pub subvolume: Uuid,
-    /// File system that it lay on then; `None` in what older versions wrote.
+    /// Id of its file system then; `None` if an older version wrote it.
     #[serde(default)]
     pub fsid: Option<Uuid>,
-    /// Receivers whose labels say another id of it.
+    /// The ids by which receivers know it, where their labels have another one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub at: BTreeMap<ReceiverId, VolumeId>,
 }
 
 impl Binding {
-    /// What a receiver knows it by.
+    /// The id by which a receiver knows it.
     pub fn id_at(&self, receiver: ReceiverId) -> VolumeId {
         self.at.get(&receiver).copied().unwrap_or(self.id)
     }
@@ -82,28 +81,26 @@ impl Binding {
     }
 }
 
-/// Where a subvolume lies.
+/// Location of a subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Its file system.
+    /// Id of its file system.
     pub fsid: Uuid,
-    /// Whether the file system has this id only until it is unmounted: a copy of a disk that is mounted
-    /// beside the disk.
+    /// Whether the file system has this id only until it is unmounted: a copy of a disk, mounted beside the disk.
     pub passing: bool,
-    /// Its UUID.
+    /// UUID of the subvolume.
     pub subvolume: Uuid,
 }
 
-/// What is known when a volume is to be found.
+/// Where a volume is looked up, besides this list.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// What the disk says of the volumes on it.
+    /// The disk's own list of its volumes.
     pub disk: &'a [Binding],
-    /// The names in the configuration.
     pub configured: &'a [VolumeName],
 }
 
-/// Why a volume has no id.
+/// Why a volume cannot be bound to an id.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Name and UUID find different volumes.
@@ -111,23 +108,20 @@ pub enum Error {
         "the name `{name}` belongs to another volume than its subvolume {subvolume}, which was pushed as `{other}`"
     )]
     Conflict {
-        /// The name that was used.
+        /// The requested name.
         name: VolumeName,
-        /// The subvolume that was found under it.
+        /// UUID of the subvolume found under it.
         subvolume: Uuid,
-        /// What this subvolume was called before.
+        /// The earlier name of this subvolume.
         other: VolumeName,
     },
     /// Two names are configured for one subvolume.
     #[error("`{name}` and `{other}` are the same subvolume {subvolume} of file system {fsid}")]
     Twice {
-        /// The name that was used.
+        /// The requested name.
         name: VolumeName,
-        /// The other one.
         other: VolumeName,
-        /// The subvolume.
         subvolume: Uuid,
-        /// Its file system.
         fsid: Uuid,
     },
     /// A copy of a disk is mounted beside the disk.
@@ -135,11 +129,11 @@ pub enum Error {
         "the file system of `{name}` is a copy of the one of `{other}`, byte for byte: it has another id ({fsid}) only as long as it is mounted"
     )]
     Clone {
-        /// The name that was used.
+        /// The requested name.
         name: VolumeName,
         /// The volume with the same subvolume.
         other: VolumeName,
-        /// The id that it has now.
+        /// The id that its file system has now.
         fsid: Uuid,
     },
     /// The list could not be read or written.
@@ -147,7 +141,7 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// The durable list of volumes.
+/// The durable list of volumes in the state directory.
 #[derive(Debug)]
 pub struct VolumeIds {
     path: PathBuf,
@@ -158,7 +152,7 @@ impl VolumeIds {
     /// Reads the list of a state directory.
     ///
     /// # Errors
-    /// The kernel's, or `InvalidData` for a damaged file.
+    /// I/O errors, or `InvalidData` for a damaged file.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
         let bindings = durable::read_json(&path)?.unwrap_or_default();
@@ -168,19 +162,19 @@ impl VolumeIds {
         })
     }
 
-    /// The volume of a subvolume, if there is one. It is not bound anew.
+    /// Finds the volume of a subvolume, without binding it.
     pub fn of_subvolume(&self, place: &Place, disk: &[Binding]) -> Option<Binding> {
         let bindings = merge(&self.lock(), disk, place.fsid);
         bindings.into_iter().find(|b| b.is_subvolume(place))
     }
 
-    /// The volume of a name that was used last, if there is one.
+    /// Finds the volume that used a name last.
     pub fn by_naming(&self, naming: &Naming) -> Option<Binding> {
         let bindings = self.lock();
         bindings.iter().find(|b| b.naming == *naming).cloned()
     }
 
-    /// The volume of this name and subvolume, bound anew where one of them changed, made if
+    /// Finds the volume of this name and subvolume; updates the binding where one of them changed, and makes one if
     /// there is none.
     ///
     /// # Errors
@@ -189,7 +183,7 @@ impl VolumeIds {
         let mut bindings = self.lock();
         let mut merged = merge(&bindings, known.disk, place.fsid);
         let found = resolve(&mut merged, naming, place, known.configured)?;
-        // Of what the disk says only this is taken over.
+        // Only this entry of the disk's list is taken over.
         let stays = |known: &Binding| {
             let same = known.naming == found.naming || known.subvolume == found.subvolume;
             let here = known.fsid.is_none() || known.fsid == found.fsid;
@@ -202,17 +196,17 @@ impl VolumeIds {
         Ok(found)
     }
 
-    /// Whether a receiver may know a volume by this id: no other volume has it.
+    /// Whether an id is free for a receiver to know `volume` by: no other volume has it.
     pub fn is_free(&self, id: VolumeId, volume: VolumeId) -> bool {
         let bindings = self.lock();
         let mut others = bindings.iter().filter(|b| b.id != volume);
         !others.any(|b| b.id == id || b.at.values().any(|other| *other == id))
     }
 
-    /// Notes that a receiver knows a volume by the id in its own label. Returns the volume as it is now.
+    /// Records that a receiver knows a volume by the id in its own label. Returns the new binding.
     ///
     /// # Errors
-    /// The kernel's; nothing is noted then.
+    /// I/O errors; nothing is recorded then.
     pub fn take_label(
         &self,
         volume: VolumeId,
@@ -251,9 +245,9 @@ impl VolumeIds {
     }
 }
 
-/// The disk's own word first; what else is known and does not contradict it follows.
+/// Merges the lists: the disk's own entries first, then other known ones that do not contradict them.
 fn merge(known: &[Binding], disk: &[Binding], fsid: Uuid) -> Vec<Binding> {
-    // An id is that of one volume. One that is another volume's here, on whatever disk, is not taken from a
+    // An id belongs to one volume. The id of another volume on this host, on whatever disk, is not taken from a
     // disk, which can come from anywhere.
     let is_taken = |told: &&Binding| {
         known.iter().any(|known| {
@@ -289,7 +283,7 @@ fn resolve(
         Naming::ByPath { .. } => false,
     };
     let by_name = bindings.iter().position(|b| b.naming == naming);
-    // Two of one subvolume are of a time when this host did not know what it was before.
+    // Two bindings of one subvolume come from a time when this host did not know its history.
     let by_uuid = match by_name {
         Some(at) if bindings[at].is_subvolume(place) => Some(at),
         _ => bindings.iter().position(|b| b.is_subvolume(place)),
@@ -305,7 +299,7 @@ fn resolve(
         }
     }
     let at = match (by_name, by_uuid) {
-        // The configuration says which name it has; a path is only another way to it.
+        // The configured name takes precedence; a path is only another way to the volume.
         (_, Some(uuid)) if still_configured(&bindings[uuid]) && bindings[uuid].naming != naming => {
             if let Naming::Configured(name) = naming {
                 return Err(Error::Twice {

@@ -1,4 +1,4 @@
-//! Labels of directories in which copies lie.
+//! Labels of the directories that hold copies.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -8,8 +8,8 @@ use sendshot_sys::durable;
 use sendshot_sys::subvolume::Info;
 use uuid::Uuid;
 
-/// Stands for what a label names, where else the UUID of a subvolume stands. Who chooses a label chooses no
-/// other's, nor a subvolume.
+/// Hashes a label to the UUID that replaces a subvolume's. The author of one label can match neither another label
+/// nor a subvolume.
 pub(crate) fn of_label(label: &VolumeLabel) -> Uuid {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&label.sender.to_bytes());
@@ -19,12 +19,12 @@ pub(crate) fn of_label(label: &VolumeLabel) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// The label of the directory that a received copy lies in, if it has one.
+/// Reads the label of the directory that holds a received copy, if there is one.
 pub(crate) fn label_of(fd: &OwnedFd, info: &Info) -> Option<VolumeLabel> {
     if info.received_uuid.is_nil() {
         return None;
     }
     let directory = durable::open_dir(fd, OsStr::new("..")).ok()?;
-    // One that is damaged says nothing.
+    // A damaged label counts as none.
     durable::read_json_at(directory, OsStr::new(VolumeLabel::FILE)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the plan needs to know of this box's subvolumes.
+//! Reads what the plan needs to know of this host's subvolumes.
 
 use std::cmp::Reverse;
 use std::io;
@@ -18,12 +18,13 @@ use crate::volume::label::label_of;
 /// How far a lineage is followed: each step is one rollback of the volume.
 const MAX_DEPTH: usize = 64;
 
-/// The subvolumes that `source` descends from, nearest first: itself, what it is a snapshot
-/// of, and so on as long as they still exist. A live volume is in its own past up to now. What a
-/// read-only snapshot was taken of is the volume as much as the snapshot is.
+/// Finds the subvolumes that `source` descends from, nearest first: itself, the subvolume of which it is a
+/// snapshot,
+/// and so on as long as they still exist. A live volume is in its own past up to now. The volume of a read-only
+/// snapshot counts as the pushed volume, like the snapshot itself.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn of(top: &TopLevel, source: &Info) -> io::Result<Lineage> {
     let mut ancestors = vec![Ancestor {
         uuid: source.uuid,
@@ -57,14 +58,13 @@ pub fn of(top: &TopLevel, source: &Info) -> io::Result<Lineage> {
     Ok(Lineage { ancestors, cut_at })
 }
 
-/// Further ancestors of a copy that Sendshot received: the other copies of its volume, which lie in the same
-/// labelled directory, nearest first. What they were made from, a staging subvolume, is gone; the label
-/// says that they are states of one volume. No two of them were written in one transaction, as each
-/// is committed before the next push of the volume begins, so an inode of one number and generation is the
-/// same in all.
+/// Finds further ancestors of a copy that Sendshot received: the other copies of its volume, which lie in the same
+/// labelled directory, nearest first. Their own origin, a staging subvolume, no longer exists; the label shows that
+/// they are states of one volume. No two of them were written in one transaction, as each is committed before the
+/// next push of the volume begins, so an inode of one number and generation is the same in all.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn siblings(
     top: &TopLevel,
     source: &Info,
@@ -83,7 +83,7 @@ pub fn siblings(
     let own = directory(source.id)?;
     let mut found = Vec::new();
     for local in candidates.iter().filter_map(|candidate| candidate.local) {
-        // Deleted a moment ago.
+        // An error means that it was deleted a moment ago.
         if directory(local.id).unwrap_or_default() == own {
             found.push(local);
         }
@@ -100,10 +100,10 @@ pub fn siblings(
     Ok(found.into_iter().map(ancestor).collect())
 }
 
-/// Each copy with the snapshot on this box it was made of, if that is still here.
+/// Finds for each copy its snapshot on this host, if that still exists.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn candidates(top: &TopLevel, copies: Vec<HeldCopy>) -> io::Result<Vec<Candidate>> {
     copies
         .into_iter()
@@ -118,8 +118,8 @@ pub fn candidates(top: &TopLevel, copies: Vec<HeldCopy>) -> io::Result<Vec<Candi
         .collect()
 }
 
-/// Several subvolumes can go by one wire UUID (read-only snapshots of something received);
-/// one that is unchanged is what we look for.
+/// Finds the snapshot of a copy. Several subvolumes can have one wire UUID (read-only snapshots of something
+/// received); an unchanged one is preferred.
 fn local_snapshot(top: &TopLevel, copy: &HeldCopy) -> io::Result<Option<LocalSnapshot>> {
     let mut ids = subvolume::ids_by_uuid(top, copy.uuid)?;
     ids.extend(subvolume::ids_by_received_uuid(top, copy.uuid)?);
@@ -154,10 +154,10 @@ fn describe(info: &Info) -> LocalSnapshot {
     }
 }
 
-/// The subvolume of a UUID, if there is one.
+/// Finds the subvolume of a UUID, if there is one.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub(crate) fn by_uuid(top: &TopLevel, uuid: Uuid) -> io::Result<Option<Info>> {
     for id in subvolume::ids_by_uuid(top, uuid)? {
         if let Some(info) = by_id(top, id)? {
@@ -174,10 +174,10 @@ fn by_id(top: &TopLevel, id: u64) -> io::Result<Option<Info>> {
     }
 }
 
-/// Opens a subvolume by id, wherever it lies; `None` if it is gone.
+/// Opens a subvolume by id, wherever it lies; `None` if it does not exist.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub(crate) fn open(top: &TopLevel, id: u64) -> io::Result<Option<OwnedFd>> {
     let path = match subvolume::path_from_top(top, id) {
         Ok(Some(path)) => path,

@@ -1,5 +1,5 @@
-//! Volumes: which one the user means, by what id it is known, what it was made from, and which engine sends it.
-//! Nothing of it is sent from here.
+//! Volumes: which one the user means, its id, its lineage, and the engine that sends it.
+//! This room sends nothing.
 
 pub mod engine;
 pub mod ids;
