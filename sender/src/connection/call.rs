@@ -1,4 +1,4 @@
-//! Calls to a receiver: how long they may take, and what their failures are to the user.
+//! Deadlines for calls to a receiver, and the errors for their failures.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tonic::{Code, Response, Status};
 
 use crate::connection::error::Error;
 
-/// Most bytes that a receiver may send while one message is awaited: the longest message, and what HTTP/2 adds.
+/// Most bytes that a receiver may send while one message is awaited: the longest message, and HTTP/2's overhead.
 pub const MAX_ANSWER: u64 = 2 * MAX_MESSAGE as u64;
 
-/// Waits for the one message that answers a call to the receiver at `address`; see [`within`].
+/// Waits for the single message that answers a call to the receiver at `address`; see [`within`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -27,8 +27,8 @@ pub async fn answer<T>(
     within(address, deadline, answered).await
 }
 
-/// Waits for the whole of an answer. The library's own limit ends when the answer begins: a receiver could
-/// begin it, and say no more.
+/// Waits for a whole answer. The library's own limit ends when the answer begins: a receiver could begin it, and
+/// send no more.
 ///
 /// # Errors
 /// See [`Error`].
@@ -46,12 +46,12 @@ pub async fn within<T>(
     }
 }
 
-/// Why a call to the receiver at `address` failed.
+/// Makes the error for a failed call to the receiver at `address`.
 pub fn failed(address: &str, status: &Status) -> Error {
     if let Some(error) = ConnectError::find_in(address, status) {
         return Error::Connect(error);
     }
-    // What the receiver says itself has no cause here; what has one happened on the way.
+    // A status from the receiver itself has no cause; a status with a cause arose on the connection.
     if let Some(cause) = innermost_cause(status) {
         return Error::broken(address, &cause);
     }

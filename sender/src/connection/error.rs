@@ -4,67 +4,54 @@ use sendshot_identity::{ConnectError, TlsError};
 use sendshot_proto::failure::Failure;
 use sendshot_proto::problem::{Kind, with_causes};
 
-/// Why a receiver was not reached, or a call to it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What pairing wrote down cannot be used.
+    /// The credentials written by pairing cannot be used.
     #[error("{}", with_causes(.source))]
-    Credentials {
-        /// Where the receiver is.
-        address: String,
-        /// What is wrong.
-        source: TlsError,
-    },
-    /// There is no connection.
+    Credentials { address: String, source: TlsError },
+    /// No connection was made.
     #[error("{}", with_causes(.0))]
     Connect(#[source] ConnectError),
-    /// The connection ended, or no whole answer came in time.
+    /// The connection ended, or the whole answer did not arrive in time.
     #[error("the connection to the receiver at {address} broke: {why}")]
-    Broken {
-        /// Where the receiver is.
-        address: String,
-        /// What happened.
-        why: String,
-    },
-    /// A push was announced, and nothing came.
+    Broken { address: String, why: String },
+    /// The receiver did not accept an announced push in time.
     #[error("the receiver at {address} was not ready for the push within {seconds} s")]
     NotReady {
-        /// Where the receiver is.
         address: String,
-        /// How long it was waited for.
+        /// The time-out.
         seconds: u64,
     },
-    /// The receiver does not let this sender in, or not to this call.
+    /// The receiver refuses this sender, or this call.
     #[error("{message}")]
     Refused {
-        /// What it says.
+        /// The receiver's message.
         message: String,
-        /// What it says can be done; may be empty.
+        /// The receiver's advice; may be empty.
         remedy: String,
     },
     /// The receiver could not serve the call.
     #[error("the call to the receiver at {address} failed: {message}")]
     Failed {
-        /// Where the receiver is.
         address: String,
-        /// What it says.
+        /// The receiver's message.
         message: String,
-        /// What it says can be done; may be empty.
+        /// The receiver's advice; may be empty.
         remedy: String,
     },
-    /// The receiver says why in the answer itself.
+    /// The answer itself reports a failure.
     #[error("the receiver says: {0}")]
     Failure(#[from] Failure),
-    /// The answer is none of those that there are.
+    /// The answer breaks the contract.
     #[error("the receiver's answer makes no sense: {0}")]
     Invalid(String),
-    /// Another instance answers.
+    /// Another instance of the receiver answers.
     #[error("the receiver was set up anew since it was paired")]
     SetUpAnew,
 }
 
 impl Error {
-    /// The connection to the receiver at `address` broke.
+    /// Makes the error for a broken connection to the receiver at `address`.
     pub(crate) fn broken(address: &str, why: &(impl ToString + ?Sized)) -> Self {
         Self::Broken {
             address: address.to_owned(),
@@ -72,12 +59,12 @@ impl Error {
         }
     }
 
-    /// The receiver's answer is none that there can be.
+    /// Makes the error for an answer that breaks the contract.
     pub(crate) fn invalid(error: impl ToString) -> Self {
         Self::Invalid(error.to_string())
     }
 
-    /// What can be done; may be empty.
+    /// What the user can do; may be empty.
     pub fn remedy(&self) -> String {
         match self {
             Self::Credentials { address, .. } => format!(
@@ -102,7 +89,7 @@ impl Error {
         }
     }
 
-    /// What it is to the user.
+    /// The kind of the error, for the user.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Connect(ConnectError::Unreachable { .. } | ConnectError::NotAReceiver { .. })
@@ -121,7 +108,7 @@ impl Error {
         }
     }
 
-    /// Whether it can pass by itself.
+    /// Whether the error is transient.
     pub fn is_transient(&self) -> bool {
         self.kind() == Kind::Unreachable
     }

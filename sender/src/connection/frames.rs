@@ -1,10 +1,10 @@
-//! What of a call has been written: the frames of an HTTP/2 connection, read along as this side
-//! writes them (RFC 9113, sections 3.4 and 4.1).
+//! Counts how much of a call has been written: parses the frames of an HTTP/2 connection as this side writes them
+//! (RFC 9113, sections 3.4 and 4.1).
 //!
-//! Counting all bytes would not do: who grants a window of one byte at a time has nine bytes of
-//! frame head written with each, and what has not been written seems to be.
+//! A count of all bytes would be wrong: if the receiver grants a window of one byte at a time, nine bytes of frame
+//! head are written with each byte, and data not yet written would count as written.
 
-/// What a client says first.
+/// Length of the client's connection preface.
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// Length of the head of a frame: 24 bits of length, 8 of type, 8 of flags, 32 of stream.
@@ -14,17 +14,17 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
-/// Follows what a client writes.
+/// Parser of a client's output.
 #[derive(Debug)]
 pub struct Frames {
     /// Bytes of the preface that are still to come.
     preface: usize,
     head: [u8; HEAD],
-    /// How much of `head` is there.
+    /// Bytes of `head` that have been read.
     read: usize,
-    /// Bytes of the present frame that are still to come.
+    /// Bytes of the current frame that are still to come.
     rest: usize,
-    /// Whether these are data of the newest call.
+    /// Whether the current frame is data of the newest call.
     counts: bool,
     newest: u32,
     data: u64,
@@ -45,7 +45,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Takes what was written next.
+    /// Parses the bytes that were written next.
     pub fn written(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = if self.preface > 0 {
@@ -72,7 +72,7 @@ impl Frames {
         }
     }
 
-    /// Bytes of messages, with their heads, of the newest call. Nobody here pads.
+    /// Bytes of messages, with their heads, of the newest call. This side never pads.
     pub fn data(&self) -> u64 {
         self.data
     }

@@ -12,10 +12,10 @@ use tonic::transport::Channel;
 use crate::connection::call::answer;
 use crate::connection::error::Error;
 
-/// Longest wait for the receiver's greeting.
+/// Longest wait for the answer.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Agrees on version and features; the first call on every connection.
+/// Agrees with the receiver on version and features; the first call on every connection.
 ///
 /// # Errors
 /// See [`Error`].

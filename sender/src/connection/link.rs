@@ -1,4 +1,4 @@
-//! A connection to a receiver: mutual TLS, HTTP/2, and the greeting done.
+//! A connection to a receiver: mutual TLS and HTTP/2, after the first call.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,12 +27,12 @@ use sendshot_proto::problem::with_causes;
 /// Longest wait for TCP and TLS together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How often an idle connection is asked for a sign of life, and how long that may take: a
-/// vanished peer is noticed in under a minute.
+/// How often an idle connection is probed, and how long the answer may take: a vanished peer is noticed in under a
+/// minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// An open connection.
+/// An open connection to a receiver.
 #[derive(Debug)]
 pub struct Link {
     address: String,
@@ -41,7 +41,7 @@ pub struct Link {
     wire: WireBytes,
 }
 
-/// Dials a receiver and greets it.
+/// Connects to a receiver and makes the first call.
 ///
 /// # Errors
 /// See [`Error`].
@@ -65,7 +65,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Err
         let welcome = hello(&mut client, &address, entry.receiver_id).await?;
         Ok((client, welcome))
     };
-    // In TLS 1.3 a receiver refuses our certificate only now.
+    // In TLS 1.3 a receiver refuses the sender's certificate only now.
     let (client, welcome) = greeted.await.map_err(|error: Error| {
         let said = wire.failure().map(std::io::Error::other);
         match said.map(|said| ConnectError::from_io(&address, &said)) {
@@ -84,7 +84,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Err
     })
 }
 
-/// HTTP/2 over a stream to the receiver at `address` that is open already.
+/// Sets up HTTP/2 over an open stream to the receiver at `address`.
 ///
 /// # Errors
 /// See [`Error`].
@@ -92,7 +92,7 @@ pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    // The connection is made once: a broken one must fail the push, not be dialled anew under it.
+    // The connection is made once: a broken one must fail the push, not be replaced by a new one beneath it.
     let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = once
@@ -101,7 +101,7 @@ where
             .take();
         async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
     });
-    // The name is only for HTTP/2's headers; TLS has checked who is there.
+    // The name is only for HTTP/2's headers; TLS has checked the receiver's identity.
     Endpoint::from_static("http://receiver.sendshot")
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -118,33 +118,33 @@ where
 }
 
 impl Link {
-    /// What the receiver says that this sender was before.
+    /// The former ids of this sender that the receiver reports.
     pub fn former(&self) -> &[SenderId] {
         &self.welcome.former
     }
 
-    /// The calls that have one message as answer.
+    /// The client for calls that are answered by one message.
     pub fn client(&mut self) -> &mut ReplicationClient<Channel> {
         self.wire.read_at_most(MAX_ANSWER);
         &mut self.client
     }
 
-    /// Where the receiver was dialled, for messages.
+    /// The receiver's address, for messages.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The receiver's instance.
+    /// Id of the receiver's instance.
     pub fn receiver(&self) -> ReceiverId {
         self.welcome.receiver
     }
 
-    /// The newest stream version that both sides and this kernel speak.
+    /// The newest stream version that both sides and this kernel support.
     pub fn stream_version(&self) -> u32 {
         filesystem::send_stream_version().clamp(1, self.welcome.stream_version)
     }
 
-    /// Whether the receiver keeps partials to resume.
+    /// Whether the receiver keeps partials that can be resumed.
     pub fn resume(&self) -> Support {
         self.welcome.resume
     }
@@ -159,12 +159,12 @@ impl Link {
         self.wire.get()
     }
 
-    /// What counts them.
+    /// The counter of these bytes.
     pub fn wire(&self) -> WireBytes {
         self.wire.clone()
     }
 
-    /// Opens a push.
+    /// Opens the call of a transfer.
     ///
     /// # Errors
     /// See [`Error`].
@@ -180,11 +180,11 @@ impl Link {
     }
 }
 
-/// Looks at a certificate that a receiver says to have made for this sender, and returns it and nothing of
-/// what may stand beside it.
+/// Checks a certificate that a receiver reports to have made for this sender, and returns it without anything that
+/// may stand beside it.
 ///
 /// # Errors
-/// [`Error::Invalid`]: nobody would be let in by it.
+/// [`Error::Invalid`]: no receiver would accept the certificate.
 pub fn own_certificate(
     sender: &Sender,
     ca_pem: &str,

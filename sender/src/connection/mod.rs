@@ -1,5 +1,6 @@
-//! The sender's end of a connection to a receiver: how it is made, counted, renewed and paired. What is said on it
-//! is said by the stages of a push.
+//! The sender's end of a connection to a receiver: how it is made, counted, renewed and paired. The stages of
+//! a push
+//! make the calls on it.
 
 pub mod call;
 pub mod error;

@@ -1,13 +1,13 @@
-//! Blocking work beside the asynchronous.
+//! Blocking work on threads.
 
 use sendshot_service::blocking::BlockingError;
 
-/// A thread that gave no result.
+/// A worker thread ended without a result.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Died(#[from] BlockingError);
 
-/// Runs blocking work on a thread of its own.
+/// Runs blocking work on its own thread.
 ///
 /// # Errors
 /// [`Died`].

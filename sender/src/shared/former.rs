@@ -1,5 +1,5 @@
-//! What this sender was before: receivers that were paired with it under another id say so. A system that
-//! was set up anew after its disk died has a new id; what it left on its data disks is its own.
+//! Former ids of this sender, as reported by the receivers that were paired with it under them. A system that was
+//! set up again after its disk died has a new id; what it left on its data disks is its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,7 +14,7 @@ const FILE: &str = "former.json";
 
 type Told = BTreeMap<ReceiverId, BTreeSet<SenderId>>;
 
-/// What each receiver says that this sender was.
+/// The former ids that each receiver reports.
 #[derive(Debug)]
 pub struct FormerIds {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl FormerIds {
     /// Reads the list of a state directory.
     ///
     /// # Errors
-    /// The kernel's, or `InvalidData` for a damaged file.
+    /// I/O errors, or `InvalidData` for a damaged file.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
         let told = durable::read_json(&path)?.unwrap_or_default();
@@ -35,10 +35,10 @@ impl FormerIds {
         })
     }
 
-    /// Notes what a receiver says now, in place of what it said before.
+    /// Stores what a receiver reports now, in place of its former report.
     ///
     /// # Errors
-    /// The kernel's; nothing is noted then.
+    /// I/O errors; nothing is stored then.
     pub fn note(&self, receiver: ReceiverId, former: &[SenderId]) -> io::Result<()> {
         let mut told = self.lock();
         let former: BTreeSet<SenderId> = former.iter().copied().collect();
@@ -52,7 +52,7 @@ impl FormerIds {
         Ok(())
     }
 
-    /// The same, each with the receiver that says it.
+    /// The ids reported by the `paired` receivers, each with its receiver.
     pub fn vouched(&self, paired: impl Fn(ReceiverId) -> bool) -> BTreeSet<(ReceiverId, SenderId)> {
         let told = self.lock();
         let told = told.iter().filter(|(receiver, _)| paired(**receiver));
@@ -60,7 +60,7 @@ impl FormerIds {
             .collect()
     }
 
-    /// All that receivers which are `paired` now say.
+    /// The ids reported by the `paired` receivers.
     pub fn all(&self, paired: impl Fn(ReceiverId) -> bool) -> BTreeSet<SenderId> {
         let told = self.lock();
         let told = told.iter().filter(|(receiver, _)| paired(**receiver));

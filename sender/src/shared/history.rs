@@ -21,31 +21,28 @@ const MOST_DISKS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The receiver has it.
+    /// The receiver has acknowledged it.
     Done(Box<Report>),
-    /// It failed; one sentence.
+    /// The error in one sentence.
     Failed(String),
 }
 
 /// The last push of a volume to a receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
-    /// What was pushed.
     pub volume: VolumeName,
-    /// Where to.
     pub receiver: PeerName,
     /// When it ended, seconds since 1970 UTC.
     pub ended_at: i64,
-    /// How.
     pub outcome: Outcome,
-    /// When one last succeeded, seconds since 1970 UTC.
+    /// When a push last succeeded, seconds since 1970 UTC.
     pub last_success: Option<i64>,
     /// The same for each of the receiver's disks.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disks: BTreeMap<RootId, i64>,
 }
 
-/// All of them.
+/// The last pushes, by receiver and volume.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
@@ -56,17 +53,17 @@ impl History {
     /// Reads the history of a state directory.
     ///
     /// # Errors
-    /// The kernel's, or `InvalidData` for a damaged file.
+    /// I/O errors, or `InvalidData` for a damaged file.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
         let last = Mutex::new(durable::read_json(&path)?.unwrap_or_default());
         Ok(Self { path, last })
     }
 
-    /// Adds a push that ended.
+    /// Adds a push that has ended.
     ///
     /// # Errors
-    /// The kernel's; the history in memory has it all the same.
+    /// I/O errors; the history in memory has the push all the same.
     pub fn add(
         &self,
         volume: VolumeName,
@@ -87,7 +84,7 @@ impl History {
         {
             disks.insert(root, ended_at);
         }
-        // A receiver that lies must not fill the file.
+        // A lying receiver must not fill the file.
         while disks.len() > MOST_DISKS {
             let oldest = disks.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id);
             oldest.and_then(|id| disks.remove(&id));
@@ -107,7 +104,7 @@ impl History {
         durable::write_json(&self.path, &*last)
     }
 
-    /// The nested subvolumes that the last pushes of a volume left out, to whatever receiver.
+    /// The nested subvolumes that the last pushes of a volume, to any receiver, left out.
     pub fn left_out(&self, volume: &VolumeName) -> BTreeSet<String> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let of_volume = last.values().filter(|last| last.volume == *volume);
@@ -120,7 +117,7 @@ impl History {
             .collect()
     }
 
-    /// All of them, sorted by receiver and volume.
+    /// All last pushes, sorted by receiver and volume.
     pub fn all(&self) -> Vec<Last> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.values().cloned().collect()

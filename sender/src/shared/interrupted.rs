@@ -1,4 +1,4 @@
-//! What this process knows of interrupted pushes beyond their journal.
+//! What this process knows of interrupted pushes besides their journal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +8,16 @@ use sendshot_model::PushId;
 
 use crate::state::segment_log::Memory;
 
-/// Interrupted pushes.
 #[derive(Debug)]
 pub struct InterruptedPushes {
     /// Whether there may be one that keeps its snapshot.
     may_exist: AtomicBool,
-    /// What is known of their streams, beyond their marks.
+    /// What is known of their streams besides their marks.
     memories: Mutex<HashMap<PushId, Memory>>,
 }
 
 impl Default for InterruptedPushes {
-    /// After a start there may be some.
+    /// After a start there may be interrupted pushes.
     fn default() -> Self {
         Self {
             may_exist: AtomicBool::new(true),
@@ -28,22 +27,22 @@ impl Default for InterruptedPushes {
 }
 
 impl InterruptedPushes {
-    /// Notes that a push has broken off and keeps its snapshot.
+    /// Notes that there is an interrupted push that keeps its snapshot.
     pub fn note(&self) {
         self.may_exist.store(true, Ordering::Release);
     }
 
-    /// Whether there may be such a push; there is none from now on, unless it is noted again.
+    /// Returns whether there may be such a push, and resets that until the next note.
     pub fn take(&self) -> bool {
         self.may_exist.swap(false, Ordering::AcqRel)
     }
 
-    /// Keeps what is known of a stream that broke off until it is taken up or let go.
+    /// Keeps what is known of an interrupted stream until the push is resumed or discarded.
     pub fn keep_memory(&self, push: PushId, memory: Memory) {
         self.memories().insert(push, memory);
     }
 
-    /// What is known of the stream of a push beyond its marks.
+    /// Takes what is known of a push's stream besides its marks.
     pub fn take_memory(&self, push: PushId) -> Memory {
         self.memories().remove(&push).unwrap_or_default()
     }

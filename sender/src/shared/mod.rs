@@ -1,4 +1,4 @@
-//! What every part of the daemon sees: its identity and configuration, the pushes that run and those that ran.
+//! What every part of the daemon shares: its identity and configuration, the running pushes and their history.
 
 pub(crate) mod blocking;
 pub mod former;

@@ -1,4 +1,4 @@
-//! The pushes that are under way.
+//! The running pushes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -13,18 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::volume::resolve::Volume;
 
-/// A push as others see it.
+/// The parts of a running push that other tasks see.
 #[derive(Debug)]
 pub struct Running {
-    /// Its id.
     pub push: PushId,
-    /// What is pushed.
     pub volume: VolumeName,
-    /// Where it lies on this box.
+    /// The volume's path on this host.
     pub path: PathBuf,
-    /// Where to.
     pub receiver: PeerName,
-    /// Cancels it.
     pub cancel: CancellationToken,
     stage: Mutex<&'static str>,
     stream_bytes: AtomicU64,
@@ -53,12 +49,10 @@ impl Running {
         }
     }
 
-    /// The stage it is in.
     pub fn stage(&self) -> &'static str {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a stage.
     pub fn enter(&self, stage: &'static str) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
@@ -68,26 +62,27 @@ impl Running {
         self.stream_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes that the stream is sent from this offset on.
+    /// Records that the stream is sent from this offset on.
     pub fn goes_on_at(&self, offset: u64) {
         self.stream_bytes.store(offset, Ordering::Relaxed);
         self.applied_bytes.store(offset, Ordering::Relaxed);
     }
 
-    /// Notes how far the receiver is.
+    /// Records how far the receiver is.
     pub fn applied(&self, offset: u64) {
-        // It cannot have more than it was sent, whatever it says, and not less than before: else one that
-        // goes to and fro would seem to come forward for ever.
+        // A receiver cannot have applied more than it was sent, whatever it reports, nor less than before:
+        // otherwise one
+        // whose reports go up and down would seem to make progress for ever.
         let offset = offset.min(self.stream_bytes.load(Ordering::Relaxed));
         self.applied_bytes.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// Notes how long the stream will be.
+    /// Records the length of the stream.
     pub fn expect(&self, bytes: u64) {
         self.total_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// How long the stream will be; 0 if nobody knows.
+    /// Length of the stream in bytes; 0 if not known.
     pub fn total(&self) -> u64 {
         self.total_bytes.load(Ordering::Relaxed)
     }
@@ -100,32 +95,31 @@ impl Running {
         )
     }
 
-    /// How long it has been running.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Notes that the user has been told how it ended; only letting go is left.
+    /// Records that the user has got the outcome; only the release is left.
     pub fn reported(&self) {
         self.reported.store(true, Ordering::Release);
     }
 
-    /// Whether the user has been told how it ended.
+    /// Whether the user has got the outcome.
     pub fn is_reported(&self) -> bool {
         self.reported.load(Ordering::Acquire)
     }
 
-    /// Returns when it is over.
+    /// Waits until the push has ended.
     pub async fn over(&self) {
-        // An error means that the push was dropped, which is over as well.
+        // An error means that the push was dropped, so it has ended, too.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 }
 
-/// By the receiver's id: it can have several names.
+/// A receiver counts by its id: it can have several names.
 type Key = (VolumeId, ReceiverId);
 
-/// All running pushes; one per volume and receiver.
+/// The table of running pushes; one per volume and receiver.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     entries: Arc<Mutex<Entries>>,
@@ -134,27 +128,27 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Entries {
     pushes: HashMap<Key, Arc<Running>>,
-    /// Records of the journal that somebody works on and that are no push's: of plans and of
-    /// adoptions.
+    /// Records in use that are not of running pushes: those of dry runs, of adoptions and of interrupted
+    /// pushes being
+    /// resumed.
     others: HashSet<PushId>,
     /// See [`Table::last_transfer`].
     last_transfers: HashMap<Key, TransferId>,
 }
 
-/// A place in the table, given up when dropped.
+/// A push's slot in the table, freed on drop.
 #[derive(Debug)]
 pub struct Place {
     table: Table,
     key: Key,
-    /// The push.
     pub running: Arc<Running>,
 }
 
 impl Table {
-    /// Takes the place of a volume and receiver.
+    /// Takes the slot of a volume and receiver.
     ///
     /// # Errors
-    /// The push that already has it.
+    /// The push that has the slot.
     pub fn enter(
         &self,
         volume: &Volume,
@@ -175,7 +169,7 @@ impl Table {
         })
     }
 
-    /// Something that runs like a push and does not go into the table's list: a plan.
+    /// Makes a push that is not listed in the table, for a dry run.
     pub fn aside(
         &self,
         volume: &Volume,
@@ -187,7 +181,7 @@ impl Table {
         (running, protected)
     }
 
-    /// Keeps others from settling a record as one that nobody works on any more.
+    /// Protects a record from reconciliation, which would take it for one left by a crash.
     pub fn protect(&self, push: PushId) -> Protected {
         self.lock().others.insert(push);
         Protected {
@@ -196,36 +190,37 @@ impl Table {
         }
     }
 
-    /// All pushes.
+    /// All listed pushes, sorted by volume and receiver.
     pub fn all(&self) -> Vec<Arc<Running>> {
         let mut all: Vec<_> = self.lock().pushes.values().cloned().collect();
         all.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
         all
     }
 
-    /// Whether somebody works on the record of a push.
+    /// Whether the record of a push is in use.
     pub fn contains(&self, push: PushId) -> bool {
         let entries = self.lock();
         let mut pushes = entries.pushes.values();
         entries.others.contains(&push) || pushes.any(|running| running.push == push)
     }
 
-    /// A running push of a volume, to whatever receiver. It may build on any sendshot of the
-    /// volume: copies can have moved from one receiver to another.
+    /// A running push of a volume, to any receiver. It may build on any sendshot of the volume: copies can
+    /// have moved
+    /// from one receiver to another.
     pub fn of_volume(&self, volume: VolumeId) -> Option<Arc<Running>> {
         let entries = self.lock();
         let found = entries.pushes.iter().find(|((id, _), _)| *id == volume);
         found.map(|(_, running)| Arc::clone(running))
     }
 
-    /// The transfer of a volume to a receiver that this process opened last. Once its push is over here,
-    /// the receiver may for a moment not have noticed.
+    /// The transfer of a volume to a receiver that this process opened last. For a moment after its push has ended
+    /// here, the receiver may not have noticed.
     pub fn last_transfer(&self, volume: VolumeId, receiver: ReceiverId) -> Option<TransferId> {
         let entries = self.lock();
         entries.last_transfers.get(&(volume, receiver)).copied()
     }
 
-    /// Notes that a transfer is opened.
+    /// Records that a transfer is opened.
     pub fn opens(&self, volume: VolumeId, receiver: ReceiverId, transfer: TransferId) {
         let mut entries = self.lock();
         entries.last_transfers.insert((volume, receiver), transfer);
@@ -243,11 +238,11 @@ impl Drop for Place {
     }
 }
 
-/// A record that is being worked on, until this is dropped.
+/// Protects a record in use, until dropped.
 #[derive(Debug)]
 pub struct Protected {
     table: Table,
-    /// Names the record.
+    /// The push whose record it is.
     pub push: PushId,
 }
 

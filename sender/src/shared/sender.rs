@@ -1,4 +1,4 @@
-//! The sending daemon's state: what all its pushes share.
+//! The sending daemon's state that all its pushes share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,34 +31,32 @@ use sendshot_model::Engine;
 /// File in the state directory that holds the sender's id.
 const INSTANCE: &str = "instance.json";
 
-/// Directory in the state directory for pushes from file systems that are read-only.
+/// Directory in the state directory for the temporary state of pushes from read-only file systems.
 const PASSING: &str = "passing";
 
-/// Sendshots kept for each receiver of a volume that is not configured: the configuration's own
-/// default.
+/// Sendshots kept for each receiver of a volume that is not configured: the configuration's own default.
 const UNCONFIGURED_KEEP: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 
-/// Where a sending daemon keeps and finds things.
+/// Paths of a sending daemon.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The configuration file.
     pub config: PathBuf,
-    /// Own state.
+    /// The daemon's state directory.
     pub state_dir: PathBuf,
-    /// What pairing wrote.
+    /// Directory of the files written by pairing, one per receiver.
     pub receivers_dir: PathBuf,
 }
 
-/// Why a receiver is not known.
+/// Why a receiver cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What pairing wrote down cannot be read.
+    /// A file written by pairing cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A thread gave no result.
+    /// A worker thread ended without a result.
     #[error(transparent)]
     Thread(#[from] Died),
-    /// None of this name is paired.
+    /// No receiver of this name is paired.
     #[error("receiver `{0}` is not paired")]
     NotPaired(PeerName),
 }
@@ -68,7 +66,6 @@ struct Instance {
     sender_id: SenderId,
 }
 
-/// The daemon.
 #[derive(Debug)]
 pub struct Sender {
     id: SenderId,
@@ -80,8 +77,8 @@ pub struct Sender {
     filesystems: Filesystems,
     history: History,
     pub(crate) table: Table,
-    /// Held while a push is about to enter the table, and while something is let go by hand: what
-    /// was found to be used by no push stays so until it is gone.
+    /// Held while a push is about to enter the table, and while the user's deletions run: a state found unused then
+    /// stays so until it is deleted.
     letting_go: Arc<Mutex<()>>,
     interrupted: InterruptedPushes,
     pub(crate) stop: CancellationToken,
@@ -92,7 +89,7 @@ impl Sender {
     /// Reads configuration and state; makes id and key at the first start.
     ///
     /// # Errors
-    /// Whatever of it cannot be read or made, by name.
+    /// The file that cannot be read or made.
     pub fn load(paths: Paths) -> anyhow::Result<Self> {
         let config = SenderConfig::load(&paths.config)?;
         Ok(Self {
@@ -112,17 +109,16 @@ impl Sender {
         })
     }
 
-    /// This instance.
+    /// Id of this instance.
     pub fn id(&self) -> SenderId {
         self.id
     }
 
-    /// Its key.
     pub fn key(&self) -> &SenderKey {
         &self.key
     }
 
-    /// The configuration as it is now.
+    /// The current configuration.
     pub fn config(&self) -> Arc<SenderConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -134,7 +130,7 @@ impl Sender {
         configured.unwrap_or(UNCONFIGURED_KEEP)
     }
 
-    /// What usually makes a volume's streams.
+    /// The volume's usual engine.
     pub fn engine(&self, volume: &VolumeName) -> Engine {
         let config = self.config();
         match config.volumes.get(volume) {
@@ -143,37 +139,35 @@ impl Sender {
         }
     }
 
-    /// Reads the configuration again. Running pushes go on as they began.
+    /// Reads the configuration again. Running pushes keep the one with which they began.
     ///
     /// # Errors
-    /// What is wrong with it; the former one then stays.
+    /// The error in the file; the former configuration then stays.
     pub fn reload(&self) -> Result<(), ConfigError> {
         let config = Arc::new(SenderConfig::load(&self.paths.config)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
 
-    /// Where things are.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
 
-    /// Where book-keeping is done for file systems that are read-only.
+    /// Directory for the temporary state of pushes from read-only file systems.
     pub fn passing_dir(&self) -> PathBuf {
         self.paths.state_dir.join(PASSING)
     }
 
-    /// The volumes' ids.
     pub fn volume_ids(&self) -> &VolumeIds {
         &self.volume_ids
     }
 
-    /// What receivers say that this sender was.
+    /// The former ids of this sender, as receivers report them.
     pub fn former(&self) -> &FormerIds {
         &self.former
     }
 
-    /// What this sender is and was, by the word of the receivers that are paired now. Blocks.
+    /// The ids of this sender, now and formerly, as the paired receivers report them. Blocks.
     pub fn own_ids(&self) -> BTreeSet<SenderId> {
         let paired = self.paired_ids();
         let mut own = self.former.all(|receiver| paired.contains(&receiver));
@@ -190,14 +184,15 @@ impl Sender {
             .collect()
     }
 
-    /// What this sender was, each with the paired receiver that says so: its word is good for what it holds
-    /// itself. Blocks.
+    /// The former ids of this sender, each with the paired receiver that reports it: a report counts only for
+    /// what that
+    /// receiver itself holds. Blocks.
     pub fn vouched(&self) -> BTreeSet<(ReceiverId, SenderId)> {
         let paired = self.paired_ids();
         self.former.vouched(|receiver| paired.contains(&receiver))
     }
 
-    /// Looks for a volume. Blocks.
+    /// Looks up a volume. Blocks.
     pub fn find<T>(&self, look: impl FnOnce(resolve::Finder<'_>) -> T) -> T {
         let own = self.own_ids();
         look(resolve::Finder {
@@ -208,10 +203,10 @@ impl Sender {
         })
     }
 
-    /// Makes what former instances of this sender left on a file system its own. Blocks.
+    /// Takes over what former instances of this sender left on a file system. Blocks.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn take_over_former(&self, state: &StateSubvolume) -> io::Result<()> {
         let vouched = self.vouched();
         if vouched.is_empty() {
@@ -226,8 +221,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Finds what is ours on the file systems of the configured volumes, if this box has forgotten where it
-    /// was. Blocks.
+    /// Records the file systems of configured volumes that have a state subvolume, if this host has lost that list.
+    /// Blocks.
     pub fn remember_configured(&self) {
         let config = self.config();
         for volume in config.volumes.values() {
@@ -237,10 +232,10 @@ impl Sender {
         }
     }
 
-    /// Has the disk say which volume lies on it. Blocks.
+    /// Writes a volume into the register of its disk. Blocks.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn register(&self, state: &StateSubvolume, volume: &Binding) -> io::Result<()> {
         let _alone = register::WRITING
             .lock()
@@ -250,23 +245,20 @@ impl Sender {
         register.store(state)
     }
 
-    /// File systems that hold something of ours.
+    /// The file systems with a state subvolume.
     pub fn filesystems(&self) -> &Filesystems {
         &self.filesystems
     }
 
-    /// The running pushes.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The interrupted pushes.
     pub fn interrupted(&self) -> &InterruptedPushes {
         &self.interrupted
     }
 
-    /// Waits for the pushes whose users have been told that they are done, and which are still
-    /// letting go of what they made superfluous.
+    /// Waits for the pushes that have reported their outcome and are still deleting superseded states.
     pub async fn wait_for_releases(&self) {
         for running in self.table.all() {
             if running.is_reported() {
@@ -275,17 +267,16 @@ impl Sender {
         }
     }
 
-    /// Keeps pushes from starting as long as the answer is held; those that run go on.
+    /// Keeps pushes from starting as long as the guard is held; running pushes continue.
     pub async fn hold_starts(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.letting_go).lock_owned().await
     }
 
-    /// The last pushes.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The paired receivers, read anew: pairing may have happened a moment ago.
+    /// Reads the paired receivers: pairing may have happened a moment ago.
     ///
     /// # Errors
     /// See [`Error`].
@@ -294,10 +285,10 @@ impl Sender {
         Ok(blocking("receivers", move || sendshot_config::load_dir(&dir)).await??)
     }
 
-    /// One paired receiver.
+    /// Reads one paired receiver.
     ///
     /// # Errors
-    /// See [`Error`]: also if there is none of this name.
+    /// See [`Error`]: also if none of this name is paired.
     pub async fn receiver(&self, name: &PeerName) -> Result<ReceiverEntry, Error> {
         let (dir, wanted) = (self.paths.receivers_dir.clone(), name.clone());
         let found = blocking("receivers", move || {

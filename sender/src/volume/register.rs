@@ -1,9 +1,8 @@
-//! The register in the state subvolume: which hosts have written there, and which volumes they have on
-//! this file system. It lies with the data, so that a system that was set up anew, or rolled back, finds
-//! its volumes again.
+//! The register in the state subvolume: the hosts that have written there, and their volumes on this file system.
+//! It lies with the data, so that a system that was set up again, or rolled back, finds its volumes again.
 //!
-//! A disk can come from anywhere, so nothing in it is believed of any other file system, and what does not
-//! make sense is passed over.
+//! A disk can come from anywhere, so its register counts for its own file system only, and invalid entries are
+//! skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -21,25 +20,24 @@ use crate::state::store::StateSubvolume;
 use crate::volume::ids::{Binding, Naming};
 use sendshot_model::Engine;
 
-/// Its file in the state subvolume.
 const FILE: &str = "register.json";
 /// Layout version.
 const VERSION: u32 = 1;
-/// Most hosts, and most volumes, that are listened to.
+/// Most hosts, and most volumes, that are read.
 const MOST: usize = 4096;
-/// Most receivers of a volume whose own ids for it are listened to.
+/// Most receivers of a volume whose own ids for it are read.
 const MOST_LABELS: usize = 64;
 /// Longest name of a host, in bytes.
 const MOST_NAME: usize = 64;
 
-/// Two that read, change and write files of a state subvolume must not lose what the other has written.
+/// Held while a file of a state subvolume is read, changed and written, so that no change is lost.
 pub(crate) static WRITING: Mutex<()> = Mutex::new(());
 
-/// What is registered on a file system.
+/// The register of a file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     version: u32,
-    /// Names of hosts, by their senders' ids.
+    /// Names of hosts, by the ids of their senders.
     hosts: BTreeMap<SenderId, String>,
     volumes: Vec<Entry>,
 }
@@ -57,7 +55,7 @@ impl Entry {
         (self.sender, self.binding.id)
     }
 
-    /// The same volume, which its subvolume alone finds: its name is that of another one now.
+    /// The same volume, found by its subvolume alone: its name belongs to another volume now.
     fn without_name(&self) -> Binding {
         let naming = match self.binding.fsid {
             Some(fsid) => Naming::ByPath {
@@ -84,10 +82,10 @@ impl Default for Register {
 }
 
 impl Register {
-    /// Reads that of a file system. One that is damaged says nothing, and is written anew.
+    /// Reads the register of a file system. A damaged one counts as empty, and is rewritten.
     ///
     /// # Errors
-    /// The kernel's; `InvalidData` for one that a newer version wrote.
+    /// I/O errors; `InvalidData` for one that a newer version wrote.
     pub fn load(state: &StateSubvolume) -> io::Result<Self> {
         match durable::read_json_at(state.root(), OsStr::new(FILE)) {
             Ok(Some(read)) => Self::checked(read, state.top().fsid()),
@@ -100,7 +98,7 @@ impl Register {
         }
     }
 
-    /// Reads one from its bytes, as [`Register::load`] does from the disk.
+    /// Parses a register, as [`Register::load`] does from the disk.
     ///
     /// # Errors
     /// `InvalidData`.
@@ -136,8 +134,9 @@ impl Register {
         Ok(self)
     }
 
-    /// The volumes of a sender, each once: its own first, then those of what it was before (`own`) that are
-    /// none of its own. `exists` says whether a subvolume is on the file system.
+    /// Lists the volumes of a sender, each once: its own first, then those of its former instances (`own`)
+    /// that are not
+    /// its own. `exists` says whether a subvolume is on the file system.
     pub fn volumes_of(
         &self,
         me: SenderId,
@@ -163,7 +162,7 @@ impl Register {
         found
     }
 
-    /// What a sender's host is called, if it has said.
+    /// Name of a sender's host, if registered.
     pub fn host(&self, sender: SenderId) -> Option<&str> {
         self.hosts.get(&sender).map(String::as_str)
     }
@@ -190,8 +189,9 @@ impl Register {
         self.volumes.retain(|entry| own(entry.sender));
     }
 
-    /// For each volume of other senders that is one of this sender's: what that is here. It is so if it is of the
-    /// same subvolume; or if its subvolume is gone and the configured name is the same, as after a rollback.
+    /// Maps each volume of other senders to this sender's volume that is the same: it has the same subvolume;
+    /// or its
+    /// subvolume is gone and the configured name is the same, as after a rollback.
     fn same_here(
         &self,
         own: SenderId,
@@ -216,7 +216,7 @@ impl Register {
             let Some(mine) = mine.iter().find(has_name) else {
                 continue;
             };
-            // Two of one host that became one would be judged as states of one volume.
+            // Two volumes of one host mapped to one would be judged as states of one volume.
             let is_another = |((sender, _), id): (&(SenderId, VolumeId), &VolumeId)| {
                 *sender == other.sender && *id == mine.binding.id
             };
@@ -227,7 +227,7 @@ impl Register {
         same
     }
 
-    /// The receivers of these records know the volumes that are the `same` by the ids that they had before.
+    /// Adds to the `same` volumes the ids by which the receivers of these records knew them before.
     fn name_at_receivers(
         &mut self,
         same: &BTreeMap<(SenderId, VolumeId), VolumeId>,
@@ -250,7 +250,7 @@ impl Register {
         }
     }
 
-    /// Makes these volumes of other senders this one's. A name that it has given to another one stays with that.
+    /// Makes these volumes of other senders this one's. A name that another of its volumes has stays with that.
     pub fn hand_over(&mut self, to: SenderId, volumes: &BTreeSet<(SenderId, VolumeId)>) {
         let own = self.volumes.iter().filter(|entry| entry.sender == to);
         let names: Vec<(VolumeId, Naming)> = own
@@ -274,10 +274,10 @@ impl Register {
         self.volumes.retain(|entry| seen.insert(entry.key()));
     }
 
-    /// Writes it, durably, unless it is so already.
+    /// Writes the register, durably, unless it is unchanged.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn store(&self, state: &StateSubvolume) -> io::Result<()> {
         if Self::load(state)? == *self {
             return Ok(());
@@ -286,11 +286,11 @@ impl Register {
     }
 }
 
-/// What a file system says of the volumes of some senders: its register, and, for those that it does not
-/// name, the records of their pushes.
+/// Lists the volumes of some senders on a file system: from its register, and, for those not in it, from the
+/// records of their pushes.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn volumes(
     state: &StateSubvolume,
     me: SenderId,
@@ -300,13 +300,13 @@ pub fn volumes(
     let mut same = register.same_here(me, |uuid| exists(state, uuid));
     same.retain(|(sender, _), _| own(*sender));
     if !same.is_empty() {
-        // As it will be when they are adopted.
+        // The same as after adoption.
         let records = journal::records(state.pushes())?;
         register.name_at_receivers(&same, me, &records);
     }
     let mut found = register.volumes_of(me, &own, |uuid| exists(state, uuid));
-    // Records do not say of which file system they are, and a copy of a disk has the same: they are asked
-    // only where an older version wrote no register.
+    // Records do not name their file system, and a copy of a disk has the same records: they are used only where
+    // an older version wrote no register.
     if durable::read_at(state.root(), OsStr::new(FILE))?.is_some() {
         return Ok(found);
     }
@@ -338,13 +338,13 @@ pub fn volumes(
     Ok(found)
 }
 
-/// When unsure, it exists.
+/// Whether a subvolume exists. When unsure, it counts as existing.
 fn exists(state: &StateSubvolume, subvolume: Uuid) -> bool {
     let found = subvolume::ids_by_uuid(state.top(), subvolume);
     found.map_or(true, |ids| !ids.is_empty())
 }
 
-/// The subvolume that the snapshot of a record was taken of, by its sendshot, or by itself.
+/// Finds the subvolume of which a record's snapshot was taken, by the snapshot itself or by its sendshot.
 fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
     if let Ok(snapshot) = durable::open_dir(state.snapshots(), &record.snapshot_name()) {
         return subvolume::info(snapshot).ok().map(|info| info.parent_uuid);
@@ -362,12 +362,13 @@ fn made_from(state: &StateSubvolume, record: &Record) -> Option<Uuid> {
 ///
 /// Steps, and what a crash after each leaves:
 ///
-/// 1. Note by what ids receivers know those of its volumes that it had before. — Nothing else; it is done again.
-/// 2. Change the records, one by one. — Records of both; those that are left are changed at the next start.
-/// 3. Change the register. — Entries of volumes that no record of their sender names, which are shown to nobody.
+/// 1. Record the ids by which receivers know those of its volumes that it had before. — Nothing else; it is
+///    repeated.
+/// 2. Change the records, one by one. — Records of both; the next start changes the rest.
+/// 3. Change the register. — Entries of volumes that no record of their sender names, which are never listed.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn adopt(
     state: &StateSubvolume,
     own: SenderId,
@@ -387,7 +388,7 @@ pub fn adopt(
     register.store(state)?; // 1
     let mut adopted = 0;
     for listed in &found {
-        // As it is now.
+        // Read the current record.
         if let Some(record) = journal::find(state.pushes(), listed.push)? {
             let volume = same.get(&key(listed)).copied().unwrap_or(record.volume);
             let record = Record {
@@ -399,7 +400,7 @@ pub fn adopt(
             adopted += 1;
         }
     }
-    // One that other records still name, those of a receiver that is not paired yet, says what they are of.
+    // An entry stays if other records still name it, those of a receiver that is not paired yet.
     let mut volumes: BTreeSet<_> = found.iter().map(key).collect();
     let left: BTreeSet<_> = left.iter().map(key).collect();
     register.volumes.retain(|entry| {
@@ -416,7 +417,7 @@ fn key(record: &Record) -> (SenderId, VolumeId) {
     (record.sender, record.volume)
 }
 
-/// Name of this host, for others to read.
+/// Name of this host, for other hosts to read.
 pub fn host_name() -> String {
     let name = rustix::system::uname();
     printable_within(&name.nodename().to_string_lossy(), MOST_NAME)
@@ -463,7 +464,7 @@ mod tests {
             ..binding(name, FSID)
         };
         let before = on("photos", 1);
-        // Its name was given to another subvolume since.
+        // Its name was since given to another subvolume.
         let (other, same) = (on("photos", 2), on("old", 1));
         let mut register = Register::default();
         for (sender, volume) in [(me, &other), (former, &before), (me, &same)] {
@@ -493,10 +494,10 @@ mod tests {
             (before.id, before.subvolume)
         );
         assert_ne!(found[1].naming, now.naming);
-        // After a rollback its own subvolume is gone: the name says what it is.
+        // After a rollback its own subvolume is gone: the name identifies it.
         let found = register.volumes_of(me, |_| true, |_| false);
         assert_eq!(found, std::slice::from_ref(&now));
-        // Once it is handed over, the name is still that of the other one.
+        // Once it is handed over, the name still belongs to the other one.
         register.hand_over(me, &BTreeSet::from([(former, before.id)]));
         let found = register.volumes_of(me, |_| true, |_| true);
         let named = found.iter().filter(|volume| volume.naming == now.naming);

@@ -1,4 +1,4 @@
-//! From what the user names to an opened subvolume with a volume id.
+//! Resolves what the user names to an open subvolume with a volume id.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,117 +22,91 @@ use crate::volume::register;
 use crate::volume::series;
 use crate::volume::series::Member;
 
-/// What kind of subvolume is pushed.
+/// The kind of a subvolume to push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A writable one: a push snapshot is taken.
+    /// A writable subvolume, of which a push snapshot is taken.
     Live,
-    /// A read-only snapshot of the user's: it is read, and left alone.
+    /// The user's own read-only snapshot, which is only read.
     Snapshot,
 }
 
 /// A subvolume to push.
 #[derive(Debug)]
 pub struct Volume {
-    /// Its root directory. Keeps the file system busy: hold it only while working.
+    /// Root directory. It keeps the file system busy: hold it only while working.
     pub fd: OwnedFd,
-    /// Where it was found.
     pub path: PathBuf,
-    /// What the kernel knows of it.
     pub info: Info,
-    /// Its id and name.
     pub key: VolumeKey,
-    /// What it is called, and where it lies, for the disk's own register.
+    /// Name and location, for the disk's own register.
     pub binding: Binding,
-    /// Live or not.
     pub kind: Kind,
     /// Whether its file system is read-only everywhere.
     pub read_only: bool,
     /// Nested subvolumes, which a push leaves out; paths relative to the volume.
     pub skipped: Vec<PathBuf>,
-    /// The snapshots that are its states, oldest first, if it is a series of them; it is opened at the
-    /// newest then.
+    /// If the volume is a series of snapshots, its states, oldest first. The volume is then opened at the newest.
     pub series: Vec<Member>,
 }
 
-/// Why there is nothing to push.
+/// Why a volume cannot be pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such name in the configuration.
+    /// The configuration has no such name.
     #[error("there is no volume `{name}` in the configuration; {}", known(.configured))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: VolumeName,
-        /// What there is.
+        /// The configured names.
         configured: Vec<VolumeName>,
     },
-    /// It cannot be opened.
     #[error("open {}", path.display())]
     Open {
-        /// The path.
         path: PathBuf,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
-    /// It lies on another kind of file system.
+    /// The path is on another kind of file system.
     #[error("{} is not on btrfs", path.display())]
-    NotBtrfs {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a directory within a subvolume.
+    NotBtrfs { path: PathBuf },
+    /// The path is a directory within a subvolume.
     #[error("{} is a directory, not a subvolume", path.display())]
-    NotSubvolume {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is no directory.
+    NotSubvolume { path: PathBuf },
+    /// The path is not a directory.
     #[error("{} is {what}, not a subvolume", path.display())]
     NotDirectory {
-        /// The path.
         path: PathBuf,
-        /// What it is.
+        /// Kind of file.
         what: &'static str,
     },
-    /// The disk that the volume lies on is not there.
+    /// The disk with the volume is not mounted.
     #[error(
         "{}: file system {fsid}, which `{name}` was pushed from last, is not mounted there",
         path.display()
     )]
     NotMounted {
-        /// The path.
         path: PathBuf,
-        /// The volume.
         name: VolumeName,
-        /// The file system.
         fsid: Uuid,
     },
-    /// It was received, and made writable since: under its received UUID it would pass for what it
+    /// The subvolume was received and made writable since: its received UUID would identify it as the state that it
     /// no longer is.
     #[error("{} was received from elsewhere and made writable since", path.display())]
-    Received {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is our own.
+    Received { path: PathBuf },
+    /// The subvolume belongs to Sendshot.
     #[error("{} belongs to Sendshot itself", path.display())]
-    Ours {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A series of snapshots has none, or not one series.
+    Ours { path: PathBuf },
+    /// The pattern of a series matches no snapshots, or not those of one series.
     #[error(transparent)]
     Series(#[from] series::Error),
-    /// Its id is in doubt.
+    /// The volume's id is ambiguous.
     #[error(transparent)]
     Id(#[from] ids::Error),
-    /// The kernel would not tell about it.
+    /// I/O error while reading the subvolume's properties.
     #[error("ask btrfs about {}", path.display())]
     Ask {
-        /// The path.
         path: PathBuf,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
@@ -146,16 +120,14 @@ fn known(configured: &[VolumeName]) -> String {
     format!("it has {}", human::few(&names))
 }
 
-/// What a volume is found by.
+/// What volumes are looked up in.
 #[derive(Clone, Copy)]
 pub struct Finder<'a> {
-    /// The configuration.
     pub config: &'a SenderConfig,
-    /// The volumes that this box knows.
+    /// The volumes that this host knows.
     pub ids: &'a VolumeIds,
-    /// This sender.
     pub me: SenderId,
-    /// Whether a sender is this one, or was.
+    /// Whether an id is this sender's, now or formerly.
     pub own: &'a dyn Fn(SenderId) -> bool,
 }
 
@@ -166,8 +138,7 @@ impl std::fmt::Debug for Finder<'_> {
 }
 
 impl Finder<'_> {
-    /// What the disk itself says. That it cannot be asked is found out, and told, by whoever needs the
-    /// disk for more.
+    /// Reads the disk's own list of volumes. An error is only logged: whatever needs the disk for more reports it.
     fn told(&self, fd: &OwnedFd) -> Vec<Binding> {
         let open = || -> anyhow::Result<Vec<Binding>> {
             match StateSubvolume::open(TopLevel::of(fd)?)? {
@@ -182,7 +153,7 @@ impl Finder<'_> {
     }
 }
 
-/// Finds and opens what the user named.
+/// Finds and opens the volume that the user named.
 ///
 /// # Errors
 /// See [`Error`].
@@ -195,7 +166,7 @@ pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> 
             .and_then(|v| v.snapshots.as_ref())
     {
         let series = series::find(name, pattern)?;
-        // There is one, or it would have said so.
+        // There is at least one, else `find` would have failed.
         let newest = series
             .last()
             .map(|newest| newest.path.clone())
@@ -207,7 +178,7 @@ pub fn resolve(finder: Finder<'_>, wanted: &VolumeRef) -> Result<Volume, Error> 
     resolve_at(finder, path, configured)
 }
 
-/// Opens one of a series of snapshots.
+/// Opens a snapshot of a series.
 ///
 /// # Errors
 /// See [`Error`].
@@ -282,7 +253,7 @@ fn resolve_at(
     })
 }
 
-/// The volume that was pushed from a path before; `None` if none was. Nothing is bound anew.
+/// Finds the volume that was pushed from a path before; `None` if none was. It is not bound again.
 ///
 /// # Errors
 /// See [`Error`].
@@ -309,7 +280,7 @@ pub fn known_at(finder: Finder<'_>, path: &Path) -> Result<Option<VolumeId>, Err
     Ok(found.map(|binding| binding.id))
 }
 
-/// The path, and the configured name if it has one.
+/// Returns the path, and the configured name if it has one.
 fn locate(
     config: &SenderConfig,
     wanted: &VolumeRef,
@@ -342,7 +313,7 @@ fn open(path: &Path) -> Result<OwnedFd, Error> {
 fn not_opened(path: &Path, errno: rustix::io::Errno) -> Error {
     use rustix::fs::FileType;
     let path = path.to_owned();
-    // Of what is there itself, or of a directory on the way to it.
+    // The error is about the path itself, or about a directory on the way to it.
     let there = match errno {
         rustix::io::Errno::NOTDIR => rustix::fs::stat(&path).ok(),
         _ => None,
@@ -361,8 +332,8 @@ fn not_opened(path: &Path, errno: rustix::io::Errno) -> Error {
     Error::NotDirectory { path, what }
 }
 
-/// What is missing or strange at the path of a volume that was pushed before, while its file system is nowhere
-/// to be seen, is the mount point of its disk.
+/// Improves the error for a volume that was pushed before and whose file system is not mounted: what is missing or
+/// of another kind at its path is the mount point of its disk.
 fn not_mounted(error: Error, known: Option<&Binding>) -> Error {
     let path = match &error {
         Error::NotBtrfs { path } | Error::NotSubvolume { path } => path,
@@ -396,8 +367,9 @@ fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Where a subvolume lies. The top level of file systems made before 2018 has no UUID; there is
-/// one top level a file system, so the file system's id serves.
+/// Returns a subvolume's location. The top level of file systems made before 2018 has no UUID; a file system
+/// has one
+/// top level, so the file system's id replaces it.
 fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
     let fsid = filesystem::fsid(fd)?;
     Ok(Place {
@@ -407,12 +379,12 @@ fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
     })
 }
 
-/// A read-only snapshot whose volume is wanted.
+/// A read-only snapshot whose volume is looked up.
 struct Snapshot<'a> {
     fd: &'a OwnedFd,
     info: &'a Info,
     from_top: &'a Path,
-    /// What it is called itself.
+    /// The snapshot's own naming.
     naming: Naming,
     place: Place,
 }
@@ -427,8 +399,9 @@ impl Finder<'_> {
         Ok(self.ids.bind(naming, place, known)?)
     }
 
-    /// What a series is bound to, which is its name only: what its snapshots were taken of changes with every
-    /// rollback, and can be another volume.
+    /// The location to which a series is bound, which has only its name in common: the origin of its
+    /// snapshots changes
+    /// with every rollback, and can be another volume.
     fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
         let by_name = |binding: &&Binding| binding.naming == *naming;
         let known = told.iter().find(by_name).cloned();
@@ -437,14 +410,14 @@ impl Finder<'_> {
         Place { subvolume, ..place }
     }
 
-    /// The volume that a read-only snapshot is a state of:
+    /// Finds the volume of which a read-only snapshot is a state:
     ///
-    /// 1. What it was itself pushed as, and nothing else.
-    /// 2. A copy that Sendshot received: what the label of its directory says. All copies in it are states
-    ///    of one volume.
-    /// 3. A snapshot: the volume whose subvolume it was taken of; known, configured, or neither, and also
+    /// 1. A configured name is the volume, and nothing else.
+    /// 2. For a copy that Sendshot received, the label of its directory. All copies in it are states of one volume.
+    /// 3. For a snapshot, the volume of the subvolume of which it was taken; known, configured, or neither,
+    ///    and also
     ///    if that subvolume is gone. One subvolume is one volume.
-    /// 4. What is neither stands for itself.
+    /// 4. Anything else is a volume of its own.
     fn volume_of(&self, snapshot: Snapshot<'_>, told: &[Binding]) -> Result<Binding, Error> {
         let Snapshot {
             fd,
@@ -479,7 +452,7 @@ impl Finder<'_> {
         };
         let mut known = vec![of];
         if !info.received_uuid.is_nil() {
-            // What stock `btrfs receive` made is a snapshot of the copy before it, and so on.
+            // Stock `btrfs receive` makes a subvolume as a snapshot of the copy before it, and so on.
             let before = made_after(fd, info).into_iter();
             known.extend(before.map(|subvolume| Place { subvolume, ..place }));
         }
@@ -497,7 +470,7 @@ impl Finder<'_> {
                 let info = subvolume::info(&fd).map_err(failed)?;
                 self::place(&fd, &info).map_err(failed)
             });
-            // A configured volume that is not there now is not the origin of what is.
+            // A configured volume that is not mounted now is not the origin of this snapshot.
             if found.is_ok_and(|found| found == of) {
                 return self.bind(Naming::Configured(name.clone()), &of, told);
             }
@@ -510,7 +483,7 @@ impl Finder<'_> {
     }
 }
 
-/// What a snapshot was made from, and that again, as far as it is there.
+/// The ancestors of a snapshot, as far as they exist.
 fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
     let ancestors = TopLevel::of(fd).map(|top| lineage::of(&top, info));
     let ancestors = ancestors.unwrap_or_else(|_| Ok(Lineage::default()));
@@ -518,7 +491,7 @@ fn made_after(fd: &OwnedFd, info: &Info) -> Vec<Uuid> {
     ancestors.map(|ancestor| ancestor.uuid).collect()
 }
 
-/// Where the subvolume of this UUID lies from the top level, if it is there.
+/// The path of the subvolume of this UUID from the top level, if it exists.
 fn live_path(fd: &OwnedFd, uuid: Uuid) -> Option<PathBuf> {
     let top = TopLevel::of(fd).ok()?;
     let info = lineage::by_uuid(&top, uuid).ok()??;
@@ -536,7 +509,7 @@ fn nested(fd: &OwnedFd, info: &Info) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a configured volume could be pushed, and what would be left out of it.
+/// Checks that a configured volume can be pushed; returns the nested subvolumes that would be left out.
 ///
 /// # Errors
 /// See [`Error`].

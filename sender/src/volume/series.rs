@@ -1,4 +1,4 @@
-//! A series of read-only snapshots that is one volume: which there are.
+//! Finds the snapshots of a series, which is read-only snapshots that form one volume.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,12 +8,10 @@ use sendshot_model::VolumeName;
 use sendshot_sys::{filesystem, subvolume};
 use uuid::Uuid;
 
-/// A snapshot of a series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Where it was found.
     pub path: PathBuf,
-    /// UUID that it is sent under.
+    /// UUID in the stream.
     pub uuid: Uuid,
     /// Transaction of its last change.
     pub ctransid: u64,
@@ -21,68 +19,54 @@ pub struct Member {
     age: (u64, u64),
 }
 
-/// Why there is no series.
+/// Why a pattern does not give a series.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing is found.
+    /// The pattern matches nothing.
     #[error(
         "nothing is at `{pattern}`, so no read-only snapshot, which volume `{name}` consists of"
     )]
-    None {
-        /// The volume.
-        name: VolumeName,
-        /// Its pattern.
-        pattern: String,
-    },
-    /// What is found are no read-only snapshots.
+    None { name: VolumeName, pattern: String },
+    /// The pattern matches only things that are not read-only snapshots.
     #[error(
         "{} at `{pattern}` ({} is one), and no read-only snapshot, which volume `{name}` consists of",
         match .others { 1 => "one other thing is".to_owned(), n => format!("{n} other things are") },
         one.display()
     )]
     Others {
-        /// The volume.
         name: VolumeName,
-        /// Its pattern.
         pattern: String,
-        /// How many there are.
+        /// Their number.
         others: usize,
-        /// One of them.
         one: PathBuf,
     },
-    /// The pattern makes no sense.
+    /// The pattern is invalid.
     #[error("the pattern `{pattern}` of volume `{name}`: {source}")]
     Pattern {
-        /// The volume.
         name: VolumeName,
-        /// Its pattern.
         pattern: String,
-        /// What is wrong with it.
         source: glob::PatternError,
     },
-    /// Snapshots of different file systems cannot be states of one volume.
+    /// The snapshots are on several file systems, so they cannot be states of one volume.
     #[error("volume `{name}` has snapshots on several file systems: {} and {}", one.display(), other.display())]
     Several {
-        /// The volume.
         name: VolumeName,
-        /// One of them.
+        /// A snapshot.
         one: PathBuf,
-        /// One on another.
+        /// A snapshot on another file system.
         other: PathBuf,
     },
-    /// One cannot be looked at.
+    /// A snapshot cannot be read.
     #[error("look at {}", path.display())]
     Look {
-        /// The path.
         path: PathBuf,
-        /// What the kernel said.
         #[source]
         source: io::Error,
     },
 }
 
 impl Error {
-    /// What the user can do.
+    /// What the user can do; may be empty.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::None { .. } => "is the disk mounted, and the pattern in sender.toml right?",
@@ -96,7 +80,7 @@ impl Error {
     }
 }
 
-/// The read-only snapshots that a pattern matches, oldest first; there is at least one.
+/// Finds the read-only snapshots that a pattern matches, oldest first; there is at least one.
 ///
 /// # Errors
 /// See [`Error`].
@@ -149,8 +133,9 @@ pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
     }
 }
 
-/// A directory of the pattern that cannot be read holds somebody else's, was deleted just now, or is a mount whose
-/// server is gone: the others count. A disk that fails is an error.
+/// Ignores a directory of the pattern that cannot be read: it belongs to another user, was deleted just now,
+/// or is a
+/// mount whose server is gone. An I/O error of the disk is returned.
 fn passed_over(error: glob::GlobError) -> Result<(), Error> {
     let path = error.path().to_owned();
     let source: io::Error = error.into();
@@ -161,7 +146,7 @@ fn passed_over(error: glob::GlobError) -> Result<(), Error> {
     Ok(())
 }
 
-/// A snapshot, unless it is something else, is still being made, or was deleted just now.
+/// Opens a snapshot; `None` if it is something else, is still being made, or was deleted just now.
 fn member(path: &std::path::Path) -> io::Result<Option<Member>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
