@@ -13,19 +13,17 @@ use crate::control::Control;
 use crate::retained::expire;
 use crate::shared::sender::{Paths, Sender};
 
-/// Longest wait for clients to hang up at the end: one that hangs must not keep the daemon.
+/// Longest wait for clients to disconnect at the end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// What a daemon needs to start.
+/// The paths that a daemon needs to start.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it keeps and finds things.
     pub paths: Paths,
-    /// Its control socket.
     pub socket: PathBuf,
 }
 
-/// A daemon whose socket is bound.
+/// A daemon with its socket bound.
 #[derive(Debug)]
 pub struct Daemon {
     sender: Arc<Sender>,
@@ -34,10 +32,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Reads configuration and state, settles what a crash left, and binds the socket.
+    /// Reads configuration and state, reconciles what a crash left, and binds the socket.
     ///
     /// # Errors
-    /// Whatever stands in the way, by name.
+    /// The file or socket that is at fault, by name.
     pub async fn bind(options: Options) -> anyhow::Result<Self> {
         let state_dir = options.paths.state_dir.clone();
         let lock = InstanceLock::take(&state_dir)?;
@@ -70,8 +68,8 @@ impl Daemon {
             .add_service(control)
             .serve_with_incoming_shutdown(self.listener, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(serve);
-        // A server without clients ends with `stop`, too: what follows must not depend on which of
-        // the two is seen first.
+        // A server without clients ends with `stop`, too: what follows must not depend on which of the two is seen
+        // first.
         let served = tokio::select! {
             served = &mut serve => Some(served),
             never = expire::watch(Arc::clone(&self.sender)) => match never {},
@@ -79,7 +77,7 @@ impl Daemon {
             () = stop.cancelled() => None,
         };
         self.sender.shut_down().await;
-        // The pushes are over; a client that does not hang up is left.
+        // The pushes have ended; a client that does not disconnect is dropped.
         let served = match served {
             Some(served) => Ok(served),
             None => tokio::time::timeout(FAREWELL, serve).await,
@@ -93,7 +91,7 @@ impl Daemon {
     }
 }
 
-/// Reads the configuration again whenever told to; a wrong one is reported and not taken.
+/// Reads the configuration again at each notification; an invalid one is logged and not used.
 async fn reload(sender: Arc<Sender>, told: Arc<Notify>) {
     loop {
         told.notified().await;
@@ -108,10 +106,10 @@ async fn reload(sender: Arc<Sender>, told: Arc<Notify>) {
     }
 }
 
-/// Checks configuration and paired receivers; what `--check` does.
+/// Checks configuration and paired receivers, for `--check`.
 ///
 /// # Errors
-/// Whatever is wrong, by file and line.
+/// The error, by file and line.
 pub fn check(paths: &Paths) -> anyhow::Result<()> {
     let config = sendshot_config::SenderConfig::load(&paths.config)?;
     let receivers = sendshot_config::load_dir(&paths.receivers_dir)?;

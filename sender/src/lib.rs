@@ -1,6 +1,6 @@
 //! The sending daemon: replicates live btrfs subvolumes to paired receivers.
 //!
-//! [`push`] is the way of a push and names the module of every stage. [`daemon`] is what
+//! [`push`] gives the stages of a push and names the module of each. [`daemon`] is what
 //! `main` starts; [`control`] serves sendshotctl.
 
 pub mod connection;

@@ -1,4 +1,4 @@
-//! sendshot-sender: the daemon on the box whose volumes are replicated.
+//! sendshot-sender: the daemon on the host whose volumes are replicated.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Pushes and plans: their start, their place in the table, and their end when the daemon stops.
+//! Pushes and dry runs: their start, their slot in the table, and their end when the daemon stops.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use sendshot_proto::problem::Problem;
 use sendshot_proto::report::Report;
 
 impl Sender {
-    /// Starts a push; it runs to its end whether or not anybody listens.
+    /// Starts a push, which continues to its end even without a listener.
     ///
     /// # Errors
-    /// An [`Error`] if it cannot even start.
+    /// An [`Error`] if it cannot start.
     pub async fn start_push(
         self: &Arc<Self>,
         request: Request,
@@ -58,8 +58,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Takes the place of a push. One that is over but for letting go is waited for: its user has
-    /// been told that it is done.
+    /// Takes the slot of a push. It waits for a push that is only being released: that one's user already has the
+    /// outcome.
     async fn enter(
         &self,
         (request, id): (&Request, ReceiverId),
@@ -78,8 +78,9 @@ impl Sender {
         }
     }
 
-    /// What a push would do, and the `top` paths that would cost most. If the caller goes away, what
-    /// was taken for it is let go all the same.
+    /// Plans a push, with the `top` paths that would cost most. If the caller disconnects, the snapshot taken
+    /// for it is
+    /// deleted all the same.
     ///
     /// # Errors
     /// See [`Error`].
@@ -97,13 +98,13 @@ impl Sender {
         self.pushes.spawn(async move {
             let outcome = dry_run::run(sender, request, volume, running, top).await;
             drop(protected);
-            // Who asked may have gone.
+            // The caller may have disconnected.
             let _ = tell.send(outcome);
         });
         told.await.map_err(|_| Error::Stopped)?
     }
 
-    /// One line in the journal that tells the whole story, and the history.
+    /// Logs one line with the whole outcome, and adds it to the history.
     async fn remember(self: &Arc<Self>, running: &Running, outcome: &Result<Report, Problem>) {
         let entry = match outcome {
             Ok(report) => {
@@ -126,14 +127,14 @@ impl Sender {
         }
     }
 
-    /// Cancels all pushes and waits until they have cleaned up, and let go of their file systems.
+    /// Cancels all pushes and waits until they have cleaned up, and closed their file systems.
     pub async fn shut_down(&self) {
         self.stop.cancel();
         self.pushes.close();
         self.pushes.wait().await;
     }
 
-    /// Finds and opens what a request names.
+    /// Finds and opens the volume of a request.
     ///
     /// # Errors
     /// See [`Error`].

@@ -1,4 +1,4 @@
-//! What was announced of a push, and what follows from it.
+//! The announcement of a transfer, and what follows from it.
 
 use std::time::Duration;
 
@@ -13,18 +13,17 @@ use crate::receive::failures::rule_broken;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
 
-/// One push to take in.
+/// An announced transfer.
 #[derive(Debug)]
 pub struct Work {
-    /// Where to.
+    /// The receiver's disk that it goes to.
     pub root: Root,
-    /// Whose it is.
+    /// The calling sender.
     pub caller: Caller,
-    /// What was announced.
+    /// The sender's first message.
     pub begin: Begin,
-    /// When checkpoints are taken.
     pub checkpoints: CheckpointPolicy,
-    /// What its sender may have here.
+    /// The limits of its sender.
     pub policy: SenderPolicy,
 }
 
@@ -33,7 +32,7 @@ pub(crate) fn stream_version(begin: &Begin) -> Result<sendshot_stream::Version, 
         .ok_or_else(|| rule_broken("the stream has a version that does not exist"))
 }
 
-/// What a stream calls the state that was announced.
+/// The identity that the stream must give to the announced state.
 pub(crate) fn announced_identity(begin: &Begin) -> Identity {
     Identity {
         uuid: begin.uuid,
@@ -47,7 +46,7 @@ pub(crate) fn copy_name(taken_at: i64) -> Result<CopyName, Failure> {
         .map_err(|_| rule_broken("the snapshot's time is impossible"))
 }
 
-/// The policy that a configuration asks for.
+/// Makes the policy from the configured values.
 pub fn policy(bytes: u64, interval: Duration) -> CheckpointPolicy {
     CheckpointPolicy {
         bytes,

@@ -1,15 +1,14 @@
-//! Checkpoints: what makes a push go on from its middle after this box has died.
+//! Checkpoints: they let an interrupted push resume in its middle after this host has crashed.
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Before the first one, write down whose it is. — A record without a checkpoint; the next start
+//! 1. Before the first checkpoint, write the record with its owner. — A record without a checkpoint; the next start
 //!    deletes it.
-//! 2. Write everything to disk, and learn whether anything failed to be written since staging was
-//!    opened. — Staging, which the next start deletes.
-//! 3. Make one read-only snapshot of staging, whose name says where in the stream it is; that is
-//!    atomic, and durable when the call returns. — The checkpoint; the push goes on from it.
-//! 4. Delete the checkpoint before. — The same, and perhaps the one before it, which the next start
-//!    deletes.
+//! 2. Write everything to disk, and learn whether any write has failed since staging was opened. — Staging, which
+//!    the next start deletes.
+//! 3. Make one read-only snapshot of staging, whose name contains the position in the stream; that is atomic, and
+//!    durable when the call returns. — The checkpoint; the push resumes from it.
+//! 4. Delete the previous checkpoint. — The same, and perhaps the previous one, which the next start deletes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,22 +28,21 @@ use crate::receive::failures::{io_failure, rule_broken, session_failure};
 use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Partial, Record};
 
-/// The checkpoints of one push.
+/// The checkpoints of one transfer.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
-    /// The staging area's directory.
     area: OwnedFd,
     record: Record,
     policy: CheckpointPolicy,
     last: Option<Checkpoint>,
-    /// Whether it is written down whose they are.
+    /// Whether the record has been written.
     noted: bool,
     last_offset: u64,
     last_at: Instant,
 }
 
 impl Checkpoints {
-    /// Of a push that begins or goes on at `offset`.
+    /// For a transfer that begins or resumes at `offset`.
     pub(crate) fn new(area: &Area, work: &Work, offset: u64) -> Result<Self, Failure> {
         let area = area
             .dir()
@@ -60,7 +58,7 @@ impl Checkpoints {
         })
     }
 
-    /// With the one that it goes on from.
+    /// Sets the checkpoint from which the transfer resumes.
     pub(crate) fn with(self, last: Checkpoint) -> Self {
         Self {
             last: Some(last),
@@ -68,20 +66,20 @@ impl Checkpoints {
         }
     }
 
-    /// The staging area's directory.
     pub(crate) fn area(&self) -> BorrowedFd<'_> {
         self.area.as_fd()
     }
 
-    /// Whether one is to be taken at `point`, behind a segment.
+    /// Whether a checkpoint is due at `point`, after the segment `behind`.
     pub(crate) fn is_due(&self, behind: &Segment, point: Point) -> bool {
         behind.mark == Mark::Durable
             && point.offset.saturating_sub(self.last_offset) >= self.policy.bytes
             && self.last_at.elapsed() >= Duration::from_millis(self.policy.milliseconds)
     }
 
-    /// Takes one, where the session is between two commands; says where. `None` if there is nothing
-    /// to take: no subvolume was begun yet, or it is complete, and only the commit is left.
+    /// Takes a checkpoint, while the session is between two commands; returns its offset. `None` if there is
+    /// nothing to
+    /// keep: no subvolume was begun yet, or it is complete, and only the commit is left.
     pub(crate) fn take(
         &mut self,
         session: &mut Session<StagingHost>,
@@ -98,7 +96,7 @@ impl Checkpoints {
         }
         let failed = |e| io_failure("take a checkpoint", &e);
         if self.last.is_none() {
-            // One that began at the same moment: its checkpoints would be taken for this one's.
+            // A concurrent transfer with the same id: its checkpoints would be taken for this one's.
             let of_another = |found: &Partial| {
                 found.record.transfer == self.record.transfer
                     && found.record.volume != self.record.volume
@@ -136,7 +134,7 @@ impl Checkpoints {
         partials::forget_those(&self.area, superfluous)
     }
 
-    /// Deletes all of this push. What cannot be deleted now, the next start tries again.
+    /// Deletes all checkpoints of this transfer. What cannot be deleted now, the next start tries again.
     pub(crate) fn forget(self) {
         let transfer = self.record.transfer;
         if self.last.is_none() {

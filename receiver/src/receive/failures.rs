@@ -1,4 +1,4 @@
-//! What goes wrong with a push, as it is told to the sender: a code, a sentence, a remedy.
+//! The failures of a push as the sender gets them: a code, a sentence, a remedy.
 
 use std::error::Error as StdError;
 use std::os::fd::AsFd;
@@ -11,11 +11,10 @@ use sendshot_apply::{ApplyError, Cause, NoDirectory, SessionError, WriteObstacle
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_stream::dump::escaped;
 
-/// What is said of a write that the kernel refused with `EROFS`.
+/// Message for a write that the kernel refused with `EROFS`.
 const READ_ONLY: &str = "the receiver's file system is read-only";
 
-/// Tells a staging subvolume that was made read-only from a file system that was: the kernel has one error for
-/// both.
+/// Distinguishes a read-only staging subvolume from a read-only file system: the kernel has one error for both.
 pub(crate) fn in_staging(failure: Failure, staging: Option<impl AsFd>) -> Failure {
     let Some(staging) = staging.filter(|_| failure.code == Code::ReadOnly) else {
         return failure;
@@ -27,7 +26,7 @@ pub(crate) fn in_staging(failure: Failure, staging: Option<impl AsFd>) -> Failur
     }
 }
 
-/// The same for the directory `dir`, which is called `name` below the receiver's root.
+/// Does the same for the directory `dir`, which is called `name` below the receiver's root.
 pub(crate) fn in_dir(failure: Failure, name: &str, dir: impl AsFd) -> Failure {
     if failure.code != Code::ReadOnly {
         return failure;
@@ -38,7 +37,7 @@ pub(crate) fn in_dir(failure: Failure, name: &str, dir: impl AsFd) -> Failure {
     }
 }
 
-/// The same for a commit, which writes into staging and the directory only.
+/// Does the same for a commit, which writes only into staging and the directory.
 pub(crate) fn in_commit(failure: Failure, name: &str, dir: impl AsFd) -> Failure {
     match (failure.code, WriteObstacle::of(&dir)) {
         (Code::ReadOnly, Ok(None)) => staging_frozen(&failure),
@@ -82,7 +81,7 @@ fn named(failure: &Failure, what: &str, remedy: &str) -> Failure {
     Failure::new(Code::ReadOnly, message, remedy)
 }
 
-/// Refuses a push into a directory that cannot be written to, before anything of it is sent.
+/// Refuses a push into a read-only directory, before anything of it is sent.
 pub(crate) fn check_writable(name: &str, dir: impl AsFd) -> Result<(), Failure> {
     let obstacle =
         WriteObstacle::of(dir).map_err(|e| io_failure(&format!("look at {name}"), &e))?;
@@ -109,7 +108,7 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
     match error {
         SessionError::Host(failure) => failure,
         SessionError::Apply(apply) => match (&apply.cause, apply.errno()) {
-            // Its text says what would hold it.
+            // The error's text names the limit.
             (Cause::AttributeTooLarge { .. }, _) => {
                 Failure::new(Code::Unsupported, with_causes(&apply), "")
             }
@@ -125,12 +124,12 @@ pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {
     }
 }
 
-/// What the kernel forbids this process is no fault of the stream, but for what it forbids every process.
+/// Classifies `EPERM`: it is the stream's fault only for what the kernel forbids every process.
 fn not_permitted(apply: &ApplyError) -> Failure {
     let message = with_causes(apply);
     let path = escaped(&apply.path);
     let (what, remedy) = match apply.command {
-        // A second name for a directory, and a user's attribute of what is neither file nor directory.
+        // A second name for a directory, and a user attribute of what is neither file nor directory.
         "link" | "set_xattr" | "remove_xattr" => return rule_broken(message),
         "mknod" => (
             format!("the receiver may not make the special file {path} here: {message}"),
@@ -179,7 +178,7 @@ pub(crate) fn commit_failure(error: &CommitError) -> Failure {
     failure_with_errno(error)
 }
 
-/// Looks for the kernel's word among the causes.
+/// Makes the failure by the first error number among the causes.
 fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
     let mut next = Some(error);
     while let Some(cause) = next {
@@ -195,7 +194,7 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
     Failure::new(Code::Internal, with_causes(error), "")
 }
 
-/// A failure of the receiver's own disks.
+/// Makes the failure for an I/O error on the receiver's own disks.
 pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     let message = format!("{what}: {error}");
     if let Some(other) = NoDirectory::within(error) {
@@ -207,7 +206,7 @@ pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
     }
 }
 
-/// A failure of a search of the whole file system, which only its host's root may do.
+/// Makes the failure for a search of the whole file system, which only root on the host may do.
 pub(crate) fn search_failure(what: &str, error: &std::io::Error) -> Failure {
     match Errno::from_io_error(error) {
         Some(Errno::PERM) => Failure::new(
@@ -220,10 +219,10 @@ pub(crate) fn search_failure(what: &str, error: &std::io::Error) -> Failure {
     }
 }
 
-/// A failure of our own files: nothing of it is the stream's fault.
+/// Makes the failure for an error on the receiver's own files, which is never the stream's fault.
 fn own_failure(errno: Errno, message: String) -> Failure {
     match errno {
-        // The staging of this very push is just being deleted.
+        // The staging of this very push is being deleted.
         Errno::EXIST => Failure::new(Code::Busy, message, "try again in a moment"),
         errno => match errno_failure(errno, message.clone()) {
             failure if [Code::InvalidStream, Code::Unsupported].contains(&failure.code) => {
@@ -283,7 +282,7 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
                 "move it out of the volume, or make it smaller, and push again",
             )
         }
-        // About who may do what here, or about this moment: not about the stream.
+        // Errors of permissions or of the moment, not of the stream.
         Errno::PERM | Errno::ACCESS | Errno::BUSY | Errno::AGAIN | Errno::INTR => {
             Failure::new(Code::Internal, message, "")
         }

@@ -1,16 +1,15 @@
-//! Stages *apply* and *commit*: one push, on a thread of its own, from its first segment to
-//! the copy.
+//! Stages *apply* and *commit*: one transfer, on its own thread, from its first segment to the copy.
 //!
 //! Steps, and what a crash after each leaves:
 //!
 //! 1. Check the root, find or make the volume's directory. — At most an empty directory.
 //! 2. Apply the stream to a staging subvolume, with a checkpoint now and then; see
 //!    [`mod@crate::receive::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
-//!    applied over it again. The last checkpoint stays, and the push goes on from it.
-//! 3. Commit; see [`mod@sendshot_apply::commit`]. — At last the copy, durable.
-//! 4. Forget the partial. — Checkpoints of a push whose copy is there; the next start deletes them.
+//!    applied over it again. The last checkpoint stays, and the push resumes from it.
+//! 3. Commit; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable.
+//! 4. Delete the partial. — Checkpoints of a push whose copy exists; the next start deletes them.
 //!
-//! When only the connection breaks, the [`Intake`] waits as it is for its sender to come back.
+//! If only the connection breaks, the [`Intake`] stays as it is until its sender is back.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -38,62 +37,58 @@ use crate::store::root::OpenRoot;
 use crate::store::usage::{self, Progress as Noted};
 use crate::store::volumes::{self, VolumeDir};
 
-/// Copies that may have been received under one UUID, of whatever ctransid. The file system lists them in
-/// one item, which holds some 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 come to
-/// grief where it is full.
+/// Most copies received under one UUID, with any ctransid. The file system lists them in one item, which holds some
+/// 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 fail where it is full.
 const MOST_OF_ONE_UUID: usize = 64;
 
-/// What a copy is at least, in bytes, whatever is in it: the root node of its tree.
+/// Least size of a copy, in bytes, whatever its content: the root node of its tree.
 const A_COPY: u64 = 16 * 1024;
 
-/// What comes in.
+/// The input of a transfer's thread.
 #[derive(Debug)]
 pub enum Input {
-    /// A message of the sender.
+    /// A message from the sender.
     Up(Up),
-    /// The sender is not welcome any more.
+    /// The sender's access was revoked.
     Unwelcome,
 }
 
-/// A copy that was made.
+/// A committed copy.
 #[derive(Debug)]
 pub struct Received {
-    /// Its name.
     pub name: String,
-    /// Its directory below the root.
+    /// Its directory, relative to the root.
     pub directory: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
-    /// What it lacks.
+    /// What the copy lacks.
     pub not_kept: NotKept,
 }
 
-/// How the input ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The stream is complete.
     Whole,
-    /// The connection broke, or the sender hung up.
+    /// The connection broke, or the sender closed it.
     Broken,
-    /// Nothing of this sender is wanted.
+    /// The sender's access was revoked.
     Unwelcome,
 }
 
-/// What is told on the way.
+/// The reports during a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Applied up to this offset.
+    /// The stream is applied up to this offset.
     Applied {
-        /// Where in the stream.
+        /// Offset in the stream.
         offset: u64,
-        /// What was made beyond the stream's bytes.
+        /// Bytes allocated beyond those of the stream.
         made: u64,
     },
-    /// Safe up to this offset.
+    /// A checkpoint was taken at this offset.
     Checkpoint(u64),
 }
 
-/// A push as far as it was applied. Dropping it deletes its staging; its checkpoints stay.
+/// A transfer as far as it was applied. Dropping it deletes its staging; its checkpoints stay.
 #[derive(Debug)]
 pub struct Intake {
     root: RootId,
@@ -106,7 +101,7 @@ pub struct Intake {
     policy: SenderPolicy,
 }
 
-/// Where the stream is, and its hash so far.
+/// Offset in the stream, and its hash up to there.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     offset: u64,
@@ -114,19 +109,20 @@ struct Place {
 }
 
 impl Intake {
-    /// Makes everything ready for a push, from its start or from where it can be taken up. Blocks.
+    /// Prepares a transfer, from its start or from where it can be resumed. Blocks.
     ///
     /// # Errors
-    /// What is to be told to the sender; nothing is left then but what could be resumed before.
+    /// The failure for the sender; nothing is left then but what could be resumed before.
     ///
-    /// `waiting` is what was applied before the connection broke, of another push perhaps. `left` are the bytes
-    /// that its sender may still have; `None` if there is no limit.
+    /// `waiting` is what was applied before the connection broke, possibly of another transfer. `left` are
+    /// the bytes
+    /// that the sender may still use; `None` if there is no limit.
     pub fn start(
         work: Work,
         waiting: Option<Box<Self>>,
         left: Option<u64>,
     ) -> Result<Box<Self>, Failure> {
-        // Held to the end of this: the disk cannot be exchanged under it.
+        // Held to the end of this function, so that the disk cannot be exchanged meanwhile.
         let root = work.root.open()?;
         if work.begin.root.is_some_and(|agreed| agreed != root.id()) {
             return Err(Failure::new(
@@ -135,7 +131,7 @@ impl Intake {
                 "push again",
             ));
         }
-        // What waits on another disk cannot go on here. Its checkpoint is there when that one is back.
+        // A transfer that waits on another disk cannot continue here. Its checkpoint remains on that disk.
         let waiting = waiting.filter(|waiting| waiting.root == root.id());
         let mut intake = match (work.begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
@@ -172,7 +168,7 @@ impl Intake {
         let host = StagingHost::new(area, &dir, work.begin.clone())?;
         let mut session = Session::new(host, Subvolumes::One, Policies::default());
         if let Some(parent) = work.begin.parent {
-            // What is missing there is missing here.
+            // What the parent's copy lacks, this copy lacks too.
             let failed = |e| io_failure("look for what the parent lacks", &e);
             let lacks = usage::not_kept(&dir.fd).map_err(failed)?;
             session.add_not_kept(&lacks.copy((parent.uuid, parent.ctransid)));
@@ -246,27 +242,26 @@ impl Intake {
         }))
     }
 
-    /// Which transfer it is of.
     pub fn transfer(&self) -> TransferId {
         self.begin.transfer
     }
 
-    /// What was announced.
+    /// The sender's first message.
     pub fn begin(&self) -> &Begin {
         &self.begin
     }
 
-    /// Bytes applied, and those of a command that is not complete.
+    /// Bytes applied, with those of an incomplete command.
     pub fn offset(&self) -> u64 {
         self.place.offset
     }
 
-    /// What was made beyond the bytes of the stream; see [`Session::limit_made`].
+    /// Bytes allocated beyond those of the stream; see [`Session::limit_made`].
     pub fn made(&self) -> u64 {
         self.session.made()
     }
 
-    /// Where it can be taken up as it is: between two commands only.
+    /// The point at which it can be resumed as it is: only between two commands.
     pub fn point(&self) -> Option<Point> {
         let between = self.place.offset > 0 && self.session.offset() == self.place.offset;
         (between && self.begin.resumable == Resumable::Yes).then_some(Point {
@@ -286,10 +281,10 @@ impl Intake {
             && self.point() == Some(point)
     }
 
-    /// Applies what comes in until it ends.
+    /// Applies the input until it ends.
     ///
     /// # Errors
-    /// What is to be told to the sender; what was applied is of no use then.
+    /// The failure for the sender; what was applied must not be used again.
     pub fn take(
         &mut self,
         input: &mut mpsc::Receiver<Input>,
@@ -351,8 +346,9 @@ impl Intake {
         else {
             return Ok(None);
         };
-        // What an interrupted push takes counts, too; a number that is too high for the checkpoint before
-        // does no harm.
+        // The size of an interrupted push counts, too; a number that is too high for the previous checkpoint
+        // does no
+        // harm.
         let not_kept = self.session.not_kept();
         if self.policy.max_bytes.is_some() || !not_kept.is_empty() {
             self.note_usage(0, not_kept)?;
@@ -375,10 +371,10 @@ impl Intake {
         })
     }
 
-    /// Makes the copy of a stream that is whole, and forgets the partial.
+    /// Commits the copy of a complete stream, and deletes the partial.
     ///
     /// # Errors
-    /// What is to be told to the sender; there is no copy then.
+    /// The failure for the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
         let not_kept = self.session.not_kept();
         self.note_usage(A_COPY, not_kept.clone())?;
@@ -395,15 +391,14 @@ impl Intake {
         })
     }
 
-    /// Drops it with all its checkpoints.
+    /// Deletes its staging and all its checkpoints.
     pub fn forget(self) {
         drop(self.session);
         self.checkpoints.forget();
     }
 }
 
-/// Whether what is safe on disk may be gone on from after this went wrong: the push will work when the
-/// cause is gone.
+/// Whether a push can be resumed from its checkpoint after this failure: it will work when the cause is gone.
 pub fn can_go_on_after(failure: &Failure) -> bool {
     match failure.code {
         Code::NoSpace
@@ -439,7 +434,7 @@ impl Place {
         Ok(())
     }
 
-    /// What was checked and applied.
+    /// Advances over a segment that was checked and applied.
     fn passed(&mut self, segment: &Segment) {
         self.chain = segment.chain;
         self.offset += segment.data.len() as u64;
@@ -463,7 +458,7 @@ fn not_resumable() -> Failure {
 
 /// Finds or makes the directory of a volume, if its sender may have one more.
 fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
-    /// Of several that begin at once each would be the last that may.
+    /// Held during the count, else several concurrent calls would each take the last volume allowed.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     limits::check_volumes(root, &work.caller, &work.begin.volume, &work.policy)?;

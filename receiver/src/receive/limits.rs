@@ -1,5 +1,5 @@
-//! What a sender may take up, by its administrator's word and our own count: one that was taken over runs
-//! into its own limits, not into other senders' space.
+//! The limits of a sender, as configured by the administrator and counted here: a compromised sender reaches its
+//! own limits, and does not fill other senders' space.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -16,10 +16,10 @@ use crate::store::root::OpenRoot;
 use crate::store::usage;
 use crate::store::volumes::{self, Caller};
 
-/// Refuses a volume that would be one too many.
+/// Refuses a volume beyond the limit.
 ///
 /// # Errors
-/// What is to be told to the sender.
+/// The failure for the sender.
 pub(crate) fn check_volumes(
     root: impl AsFd,
     caller: &Caller,
@@ -47,10 +47,10 @@ pub(crate) fn check_volumes(
     ))
 }
 
-/// Refuses a push that would be one too many to be kept when it breaks off.
+/// Refuses a push beyond the limit of partials.
 ///
 /// # Errors
-/// What is to be told to the sender.
+/// The failure for the sender.
 pub(crate) fn check_partials(
     area: impl AsFd,
     caller: &Caller,
@@ -71,12 +71,12 @@ pub(crate) fn check_partials(
     ))
 }
 
-/// Bytes that a sender may still have for a push of `volume`, beside its copies and its pushes that are
-/// interrupted; `None` if there is no limit. Those that run or wait are counted elsewhere: `at_work` tells them, and is
-/// asked when the interrupted ones are known. One of this volume gives way.
+/// Bytes that a sender may still use for a push of `volume`, besides its copies and interrupted pushes; `None` if
+/// there is no limit. Running and waiting transfers are counted elsewhere: `at_work` returns them, and is called
+/// after the interrupted ones are known. An interrupted push of this volume does not count: it will be deleted.
 ///
 /// # Errors
-/// What is to be told to the sender.
+/// The failure for the sender.
 pub(crate) fn bytes_left(
     root: &OpenRoot,
     (caller, volume): (&Caller, VolumeId),
@@ -98,7 +98,7 @@ pub(crate) fn bytes_left(
     Ok(Some(most.saturating_sub(used)))
 }
 
-/// The states that interrupted pushes of a sender bring, without those of `volume` and those at work.
+/// The states of a sender's interrupted pushes, without those of `volume` and those at work.
 fn interrupted(
     root: &OpenRoot,
     (caller, volume): (&Caller, VolumeId),
@@ -118,7 +118,7 @@ fn interrupted(
     Ok(own.map(|record| (record.uuid, record.ctransid)).collect())
 }
 
-/// A push that has sent more than its sender may have.
+/// Makes the failure for a push beyond the sender's limit of bytes.
 pub(crate) fn too_many_bytes(policy: &SenderPolicy) -> Failure {
     let most = human::bytes_human(policy.max_bytes.unwrap_or(0));
     over(
@@ -128,7 +128,7 @@ pub(crate) fn too_many_bytes(policy: &SenderPolicy) -> Failure {
     )
 }
 
-/// The sender has too many pushes at a time.
+/// Makes the failure for a sender with too many concurrent pushes.
 pub(crate) fn too_many_pushes(policy: &SenderPolicy) -> Failure {
     over(
         format!(
@@ -140,7 +140,7 @@ pub(crate) fn too_many_pushes(policy: &SenderPolicy) -> Failure {
     )
 }
 
-/// `own` is what helps without a higher limit.
+/// Makes the failure for a limit. `own` is a remedy without a higher limit.
 fn over(what: String, key: &str, own: &str) -> Failure {
     Failure::new(
         Code::OverLimit,

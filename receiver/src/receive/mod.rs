@@ -1,5 +1,5 @@
-//! The way of a stream into a copy: staging, apply, checkpoints, commit, and what bounds them. It knows nothing of
-//! connections, and nothing of who may push.
+//! From a stream to a copy: staging, apply, checkpoints, commit, and their limits. This room knows nothing of
+//! connections, nor of which sender may push.
 
 pub mod announcement;
 pub mod checkpoint;

@@ -1,5 +1,5 @@
-//! Where the stream of a push is applied: a staging subvolume, made when the stream names what was
-//! announced, or taken again from a checkpoint.
+//! The staging subvolume to which a stream is applied. It is made when the stream names the announced subvolume, or
+//! again from a checkpoint.
 
 use std::error::Error as StdError;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,8 +22,7 @@ use crate::receive::failures::{
 use crate::store::partials::staging_name;
 use crate::store::volumes::VolumeDir;
 
-/// Makes staging for the one subvolume that was announced, and hands out clone sources of the
-/// same sender and volume only.
+/// Makes staging for the single announced subvolume, and opens clone sources of the same sender and volume only.
 #[derive(Debug)]
 pub(crate) struct StagingHost {
     area: Area,
@@ -41,8 +40,7 @@ impl StagingHost {
             begin,
             staged: None,
         };
-        // The parent is looked at before the sender is told to begin, and once more when the
-        // stream names it.
+        // The parent is checked before the sender may begin, and once more when the stream names it.
         host.parent()?;
         Ok(host)
     }
@@ -57,12 +55,11 @@ impl StagingHost {
         }
     }
 
-    /// The staging subvolume, once there is one.
     pub(crate) fn staging(&self) -> Option<BorrowedFd<'_>> {
         self.staged.as_ref().map(Staged::root)
     }
 
-    /// What the stream says first.
+    /// The subvolume as the stream must name it.
     pub(crate) fn announced(&self) -> Announced {
         Announced {
             name: Vec::new(),
@@ -71,7 +68,7 @@ impl StagingHost {
         }
     }
 
-    /// Makes staging anew from a checkpoint; returns its root directory.
+    /// Makes staging again from a checkpoint; returns its root directory.
     pub(crate) fn take_again(&mut self, checkpoint: &OwnedFd) -> Result<OwnedFd, Failure> {
         self.stage(Some(checkpoint.as_fd()))
     }
@@ -123,7 +120,7 @@ impl Host for StagingHost {
     type Error = Failure;
 
     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Failure> {
-        // It is not used: a copy is named by its time. But nothing of a stream goes unchecked.
+        // The name is not used, since a copy is named by its time, but everything in a stream is checked.
         if !is_plain(&subvolume.name) {
             return Err(rule_broken(
                 "the stream's name for its subvolume is no plain name",

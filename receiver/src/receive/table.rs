@@ -1,5 +1,6 @@
-//! Which volumes are being pushed now, one push of a volume at a time, and pushes whose connection
-//! broke and which wait, with all that was applied, for their senders to come back.
+//! The running transfers, one per volume, and the transfers whose connection broke and which wait, with all
+//! that was
+//! applied, for their senders to come back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,20 +17,19 @@ use uuid::Uuid;
 use crate::receive::intake::Intake;
 use crate::store::volumes::Caller;
 
-/// How long a push waits for its sender before what lies behind its last checkpoint is dropped: longer
-/// than a sender tries again, not so long that a disk cannot be unmounted all day.
+/// How long a transfer waits for its sender before everything after its last checkpoint is deleted: longer than a
+/// sender retries, but not so long that a disk cannot be unmounted all day.
 pub const WAITS_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// Longest wait for a thread whose connection is dead to come to rest: it applies at most what has
-/// arrived, or commits.
+/// Longest wait for a thread whose connection is dead to finish: it applies at most what has arrived, or commits.
 const REST_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Pushes of one sender that wait at a time.
+/// Most transfers of one sender that wait at a time.
 const MOST_WAITING: usize = 64;
 
 type Key = (PeerName, VolumeId);
 
-/// The table of them.
+/// The table of transfers.
 #[derive(Debug, Clone, Default)]
 pub struct Transfers(Arc<Mutex<HashMap<Key, Entry>>>);
 
@@ -39,7 +39,7 @@ enum Entry {
     Waiting(Box<Intake>, Instant),
 }
 
-/// A push that is being applied.
+/// A transfer that is being applied.
 #[derive(Debug, Clone)]
 struct Running {
     transfer: TransferId,
@@ -51,7 +51,7 @@ struct Running {
     over: watch::Sender<bool>,
 }
 
-/// A volume's place in the table; given up when dropped.
+/// A volume's slot in the table, freed on drop.
 #[derive(Debug)]
 pub struct Place {
     table: Transfers,
@@ -59,34 +59,29 @@ pub struct Place {
     running: Running,
 }
 
-/// A place, and the push that waited in it.
+/// A slot, and the transfer that waited in it.
 #[derive(Debug)]
 pub struct Entered {
-    /// The place.
     pub place: Place,
-    /// What was applied before the connection broke; of another push perhaps.
+    /// What was applied before the connection broke; possibly of another transfer.
     pub waiting: Option<Box<Intake>>,
 }
 
-/// What the table tells of a push.
+/// The status of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
-    /// Which.
     pub transfer: TransferId,
-    /// Whose.
     pub sender: PeerName,
-    /// Of what.
     pub volume: VolumeName,
-    /// The state that it brings.
+    /// UUID of the state in the stream.
     pub uuid: Uuid,
-    /// Bytes applied.
     pub applied: u64,
-    /// Where it can go on, if it waits for its sender.
+    /// The point at which it can be resumed, if it waits for its sender.
     pub waits_at: Option<Point>,
 }
 
 impl Transfers {
-    /// Takes the place of a volume, unless a push runs in it.
+    /// Takes the slot of a volume, unless a transfer runs in it.
     pub fn enter(&self, caller: &Caller, begin: &Begin) -> Option<Entered> {
         let key = key(caller, begin.volume.id);
         let mut table = self.lock();
@@ -115,14 +110,13 @@ impl Transfers {
         Some(Entered { place, waiting })
     }
 
-    /// Whether a push of a volume is running.
+    /// Whether a transfer of a volume is running.
     pub fn has(&self, caller: &Caller, volume: VolumeId) -> bool {
         let table = self.lock();
         matches!(table.get(&key(caller, volume)), Some(Entry::Running(_)))
     }
 
-    /// Ends the call that carries a transfer, whose sender says that it is dead, and waits until
-    /// its thread has come to rest.
+    /// Ends the call of a transfer whose sender reports it as dead, and waits until its thread has finished.
     pub async fn interrupt(&self, caller: &Caller, volume: VolumeId, transfer: TransferId) {
         let over = match self.lock().get(&key(caller, volume)) {
             Some(Entry::Running(running)) if running.transfer == transfer => {
@@ -132,17 +126,17 @@ impl Transfers {
             Some(Entry::Running(_) | Entry::Waiting(..)) | None => return,
         };
         let mut over = over;
-        // One that does not is reported as at work.
+        // A transfer that does not end in time is reported as at work.
         let _ = tokio::time::timeout(REST_DEADLINE, over.wait_for(|over| *over)).await;
     }
 
-    /// The push of a volume, if there is one.
+    /// The status of the transfer of a volume, if there is one.
     pub fn glance(&self, caller: &Caller, volume: VolumeId) -> Option<Glance> {
         let key = key(caller, volume);
         self.lock().get(&key).map(|entry| glance(&key, entry))
     }
 
-    /// All pushes.
+    /// The statuses of all transfers.
     pub fn glances(&self) -> Vec<Glance> {
         self.lock()
             .iter()
@@ -150,7 +144,7 @@ impl Transfers {
             .collect()
     }
 
-    /// How many pushes of a sender run or wait, and how many bytes they have applied and made together.
+    /// How many transfers of a sender run or wait, and how many bytes they have applied and allocated together.
     pub fn of_sender(&self, caller: &Caller) -> (usize, u64) {
         let table = self.lock();
         let own = table.iter().filter(|(key, _)| key.0 == caller.name);
@@ -177,7 +171,7 @@ impl Transfers {
             .any(|entry| matches!(entry, Entry::Running(_)))
     }
 
-    /// Takes out those that have waited so long for their senders. Dropping one deletes its staging,
+    /// Removes the transfers that have waited so long for their senders. Dropping one deletes its staging,
     /// which blocks.
     pub fn take_waiting(&self, longer_than: Duration) -> Vec<Box<Intake>> {
         let mut table = self.lock();
@@ -196,7 +190,7 @@ impl Transfers {
             .collect()
     }
 
-    /// Takes out those of a sender that wait for it.
+    /// Removes the waiting transfers of a sender.
     pub fn take_waiting_of(&self, sender: &PeerName) -> Vec<Box<Intake>> {
         let mut table = self.lock();
         let waits =
@@ -242,24 +236,24 @@ fn glance(key: &Key, entry: &Entry) -> Glance {
 }
 
 impl Place {
-    /// The table it is in.
     pub fn table(&self) -> &Transfers {
         &self.table
     }
 
-    /// Notes how far the push is, and what it has made beyond the bytes of its stream.
+    /// Records how far the transfer is, and the bytes that it has allocated beyond those of its stream.
     pub fn applied(&self, offset: u64, made: u64) {
         self.running.applied.store(offset, Ordering::Relaxed);
         self.running.made.store(made, Ordering::Relaxed);
     }
 
-    /// Cancelled when the sender says that the connection is dead.
+    /// Is cancelled when the sender reports that the connection is dead.
     pub fn interrupted(&self) -> CancellationToken {
         self.running.interrupt.clone()
     }
 
-    /// Gives the place up to a push that waits for its sender; returns one that has waited longest,
-    /// if too many of this sender do: each holds descriptors.
+    /// Replaces the running transfer by its waiting one; returns the sender's longest waiting transfer if the
+    /// sender has
+    /// too many: each holds descriptors.
     pub fn wait_for_sender(self, intake: Box<Intake>) -> Option<Box<Intake>> {
         let mut table = self.table.lock();
         let entry = Entry::Waiting(intake, Instant::now());
@@ -284,7 +278,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.table.lock();
-        // Another push may have taken the place of one that waits.
+        // Another transfer may have taken the slot of a waiting one.
         let ours = |entry: &Entry| match entry {
             Entry::Running(running) => Arc::ptr_eq(&running.applied, &self.running.applied),
             Entry::Waiting(..) => false,

@@ -1,4 +1,4 @@
-//! What lies on the receiving disks: roots, copies, partials, and how much they take. It receives nothing.
+//! What lies on the receiving disks: roots, copies, partials, and their sizes. This room receives nothing.
 
 pub mod partials;
 pub mod root;

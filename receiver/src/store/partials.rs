@@ -1,15 +1,16 @@
-//! What is kept of a push that broke off, so that it can be resumed after this daemon has died: a
-//! record and checkpoints, in the staging area, which nobody but us can enter.
+//! What is kept of an interrupted push, so that it can be resumed after this daemon has died: a record and
+//! checkpoints, in the staging area, which only this daemon's user can enter.
 //!
 //! | name in the area | what |
 //! |---|---|
-//! | `push-<transfer>` | staging of a push that runs or waits for its sender; nothing after a restart |
+//! | `push-<transfer>` | staging of a push that runs or waits for its sender; useless after a restart |
 //! | `checkpoint-<transfer>-<offset>-<chain>` | read-only snapshot of staging between two commands |
-//! | `partial-<transfer>.json` | whose they are |
+//! | `partial-<transfer>.json` | sender, volume and state of the transfer |
 //!
-//! A partial is no copy: it is in no volume's directory, and has no received UUID. Its staging is
-//! never taken up after a restart, since it may be newer than any progress that was written down;
-//! it is taken again from the checkpoint ([`crate::receive::intake`]).
+//! A partial is not a copy: it is not in a volume's directory, and has no received UUID. Its staging is never
+//! resumed
+//! after a restart, since it may be newer than any recorded progress; it is made again from the checkpoint
+//! ([`crate::receive::intake`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -31,65 +32,56 @@ use uuid::Uuid;
 use crate::store::root::OpenRoot;
 use crate::store::volumes::{self, Caller};
 
-/// What names of staging subvolumes begin with; only those are ever swept.
+/// Prefix of names of staging subvolumes; only those are ever swept.
 pub const STAGING: &str = "push-";
-/// What names of checkpoints begin with.
+/// Prefix of names of checkpoints.
 const CHECKPOINT: &str = "checkpoint-";
-/// What names of records begin with.
+/// Prefix of names of records.
 const RECORD: &str = "partial-";
-/// How they end.
+/// Suffix of names of records.
 const RECORD_END: &str = ".json";
 /// Layout version of a record.
 const VERSION: u32 = 1;
 
-/// Whose a partial is.
+/// The owner of a partial, and the state in its stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Layout version.
     version: u32,
-    /// Which transfer.
     pub transfer: TransferId,
-    /// Whose.
     pub sender: SenderId,
     /// The sender's name, which is its directory.
     pub sender_name: PeerName,
-    /// Of what.
     pub volume: VolumeId,
-    /// Its name.
     pub volume_name: VolumeName,
-    /// The state that it brings.
+    /// UUID of the state in the stream.
     pub uuid: Uuid,
-    /// The sender's ctransid of it.
+    /// The sender's ctransid of that state.
     pub ctransid: u64,
-    /// What it builds on, UUID and ctransid.
+    /// UUID and ctransid of the parent.
     parent: Option<(Uuid, u64)>,
-    /// Version of the send stream.
     stream_version: u32,
     /// When it was begun, seconds since 1970 UTC.
     pub begun_at: i64,
 }
 
-/// A place in a stream up to which everything is in a snapshot of staging.
+/// A point in a stream up to which everything is in a snapshot of staging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Of which transfer.
     pub transfer: TransferId,
-    /// Where.
     pub point: Point,
 }
 
-/// A partial as it is on disk.
+/// A partial on the disk.
 #[derive(Debug, Clone)]
 pub struct Partial {
-    /// Whose it is.
     pub record: Record,
-    /// Its checkpoints, the newest last, each with the time it was made, seconds since 1970 UTC.
+    /// Its checkpoints, newest last, each with the time it was made, seconds since 1970 UTC.
     pub checkpoints: Vec<(Checkpoint, i64)>,
 }
 
 impl Record {
-    /// For a push that was announced.
+    /// The record of an announced transfer.
     pub fn new(caller: &Caller, begin: &Begin) -> Self {
         Self {
             version: VERSION,
@@ -106,7 +98,7 @@ impl Record {
         }
     }
 
-    /// Whether it is of the push that is announced now, by the same sender.
+    /// Whether it is of the transfer being announced, by the same sender.
     pub fn is_of(&self, caller: &Caller, begin: &Begin) -> bool {
         let same = Self {
             begun_at: self.begun_at,
@@ -116,7 +108,6 @@ impl Record {
         *self == same
     }
 
-    /// Whether it is of a volume of a sender.
     pub fn concerns(&self, caller: &Caller, volume: VolumeId) -> bool {
         self.sender == caller.id && self.sender_name == caller.name && self.volume == volume
     }
@@ -141,7 +132,7 @@ fn parent_pair(parent: ParentRef) -> (Uuid, u64) {
 }
 
 impl Checkpoint {
-    /// Its name in the area.
+    /// Name in the staging area.
     pub fn name(&self) -> OsString {
         let mut name = format!("{CHECKPOINT}{}-{}-", self.transfer, self.point.offset);
         for byte in self.point.chain.0 {
@@ -168,19 +159,19 @@ impl Checkpoint {
                 chain: Chain(bytes),
             },
         };
-        // What was written otherwise was not written by us.
+        // A name in another spelling was not made by this daemon.
         (found.name() == name).then_some(found)
     }
 }
 
 impl Partial {
-    /// When it was last made safe, or begun; seconds since 1970 UTC.
+    /// When its last checkpoint was taken, or it was begun; seconds since 1970 UTC.
     pub fn since(&self) -> i64 {
         let newest = self.checkpoints.iter().map(|(_, made_at)| *made_at).max();
         newest.unwrap_or(self.record.begun_at)
     }
 
-    /// Whether it has been there longer than it may. A clock that went back makes it young.
+    /// Whether it has expired. A clock that went back makes it young.
     pub fn is_over(&self, now: Timestamp, keep: Duration) -> bool {
         now.as_second().saturating_sub(self.since())
             > i64::try_from(keep.as_secs()).unwrap_or(i64::MAX)
@@ -196,27 +187,27 @@ pub fn staging_name(transfer: TransferId) -> OsString {
     format!("{STAGING}{transfer}").into()
 }
 
-/// Writes down whose the checkpoints of a transfer are, durably.
+/// Writes the record of a transfer, durably.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn note(area: impl AsFd, record: &Record) -> io::Result<()> {
     durable::write_json_at(area, &record_name(record.transfer), record)?;
     crash::point("partial-noted");
     Ok(())
 }
 
-/// All partials that are on disk. A record that cannot be read is told and left alone.
+/// Reads all partials on the disk. An unreadable record is logged and left alone.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn all(area: impl AsFd) -> io::Result<Vec<Partial>> {
     let (mut partials, mut checkpoints) = (Vec::new(), Vec::new());
     for name in durable::names(&area)? {
         if let Some(checkpoint) = Checkpoint::parse(&name) {
             match made_at(&area, &name) {
                 Ok(made_at) => checkpoints.extend(made_at.map(|made_at| (checkpoint, made_at))),
-                // One that is damaged is nobody else's harm.
+                // A damaged checkpoint must not affect other partials.
                 Err(e) => tracing::warn!(name = %name.display(), "a checkpoint is not used: {e}"),
             }
         } else if name.to_string_lossy().starts_with(RECORD) {
@@ -246,7 +237,7 @@ pub fn all(area: impl AsFd) -> io::Result<Vec<Partial>> {
     Ok(partials)
 }
 
-/// When a checkpoint was made; `None` if it is not what a checkpoint is.
+/// When a checkpoint was made; `None` if it is not a valid checkpoint.
 fn made_at(area: impl AsFd, name: &OsStr) -> io::Result<Option<i64>> {
     Ok(pristine(area, name)?.map(|(_, made_at)| made_at))
 }
@@ -261,7 +252,7 @@ fn pristine(area: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, i64)>>
         Ok((root, info))
     });
     match opened {
-        // The push that it is of may have deleted it since its name was read.
+        // Its transfer may have deleted it since its name was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
         Ok((root, info)) => Ok(info
@@ -270,18 +261,18 @@ fn pristine(area: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, i64)>>
     }
 }
 
-/// Opens the checkpoint of a transfer at just this place.
+/// Opens the checkpoint of a transfer at exactly this point.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn open(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<Option<OwnedFd>> {
     Ok(pristine(area, &checkpoint.name())?.map(|(root, _)| root))
 }
 
-/// Deletes a checkpoint.
+/// Deletes a checkpoint, if it exists.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn delete(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<()> {
     match subvolume::destroy(area, &checkpoint.name()) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -289,14 +280,15 @@ pub fn delete(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<()> {
     }
 }
 
-/// Deletes all of a partial but its staging. A crash in between leaves a record, or a checkpoint
-/// without one; both are swept at the next start.
+/// Deletes all of a partial except its staging. A crash in between leaves a record, or a checkpoint without
+/// one; the
+/// next start deletes both.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn forget(area: impl AsFd, transfer: TransferId) -> io::Result<()> {
     for name in durable::names(&area)? {
-        // Those too that somebody changed.
+        // Checkpoints that were changed are deleted, too.
         if let Some(found) = Checkpoint::parse(&name).filter(|found| found.transfer == transfer) {
             delete(&area, found)?;
         }
@@ -306,11 +298,11 @@ pub fn forget(area: impl AsFd, transfer: TransferId) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there is anything of a transfer. Ids are generated: who announces one that is there means to
-/// take over what is another's.
+/// Whether the area has anything of a transfer. Ids are generated, so a sender that announces an existing one means
+/// to take over another's transfer.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_taken(area: impl AsFd, transfer: TransferId) -> io::Result<bool> {
     let is_of = |name: &OsString| {
         [record_name(transfer), staging_name(transfer)].contains(name)
@@ -319,10 +311,10 @@ pub fn is_taken(area: impl AsFd, transfer: TransferId) -> io::Result<bool> {
     Ok(durable::names(&area)?.iter().any(is_of))
 }
 
-/// Deletes the partials that `superfluous` selects; returns how many.
+/// Deletes the partials that `superfluous` selects; returns their number.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn forget_those(
     area: impl AsFd,
     mut superfluous: impl FnMut(&Partial) -> bool,
@@ -337,16 +329,16 @@ pub fn forget_those(
     Ok(forgotten)
 }
 
-/// Settles what a dead daemon left.
+/// Reconciles what a dead daemon left.
 ///
-/// 1. Staging is deleted, all of it: it may hold commands that no record tells of.
+/// 1. All staging is deleted: it may hold commands that are not recorded.
 /// 2. Checkpoints without a record are deleted, and all but the newest of each transfer.
-/// 3. Records without a checkpoint go, and partials whose copy was committed.
+/// 3. Records without a checkpoint are deleted, and partials whose copy was committed.
 ///
-/// A crash in between leaves less to settle.
+/// A crash in between leaves less to reconcile.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
     let area = Area::new(root)?;
     let swept = area.sweep(STAGING)?; // 1

@@ -1,11 +1,13 @@
-//! The directory that holds everything received.
+//! The root: the directory that holds all copies.
 //!
-//! A root that is not mounted must never be filled: what lies under the mount point is another
-//! file system, or none. So the first start leaves a mark in the root and remembers in the
-//! state directory that it did; from then on a root without this mark is refused.
+//! A root that is not mounted must never be filled: under the mount point lies another file system, or none. So the
+//! first start leaves a mark in the root and records in the state directory that it did; from then on a root
+//! without
+//! this mark is refused.
 //!
-//! Several disks can take turns at the same path. Each has a mark with an id of its own, and which one is
-//! there is found out whenever the root is opened.
+//! Several disks can take turns at the same path. Each has a mark with its own id, which is read whenever the
+//! root is
+//! opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -25,17 +27,17 @@ use uuid::Uuid;
 pub use crate::store::root_errors::Error;
 use crate::store::root_errors::{self, MARK};
 
-/// File in the state directory that says in which root the mark was left.
+/// File in the state directory that names the root with the mark.
 const REMEMBERED: &str = "root.json";
-/// File in the state directory that lists the disks that were there.
+/// File in the state directory that lists the disks.
 const DISKS: &str = "roots.json";
-/// How often it is written down that a disk is still there, in seconds.
+/// Seconds after which the time of the last sight of a disk is written again.
 const SEEN_EVERY: i64 = 3600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     receiver: ReceiverId,
-    /// None in what older versions wrote.
+    /// `None` if an older version wrote it.
     #[serde(default)]
     root: Option<RootId>,
 }
@@ -45,42 +47,42 @@ struct Remembered {
     root: PathBuf,
 }
 
-/// What is remembered of a disk.
+/// What is recorded of a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Its file system.
+    /// Id of its file system.
     pub fsid: Uuid,
-    /// When it was there first, seconds since 1970 UTC.
+    /// When it was first seen, seconds since 1970 UTC.
     pub added_at: i64,
-    /// When it was there last, to the hour.
+    /// When it was last seen, seconds since 1970 UTC, to the hour.
     pub seen_at: i64,
 }
 
-/// All of them. The list is for people; which disks are this receiver's, their marks say.
+/// The recorded disks. The list is for users; the marks decide which disks are this receiver's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disks {
-    /// Those that were there.
+    /// The disks that were used.
     pub known: BTreeMap<RootId, Disk>,
-    /// Those that were removed, and are not to be used though their marks say this receiver.
+    /// The removed disks, which are not to be used although their marks name this receiver.
     removed: BTreeSet<RootId>,
 }
 
-/// What is shared by all who open the root.
+/// What all clones of the root share.
 #[derive(Debug)]
 struct Shared {
-    /// Where the list of disks is kept.
+    /// File with the list of disks.
     file: PathBuf,
-    /// Where it is kept in which root the mark was left.
+    /// File that names the root with the mark.
     memory: PathBuf,
     disks: Mutex<Disks>,
-    /// Disks on which everything that a dead daemon left has been settled.
+    /// Disks on which everything that a dead daemon left has been reconciled.
     settled: Mutex<BTreeSet<RootId>>,
 }
 
-/// What is to be done on a disk that this process has not seen before.
+/// What to do on a disk that this process has not seen before.
 type Settle = fn(&OpenRoot);
 
-/// Where the root is and whose.
+/// The root of a receiver.
 #[derive(Debug, Clone)]
 pub struct Root {
     path: PathBuf,
@@ -89,20 +91,18 @@ pub struct Root {
     shared: Arc<Shared>,
 }
 
-/// Whose a root is that is to be taken over.
+/// The owner of a root that may be taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The receiver that its mark names.
     pub receiver: ReceiverId,
-    /// The disk, if the mark has an id.
     pub root: Option<RootId>,
-    /// Its file system.
+    /// Id of its file system.
     pub fsid: Uuid,
-    /// Names of senders that have directories there.
+    /// Names of the senders' directories there.
     pub senders: Vec<String>,
 }
 
-/// The root, opened and found good. Keeps the file system busy: hold it only while working.
+/// The open root, checked. It keeps the file system busy: hold it only while working.
 #[derive(Debug)]
 pub struct OpenRoot {
     fd: OwnedFd,
@@ -111,11 +111,12 @@ pub struct OpenRoot {
 }
 
 impl Root {
-    /// The root of a receiver; it is looked at when it is opened. `settle` is run on each disk when it is
-    /// seen for the first time, before anything else is done there.
+    /// The root of a receiver; it is checked when it is opened. `settle` is run on each disk when this
+    /// process first
+    /// sees it, before anything else is done there.
     ///
     /// # Errors
-    /// [`Error::State`], for what is remembered in the state directory.
+    /// [`Error::State`], for the files in the state directory.
     pub fn new(
         path: PathBuf,
         receiver: ReceiverId,
@@ -140,10 +141,10 @@ impl Root {
         })
     }
 
-    /// Marks a root that is used for the first time, and checks it.
+    /// Checks the root, and marks it if it is used for the first time.
     ///
-    /// Steps: 1. mark the root; 2. remember that it is marked. A crash between leaves a marked
-    /// root of ours, which the next start takes.
+    /// Steps: 1. mark the root; 2. record that it is marked. A crash in between leaves a root with this
+    /// receiver's mark, which the next start accepts.
     ///
     /// # Errors
     /// See [`Error`].
@@ -161,8 +162,8 @@ impl Root {
         durable::write_json(memory, &Remembered { root }).map_err(|e| state_failed(memory, e)) // 2
     }
 
-    /// Whether a daemon whose root cannot be set up is of use all the same: if it is another receiver's, or
-    /// was set up before and is not there now.
+    /// Whether the daemon should run although its root cannot be set up: the root is another receiver's, or was set
+    /// up before and is absent now.
     pub fn may_come(&self, error: &Error) -> bool {
         match error {
             Error::Foreign { .. } | Error::Away { .. } | Error::Gone { .. } => true,
@@ -186,12 +187,12 @@ impl Root {
         }
     }
 
-    /// Whether it was set up before. One of which that cannot be told was not.
+    /// Whether it was set up before. When unsure, it was not.
     fn is_known(&self) -> bool {
         remembers(&self.shared.memory, &self.path).unwrap_or(false)
     }
 
-    /// The file systems of the disks that were there.
+    /// The file systems of the recorded disks.
     fn known_fsids(&self) -> Vec<Uuid> {
         let known = self.lock();
         let fsids: BTreeSet<Uuid> = known.known.values().map(|disk| disk.fsid).collect();
@@ -202,8 +203,9 @@ impl Root {
         open(&self.path, || self.is_known().then(|| self.known_fsids()))
     }
 
-    /// Opens the root and checks that it is the right one and can be written to. One of ours whose mark has
-    /// no id gets one.
+    /// Opens the root and checks that it is this receiver's and writable. A mark of this receiver without an
+    /// id gets
+    /// one.
     ///
     /// # Errors
     /// See [`Error`].
@@ -211,7 +213,7 @@ impl Root {
         self.checked(self.open_dir()?)
     }
 
-    /// Marks the disk that is there now as one of this receiver's; one that is already stays as it is.
+    /// Marks the current disk as this receiver's; one already marked stays as it is.
     ///
     /// # Errors
     /// See [`Error`].
@@ -231,12 +233,12 @@ impl Root {
         self.checked(fd).map(|opened| opened.id)
     }
 
-    /// The disks that were there.
+    /// The recorded disks.
     pub fn disks(&self) -> Disks {
         self.lock().clone()
     }
 
-    /// Removes a disk: it is not used any more. Its copies stay.
+    /// Removes a disk: it is no longer used. Its copies stay.
     ///
     /// # Errors
     /// See [`Error`].
@@ -250,10 +252,10 @@ impl Root {
         })
     }
 
-    /// Whose the disk is that is there now, if it is another receiver's.
+    /// Finds the owner of the current disk, if that is another receiver.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Own`] if it is this receiver's, [`Error::Nobodys`] if it is nobody's.
+    /// See [`Error`]; [`Error::Own`] if the disk is this receiver's, [`Error::Nobodys`] if it has no mark.
     pub fn owner(&self) -> Result<Owner, Error> {
         let (fd, path) = (self.open_dir()?, self.path.clone());
         let mark = match self.read_mark(&fd)? {
@@ -272,12 +274,12 @@ impl Root {
         })
     }
 
-    /// Makes the disk that is there now this receiver's. Its id stays, so that what senders have
-    /// acknowledged for it still holds.
+    /// Makes the current disk this receiver's. Its id stays, so that states that senders have recorded as
+    /// acknowledged
+    /// by it remain so.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Nobodys`] if it was nobody's, [`Error::Foreign`] if it is not `from`'s any
-    /// more.
+    /// See [`Error`]; [`Error::Nobodys`] if the disk has no mark, [`Error::Foreign`] if it is no longer `from`'s.
     pub fn take_over(&self, from: ReceiverId) -> Result<RootId, Error> {
         let (fd, path) = (self.open_dir()?, self.path.clone());
         match self.read_mark(&fd)? {
@@ -294,7 +296,7 @@ impl Root {
         }
     }
 
-    /// Checks what can be checked without the daemon.
+    /// Checks the root as far as possible without the daemon.
     ///
     /// # Errors
     /// See [`Error`].
@@ -403,7 +405,7 @@ impl Root {
     }
 }
 
-/// Whether the mark was left in the root `path` before.
+/// Whether the root at `path` was marked before.
 fn remembers(memory: &Path, path: &Path) -> io::Result<bool> {
     let remembered: Option<Remembered> = durable::read_json(memory)?;
     Ok(remembered.is_some_and(|known| known.root == path))
@@ -414,8 +416,9 @@ fn state_failed(file: &Path, source: io::Error) -> Error {
     Error::State { file, source }
 }
 
-/// Opens a directory on a btrfs that can be written to. `known` tells the file systems of the disks that were
-/// there; `None` if it was never set up.
+/// Opens a directory on a writable btrfs. `known` returns the file systems of the recorded disks; `None` if
+/// the root
+/// was never set up.
 fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -439,12 +442,11 @@ fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedF
 }
 
 impl OpenRoot {
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which disk it is.
+    /// Id of the disk.
     pub fn id(&self) -> RootId {
         self.id
     }

@@ -1,4 +1,4 @@
-//! Pairing with a receiver by the token it printed.
+//! Pairing with a receiver by the token that it printed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,56 +24,54 @@ use sendshot_proto::problem::with_causes;
 /// Longest wait for TCP, TLS and the answer, each.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// A pairing that was made.
+/// The result of a pairing.
 #[derive(Debug)]
 pub struct Paired {
-    /// The receiver's name here.
+    /// The receiver's name on this host.
     pub name: PeerName,
-    /// Our name there.
+    /// This sender's name on the receiver.
     pub sender_name: String,
-    /// The file that was written.
+    /// The receiver's file in `receivers.d`.
     pub file: PathBuf,
 }
 
-/// Why no pairing was made.
+/// Why pairing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was given is no token.
     #[error("{}", with_causes(.0))]
     Token(#[from] TokenError),
-    /// The token's authority cannot be trusted by TLS.
+    /// TLS cannot use the token's authority.
     #[error("{}", with_causes(.0))]
     Tls(#[from] TlsError),
-    /// Another receiver made the token than the one that answers.
+    /// The token was made by a receiver other than the one that answers.
     #[error(
         "the token was made by another receiver than the one that answers at {address} ({reason})"
     )]
     OtherToken {
-        /// Where it answers.
         address: String,
-        /// How that shows.
+        /// The TLS error.
         reason: String,
     },
     /// The receiver was not reached, or refused.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// No signing request could be made.
+    /// The certificate signing request could not be made.
     #[error("{}", with_causes(.0))]
     Csr(#[from] CertificateError),
-    /// What this sender was before cannot be written down.
+    /// The former ids of this sender cannot be written.
     #[error("write down what this sender was before: {0}")]
     StateDir(std::io::Error),
-    /// The file of the receiver cannot be written.
+    /// The receiver's file cannot be written.
     #[error("{}", with_causes(.0))]
     Config(#[from] ConfigError),
-    /// A thread gave no result.
+    /// A worker thread ended without a result.
     #[error(transparent)]
     Thread(#[from] Died),
 }
 
-/// Pairs with the receiver at `address` and keeps it under `name`.
+/// Pairs with the receiver at `address` and stores it under `name`.
 ///
-/// Steps: 1. dial, trusting the authority of the token only; 2. redeem the token; 3. write the
+/// Steps: 1. connect, trusting only the authority of the token; 2. redeem the token; 3. write the
 /// receiver's file. After a crash between 2 and 3 the same sender can redeem the token again,
 /// until it expires.
 ///
@@ -127,7 +125,7 @@ pub async fn pair(
     })
 }
 
-/// Nothing was paired before: that another receiver answers says something of the token.
+/// Converts a connection error. Before pairing, another receiver's answer means that the token is another's.
 fn not_paired_yet(error: ConnectError) -> Error {
     match error {
         ConnectError::WrongReceiver { address, reason } => Error::OtherToken { address, reason },
@@ -138,7 +136,7 @@ fn not_paired_yet(error: ConnectError) -> Error {
     }
 }
 
-/// The authority is the one that TLS verified, whatever the answer says.
+/// Makes the receiver's entry. The authority is the one that TLS verified, whatever the answer contains.
 fn entry(
     sender: &Sender,
     address: Address,

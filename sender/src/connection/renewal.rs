@@ -1,12 +1,12 @@
-//! Certificates renew themselves over the paired connection, in the last third of their lives. What is
-//! connected stays so; the next connection shows the new one. Every push looks, and once a day the daemon,
-//! for receivers that nothing is pushed to.
+//! Renews certificates over the paired connection, in the last third of their lives. Open connections stay so; the
+//! next connection shows the new certificate. Every push checks, and once a day the daemon, for receivers that
+//! nothing is pushed to.
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. The receiver signs, and notes the new end. What it answers is looked at: nothing takes the place of a
-//!    certificate that works but another one that does. — The former certificate, good as long as it was.
-//! 2. Replace the file in `receivers.d`, unless somebody has paired anew meanwhile. — The new one.
+//! 1. The receiver signs, and records the new end. The sender checks the answer: only another working certificate
+//!    replaces one that works. — The former certificate, valid as long as it was.
+//! 2. Replace the file in `receivers.d`, unless it was paired again meanwhile. — The new certificate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,31 +29,30 @@ use crate::shared::sender::Sender;
 /// Longest wait for the receiver to sign.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How often the daemon looks by itself.
+/// How often the daemon itself checks.
 const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why a certificate is not renewed.
+/// Why a certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The receiver was not reached, or a call to it failed.
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
-    /// Its version knows no renewing.
+    /// The receiver's version does not support renewal.
     #[error("the receiver is too old for it")]
     TooOld(PeerName),
-    /// No signing request could be made.
+    /// The certificate signing request could not be made.
     #[error("{}", with_causes(.0))]
     Csr(#[from] CertificateError),
-    /// The file of the receiver cannot be read or written.
+    /// The receiver's file cannot be read or written.
     #[error("{}", with_causes(.0))]
     Config(#[from] ConfigError),
-    /// A thread gave no result.
+    /// A worker thread ended without a result.
     #[error(transparent)]
     Thread(#[from] Died),
 }
 
 impl Error {
-    /// What can be done; may be empty.
+    /// What the user can do; may be empty.
     fn remedy(&self) -> String {
         match self {
             Self::Connection(error) => error.remedy(),
@@ -63,7 +62,7 @@ impl Error {
     }
 }
 
-/// Looks again and again, from the start on; ends only by being dropped.
+/// Checks all certificates at start and periodically; ends only by being dropped.
 pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
@@ -74,7 +73,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
                     look(&sender, name, entry).await;
                 }
             }
-            // Whoever pushes is told.
+            // A push reports the error to its user.
             Err(error) => tracing::info!("look at the certificates: {error}"),
         }
     }
@@ -91,8 +90,8 @@ async fn look(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry) {
     }
 }
 
-/// Renews the certificate by which a receiver knows this sender, if it is time. That it fails is told,
-/// and tried again by the next connection.
+/// Renews the certificate by which a receiver knows this sender, if it is time. A failure is logged, and the next
+/// connection tries again.
 pub async fn if_due(sender: &Arc<Sender>, name: &PeerName, entry: &ReceiverEntry, link: &mut Link) {
     let now = Timestamp::now();
     let Some(validity) = Validity::of_pem(&entry.client_certificate) else {

@@ -1,4 +1,4 @@
-//! A connection that counts its bytes, and remembers what it said when it failed.
+//! A connection that counts its bytes, and keeps the error with which it failed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::connection::frames::Frames;
 
-/// Bytes that went over a connection in both directions.
+/// Counters of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct WireBytes(Arc<Seen>);
 
@@ -19,17 +19,17 @@ pub struct WireBytes(Arc<Seen>);
 struct Seen {
     bytes: AtomicU64,
     read: AtomicU64,
-    /// No more than this is read; 0 if all is.
+    /// Limit of `read`; 0 for none.
     most_read: AtomicU64,
-    /// Of the newest call's messages.
+    /// Bytes of the newest call's messages.
     written: AtomicU64,
     more_written: Notify,
-    /// The first failure of reading, as text.
+    /// The first error of reading, as text.
     failure: OnceLock<String>,
 }
 
 impl WireBytes {
-    /// How many so far.
+    /// Bytes in both directions.
     pub fn get(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -39,10 +39,10 @@ impl WireBytes {
         self.0.written.load(Ordering::Acquire)
     }
 
-    /// Returns when this side has written so many of the newest call.
+    /// Waits until this side has written so many bytes of the newest call.
     pub async fn until_written(&self, bytes: u64) {
         loop {
-            // Made before the look: what is written from now on wakes it up.
+            // Made before the check, so that later writes wake it up.
             let more = self.0.more_written.notified();
             if self.written() >= bytes {
                 return;
@@ -51,14 +51,15 @@ impl WireBytes {
         }
     }
 
-    /// Has the connection fail when so many more bytes were read. Who takes what comes without end
-    /// may never come to look at a clock.
+    /// Makes the connection fail after so many more bytes are read. A task that reads an endless answer may
+    /// never get to
+    /// check a deadline.
     pub fn read_at_most(&self, more: u64) {
         let most = self.0.read.load(Ordering::Relaxed).saturating_add(more);
         self.0.most_read.store(most, Ordering::Relaxed);
     }
 
-    /// Has it read whatever comes.
+    /// Removes the limit on reading.
     pub fn read_all(&self) {
         self.0.most_read.store(0, Ordering::Relaxed);
     }
@@ -84,13 +85,13 @@ impl WireBytes {
         self.0.more_written.notify_waiters();
     }
 
-    /// What the connection said when it failed. HTTP/2 does not always pass it on.
+    /// The error with which the connection failed. HTTP/2 does not always pass it on.
     pub fn failure(&self) -> Option<&str> {
         self.0.failure.get().map(String::as_str)
     }
 }
 
-/// A stream with HTTP/2 on it, of which this side is the client. Its bytes are counted.
+/// A stream that carries HTTP/2, with this side as the client. Its bytes are counted.
 #[derive(Debug)]
 pub struct Counted<T> {
     inner: T,
@@ -99,7 +100,7 @@ pub struct Counted<T> {
 }
 
 impl<T> Counted<T> {
-    /// Counts what goes through `inner` into `bytes`.
+    /// Counts the bytes through `inner` in `bytes`.
     pub fn new(inner: T, bytes: WireBytes) -> Self {
         Self {
             inner,

@@ -1,4 +1,4 @@
-//! `sendshotctl cancel`: which running pushes are meant.
+//! `sendshotctl cancel`: finds the running pushes that the request means.
 
 use sendshot_model::PushId;
 use sendshot_proto::report::path_bytes;
@@ -8,10 +8,10 @@ use tonic::Status;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 
-/// Cancels the pushes that are meant, and waits for their end; returns how many there were.
+/// Cancels the selected pushes, and waits until they end; returns how many there were.
 ///
 /// # Errors
-/// If the request names none that there can be.
+/// If the request is invalid.
 pub(super) async fn answer(
     sender: &Sender,
     message: v1::CancelRequest,
@@ -28,7 +28,7 @@ pub(super) async fn answer(
     Ok(v1::CancelResponse { cancelled })
 }
 
-/// Which running pushes a request means; empty fields mean all.
+/// The running pushes that a request means; empty fields mean all.
 struct Selection {
     push: Option<PushId>,
     receiver: String,

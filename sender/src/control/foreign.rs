@@ -15,7 +15,7 @@ use crate::retained::foreign::{self, Action};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 
-/// Deletes, or makes this host's own, what other hosts left on a disk.
+/// Deletes what other hosts left on a disk, or makes it this host's own.
 pub(super) async fn answer(
     sender: &Arc<Sender>,
     message: v1::ForeignRequest,

@@ -1,4 +1,4 @@
-//! `sendshotctl forget`, of states and of file systems that are gone.
+//! `sendshotctl forget`, for states and for file systems.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::retained::forget::{self, Chain};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 
-/// Deletes the states that are named.
+/// Deletes the states that the request names.
 pub(super) async fn answer(
     sender: &Arc<Sender>,
     message: v1::ForgetRequest,
@@ -48,7 +48,7 @@ pub(super) async fn answer(
     .await?
 }
 
-/// Forgets a file system that is gone for good.
+/// Forgets a file system that will not come back.
 pub(super) async fn filesystem(
     sender: &Arc<Sender>,
     message: v1::ForgetFilesystemRequest,

@@ -1,4 +1,4 @@
-//! `sendshotctl list`: what is kept, as messages.
+//! `sendshotctl list`: the kept states as messages.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::record::{Record, State};
 
-/// Says what is kept.
+/// Lists the kept states.
 pub(super) async fn answer(
     sender: &Arc<Sender>,
     message: v1::ListRequest,
@@ -54,7 +54,7 @@ fn own(listed: Vec<(Kept, Reason)>, paired: &Paired) -> Vec<v1::KeptSnapshot> {
     listed.into_iter().map(describe).collect()
 }
 
-/// What other hosts left on one file system.
+/// Describes what other hosts left on one file system.
 pub(super) fn of_others(found: &[Foreign], paired: &Paired) -> Vec<v1::KeptSnapshot> {
     let all: Vec<Kept> = found.iter().map(|foreign| foreign.kept.clone()).collect();
     let describe = |foreign: &Foreign| v1::KeptSnapshot {
@@ -64,7 +64,7 @@ pub(super) fn of_others(found: &[Foreign], paired: &Paired) -> Vec<v1::KeptSnaps
     found.iter().map(describe).collect()
 }
 
-/// A file system that was not looked at.
+/// Describes a file system that was not read.
 pub(super) fn not_looked_at(missed: NotLookedAt) -> v1::NotLookedAt {
     let (reason, remedy) = state::reason(missed.why);
     v1::NotLookedAt {
@@ -96,7 +96,7 @@ fn interrupted(waiting: &Waiting) -> v1::Interrupted {
     }
 }
 
-/// A kept state as a message. Its holders are those of all records of this state in `all`.
+/// Describes a kept state. Its holders are those of all records of this state in `all`.
 pub(super) fn describe(
     kept: &Kept,
     reason: Reason,
@@ -145,7 +145,7 @@ fn reason_code(reason: &Reason) -> String {
     }
 }
 
-/// What messages call a state.
+/// Name of a state in messages.
 fn state_name(state: State) -> &'static str {
     match state {
         State::Acknowledged => "acknowledged",

@@ -1,5 +1,5 @@
-//! The control socket: what sendshotctl asks of the sending daemon, a file a call. Requests are parsed here, and
-//! answers become messages here; what is done is done by the rooms below.
+//! The control socket: the calls of sendshotctl to the sending daemon, one file per call. Requests are parsed here,
+//! and answers become messages here; the rooms below do the work.
 
 mod cancel;
 mod foreign;
@@ -22,7 +22,6 @@ use tonic::{Request, Response, Status};
 
 use crate::shared::sender::Sender;
 
-/// Serves the control socket.
 #[derive(Debug, Clone)]
 pub struct Control(pub Arc<Sender>);
 

@@ -13,7 +13,6 @@ use super::request::usage;
 use crate::connection::pair;
 use crate::shared::sender::Sender;
 
-/// Pairs with a receiver.
 pub(super) async fn answer(
     sender: &Arc<Sender>,
     command: v1::PairCommand,

@@ -1,4 +1,4 @@
-//! `sendshotctl plan`, and what it shares with `push`: what was asked for.
+//! `sendshotctl plan`, and the parsing of requests that it shares with `push`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -17,7 +17,7 @@ use crate::push::dry_run::Foreseen;
 use crate::push::request::Request;
 use crate::shared::sender::Sender;
 
-/// Says what a push would do.
+/// Describes what a push would do.
 pub(super) async fn answer(
     sender: &Arc<Sender>,
     message: v1::PushRequest,

@@ -30,7 +30,7 @@ pub(super) async fn answer(
     sender.wait_for_releases().await;
     let held = sender.hold_starts().await;
     let sender = Arc::clone(sender);
-    // Whoever hangs up meanwhile: the thread holds pushes back until it is done.
+    // If the client disconnects meanwhile, the thread still holds back pushes until it is done.
     blocking("prune", move || {
         let _held = held;
         let selection = Selection::resolve(&sender, target)?;

@@ -1,4 +1,4 @@
-//! `sendshotctl push`: the start of a push, and what it tells while it runs, as messages.
+//! `sendshotctl push`: starts a push, and sends its events as messages.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::plan::parse;
 use crate::push::progress::{self, Event, Listener};
 use crate::shared::sender::Sender;
 
-/// What the caller hears of.
+/// The events for the client.
 pub(super) type Events =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::PushEvent, Status>> + Send>>;
 
-/// Starts a push; that it cannot even start is its only event then.
+/// Starts a push. If it cannot start, that error is its only event.
 pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root: bool) -> Events {
     let (events, received) = mpsc::channel(progress::QUEUE);
     let listener = Listener::new(events);

@@ -1,4 +1,4 @@
-//! What the calls name in common: receivers, volumes, pushes.
+//! Parsing that the calls share: receivers, volumes, pushes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,8 +18,8 @@ pub(super) fn needs_root(what: &str) -> Problem {
         .remedy("run it with sudo, or name a volume that sender.toml configures")
 }
 
-/// Parses what names a receiver and a volume; `None` if it names neither. Opening a path tells
-/// whether it is there, which is not everybody's to know.
+/// Parses the names of a receiver and a volume; `None` if both are empty. Opening a path shows whether it
+/// exists, which only root may learn.
 pub(super) fn target(
     receiver: String,
     volume: Vec<u8>,
@@ -55,7 +55,6 @@ pub(super) fn pushes(ids: &[Vec<u8>]) -> Result<BTreeSet<PushId>, Problem> {
         .collect()
 }
 
-/// The receivers that are paired now.
 pub(super) async fn paired(sender: &Arc<Sender>) -> Result<list::Paired, Problem> {
     let receivers = sender.receivers().await?;
     let instance = |(name, entry): (_, ReceiverEntry)| (name, entry.receiver_id);

@@ -18,7 +18,7 @@ use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
 
-/// Says what runs, how the last pushes ended, and what is configured and paired.
+/// Reports the running pushes, how the last pushes ended, and what is configured and paired.
 ///
 /// # Errors
 /// If the files of the paired receivers cannot be read.

@@ -1,4 +1,4 @@
-//! A receiver that was not reached or not paired, or a call to it that failed.
+//! Errors of connections, pairing and calls.
 
 use sendshot_proto::problem::{Kind, Problem, state_remedy};
 

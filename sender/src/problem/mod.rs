@@ -1,5 +1,5 @@
-//! The words for the user of every error below: what happened, of which kind it is, and what can be done. A file has
-//! those of the room of its name. Nothing else is here, and nothing below knows it.
+//! The words for the user of every error in the rooms below: message, kind and remedy. Each file covers the room of
+//! its name. Nothing else is here, and no room below knows this one.
 
 mod connection;
 mod push;

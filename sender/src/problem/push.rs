@@ -1,4 +1,4 @@
-//! A push, or a plan of one, that did not come to its end.
+//! Errors of pushes and dry runs.
 
 use sendshot_proto::problem::{Kind, Problem, io_remedy, state_remedy};
 
@@ -156,7 +156,7 @@ mod tests {
         BlockingError::Panicked { name: "x", message }.into()
     }
 
-    /// What can end an attempt that has begun.
+    /// The errors that can end an attempt that has begun.
     fn errors() -> Vec<Error> {
         let codes = [
             Code::Busy,

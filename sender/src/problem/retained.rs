@@ -1,4 +1,4 @@
-//! What is kept, and was not found, or not deleted.
+//! Errors about kept states: not found, or not deleted.
 
 use sendshot_model::ReasonCode;
 use sendshot_proto::problem::{Kind, Problem, delete_remedy, io_remedy, state_remedy};
@@ -56,7 +56,7 @@ impl From<Failed> for Problem {
     }
 }
 
-/// Adds to a problem what was not looked at when something was not found.
+/// Adds to a problem the file systems that were not read when something was not found.
 fn name_in(mut problem: Problem, missed: Vec<NotLookedAt>) -> Problem {
     if missed.is_empty() {
         return problem;

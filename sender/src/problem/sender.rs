@@ -1,4 +1,4 @@
-//! What this sender itself could not do.
+//! Errors of this sender itself.
 
 use sendshot_proto::problem::{Kind, Problem};
 

@@ -1,4 +1,4 @@
-//! A file system, or what is kept on it, that cannot be used.
+//! Errors of file systems and of the state subvolumes on them.
 
 use sendshot_model::{Reason, ReasonCode};
 use sendshot_proto::problem::{JOURNAL, Kind, Problem, io_remedy};
@@ -58,7 +58,7 @@ impl From<filesystems::LookError> for Problem {
     }
 }
 
-/// Why a file system was not looked at, and what can be done if looking failed; may be empty.
+/// Explains why a file system was not read, and what the user can do if reading failed; may be empty.
 pub fn reason(why: filesystems::Missed) -> (Reason, String) {
     match why {
         filesystems::Missed::NotThere(reason) => (reason, String::new()),

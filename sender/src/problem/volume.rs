@@ -1,4 +1,4 @@
-//! A volume that was not found, or cannot be pushed.
+//! Errors of volumes: not found, or not suitable for a push.
 
 use sendshot_proto::problem::{Kind, Problem, ask_remedy};
 
