@@ -24,36 +24,34 @@ use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::upkeep;
 
-/// How often an idle connection is asked for a sign of life, and how long that may take: a
-/// vanished sender is noticed in under a minute.
+/// How often an idle connection is probed, and how long the answer may take: a vanished sender is noticed in
+/// under a minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Calls at a time on one connection: a sender uses one for looking and one for a push.
+/// Concurrent calls on one connection: a sender uses one for inventories and one for a push.
 const MAX_STREAMS: u32 = 8;
 
-/// Largest message for pairing, in bytes. Anybody can make us hold so much for each call; an honest
-/// one has a secret, an id and a signing request, in all less than one KiB.
+/// Largest message for pairing, in bytes. Any client can make the receiver hold so much for each call; an honest
+/// message has a secret, an id and a signing request, in all less than one KiB.
 const MAX_PAIRING: usize = 64 * 1024;
 
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// How often to look for what nobody resumes, and for certificates that end.
+/// How often to check for expired partials, and for certificates that end.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a daemon needs to start.
+/// The paths that a daemon needs to start.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The configuration file.
     pub config: PathBuf,
-    /// Own state.
+    /// The daemon's state directory.
     pub state_dir: PathBuf,
-    /// Control socket.
     pub socket: PathBuf,
 }
 
-/// A daemon whose sockets are bound.
+/// A daemon with its sockets bound.
 #[derive(Debug)]
 pub struct Daemon {
     receiver: Arc<Receiver>,
@@ -63,10 +61,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Reads configuration and state, settles what a crash left, and binds the sockets.
+    /// Reads configuration and state, reconciles what a crash left, and binds the sockets.
     ///
     /// # Errors
-    /// Whatever stands in the way, by name.
+    /// The file or socket that is at fault, by name.
     pub async fn bind(options: Options) -> anyhow::Result<Self> {
         let lock = InstanceLock::take(&options.state_dir)?;
         let (config, state_dir) = (options.config, options.state_dir);
@@ -86,10 +84,10 @@ impl Daemon {
         })
     }
 
-    /// Where it listens.
+    /// The address of the data path.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -130,8 +128,8 @@ impl Daemon {
             .add_service(ReceiverControlServer::new(Control(Arc::clone(&receiver))))
             .serve_with_incoming_shutdown(self.control, stop.clone().cancelled_owned());
         let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
-        // Servers without clients end with `stop`, too: what follows must not depend on which of the
-        // two is seen first.
+        // Servers without clients end with `stop`, too: what follows must not depend on which of the two is seen
+        // first.
         let served = tokio::select! {
             served = &mut serve => Some(served),
             never = look_after(&receiver) => match never {},
@@ -162,7 +160,7 @@ impl Daemon {
     }
 }
 
-/// Looks again and again; ends only by being dropped.
+/// Runs the periodic checks; ends only by being dropped.
 async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     loop {
@@ -175,7 +173,7 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
     }
 }
 
-/// What was applied since the last checkpoints goes with the daemon.
+/// Drops the waiting transfers: what was applied since their last checkpoints is lost with the daemon.
 async fn drop_waiting(receiver: &Arc<Receiver>) {
     let waiting = receiver.transfers().take_waiting(Duration::ZERO);
     if let Err(e) = sendshot_service::blocking::run("drop-waiting", move || drop(waiting)).await {
@@ -183,10 +181,10 @@ async fn drop_waiting(receiver: &Arc<Receiver>) {
     }
 }
 
-/// Checks configuration and root; what `--check` does.
+/// Checks configuration and root, for `--check`.
 ///
 /// # Errors
-/// Whatever is wrong, by file and line.
+/// The error, by file and line.
 pub fn check(config: &Path, state_dir: &Path) -> anyhow::Result<()> {
     let config = ReceiverConfig::load(config)?;
     if let Err(error) = Root::check(&config.root, state_dir) {

@@ -1,9 +1,9 @@
-//! The receiving daemon: takes in pushes of paired senders and keeps the copies.
+//! The receiving daemon: receives pushes of paired senders and keeps the copies.
 //!
-//! The way of a push on this side: [`replication`] authorises every call, [`store::volumes`] reports
-//! what is held (*negotiate*), [`replication::transfer`] moves the stream from the connection to a thread,
+//! A push on this side: [`replication`] authorises every call, [`store::volumes`] reports what is held
+//! (*negotiate*), [`replication::transfer`] moves the stream from the connection to a thread,
 //! [`mod@receive::intake`] applies and commits it, with checkpoints ([`mod@receive::checkpoint`]) from which it
-//! can be taken up again ([`store::partials`]).
+//! can be resumed ([`store::partials`]).
 
 pub mod control;
 pub mod daemon;

@@ -1,4 +1,4 @@
-//! sendshot-receiver: the daemon on the box that holds the copies.
+//! sendshot-receiver: the daemon on the host that holds the copies.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

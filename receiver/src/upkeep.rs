@@ -1,4 +1,4 @@
-//! What time ends: transfers whose sender does not come back, old partials, and this receiver's own certificate.
+//! Periodic checks: transfers whose sender does not come back, old partials, and this receiver's own certificate.
 
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
@@ -8,8 +8,8 @@ use crate::receive::table::WAITS_FOR;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 
-/// Drops what has waited too long for its sender, and partials that are older than the
-/// configuration allows; renews its own certificate when it is time. Blocks.
+/// Drops transfers that have waited too long for their senders, deletes expired partials, and renews the
+/// receiver's own certificate when it is time. Blocks.
 pub fn look_after(receiver: &Receiver) {
     for intake in receiver.transfers().take_waiting(WAITS_FOR) {
         let (transfer, offset) = (intake.transfer(), intake.offset());
@@ -49,12 +49,12 @@ fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Drops what a sender's pushes have left that broke off. Those that run end by themselves. Blocks.
+/// Deletes the interrupted pushes of a sender. Running ones end by themselves. Blocks.
 pub fn drop_interrupted(receiver: &Receiver, sender: &PeerName) {
     for intake in receiver.transfers().take_waiting_of(sender) {
         intake.forget();
     }
-    // A root that is away keeps it until it is too old.
+    // On a root that is absent they stay until they expire.
     let Ok(root) = receiver.root().open() else {
         return;
     };

@@ -1,7 +1,7 @@
 //! The sending daemon: replicates live btrfs subvolumes to paired receivers.
 //!
-//! [`push`] gives the stages of a push and names the module of each. [`daemon`] is what
-//! `main` starts; [`control`] serves sendshotctl.
+//! [`push`] gives the stages of a push and names the module of each. [`daemon`] is what `main` starts;
+//! [`control`] serves sendshotctl.
 
 pub mod connection;
 pub mod control;

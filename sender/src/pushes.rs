@@ -79,8 +79,7 @@ impl Sender {
     }
 
     /// Plans a push, with the `top` paths that would cost most. If the caller disconnects, the snapshot taken
-    /// for it is
-    /// deleted all the same.
+    /// for it is deleted all the same.
     ///
     /// # Errors
     /// See [`Error`].

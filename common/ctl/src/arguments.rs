@@ -1,4 +1,4 @@
-//! What can be asked of sendshotctl.
+//! The arguments of sendshotctl.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -158,7 +158,7 @@ pub struct PushArguments {
     pub dry_run: bool,
 }
 
-/// A span of time with units. Days have 24 hours.
+/// Parses a span of time with units. A day has 24 hours.
 fn span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no span of time; write one like 90s, 10m or 12h");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;

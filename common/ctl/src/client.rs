@@ -1,4 +1,4 @@
-//! Connecting to a daemon of this box.
+//! Connects to a daemon of this host.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,10 @@ const SENDER: &str = "/run/sendshot-sender/control.sock";
 /// Control socket of the receiving daemon.
 const RECEIVER: &str = "/run/sendshot-receiver/control.sock";
 
-/// Answers of the local daemon may be long lists.
+/// Longest answer of the local daemon, in bytes: it may be a long list.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Client of the sending daemon.
 pub type Sender = SenderControlClient<Channel>;
-/// Client of the receiving daemon.
 pub type Receiver = ReceiverControlClient<Channel>;
 
 /// Connects to the sending daemon.
@@ -73,7 +71,7 @@ fn not_running(path: &Path, daemon: &str, error: &io::Error) -> Problem {
     .remedy(remedy)
 }
 
-/// A call that the local daemon could not serve.
+/// Makes the problem for a call that the local daemon could not serve.
 pub fn failed(status: Status) -> Problem {
     let text = match status.code() {
         tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {

@@ -8,7 +8,6 @@ use clap::CommandFactory;
 use crate::arguments::Arguments;
 use crate::outcome::Outcome;
 
-/// Prints a completion script.
 pub fn run(shell: clap_complete::Shell) -> Outcome {
     let mut command = Arguments::command();
     clap_complete::generate(shell, &mut command, "sendshotctl", &mut io::stdout());

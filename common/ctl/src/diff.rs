@@ -28,7 +28,7 @@ pub fn run(old: &Path, new: &Path, output: &Output) -> Outcome {
     let result = diff(Some(&old), &new, b"", Version::V2, &mut changes);
     match result.and_then(|()| changes.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // The reader hung up.
+        // The reader has closed the pipe.
         Err(Error::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Problem::from_error(Kind::Failed, &error)),
     }
@@ -43,7 +43,7 @@ enum Error {
     Write(#[from] io::Error),
 }
 
-/// What happened to a path.
+/// The change of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum What {
@@ -62,17 +62,17 @@ struct Change {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
-    /// Bytes of data that a push would send for it.
+    /// Bytes of data that a push would send for the path.
     bytes: u64,
 }
 
-/// Turns steps of a stream back into changes.
+/// Turns the steps of a stream back into changes.
 struct Changes<W: Write> {
     out: W,
     json: bool,
-    /// What was moved away for a moment: temporary name to original path.
+    /// Paths that are temporarily moved away: temporary name to original path.
     waiting: HashMap<Vec<u8>, String>,
-    /// Steps of one path follow each other.
+    /// The change of the current path, as the steps of one path follow each other.
     current: Option<Change>,
 }
 
@@ -114,7 +114,7 @@ impl<W: Write> Changes<W> {
         writeln!(self.out)
     }
 
-    /// Adds to what is known of a path; what says more wins.
+    /// Adds a change to the current path; the more significant one wins.
     fn note(&mut self, change: What, path: &[u8], bytes: u64) -> io::Result<()> {
         let path = text(path);
         match &mut self.current {

@@ -1,4 +1,4 @@
-//! sendshotctl: the command of both boxes.
+//! sendshotctl: the command for senders and receivers.
 
 mod arguments;
 mod client;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What needs no daemon runs without the asynchronous runtime.
+/// Runs a command. Those without a daemon run without the asynchronous runtime.
 fn run(arguments: Arguments, output: &Output) -> Outcome {
     match arguments.command {
         Command::Stream { command } => stream::run(command, output),

@@ -1,16 +1,15 @@
-//! From problems to exit codes.
+//! Exit codes for problems.
 
 use std::process::ExitCode;
 
 use sendshot_proto::problem::{Kind, Problem};
 
-/// Exit code when several pushes were asked for and some failed.
+/// Exit code when some of several operations failed.
 pub const SOME_FAILED: u8 = 10;
 
-/// What a command ends with.
+/// The result of a command.
 pub type Outcome = Result<ExitCode, Problem>;
 
-/// The exit code of a problem.
 pub fn exit_code(problem: &Problem) -> ExitCode {
     ExitCode::from(match problem.kind {
         Kind::Failed | Kind::Cancelled => 1,
@@ -20,10 +19,10 @@ pub fn exit_code(problem: &Problem) -> ExitCode {
     })
 }
 
-/// A problem that a daemon reports in a message.
+/// Returns the problem that a daemon reports in a message.
 ///
 /// # Errors
-/// The problem, if there is one.
+/// That problem, if there is one.
 pub fn check(problem: Option<sendshot_proto::v1::Problem>) -> Result<(), Problem> {
     match problem {
         Some(problem) => Err(problem.into()),

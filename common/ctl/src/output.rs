@@ -7,7 +7,6 @@ use sendshot_model::NotKeptEntry;
 use sendshot_proto::problem::Problem;
 use serde::Serialize;
 
-/// Where and how to print.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
@@ -26,7 +25,6 @@ struct ErrorText<'a> {
 }
 
 impl Output {
-    /// As the flags say.
     pub fn new(json: bool, quiet: bool) -> Self {
         Self { json, quiet }
     }
@@ -41,7 +39,7 @@ impl Output {
         !self.json && !self.quiet && io::stderr().is_terminal()
     }
 
-    /// Prints a result: JSON, or text for people.
+    /// Prints a result: JSON, or text for users.
     pub fn result(self, json: &impl Serialize, text: impl FnOnce() -> String) {
         let line = if self.json {
             serde_json::to_string(json).unwrap_or_default()
@@ -51,14 +49,14 @@ impl Output {
         self.line(line.trim_end_matches('\n'));
     }
 
-    /// Prints how something that was to be done went; with `--quiet` only as JSON.
+    /// Prints the result of an operation; with `--quiet` only as JSON.
     pub fn report(self, json: &impl Serialize, text: impl FnOnce() -> String) {
         if self.json || !self.quiet {
             self.result(json, text);
         }
     }
 
-    /// Prints something that is no result; not with `--quiet` and not among JSON.
+    /// Prints a message that is not a result; not with `--quiet` and not among JSON.
     pub fn note(self, text: &str) {
         if !self.quiet && !self.json {
             eprintln!("{text}");
@@ -87,7 +85,7 @@ impl Output {
         }
     }
 
-    /// A reader that hung up (`| head`) is no error.
+    /// Prints a line. A reader that has closed the pipe (`| head`) is not an error.
     fn line(self, text: &str) {
         if !text.is_empty() {
             let _ = writeln!(io::stdout(), "{text}");
@@ -95,7 +93,7 @@ impl Output {
     }
 }
 
-/// A table for people, as wide as the terminal.
+/// Makes a table for users, as wide as its content.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table
@@ -111,7 +109,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         .collect()
 }
 
-/// A moment, in UTC like the names of copies.
+/// Formats a time, in UTC like the names of copies.
 pub fn time(seconds: i64) -> String {
     match jiff::Timestamp::from_second(seconds) {
         Ok(time) if seconds != 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
@@ -119,7 +117,7 @@ pub fn time(seconds: i64) -> String {
     }
 }
 
-/// The same for JSON; `None` for "never".
+/// Formats a time for JSON; `None` for "never".
 pub fn time_json(seconds: i64) -> Option<String> {
     if seconds == 0 {
         return None;
@@ -129,14 +127,14 @@ pub fn time_json(seconds: i64) -> Option<String> {
         .map(|time| time.to_string())
 }
 
-/// A UUID of a message as text; empty if there is none.
+/// Formats a UUID of a message; empty if there is none.
 pub fn uuid(bytes: &[u8]) -> String {
     uuid::Uuid::from_slice(bytes)
         .map(|uuid| uuid.to_string())
         .unwrap_or_default()
 }
 
-/// Characters of a disk's id in tables: enough to tell a few disks apart.
+/// Characters of a disk's id in tables: enough to distinguish a few disks.
 const SHORT_ID: usize = 8;
 
 /// The beginning of an id, for tables.
@@ -144,7 +142,7 @@ pub fn short_id(id: &str) -> String {
     id.chars().take(SHORT_ID).collect()
 }
 
-/// What a receiver could not keep of one kind, for people.
+/// Describes what a receiver could not keep of one kind, for users.
 pub fn not_kept_line(entry: &NotKeptEntry) -> String {
     let what = entry.kind.description();
     let example = match entry.count {

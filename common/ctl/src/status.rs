@@ -14,10 +14,10 @@ use crate::client::{self, Sender};
 use crate::outcome::Outcome;
 use crate::output::{self, Output, table};
 
-/// How often `--watch` looks.
+/// How often `--watch` refreshes.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Clears the terminal and goes to its upper left corner.
+/// Clears the terminal and moves the cursor to its upper left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[derive(Serialize)]
@@ -46,7 +46,7 @@ struct LastJson {
     receiver: String,
     ended_at: Option<String>,
     last_success: Option<String>,
-    /// The same for each of the receiver's disks.
+    /// The last success on each of the receiver's disks.
     disks: Vec<DiskJson>,
     copy: Option<String>,
     stream_bytes: Option<u64>,
@@ -77,7 +77,7 @@ struct VolumeJson {
     problem: Option<String>,
 }
 
-/// Shows how things are, once or again and again.
+/// Shows the status, once or repeatedly.
 pub async fn run(mut client: Sender, watch: bool, output: &Output) -> Outcome {
     loop {
         let answer = client

@@ -15,7 +15,7 @@ use crate::shared::receiver::Receiver;
 use crate::store::usage;
 use crate::store::volumes;
 
-/// Says which there are.
+/// Lists the copies.
 pub(super) async fn answer(
     receiver: &Arc<Receiver>,
     wanted: v1::CopiesRequest,

@@ -1,4 +1,4 @@
-//! The control socket: what sendshotctl asks of the receiving daemon, a file a subject.
+//! The control socket: the calls of sendshotctl to the receiving daemon, one file per subject.
 
 mod copies;
 mod partials;
@@ -16,7 +16,6 @@ use tonic::{Request, Response, Status};
 
 use crate::shared::receiver::Receiver;
 
-/// Serves the control socket.
 #[derive(Debug, Clone)]
 pub struct Control(pub Arc<Receiver>);
 

@@ -1,4 +1,4 @@
-//! `sendshotctl copy list --partials`: the transfers that are not committed.
+//! `sendshotctl copy list --partials`: the uncommitted transfers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::receive::table::Glance;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 
-/// Says which there are.
+/// Lists the uncommitted transfers.
 pub(super) async fn answer(
     receiver: &Arc<Receiver>,
     wanted: v1::CopiesRequest,
@@ -26,7 +26,7 @@ pub(super) async fn answer(
     })
 }
 
-/// The transfers that are not committed: those on disk, with what the table knows of them.
+/// Combines the partials on the disk with the transfers in the table.
 fn partial_states(
     receiver: &Receiver,
     wanted: &v1::CopiesRequest,

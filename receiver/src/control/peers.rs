@@ -1,4 +1,4 @@
-//! `sendshotctl peer`: the senders that are paired, or invited.
+//! `sendshotctl peer`: the paired and invited senders.
 
 use std::sync::Arc;
 
@@ -26,7 +26,6 @@ fn name(text: &str) -> Result<PeerName, Problem> {
     PeerName::parse(text).map_err(|e| Problem::new(Kind::Usage, e.to_string()))
 }
 
-/// Invites a sender.
 pub(super) async fn invite(
     receiver: &Arc<Receiver>,
     request: Request<v1::InviteRequest>,
@@ -61,7 +60,7 @@ pub(super) async fn invite(
     .await?
 }
 
-/// Lets a sender in no more, and ends what it has under way.
+/// Revokes a sender's access, and ends its running calls.
 pub(super) async fn revoke(
     receiver: &Arc<Receiver>,
     request: Request<v1::RevokeRequest>,
@@ -74,7 +73,7 @@ pub(super) async fn revoke(
             .senders()
             .revoke(&name, Timestamp::now())
             .map_err(|e| Problem::new(Kind::Usage, e.to_string()).remedy(e.remedy()))?;
-        // What is under way must not outlive it.
+        // A running call must not outlive the revocation.
         let mut senders = receiver.senders().list().into_iter();
         let record = senders.find(|(found, _)| *found == name);
         let ended = record.map_or(0, |(_, record)| {
@@ -88,7 +87,7 @@ pub(super) async fn revoke(
     .await?
 }
 
-/// All of them.
+/// Lists the paired, revoked and invited senders.
 pub(super) fn list(receiver: &Receiver) -> v1::PeersResponse {
     let paired = receiver.senders().list().into_iter().map(|(name, record)| {
         let (state, since) = match record.revoked_at {

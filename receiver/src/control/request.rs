@@ -1,9 +1,9 @@
-//! What the calls have in common: where they work, and what a failure means to the user.
+//! What the calls share: their thread, and the user's view of a failure.
 
 use sendshot_proto::failure::Failure;
 use sendshot_proto::problem::{Kind, Problem};
 
-/// What a failure of the disk means to the user of this host.
+/// Makes the problem for a failure of the disk.
 pub(super) fn failed(failure: Failure) -> Problem {
     Problem::new(Kind::Failed, failure.to_string()).remedy(failure.remedy)
 }

@@ -20,9 +20,9 @@ fn state(id: RootId, disk: &Disk, present: Option<RootId>) -> v1::RootState {
     }
 }
 
-/// All that were there. Blocks.
+/// Lists the recorded disks. Blocks.
 pub fn list(receiver: &Receiver) -> v1::RootsResponse {
-    // That none is there is no failure of the list.
+    // The list works without a disk.
     let present = receiver.root().open().ok().map(|root| root.id());
     let disks = receiver.root().disks().known;
     let roots = disks.iter().map(|(id, disk)| state(*id, disk, present));
@@ -38,7 +38,7 @@ fn only(receiver: &Receiver, id: RootId) -> v1::RootsResponse {
     all
 }
 
-/// Marks the disk that is there. Blocks.
+/// Marks the current disk. Blocks.
 ///
 /// # Errors
 /// See [`Error`].
@@ -48,7 +48,7 @@ pub fn add(receiver: &Receiver) -> Result<v1::RootsResponse, Error> {
     Ok(only(receiver, id))
 }
 
-/// Uses a disk no longer; `text` is its id, or the beginning of it. Blocks.
+/// Removes a disk from the used ones; `text` is its id, or the beginning of it. Blocks.
 ///
 /// # Errors
 /// See [`Error`].
@@ -69,8 +69,8 @@ pub fn remove(receiver: &Receiver, text: &str) -> Result<v1::RootsResponse, Erro
     }
 }
 
-/// Makes the disk that is there this receiver's, if it is still that of the `owner` that the user was
-/// told of; without one it only says whose it is. Blocks.
+/// Makes the current disk this receiver's, if it still belongs to the `owner` that the user was shown; without
+/// `owner` it only returns the owner. Blocks.
 ///
 /// # Errors
 /// See [`Error`].
@@ -90,7 +90,7 @@ pub fn take_over(receiver: &Receiver, owner: &[u8]) -> Result<v1::RootsResponse,
     Ok(only(receiver, id))
 }
 
-/// Runs `work` on a thread; a failure becomes what the user is told.
+/// Runs `work` on a thread, and converts its error for the user.
 pub async fn about(
     receiver: &Arc<Receiver>,
     work: impl FnOnce(&Receiver) -> Result<v1::RootsResponse, Error> + Send + 'static,

@@ -78,8 +78,7 @@ impl Checkpoints {
     }
 
     /// Takes a checkpoint, while the session is between two commands; returns its offset. `None` if there is
-    /// nothing to
-    /// keep: no subvolume was begun yet, or it is complete, and only the commit is left.
+    /// nothing to keep: no subvolume was begun yet, or it is complete, and only the commit is left.
     pub(crate) fn take(
         &mut self,
         session: &mut Session<StagingHost>,

@@ -114,9 +114,8 @@ impl Intake {
     /// # Errors
     /// The failure for the sender; nothing is left then but what could be resumed before.
     ///
-    /// `waiting` is what was applied before the connection broke, possibly of another transfer. `left` are
-    /// the bytes
-    /// that the sender may still use; `None` if there is no limit.
+    /// `waiting` is what was applied before the connection broke, possibly of another transfer. `left` are the
+    /// bytes that the sender may still use; `None` if there is no limit.
     pub fn start(
         work: Work,
         waiting: Option<Box<Self>>,
@@ -347,8 +346,7 @@ impl Intake {
             return Ok(None);
         };
         // The size of an interrupted push counts, too; a number that is too high for the previous checkpoint
-        // does no
-        // harm.
+        // does no harm.
         let not_kept = self.session.not_kept();
         if self.policy.max_bytes.is_some() || !not_kept.is_empty() {
             self.note_usage(0, not_kept)?;

@@ -1,6 +1,5 @@
 //! The running transfers, one per volume, and the transfers whose connection broke and which wait, with all
-//! that was
-//! applied, for their senders to come back.
+//! that was applied, for their senders to come back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,8 +251,7 @@ impl Place {
     }
 
     /// Replaces the running transfer by its waiting one; returns the sender's longest waiting transfer if the
-    /// sender has
-    /// too many: each holds descriptors.
+    /// sender has too many: each holds descriptors.
     pub fn wait_for_sender(self, intake: Box<Intake>) -> Option<Box<Intake>> {
         let mut table = self.table.lock();
         let entry = Entry::Waiting(intake, Instant::now());

@@ -1,4 +1,4 @@
-//! Who calls: by the certificate of the connection and the live list of senders.
+//! Authorises a call by the certificate of its connection and the live list of senders.
 
 use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
 use sendshot_proto::refusal::refusal;
@@ -7,7 +7,7 @@ use tonic::{Code, Request, Status};
 use crate::shared::receiver::Receiver;
 use crate::store::volumes::Caller;
 
-/// The caller, by its certificate and the live list of senders.
+/// Returns the caller, if the live list of senders has it.
 pub(super) fn authorize(
     receiver: &Receiver,
     peer: Option<&PeerIdentity>,
@@ -30,11 +30,11 @@ fn refuse(why: &Refusal) -> Status {
     refusal(code, why.to_string(), &why.remedy())
 }
 
-/// Refuses a caller without a certificate before anything of its message is read: a call is
-/// authorised only when its message is there, and strangers could have us hold many of them.
+/// Refuses a caller without a certificate before anything of its message is read: a call is authorised only
+/// when its message is complete, and strangers could make the receiver hold many messages.
 ///
 /// # Errors
-/// The same status as a call's own.
+/// The same status as that of an unauthorised call.
 pub fn with_certificate(request: Request<()>) -> Result<Request<()>, Status> {
     match identity(&request) {
         Some(_) => Ok(request),

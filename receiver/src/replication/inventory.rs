@@ -1,4 +1,4 @@
-//! What a sender is told of a volume: its copies, the disk, and where interrupted transfers can be taken up.
+//! The inventory of a volume: its copies, the disk, and where interrupted transfers can be resumed.
 
 use std::io;
 
@@ -13,13 +13,13 @@ use crate::store::partials;
 use crate::store::root::OpenRoot;
 use crate::store::volumes::{self, Caller};
 
-/// What is held of a volume, from the file system as it is now.
+/// Reads what the receiver holds of a volume from the file system.
 pub(super) fn look(
     receiver: &Receiver,
     caller: &Caller,
     volume: &VolumeKey,
 ) -> Result<Inventory, sendshot_proto::failure::Failure> {
-    // Asked before looking: a push that ends in between has committed before we look.
+    // Read before the copies: a push that ends in between has committed before they are read.
     let push_at_work = receiver.transfers().has(caller, volume.id);
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies of the volume", &e);
@@ -43,7 +43,7 @@ pub(super) fn look(
     })
 }
 
-/// The transfers of a volume that broke off, each with all the places it can be taken up at.
+/// The interrupted transfers of a volume, each with all points at which it can be resumed.
 fn resumable(
     receiver: &Receiver,
     root: &OpenRoot,

@@ -1,4 +1,4 @@
-//! The data path's calls: authorise, then hand over to the stage.
+//! The calls of the data path: each is authorised, then handed over to its stage.
 
 mod authorize;
 mod inventory;
@@ -23,7 +23,6 @@ use crate::replication::authorize::{authorize, identity};
 use crate::shared::receiver::Receiver;
 use crate::store::volumes::Caller;
 
-/// Serves the data path.
 #[derive(Debug, Clone)]
 pub struct ReplicationService(pub Arc<Receiver>);
 

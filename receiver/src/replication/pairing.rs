@@ -1,4 +1,4 @@
-//! Redeeming invitations.
+//! Pairing: redeems invitations.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::shared::receiver::Receiver;
 
-/// Serves pairing.
 #[derive(Debug, Clone)]
 pub struct PairingService(pub Arc<Receiver>);
 
@@ -38,7 +37,7 @@ impl Pairing for PairingService {
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| refuse(&e))?;
         log(&redeemed, sender);
-        // Also its own, by the key that it had before.
+        // Also the sender's own connections with its former key.
         for former in redeemed.replaced.into_iter().chain([sender]) {
             let connections = self.0.connections();
             connections.end_all_of(PeerId::Sender(former));

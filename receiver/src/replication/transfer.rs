@@ -1,5 +1,5 @@
-//! Stage *transfer*, receiving end: moves a push from its connection to its thread, and what
-//! the thread tells back to the connection.
+//! Stage *transfer*, receiving end: moves a push from its connection to its thread, and the thread's reports back
+//! to the connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,32 +20,32 @@ use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
 
-/// Segments that wait for the applier. More are held back by HTTP/2's window.
+/// Segments that wait for the applier. HTTP/2's window holds back more.
 const QUEUE: usize = 4;
 
 /// Messages to the sender that wait.
 const ANSWERS: usize = 16;
 
-/// Longest wait for the message that opens a push.
+/// Longest wait for the first message of a push.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a push may be counted twice that has been committed: until it has left the table.
+/// How long a committed push may count twice: until it has left the table.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// How often the sender is told how far its stream was applied.
+/// How often the sender gets a report of how far its stream was applied.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
-/// Whether a sender may go on.
+/// Checks whether a sender is still authorised.
 pub type StillWelcome = Arc<dyn Fn() -> Result<(), Status> + Send + Sync>;
 
-/// The answers of one push.
+/// The messages to the sender of one push.
 pub type Answers = mpsc::Receiver<Result<v1::TransferDown, Status>>;
 
-/// Takes a push from a caller that is authorised; `still_welcome` is asked again for every
-/// message and before the commit, since a sender can be revoked in the middle.
+/// Serves a push of an authorised caller; `still_welcome` is called again for every message and before the commit,
+/// since a sender can be revoked in the middle.
 ///
 /// # Errors
-/// A status if the call does not even begin like a push.
+/// A status if the call does not begin with an announcement.
 pub async fn serve(
     receiver: Arc<Receiver>,
     caller: Caller,
@@ -116,8 +116,8 @@ async fn first(messages: &mut Streaming<v1::TransferUp>) -> Result<Begin, Status
     }
 }
 
-/// Moves messages to the thread. When it returns, the thread sees the end of its input: after
-/// anything but `End` the push is broken off.
+/// Moves messages to the thread. When it returns, the thread sees the end of its input: unless that follows an
+/// `End`, the push is interrupted.
 async fn pump(
     mut messages: Streaming<v1::TransferUp>,
     input: mpsc::Sender<Input>,
@@ -138,8 +138,8 @@ async fn pump(
         let message = match message {
             Ok(Some(message)) => message,
             Ok(None) if whole => return, // it has said all
-            // A connection that broke, a sender that hung up, perhaps because it was revoked, or one
-            // that does not keep to the contract and is still there to be told.
+            // The connection broke, or the sender closed it, perhaps because it was revoked, or the sender
+            // breaks the contract and can still receive the reason.
             broken => {
                 if still_welcome().is_err() {
                     let _ = input.send(Input::Unwelcome).await;
@@ -171,19 +171,18 @@ async fn pump(
     }
 }
 
-/// How a push ended on this side.
 enum Outcome {
     Received(Received),
     Failed(Failure),
-    /// The connection broke; what was applied, if it can be gone on from.
+    /// The connection broke; what was applied, if it can be resumed.
     BrokeOff(Option<Box<Intake>>),
-    /// The sender is not welcome any more.
+    /// The sender is not authorised any more.
     Dropped,
 }
 
-/// Runs the push and tells how it ends; the whole story goes into the journal as one line.
+/// Runs the push and reports how it ends; one line in the log has the whole outcome.
 ///
-/// The place is given up before that: who is told of the end may push again at once.
+/// The slot is freed before the report, since the sender may push again as soon as it has it.
 fn take_in(
     (work, waiting): (Work, Option<Box<Intake>>),
     place: Place,
@@ -197,7 +196,7 @@ fn take_in(
     let resumed_at = work.begin.resume_at.map(|point| point.offset);
     let root = work.root.clone();
     let tell = |down: Down| {
-        // Nobody may be listening any more; how it ended stands in the journal as well.
+        // The sender may be gone; the log has the outcome as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
     let outcome = run((work, waiting), &place, input, answers, still_welcome);
@@ -225,7 +224,7 @@ fn take_in(
         }
         Outcome::BrokeOff(Some(intake)) => {
             let offset = intake.offset();
-            // Its checkpoint stays, if it has one.
+            // If this removes another waiting transfer, its checkpoint stays.
             drop(place.wait_for_sender(intake));
             tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
                 "push of {sender}/{volume} broke off; it waits for its sender");
@@ -239,7 +238,7 @@ fn take_in(
     }
 }
 
-/// From the announcement to the copy, or to what stands in its way.
+/// Runs a push from its announcement to the copy, or to its failure.
 fn run(
     (work, waiting): (Work, Option<Box<Intake>>),
     place: &Place,
@@ -261,9 +260,9 @@ fn run(
         Ok(left) => left,
         Err(failure) => return Outcome::Failed(failure),
     };
-    // What others of its sender have committed meanwhile is in no table any more, and what goes on or goes
-    // away is not what it was. Those that run are looked at first: one that commits in between counts
-    // twice, for a moment, rather than not at all.
+    // Pushes of the sender that have committed meanwhile are not in the table any more, and resumed or deleted
+    // partials have changed. The running ones are read first: one that commits in between counts twice for a
+    // moment, rather than not at all.
     let fits = || -> Result<Option<u64>, Failure> {
         let look = || Ok::<_, Failure>((table.of_sender(&caller).1, left()?));
         let over = |(here, left): &(u64, Option<u64>)| left.is_some_and(|left| *here > left);
@@ -291,7 +290,7 @@ fn run(
         let down = match progress {
             Progress::Applied { offset, made } => {
                 place.applied(offset, made);
-                // What its other pushes have sent meanwhile counts, too.
+                // What the sender's other pushes have sent meanwhile counts, too.
                 if left_before.is_some_and(|left| table.of_sender(&caller).1 > left) {
                     left_before = fits()?;
                 }
@@ -330,8 +329,8 @@ fn run(
     }
 }
 
-/// Lets the cleaner give back the space of a dropped partial at once instead of in half a minute:
-/// the next push may need it.
+/// Has the cleaner free the space of a deleted partial at once instead of in half a minute: the next push may need
+/// it.
 fn reclaim_space(root: &Root) {
     let Ok(root) = root.open() else {
         return; // it is gone, or read-only: nothing was dropped

@@ -1,7 +1,7 @@
-//! Calls that have work done on a thread, so many of each sender at a time.
+//! Limits how many calls of each sender do their work on a thread at a time.
 //!
-//! The work goes on when its caller goes: HTTP/2's limit counts a call no more once it was reset,
-//! and whoever calls and resets again and again would have a thread for each.
+//! The work continues if its caller disconnects: HTTP/2's limit no longer counts a call that was reset, so a client
+//! that calls and resets repeatedly would have a thread for each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,27 +10,27 @@ use sendshot_model::SenderId;
 use sendshot_service::blocking::{self, BlockingError};
 use tokio::sync::Semaphore;
 
-/// Calls of one sender at work. It makes one for each push that it begins; others wait a moment.
+/// Concurrent calls of one sender. It makes one for each push that it begins; further ones wait a moment.
 const AT_WORK: usize = 4;
 
-/// All that are at work or wait for that.
+/// The calls that are at work or wait.
 #[derive(Debug, Default)]
 pub struct Calls(Mutex<BTreeMap<Option<SenderId>, Arc<Semaphore>>>);
 
 impl Calls {
-    /// Runs `work` on a new thread called `name` when it is its sender's turn; strangers, without
-    /// an id, take turns among themselves. Its place is given back when the work ends, also if the
-    /// caller has gone meanwhile; who goes before its turn takes no place.
+    /// Runs `work` on a new thread called `name` when it is its sender's turn; strangers, without an id, take
+    /// turns among themselves. Its slot is freed when the work ends, also if the caller has disconnected
+    /// meanwhile; a caller that disconnects before its turn takes no slot.
     ///
     /// # Errors
-    /// If there is no thread to be had, or the work panics.
+    /// If no thread can be started, or the work panics.
     pub async fn run<T: Send + 'static>(
         &self,
         sender: Option<SenderId>,
         name: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, BlockingError> {
-        // Fails only if it is closed, which nobody does.
+        // Fails only if the semaphore is closed, which never happens.
         let place = self.of(sender).acquire_owned().await;
         blocking::run(name, move || {
             let _place = place;
@@ -39,10 +39,10 @@ impl Calls {
         .await
     }
 
-    /// The places of a sender. Kept only as long as one is taken or waited for.
+    /// The slots of a sender. Kept only as long as one is taken or waited for.
     fn of(&self, sender: Option<SenderId>) -> Arc<Semaphore> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who has a place, or waits for one, has a share. None is added meanwhile: that takes the lock.
+        // Every taken or awaited slot shares the semaphore. None is added meanwhile: that takes the lock.
         all.retain(|_, places| Arc::strong_count(places) > 1);
         let places = all.entry(sender);
         Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(AT_WORK))))
@@ -82,7 +82,7 @@ mod tests {
                 let _ = wait.lock().unwrap().recv();
             };
             let call = calls.run(Some(greedy), "slow", work);
-            // Gone before there is an answer.
+            // The caller disconnects before there is an answer.
             let gone = tokio::time::timeout(Duration::from_millis(2), call).await;
             assert!(gone.is_err());
         }
@@ -90,12 +90,12 @@ mod tests {
             begun.load(Ordering::SeqCst) == AT_WORK
         })
         .await;
-        // Others do not wait for it.
+        // Other senders do not wait for it.
         for sender in [Some(other), None] {
             let quick = tokio::time::timeout(LIMIT, calls.run(sender, "quick", || 7)).await;
             assert_eq!(quick.unwrap().unwrap(), 7);
         }
-        // One that waits has its turn when the work of one that has gone is over.
+        // A waiting call has its turn when the work of a disconnected one has ended.
         let waits = {
             let calls = Arc::clone(&calls);
             tokio::spawn(async move { calls.run(Some(greedy), "next", || 7).await })
@@ -125,7 +125,7 @@ mod tests {
         for _ in 0..100 {
             let sender = Some(SenderId::generate());
             calls.run(sender, "quick", || ()).await.unwrap();
-            // The thread lets go of its place after it has answered.
+            // The thread frees its slot after it has answered.
             let idle = || {
                 calls
                     .0

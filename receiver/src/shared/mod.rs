@@ -1,4 +1,4 @@
-//! What every part of the daemon sees: its configuration and stores, and the threads that a sender may have.
+//! What every part of the daemon shares: its configuration and stores, and the limit on each sender's threads.
 
 pub mod calls;
 pub mod receiver;

@@ -1,4 +1,4 @@
-//! The receiving daemon's state: what all its calls share.
+//! The receiving daemon's state that all its calls share.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,6 @@ struct Instance {
     receiver_id: ReceiverId,
 }
 
-/// The daemon.
 #[derive(Debug)]
 pub struct Receiver {
     id: ReceiverId,
@@ -42,11 +41,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Reads configuration and state, made at the first start; sets up the root and deletes
-    /// what pushes of a dead daemon left in staging.
+    /// Reads configuration and state, which it makes at the first start; sets up the root and deletes what
+    /// pushes of a dead daemon left in staging.
     ///
     /// # Errors
-    /// Whatever of it cannot be read or made, by name.
+    /// The file that cannot be read or made.
     pub fn load(config: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
         let config = ReceiverConfig::load(&config)?;
         let id = instance(state_dir)?;
@@ -54,8 +53,8 @@ impl Receiver {
             .map_err(|error| anyhow::anyhow!("{error}; {}", error.remedy()))?;
         match root.set_up() {
             Ok(()) => {}
-            // The disk can be mounted, added or taken over while the daemon runs; until then every push is
-            // told so.
+            // The disk can be mounted, added or taken over while the daemon runs; until then every push gets this
+            // error.
             Err(error) if root.may_come(&error) => {
                 tracing::warn!("{error}; {}", error.remedy());
             }
@@ -77,42 +76,39 @@ impl Receiver {
         })
     }
 
-    /// This instance.
+    /// Id of this instance.
     pub fn id(&self) -> ReceiverId {
         self.id
     }
 
-    /// The configuration.
     pub fn config(&self) -> &ReceiverConfig {
         &self.config
     }
 
-    /// Its certificate authority.
     pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
     }
 
-    /// The senders it knows.
+    /// The paired, revoked and invited senders.
     pub fn senders(&self) -> &Senders {
         &self.senders
     }
 
-    /// Where copies are.
+    /// The directory of all copies.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// The connections that are open.
     pub fn connections(&self) -> &Connections {
         &self.connections
     }
 
-    /// The calls that have work done on threads.
+    /// The calls that do their work on threads.
     pub fn calls(&self) -> &Calls {
         &self.calls
     }
 
-    /// Which volumes are being pushed.
+    /// The transfers that run or wait.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
     }
@@ -122,7 +118,7 @@ impl Receiver {
         self.stop.clone()
     }
 
-    /// Its tasks, waited for at the end.
+    /// The daemon's tasks, which it waits for at the end.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
@@ -134,7 +130,7 @@ impl Receiver {
     }
 }
 
-/// What cannot be settled harms nobody else, and is tried again at the next start.
+/// Reconciles a disk. What cannot be reconciled does no harm, and the next start tries again.
 fn settle(root: &OpenRoot) {
     if let Err(e) = partials::settle(root) {
         tracing::warn!("settle what earlier pushes left: {e:#}");

@@ -8,9 +8,8 @@
 //! | `partial-<transfer>.json` | sender, volume and state of the transfer |
 //!
 //! A partial is not a copy: it is not in a volume's directory, and has no received UUID. Its staging is never
-//! resumed
-//! after a restart, since it may be newer than any recorded progress; it is made again from the checkpoint
-//! ([`crate::receive::intake`]).
+//! resumed after a restart, since it may be newer than any recorded progress; it is made again from the
+//! checkpoint ([`crate::receive::intake`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -281,8 +280,7 @@ pub fn delete(area: impl AsFd, checkpoint: Checkpoint) -> io::Result<()> {
 }
 
 /// Deletes all of a partial except its staging. A crash in between leaves a record, or a checkpoint without
-/// one; the
-/// next start deletes both.
+/// one; the next start deletes both.
 ///
 /// # Errors
 /// I/O errors.

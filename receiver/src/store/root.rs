@@ -1,13 +1,11 @@
 //! The root: the directory that holds all copies.
 //!
-//! A root that is not mounted must never be filled: under the mount point lies another file system, or none. So the
-//! first start leaves a mark in the root and records in the state directory that it did; from then on a root
-//! without
-//! this mark is refused.
+//! A root that is not mounted must never be filled: under the mount point lies another file system, or none. So
+//! the first start leaves a mark in the root and records in the state directory that it did; from then on a
+//! root without this mark is refused.
 //!
 //! Several disks can take turns at the same path. Each has a mark with its own id, which is read whenever the
-//! root is
-//! opened.
+//! root is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -111,9 +109,8 @@ pub struct OpenRoot {
 }
 
 impl Root {
-    /// The root of a receiver; it is checked when it is opened. `settle` is run on each disk when this
-    /// process first
-    /// sees it, before anything else is done there.
+    /// The root of a receiver; it is checked when it is opened. `settle` is run on each disk when this process
+    /// first sees it, before anything else is done there.
     ///
     /// # Errors
     /// [`Error::State`], for the files in the state directory.
@@ -203,9 +200,8 @@ impl Root {
         open(&self.path, || self.is_known().then(|| self.known_fsids()))
     }
 
-    /// Opens the root and checks that it is this receiver's and writable. A mark of this receiver without an
-    /// id gets
-    /// one.
+    /// Opens the root and checks that it is this receiver's and writable. A mark of this receiver without an id
+    /// gets one.
     ///
     /// # Errors
     /// See [`Error`].
@@ -275,8 +271,7 @@ impl Root {
     }
 
     /// Makes the current disk this receiver's. Its id stays, so that states that senders have recorded as
-    /// acknowledged
-    /// by it remain so.
+    /// acknowledged by it remain so.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Nobodys`] if the disk has no mark, [`Error::Foreign`] if it is no longer `from`'s.
@@ -416,9 +411,8 @@ fn state_failed(file: &Path, source: io::Error) -> Error {
     Error::State { file, source }
 }
 
-/// Opens a directory on a writable btrfs. `known` returns the file systems of the recorded disks; `None` if
-/// the root
-/// was never set up.
+/// Opens a directory on a writable btrfs. `known` returns the file systems of the recorded disks; `None` if the
+/// root was never set up.
 fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {

@@ -1,4 +1,4 @@
-//! Why the root cannot be used, and what the administrator can do about it.
+//! Why the root cannot be used, and what the administrator can do.
 
 use std::fmt;
 use std::io;
@@ -12,171 +12,121 @@ use sendshot_proto::failure::{Code, Failure};
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
-/// The mark in the root; also the name of our memory of it in the state directory.
+/// Name of the mark in the root.
 pub(crate) const MARK: &str = ".sendshot-root";
 
-/// Why the root cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is nothing at its path, and never was.
+    /// The path does not exist, and never was a root.
     #[error("root {}: there is no such directory", path.display())]
-    Missing {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It was set up before, and what is at its path now is on none of its disks.
+    Missing { path: PathBuf },
+    /// The root was set up before, and its path is on none of its disks now.
     #[error("root {}: its disk is not mounted{}: {found}", path.display(), On(fsids))]
     Away {
-        /// The root.
         path: PathBuf,
-        /// The file systems of the disks that were there, if known.
+        /// The file systems of the recorded disks, if known.
         fsids: Vec<Uuid>,
-        /// What is at its path.
+        /// What is at the path now.
         found: &'static str,
     },
-    /// It was set up before, its disk is mounted, and the directory is not on it any more.
+    /// The root was set up before, its disk is mounted, and the directory no longer exists on it.
     #[error("root {}: there is no such directory, though its file system {fsid} is mounted: {} lies on it", path.display(), above.display())]
     Gone {
-        /// The root.
         path: PathBuf,
-        /// The nearest directory above it that is there.
+        /// The nearest existing directory above it.
         above: PathBuf,
-        /// What that lies on.
+        /// File system of that directory.
         fsid: Uuid,
     },
-    /// Something on the path is no directory.
+    /// A component of the path is not a directory.
     #[error("root {}: {} is no directory", path.display(), what.display())]
     NoDirectory {
-        /// The root.
         path: PathBuf,
-        /// What is none.
+        /// The path up to that component.
         what: PathBuf,
     },
-    /// A permission is missing on the path.
+    /// A directory on the path denies a permission.
     #[error("root {}: this daemon may not {permission} {}", path.display(), what.display())]
     Denied {
-        /// The root.
         path: PathBuf,
-        /// The directory that forbids it.
+        /// The directory.
         what: PathBuf,
-        /// What it forbids.
         permission: Permission,
     },
-    /// It cannot be opened for another reason.
+    /// The root cannot be opened for another reason.
     #[error("root {}: cannot be opened: {source}", path.display())]
-    Open {
-        /// The root.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It lies on another kind of file system, and was never set up.
+    Open { path: PathBuf, source: io::Error },
+    /// The root is on another kind of file system, and was never set up.
     #[error("root {}: is not on btrfs", path.display())]
-    NotBtrfs {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It cannot be written to.
+    NotBtrfs { path: PathBuf },
+    /// The root is read-only.
     #[error("root {}: {obstacle}", path.display())]
     ReadOnly {
-        /// The root.
         path: PathBuf,
-        /// What is in the way.
+        /// Why writing is not possible.
         obstacle: WriteObstacle,
     },
-    /// The mark that was left in it is not there.
+    /// The root has no mark, although it was set up before.
     #[error("root {}: this is not the directory that was set up before; is its disk mounted?", path.display())]
-    Unmarked {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It was set up by another receiver.
+    Unmarked { path: PathBuf },
+    /// The mark is that of another receiver.
     #[error("root {}: it belongs to the receiver with id {owner}", path.display())]
     Foreign {
-        /// The root.
         path: PathBuf,
-        /// Who set it up.
+        /// Id of that receiver.
         owner: ReceiverId,
     },
-    /// It is to be taken over, and is this receiver's.
+    /// The root to take over is this receiver's already.
     #[error("root {}: the disk there is this receiver's already", path.display())]
-    Own {
-        /// The root.
-        path: PathBuf,
-    },
-    /// It is to be taken over, and is nobody's.
+    Own { path: PathBuf },
+    /// The root to take over has no mark.
     #[error("root {}: the disk there is no receiver's: it has no mark {MARK}", path.display())]
-    Nobodys {
-        /// The root.
-        path: PathBuf,
-    },
-    /// The administrator has removed it from this receiver's disks.
+    Nobodys { path: PathBuf },
+    /// The administrator has removed the disk from this receiver's disks.
     #[error("root {}: the disk {root} was removed from this receiver's disks", path.display())]
-    Removed {
-        /// The root.
-        path: PathBuf,
-        /// The disk.
-        root: RootId,
-    },
-    /// There is no disk of this id to remove.
+    Removed { path: PathBuf, root: RootId },
+    /// No recorded disk has this id.
     #[error("this receiver knows no disk whose id begins with `{id}`")]
     Unknown {
-        /// What was asked for.
+        /// The requested id.
         id: String,
     },
-    /// There are several disks that could be meant.
+    /// Several recorded disks have an id that begins so.
     #[error(
         "this receiver knows several disks whose ids begin with `{id}`: {}",
         Several(found)
     )]
     Ambiguous {
-        /// What was asked for.
+        /// The requested id.
         id: String,
-        /// Those.
+        /// The ids that match.
         found: Vec<RootId>,
     },
-    /// Its mark makes no sense.
+    /// The mark cannot be parsed.
     #[error("root {}: its mark {MARK} is damaged: {source}", path.display())]
-    Damaged {
-        /// The root.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// Its file system is full.
+    Damaged { path: PathBuf, source: io::Error },
+    /// The root's file system is full.
     #[error("root {}: its file system is full, so that the mark {MARK} cannot be written", path.display())]
-    Full {
-        /// The root.
-        path: PathBuf,
-    },
-    /// A quota is exhausted.
+    Full { path: PathBuf },
+    /// A quota of the root's file system is exhausted.
     #[error("root {}: a quota of its file system is exhausted, so that the mark {MARK} cannot be written", path.display())]
-    OverQuota {
-        /// The root.
-        path: PathBuf,
-    },
+    OverQuota { path: PathBuf },
     /// A file in the receiver's own state directory cannot be read or written.
     #[error("this receiver's own state: {source}")]
     State {
-        /// The file.
         file: PathBuf,
-        /// What is wrong, with the path.
+        /// The error, with the path.
         source: io::Error,
     },
-    /// Reading or writing it failed.
+    /// I/O error on the root's file system.
     #[error("root {}: {source}", path.display())]
-    Io {
-        /// The root.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
-/// What a directory can forbid.
+/// A permission that a directory can deny.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// To reach what is in it.
+    /// To open what is in it.
     Enter,
     /// To list it.
     Read,
@@ -191,7 +141,7 @@ impl fmt::Display for Permission {
     }
 }
 
-/// The file systems of the disks, in a sentence.
+/// Names the file systems of the disks in a sentence.
 struct On<'a>(&'a [Uuid]);
 
 impl fmt::Display for On<'_> {
@@ -291,7 +241,7 @@ impl Error {
                 Code::RootMissing
             }
             Self::Open { .. } | Self::Io { .. } => Code::Io,
-            // Of all that the sender knows only this does not speak of the disk for the copies.
+            // The only code that does not refer to the disk with the copies.
             Self::State { .. } => Code::Internal,
         }
     }
@@ -321,7 +271,7 @@ fn state_remedy(file: &Path, source: &io::Error) -> String {
         io::ErrorKind::ReadOnlyFilesystem => {
             format!("mount the file system of {shown} read-write")
         }
-        // Without it the next start takes whatever is at the root's path for a new root.
+        // Without the file, the next start accepts whatever is at the root's path as a new root.
         io::ErrorKind::InvalidData => format!(
             "the file is damaged: see that the root's disk is mounted, move {shown} away, and start again"
         ),
@@ -338,8 +288,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Why `path` could not be opened. `known` tells the file systems of the disks that were there; `None` if it
-/// was never set up.
+/// Makes the error for a `path` that could not be opened. `known` returns the file systems of the recorded disks;
+/// `None` if the root was never set up.
 pub(crate) fn not_opened(
     path: &Path,
     errno: Errno,
@@ -361,7 +311,7 @@ pub(crate) fn not_opened(
     })
 }
 
-/// Of a directory that is not on btrfs.
+/// Makes the error for a directory that is not on btrfs.
 pub(crate) fn not_btrfs(path: &Path, known: Option<Vec<Uuid>>) -> Error {
     let path = path.to_owned();
     match known {
@@ -374,7 +324,7 @@ pub(crate) fn not_btrfs(path: &Path, known: Option<Vec<Uuid>>) -> Error {
     }
 }
 
-/// Why the mark could not be written into the root.
+/// Makes the error for a mark that could not be written into the root.
 pub(crate) fn not_marked(path: &Path, root: impl AsFd, source: io::Error) -> Error {
     let path = path.to_owned();
     match Errno::from_io_error(&source) {
@@ -417,13 +367,13 @@ fn fsid(dir: &Path) -> Option<Uuid> {
     }
 }
 
-/// The first on the path that is no directory.
+/// The first component of the path that is not a directory.
 fn no_directory(path: &Path) -> Option<PathBuf> {
     let is_other = |on_path: &&Path| on_path.metadata().is_ok_and(|found| !found.is_dir());
     path.ancestors().filter(is_other).last().map(Path::to_owned)
 }
 
-/// The first on the path that forbids to go on, or the root itself, which may not be read.
+/// Finds the first directory on the path that denies access, or the root itself, which may not be read.
 fn denied(path: &Path) -> Error {
     let is_hidden = |on_path: &&Path| {
         let denied = |e: io::Error| e.kind() == io::ErrorKind::PermissionDenied;

@@ -1,10 +1,10 @@
-//! How much each copy is, as we counted it: the length of the stream that made it, and what its commands
-//! made beyond that. It is what a sender's `max_bytes` is measured by, since nothing that a sender says is.
-//! And what each copy lacks because this file system cannot keep it.
+//! The size of each copy, as counted by the receiver: the length of its stream, and what the stream's commands
+//! allocated beyond that. A sender's `max_bytes` is compared with it, since no size reported by a sender is
+//! trusted. Also what each copy lacks because this file system cannot keep it.
 //!
-//! A small file in the volume's directory, written before the copy is made: a crash in between leaves
-//! a number of a copy that is not there, which does not count. So it is with a push at its checkpoints: its
-//! number counts as long as its partial is there.
+//! A small file in the volume's directory, written before the copy is made: a crash in between leaves the size of a
+//! copy that does not exist, which does not count. The same holds for a push at its checkpoints: its size counts as
+//! long as its partial exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::store::volumes;
 
-/// The file.
+/// Name of the file.
 const FILE: &str = ".sendshot-usage";
 
-/// A state: a sender can send several under one UUID.
+/// Identifies a state: a sender can send several under one UUID.
 pub type State = (Uuid, u64);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ struct Usage {
     /// Bytes by the state's UUID and the sender's ctransid of it.
     #[serde(default)]
     states: BTreeMap<Uuid, BTreeMap<u64, u64>>,
-    /// Bytes by UUID alone, as they were noted at first.
+    /// Bytes by UUID alone, as the first version wrote them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     copies: BTreeMap<Uuid, u64>,
     /// What the states lack. A state without an entry lacks nothing.
@@ -39,22 +39,22 @@ struct Usage {
 }
 
 /// What a state lacks of its stream up to each offset. A push may be resumed from the checkpoint before the
-/// last one that was noted, so the last two are kept.
+/// last recorded one, so the last two are kept.
 type Lacks = BTreeMap<u64, NotKept>;
 
-/// How far a push is.
+/// The values to record of a push.
 #[derive(Debug, Clone)]
 pub struct Progress {
-    /// Bytes that it takes so far, or takes in the end.
+    /// Bytes that it takes so far, or in the end.
     pub bytes: u64,
-    /// How much of its stream was applied.
+    /// Bytes applied of its stream.
     pub offset: u64,
     /// What is not kept up to there, and what the parent lacks.
     pub not_kept: NotKept,
 }
 
 impl Usage {
-    /// All that was noted; what was by UUID alone is of the first state of it that is held.
+    /// All recorded sizes; a size by UUID alone belongs to the first state of that UUID that is held.
     fn all(&self, held: &BTreeSet<State>) -> BTreeMap<State, u64> {
         let of = |uuid: &Uuid| held.iter().find(|state| state.0 == *uuid).copied();
         let first = self.copies.iter();
@@ -72,11 +72,11 @@ impl Usage {
             .and_then(|of_uuid| of_uuid.get(&state.1))
     }
 
-    /// Notes what a push lacks up to an offset.
+    /// Records what a push lacks up to an offset.
     fn lacks(&mut self, state: State, offset: u64, list: NotKept) {
         let of_uuid = self.not_kept.entry(state.0).or_default();
         let lacks = of_uuid.entry(state.1).or_default();
-        // What was noted behind it was of a part of the stream that is sent again.
+        // Entries after the offset describe a part of the stream that is sent again.
         lacks.split_off(&offset);
         while lacks.len() > 1 {
             lacks.pop_first();
@@ -88,16 +88,16 @@ impl Usage {
     }
 }
 
-/// Names a state.
+/// Makes the key of a state.
 pub fn state(identity: Identity) -> State {
     (identity.uuid, identity.ctransid)
 }
 
-/// Notes how much a copy is that is about to be made in a volume's directory, or a push at a checkpoint. What
-/// is noted of others that are not there is forgotten.
+/// Records the size of a copy that is about to be made in a volume's directory, or of a push at a checkpoint.
+/// Deletes the entries of other states that do not exist.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> {
     let held = held(&dir)?;
     let mut before = read(&dir)?;
@@ -121,10 +121,10 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
     durable::write_json_at(&dir, OsStr::new(FILE), &usage)
 }
 
-/// What was noted of a state; 0 if nothing was.
+/// The recorded size of a state; 0 if there is none.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
     let all = read(dir)?.all(&BTreeSet::new());
     Ok(all.get(&state).copied().unwrap_or(0))
@@ -135,7 +135,7 @@ pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
 pub struct NotKeptOf(Usage);
 
 impl NotKeptOf {
-    /// What a copy lacks; nothing if nothing was noted.
+    /// What a copy lacks; nothing if nothing was recorded.
     pub fn copy(&self, state: State) -> NotKept {
         let last = self.0.lacks_of(state).and_then(BTreeMap::last_key_value);
         last.map_or_else(NotKept::default, |(_, list)| list.clone())
@@ -151,16 +151,16 @@ impl NotKeptOf {
 /// Reads what the copies in a volume's directory lack.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn not_kept(dir: impl AsFd) -> io::Result<NotKeptOf> {
     read(dir).map(NotKeptOf)
 }
 
-/// Bytes of all copies in a volume's directory, and of pushes that `waits` knows to be interrupted. What
-/// was never noted counts nothing.
+/// Bytes of all copies in a volume's directory, and of the interrupted pushes that `waits` selects. States
+/// without a recorded size count as 0.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn of(dir: impl AsFd, waits: impl Fn(State) -> bool) -> io::Result<u64> {
     let held = held(&dir)?;
     let all = read(&dir)?.all(&held).into_iter();
@@ -176,7 +176,7 @@ fn held(dir: impl AsFd) -> io::Result<BTreeSet<State>> {
         .collect())
 }
 
-/// A damaged file is as good as none: it limits nobody, and the next copy makes it anew.
+/// Reads the file. A damaged one counts as missing: it limits no sender, and the next copy rewrites it.
 fn read(dir: impl AsFd) -> io::Result<Usage> {
     match durable::read_json_at(dir, OsStr::new(FILE)) {
         Ok(usage) => Ok(usage.unwrap_or_default()),
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(again(&usage).copy(state), list(3));
         assert_eq!(again(&usage).checkpoint(state, 20), list(2));
         assert_eq!(again(&usage).checkpoint(state, 10), list(0));
-        // Resumed at 20, it comes to another end.
+        // Resumed at 20, the push ends differently.
         usage.lacks(state, 25, list(4));
         assert_eq!(again(&usage).copy(state), list(4));
         usage.lacks(state, 0, list(0));

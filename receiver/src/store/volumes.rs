@@ -1,7 +1,7 @@
 //! The directories of copies: `<root>/<sender>/<volume>/`.
 //!
-//! Each volume's directory says in a small file which volume id it holds, so that it is found
-//! again after a rename on the sender, and after the loss of our state directory.
+//! Each volume's directory has a small file with the volume's id, so that it is found again after a rename on the
+//! sender, and after the loss of the receiver's state directory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,38 +15,37 @@ use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 
-/// How many names are tried when the wanted one is taken by another volume.
+/// How many names are tried if the wanted one is taken by another volume.
 const MAX_SUFFIX: u32 = 999;
 
-/// Two volumes of one name, pushed for the first time at the same moment, must not both find the
-/// same directory free.
+/// Held while a name is chosen: two volumes of one name, pushed for the first time at the same moment, must not
+/// both find the same directory free.
 static ASSIGNING: Mutex<()> = Mutex::new(());
 
-/// A calling sender: what it is called here, and which instance it is.
+/// A calling sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Name, which is its directory.
+    /// Its name on this host, which is its directory.
     pub name: PeerName,
-    /// Instance.
+    /// Id of its instance.
     pub id: SenderId,
 }
 
-/// The opened directory of a volume.
+/// The open directory of a volume.
 #[derive(Debug)]
 pub struct VolumeDir {
-    /// The directory.
     pub fd: OwnedFd,
-    /// Its name below the root, `sender/volume`.
+    /// Its name relative to the root, `sender/volume`.
     pub name: String,
 }
 
 /// Finds the directory of a volume; `None` before its first push.
 ///
-/// A directory of this name that another instance of the sender left (its box was replaced) is
-/// the volume's: ids are handed over by name.
+/// A directory of this name that another instance of the sender left (its host was replaced) is the volume's: ids
+/// are handed over by name.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<Option<VolumeDir>> {
     let Some(sender_dir) = open_existing(&root, caller.name.as_str())? else {
         return Ok(None);
@@ -59,8 +58,8 @@ pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<
         let label = match read_label(&fd) {
             Ok(Some(label)) => label,
             Ok(None) => continue,
-            // Another volume's damage is no reason to fail this one; if it is this one's, the
-            // next push makes a directory anew, and nothing is lost.
+            // Damage to another volume's label must not fail this volume; if the label is this volume's, the
+            // next push makes a new directory, and nothing is lost.
             Err(e) => {
                 let sender = &caller.name;
                 tracing::warn!(%sender, directory = %name, "label {} cannot be read: {e}", VolumeLabel::FILE);
@@ -81,10 +80,10 @@ pub fn find(root: impl AsFd, caller: &Caller, volume: &VolumeKey) -> io::Result<
     Ok(heir)
 }
 
-/// Finds the directory of a volume, made or taken over first if need be.
+/// Finds the directory of a volume; makes it or takes it over if necessary.
 ///
 /// # Errors
-/// The kernel's; `AlreadyExists` if no name is left for it.
+/// I/O errors; `AlreadyExists` if no name is left for it.
 pub fn find_or_create(
     root: impl AsFd,
     caller: &Caller,
@@ -104,8 +103,8 @@ pub fn find_or_create(
     let sender_dir = private_dir(&root, caller.name.as_str())?;
     for name in free_names(&volume.name) {
         let fd = private_dir(&sender_dir, &name)?;
-        // A directory without label is one whose making was cut short, or a user's own: only
-        // an empty one is taken.
+        // A directory without a label is one whose creation was interrupted, or a user's own: only an empty one is
+        // used.
         if !durable::names(&fd)?.is_empty() {
             continue;
         }
@@ -121,11 +120,11 @@ pub fn find_or_create(
     ))
 }
 
-/// The volume of the caller's directory that has a volume's name, whichever it is: one that the caller
-/// has forgotten, if it asks in vain for another.
+/// Returns the id in the label of the caller's directory that has a volume's name: the volume's former id, if the
+/// caller has lost it and asks by another.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn label_of_name(
     root: impl AsFd,
     caller: &Caller,
@@ -137,7 +136,7 @@ pub fn label_of_name(
     let Some(dir) = open_existing(&sender_dir, volume.name.as_str())? else {
         return Ok(None);
     };
-    // One that is damaged is nobody's.
+    // A damaged label counts as none.
     let label = read_label(&dir).unwrap_or_default();
     let own = label.filter(|label| label.sender == caller.id);
     Ok(own.map(|label| label.volume))
@@ -150,14 +149,14 @@ fn free_names(wanted: &VolumeName) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// The copies in a volume's directory, as they are now.
+/// Reads the copies in a volume's directory.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn copies(dir: impl AsFd) -> io::Result<Vec<HeldCopy>> {
     let mut copies = Vec::new();
     for name in directories(&dir)? {
-        // Copies can be deleted at any time, also while we look.
+        // Copies can be deleted at any time, also during this loop.
         let Some(fd) = open_existing(&dir, &name)? else {
             continue;
         };
@@ -184,9 +183,9 @@ fn describe(name: String, info: &Info) -> HeldCopy {
 
 /// Why a received subvolume cannot be a parent; `None` if it can.
 ///
-/// A copy of ours is a snapshot of what was received, and was created after the reception. `btrfs receive`
-/// creates a subvolume, writes into it, and declares it received at the end; its last data can reach the disk
-/// still later, which counts as a change then.
+/// A copy made by Sendshot is a snapshot of the received subvolume, and was created after the reception. `btrfs
+/// receive` creates a subvolume, writes into it, and marks it received at the end; its last data can reach the disk
+/// still later, which then counts as a change.
 pub fn unusable(info: &Info) -> Option<Unusable> {
     let changed_since_creation = info.ctransid > info.otransid;
     let changed_since_reception = info.ctransid > info.rtransid;
@@ -222,10 +221,10 @@ pub fn unusable(info: &Info) -> Option<Unusable> {
     })
 }
 
-/// Every volume's directory of every sender, as `(sender, volume, directory)`.
+/// Lists every volume's directory of every sender, as `(sender, volume, directory)`.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
     let mut found = Vec::new();
     for sender in directories(&root)? {
@@ -236,7 +235,7 @@ pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
             let Some(fd) = open_existing(&sender_dir, &volume)? else {
                 continue;
             };
-            // Whose copies they are says the path as well; a damaged label hides none.
+            // The path names the owner as well; a damaged label hides no copies.
             if !matches!(read_label(&fd), Ok(None)) {
                 found.push((sender.clone(), volume, fd));
             }
@@ -245,7 +244,7 @@ pub fn all(root: impl AsFd) -> io::Result<Vec<(String, String, OwnedFd)>> {
     Ok(found)
 }
 
-/// Names of visible directories; what is no directory is passed over.
+/// Names of visible directories; everything else is skipped.
 fn directories(dir: impl AsFd) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for name in durable::names(&dir)? {

@@ -1,6 +1,5 @@
-//! The sender's end of a connection to a receiver: how it is made, counted, renewed and paired. The stages of
-//! a push
-//! make the calls on it.
+//! The sender's end of a connection to a receiver: how it is made, counted, renewed and paired. The stages of a
+//! push make the calls on it.
 
 pub mod call;
 pub mod error;

@@ -52,8 +52,7 @@ impl WireBytes {
     }
 
     /// Makes the connection fail after so many more bytes are read. A task that reads an endless answer may
-    /// never get to
-    /// check a deadline.
+    /// never get to check a deadline.
     pub fn read_at_most(&self, more: u64) {
         let most = self.0.read.load(Ordering::Relaxed).saturating_add(more);
         self.0.most_read.store(most, Ordering::Relaxed);

@@ -73,8 +73,7 @@ impl OwnSendshot {
 }
 
 /// Chooses the sendshots that must be measured before [`decide`] can choose well: none if one is of the same
-/// lineage,
-/// or if there is only one choice.
+/// lineage, or if there is only one choice.
 pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
     let mut usable: Vec<&Candidate> = candidates
         .iter()

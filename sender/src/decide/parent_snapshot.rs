@@ -4,8 +4,8 @@
 //!
 //! 1. The receiver reported it in this push and calls it usable.
 //! 2. Its snapshot is still on this host, read-only, and unchanged since it was sent (equal ctransid).
-//! 3. It was never writable nor deduplicated (ctransid ≤ otransid), and it is an *ancestor*:
-//!    a snapshot of a subvolume from which the pushed state descends, taken at a time in that state's past.
+//! 3. It was never writable nor deduplicated (ctransid ≤ otransid), and it is an *ancestor*: a snapshot of a
+//!    subvolume from which the pushed state descends, taken at a time in that state's past.
 //!
 //! The third point prevents wrong streams: the kernel compares any two trees it is given, and two trees that
 //! have diverged use the same inode numbers and generations for different files. It is waived for a parent that

@@ -113,9 +113,8 @@ impl Delivery {
         self.prepared.as_ref()?.by_sendshots.as_ref()
     }
 
-    /// UUID and ctransid in the stream. They are the sendshot's if there is one: deduplication of the
-    /// snapshot since
-    /// then changes the snapshot's ctransid.
+    /// UUID and ctransid in the stream. They are the sendshot's if there is one: deduplication of the snapshot
+    /// since then changes the snapshot's ctransid.
     pub(crate) fn identity(&self) -> (Uuid, u64) {
         let captured = self.by_sendshots().map(|by| by.new.head());
         let (uuid, ctransid) = (self.source.info.wire_uuid(), self.source.info.ctransid);

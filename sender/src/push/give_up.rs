@@ -43,8 +43,7 @@ fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, n
         // The receiver keeps its part until the sender is back.
         (Next::Later, _) | (_, Class::Passing | Class::Cancelled) => !trail.known().is_empty(),
         // What the receiver had applied is void, but its checkpoint may be valid. Where there is a mark there
-        // may be a
-        // checkpoint, reported or not.
+        // may be a checkpoint, reported or not.
         (_, Class::Failed) => {
             let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
             let was_resumed = progress.resumed_at.is_some();

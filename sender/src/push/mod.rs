@@ -1,8 +1,8 @@
 //! The stages of a push, in order. Each is a function in the file that the table names.
 //!
 //! A push sends one state of one volume to one receiver. This module does not decide on a parent
-//! ([`crate::decide`]),
-//! manage what is kept between pushes ([`crate::retained`]) or start pushes ([`crate::pushes`]).
+//! ([`crate::decide`]), manage what is kept between pushes ([`crate::retained`]) or start pushes
+//! ([`crate::pushes`]).
 //!
 //! | stage | where |
 //! |---|---|

@@ -44,9 +44,8 @@ pub fn leftovers(
         if running(listed.push) {
             continue;
         }
-        // Read again: a push to another receiver may have completed since the journal was read, and a push
-        // that is no
-        // longer running writes nothing more.
+        // Read again: a push to another receiver may have completed since the journal was read, and a push that
+        // is no longer running writes nothing more.
         let Some(record) = journal::find(state.pushes(), listed.push)? else {
             continue;
         };

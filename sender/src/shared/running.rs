@@ -71,8 +71,7 @@ impl Running {
     /// Records how far the receiver is.
     pub fn applied(&self, offset: u64) {
         // A receiver cannot have applied more than it was sent, whatever it reports, nor less than before:
-        // otherwise one
-        // whose reports go up and down would seem to make progress for ever.
+        // otherwise one whose reports go up and down would seem to make progress for ever.
         let offset = offset.min(self.stream_bytes.load(Ordering::Relaxed));
         self.applied_bytes.fetch_max(offset, Ordering::Relaxed);
     }
@@ -128,9 +127,8 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Entries {
     pushes: HashMap<Key, Arc<Running>>,
-    /// Records in use that are not of running pushes: those of dry runs, of adoptions and of interrupted
-    /// pushes being
-    /// resumed.
+    /// Records in use that are not of running pushes: those of dry runs, of adoptions and of interrupted pushes
+    /// being resumed.
     others: HashSet<PushId>,
     /// See [`Table::last_transfer`].
     last_transfers: HashMap<Key, TransferId>,
@@ -204,9 +202,8 @@ impl Table {
         entries.others.contains(&push) || pushes.any(|running| running.push == push)
     }
 
-    /// A running push of a volume, to any receiver. It may build on any sendshot of the volume: copies can
-    /// have moved
-    /// from one receiver to another.
+    /// A running push of a volume, to any receiver. It may build on any sendshot of the volume: copies can have
+    /// moved from one receiver to another.
     pub fn of_volume(&self, volume: VolumeId) -> Option<Arc<Running>> {
         let entries = self.lock();
         let found = entries.pushes.iter().find(|((id, _), _)| *id == volume);

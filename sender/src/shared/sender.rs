@@ -185,8 +185,7 @@ impl Sender {
     }
 
     /// The former ids of this sender, each with the paired receiver that reports it: a report counts only for
-    /// what that
-    /// receiver itself holds. Blocks.
+    /// what that receiver itself holds. Blocks.
     pub fn vouched(&self) -> BTreeSet<(ReceiverId, SenderId)> {
         let paired = self.paired_ids();
         self.former.vouched(|receiver| paired.contains(&receiver))

@@ -91,8 +91,7 @@ pub struct Record {
     /// The snapshot, known once it is made.
     pub snapshot: Option<SnapshotId>,
     /// The engine that makes the stream. With the sendshot engine the sendshot stays, and the snapshot is
-    /// deleted as
-    /// soon as the receiver has committed.
+    /// deleted as soon as the receiver has committed.
     #[serde(default = "Engine::of_old_records")]
     pub engine: Engine,
     /// What is needed to resume the transfer, written before it begins. `None` before, and for a transfer that

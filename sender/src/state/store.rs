@@ -212,8 +212,7 @@ impl StateSubvolume {
     }
 
     /// Makes a temporary state directory at `path`, for a file system that is read-only everywhere. It is
-    /// deleted on
-    /// drop. Of the disk's state only the acknowledged states of series are copied into it.
+    /// deleted on drop. Of the disk's state only the acknowledged states of series are copied into it.
     ///
     /// # Errors
     /// See [`Error`].

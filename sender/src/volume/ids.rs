@@ -1,9 +1,9 @@
 //! The ids of volumes: generated once, then found by name or by subvolume.
 //!
 //! A volume is bound to its name and to its subvolume. The subvolume is identified by its UUID and the file
-//! system's
-//! id, since a copy of a disk has the same UUIDs. Either finds the volume: a rename in the configuration keeps the
-//! subvolume, a rollback to a snapshot keeps the name. If the two find different volumes, nothing is guessed.
+//! system's id, since a copy of a disk has the same UUIDs. Either finds the volume: a rename in the
+//! configuration keeps the subvolume, a rollback to a snapshot keeps the name. If the two find different
+//! volumes, nothing is guessed.
 //!
 //! The disk's own list ([`crate::volume::register`]) takes precedence over the list in the state directory, which
 //! can be lost, or be older than the disk.

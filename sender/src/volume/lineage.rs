@@ -19,9 +19,8 @@ use crate::volume::label::label_of;
 const MAX_DEPTH: usize = 64;
 
 /// Finds the subvolumes that `source` descends from, nearest first: itself, the subvolume of which it is a
-/// snapshot,
-/// and so on as long as they still exist. A live volume is in its own past up to now. The volume of a read-only
-/// snapshot counts as the pushed volume, like the snapshot itself.
+/// snapshot, and so on as long as they still exist. A live volume is in its own past up to now. The volume of a
+/// read-only snapshot counts as the pushed volume, like the snapshot itself.
 ///
 /// # Errors
 /// I/O errors.

@@ -1,5 +1,5 @@
-//! Volumes: which one the user means, its id, its lineage, and the engine that sends it.
-//! This room sends nothing.
+//! Volumes: which one the user means, its id, its lineage, and the engine that sends it. This room sends
+//! nothing.
 
 pub mod engine;
 pub mod ids;

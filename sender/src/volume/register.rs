@@ -134,9 +134,8 @@ impl Register {
         Ok(self)
     }
 
-    /// Lists the volumes of a sender, each once: its own first, then those of its former instances (`own`)
-    /// that are not
-    /// its own. `exists` says whether a subvolume is on the file system.
+    /// Lists the volumes of a sender, each once: its own first, then those of its former instances (`own`) that
+    /// are not its own. `exists` says whether a subvolume is on the file system.
     pub fn volumes_of(
         &self,
         me: SenderId,
@@ -190,8 +189,7 @@ impl Register {
     }
 
     /// Maps each volume of other senders to this sender's volume that is the same: it has the same subvolume;
-    /// or its
-    /// subvolume is gone and the configured name is the same, as after a rollback.
+    /// or its subvolume is gone and the configured name is the same, as after a rollback.
     fn same_here(
         &self,
         own: SenderId,

@@ -368,8 +368,7 @@ fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
 }
 
 /// Returns a subvolume's location. The top level of file systems made before 2018 has no UUID; a file system
-/// has one
-/// top level, so the file system's id replaces it.
+/// has one top level, so the file system's id replaces it.
 fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
     let fsid = filesystem::fsid(fd)?;
     Ok(Place {
@@ -399,9 +398,8 @@ impl Finder<'_> {
         Ok(self.ids.bind(naming, place, known)?)
     }
 
-    /// The location to which a series is bound, which has only its name in common: the origin of its
-    /// snapshots changes
-    /// with every rollback, and can be another volume.
+    /// The location to which a series is bound, which has only its name in common: the origin of its snapshots
+    /// changes with every rollback, and can be another volume.
     fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
         let by_name = |binding: &&Binding| binding.naming == *naming;
         let known = told.iter().find(by_name).cloned();
@@ -414,9 +412,8 @@ impl Finder<'_> {
     ///
     /// 1. A configured name is the volume, and nothing else.
     /// 2. For a copy that Sendshot received, the label of its directory. All copies in it are states of one volume.
-    /// 3. For a snapshot, the volume of the subvolume of which it was taken; known, configured, or neither,
-    ///    and also
-    ///    if that subvolume is gone. One subvolume is one volume.
+    /// 3. For a snapshot, the volume of the subvolume of which it was taken; known, configured, or neither, and
+    ///    also if that subvolume is gone. One subvolume is one volume.
     /// 4. Anything else is a volume of its own.
     fn volume_of(&self, snapshot: Snapshot<'_>, told: &[Binding]) -> Result<Binding, Error> {
         let Snapshot {

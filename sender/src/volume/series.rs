@@ -133,9 +133,8 @@ pub fn find(name: &VolumeName, pattern: &str) -> Result<Vec<Member>, Error> {
     }
 }
 
-/// Ignores a directory of the pattern that cannot be read: it belongs to another user, was deleted just now,
-/// or is a
-/// mount whose server is gone. An I/O error of the disk is returned.
+/// Ignores a directory of the pattern that cannot be read: it belongs to another user, was deleted just now, or
+/// is a mount whose server is gone. An I/O error of the disk is returned.
 fn passed_over(error: glob::GlobError) -> Result<(), Error> {
     let path = error.path().to_owned();
     let source: io::Error = error.into();

@@ -107,7 +107,7 @@ fn row(copy: CopyState) -> Vec<String> {
     ]
 }
 
-/// The daemon of this host sends no list that is too long.
+/// Parses what a copy lacks. The daemon of this host sends no list that is too long.
 fn lacks(entries: Vec<v1::NotKept>) -> NotKept {
     not_kept::parse(entries).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What is asked of the receiving daemon, a file a command.
+//! The commands for the receiving daemon, one file per command.
 
 pub mod copies;
 pub mod partials;

@@ -1,5 +1,5 @@
-//! `sendshotctl list --partials` and `sendshotctl copy list --partials`: pushes that broke off, as each
-//! side keeps them.
+//! `sendshotctl list --partials` and `sendshotctl copy list --partials`: interrupted pushes, as each side
+//! keeps them.
 
 use sendshot_model::human;
 use sendshot_proto::v1::{Interrupted, PartialState};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::output::{self, Output, table};
 
-/// A push that broke off, on the sender.
+/// An interrupted push, on the sender.
 #[derive(Serialize)]
 struct InterruptedJson {
     volume: String,
@@ -16,14 +16,14 @@ struct InterruptedJson {
     transfer: String,
     uuid: String,
     taken_at: Option<String>,
-    /// Behind which it can go on even if both boxes lost power; 0 if nowhere yet.
+    /// Offset at which it can resume even if both hosts lost power; 0 if nowhere.
     offset: u64,
     until: Option<String>,
-    /// `interrupted`, or `unconfirmed`: all was sent, the receiver may have committed.
+    /// `interrupted`, or `unconfirmed`: everything was sent, so the receiver may have committed.
     state: &'static str,
 }
 
-/// A transfer that is not committed, on the receiver.
+/// An uncommitted transfer, on the receiver.
 #[derive(Serialize)]
 struct PartialJson {
     sender: String,
@@ -39,7 +39,7 @@ struct PartialJson {
     until: Option<String>,
 }
 
-/// Shows the sender's.
+/// Shows the interrupted pushes of the sender.
 pub fn of_sender(interrupted: Vec<Interrupted>, output: &Output) {
     if output.is_json() {
         for push in interrupted {
@@ -97,7 +97,7 @@ fn interrupted_row(push: Interrupted) -> Vec<String> {
     ]
 }
 
-/// Shows the receiver's.
+/// Shows the uncommitted transfers of the receiver.
 pub fn of_receiver(partials: Vec<PartialState>, output: &Output) {
     if output.is_json() {
         for partial in partials {

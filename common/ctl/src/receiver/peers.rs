@@ -30,7 +30,7 @@ struct Revoked {
     revoked: String,
 }
 
-/// Prints a token.
+/// Invites a sender, and prints its token.
 pub async fn invite(mut client: Receiver, name: String, replace: bool, output: &Output) -> Outcome {
     let request = InviteRequest {
         name: name.clone(),
@@ -105,7 +105,6 @@ fn row(peer: PeerState) -> Vec<String> {
     ]
 }
 
-/// Revokes a sender.
 pub async fn revoke(mut client: Receiver, name: String, output: &Output) -> Outcome {
     let request = RevokeRequest { name: name.clone() };
     let answer = client

@@ -22,7 +22,7 @@ struct RootJson {
     present: bool,
 }
 
-/// Does what was asked for.
+/// Runs a command on the receiver's disks.
 pub async fn run(mut client: Receiver, command: RootCommand, output: &Output) -> Outcome {
     match command {
         RootCommand::List => {
@@ -63,7 +63,7 @@ async fn take_over(client: &mut Receiver, yes: bool, output: &Output) -> Result<
     }
     let whose = checked(client.take_over_root(RootsRequest::default()).await)?;
     if whose.owner_id.is_empty() {
-        // A receiver of this version says which of both it is.
+        // A current receiver would have reported either case as an error.
         let message = "the disk at `root` is not that of another receiver";
         return Err(Problem::new(Kind::Usage, message)
             .remedy("`sendshotctl copy root list` shows its disks; `copy root add` adds one"));

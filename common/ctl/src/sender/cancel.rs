@@ -17,7 +17,7 @@ struct Cancelled {
     cancelled: u32,
 }
 
-/// Cancels running pushes and waits until they are over.
+/// Cancels running pushes and waits until they have ended.
 pub async fn run(
     mut client: Sender,
     target: Option<OsString>,

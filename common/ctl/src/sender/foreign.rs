@@ -14,16 +14,16 @@ use crate::output::Output;
 use crate::sender::forget;
 use crate::sender::list;
 
-/// What is to be done with what other hosts left.
+/// What to do with the states of other hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// It is deleted.
+    /// Delete them.
     Forget,
-    /// It becomes this host's own.
+    /// Make them this host's own.
     TakeOver,
 }
 
-/// Does it, having asked first.
+/// Carries it out, after asking the user.
 pub async fn run(
     mut client: Sender,
     what: Foreign,
@@ -69,7 +69,7 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The daemon has another working directory.
+/// Makes a path absolute: the daemon has another working directory.
 fn absolute(path: &Path) -> Result<PathBuf, Problem> {
     std::path::absolute(path).map_err(|e| Problem::local_io("find the path", &e))
 }

@@ -16,10 +16,10 @@ use crate::sender::list::{self, KeptJson};
 use crate::sender::not_looked_at;
 use crate::sender::plan;
 
-/// Longest answer that is read.
+/// Longest line that is read from the terminal, in bytes.
 const MAX_ANSWER: u64 = 1024;
 
-/// What was let go: the fields of `list`, and what it means.
+/// A deleted state: the fields of `list`, and the consequence.
 #[derive(Serialize)]
 struct ForgottenJson {
     #[serde(flatten)]
@@ -27,7 +27,7 @@ struct ForgottenJson {
     consequence: String,
 }
 
-/// Lets go of what the user names, having asked first.
+/// Deletes the states that the user names, after asking.
 pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output) -> Outcome {
     let target = plan::parse(&arguments.target.unwrap_or_default())?;
     let mut request = ForgetRequest {
@@ -41,7 +41,7 @@ pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output
         agreed: Vec::new(),
     };
     if !arguments.yes {
-        // Whoever is not there to answer must say so before, whatever it would be about.
+        // Without a terminal, --yes is required whatever would be deleted.
         check_terminal()?;
         let dry_run = ForgetRequest {
             dry_run: true,
@@ -61,14 +61,14 @@ pub async fn run(mut client: Sender, arguments: ForgetArguments, output: &Output
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file system that was forgotten.
+/// A forgotten file system.
 #[derive(Serialize)]
 struct FilesystemJson {
     filesystem: String,
     path: String,
 }
 
-/// Has the sender forget a file system that is gone.
+/// Has the sender forget a file system that will not come back.
 pub async fn filesystem(mut client: Sender, id: String, output: &Output) -> Outcome {
     let request = ForgetFilesystemRequest { filesystem: id };
     let answer = client.forget_filesystem(request).await;
@@ -97,10 +97,10 @@ async fn ask_daemon(
     Ok(answer)
 }
 
-/// Nobody is asked who cannot answer.
+/// Checks that the user can be asked.
 ///
 /// # Errors
-/// A [`Problem`] that says so.
+/// If standard input is not a terminal.
 pub fn check_terminal() -> Result<(), Problem> {
     if io::stdin().is_terminal() {
         return Ok(());
@@ -112,7 +112,7 @@ pub fn check_terminal() -> Result<(), Problem> {
     .remedy("say --yes if you are sure"))
 }
 
-/// Asks; anything but a clear yes is a no.
+/// Asks before states are deleted; anything but a clear yes is a no.
 fn confirm(would_go: &ForgetResponse) -> Result<(), Problem> {
     for kept in &would_go.snapshots {
         eprintln!("{}, {}", list::one_line(kept), list::size(kept));
@@ -127,7 +127,7 @@ fn confirm(would_go: &ForgetResponse) -> Result<(), Problem> {
 /// Asks a question; anything but a clear yes is a no.
 ///
 /// # Errors
-/// The terminal's.
+/// I/O errors of the terminal.
 pub fn is_yes(question: &str) -> io::Result<bool> {
     eprint!("{question} [y/N] ");
     io::stderr().flush()?;

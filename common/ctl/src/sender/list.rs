@@ -16,26 +16,26 @@ use crate::receiver::partials;
 use crate::sender::not_looked_at;
 use crate::sender::plan;
 
-/// One kept state.
+/// A kept state.
 #[derive(Serialize)]
 pub struct KeptJson {
     volume: String,
     receiver: String,
     uuid: String,
     taken_at: Option<String>,
-    /// Since it was taken.
+    /// Since the state was taken.
     age_seconds: u64,
-    /// The name that a copy of it has, but for a suffix.
+    /// The name of its copies, apart from a suffix.
     time: String,
     /// `sendshot` or `snapshot`.
     kind: String,
     state: String,
-    /// The host that left it, if that is another one.
+    /// The host that left it; `null` for this host.
     foreign_host: Option<String>,
-    /// The receiver's disk that it went to, if the receiver says.
+    /// The receiver's disk that it went to, if the receiver reports one.
     root: Option<String>,
     acknowledged_at: Option<String>,
-    /// Who holds a copy, by what this box was told.
+    /// The receivers that hold a copy, as far as this host knows.
     holders: Vec<HolderJson>,
     reason: String,
     /// See docs/reasons.md; empty where there is no reason.
@@ -54,12 +54,12 @@ struct HolderJson {
     paired: bool,
 }
 
-/// What is to be shown.
+/// What `list` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// What later pushes build on.
+    /// The states on which later pushes build.
     Kept,
-    /// Pushes that broke off.
+    /// The interrupted pushes.
     Partials,
 }
 
@@ -69,7 +69,7 @@ impl From<bool> for What {
     }
 }
 
-/// Shows what is kept.
+/// Shows the kept states, or the interrupted pushes.
 pub async fn run(
     mut client: Sender,
     target: Option<OsString>,
@@ -125,7 +125,7 @@ fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
         "copy held by",
         "why it is kept",
     ];
-    // Only where disks take turns is it of interest which one it was.
+    // The disk is of interest only where disks take turns.
     let disks: BTreeSet<_> = snapshots
         .iter()
         .map(|kept| (&kept.receiver, &kept.root_id))
@@ -147,7 +147,7 @@ fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
     output.result(&(), || table(&titles, rows));
 }
 
-/// As an object.
+/// Makes the JSON object of a state.
 pub fn json(kept: KeptSnapshot) -> KeptJson {
     KeptJson {
         age_seconds: age(kept.taken_at).as_secs(),
@@ -181,19 +181,19 @@ fn holder(holder: Holder) -> HolderJson {
     }
 }
 
-/// Since a moment; nothing if the clock says that it is still to come.
+/// The age of a state; zero if the clock is before that time.
 fn age(taken_at: i64) -> Duration {
     let seconds = jiff::Timestamp::now().as_second() - taken_at;
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// How copies of that moment are named.
+/// The name of copies taken at that time.
 fn name(taken_at: i64) -> String {
     let time = jiff::Timestamp::from_second(taken_at).unwrap_or_default();
     CopyName::from_time(time).to_string()
 }
 
-/// What a state takes on disk, for people.
+/// The size of a state on disk, for users.
 pub fn size(kept: &KeptSnapshot) -> String {
     match (kept.sendshot_bytes, kept.hashes_bytes) {
         (0, _) => "snapshot".to_owned(),
@@ -206,7 +206,7 @@ pub fn size(kept: &KeptSnapshot) -> String {
     }
 }
 
-/// Receiver and volume, time and UUID: enough to `forget` it.
+/// Receiver and volume, time and UUID: enough for `forget`.
 pub fn one_line(kept: &KeptSnapshot) -> String {
     let uuid = output::uuid(&kept.uuid);
     let time = name(kept.taken_at);

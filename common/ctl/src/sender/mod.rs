@@ -1,4 +1,4 @@
-//! What is asked of the sending daemon, a file a command.
+//! The commands for the sending daemon, one file per command.
 
 pub mod cancel;
 pub mod foreign;

@@ -1,4 +1,4 @@
-//! File systems that `list`, `prune` and `forget` could not look at.
+//! The file systems that `list`, `prune` and `forget` could not read.
 
 use sendshot_proto::report::lossy;
 use sendshot_proto::v1::NotLookedAt;
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::output::{self, Output};
 
-/// A line of its own, behind those of what was found: a reader that asks each line for what it knows finds
-/// nothing in it.
+/// A separate line after the results, without any of their fields, so that a program that reads those ignores
+/// it.
 #[derive(Serialize)]
 struct Line {
     not_looked_at: FilesystemJson,
@@ -24,7 +24,7 @@ struct FilesystemJson {
     reason: String,
 }
 
-/// Shows them: as objects, or as notes.
+/// Shows the file systems: as objects, or as notes.
 pub fn show(missed: Vec<NotLookedAt>, output: &Output) {
     for filesystem in missed {
         let uuid = output::uuid(&filesystem.filesystem);

@@ -12,7 +12,7 @@ use crate::client::{self, Sender};
 use crate::outcome::{self, Outcome};
 use crate::output::Output;
 
-/// Longest token that is read.
+/// Longest token that is read, in bytes.
 const MAX_TOKEN: u64 = 1024;
 
 #[derive(Serialize)]
@@ -22,7 +22,6 @@ struct Paired {
     file: String,
 }
 
-/// Pairs with a receiver.
 pub async fn run(mut client: Sender, arguments: PairArguments, output: &Output) -> Outcome {
     let token = match arguments.token {
         Some(token) => token,
@@ -53,7 +52,7 @@ pub async fn run(mut client: Sender, arguments: PairArguments, output: &Output) 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the token from standard input, with a prompt if a person sits there.
+/// Reads the token from standard input, with a prompt on a terminal.
 fn ask(address: &str) -> Result<String, Problem> {
     use std::io::Read;
     if io::stdin().is_terminal() {

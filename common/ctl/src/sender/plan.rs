@@ -25,7 +25,7 @@ struct PlanJson {
     /// See docs/reasons.md; so is each copy's `verdict_code`.
     parent_reason_code: String,
     engine: String,
-    /// `null` with the kernel's engine, which cannot tell; so are `commands`.
+    /// `null` with the kernel engine, whose stream cannot be measured; so are `commands`.
     stream_bytes: Option<u64>,
     commands: Option<u64>,
     top: Vec<PathJson>,
@@ -49,7 +49,7 @@ struct CandidateJson {
     remedy: Option<String>,
 }
 
-/// The message for `HOST:VOL`.
+/// Makes the message for `HOST:VOL`.
 pub fn request(
     target: &OsString,
     parent: &str,
@@ -73,7 +73,7 @@ pub fn parse(target: &OsString) -> Result<Target, Problem> {
     Target::parse(target).map_err(|e| Problem::from_error(Kind::Usage, &e))
 }
 
-/// How messages name a volume.
+/// A volume as messages name it.
 pub fn volume_bytes(volume: &VolumeRef) -> Vec<u8> {
     match volume {
         VolumeRef::Name(name) => name.as_str().as_bytes().to_vec(),

@@ -11,7 +11,7 @@ use crate::output::Output;
 /// How often the live line is drawn even when nothing arrives.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Shows how a push comes on.
+/// Shows the progress of a push.
 #[derive(Debug)]
 pub struct Progress {
     output: Output,
@@ -19,13 +19,13 @@ pub struct Progress {
     name: String,
     stage: String,
     stage_began: Instant,
-    /// Bytes that were there when this stage began to tell of them: a resumed push has them from before.
+    /// Bytes sent when the first progress of this stage arrived: a resumed push starts with those from before.
     stage_bytes: Option<u64>,
     began: Instant,
 }
 
 impl Progress {
-    /// Begins to show the push called `name`.
+    /// Starts the display of the push called `name`.
     pub fn new(output: Output, name: String) -> Self {
         let live = output.is_live().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -46,7 +46,7 @@ impl Progress {
         }
     }
 
-    /// A stage was entered.
+    /// Shows that a stage was entered.
     pub fn stage(&mut self, stage: PushStage) {
         self.stage = stage.stage;
         self.stage_began = Instant::now();
@@ -56,14 +56,14 @@ impl Progress {
             detail => format!("{}: {} – {detail}", self.name, self.stage),
         };
         match (&self.live, self.stage.as_str()) {
-            // Why it takes longer is worth more than a moment.
+            // The reason for a delay stays on the terminal.
             (Some(_), "retry" | "resume") => self.say(&line),
             (Some(bar), _) => bar.set_message(line),
             (None, _) => self.output.note(&line),
         }
     }
 
-    /// Bytes went over.
+    /// Shows the bytes sent.
     pub fn progress(&mut self, progress: &PushProgress) {
         let before = *self.stage_bytes.get_or_insert(progress.stream_bytes);
         let Some(bar) = &self.live else { return };
@@ -80,7 +80,7 @@ impl Progress {
         ));
     }
 
-    /// Says something above the live line.
+    /// Prints a line above the live line.
     pub fn say(&self, text: &str) {
         match &self.live {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
@@ -89,7 +89,7 @@ impl Progress {
     }
 }
 
-/// How much is done and how long the rest will take, if the engine knows.
+/// The part that is done and the time left, if the length of the stream is known.
 fn rest(progress: &PushProgress, moved: u64, time: Duration) -> String {
     let (done, total) = (progress.stream_bytes as f64, progress.total_bytes as f64);
     if total == 0.0 || moved == 0 {

@@ -13,7 +13,7 @@ use crate::sender::list::{self, KeptJson};
 use crate::sender::not_looked_at;
 use crate::sender::plan;
 
-/// One verdict: the fields of `list`, and these.
+/// A verdict: the fields of `list`, and these.
 #[derive(Serialize)]
 struct VerdictJson {
     #[serde(flatten)]
@@ -23,7 +23,7 @@ struct VerdictJson {
     dry_run: bool,
 }
 
-/// Applies `keep` now.
+/// Applies `keep` now, and shows the verdicts.
 pub async fn run(
     mut client: Sender,
     target: Option<OsString>,

@@ -33,17 +33,17 @@ struct Failed<'a> {
     remedy: &'a str,
 }
 
-/// How following a push ended.
+/// How the command stopped following a push.
 enum Followed {
     Done(Box<Report>),
     Detached(Vec<u8>),
 }
 
-/// Pushes one volume after the other. Who cancels one wants no further one.
+/// Pushes one volume after the other. A cancelled push is the last one.
 pub async fn run(client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
     let several = arguments.targets.len() > 1;
     let mut failed = 0;
-    // One listener for the whole command: a Ctrl-C between two pushes must not get lost.
+    // One listener for the whole command: a Ctrl-C between two pushes must not be lost.
     let mut interrupts = signal(SignalKind::interrupt())?;
     for target in &arguments.targets {
         let name = target.to_string_lossy().into_owned();
@@ -108,7 +108,7 @@ async fn one(
     let events = loop {
         tokio::select! {
             events = &mut asking => break events.map_err(client::failed)?,
-            // The daemon has not answered yet, and may be about to begin: that is waited for.
+            // The daemon has not answered yet, and may be about to begin: the loop waits for that.
             _ = interrupts.recv() => interrupted(&mut cancelled, &progress),
         }
     };
@@ -122,7 +122,7 @@ async fn one(
     .await
 }
 
-/// Ctrl-C: the first cancels, the second leaves at once.
+/// Handles Ctrl-C: the first one cancels, the second leaves at once.
 fn interrupted(cancelled: &mut bool, progress: &Progress) {
     if *cancelled {
         leave();
@@ -131,8 +131,8 @@ fn interrupted(cancelled: &mut bool, progress: &Progress) {
     progress.say("cancelling; Ctrl-C again leaves at once");
 }
 
-/// Follows a push to its end. The daemon owns it: whatever happens here, it goes on, unless the
-/// user cancels it with Ctrl-C. A second Ctrl-C leaves at once.
+/// Follows a push to its end. The daemon owns the push: it continues whatever happens here, unless the user cancels
+/// it with Ctrl-C. A second Ctrl-C leaves at once.
 async fn follow(
     client: &Sender,
     mut events: Streaming<PushEvent>,
@@ -146,7 +146,7 @@ async fn follow(
             event = events.message() => event.map_err(client::failed)?,
             _ = interrupts.recv() => {
                 interrupted(&mut cancelled, &progress);
-                // Without an id it would be every push there is; the id is about to come.
+                // A request without an id would cancel every push; the id is about to arrive.
                 if !push.is_empty() {
                     cancel(client.clone(), push.clone());
                 }
@@ -195,13 +195,13 @@ fn cancel(mut client: Sender, push_id: Vec<u8>) {
             push_id,
             ..Default::default()
         };
-        // How it ended is told by the push's own events.
+        // The push's own events report how it ended.
         let _ = client.cancel(request).await;
     });
 }
 
-/// The user does not want to wait for anything any more. A daemon that hangs may never hear of
-/// what was cancelled on a connection that is closed when it wakes up.
+/// Leaves without waiting for anything. A daemon that hangs may never receive a cancellation on a connection
+/// that is closed when it wakes up.
 fn leave() -> ! {
     eprintln!("sendshotctl: left before the daemon answered");
     eprintln!(
@@ -210,7 +210,7 @@ fn leave() -> ! {
     std::process::exit(1)
 }
 
-/// A push that succeeded, for people.
+/// Describes a completed push, for users.
 fn text(report: &Report) -> String {
     let time = Duration::try_from_secs_f64(report.seconds).unwrap_or_default();
     let mut lines = vec![format!(

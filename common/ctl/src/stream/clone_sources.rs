@@ -1,9 +1,9 @@
-//! The choice that `btrfs send -c` leaves to the program: which clone source is the parent.
+//! Chooses the parent among clone sources, which `btrfs send -c` leaves to the program.
 
 use sendshot_sys::subvolume::Info;
 
-/// The clone source that a snapshot is sent as changes of: of those that are snapshots of the same
-/// subvolume, or are that subvolume, the one that was changed closest in time. `None` if none is.
+/// Chooses the clone source that becomes a snapshot's parent: of those that are snapshots of the same subvolume, or
+/// are that subvolume, the one whose last change is closest in time. `None` if there is none.
 pub fn best_parent<'a>(snapshot: &Info, sources: &'a [Info]) -> Option<&'a Info> {
     sources
         .iter()

@@ -1,4 +1,4 @@
-//! Where a stream comes from, and what is asked for wrongly.
+//! The input of a stream, and usage errors.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};

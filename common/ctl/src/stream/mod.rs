@@ -22,7 +22,6 @@ use crate::output::Output;
 /// Bytes read at a time.
 const CHUNK: usize = 1024 * 1024;
 
-/// Does what is asked.
 pub fn run(command: StreamCommand, output: &Output) -> Outcome {
     match command {
         StreamCommand::Send(arguments) => send::run(&arguments, output).map_err(is_for_root),
@@ -31,7 +30,7 @@ pub fn run(command: StreamCommand, output: &Output) -> Outcome {
     }
 }
 
-/// The kernel's words for what it does for root alone do not say so.
+/// Adds a remedy: the kernel's errors for operations that only root may do do not say so.
 fn is_for_root(problem: Problem) -> Problem {
     let explained = problem.kind != Kind::Failed || !problem.remedy.is_empty();
     if explained || rustix::process::geteuid().is_root() {

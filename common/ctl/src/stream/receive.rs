@@ -61,7 +61,7 @@ fn open(dir: &Path) -> Result<OwnedFd, Problem> {
         .map_err(|e| usage(format!("open {}: {}", dir.display(), io::Error::from(e))))
 }
 
-/// The directories of `--parents`. A snapshot cannot be made across file systems.
+/// Opens the directories of `--parents`. A snapshot cannot be made across file systems.
 fn parents(arguments: &StreamReceiveArguments, target: &OwnedFd) -> Result<Vec<OwnedFd>, Problem> {
     let mut opened = Vec::new();
     for dir in &arguments.parents {
@@ -81,7 +81,7 @@ fn parents(arguments: &StreamReceiveArguments, target: &OwnedFd) -> Result<Vec<O
     Ok(opened)
 }
 
-/// `lacks` holds what is not kept of the copy that is completed next.
+/// Shows an event. `lacks` holds what is not kept of the copy that is completed next.
 fn tell(event: Event, lacks: &mut NotKept, dir: &Path, output: &Output) {
     match event {
         // `btrfs receive` prints "At subvol" to standard error, and "At snapshot" to standard output.
@@ -131,7 +131,7 @@ fn remedy(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
     match error {
         ReceiveError::NotBtrfs => Some("DIR must be a directory on btrfs".to_owned()),
         ReceiveError::ReadOnly(obstacle) => Some(obstacle.remedy().to_owned()),
-        // Whatever failed there, it was not this file system.
+        // The error was in reading the input, not on this file system.
         ReceiveError::Read(_) => None,
         ReceiveError::Stream(stream) => match stream.errno() {
             Some(errno) => file_system_remedy(errno, target),
@@ -159,7 +159,7 @@ fn remedy_of_causes(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
     None
 }
 
-/// For a parent or clone source that was not found.
+/// The remedy for a parent or clone source that was not found.
 fn find_remedy(error: &FindError) -> Option<String> {
     match error {
         FindError::Elsewhere { location, .. } => Some(elsewhere_remedy(location)),
@@ -178,7 +178,7 @@ fn find_remedy(error: &FindError) -> Option<String> {
     }
 }
 
-/// For what the kernel says of the file system that is received into.
+/// The remedy for an error of the file system that is received into.
 fn file_system_remedy(errno: Errno, target: &OwnedFd) -> Option<String> {
     let text = match errno {
         Errno::NOSPC => {

@@ -26,13 +26,13 @@ use crate::arguments::StreamSendArguments;
 use crate::outcome::Outcome;
 use crate::output::Output;
 
-/// A stream says which snapshot it is by the number that the snapshot's origin gave it.
+/// A stream identifies its snapshot by the transaction number at the snapshot's origin.
 const NUMBER: WireNumber = WireNumber::Origin;
 
-/// A read-only subvolume that the user has named.
+/// A read-only subvolume named by the user.
 struct Snapshot {
     path: PathBuf,
-    /// What streams call it.
+    /// Name in streams.
     name: OsString,
     root: OwnedFd,
     info: Info,
@@ -113,8 +113,8 @@ pub fn run(arguments: &StreamSendArguments, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends each snapshot by its plan. What was asked for wrongly is known before: a file that is
-/// there is overwritten from here on.
+/// Sends each snapshot by its plan. All usage errors have been found before: from here on an existing file is
+/// overwritten.
 fn send_all<P>(
     arguments: &StreamSendArguments,
     snapshots: Vec<Snapshot>,
@@ -164,16 +164,16 @@ fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
     }
 }
 
-/// What the kernel engine builds a stream on.
+/// The parent and clone sources of a stream by the kernel engine.
 struct KernelPlan {
     /// Subvolume id of the parent.
     parent: Option<u64>,
-    /// Subvolume ids that data is shared with.
+    /// Subvolume ids of the clone sources.
     clone_sources: Vec<u64>,
 }
 
-/// Parents and clone sources as `btrfs send` has them: with `-c` and without `-p` the best clone
-/// source is the parent, and a snapshot that was sent is a clone source of those behind it.
+/// Chooses parents and clone sources like `btrfs send`: with `-c` and without `-p` the best clone source is the
+/// parent, and a sent snapshot is a clone source of those after it.
 fn kernel_plans(
     arguments: &StreamSendArguments,
     snapshots: &[Snapshot],
@@ -227,7 +227,7 @@ fn best_of<'a>(snapshot: &Snapshot, sources: &'a [Info]) -> Result<&'a Info, Pro
     })
 }
 
-/// The kernel would make a wrong stream of an unrelated parent without a word.
+/// Warns of an unrelated parent, of which the kernel would make a wrong stream without an error.
 fn warn_of_stranger(parent: &Snapshot, child: &Snapshot, output: &Output) {
     let (of, from) = (&parent.info, &child.info);
     let siblings = of.parent_uuid == from.parent_uuid && !of.parent_uuid.is_nil();
@@ -255,7 +255,7 @@ fn parent_sendshot(arguments: &StreamSendArguments) -> Result<Option<Sendshot>, 
     })
 }
 
-/// Where the sendshot of each snapshot is saved: in a directory under the snapshot's name.
+/// The files for the sendshots of the snapshots: in a directory, under each snapshot's name.
 fn sendshot_files(
     snapshots: &[Snapshot],
     path: Option<&Path>,
@@ -290,8 +290,8 @@ fn sendshot_files(
     Ok(files)
 }
 
-/// Sends a snapshot as changes of the one `before`. Its sendshot, which is returned, is durable
-/// before the first byte of the stream leaves.
+/// Sends a snapshot as changes since the one `before`. Its sendshot, which is returned, is durable before the first
+/// byte of the stream leaves.
 fn send_by_sendshot(
     snapshot: &Snapshot,
     before: Option<&Sendshot>,
@@ -301,7 +301,7 @@ fn send_by_sendshot(
     output: &Output,
 ) -> Result<Sendshot, Problem> {
     let failed = |e: &dyn std::error::Error| Problem::from_error(Kind::Failed, e);
-    // It may be anything that is read-only: received a moment ago, or written to before.
+    // It may be any read-only subvolume: received a moment ago, or written to before.
     let frozen = Frozen::write_back(&snapshot.root).map_err(|e| {
         let what = format!("write back {}", snapshot.path.display());
         Problem::local_io(&what, &e)
@@ -348,7 +348,7 @@ fn not_captured(error: &save::Error) -> Problem {
     Problem::failed(error).prefer_remedy(error.remedy())
 }
 
-/// Captures into the file that is asked for, or into one without a name.
+/// Captures into the requested file, or into a temporary one.
 fn capture(
     snapshot: Frozen<'_>,
     before: Option<&Sendshot>,

@@ -1,4 +1,4 @@
-//! Where streams go.
+//! The output of streams.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -39,7 +39,7 @@ impl Sink {
         Ok(Self { file, path })
     }
 
-    /// Deletes the file: half a stream is of no use.
+    /// Deletes the file: an incomplete stream is of no use.
     pub fn discard(self) {
         if let Some(path) = self.path {
             let _ = std::fs::remove_file(path);

@@ -93,9 +93,8 @@ async fn note_transfer(
     stored.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Records that from here on the receiver may commit without this sender learning of it. `still` describes
-/// the volume
-/// that must not have changed.
+/// Records that from here on the receiver may commit without this sender learning of it. `still` describes the
+/// volume that must not have changed.
 ///
 /// # Errors
 /// I/O errors, or a volume that changed.

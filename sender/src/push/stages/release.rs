@@ -1,11 +1,10 @@
 //! Stage *release*: deletes what an acknowledged push superseded, frees its space and closes the file system,
 //! after the user got the report.
 //!
-//! It commits the file system, which on a busy one takes as long as writing all data that other programs have in
-//! memory; no user needs to wait for that. Meanwhile the push keeps its slot in the table of running pushes:
+//! It commits the file system, which on a busy one takes as long as writing all data that other programs have
+//! in memory; no user needs to wait for that. Meanwhile the push keeps its slot in the table of running pushes:
 //! `status` shows it, the daemon does not stop before it has ended, and the next push of the volume to this
-//! receiver
-//! waits for it.
+//! receiver waits for it.
 //!
 //! Steps, and what a crash after each leaves:
 //!

@@ -59,8 +59,8 @@ pub(crate) async fn interrupted(
     found.await?.map_err(Error::volume(JOURNAL))
 }
 
-/// Discards interrupted pushes of this volume to this receiver that will not be completed.
-/// What the receiver may have committed stays until the receiver has reported.
+/// Discards interrupted pushes of this volume to this receiver that will not be completed. What the receiver
+/// may have committed stays until the receiver has reported.
 ///
 /// # Errors
 /// I/O errors of the journal.
