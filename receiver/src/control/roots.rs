@@ -48,7 +48,7 @@ pub fn add(receiver: &Receiver) -> Result<v1::RootsResponse, Error> {
     Ok(only(receiver, id))
 }
 
-/// Removes a disk from the used ones; `text` is its id, or the beginning of it. Blocks.
+/// Stops using a disk; `text` is its id, or the beginning of it. Blocks.
 ///
 /// # Errors
 /// See [`Error`].

@@ -73,7 +73,7 @@ pub(crate) fn check_partials(
 
 /// Bytes that a sender may still use for a push of `volume`, besides its copies and interrupted pushes; `None` if
 /// there is no limit. Running and waiting transfers are counted elsewhere: `at_work` returns them, and is called
-/// after the interrupted ones are known. An interrupted push of this volume does not count: it will be deleted.
+/// after the interrupted ones are known. An interrupted push of this volume does not count, as this push takes its place.
 ///
 /// # Errors
 /// The failure for the sender.

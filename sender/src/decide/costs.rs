@@ -54,7 +54,7 @@ fn read_again(effort: Effort, inodes: u64) -> u64 {
 }
 
 /// Whether metadata was rewritten without changes. Leaves hold some dozens of inodes, so a few changes have many
-/// read again; more than half of all, and four times as many as changed, is not that.
+/// read again; more than half of all, and four times as many as changed, have another cause.
 fn is_rewritten(read: u64, found: &Found) -> bool {
     read > found.inodes / 2 && read / 4 > found.changed && read > SMALL
 }

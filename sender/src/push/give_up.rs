@@ -15,7 +15,7 @@ pub(crate) async fn give_up(
     error: Error,
     next: Next,
 ) -> Error {
-    // Kept or discarded, the expiry checks look again, also for what the receiver may have committed.
+    // Has the periodic check look again at what is kept, also at what the receiver may have committed.
     let interrupted = context.sender.interrupted();
     interrupted.note();
     if is_worth_keeping(context, delivery, &error, next) {

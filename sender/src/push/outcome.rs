@@ -12,7 +12,7 @@ use crate::push::stages::record::{self, Superfluous};
 use crate::push::stages::transfer::{self, Committed};
 use crate::state::record::State;
 
-/// The report, if the receiver already holds exactly this state.
+/// Completes the push without a transfer, if the receiver already holds exactly this state.
 ///
 /// # Errors
 /// See [`Error`].

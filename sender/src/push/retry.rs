@@ -123,7 +123,7 @@ impl Patience {
         self.contact = true;
     }
 
-    /// Notes progress: the next error starts the time anew.
+    /// Notes progress: the next error starts the time again.
     pub fn progress(&mut self) {
         self.contact = true;
         self.since = None;

@@ -209,7 +209,7 @@ pub async fn push_all(
         let (outcome, release) =
             push_one(&sender, &request, &name, &member, (&running, &listener)).await;
         let noted = match outcome {
-            // This disk holds that one; what else it lacks, and what the first disk lacks, a new push determines.
+            // The current disk now holds this one; the next push determines what else it and the first disk lack.
             Ok(report) if report.root != from.root => Err(Error::DiskExchanged),
             Ok(report) => {
                 let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));

@@ -4,7 +4,6 @@
 //! Recent segments are known as long as this process lives. *Marks* are known after a crash, too: they lie in a
 //! file beside the push's record, and a segment leaves with its mark only when that is durable. The receiver takes
 //! checkpoints after marked segments only, so there is no checkpoint that the sender could not resume from.
-//! checkpoint that the sender could not resume from.
 //!
 //! The file: eight bytes of magic, then 80 bytes a mark: offset (u64, little endian), chain value (32), skeleton
 //! (32), and eight bytes of BLAKE3 over those. Reading stops at the first damaged or incomplete mark.

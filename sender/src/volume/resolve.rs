@@ -120,7 +120,7 @@ fn known(configured: &[VolumeName]) -> String {
     format!("it has {}", human::few(&names))
 }
 
-/// What volumes are looked up in.
+/// What it takes to look up a volume.
 #[derive(Clone, Copy)]
 pub struct Finder<'a> {
     pub config: &'a SenderConfig,
@@ -398,7 +398,7 @@ impl Finder<'_> {
         Ok(self.ids.bind(naming, place, known)?)
     }
 
-    /// The location to which a series is bound, which has only its name in common: the origin of its snapshots
+    /// The location to which a series is bound. Only its name identifies a series: the origin of its snapshots
     /// changes with every rollback, and can be another volume.
     fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
         let by_name = |binding: &&Binding| binding.naming == *naming;
@@ -410,7 +410,7 @@ impl Finder<'_> {
 
     /// Finds the volume of which a read-only snapshot is a state:
     ///
-    /// 1. A configured name is the volume, and nothing else.
+    /// 1. With a configured name, the volume of that name, and no other.
     /// 2. For a copy that Sendshot received, the label of its directory. All copies in it are states of one volume.
     /// 3. For a snapshot, the volume of the subvolume of which it was taken; known, configured, or neither, and
     ///    also if that subvolume is gone. One subvolume is one volume.

@@ -30,7 +30,7 @@ pub fn run(command: StreamCommand, output: &Output) -> Outcome {
     }
 }
 
-/// Adds a remedy: the kernel's errors for operations that only root may do do not say so.
+/// Adds a remedy, as the kernel's errors do not say that an operation needs root.
 fn is_for_root(problem: Problem) -> Problem {
     let explained = problem.kind != Kind::Failed || !problem.remedy.is_empty();
     if explained || rustix::process::geteuid().is_root() {

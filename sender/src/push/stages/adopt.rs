@@ -15,8 +15,8 @@
 //! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, beside the kernel
 //!    engine's record with its snapshot.
 //!
-//! Only the receiver reports that it holds the state: this sender may never have sent it. So an adopted state
-//! supersedes nothing; the next state sent does.
+//! Only the receiver's report shows that it holds the state: this sender may never have sent it. So an adopted
+//! state supersedes nothing; the next state sent does.
 //!
 //! Until the next acknowledgement both records stand for the same state. The snapshot could be deleted as soon as
 //! step 3 is durable; it is deleted when that acknowledgement supersedes it like any snapshot, so that a

@@ -94,7 +94,7 @@ pub(crate) async fn begin(
 /// Connects to the receiver again.
 ///
 /// # Errors
-/// See [`Error`], for one if another receiver answers at the address.
+/// See [`Error`]; [`Error::OtherReceiver`] if another receiver answers at the address.
 pub(crate) async fn reconnect(context: &mut PushContext) -> Result<(), Error> {
     let receiver = &context.running.receiver;
     let link = dial(&context.sender, receiver, &context.running).await?;

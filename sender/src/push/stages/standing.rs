@@ -23,7 +23,7 @@ use crate::state::store::StateSubvolume;
 /// A stream that a receiver could not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// The push in whose record the stream stands.
+    /// The push whose record describes the stream.
     pub push: PushId,
     /// The push whose sendshot was the stream's parent.
     pub parent: PushId,

@@ -19,7 +19,8 @@ impl Still {
     /// Reads the values of a volume that is about to be read.
     ///
     /// # Errors
-    /// I/O errors, and a file system that is not read-only or that btrfs has stopped writing to.
+    /// I/O errors, never [`io::ErrorKind::ReadOnlyFilesystem`]; a file system that is not read-only, or that
+    /// btrfs has stopped writing to.
     pub fn of(volume: impl AsFd) -> io::Result<Self> {
         if !filesystem::is_read_only_everywhere(&volume)? {
             return Err(moved("it is not read-only any more"));
