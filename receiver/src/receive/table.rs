@@ -162,7 +162,7 @@ impl Transfers {
         })
     }
 
-    /// Whether no push is running.
+    /// Whether no transfer is running.
     pub fn is_idle(&self) -> bool {
         let table = self.lock();
         !table

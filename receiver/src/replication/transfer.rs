@@ -137,7 +137,7 @@ async fn pump(
         };
         let message = match message {
             Ok(Some(message)) => message,
-            Ok(None) if whole => return, // it has said all
+            Ok(None) if whole => return, // the stream was complete
             // The connection broke, or the sender closed it, perhaps because it was revoked, or the sender
             // breaks the contract and can still receive the reason.
             broken => {
@@ -157,7 +157,7 @@ async fn pump(
             Ok(up) => {
                 whole = matches!(up, Up::End { .. });
                 if input.send(Input::Up(up)).await.is_err() {
-                    return; // the thread has failed, and said why
+                    return; // the thread has failed, and reported why
                 }
             }
             Err(status) => {
@@ -333,7 +333,7 @@ fn run(
 /// it.
 fn reclaim_space(root: &Root) {
     let Ok(root) = root.open() else {
-        return; // it is gone, or read-only: nothing was dropped
+        return; // the root is gone or read-only: nothing was deleted
     };
     if let Err(e) = filesystem::sync(&root) {
         tracing::debug!("commit after dropping a partial: {e}");

@@ -135,7 +135,7 @@ impl Checkpoint {
     pub fn name(&self) -> OsString {
         let mut name = format!("{CHECKPOINT}{}-{}-", self.transfer, self.point.offset);
         for byte in self.point.chain.0 {
-            let _ = write!(name, "{byte:02x}"); // a String takes everything
+            let _ = write!(name, "{byte:02x}"); // cannot fail for a String
         }
         name.into()
     }

@@ -110,7 +110,7 @@ mod tests {
             frame(HEADERS, 1, 40),
             frame(DATA, 1, 100),
             frame(HEADERS, 3, 70_000),
-            frame(DATA, 1, 50), // what the first had not said
+            frame(DATA, 1, 50), // the rest of the first call
             frame(DATA, 3, 20),
             frame(SETTINGS, 0, 0),
             frame(DATA, 3, 0),

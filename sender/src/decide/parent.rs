@@ -14,7 +14,7 @@ use crate::state::record::{Origin, Record, State};
 /// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
-    /// The best one.
+    /// The best parent.
     #[default]
     Auto,
     /// A full send.

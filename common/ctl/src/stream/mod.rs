@@ -55,7 +55,7 @@ fn dump_stream(from: Option<&Path>, output: &Output) -> Outcome {
         let mut bytes = &chunk[..len];
         while let Some(located) = parser.next(&mut bytes).map_err(broken)? {
             if print(&mut out, &located.item, located.start, output).is_err() {
-                return Ok(ExitCode::SUCCESS); // the reader hung up
+                return Ok(ExitCode::SUCCESS); // the reader has closed the pipe
             }
         }
     }
