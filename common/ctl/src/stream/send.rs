@@ -26,7 +26,7 @@ use crate::arguments::StreamSendArguments;
 use crate::outcome::Outcome;
 use crate::output::Output;
 
-/// A stream identifies its snapshot by the transaction number at the snapshot's origin.
+/// A stream announces the transaction number that the snapshot's origin announced.
 const NUMBER: WireNumber = WireNumber::Origin;
 
 /// A read-only subvolume named by the user.
