@@ -18,21 +18,21 @@ const RESUME: &str = "resume";
 const RENEW: &str = "renew";
 
 /// Most former ids of a sender that are told and listened to.
-pub const MOST_FORMER: usize = 64;
+pub const MAX_FORMER: usize = 64;
 
 /// Ids of former instances of a sender; the newest, if there are more than are listened to.
 ///
 /// # Errors
 /// [`Malformed`].
 pub fn former_ids(message: &[Vec<u8>]) -> Result<Vec<SenderId>, Malformed> {
-    let newest = &message[message.len().saturating_sub(MOST_FORMER)..];
+    let newest = &message[message.len().saturating_sub(MAX_FORMER)..];
     let id = |bytes: &Vec<u8>| Ok(SenderId::from_bytes(id_bytes(bytes, "former_sender_ids")?));
     newest.iter().map(id).collect()
 }
 
 /// The same as it is told, oldest first.
 pub fn former_ids_message(ids: &[SenderId]) -> Vec<Vec<u8>> {
-    let newest = &ids[ids.len().saturating_sub(MOST_FORMER)..];
+    let newest = &ids[ids.len().saturating_sub(MAX_FORMER)..];
     newest.iter().map(|id| id.to_bytes().to_vec()).collect()
 }
 

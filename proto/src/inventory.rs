@@ -15,17 +15,17 @@ use crate::volume::VolumeKey;
 pub const COPIES_A_PART: usize = 4096;
 
 /// Most copies of one volume that are listened to: more than btrfs can well have.
-pub const MOST_COPIES: usize = 250_000;
+pub const MAX_COPIES: usize = 250_000;
 
 /// Longest name of a copy that is listened to, in bytes: that of a directory.
-const MOST_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 
 /// Longest reason why a copy is no parent, in bytes.
-const MOST_REASON: usize = 200;
+const MAX_REASON: usize = 200;
 
 /// Most bytes of such texts in one inventory: names and reasons as we make them, of as many copies as
 /// there may be.
-pub const MOST_TEXT: usize = 32 * 1024 * 1024;
+pub const MAX_TEXT: usize = 32 * 1024 * 1024;
 
 /// A copy that a receiver reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Unusable {
     /// What a message says; `None` if it names no reason. A code that is not about copies, or of a later
     /// version, is not taken: the words are shown all the same.
     fn parse(code: &str, why: &str) -> Option<Self> {
-        let why = printable_within(why, MOST_REASON);
+        let why = printable_within(why, MAX_REASON);
         let code = match ReasonCode::parse(code) {
             Some(
                 code @ (ReasonCode::CopyWritable
@@ -81,7 +81,7 @@ pub struct Inventory {
     /// The copies, in no particular order.
     pub copies: Vec<HeldCopy>,
     /// Whether a push was at work, whose copy may be missing.
-    pub push_at_work: bool,
+    pub commit_pending: bool,
     /// Transfers of the volume that broke off.
     pub partials: Vec<Partial>,
     /// The receiver's disk that was looked at, if it says.
@@ -135,7 +135,7 @@ impl TryFrom<v1::HeldCopy> for HeldCopy {
         Ok(Self {
             uuid: malformed::uuid(&message.uuid, "uuid")?,
             ctransid: message.ctransid,
-            name: printable_within(&message.name, MOST_NAME).into(),
+            name: printable_within(&message.name, MAX_NAME).into(),
             unusable: Unusable::parse(&message.unusable_code, &message.unusable),
             committed_at: message.committed_at,
         })
@@ -176,10 +176,10 @@ impl Parts {
             return Ok(Err(failure.into()));
         }
         let before = self.inventory.as_ref().map_or(0, |i| i.copies.len());
-        if before + part.copies.len() > MOST_COPIES {
+        if before + part.copies.len() > MAX_COPIES {
             return Err(Malformed::TooMany {
                 field: "copies",
-                limit: MOST_COPIES,
+                limit: MAX_COPIES,
             });
         }
         if self.inventory.is_some() && part.copies.is_empty() {
@@ -192,7 +192,7 @@ impl Parts {
             first => first.insert(Inventory {
                 directory: printable(&part.directory),
                 copies: Vec::new(),
-                push_at_work: part.push_at_work,
+                commit_pending: part.commit_pending,
                 partials: resume::partials(part.partials)?,
                 root: malformed::root_id(&part.root_id)?,
                 label: match part.label_volume_id.as_slice() {
@@ -211,10 +211,10 @@ impl Parts {
                     .unusable
                     .as_ref()
                     .map_or(0, |unusable| unusable.why.len());
-            if self.text > MOST_TEXT {
+            if self.text > MAX_TEXT {
                 return Err(Malformed::TooMany {
                     field: "bytes of text about copies",
-                    limit: MOST_TEXT,
+                    limit: MAX_TEXT,
                 });
             }
             inventory.copies.push(copy);
@@ -260,7 +260,7 @@ pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> 
     };
     let mut parts = vec![v1::InventoryResponse {
         directory: inventory.directory,
-        push_at_work: inventory.push_at_work,
+        commit_pending: inventory.commit_pending,
         partials: inventory.partials.into_iter().map(Into::into).collect(),
         root_id: malformed::root_bytes(inventory.root),
         label_volume_id: inventory
@@ -292,10 +292,10 @@ mod tests {
         HeldCopy {
             uuid: Uuid::from_u128(n as u128 + 1),
             ctransid: 7,
-            name: "n".repeat(MOST_NAME).into(),
+            name: "n".repeat(MAX_NAME).into(),
             unusable: Some(Unusable {
                 code: ReasonCode::CopyChanged,
-                why: "u".repeat(MOST_REASON).into(),
+                why: "u".repeat(MAX_REASON).into(),
             }),
             committed_at: 1,
         }
@@ -305,7 +305,7 @@ mod tests {
         Inventory {
             directory: "nas1/photos".into(),
             copies: (0..copies).map(copy).collect(),
-            push_at_work: true,
+            commit_pending: true,
             partials: Vec::new(),
             root: Some(RootId::from_bytes([8; 16])),
             label: Some(VolumeId::from_bytes([7; 16])),
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_receiver_that_lists_copies_without_end_is_not_listened_to_for_ever() {
         let part = parts(Ok(inventory(COPIES_A_PART))).remove(0);
-        let endless = std::iter::repeat_n(part, MOST_COPIES / COPIES_A_PART + 1);
+        let endless = std::iter::repeat_n(part, MAX_COPIES / COPIES_A_PART + 1);
         let error = whole(endless).unwrap_err();
         assert!(matches!(error, Malformed::TooMany { .. }), "{error}");
         let nothing = std::iter::repeat(v1::InventoryResponse::default());

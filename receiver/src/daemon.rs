@@ -37,7 +37,7 @@ const MAX_STREAMS: u32 = 8;
 const MAX_PAIRING: usize = 64 * 1024;
 
 /// Longest wait for pushes and clients to end: one that hangs must not keep the daemon.
-const FAREWELL: Duration = Duration::from_secs(10);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How often to check for expired partials, and for certificates that end.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -147,7 +147,7 @@ impl Daemon {
             }
             served
         };
-        let served = tokio::time::timeout(FAREWELL, farewell).await;
+        let served = tokio::time::timeout(SHUTDOWN_GRACE, farewell).await;
         if served.is_err() {
             tracing::info!("not everybody hung up; leaving");
         }
@@ -175,7 +175,7 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
 
 /// Drops the waiting transfers: what was applied since their last checkpoints is lost with the daemon.
 async fn drop_waiting(receiver: &Arc<Receiver>) {
-    let waiting = receiver.transfers().take_waiting(Duration::ZERO);
+    let waiting = receiver.transfers().take_parked(Duration::ZERO);
     if let Err(e) = sendshot_service::blocking::run("drop-waiting", move || drop(waiting)).await {
         tracing::warn!("drop staging: {e}");
     }

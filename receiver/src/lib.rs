@@ -2,8 +2,10 @@
 //!
 //! A push on this side: [`replication`] authorises every call, [`store::volumes`] reports what is held
 //! (*negotiate*), [`replication::transfer`] moves the stream from the connection to a thread,
-//! [`mod@receive::intake`] applies and commits it, with checkpoints ([`mod@receive::checkpoint`]) from which it
+//! [`mod@receive::incoming`] applies and commits it, with checkpoints ([`mod@receive::checkpoint`]) from which it
 //! can be resumed ([`store::partials`]).
+
+#![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
 pub mod control;
 pub mod daemon;

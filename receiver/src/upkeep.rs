@@ -4,17 +4,17 @@ use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_model::PeerName;
 
-use crate::receive::table::WAITS_FOR;
+use crate::receive::table::PARK_TIMEOUT;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 
 /// Drops transfers that have waited too long for their senders, deletes expired partials, and renews the
 /// receiver's own certificate when it is time. Blocks.
 pub fn look_after(receiver: &Receiver) {
-    for intake in receiver.transfers().take_waiting(WAITS_FOR) {
-        let (transfer, offset) = (intake.transfer(), intake.offset());
+    for incoming in receiver.transfers().take_parked(PARK_TIMEOUT) {
+        let (transfer, offset) = (incoming.transfer(), incoming.offset());
         tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
-        drop(intake);
+        drop(incoming);
     }
     match receiver.authority().renew_server(Timestamp::now()) {
         Ok(true) => tracing::info!("this receiver's own certificate was renewed"),
@@ -27,7 +27,7 @@ pub fn look_after(receiver: &Receiver) {
 }
 
 fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
-    let in_use: Vec<_> = receiver.transfers().glances();
+    let in_use: Vec<_> = receiver.transfers().statuses();
     let area = Area::new(receiver.root().open()?)?;
     if !area.exists() {
         return Ok(());
@@ -37,7 +37,7 @@ fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
         let record = &partial.record;
         let free = in_use
             .iter()
-            .all(|glance| glance.transfer != record.transfer);
+            .all(|status| status.transfer != record.transfer);
         let over = free && partial.is_over(now, receiver.config().partial_keep);
         if over {
             tracing::info!(transfer = %record.transfer, sender = %record.sender_name,
@@ -51,8 +51,8 @@ fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
 
 /// Deletes the interrupted pushes of a sender. Running ones end by themselves. Blocks.
 pub fn drop_interrupted(receiver: &Receiver, sender: &PeerName) {
-    for intake in receiver.transfers().take_waiting_of(sender) {
-        intake.forget();
+    for incoming in receiver.transfers().take_parked_of(sender) {
+        incoming.forget();
     }
     // On a root that is absent they stay until they expire.
     let Ok(root) = receiver.root().open() else {
@@ -60,7 +60,7 @@ pub fn drop_interrupted(receiver: &Receiver, sender: &PeerName) {
     };
     let running: Vec<_> = receiver
         .transfers()
-        .glances()
+        .statuses()
         .into_iter()
         .map(|g| g.transfer)
         .collect();

@@ -14,7 +14,7 @@ use crate::retained::expire;
 use crate::shared::sender::{Paths, Sender};
 
 /// Longest wait for clients to disconnect at the end: one that hangs must not keep the daemon.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// The paths that a daemon needs to start.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Daemon {
         // The pushes have ended; a client that does not disconnect is dropped.
         let served = match served {
             Some(served) => Ok(served),
-            None => tokio::time::timeout(FAREWELL, serve).await,
+            None => tokio::time::timeout(SHUTDOWN_GRACE, serve).await,
         };
         reloading.abort();
         if let Ok(served) = served {

@@ -3,6 +3,8 @@
 //! [`push`] gives the stages of a push and names the module of each. [`daemon`] is what `main` starts;
 //! [`control`] serves sendshotctl.
 
+#![allow(missing_docs, reason = "names say it; what surprises is documented")]
+
 pub mod connection;
 pub mod control;
 pub mod daemon;

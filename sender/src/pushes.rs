@@ -7,7 +7,7 @@ use sendshot_model::ReceiverId;
 use tokio::sync::oneshot;
 
 use crate::push;
-use crate::push::dry_run::{self, Foreseen};
+use crate::push::dry_run::{self, PushEstimate};
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
@@ -15,7 +15,7 @@ use crate::push::series;
 use crate::push::stages::release;
 use crate::shared::blocking::blocking;
 use crate::shared::history::Outcome;
-use crate::shared::running::{Place, Running};
+use crate::shared::running::{Running, Slot};
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
 use sendshot_proto::problem::Problem;
@@ -64,7 +64,7 @@ impl Sender {
         &self,
         (request, id): (&Request, ReceiverId),
         volume: &resolve::Volume,
-    ) -> Result<Place, Error> {
+    ) -> Result<Slot, Error> {
         loop {
             let receiver = (request.receiver.clone(), id);
             let held = self.hold_starts().await;
@@ -88,7 +88,7 @@ impl Sender {
         request: Request,
         volume: resolve::Volume,
         top: usize,
-    ) -> Result<Foreseen, Error> {
+    ) -> Result<PushEstimate, Error> {
         let cancel = self.stop.child_token();
         let _nobody_waits = cancel.clone().drop_guard();
         let (running, protected) = self.table.aside(&volume, request.receiver.clone(), cancel);

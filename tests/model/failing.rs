@@ -5,7 +5,7 @@ use crate::real;
 use crate::state::{Came, Daemon, Job, Kind, Next, Origin, Phase, Record, Then, Trail, World};
 
 /// How often in a row a state is sent anew; the daemon's bound is higher.
-const MOST_RESTARTS: u8 = 1;
+const MAX_RESTARTS: u8 = 1;
 
 impl World {
     /// The attempt ends.
@@ -23,7 +23,7 @@ impl World {
                 let same = receiver.instance == job.link || fault == Fault::ReconnectToAnother;
                 self.left.attempts > 0 && receiver.up && same
             }
-            Next::Again => job.origin == Origin::Interrupted || job.restarts < MOST_RESTARTS,
+            Next::Again => job.origin == Origin::Interrupted || job.restarts < MAX_RESTARTS,
         }
     }
 

@@ -12,7 +12,7 @@ use sendshot_proto::inventory::{self, HeldCopy};
 use sendshot_proto::problem::{self, Problem};
 use sendshot_proto::resume as places;
 use sendshot_sender::connection;
-use sendshot_sender::decide::parent::{Local, Wish};
+use sendshot_sender::decide::parent::{Local, ParentChoice};
 use sendshot_sender::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use sendshot_sender::decide::reconcile::{self, Verdict};
 use sendshot_sender::decide::resume;
@@ -20,7 +20,8 @@ use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::transfer;
 use sendshot_sender::state::record::{
-    self, Intent, Item, ParentState, Presence, SnapshotId, Standing, State, Transferring, Waypoint,
+    self, Intent, Item, ParentState, Presence, ResumePoint, SnapshotId, Standing, State,
+    Transferring,
 };
 use uuid::Uuid;
 
@@ -111,8 +112,8 @@ fn chain(stream: Stream, at: u8) -> Chain {
     Chain(chain)
 }
 
-fn waypoint(point: Point) -> Waypoint {
-    Waypoint {
+fn waypoint(point: Point) -> ResumePoint {
+    ResumePoint {
         place: Place {
             offset: u64::from(point.at),
             skeleton: SkeletonHash::default(),
@@ -129,7 +130,7 @@ fn told(inventory: &Inventory) -> inventory::Inventory {
     inventory::Inventory {
         directory: String::new(),
         copies: inventory.copies.iter().copied().map(held).collect(),
-        push_at_work: inventory.at_work,
+        commit_pending: inventory.at_work,
         partials: inventory.points.iter().map(partial).collect(),
         label: None,
         root: None,
@@ -171,7 +172,7 @@ pub fn goes_on_at(
     inventory: &Inventory,
     transfer: u8,
 ) -> Option<Point> {
-    let waypoints: Vec<Waypoint> = known.clone().map(waypoint).collect();
+    let waypoints: Vec<ResumePoint> = known.clone().map(waypoint).collect();
     let offered = resume::offered(&told(inventory).partials, transfer_id(transfer));
     match resume::choose(&waypoints, &offered) {
         resume::Start::At(chosen) => known.into_iter().find(|point| waypoint(*point) == chosen),
@@ -195,8 +196,8 @@ pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) 
     };
     let candidates: Vec<Candidate> = copies.iter().map(candidate).collect();
     let wish = match wish {
-        state::Wish::Best => Wish::Auto,
-        state::Wish::FullSend => Wish::None,
+        state::Wish::Best => ParentChoice::Auto,
+        state::Wish::FullSend => ParentChoice::None,
     };
     let tried = parent_sendshot::to_try(wish, &head(of), &candidates);
     assert!(tried.is_empty(), "all snapshots are of one lineage");
@@ -223,7 +224,7 @@ pub fn superseded(newest: Push, records: &[Record], keep: NonZeroU32) -> Vec<Pus
     let verdicts = retention::decide(&items, |_| keep, |r| r.push == push_id(newest));
     let superfluous = items.iter().zip(verdicts);
     superfluous
-        .filter(|(_, verdict)| verdict.lets_go())
+        .filter(|(_, verdict)| verdict.deletes())
         .map(|(item, _)| number(item.record.push))
         .collect()
 }
@@ -252,10 +253,12 @@ pub fn after_break() -> (Next, Kind) {
 
 fn after(error: transfer::Error) -> (Next, Kind) {
     let next = match retry::after_transfer(&error) {
-        retry::Next::Later => Next::Later,
-        retry::Next::Negotiate | retry::Next::Afresh | retry::Next::Otherwise => Next::Again,
+        retry::RetryDecision::Later => Next::Later,
+        retry::RetryDecision::Negotiate
+        | retry::RetryDecision::Restart
+        | retry::RetryDecision::Otherwise => Next::Again,
         // Nothing that a receiver says or a connection does is hopeless.
-        retry::Next::Never | retry::Next::Hopeless => Next::Never,
+        retry::RetryDecision::Never | retry::RetryDecision::Hopeless => Next::Never,
     };
     let kind = match Problem::from(error).kind {
         problem::Kind::Unreachable | problem::Kind::Cancelled => Kind::Unreachable,

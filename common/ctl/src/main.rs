@@ -1,5 +1,7 @@
 //! sendshotctl: the command for senders and receivers.
 
+#![allow(missing_docs, reason = "names say it; what surprises is documented")]
+
 mod arguments;
 mod client;
 mod completions;

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 use crate::output::{self, Output, table};
 
 /// How often `--watch` refreshes.
-const EVERY: Duration = Duration::from_millis(500);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Clears the terminal and moves the cursor to its upper left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -93,7 +93,7 @@ pub async fn run(mut client: Sender, watch: bool, output: &Output) -> Outcome {
             return Ok(ExitCode::SUCCESS);
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(REFRESH_INTERVAL) => {}
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
         }
     }

@@ -9,7 +9,7 @@ use sendshot_proto::v1;
 
 use super::request::{blocking, failed};
 use crate::receive::failures::{io_failure, staging_failure};
-use crate::receive::table::Glance;
+use crate::receive::table::TransferStatus;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 
@@ -60,8 +60,8 @@ fn partial_states(
             until: partial.since().saturating_add(keep),
         })
         .collect();
-    for glance in receiver.transfers().glances() {
-        add_glance(&mut states, &glance);
+    for status in receiver.transfers().statuses() {
+        add_glance(&mut states, &status);
     }
     states.retain(|state| {
         let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
@@ -71,29 +71,29 @@ fn partial_states(
     Ok(states)
 }
 
-fn add_glance(states: &mut Vec<v1::PartialState>, glance: &Glance) {
-    let transfer_id = glance.transfer.to_bytes().to_vec();
+fn add_glance(states: &mut Vec<v1::PartialState>, status: &TransferStatus) {
+    let transfer_id = status.transfer.to_bytes().to_vec();
     let at = match states.iter().position(|s| s.transfer_id == transfer_id) {
         Some(at) => at,
         None => {
             states.push(v1::PartialState {
-                sender: glance.sender.to_string(),
-                volume: glance.volume.to_string(),
+                sender: status.sender.to_string(),
+                volume: status.volume.to_string(),
                 transfer_id,
-                uuid: glance.uuid.as_bytes().to_vec(),
+                uuid: status.uuid.as_bytes().to_vec(),
                 ..Default::default()
             });
             states.len() - 1
         }
     };
     let state = &mut states[at];
-    state.offset = glance.applied;
-    state.state = match glance.waits_at {
+    state.offset = status.applied;
+    state.state = match status.parked_at {
         Some(_) => "waiting",
         None => "running",
     }
     .to_owned();
-    if glance.waits_at.is_none() {
+    if status.parked_at.is_none() {
         state.until = 0;
     }
 }

@@ -15,7 +15,7 @@ use crate::store::volumes::Caller;
 
 /// An announced transfer.
 #[derive(Debug)]
-pub struct Work {
+pub struct Announcement {
     /// The receiver's disk that it goes to.
     pub root: Root,
     /// The calling sender.

@@ -23,7 +23,7 @@ use sendshot_proto::transfer::{Mark, Segment};
 use sendshot_sys::crash;
 use sendshot_sys::subvolume::{self, Access};
 
-use crate::receive::announcement::Work;
+use crate::receive::announcement::Announcement;
 use crate::receive::failures::{io_failure, rule_broken, session_failure};
 use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Partial, Record};
@@ -43,7 +43,7 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     /// For a transfer that begins or resumes at `offset`.
-    pub(crate) fn new(area: &Area, work: &Work, offset: u64) -> Result<Self, Failure> {
+    pub(crate) fn new(area: &Area, work: &Announcement, offset: u64) -> Result<Self, Failure> {
         let area = area
             .dir()
             .map_err(|e| crate::receive::failures::staging_failure(&e))?;

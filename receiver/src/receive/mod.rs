@@ -4,7 +4,7 @@
 pub mod announcement;
 pub mod checkpoint;
 pub(crate) mod failures;
-pub mod intake;
+pub mod incoming;
 pub(crate) mod limits;
 mod staging;
 pub mod table;

@@ -13,18 +13,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::receive::intake::Intake;
+use crate::receive::incoming::IncomingTransfer;
 use crate::store::volumes::Caller;
 
 /// How long a transfer waits for its sender before everything after its last checkpoint is deleted: longer than a
 /// sender retries, but not so long that a disk cannot be unmounted all day.
-pub const WAITS_FOR: Duration = Duration::from_secs(15 * 60);
+pub const PARK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Longest wait for a thread whose connection is dead to finish: it applies at most what has arrived, or commits.
 const REST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Most transfers of one sender that wait at a time.
-const MOST_WAITING: usize = 64;
+const MAX_PARKED: usize = 64;
 
 type Key = (PeerName, VolumeId);
 
@@ -35,7 +35,7 @@ pub struct Transfers(Arc<Mutex<HashMap<Key, Entry>>>);
 #[derive(Debug)]
 enum Entry {
     Running(Running),
-    Waiting(Box<Intake>, Instant),
+    Waiting(Box<IncomingTransfer>, Instant),
 }
 
 /// A transfer that is being applied.
@@ -52,7 +52,7 @@ struct Running {
 
 /// A volume's slot in the table, freed on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct Slot {
     table: Transfers,
     key: Key,
     running: Running,
@@ -61,14 +61,14 @@ pub struct Place {
 /// A slot, and the transfer that waited in it.
 #[derive(Debug)]
 pub struct Entered {
-    pub place: Place,
+    pub slot: Slot,
     /// What was applied before the connection broke; possibly of another transfer.
-    pub waiting: Option<Box<Intake>>,
+    pub waiting: Option<Box<IncomingTransfer>>,
 }
 
 /// The status of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glance {
+pub struct TransferStatus {
     pub transfer: TransferId,
     pub sender: PeerName,
     pub volume: VolumeName,
@@ -76,7 +76,7 @@ pub struct Glance {
     pub uuid: Uuid,
     pub applied: u64,
     /// The point at which it can be resumed, if it waits for its sender.
-    pub waits_at: Option<Point>,
+    pub parked_at: Option<Point>,
 }
 
 impl Transfers {
@@ -98,15 +98,15 @@ impl Transfers {
         };
         let before = table.insert(key.clone(), Entry::Running(running.clone()));
         let waiting = match before {
-            Some(Entry::Waiting(intake, _)) => Some(intake),
+            Some(Entry::Waiting(incoming, _)) => Some(incoming),
             Some(Entry::Running(_)) | None => None,
         };
-        let place = Place {
+        let slot = Slot {
             table: self.clone(),
             key,
             running,
         };
-        Some(Entered { place, waiting })
+        Some(Entered { slot, waiting })
     }
 
     /// Whether a transfer of a volume is running.
@@ -130,16 +130,16 @@ impl Transfers {
     }
 
     /// The status of the transfer of a volume, if there is one.
-    pub fn glance(&self, caller: &Caller, volume: VolumeId) -> Option<Glance> {
+    pub fn status_of(&self, caller: &Caller, volume: VolumeId) -> Option<TransferStatus> {
         let key = key(caller, volume);
-        self.lock().get(&key).map(|entry| glance(&key, entry))
+        self.lock().get(&key).map(|entry| status_of(&key, entry))
     }
 
     /// The statuses of all transfers.
-    pub fn glances(&self) -> Vec<Glance> {
+    pub fn statuses(&self) -> Vec<TransferStatus> {
         self.lock()
             .iter()
-            .map(|(key, entry)| glance(key, entry))
+            .map(|(key, entry)| status_of(key, entry))
             .collect()
     }
 
@@ -153,7 +153,7 @@ impl Transfers {
                     running.applied.load(Ordering::Relaxed),
                     running.made.load(Ordering::Relaxed),
                 ),
-                Entry::Waiting(intake, _) => (intake.offset(), intake.made()),
+                Entry::Waiting(incoming, _) => (incoming.offset(), incoming.made()),
             };
             (
                 pushes + 1,
@@ -172,7 +172,7 @@ impl Transfers {
 
     /// Removes the transfers that have waited so long for their senders. Dropping one deletes its staging,
     /// which blocks.
-    pub fn take_waiting(&self, longer_than: Duration) -> Vec<Box<Intake>> {
+    pub fn take_parked(&self, longer_than: Duration) -> Vec<Box<IncomingTransfer>> {
         let mut table = self.lock();
         let over: Vec<Key> = table
             .iter()
@@ -183,21 +183,21 @@ impl Transfers {
             .collect();
         over.iter()
             .filter_map(|key| match table.remove(key) {
-                Some(Entry::Waiting(intake, _)) => Some(intake),
+                Some(Entry::Waiting(incoming, _)) => Some(incoming),
                 Some(Entry::Running(_)) | None => None,
             })
             .collect()
     }
 
     /// Removes the waiting transfers of a sender.
-    pub fn take_waiting_of(&self, sender: &PeerName) -> Vec<Box<Intake>> {
+    pub fn take_parked_of(&self, sender: &PeerName) -> Vec<Box<IncomingTransfer>> {
         let mut table = self.lock();
         let waits =
             |key: &Key, entry: &Entry| key.0 == *sender && matches!(entry, Entry::Waiting(..));
         let taken = table.extract_if(|key, entry| waits(key, entry));
         taken
             .filter_map(|(_, entry)| match entry {
-                Entry::Waiting(intake, _) => Some(intake),
+                Entry::Waiting(incoming, _) => Some(incoming),
                 Entry::Running(_) => None,
             })
             .collect()
@@ -212,29 +212,29 @@ fn key(caller: &Caller, volume: VolumeId) -> Key {
     (caller.name.clone(), volume)
 }
 
-fn glance(key: &Key, entry: &Entry) -> Glance {
+fn status_of(key: &Key, entry: &Entry) -> TransferStatus {
     let sender = key.0.clone();
     match entry {
-        Entry::Running(running) => Glance {
+        Entry::Running(running) => TransferStatus {
             sender,
             transfer: running.transfer,
             volume: running.volume.clone(),
             uuid: running.uuid,
             applied: running.applied.load(Ordering::Relaxed),
-            waits_at: None,
+            parked_at: None,
         },
-        Entry::Waiting(intake, _) => Glance {
+        Entry::Waiting(incoming, _) => TransferStatus {
             sender,
-            transfer: intake.transfer(),
-            volume: intake.begin().volume.name.clone(),
-            uuid: intake.begin().uuid,
-            applied: intake.offset(),
-            waits_at: intake.point(),
+            transfer: incoming.transfer(),
+            volume: incoming.begin().volume.name.clone(),
+            uuid: incoming.begin().uuid,
+            applied: incoming.offset(),
+            parked_at: incoming.point(),
         },
     }
 }
 
-impl Place {
+impl Slot {
     pub fn table(&self) -> &Transfers {
         &self.table
     }
@@ -252,28 +252,28 @@ impl Place {
 
     /// Replaces the running transfer by its waiting one; returns the sender's longest waiting transfer if the
     /// sender has too many: each holds descriptors.
-    pub fn wait_for_sender(self, intake: Box<Intake>) -> Option<Box<Intake>> {
+    pub fn wait_for_sender(self, incoming: Box<IncomingTransfer>) -> Option<Box<IncomingTransfer>> {
         let mut table = self.table.lock();
-        let entry = Entry::Waiting(intake, Instant::now());
+        let entry = Entry::Waiting(incoming, Instant::now());
         table.insert(self.key.clone(), entry);
         let waiting = table.iter().filter_map(|(key, entry)| match entry {
             Entry::Waiting(_, since) if key.0 == self.key.0 => Some((*since, key.clone())),
             Entry::Waiting(..) | Entry::Running(_) => None,
         });
         let mut waiting: Vec<_> = waiting.collect();
-        if waiting.len() <= MOST_WAITING {
+        if waiting.len() <= MAX_PARKED {
             return None;
         }
         waiting.sort();
         let (_, oldest) = waiting.swap_remove(0);
         match table.remove(&oldest) {
-            Some(Entry::Waiting(intake, _)) => Some(intake),
+            Some(Entry::Waiting(incoming, _)) => Some(incoming),
             Some(Entry::Running(_)) | None => None,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut table = self.table.lock();
         // Another transfer may have taken the slot of a waiting one.

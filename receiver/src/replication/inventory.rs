@@ -20,13 +20,13 @@ pub(super) fn look(
     volume: &VolumeKey,
 ) -> Result<Inventory, sendshot_proto::failure::Failure> {
     // Read before the copies: a push that ends in between has committed before they are read.
-    let push_at_work = receiver.transfers().has(caller, volume.id);
+    let commit_pending = receiver.transfers().has(caller, volume.id);
     let root = receiver.root().open()?;
     let failed = |e| io_failure("look at the copies of the volume", &e);
     let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
     let Some(dir) = volumes::find(&root, caller, volume).map_err(failed)? else {
         return Ok(Inventory {
-            push_at_work,
+            commit_pending,
             partials,
             root: Some(root.id()),
             label: volumes::label_of_name(&root, caller, volume).map_err(failed)?,
@@ -36,7 +36,7 @@ pub(super) fn look(
     Ok(Inventory {
         copies: volumes::copies(&dir.fd).map_err(failed)?,
         directory: dir.name,
-        push_at_work,
+        commit_pending,
         partials,
         root: Some(root.id()),
         label: None,
@@ -61,8 +61,8 @@ fn resumable(
             points: partial.checkpoints.iter().map(|(c, _)| c.point).collect(),
         }));
     }
-    let waiting = receiver.transfers().glance(caller, volume.id);
-    if let Some((transfer, point)) = waiting.and_then(|w| Some((w.transfer, w.waits_at?))) {
+    let waiting = receiver.transfers().status_of(caller, volume.id);
+    if let Some((transfer, point)) = waiting.and_then(|w| Some((w.transfer, w.parked_at?))) {
         match found
             .iter_mut()
             .find(|partial| partial.transfer == transfer)

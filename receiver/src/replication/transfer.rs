@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::receive::announcement::{self, Work};
-use crate::receive::intake::{self, Ended, Input, Intake, Progress, Received};
+use crate::receive::announcement::{self, Announcement};
+use crate::receive::incoming::{self, Ended, IncomingTransfer, Input, Progress, Received};
 use crate::receive::limits;
-use crate::receive::table::{Entered, Place};
+use crate::receive::table::{Entered, Slot};
 use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
@@ -30,10 +30,10 @@ const ANSWERS: usize = 16;
 const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a committed push may count twice: until it has left the table.
-const MOMENT: Duration = Duration::from_secs(1);
+const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// How often the sender gets a report of how far its stream was applied.
-const TELL_EVERY: Duration = Duration::from_millis(250);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Checks whether a sender is still authorised.
 pub type StillWelcome = Arc<dyn Fn() -> Result<(), Status> + Send + Sync>;
@@ -54,7 +54,7 @@ pub async fn serve(
 ) -> Result<Answers, Status> {
     let begin = first(&mut messages).await?;
     let (answers, answered) = mpsc::channel(ANSWERS);
-    let Some(Entered { place, waiting }) = receiver.transfers().enter(&caller, &begin) else {
+    let Some(Entered { slot, waiting }) = receiver.transfers().enter(&caller, &begin) else {
         let failure = Failure::new(
             Code::Busy,
             format!("a push of `{}` is running already", begin.volume.name),
@@ -73,7 +73,7 @@ pub async fn serve(
         Arc::clone(&still_welcome),
         receiver.stopping(),
     );
-    let (watch, interrupted) = (over.clone(), place.interrupted());
+    let (watch, interrupted) = (over.clone(), slot.interrupted());
     receiver.tasks().spawn(async move {
         tokio::select! {
             () = pump => {}
@@ -88,7 +88,7 @@ pub async fn serve(
         let _ = answers.try_send(Ok(Down::Failure(failure).into()));
         return Ok(answered);
     }
-    let work = Work {
+    let work = Announcement {
         policy,
         root: receiver.root().clone(),
         caller,
@@ -99,7 +99,7 @@ pub async fn serve(
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        take_in((work, waiting), place, messages_in, &answers, &welcome);
+        receive((work, waiting), slot, messages_in, &answers, &welcome);
     });
     spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
     Ok(answered)
@@ -175,7 +175,7 @@ enum Outcome {
     Received(Received),
     Failed(Failure),
     /// The connection broke; what was applied, if it can be resumed.
-    BrokeOff(Option<Box<Intake>>),
+    BrokeOff(Option<Box<IncomingTransfer>>),
     /// The sender is not authorised any more.
     Dropped,
 }
@@ -183,9 +183,9 @@ enum Outcome {
 /// Runs the push and reports how it ends; one line in the log has the whole outcome.
 ///
 /// The slot is freed before the report, since the sender may push again as soon as it has it.
-fn take_in(
-    (work, waiting): (Work, Option<Box<Intake>>),
-    place: Place,
+fn receive(
+    (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
+    slot: Slot,
     input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
@@ -199,11 +199,11 @@ fn take_in(
         // The sender may be gone; the log has the outcome as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
-    let outcome = run((work, waiting), &place, input, answers, still_welcome);
+    let outcome = run((work, waiting), &slot, input, answers, still_welcome);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Outcome::Received(received) => {
-            drop(place);
+            drop(slot);
             tracing::info!(%transfer, %sender, %volume, %uuid, parent = parent.map(tracing::field::display),
                 copy = %received.name, directory = %received.directory,
                 stream_bytes = received.stream_bytes, resumed_at, seconds,
@@ -216,21 +216,21 @@ fn take_in(
             });
         }
         Outcome::Failed(failure) => {
-            drop(place);
+            drop(slot);
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, resumed_at, seconds,
                 "push of {sender}/{volume} failed: {failure}");
             tell(Down::Failure(failure));
         }
-        Outcome::BrokeOff(Some(intake)) => {
-            let offset = intake.offset();
+        Outcome::BrokeOff(Some(incoming)) => {
+            let offset = incoming.offset();
             // If this removes another waiting transfer, its checkpoint stays.
-            drop(place.wait_for_sender(intake));
+            drop(slot.wait_for_sender(incoming));
             tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
                 "push of {sender}/{volume} broke off; it waits for its sender");
         }
         Outcome::BrokeOff(None) | Outcome::Dropped => {
-            drop(place);
+            drop(slot);
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} broke off; its partial was dropped");
@@ -240,18 +240,18 @@ fn take_in(
 
 /// Runs a push from its announcement to the copy, or to its failure.
 fn run(
-    (work, waiting): (Work, Option<Box<Intake>>),
-    place: &Place,
+    (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
+    slot: &Slot,
     mut input: mpsc::Receiver<Input>,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
 ) -> Outcome {
     let (checkpoints, policy, caller) =
         (work.checkpoints, work.policy.clone(), work.caller.clone());
-    let (table, root, volume) = (place.table(), work.root.clone(), work.begin.volume.id);
+    let (table, root, volume) = (slot.table(), work.root.clone(), work.begin.volume.id);
     let at_work = || {
-        let glances = table.glances().into_iter();
-        glances.map(|glance| glance.transfer).collect()
+        let glances = table.statuses().into_iter();
+        glances.map(|status| status.transfer).collect()
     };
     let left = || -> Result<Option<u64>, Failure> {
         limits::bytes_left(&root.open()?, (&caller, volume), &policy, at_work)
@@ -268,7 +268,7 @@ fn run(
         let over = |(here, left): &(u64, Option<u64>)| left.is_some_and(|left| *here > left);
         let mut seen = look()?;
         if over(&seen) {
-            std::thread::sleep(MOMENT);
+            std::thread::sleep(COMMIT_GRACE);
             seen = look()?;
         }
         match over(&seen) {
@@ -276,25 +276,25 @@ fn run(
             false => Ok(seen.1),
         }
     };
-    let mut intake = match Intake::start(work, waiting, left_before) {
-        Ok(intake) => intake,
+    let mut incoming = match IncomingTransfer::start(work, waiting, left_before) {
+        Ok(incoming) => incoming,
         Err(failure) => return Outcome::Failed(failure),
     };
     let accepted = Down::Accepted {
-        resume_at: intake.offset(),
+        resume_at: incoming.offset(),
         checkpoints,
     };
     let _ = answers.blocking_send(Ok(accepted.into()));
     let mut told = Instant::now();
-    let ended = intake.take(&mut input, |progress| {
+    let ended = incoming.take(&mut input, |progress| {
         let down = match progress {
             Progress::Applied { offset, made } => {
-                place.applied(offset, made);
+                slot.applied(offset, made);
                 // What the sender's other pushes have sent meanwhile counts, too.
                 if left_before.is_some_and(|left| table.of_sender(&caller).1 > left) {
                     left_before = fits()?;
                 }
-                if told.elapsed() < TELL_EVERY {
+                if told.elapsed() < PROGRESS_INTERVAL {
                     return Ok(());
                 }
                 told = Instant::now();
@@ -307,22 +307,22 @@ fn run(
     });
     match ended {
         Ok(Ended::Whole) if still_welcome().is_err() => {
-            intake.forget();
+            incoming.forget();
             Outcome::Dropped
         }
-        Ok(Ended::Whole) => match fits().and_then(|_| intake.commit()) {
+        Ok(Ended::Whole) => match fits().and_then(|_| incoming.commit()) {
             Ok(received) => Outcome::Received(received),
             Err(failure) => Outcome::Failed(failure),
         },
-        Ok(Ended::Broken) if intake.point().is_some() => Outcome::BrokeOff(Some(intake)),
+        Ok(Ended::Broken) if incoming.point().is_some() => Outcome::BrokeOff(Some(incoming)),
         Ok(Ended::Broken) => Outcome::BrokeOff(None),
         Ok(Ended::Unwelcome) => {
-            intake.forget();
+            incoming.forget();
             Outcome::Dropped
         }
         Err(failure) => {
-            if !intake::can_go_on_after(&failure) {
-                intake.forget();
+            if !incoming::can_go_on_after(&failure) {
+                incoming.forget();
             }
             Outcome::Failed(failure)
         }

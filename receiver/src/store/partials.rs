@@ -9,7 +9,7 @@
 //!
 //! A partial is not a copy: it is not in a volume's directory, and has no received UUID. Its staging is never
 //! resumed after a restart, since it may be newer than any recorded progress; it is made again from the
-//! checkpoint ([`crate::receive::intake`]).
+//! checkpoint ([`crate::receive::incoming`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;

@@ -30,7 +30,7 @@ const REMEMBERED: &str = "root.json";
 /// File in the state directory that lists the disks.
 const DISKS: &str = "roots.json";
 /// Seconds after which the time of the last sight of a disk is written again.
-const SEEN_EVERY: i64 = 3600;
+const SEEN_INTERVAL_SECONDS: i64 = 3600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
@@ -343,7 +343,8 @@ impl Root {
         let fsid = filesystem::fsid(&opened.fd).map_err(|e| self.failed(e))?;
         let now = Timestamp::now().as_second();
         let is_noted = |disk: &Disk| {
-            disk.fsid == fsid && (0..SEEN_EVERY).contains(&now.saturating_sub(disk.seen_at))
+            disk.fsid == fsid
+                && (0..SEEN_INTERVAL_SECONDS).contains(&now.saturating_sub(disk.seen_at))
         };
         if self.lock().known.get(&opened.id).is_some_and(is_noted) {
             return Ok(());

@@ -69,7 +69,7 @@ pub(super) async fn filesystem(
     .await?
 }
 
-fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
+fn forget_wish(message: v1::ForgetRequest) -> Result<forget::ParentChoice, Problem> {
     let target = target(message.receiver, message.volume, true)?;
     let target = target.ok_or_else(|| {
         Problem::new(Kind::Usage, "which receiver and volume?").remedy("name them: HOST:VOL")
@@ -84,7 +84,7 @@ fn forget_wish(message: v1::ForgetRequest) -> Result<forget::Wish, Problem> {
         }
     };
     let agreed = pushes(&message.agreed)?;
-    Ok(forget::Wish {
+    Ok(forget::ParentChoice {
         target,
         which,
         chain: match message.break_chain {

@@ -12,8 +12,8 @@ use sendshot_proto::v1;
 use uuid::Uuid;
 
 use super::request::{needs_root, usage};
-use crate::decide::parent::Wish;
-use crate::push::dry_run::Foreseen;
+use crate::decide::parent::ParentChoice;
+use crate::push::dry_run::PushEstimate;
 use crate::push::request::Request;
 use crate::shared::sender::Sender;
 
@@ -29,19 +29,19 @@ pub(super) async fn answer(
     let volume = sender.resolve(&request).await?;
     let skipped = volume.skipped.iter().map(|path| path_bytes(path)).collect();
     let receiver = request.receiver.to_string();
-    let foreseen = sender.plan(request, volume, top).await?;
+    let estimate = sender.plan(request, volume, top).await?;
     Ok(v1::PlanResponse {
         receiver,
         skipped,
-        ..planned(foreseen)
+        ..planned(estimate)
     })
 }
 
-fn wish(text: &str) -> Result<Wish, Problem> {
+fn parent_choice(text: &str) -> Result<ParentChoice, Problem> {
     match text {
-        "" | "auto" => Ok(Wish::Auto),
-        "none" => Ok(Wish::None),
-        uuid => Uuid::parse_str(uuid).map(Wish::Uuid).map_err(|_| {
+        "" | "auto" => Ok(ParentChoice::Auto),
+        "none" => Ok(ParentChoice::None),
+        uuid => Uuid::parse_str(uuid).map(ParentChoice::Uuid).map_err(|_| {
             Problem::new(Kind::Usage, format!("`{uuid}` is no parent"))
                 .remedy("give `auto`, `none` or the UUID of a snapshot")
         }),
@@ -67,23 +67,23 @@ pub(super) fn parse(message: v1::PushRequest, root: bool) -> Result<Request, Pro
     Ok(Request {
         receiver: target.receiver,
         volume: target.volume,
-        wish: wish(&message.parent)?,
+        parent_choice: parent_choice(&message.parent)?,
         retry_for: message.retry_milliseconds.map(Duration::from_millis),
         engine: engine(&message.engine)?,
     })
 }
 
-fn planned(foreseen: Foreseen) -> v1::PlanResponse {
-    let Foreseen { plan, size, .. } = foreseen;
+fn planned(estimate: PushEstimate) -> v1::PlanResponse {
+    let PushEstimate { plan, size, .. } = estimate;
     v1::PlanResponse {
-        volume: foreseen.key.name.to_string(),
+        volume: estimate.key.name.to_string(),
         parent: plan
             .parent
             .map(|parent| parent.uuid.as_bytes().to_vec())
             .unwrap_or_default(),
         parent_reason: plan.reason.text,
         parent_reason_code: plan.reason.code.to_string(),
-        engine: foreseen.engine.to_string(),
+        engine: estimate.engine.to_string(),
         candidates: plan
             .verdicts
             .into_iter()
@@ -97,7 +97,7 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
             .collect(),
         stream_bytes: size.map(|size| size.bytes),
         commands: size.map(|size| size.commands),
-        top: foreseen
+        top: estimate
             .top
             .into_iter()
             .map(|cost| v1::PathCost {
@@ -105,7 +105,7 @@ fn planned(foreseen: Foreseen) -> v1::PlanResponse {
                 stream_bytes: cost.bytes,
             })
             .collect(),
-        notes: foreseen.notes,
+        notes: estimate.notes,
         ..Default::default()
     }
 }

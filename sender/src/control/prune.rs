@@ -50,7 +50,7 @@ pub(super) async fn answer(
 
 fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &Paired) -> v1::PruneVerdict {
     let reason = pruned.reason.clone();
-    let (verdict, reason) = match (&pruned.failed, pruned.verdict.lets_go()) {
+    let (verdict, reason) = match (&pruned.failed, pruned.verdict.deletes()) {
         (Some(e), _) => {
             let text = format!("{reason}, but: {e}");
             let text = match delete_remedy(e) {

@@ -4,13 +4,13 @@ use sendshot_engine::Head;
 use sendshot_engine::diff::rule::Kinship;
 use sendshot_proto::inventory::HeldCopy;
 
-use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, Verdict, Wish};
+use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, ParentChoice, Verdict};
 use crate::decide::parent_snapshot;
 
 /// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless one of the
 /// `known` sendshots is of the same lineage and as young.
 pub fn choose(
-    wish: Wish,
+    parent_choice: ParentChoice,
     new: &Head,
     lineage: &Lineage,
     mut candidates: Vec<Candidate>,
@@ -29,7 +29,7 @@ pub fn choose(
         .max();
     candidates.retain(|candidate| stands_for(&candidate.copy).is_none());
     let locals: Vec<LocalSnapshot> = candidates.iter().filter_map(|c| c.local).collect();
-    let plan = parent_snapshot::decide(wish, lineage, candidates).ok()?;
+    let plan = parent_snapshot::decide(parent_choice, lineage, candidates).ok()?;
     let parent = plan.parent?;
     let usable = plan
         .verdicts
@@ -38,7 +38,8 @@ pub fn choose(
     let local = locals
         .into_iter()
         .find(|local| parent.local == parent::Local::Snapshot(local.id))?;
-    let younger = wish != Wish::Auto || youngest.is_none_or(|youngest| local.otransid > youngest);
+    let younger = parent_choice != ParentChoice::Auto
+        || youngest.is_none_or(|youngest| local.otransid > youngest);
     (usable && younger).then_some(local)
 }
 
@@ -89,7 +90,11 @@ mod tests {
         }
     }
 
-    fn chosen(wish: Wish, candidates: &[Candidate], known: &[&Head]) -> Option<u64> {
+    fn chosen(
+        parent_choice: ParentChoice,
+        candidates: &[Candidate],
+        known: &[&Head],
+    ) -> Option<u64> {
         let lineage = Lineage {
             ancestors: vec![parent::Ancestor {
                 uuid: VOLUME,
@@ -99,31 +104,34 @@ mod tests {
             cut_at: None,
         };
         let new = head(9, 90);
-        choose(wish, &new, &lineage, candidates.to_vec(), known).map(|local| local.id)
+        choose(parent_choice, &new, &lineage, candidates.to_vec(), known).map(|local| local.id)
     }
 
     #[test]
     fn a_snapshot_younger_than_every_sendshot_is_adopted() {
         let all = [candidate(1, 50, false), candidate(2, 60, true)];
-        assert_eq!(chosen(Wish::Auto, &all, &[]), Some(2));
-        assert_eq!(chosen(Wish::Auto, &all, &[&head(1, 50)]), Some(2));
-        assert_eq!(chosen(Wish::None, &all, &[]), None);
+        assert_eq!(chosen(ParentChoice::Auto, &all, &[]), Some(2));
+        assert_eq!(chosen(ParentChoice::Auto, &all, &[&head(1, 50)]), Some(2));
+        assert_eq!(chosen(ParentChoice::None, &all, &[]), None);
     }
 
     #[test]
     fn what_has_a_sendshot_or_is_older_than_one_is_not() {
         let all = [candidate(1, 50, true), candidate(2, 60, false)];
-        assert_eq!(chosen(Wish::Auto, &all, &[&head(2, 60)]), None);
-        assert_eq!(chosen(Wish::Auto, &all[..1], &[&head(1, 50)]), None);
+        assert_eq!(chosen(ParentChoice::Auto, &all, &[&head(2, 60)]), None);
+        assert_eq!(chosen(ParentChoice::Auto, &all[..1], &[&head(1, 50)]), None);
         // A sendshot of a copy that the receiver no longer holds is of no use.
-        assert_eq!(chosen(Wish::Auto, &all[..1], &[&head(2, 60)]), Some(1));
+        assert_eq!(
+            chosen(ParentChoice::Auto, &all[..1], &[&head(2, 60)]),
+            Some(1)
+        );
     }
 
     #[test]
     fn a_parent_named_by_hand_is_adopted_however_old() {
         let all = [candidate(1, 50, true), candidate(2, 60, false)];
-        let wish = Wish::Uuid(Uuid::from_u128(1));
-        assert_eq!(chosen(wish, &all, &[&head(2, 60)]), Some(1));
+        let parent_choice = ParentChoice::Uuid(Uuid::from_u128(1));
+        assert_eq!(chosen(parent_choice, &all, &[&head(2, 60)]), Some(1));
     }
 
     #[test]
@@ -136,8 +144,8 @@ mod tests {
         ] {
             let mut changed = candidate(1, 50, true);
             changed.local.as_mut().map(change);
-            for wish in [Wish::Auto, Wish::Uuid(Uuid::from_u128(1))] {
-                assert_eq!(chosen(wish, &[changed.clone()], &[]), None);
+            for parent_choice in [ParentChoice::Auto, ParentChoice::Uuid(Uuid::from_u128(1))] {
+                assert_eq!(chosen(parent_choice, &[changed.clone()], &[]), None);
             }
         }
     }

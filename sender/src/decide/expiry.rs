@@ -10,14 +10,14 @@ use crate::state::record::Record;
 
 /// Why an interrupted push is not kept any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum Expired {
     /// Its snapshot is older than `resume_keep`.
     Age(Duration),
     /// Less is free than `resume_min_free`.
     Space(Space),
 }
 
-impl Over {
+impl Expired {
     /// The reason, for the user.
     pub fn reason(self) -> String {
         match self {
@@ -45,14 +45,14 @@ pub struct Limits {
 
 /// Whether an interrupted push is to be discarded. A clock that went back makes it young; one that jumps forward
 /// costs only what was sent.
-pub fn judge(record: &Record, now: Timestamp, space: Space, limits: Limits) -> Option<Over> {
+pub fn judge(record: &Record, now: Timestamp, space: Space, limits: Limits) -> Option<Expired> {
     let age = now.as_second().saturating_sub(record.taken_at);
     let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
     if age > limits.keep {
-        return Some(Over::Age(age));
+        return Some(Expired::Age(age));
     }
     let least = u128::from(space.total) * u128::from(limits.min_free) / 100;
-    (u128::from(space.free) < least).then_some(Over::Space(space))
+    (u128::from(space.free) < least).then_some(Expired::Space(space))
 }
 
 #[cfg(test)]
@@ -87,12 +87,12 @@ mod tests {
         let age = Duration::from_secs(101);
         assert_eq!(
             judge(&record, at(1101), ROOMY, LIMITS),
-            Some(Over::Age(age))
+            Some(Expired::Age(age))
         );
         let tight = Space { free: 49, ..ROOMY };
         assert_eq!(
             judge(&record, at(1100), tight, LIMITS),
-            Some(Over::Space(tight))
+            Some(Expired::Space(tight))
         );
     }
 

@@ -215,7 +215,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
         items.iter().any(|item| {
             retention::succeeds(&item.record, instead_of)
                 && item.record.state == State::Acknowledged
-                && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Told)
+                && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Reported)
                 && item.presence == Presence::Here
                 && !goes(&item.record)
         })
@@ -345,7 +345,7 @@ mod tests {
         let chain = record();
         let told = |n| {
             here(&Record {
-                origin: Origin::Told,
+                origin: Origin::Reported,
                 ..at(&chain, n)
             })
         };

@@ -13,7 +13,7 @@ use crate::state::record::{Origin, Record, State};
 
 /// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Wish {
+pub enum ParentChoice {
     /// The best parent.
     #[default]
     Auto,

@@ -13,8 +13,8 @@ use sendshot_model::{PushId, Reason, ReasonCode, human};
 use sendshot_proto::inventory::HeldCopy;
 
 use crate::decide::parent::{
-    Error, Local, Parent, Plan, Verdict, Wish, chosen_by_hand, full_asked_for, newer_unusable,
-    why_full,
+    Error, Local, Parent, ParentChoice, Plan, Verdict, chosen_by_hand, full_asked_for,
+    newer_unusable, why_full,
 };
 use crate::decide::verdict::why_compared;
 use crate::state::record::Standing;
@@ -74,12 +74,12 @@ impl OwnSendshot {
 
 /// Chooses the sendshots that must be measured before [`decide`] can choose well: none if one is of the same
 /// lineage, or if there is only one choice.
-pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
+pub fn to_try(parent_choice: ParentChoice, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
     let mut usable: Vec<&Candidate> = candidates
         .iter()
         .filter(|candidate| judge(candidate, new).is_usable())
         .collect();
-    let no_choice = wish != Wish::Auto || usable.len() < 2;
+    let no_choice = parent_choice != ParentChoice::Auto || usable.len() < 2;
     if no_choice || usable.iter().any(|candidate| is_kin(candidate, new)) {
         return Vec::new();
     }
@@ -95,7 +95,11 @@ pub fn to_try(wish: Wish, new: &Head, candidates: &[Candidate]) -> Vec<PushId> {
 ///
 /// # Errors
 /// Only for a parent chosen by the user; otherwise a full send is always possible.
-pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan, Error> {
+pub fn decide(
+    parent_choice: ParentChoice,
+    new: &Head,
+    candidates: Vec<Candidate>,
+) -> Result<Plan, Error> {
     let judged: Vec<(Candidate, Verdict)> = candidates
         .into_iter()
         .map(|candidate| {
@@ -104,13 +108,13 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
         })
         .collect();
     let usable = |judged: &&(Candidate, Verdict)| judged.1.is_usable();
-    let chosen = match wish {
-        Wish::None => None,
-        Wish::Auto => judged
+    let chosen = match parent_choice {
+        ParentChoice::None => None,
+        ParentChoice::Auto => judged
             .iter()
             .filter(usable)
             .max_by_key(|(c, _)| rank(c, new)),
-        Wish::Uuid(uuid) => {
+        ParentChoice::Uuid(uuid) => {
             let held = judged.iter().find(|(c, _)| c.copy.uuid == uuid);
             let (_, verdict) = held.ok_or(Error::NotHeld(uuid))?;
             let verdict = verdict.clone();
@@ -123,9 +127,9 @@ pub fn decide(wish: Wish, new: &Head, candidates: Vec<Candidate>) -> Result<Plan
     };
     let parent = chosen.and_then(|(candidate, _)| parent(candidate));
     let is_suspect = chosen.is_some_and(|(candidate, _)| candidate.sendshot.is_suspect());
-    let mut reason = match (wish, chosen) {
-        (Wish::None, _) => full_asked_for(),
-        (Wish::Uuid(_), Some((c, _))) => chosen_by_hand(&c.copy),
+    let mut reason = match (parent_choice, chosen) {
+        (ParentChoice::None, _) => full_asked_for(),
+        (ParentChoice::Uuid(_), Some((c, _))) => chosen_by_hand(&c.copy),
         (_, Some((c, _))) if is_kin(c, new) => why_kin(c, &judged),
         (_, Some((c, _))) => why_nearest(c, judged.iter().filter(usable).map(|(c, _)| c)),
         (_, None) => why_full(judged.iter().map(|(c, verdict)| (&c.copy, verdict))),
@@ -347,7 +351,7 @@ mod tests {
     fn a_suspect_parent_is_used_once_more_and_the_reason_says_how() {
         let mut suspect = candidate(head(1, 5, 50));
         set_standing(&mut suspect, Standing::Suspect);
-        let plan = decide(Wish::Auto, &head(9, 5, 90), vec![suspect]).unwrap();
+        let plan = decide(ParentChoice::Auto, &head(9, 5, 90), vec![suspect]).unwrap();
         assert_eq!(plan.parent.unwrap().uuid, Uuid::from_u128(1));
         assert!(
             plan.reason.text.contains("captured whole"),
@@ -357,7 +361,7 @@ mod tests {
     }
 
     fn chosen(candidates: Vec<Candidate>) -> Option<Uuid> {
-        let plan = decide(Wish::Auto, &head(9, 5, 90), candidates).unwrap();
+        let plan = decide(ParentChoice::Auto, &head(9, 5, 90), candidates).unwrap();
         plan.parent.map(|parent| parent.uuid)
     }
 
@@ -386,7 +390,7 @@ mod tests {
     fn without_lineage_the_shortest_stream_decides_and_the_reason_has_the_figures() {
         let (near, newer) = (candidate(head(3, 6, 70)), candidate(head(4, 6, 80)));
         let all = [near.clone(), newer.clone()];
-        let tried: Vec<_> = to_try(Wish::Auto, &head(9, 5, 90), &all);
+        let tried: Vec<_> = to_try(ParentChoice::Auto, &head(9, 5, 90), &all);
         let push = |c: &Candidate| c.sendshot.push().unwrap();
         assert_eq!(tried, [push(&newer), push(&near)]);
         let tried = |c: Candidate, bytes| Candidate {
@@ -395,7 +399,7 @@ mod tests {
         };
         let untried = candidate(head(5, 6, 85));
         let all = vec![tried(newer, 7 << 20), tried(near.clone(), 3 << 20), untried];
-        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        let plan = decide(ParentChoice::Auto, &head(9, 5, 90), all).unwrap();
         assert_eq!(plan.parent.unwrap().uuid, near.copy.uuid);
         for text in ["copy-70", "3.0 MiB", "7.0 MiB", "of the 2"] {
             assert!(plan.reason.text.contains(text), "{}", plan.reason);
@@ -407,13 +411,14 @@ mod tests {
         let new = head(9, 5, 90);
         let (kin, other) = (candidate(head(1, 5, 50)), candidate(head(3, 6, 70)));
         let third = candidate(head(4, 6, 80));
-        let none = |wish, all: &[Candidate]| assert_eq!(to_try(wish, &new, all), []);
-        none(Wish::Auto, &[other.clone(), third.clone(), kin]);
-        none(Wish::Auto, std::slice::from_ref(&other));
-        none(Wish::None, &[other.clone(), third.clone()]);
-        none(Wish::Uuid(other.copy.uuid), &[other, third]);
+        let none =
+            |parent_choice, all: &[Candidate]| assert_eq!(to_try(parent_choice, &new, all), []);
+        none(ParentChoice::Auto, &[other.clone(), third.clone(), kin]);
+        none(ParentChoice::Auto, std::slice::from_ref(&other));
+        none(ParentChoice::None, &[other.clone(), third.clone()]);
+        none(ParentChoice::Uuid(other.copy.uuid), &[other, third]);
         let many: Vec<_> = (10..30).map(|n| candidate(head(n, 6, n as u64))).collect();
-        assert_eq!(to_try(Wish::Auto, &new, &many).len(), TRIED);
+        assert_eq!(to_try(ParentChoice::Auto, &new, &many).len(), TRIED);
     }
 
     #[test]
@@ -459,7 +464,7 @@ mod tests {
             (foreign, Code::OtherFilesystem, "of another file system"),
             (later, Code::LaterTransaction, "later transaction (91)"),
         ] {
-            let plan = decide(Wish::Auto, &head(9, 5, 90), vec![candidate]).unwrap();
+            let plan = decide(ParentChoice::Auto, &head(9, 5, 90), vec![candidate]).unwrap();
             assert!(
                 plan.parent.is_none() && plan.reason.text.contains(expected),
                 "{}",
@@ -508,7 +513,7 @@ mod tests {
                 "new snapshot",
             ),
         ] {
-            let plan = decide(Wish::Auto, new, vec![candidate]).unwrap();
+            let plan = decide(ParentChoice::Auto, new, vec![candidate]).unwrap();
             assert_eq!(plan.verdicts[0].1.code(), code);
             assert_eq!(plan.reason.code, Code::OnlyUsableSendshot);
             assert!(plan.reason.text.contains(expected), "{}", plan.reason);
@@ -520,7 +525,7 @@ mod tests {
         let mut changed = head(2, 5, 60);
         changed.ctransid = 61;
         let all = vec![candidate(head(1, 5, 50)), candidate(changed)];
-        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        let plan = decide(ParentChoice::Auto, &head(9, 5, 90), all).unwrap();
         assert_eq!(plan.parent.unwrap().uuid, Uuid::from_u128(1));
         assert_eq!(plan.reason.code, ReasonCode::NewestSendshot);
         for text in ["copy-60", "without comparing every file"] {
@@ -533,7 +538,7 @@ mod tests {
         let mut newer = candidate(head(2, 5, 60));
         set_standing(&mut newer, Standing::Rejected);
         let all = vec![candidate(head(1, 5, 50)), newer];
-        let plan = decide(Wish::Auto, &head(9, 5, 90), all).unwrap();
+        let plan = decide(ParentChoice::Auto, &head(9, 5, 90), all).unwrap();
         assert_eq!(plan.reason.code, ReasonCode::NewestUsableSendshot);
         for text in ["copy-60", "could not apply"] {
             assert!(plan.reason.text.contains(text), "{}", plan.reason);

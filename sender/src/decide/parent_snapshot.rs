@@ -15,7 +15,7 @@ use sendshot_model::{Reason, ReasonCode};
 use uuid::Uuid;
 
 use crate::decide::parent::{
-    Candidate, Error, Lineage, Local, LocalSnapshot, Parent, Plan, Recorded, Verdict, Wish,
+    Candidate, Error, Lineage, Local, LocalSnapshot, Parent, ParentChoice, Plan, Recorded, Verdict,
     chosen_by_hand, full_asked_for, newer_unusable, why_full,
 };
 
@@ -23,7 +23,11 @@ use crate::decide::parent::{
 ///
 /// # Errors
 /// Only for a parent chosen by the user; otherwise a full send is always possible.
-pub fn decide(wish: Wish, lineage: &Lineage, candidates: Vec<Candidate>) -> Result<Plan, Error> {
+pub fn decide(
+    parent_choice: ParentChoice,
+    lineage: &Lineage,
+    candidates: Vec<Candidate>,
+) -> Result<Plan, Error> {
     let judged: Vec<(Candidate, Verdict)> = candidates
         .into_iter()
         .map(|candidate| {
@@ -31,10 +35,10 @@ pub fn decide(wish: Wish, lineage: &Lineage, candidates: Vec<Candidate>) -> Resu
             (candidate, verdict)
         })
         .collect();
-    let (parent, reason) = match wish {
-        Wish::None => (None, full_asked_for()),
-        Wish::Uuid(uuid) => by_hand(uuid, &judged)?,
-        Wish::Auto => automatic(lineage, &judged),
+    let (parent, reason) = match parent_choice {
+        ParentChoice::None => (None, full_asked_for()),
+        ParentChoice::Uuid(uuid) => by_hand(uuid, &judged)?,
+        ParentChoice::Auto => automatic(lineage, &judged),
     };
     Ok(Plan {
         parent,
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn chosen(candidates: Vec<Candidate>) -> Option<u64> {
-        let plan = decide(Wish::Auto, &lineage(), candidates).unwrap();
+        let plan = decide(ParentChoice::Auto, &lineage(), candidates).unwrap();
         plan.parent.map(|parent| match parent.local {
             Local::Snapshot(id) => id,
             Local::Sendshot(_) => 0,
@@ -345,7 +349,7 @@ mod tests {
         for (spoil, code, expected) in cases {
             let mut spoilt = candidate(10, VOLUME, 60);
             spoil(&mut spoilt);
-            let plan = decide(Wish::Auto, &lineage(), vec![spoilt]).unwrap();
+            let plan = decide(ParentChoice::Auto, &lineage(), vec![spoilt]).unwrap();
             assert_eq!(plan.parent, None, "{expected}");
             assert_eq!(plan.reason.code, code);
             assert!(plan.reason.text.contains(expected), "{}", plan.reason);
@@ -356,7 +360,12 @@ mod tests {
     fn what_the_pushed_snapshot_is_older_than_is_said_so() {
         let mut lineage = lineage();
         lineage.ancestors[0].until = 55;
-        let plan = decide(Wish::Auto, &lineage, vec![candidate(10, VOLUME, 60)]).unwrap();
+        let plan = decide(
+            ParentChoice::Auto,
+            &lineage,
+            vec![candidate(10, VOLUME, 60)],
+        )
+        .unwrap();
         assert_eq!(plan.reason.code, ReasonCode::LaterThanPushed);
     }
 
@@ -367,7 +376,7 @@ mod tests {
             ..lineage()
         };
         let unknown = candidate(10, Uuid::from_u128(77), 40);
-        let plan = decide(Wish::Auto, &cut, vec![unknown]).unwrap();
+        let plan = decide(ParentChoice::Auto, &cut, vec![unknown]).unwrap();
         assert_eq!(plan.reason.code, ReasonCode::AncestryCut);
         let remedy = format!("--parent {}", Uuid::from_u128(10));
         assert!(plan.reason.text.contains(&remedy), "{}", plan.reason);
@@ -378,13 +387,13 @@ mod tests {
         let mut newer = candidate(11, VOLUME, 70);
         newer.local.as_mut().unwrap().read_only = false;
         let all = vec![candidate(10, VOLUME, 60), newer];
-        let plan = decide(Wish::Auto, &lineage(), all).unwrap();
+        let plan = decide(ParentChoice::Auto, &lineage(), all).unwrap();
         assert_eq!(plan.reason.code, ReasonCode::NewestUsableSnapshot);
         assert!(plan.reason.text.contains("copy-11"), "{}", plan.reason);
         let mut older = candidate(9, VOLUME, 50);
         older.local.as_mut().unwrap().read_only = false;
         let all = vec![candidate(10, VOLUME, 60), older];
-        let plan = decide(Wish::Auto, &lineage(), all).unwrap();
+        let plan = decide(ParentChoice::Auto, &lineage(), all).unwrap();
         assert_eq!(plan.reason.code, ReasonCode::NewestCommonSnapshot);
     }
 
@@ -396,7 +405,7 @@ mod tests {
             let name = name.parse().unwrap();
             let records = std::slice::from_ref(&acknowledged);
             let known = Acknowledged::of(records, acknowledged.volume, (receiver, None), &name);
-            let plan = decide(Wish::Auto, &lineage(), Vec::new()).unwrap();
+            let plan = decide(ParentChoice::Auto, &lineage(), Vec::new()).unwrap();
             plan.with(known).reason.code
         };
         assert_eq!(of(acknowledged.receiver, "nas2"), ReasonCode::CopiesGone);
@@ -408,19 +417,32 @@ mod tests {
     #[test]
     fn a_parent_by_hand_may_be_unrelated_but_not_changed() {
         let unrelated = candidate(10, Uuid::from_u128(77), 60);
-        let plan = decide(Wish::Uuid(Uuid::from_u128(10)), &lineage(), vec![unrelated]).unwrap();
+        let plan = decide(
+            ParentChoice::Uuid(Uuid::from_u128(10)),
+            &lineage(),
+            vec![unrelated],
+        )
+        .unwrap();
         assert_eq!(plan.parent.unwrap().local, Local::Snapshot(10));
         let mut changed = candidate(10, VOLUME, 60);
         changed.local.as_mut().unwrap().ctransid = 61;
-        let refused = decide(Wish::Uuid(Uuid::from_u128(10)), &lineage(), vec![changed]);
+        let refused = decide(
+            ParentChoice::Uuid(Uuid::from_u128(10)),
+            &lineage(),
+            vec![changed],
+        );
         assert!(matches!(refused, Err(Error::Unusable { .. })));
-        let missing = decide(Wish::Uuid(Uuid::from_u128(5)), &lineage(), Vec::new());
+        let missing = decide(
+            ParentChoice::Uuid(Uuid::from_u128(5)),
+            &lineage(),
+            Vec::new(),
+        );
         assert_eq!(missing, Err(Error::NotHeld(Uuid::from_u128(5))));
     }
 
     #[test]
     fn without_copies_the_send_is_full() {
-        let plan = decide(Wish::Auto, &lineage(), Vec::new()).unwrap();
+        let plan = decide(ParentChoice::Auto, &lineage(), Vec::new()).unwrap();
         assert_eq!(plan.parent, None);
         assert!(plan.reason.text.contains("no copy of this volume yet"));
     }

@@ -43,7 +43,7 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
         (State::Unconfirmed, true) => Verdict::Acknowledge,
         (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
         // The connection broke, and the receiver has a commit pending.
-        (State::Unconfirmed, false) if inventory.push_at_work => Verdict::Keep,
+        (State::Unconfirmed, false) if inventory.commit_pending => Verdict::Keep,
         (State::Unconfirmed, false) => Verdict::Drop,
         (State::Sending | State::Acknowledged, _) => Verdict::Keep,
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn what_the_receiver_may_still_commit_is_not_dropped() {
         let at_work = |copies: Inventory| Inventory {
-            push_at_work: true,
+            commit_pending: true,
             ..copies
         };
         let unconfirmed = record(State::Unconfirmed);

@@ -4,19 +4,19 @@
 use sendshot_model::{TransferId, human};
 use sendshot_proto::resume::{Partial, Point};
 
-use crate::state::record::Waypoint;
+use crate::state::record::ResumePoint;
 
 /// Where to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// After what the receiver has.
-    At(Waypoint),
-    Beginning(Why),
+    At(ResumePoint),
+    Beginning(RestartReason),
 }
 
-/// Why a push cannot be resumed.
+/// RestartReason a push cannot be resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum RestartReason {
     NothingThere,
     /// The receiver has a part, but this host no longer knows what it sent up to there.
     Unknown,
@@ -26,7 +26,7 @@ pub enum Why {
     },
 }
 
-impl Why {
+impl RestartReason {
     /// The reason, for the user.
     pub fn reason(self) -> String {
         match self {
@@ -44,7 +44,7 @@ impl Why {
 
 /// Compares what the receiver offers with what this host knows, and chooses the furthest point at which both
 /// agree. A point that differs invalidates everything after it.
-pub fn choose(known: &[Waypoint], offered: &[Point]) -> Start {
+pub fn choose(known: &[ResumePoint], offered: &[Point]) -> Start {
     let at = |offset: u64| known.iter().find(|w| w.place.offset == offset);
     let differs = offered
         .iter()
@@ -58,9 +58,9 @@ pub fn choose(known: &[Waypoint], offered: &[Point]) -> Start {
         .max_by_key(|waypoint| waypoint.place.offset);
     match (agreed, differs) {
         (Some(waypoint), _) => Start::At(*waypoint),
-        (None, Some(offset)) => Start::Beginning(Why::Differs { offset }),
-        (None, None) if offered.is_empty() => Start::Beginning(Why::NothingThere),
-        (None, None) => Start::Beginning(Why::Unknown),
+        (None, Some(offset)) => Start::Beginning(RestartReason::Differs { offset }),
+        (None, None) if offered.is_empty() => Start::Beginning(RestartReason::NothingThere),
+        (None, None) => Start::Beginning(RestartReason::Unknown),
     }
 }
 
@@ -78,8 +78,8 @@ mod tests {
 
     use super::*;
 
-    fn known(offset: u64, chain: u8) -> Waypoint {
-        Waypoint {
+    fn known(offset: u64, chain: u8) -> ResumePoint {
+        ResumePoint {
             place: Place {
                 offset,
                 skeleton: SkeletonHash([0; 32]),
@@ -104,18 +104,24 @@ mod tests {
         let ours = [known(10, 1), known(20, 2), known(30, 3)];
         let before = [offer(10, 1), offer(20, 7), offer(30, 3)];
         assert_eq!(choose(&ours, &before), Start::At(known(10, 1)));
-        let none = Start::Beginning(Why::Differs { offset: 10 });
+        let none = Start::Beginning(RestartReason::Differs { offset: 10 });
         assert_eq!(choose(&ours, &[offer(10, 7), offer(20, 2)]), none);
     }
 
     #[test]
     fn what_nobody_knows_is_not_gone_on_from() {
         let ours = [known(10, 1)];
-        assert_eq!(choose(&ours, &[]), Start::Beginning(Why::NothingThere));
+        assert_eq!(
+            choose(&ours, &[]),
+            Start::Beginning(RestartReason::NothingThere)
+        );
         assert_eq!(
             choose(&ours, &[offer(11, 1)]),
-            Start::Beginning(Why::Unknown)
+            Start::Beginning(RestartReason::Unknown)
         );
-        assert_eq!(choose(&[], &[offer(10, 1)]), Start::Beginning(Why::Unknown));
+        assert_eq!(
+            choose(&[], &[offer(10, 1)]),
+            Start::Beginning(RestartReason::Unknown)
+        );
     }
 }

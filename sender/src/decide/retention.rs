@@ -40,7 +40,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// Whether the record is to be deleted.
-    pub fn lets_go(self) -> bool {
+    pub fn deletes(self) -> bool {
         match self {
             Self::LastCommon
             | Self::Spare
@@ -62,7 +62,7 @@ impl Verdict {
                      a receiver could not apply one"
                 ),
             ),
-            Self::LastCommon if record.origin == Origin::Told => (
+            Self::LastCommon if record.origin == Origin::Reported => (
                 Code::NextParentReported,
                 format!("parent of the next push to {receiver}, which reports that it holds it"),
             ),
@@ -272,7 +272,7 @@ pub(crate) mod tests {
     fn what_only_the_receiver_says_to_have_supersedes_nothing() {
         let chain = record();
         let told = |n| Record {
-            origin: Origin::Told,
+            origin: Origin::Reported,
             ..at(&chain, n)
         };
         use Verdict::LastCommon;
@@ -368,7 +368,7 @@ pub(crate) mod tests {
             ..record()
         };
         let told = Record {
-            origin: Origin::Told,
+            origin: Origin::Reported,
             ..record()
         };
         let sending = Record {

@@ -32,7 +32,7 @@ impl From<Error> for Problem {
                 Kind::Refused,
                 "wait for it, or `sendshotctl cancel` it".to_owned(),
             ),
-            Error::AtWork(_) => (Kind::Unreachable, "try again later".to_owned()),
+            Error::CommitPending(_) => (Kind::Unreachable, "try again later".to_owned()),
             Error::TooManyRoots {
                 receiver, volume, ..
             } => (
@@ -114,7 +114,7 @@ impl From<transfer::Error> for Problem {
             transfer::Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
                 .remedy("push again when the file system stays as it is"),
             transfer::Error::Connection(error) => error.into(),
-            transfer::Error::Nonsense(_) => Problem::from_error(Kind::Failed, &error),
+            transfer::Error::ProtocolViolation(_) => Problem::from_error(Kind::Failed, &error),
             transfer::Error::Generate(_) | transfer::Error::Record(_) => Problem::failed(&error),
         }
     }
@@ -185,7 +185,7 @@ mod tests {
             }
             .into(),
             transfer::Error::from(connection::error::Error::broken("nas2:7117", "reset")).into(),
-            transfer::Error::Nonsense("x".to_owned()).into(),
+            transfer::Error::ProtocolViolation("x".to_owned()).into(),
             transfer::Error::Moved(io_error()).into(),
             transfer::Error::Record(io_error()).into(),
             transfer::Error::Generate(generate::Error::Died).into(),

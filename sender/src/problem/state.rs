@@ -18,7 +18,7 @@ impl From<store::Error> for Problem {
                 "mount the top level (`mount -o subvolid=5`) and make it writable: `btrfs property set .sendshot ro false`"
             }
             store::Error::Io { .. } | store::Error::Open { .. } => io_remedy(&error),
-            store::Error::Passing { path, source } => {
+            store::Error::Temporary { path, source } => {
                 let what = format!("make {}", path.display());
                 return Problem::state_io(&what, source);
             }

@@ -7,13 +7,13 @@ use sendshot_proto::problem::JOURNAL;
 use sendshot_proto::report::Report;
 use sendshot_proto::transfer::SEGMENT;
 
-use crate::decide::parent::Wish;
+use crate::decide::parent::ParentChoice;
 use crate::push::context::PushContext;
 use crate::push::delivery::{Delivery, Origin, RejectedParent};
 use crate::push::error::Error;
-use crate::push::give_up::{give_up, let_go};
+use crate::push::give_up::{discard, give_up};
 use crate::push::request::Request;
-use crate::push::retry::{self, Next, Patience};
+use crate::push::retry::{self, RetryBudget, RetryDecision};
 use crate::push::stages::connect;
 use crate::push::stages::record::Superfluous;
 use crate::push::stages::standing;
@@ -21,7 +21,7 @@ use crate::state::record::Standing;
 
 /// How often in a row a state is sent again because the plan did not hold. A receiver that causes more restarts
 /// is not to be trusted.
-const MOST_RESTARTS: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
 
 /// Bytes of the receiver's message about a refused stream that are logged and kept as a reason. The user gets
 /// the whole message if the push fails.
@@ -38,7 +38,7 @@ pub(crate) enum Attempt {
 /// The error of an attempt, and what to do next.
 pub(crate) struct Failed {
     error: Error,
-    next: Next,
+    next: RetryDecision,
 }
 
 impl<E: Into<Error>> From<E> for Failed {
@@ -67,39 +67,41 @@ pub(crate) async fn after(
     context: &mut PushContext,
     delivery: &mut Delivery,
     request: &Request,
-    patience: &mut Patience,
+    retry_budget: &mut RetryBudget,
 ) -> Result<(), Stopped> {
     let applied = context.running.progress().1;
     if applied >= delivery.progress.furthest + SEGMENT as u64 {
         delivery.progress.furthest = applied;
-        patience.progress();
+        retry_budget.progress();
     }
     let Failed { error, next } = failed;
     match next {
-        Next::Never => {
+        RetryDecision::Never => {
             let error = give_up(context, delivery, error, next).await;
             Err(Stopped::Failed(error))
         }
-        Next::Later => reconnect(context, delivery, error, patience).await,
-        Next::Otherwise => after_refusal(context, delivery, request, error).await,
-        Next::Negotiate | Next::Afresh | Next::Hopeless
+        RetryDecision::Later => reconnect(context, delivery, error, retry_budget).await,
+        RetryDecision::Otherwise => after_refusal(context, delivery, request, error).await,
+        RetryDecision::Negotiate | RetryDecision::Restart | RetryDecision::Hopeless
             if delivery.origin == Origin::Interrupted =>
         {
             context.enter("resume", format!("it begins anew: {error}"));
             tracing::info!(push = %context.running.push, volume = %context.running.volume,
                 "an interrupted push cannot go on: {error}");
-            let_go(context, delivery).await;
+            discard(context, delivery).await;
             Err(Stopped::StartOver)
         }
-        Next::Hopeless => {
-            let_go(context, delivery).await;
+        RetryDecision::Hopeless => {
+            discard(context, delivery).await;
             Err(Stopped::Failed(error))
         }
-        Next::Negotiate | Next::Afresh if delivery.progress.restarts >= MOST_RESTARTS => {
+        RetryDecision::Negotiate | RetryDecision::Restart
+            if delivery.progress.restarts >= MAX_RESTARTS =>
+        {
             let error = give_up(context, delivery, error, next).await;
             Err(Stopped::Failed(error))
         }
-        Next::Negotiate | Next::Afresh => {
+        RetryDecision::Negotiate | RetryDecision::Restart => {
             delivery.progress.restarts += 1;
             delivery.restart();
             delivery.progress.furthest = 0;
@@ -115,12 +117,12 @@ async fn reconnect(
     context: &mut PushContext,
     delivery: &Delivery,
     mut error: Error,
-    patience: &mut Patience,
+    retry_budget: &mut RetryBudget,
 ) -> Result<(), Stopped> {
     loop {
         let (running, listener) = (Arc::clone(&context.running), context.listener.clone());
-        if let Err(error) = patience.wait(error, &running, &listener).await {
-            let error = give_up(context, delivery, error, Next::Later).await;
+        if let Err(error) = retry_budget.wait(error, &running, &listener).await {
+            let error = give_up(context, delivery, error, RetryDecision::Later).await;
             return Err(Stopped::Failed(error));
         }
         match connect::reconnect(context).await {
@@ -128,7 +130,7 @@ async fn reconnect(
             Err(again) => error = again,
         }
         let next = retry::after(&error);
-        if next != Next::Later {
+        if next != RetryDecision::Later {
             let error = give_up(context, delivery, error, next).await;
             return Err(Stopped::Failed(error));
         }
@@ -153,7 +155,7 @@ async fn after_refusal(
                 tracing::warn!(push = %parent, "a parent that is not at fault stays rejected: {e}");
             }
         }
-        let_go(context, delivery).await;
+        discard(context, delivery).await;
         return Err(Stopped::Failed(error));
     };
     let work = move |state: &_| standing::note_refusal(state, refused);
@@ -172,12 +174,12 @@ async fn after_refusal(
         "a stream could not be applied: {what}; {next}");
     context.enter("retry", format!("{what}; {next}"));
     if delivery.origin == Origin::Interrupted {
-        let_go(context, delivery).await;
+        discard(context, delivery).await;
         return Err(Stopped::StartOver);
     }
     if standing == Standing::Rejected {
-        if let Wish::Uuid(_) = request.wish {
-            let_go(context, delivery).await;
+        if let ParentChoice::Uuid(_) = request.parent_choice {
+            discard(context, delivery).await;
             return Err(Stopped::Failed(Error::ParentRefused(Box::new(error))));
         }
         let reason = format!(

@@ -80,18 +80,18 @@ impl PushContext {
     }
 
     /// Discards a push that did not complete, with its snapshot, unless the receiver may have committed.
-    pub(crate) async fn let_go(&self, record: Record) {
-        if self.state.is_passing() {
+    pub(crate) async fn discard(&self, record: Record) {
+        if self.state.is_temporary() {
             return;
         }
         let push = record.push;
-        let let_go = self.on_store("abandon", move |state| {
+        let discarded = self.on_store("abandon", move |state| {
             match journal::find(state.pushes(), push)? {
-                Some(now) if now.state == State::Sending => discard::let_go(state, &now),
+                Some(now) if now.state == State::Sending => discard::discard(state, &now),
                 Some(_) | None => Ok(()),
             }
         });
-        if let Err(e) = let_go.await.map_err(std::io::Error::other).flatten() {
+        if let Err(e) = discarded.await.map_err(std::io::Error::other).flatten() {
             tracing::warn!(%push, "an abandoned push is left to be settled later: {e}");
         }
     }

@@ -7,7 +7,7 @@ use sendshot_model::{PushId, Reason, RootId};
 use sendshot_proto::inventory::Inventory;
 use uuid::Uuid;
 
-use crate::decide::parent::{Local, Plan, Wish};
+use crate::decide::parent::{Local, ParentChoice, Plan};
 use crate::decide::resume::{self, Start};
 use crate::push::stages::candidates::Demand;
 use crate::push::stages::prepare::{BySendshots, Prepared};
@@ -15,7 +15,7 @@ use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::Refused;
 use crate::shared::running::Protected;
 use crate::state::record::{Record, State};
-use crate::state::segment_log::{Memory, Trail};
+use crate::state::segment_log::{RecentSegments, SegmentLog};
 
 #[derive(Debug)]
 pub(crate) struct Delivery {
@@ -45,9 +45,9 @@ pub(crate) struct TransferProgress {
     pub(crate) furthest: u64,
     pub(crate) resumed_at: Option<u64>,
     pub(crate) restarts: u32,
-    pub(crate) trail: Option<Arc<Trail>>,
+    pub(crate) segment_log: Option<Arc<SegmentLog>>,
     /// The segments that an earlier push of this daemon remembers.
-    pub(crate) memory: Memory,
+    pub(crate) memory: RecentSegments,
 }
 
 /// A parent on which the receiver could not apply a stream made from a whole capture.
@@ -97,10 +97,10 @@ impl Delivery {
     }
 
     /// The parent that this delivery requires.
-    pub(crate) fn demand(&self, wish: Wish) -> Demand {
+    pub(crate) fn demand(&self, parent_choice: ParentChoice) -> Demand {
         match &self.rejected {
             Some(rejected) => Demand::Full(rejected.reason.clone()),
-            None => self.source.demand(wish),
+            None => self.source.demand(parent_choice),
         }
     }
 
@@ -155,8 +155,8 @@ impl Delivery {
     pub(crate) fn start(&self, inventory: &Inventory) -> Option<Start> {
         let transfer = self.begun()?.transfer.as_ref()?;
         let offered = resume::offered(&inventory.partials, transfer.id);
-        let trail = self.progress.trail.as_ref();
-        let known = trail.map_or_else(Vec::new, |trail| trail.known());
+        let segment_log = self.progress.segment_log.as_ref();
+        let known = segment_log.map_or_else(Vec::new, |segment_log| segment_log.known());
         Some(resume::choose(&known, &offered))
     }
 }

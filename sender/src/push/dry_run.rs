@@ -15,7 +15,7 @@ use sendshot_sys::top_level::TopLevel;
 
 use crate::connection::link;
 use crate::decide::costs::{self, Found};
-use crate::decide::parent::{Acknowledged, Plan, Wish};
+use crate::decide::parent::{Acknowledged, ParentChoice, Plan};
 use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::generate;
@@ -37,7 +37,7 @@ use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
 
 #[derive(Debug)]
-pub struct Foreseen {
+pub struct PushEstimate {
     pub key: VolumeKey,
     pub plan: Plan,
     /// The engine that would make the stream.
@@ -60,7 +60,7 @@ pub async fn run(
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> Result<Foreseen, Error> {
+) -> Result<PushEstimate, Error> {
     let usual = sender.engine(&volume.key.name);
     match engine::choose(request.engine, usual, &volume)? {
         Engine::Sendshot => by_sendshots(sender, request, volume, running, top).await,
@@ -72,7 +72,7 @@ async fn by_snapshots(
     sender: &Sender,
     request: &Request,
     volume: Volume,
-) -> Result<Foreseen, Error> {
+) -> Result<PushEstimate, Error> {
     let entry = sender.receiver(&request.receiver).await?;
     let mut link = link::connect(&entry, sender.key()).await?;
     let mut key_there = VolumeKey {
@@ -88,19 +88,29 @@ async fn by_snapshots(
         inventory = negotiate::inventory(&mut link, &key_there, None).await?;
     }
     let (held, root) = (inventory.copies, inventory.root);
-    let (key, info, wish) = (volume.key.clone(), volume.info.clone(), request.wish);
+    let (key, info, parent_choice) = (
+        volume.key.clone(),
+        volume.info.clone(),
+        request.parent_choice,
+    );
     let (receiver, receiver_name) = (link.receiver(), request.receiver.clone());
     let plan = blocking("plan", move || -> Result<Plan, Error> {
         let ours = match StateSubvolume::open(TopLevel::of(&volume.fd)?)? {
             Some(state) => journal::records(state.pushes()).map_err(Error::volume(JOURNAL))?,
             None => Vec::new(),
         };
-        let plan = prepare::decide(&TopLevel::of(&volume.fd)?, &ours, &info, held, wish)?;
+        let plan = prepare::decide(
+            &TopLevel::of(&volume.fd)?,
+            &ours,
+            &info,
+            held,
+            parent_choice,
+        )?;
         let acknowledged = Acknowledged::of(&ours, volume.key.id, (receiver, root), &receiver_name);
         Ok(plan.with(acknowledged))
     })
     .await??;
-    Ok(Foreseen {
+    Ok(PushEstimate {
         key,
         plan,
         engine: Engine::Kernel,
@@ -118,7 +128,7 @@ async fn by_sendshots(
     volume: Volume,
     running: Arc<Running>,
     top: usize,
-) -> Result<Foreseen, Error> {
+) -> Result<PushEstimate, Error> {
     let (key, engine) = (volume.key.clone(), Engine::Sendshot);
     let listener = Listener::none();
     let begun = connect::begin(
@@ -131,30 +141,30 @@ async fn by_sendshots(
     );
     let mut context = begun.await?;
     let source = source::take(&context, volume).await?;
-    let foreseen = look(&mut context, &source, request.wish, top, key).await;
+    let estimate = look(&mut context, &source, request.parent_choice, top, key).await;
     if let Some(record) = source.record {
-        context.let_go(record).await;
+        context.discard(record).await;
     }
-    foreseen
+    estimate
 }
 
 async fn look(
     context: &mut PushContext,
     source: &SourceSnapshot,
-    wish: Wish,
+    parent_choice: ParentChoice,
     top: usize,
     key: VolumeKey,
-) -> Result<Foreseen, Error> {
-    let held = negotiate::negotiate(context, None, Purpose::Look)
+) -> Result<PushEstimate, Error> {
+    let held = negotiate::negotiate(context, None, Purpose::DryRun)
         .await?
         .copies;
-    let demand = source.demand(wish);
+    let demand = source.demand(parent_choice);
     let (prepared, adopted) =
-        prepare::prepare(context, source, held, demand, Adoption::Passing).await?;
+        prepare::prepare(context, source, held, demand, Adoption::Temporary).await?;
     let version = context.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
     if let Some(adopted) = adopted {
-        context.let_go(adopted.record).await;
+        context.discard(adopted.record).await;
     }
     measured?
 }
@@ -164,7 +174,7 @@ fn measure(
     stream_version: u32,
     top: usize,
     key: VolumeKey,
-) -> Result<Foreseen, Error> {
+) -> Result<PushEstimate, Error> {
     let Some(BySendshots {
         new,
         parent,
@@ -182,7 +192,7 @@ fn measure(
         changed: changed(parent.as_deref(), &new)?,
         size,
     };
-    Ok(Foreseen {
+    Ok(PushEstimate {
         key,
         plan: prepared.plan,
         engine: Engine::Sendshot,

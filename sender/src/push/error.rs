@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// The receiver has a commit pending.
     #[error("{0} is still at work on it")]
-    AtWork(PeerName),
+    CommitPending(PeerName),
     /// The receiver's name was paired with another receiver since the push began.
     #[error("`{0}` was paired with another receiver while the push was under way")]
     OtherReceiver(PeerName),
@@ -146,7 +146,7 @@ pub(crate) fn in_series(message: &str, pushed: usize, of: usize) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Transient: the same push may succeed later.
-    Passing,
+    Transient,
     /// Cancelled by the user.
     Cancelled,
     Failed,
@@ -176,7 +176,7 @@ impl Error {
                 error.kind().into()
             }
             Self::Transfer(transfer::Error::Refused(failure)) => failure.code.kind().into(),
-            Self::Transfer(transfer::Error::Stalled { .. }) | Self::AtWork(_) => Class::Passing,
+            Self::Transfer(transfer::Error::Stalled { .. }) | Self::CommitPending(_) => Class::Transient,
             Self::Transfer(transfer::Error::Cancelled) => Class::Cancelled,
             Self::Receiver(sender::Error::Config(_) | sender::Error::NotPaired(_))
             | Self::Engine(_)
@@ -189,7 +189,7 @@ impl Error {
             }
             Self::Transfer(
                 transfer::Error::Generate(_)
-                | transfer::Error::Nonsense(_)
+                | transfer::Error::ProtocolViolation(_)
                 | transfer::Error::Moved(_)
                 | transfer::Error::Record(_),
             )
@@ -222,7 +222,7 @@ impl Error {
 impl From<Kind> for Class {
     fn from(kind: Kind) -> Self {
         match kind {
-            Kind::Unreachable => Self::Passing,
+            Kind::Unreachable => Self::Transient,
             Kind::Cancelled => Self::Cancelled,
             Kind::Failed => Self::Failed,
             Kind::Usage | Kind::Refused => Self::Refused,

@@ -4,7 +4,7 @@
 use crate::push::context::PushContext;
 use crate::push::delivery::{Delivery, Origin};
 use crate::push::error::{Class, Error};
-use crate::push::retry::Next;
+use crate::push::retry::RetryDecision;
 use crate::push::stages::announce;
 use crate::state::record::Record;
 
@@ -13,39 +13,47 @@ pub(crate) async fn give_up(
     context: &PushContext,
     delivery: &Delivery,
     error: Error,
-    next: Next,
+    next: RetryDecision,
 ) -> Error {
     // Has the periodic check look again at what is kept, also at what the receiver may have committed.
     let interrupted = context.sender.interrupted();
     interrupted.note();
     if is_worth_keeping(context, delivery, &error, next) {
         let progress = &delivery.progress;
-        if let (Some(record), Some(trail)) = (&delivery.source.record, &progress.trail) {
-            interrupted.keep_memory(record.push, trail.memory());
+        if let (Some(record), Some(segment_log)) = (&delivery.source.record, &progress.segment_log)
+        {
+            interrupted.keep_recent(record.push, segment_log.recent_segments());
         }
         return Error::Kept(Box::new(error));
     }
-    let_go(context, delivery).await;
+    discard(context, delivery).await;
     error
 }
 
 /// Whether the receiver has, or will have once it is back, a part to resume from.
-fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, next: Next) -> bool {
+fn is_worth_keeping(
+    context: &PushContext,
+    delivery: &Delivery,
+    error: &Error,
+    next: RetryDecision,
+) -> bool {
     let progress = &delivery.progress;
     let is_resumable = progress.begun && announce::is_resumable(context, delivery);
-    if !is_resumable || context.state.is_passing() {
+    if !is_resumable || context.state.is_temporary() {
         return false;
     }
-    let Some(trail) = &progress.trail else {
+    let Some(segment_log) = &progress.segment_log else {
         return false;
     };
     match (next, error.class()) {
         // The receiver keeps its part until the sender is back.
-        (Next::Later, _) | (_, Class::Passing | Class::Cancelled) => !trail.known().is_empty(),
+        (RetryDecision::Later, _) | (_, Class::Transient | Class::Cancelled) => {
+            !segment_log.known().is_empty()
+        }
         // What the receiver had applied is void, but its checkpoint may be valid. Where there is a mark there
         // may be a checkpoint, reported or not.
         (_, Class::Failed) => {
-            let checkpoint = trail.last_checkpoint() > 0 || trail.last_mark() > 0;
+            let checkpoint = segment_log.last_checkpoint() > 0 || segment_log.last_mark() > 0;
             let was_resumed = progress.resumed_at.is_some();
             checkpoint || was_resumed || delivery.origin == Origin::Interrupted
         }
@@ -54,8 +62,8 @@ fn is_worth_keeping(context: &PushContext, delivery: &Delivery, error: &Error, n
 }
 
 /// Discards the delivery's snapshot, sendshot and record.
-pub(crate) async fn let_go(context: &PushContext, delivery: &Delivery) {
+pub(crate) async fn discard(context: &PushContext, delivery: &Delivery) {
     if let Some(record) = &delivery.source.record {
-        context.let_go(Record::clone(record)).await;
+        context.discard(Record::clone(record)).await;
     }
 }

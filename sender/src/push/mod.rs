@@ -57,7 +57,7 @@ use crate::push::delivery::{Delivery, Disk};
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::Patience;
+use crate::push::retry::RetryBudget;
 use crate::push::stages::prepare::{self, Adoption};
 use crate::push::stages::record::Superfluous;
 use crate::push::stages::release::Release;
@@ -88,10 +88,10 @@ pub async fn run(
         Ok(engine) => engine,
         Err(e) => return (Err(e.into()), None),
     };
-    let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
+    let mut retry_budget = RetryBudget::new(request.retry_for, sender.config().retry_for);
     let told = (&running, &listener);
     let begun =
-        connect::begin_patiently(&sender, &request, engine, &volume, told, &mut patience).await;
+        connect::begin_patiently(&sender, &request, engine, &volume, told, &mut retry_budget).await;
     let mut context = match begun {
         Ok(context) => context,
         Err(error) => return (Err(error), None),
@@ -104,7 +104,7 @@ pub async fn run(
     let known = sender.history().left_out(&volume.key.name);
     let is_new = |path: &&String| !known.contains(*path);
     let newly_skipped: Vec<String> = skipped.iter().filter(is_new).cloned().collect();
-    let done = complete_and_send(&mut context, volume, &request, &mut patience).await;
+    let done = complete_and_send(&mut context, volume, &request, &mut retry_budget).await;
     let (outcome, superfluous) = match done {
         Ok((report, superfluous)) => {
             let report = Report {
@@ -124,12 +124,12 @@ async fn complete_and_send(
     context: &mut PushContext,
     volume: Volume,
     request: &Request,
-    patience: &mut Patience,
+    retry_budget: &mut RetryBudget,
 ) -> Result<(Report, Superfluous), Error> {
     let mut completed = None;
     if let Some(interrupted) = resume::interrupted(context, &volume, request).await? {
         let mut delivery = interrupted.into_delivery(&context.sender);
-        match deliver(context, &mut delivery, request, patience).await {
+        match deliver(context, &mut delivery, request, retry_budget).await {
             Ok((report, superfluous)) => {
                 if resume::is_unchanged(&volume, &delivery).await {
                     return Ok((report, superfluous));
@@ -142,10 +142,10 @@ async fn complete_and_send(
             Err(Stopped::Failed(error)) => return Err(error),
         }
     }
-    resume::let_go_of_interrupted(context).await?;
+    resume::discard_interrupted(context).await?;
     let source = source::take(context, volume).await?;
     let mut delivery = Delivery::fresh(source);
-    match deliver(context, &mut delivery, request, patience).await {
+    match deliver(context, &mut delivery, request, retry_budget).await {
         Ok((report, superfluous)) => Ok((report.after(completed), superfluous)),
         Err(Stopped::Failed(error)) => Err(error),
         // Only an interrupted delivery starts over.
@@ -158,22 +158,24 @@ async fn deliver(
     context: &mut PushContext,
     delivery: &mut Delivery,
     request: &Request,
-    patience: &mut Patience,
+    retry_budget: &mut RetryBudget,
 ) -> Result<(Report, Superfluous), Stopped> {
-    patience.contact();
+    retry_budget.contact();
     loop {
         match attempt(context, delivery, request).await {
             Ok(Attempt::Done(done)) => {
-                patience.progress();
+                retry_budget.progress();
                 return Ok(*done);
             }
             Ok(Attempt::StartOver) => {
-                give_up::let_go(context, delivery).await;
+                give_up::discard(context, delivery).await;
                 return Err(Stopped::StartOver);
             }
             // The interrupted push stays as it is until its disk is back.
             Ok(Attempt::Elsewhere) => return Err(Stopped::StartOver),
-            Err(failed) => attempts::after(failed, context, delivery, request, patience).await?,
+            Err(failed) => {
+                attempts::after(failed, context, delivery, request, retry_budget).await?
+            }
         }
     }
 }
@@ -202,8 +204,8 @@ async fn attempt(
     // A pending commit has to be known first: another push beside it would leave one more state that waits for the
     // receiver's acknowledgement.
     let is_begun = delivery.progress.begun;
-    if inventory.push_at_work && (is_begun || negotiate::awaits_word(context).await?) {
-        return Err(Error::AtWork(context.running.receiver.clone()).into());
+    if inventory.commit_pending && (is_begun || negotiate::has_unconfirmed_push(context).await?) {
+        return Err(Error::CommitPending(context.running.receiver.clone()).into());
     }
     let from = match resume::resumption(context, delivery, &inventory) {
         Resumption::At(from) => from,
@@ -225,7 +227,7 @@ async fn prepare_once(
     if delivery.prepared.is_some() {
         return Ok(());
     }
-    let demand = delivery.demand(request.wish);
+    let demand = delivery.demand(request.parent_choice);
     let held = inventory.copies;
     let prepared = prepare::prepare(context, &delivery.source, held, demand, Adoption::Kept);
     let (prepared, _) = prepared.await?;

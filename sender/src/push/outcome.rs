@@ -53,7 +53,7 @@ pub(crate) async fn already_held(
             Ok(Some((report, superfluous)))
         }
         // No receiver can hold a state that was never sent whole.
-        Some(State::Sending | State::Acknowledged) => Err(transfer::Error::Nonsense(
+        Some(State::Sending | State::Acknowledged) => Err(transfer::Error::ProtocolViolation(
             "it claims to hold a state that was not sent to it".to_owned(),
         )
         .into()),
@@ -112,7 +112,7 @@ fn report(context: &PushContext, delivery: &Delivery) -> Report {
         parent_reason_code: ReasonCode::NotRecorded,
         engine: context.engine.to_string(),
         stream_bytes: 0,
-        not_recorded: context.state.is_passing() && delivery.source.still.is_some(),
+        not_recorded: context.state.is_temporary() && delivery.source.still.is_some(),
         wire_bytes: context.wire_bytes(),
         resumed_at: None,
         seconds: context.running.elapsed().as_secs_f64(),

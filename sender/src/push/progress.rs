@@ -11,7 +11,7 @@ use sendshot_proto::problem::Problem;
 use sendshot_proto::report::Report;
 
 /// How often progress is reported while transferring.
-const TICK: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Events that wait for a slow listener; further ones except the last are dropped.
 pub const QUEUE: usize = 64;
@@ -72,7 +72,7 @@ impl Listener {
 
     /// Reports progress periodically; ends only by being dropped.
     pub async fn tick(&self, running: Arc<Running>) -> std::convert::Infallible {
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             ticks.tick().await;
             let (sent, applied) = running.progress();

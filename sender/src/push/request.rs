@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use sendshot_model::{Engine, PeerName, VolumeRef};
 
-use crate::decide::parent::Wish;
+use crate::decide::parent::ParentChoice;
 
 #[derive(Debug, Clone)]
 pub struct Request {
     pub receiver: PeerName,
     pub volume: VolumeRef,
-    pub wish: Wish,
+    pub parent_choice: ParentChoice,
     /// `None` for the volume's usual engine.
     pub engine: Option<Engine>,
     /// For how long to retry; `None` for the configured time.

@@ -19,18 +19,18 @@ use crate::shared::running::Running;
 
 /// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
 /// how long the return of a receiver goes unnoticed.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// Try again after a wait.
     Later,
     /// Negotiate again at once: what the plan assumed of either side does not hold.
     Negotiate,
     /// Send the same state again from the start: what was sent of it is void.
-    Afresh,
+    Restart,
     /// Send the same state by a different stream: the receiver could not apply the one made from it.
     Otherwise,
     /// Report the error and keep nothing: this state can never be sent.
@@ -40,64 +40,64 @@ pub enum Next {
 }
 
 /// What to do after a transfer has failed.
-pub fn after_transfer(error: &transfer::Error) -> Next {
+pub fn after_transfer(error: &transfer::Error) -> RetryDecision {
     match error {
         transfer::Error::Refused(failure) => match failure.code {
-            Code::Busy | Code::ShuttingDown => Next::Later,
+            Code::Busy | Code::ShuttingDown => RetryDecision::Later,
             Code::ParentGone | Code::ParentUnusable | Code::AlreadyHeld | Code::RootChanged => {
-                Next::Negotiate
+                RetryDecision::Negotiate
             }
-            Code::ResumeImpossible | Code::HashMismatch => Next::Afresh,
-            Code::InvalidStream => Next::Otherwise,
+            Code::ResumeImpossible | Code::HashMismatch => RetryDecision::Restart,
+            Code::InvalidStream => RetryDecision::Otherwise,
             Code::Internal
             | Code::NoSpace
             | Code::ReadOnly
             | Code::RootMissing
             | Code::OverLimit
-            | Code::Io => Next::Never,
+            | Code::Io => RetryDecision::Never,
             // Another state may not contain what the receiver cannot hold.
-            Code::Unsupported => Next::Hopeless,
+            Code::Unsupported => RetryDecision::Hopeless,
         },
-        transfer::Error::Connection(error) if error.is_transient() => Next::Later,
-        transfer::Error::Connection(_) => Next::Never,
-        transfer::Error::Stalled { .. } => Next::Later,
+        transfer::Error::Connection(error) if error.is_transient() => RetryDecision::Later,
+        transfer::Error::Connection(_) => RetryDecision::Never,
+        transfer::Error::Stalled { .. } => RetryDecision::Later,
         transfer::Error::Generate(generate::Error::Engine(
             sendshot_engine::stream::Error::Diverged { .. },
-        )) => Next::Afresh,
+        )) => RetryDecision::Restart,
         // A file of the snapshot cannot be read; another state may be without it.
         transfer::Error::Generate(
             generate::Error::Engine(_)
             | generate::Error::Kernel(send_pipe::Error::Send(_) | send_pipe::Error::Deleted)
             | generate::Error::Read(_)
             | generate::Error::Verify(_),
-        ) => Next::Hopeless,
-        transfer::Error::Moved(_) => Next::Hopeless,
+        ) => RetryDecision::Hopeless,
+        transfer::Error::Moved(_) => RetryDecision::Hopeless,
         transfer::Error::Generate(
             generate::Error::Kernel(send_pipe::Error::Start(_) | send_pipe::Error::Died)
             | generate::Error::Start(_)
             | generate::Error::Died
             | generate::Error::Cancelled,
         )
-        | transfer::Error::Nonsense(_)
+        | transfer::Error::ProtocolViolation(_)
         | transfer::Error::Record(_)
-        | transfer::Error::Cancelled => Next::Never,
+        | transfer::Error::Cancelled => RetryDecision::Never,
     }
 }
 
 /// What to do after a push has failed.
-pub fn after(error: &Error) -> Next {
+pub fn after(error: &Error) -> RetryDecision {
     match error {
         Error::Transfer(error) => after_transfer(error),
         error => match error.class() {
-            Class::Passing => Next::Later,
-            Class::Cancelled | Class::Failed | Class::Refused => Next::Never,
+            Class::Transient => RetryDecision::Later,
+            Class::Cancelled | Class::Failed | Class::Refused => RetryDecision::Never,
         },
     }
 }
 
 /// How long a push retries since it last made progress.
 #[derive(Debug)]
-pub struct Patience {
+pub struct RetryBudget {
     retry_for: Duration,
     /// Whether to retry a receiver that was never reached.
     from_the_first: bool,
@@ -106,7 +106,7 @@ pub struct Patience {
     waits: ExponentialBackoff,
 }
 
-impl Patience {
+impl RetryBudget {
     /// Uses the time requested for this push, or else the configured one.
     pub fn new(asked: Option<Duration>, configured: Duration) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Patience {
             return None;
         }
         let until = *self.since.get_or_insert(now) + self.retry_for;
-        let wait = self.waits.next().unwrap_or(LONGEST_WAIT);
+        let wait = self.waits.next().unwrap_or(MAX_BACKOFF);
         (now < until).then(|| wait.min(until - now))
     }
 
@@ -167,8 +167,8 @@ impl Patience {
 
 fn waits() -> ExponentialBackoff {
     ExponentialBuilder::new()
-        .with_min_delay(FIRST_WAIT)
-        .with_max_delay(LONGEST_WAIT)
+        .with_min_delay(MIN_BACKOFF)
+        .with_max_delay(MAX_BACKOFF)
         .with_jitter()
         .without_max_times()
         .build()
@@ -184,57 +184,57 @@ mod tests {
     #[test]
     fn waits_grow_and_end_and_begin_anew_when_it_came_forward() {
         let minute = Duration::from_secs(60);
-        let mut patience = Patience::new(None, minute);
-        patience.contact();
+        let mut retry_budget = RetryBudget::new(None, minute);
+        retry_budget.contact();
         let begin = Instant::now();
         let (mut total, mut attempts) = (Duration::ZERO, 0);
-        while let Some(wait) = patience.next(begin + total) {
-            assert!(wait <= 2 * LONGEST_WAIT, "{wait:?}");
+        while let Some(wait) = retry_budget.next(begin + total) {
+            assert!(wait <= 2 * MAX_BACKOFF, "{wait:?}");
             total += wait;
             attempts += 1;
         }
         assert_eq!(total, minute);
         assert!((4..12).contains(&attempts), "{attempts}");
-        patience.progress();
-        assert!(patience.next(begin + total).unwrap() <= 3 * FIRST_WAIT);
+        retry_budget.progress();
+        assert!(retry_budget.next(begin + total).unwrap() <= 3 * MIN_BACKOFF);
     }
 
     #[test]
     fn who_was_never_reached_is_tried_again_only_if_the_user_says_so() {
         let minute = Duration::from_secs(60);
-        assert_eq!(Patience::new(None, minute).next(Instant::now()), None);
+        assert_eq!(RetryBudget::new(None, minute).next(Instant::now()), None);
         assert!(
-            Patience::new(Some(minute), minute)
+            RetryBudget::new(Some(minute), minute)
                 .next(Instant::now())
                 .is_some()
         );
-        let mut none = Patience::new(Some(Duration::ZERO), minute);
+        let mut none = RetryBudget::new(Some(Duration::ZERO), minute);
         assert_eq!(none.next(Instant::now()), None);
     }
 
     #[test]
     fn what_cannot_pass_is_not_tried_again() {
         let refused = |code| after_transfer(&transfer::Error::Refused(Failure::new(code, "x", "")));
-        assert_eq!(refused(Code::ShuttingDown), Next::Later);
-        assert_eq!(refused(Code::ParentGone), Next::Negotiate);
-        assert_eq!(refused(Code::HashMismatch), Next::Afresh);
-        assert_eq!(refused(Code::InvalidStream), Next::Otherwise);
+        assert_eq!(refused(Code::ShuttingDown), RetryDecision::Later);
+        assert_eq!(refused(Code::ParentGone), RetryDecision::Negotiate);
+        assert_eq!(refused(Code::HashMismatch), RetryDecision::Restart);
+        assert_eq!(refused(Code::InvalidStream), RetryDecision::Otherwise);
         for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
-            assert_eq!(refused(code), Next::Never);
+            assert_eq!(refused(code), RetryDecision::Never);
         }
-        assert_eq!(refused(Code::Unsupported), Next::Hopeless);
+        assert_eq!(refused(Code::Unsupported), RetryDecision::Hopeless);
         let refusal = connection::error::Error::Refused {
             message: "revoked".to_owned(),
             remedy: String::new(),
         };
         assert_eq!(
             after_transfer(&transfer::Error::Connection(refusal)),
-            Next::Never
+            RetryDecision::Never
         );
         let broken = connection::error::Error::broken("nas2:7117", "reset");
         assert_eq!(
             after_transfer(&transfer::Error::Connection(broken)),
-            Next::Later
+            RetryDecision::Later
         );
     }
 }

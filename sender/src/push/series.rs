@@ -14,13 +14,13 @@ use sendshot_sys::subvolume;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decide::parent::Wish;
+use crate::decide::parent::ParentChoice;
 use crate::push;
 use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::Patience;
+use crate::push::retry::RetryBudget;
 use crate::push::stages::connect;
 use crate::push::stages::negotiate;
 use crate::push::stages::release::Release;
@@ -37,7 +37,7 @@ use sendshot_model::Engine;
 use sendshot_proto::report::Report;
 
 /// Most disks of one receiver that are remembered for one series.
-const MOST_ROOTS: usize = 32;
+const MAX_ROOTS: usize = 32;
 /// Layout version of the file.
 const VERSION: u32 = 1;
 
@@ -128,7 +128,7 @@ impl Acknowledged {
         };
         let known = self.lists.iter().filter(|list| of_receiver(list)).count();
         let is_known = |list: &List| of_receiver(list) && list.root == from.root;
-        if known < MOST_ROOTS || self.lists.iter().any(is_known) {
+        if known < MAX_ROOTS || self.lists.iter().any(is_known) {
             return;
         }
         if let Some(first) = self.lists.iter().position(of_receiver) {
@@ -238,7 +238,7 @@ pub async fn push_all(
             }
         }
         // A requested parent is meant for the first snapshot.
-        request.wish = Wish::Auto;
+        request.parent_choice = ParentChoice::Auto;
         // The receiver was reached, so the next connection is retried like a broken one.
         let retry_for = request.retry_for.unwrap_or(sender.config().retry_for);
         request.retry_for = Some(retry_for);
@@ -258,7 +258,7 @@ async fn look(
     listener: &Listener,
     members: Vec<Member>,
 ) -> Result<Due, Error> {
-    let mut patience = Patience::new(request.retry_for, sender.config().retry_for);
+    let mut retry_budget = RetryBudget::new(request.retry_for, sender.config().retry_for);
     let engine = Engine::Kernel;
     let begun = connect::begin_patiently(
         sender,
@@ -266,7 +266,7 @@ async fn look(
         engine,
         &volume,
         (running, listener),
-        &mut patience,
+        &mut retry_budget,
     );
     let mut context: PushContext = begun.await?;
     let inventory = negotiate::negotiate(&mut context, None, Purpose::Push).await?;

@@ -19,7 +19,7 @@ use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
 use crate::state::record::{Record, State};
-use crate::state::segment_log::{Memory, Trail};
+use crate::state::segment_log::{RecentSegments, SegmentLog};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -40,7 +40,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
         let sender = Arc::clone(&sender);
         let look = move || {
             let _held = held;
-            if let_go_of_what_is_over(&sender) > 0 {
+            if discard_expired(&sender) > 0 {
                 sender.interrupted().note();
             }
         };
@@ -51,7 +51,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
 }
 
 /// Discards expired pushes on all file systems that are mounted; returns how many stay. Blocks.
-fn let_go_of_what_is_over(sender: &Sender) -> usize {
+fn discard_expired(sender: &Sender) -> usize {
     let config = sender.config();
     let limits = Limits {
         keep: config.resume_keep,
@@ -59,7 +59,7 @@ fn let_go_of_what_is_over(sender: &Sender) -> usize {
     };
     let mut stay = 0;
     let absent = sender.filesystems().each(|state| {
-        stay += let_go(sender, state, limits).unwrap_or_else(|e| {
+        stay += discard(sender, state, limits).unwrap_or_else(|e| {
             tracing::warn!("look for interrupted pushes: {e}");
             1
         });
@@ -68,7 +68,7 @@ fn let_go_of_what_is_over(sender: &Sender) -> usize {
     stay + absent.len()
 }
 
-fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result<usize> {
+fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result<usize> {
     let mut stay = 0;
     for record in journal::records(state.pushes())? {
         if record.sender != sender.id() || !has_snapshot(state, &record) {
@@ -96,13 +96,13 @@ fn let_go(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Result
             "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
-        sender.interrupted().take_memory(record.push);
+        sender.interrupted().take_recent(record.push);
         let gone = match (record.state, record.engine) {
             (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
-                discard::let_go(state, &record)
+                discard::discard(state, &record)
             }
             // Its sendshot, which pins nothing, stays until the receiver has reported.
-            (State::Unconfirmed, Engine::Sendshot) => discard::release(state, &record),
+            (State::Unconfirmed, Engine::Sendshot) => discard::delete_snapshot(state, &record),
             (State::Acknowledged, _) => continue,
         };
         if let Err(e) = gone {
@@ -139,8 +139,8 @@ pub fn list(sender: &Sender, selection: &Selection) -> Vec<Waiting> {
             .filter(|record| has_snapshot(state, record) && !sender.table().contains(record.push));
         found.extend(ours.map(|record| {
             Waiting {
-                offset: Trail::open(state.pushes(), record.push, Memory::default())
-                    .map_or(0, |trail| trail.last_mark()),
+                offset: SegmentLog::open(state.pushes(), record.push, RecentSegments::default())
+                    .map_or(0, |segment_log| segment_log.last_mark()),
                 until: record.taken_at.saturating_add(keep),
                 record,
             }

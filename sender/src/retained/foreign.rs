@@ -161,7 +161,7 @@ pub fn act(
     match action {
         Action::Forget => {
             for (item, _) in &items {
-                discard::let_go(&state, &item.record).map_err(|source| Error::NotDeleted {
+                discard::discard(&state, &item.record).map_err(|source| Error::NotDeleted {
                     volume: item.record.volume_name.clone(),
                     taken_at: item.record.taken_at,
                     source,

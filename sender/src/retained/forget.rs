@@ -30,7 +30,7 @@ pub enum Chain {
 
 /// The user's request.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct ParentChoice {
     pub target: Target,
     pub which: Which,
     pub chain: Chain,
@@ -80,7 +80,7 @@ pub enum Failed {
 ///
 /// # Errors
 /// See [`Failed`]; nothing was deleted then, except before an I/O error.
-pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
+pub fn forget(sender: &Sender, wish: &ParentChoice) -> Result<Forgotten, Failed> {
     let target = format!("{}:{}", wish.target.receiver, wish.target.volume);
     let selection = Selection::resolve(sender, Some(wish.target.clone()))?;
     // A state on another file system cannot be a parent here.
@@ -93,7 +93,7 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
     };
     let consequence = judge(sender, wish, &target, &disks, &chosen)?;
     let pushes: BTreeSet<PushId> = chosen.iter().map(|record| record.push).collect();
-    let states = let_go(sender, &selection, &pushes, wish.mode)?;
+    let states = discard(sender, &selection, &pushes, wish.mode)?;
     Ok(Forgotten {
         states,
         consequence,
@@ -104,7 +104,7 @@ pub fn forget(sender: &Sender, wish: &Wish) -> Result<Forgotten, Failed> {
 /// Checks that the states may be deleted, and describes the consequence.
 fn judge(
     sender: &Sender,
-    wish: &Wish,
+    wish: &ParentChoice,
     target: &str,
     disks: &[Vec<Item>],
     chosen: &[&Record],
@@ -148,7 +148,7 @@ fn judge(
     }
 }
 
-fn let_go(
+fn discard(
     sender: &Sender,
     selection: &Selection,
     pushes: &BTreeSet<PushId>,
@@ -163,7 +163,7 @@ fn let_go(
             }
             let kept = Kept::of(state, item);
             let result = match mode {
-                prune::Mode::Delete => discard::let_go(state, &kept.record),
+                prune::Mode::Delete => discard::discard(state, &kept.record),
                 prune::Mode::DryRun => Ok(()),
             };
             match result {

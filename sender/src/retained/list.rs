@@ -122,7 +122,7 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
         && items.iter().any(|other| {
             other.presence == Presence::Here
                 && other.record.state == State::Acknowledged
-                && other.record.origin == Origin::Told
+                && other.record.origin == Origin::Reported
                 && other.record.replication_key() == record.replication_key()
                 && other.record.age_order() > record.age_order()
         })
@@ -131,7 +131,7 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
 /// Explains why a state is still there, and what would delete it.
 fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Reason {
     let is_paired = paired.values().any(|id| *id == record.receiver);
-    match (verdict.lets_go(), is_paired) {
+    match (verdict.deletes(), is_paired) {
         (true, true) => return reason.and("the next push or `prune` lets it go"),
         (true, false) => return reason.and("`prune` lets it go"),
         (false, true) => return reason,

@@ -8,7 +8,7 @@ use crate::decide::retention::{self, Verdict};
 use crate::retained::list::{self, Kept};
 use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
-use crate::state::discard::let_go;
+use crate::state::discard::discard;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::record::Record;
 
@@ -46,11 +46,11 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, 
         let reasons = list::reasons(&items, &verdicts);
         for ((item, verdict), reason) in items.into_iter().zip(verdicts).zip(reasons) {
             let kept = Kept::of(state, item);
-            let failed = match (verdict.lets_go(), mode) {
-                (true, Mode::Delete) => let_go(state, &kept.record).err(),
+            let failed = match (verdict.deletes(), mode) {
+                (true, Mode::Delete) => discard(state, &kept.record).err(),
                 (true, Mode::DryRun) | (false, _) => None,
             };
-            if verdict.lets_go() && mode == Mode::Delete {
+            if verdict.deletes() && mode == Mode::Delete {
                 log(&kept.record, &reason, failed.as_ref());
             }
             pruned.push(Pruned {

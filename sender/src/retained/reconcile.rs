@@ -27,7 +27,7 @@ pub enum Purpose {
     /// A push: states that prove useless are deleted.
     Push,
     /// A dry run: nothing is deleted.
-    Look,
+    DryRun,
 }
 
 /// Deletes what unfinished pushes of this sender left that are no longer running; returns how many there were.
@@ -53,7 +53,7 @@ pub fn leftovers(
         if at_start(&record, sender) != Verdict::Drop && !is_half_gone(state, &record, sender) {
             continue;
         }
-        match discard::let_go(state, &record) {
+        match discard::discard(state, &record) {
             Ok(()) => settled += 1,
             Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
         }
@@ -72,7 +72,7 @@ pub fn leftovers(
 
 /// A receiver's report, and which receiver it is.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct ReceiverReport<'a> {
     pub inventory: &'a Inventory,
     pub receiver: ReceiverId,
     /// The receiver's name on this host.
@@ -81,7 +81,7 @@ pub struct Told<'a> {
     pub paired: &'a BTreeSet<ReceiverId>,
 }
 
-impl Told<'_> {
+impl ReceiverReport<'_> {
     /// Adds to the record of an acknowledged state the disk that the receiver has just reported to hold it. Returns
     /// whether that is new.
     ///
@@ -117,7 +117,7 @@ impl Told<'_> {
 pub fn acknowledgements(
     state: &StateSubvolume,
     volume: VolumeId,
-    from: &Told<'_>,
+    from: &ReceiverReport<'_>,
     purpose: Purpose,
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<()> {
@@ -134,8 +134,8 @@ pub fn acknowledgements(
         }
         match after_inventory(&record, inventory) {
             Verdict::Keep => {}
-            Verdict::Drop if purpose == Purpose::Look => {}
-            Verdict::Drop => discard::let_go(state, &record)?,
+            Verdict::Drop if purpose == Purpose::DryRun => {}
+            Verdict::Drop => discard::discard(state, &record)?,
             Verdict::Acknowledge => {
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
                     volume = %record.volume_name, "a lost acknowledgement was found out");
@@ -143,7 +143,7 @@ pub fn acknowledgements(
                 record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
                 record.store(state.pushes())?;
                 if record.engine == Engine::Sendshot {
-                    discard::release(state, &record)?;
+                    discard::delete_snapshot(state, &record)?;
                 }
             }
         }
@@ -159,7 +159,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
     }
     let there = durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok();
     let released = match there {
-        true => discard::release(state, record),
+        true => discard::delete_snapshot(state, record),
         false => discard::marks(state, record),
     };
     if let Err(e) = released {
@@ -177,7 +177,7 @@ fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bo
 impl Sender {
     /// Reconciles at start what a crash left. Blocks.
     pub fn settle(&self) {
-        match std::fs::remove_dir_all(self.passing_dir()) {
+        match std::fs::remove_dir_all(self.temporary_dir()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("remove what pushes from read-only file systems left: {e}");
             }

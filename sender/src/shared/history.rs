@@ -15,7 +15,7 @@ use sendshot_proto::report::Report;
 const FILE: &str = "history.json";
 
 /// Most disks of a receiver that are remembered.
-const MOST_DISKS: usize = 32;
+const MAX_DISKS: usize = 32;
 
 /// How a push ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ impl History {
             disks.insert(root, ended_at);
         }
         // A lying receiver must not fill the file.
-        while disks.len() > MOST_DISKS {
+        while disks.len() > MAX_DISKS {
             let oldest = disks.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id);
             oldest.and_then(|id| disks.remove(&id));
         }

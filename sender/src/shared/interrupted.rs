@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sendshot_model::PushId;
 
-use crate::state::segment_log::Memory;
+use crate::state::segment_log::RecentSegments;
 
 #[derive(Debug)]
 pub struct InterruptedPushes {
     /// Whether there may be one that keeps its snapshot.
     may_exist: AtomicBool,
     /// What is known of their streams besides their marks.
-    memories: Mutex<HashMap<PushId, Memory>>,
+    memories: Mutex<HashMap<PushId, RecentSegments>>,
 }
 
 impl Default for InterruptedPushes {
@@ -38,16 +38,16 @@ impl InterruptedPushes {
     }
 
     /// Keeps what is known of an interrupted stream until the push is resumed or discarded.
-    pub fn keep_memory(&self, push: PushId, memory: Memory) {
+    pub fn keep_recent(&self, push: PushId, memory: RecentSegments) {
         self.memories().insert(push, memory);
     }
 
     /// Takes what is known of a push's stream besides its marks.
-    pub fn take_memory(&self, push: PushId) -> Memory {
+    pub fn take_recent(&self, push: PushId) -> RecentSegments {
         self.memories().remove(&push).unwrap_or_default()
     }
 
-    fn memories(&self) -> MutexGuard<'_, HashMap<PushId, Memory>> {
+    fn memories(&self) -> MutexGuard<'_, HashMap<PushId, RecentSegments>> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -136,7 +136,7 @@ struct Entries {
 
 /// A push's slot in the table, freed on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct Slot {
     table: Table,
     key: Key,
     pub running: Arc<Running>,
@@ -152,7 +152,7 @@ impl Table {
         volume: &Volume,
         (receiver, id): (PeerName, ReceiverId),
         cancel: CancellationToken,
-    ) -> Result<Place, Arc<Running>> {
+    ) -> Result<Slot, Arc<Running>> {
         let key = (volume.key.id, id);
         let mut entries = self.lock();
         if let Some(running) = entries.pushes.get(&key) {
@@ -160,7 +160,7 @@ impl Table {
         }
         let running = Arc::new(Running::new(volume, receiver, cancel));
         entries.pushes.insert(key, Arc::clone(&running));
-        Ok(Place {
+        Ok(Slot {
             table: self.clone(),
             key,
             running,
@@ -228,7 +228,7 @@ impl Table {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.table.lock().pushes.remove(&self.key);
         self.running.over.send_replace(true);

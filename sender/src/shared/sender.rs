@@ -32,7 +32,7 @@ use sendshot_model::Engine;
 const INSTANCE: &str = "instance.json";
 
 /// Directory in the state directory for the temporary state of pushes from read-only file systems.
-const PASSING: &str = "passing";
+const TEMPORARY: &str = "passing";
 
 /// Sendshots kept for each receiver of a volume that is not configured: the configuration's own default.
 const UNCONFIGURED_KEEP: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
@@ -154,8 +154,8 @@ impl Sender {
     }
 
     /// Directory for the temporary state of pushes from read-only file systems.
-    pub fn passing_dir(&self) -> PathBuf {
-        self.paths.state_dir.join(PASSING)
+    pub fn temporary_dir(&self) -> PathBuf {
+        self.paths.state_dir.join(TEMPORARY)
     }
 
     pub fn volume_ids(&self) -> &VolumeIds {

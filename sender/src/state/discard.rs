@@ -21,8 +21,8 @@ use crate::state::store::StateSubvolume;
 ///
 /// # Errors
 /// I/O errors; the record then stays, so that reconciliation tries again.
-pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
-    release(state, record)?; // 1, 2
+pub fn discard(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+    delete_snapshot(state, record)?; // 1, 2
     durable::remove_at(state.sendshots(), &record.hashes_name())?; // 3
     durable::remove_at(state.sendshots(), &record.sendshot_name())?;
     crash::point("prune-record");
@@ -33,7 +33,7 @@ pub fn let_go(state: &StateSubvolume, record: &Record) -> io::Result<()> {
 ///
 /// # Errors
 /// I/O errors.
-pub fn release(state: &StateSubvolume, record: &Record) -> io::Result<()> {
+pub fn delete_snapshot(state: &StateSubvolume, record: &Record) -> io::Result<()> {
     destroy(state, record)?;
     crash::point("release-snapshot");
     filesystem::commit(state.top())?;

@@ -104,7 +104,7 @@ fn ids(several: &[Uuid]) -> String {
 #[serde(from = "Layout")]
 struct Entry {
     /// The last known path on it.
-    path: Place,
+    path: MountLocation,
     /// When it was last there, seconds since 1970 UTC.
     seen: Option<i64>,
 }
@@ -113,8 +113,11 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Layout {
-    Seen { path: Place, seen: Option<i64> },
-    Path(Place),
+    Seen {
+        path: MountLocation,
+        seen: Option<i64>,
+    },
+    Path(MountLocation),
 }
 
 impl From<Layout> for Entry {
@@ -129,12 +132,12 @@ impl From<Layout> for Entry {
 /// A path in the file: any bytes, readable where they are text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Place {
+enum MountLocation {
     Text(String),
     Bytes(Vec<u8>),
 }
 
-impl From<&Path> for Place {
+impl From<&Path> for MountLocation {
     fn from(path: &Path) -> Self {
         match path.to_str() {
             Some(text) => Self::Text(text.to_owned()),
@@ -143,11 +146,11 @@ impl From<&Path> for Place {
     }
 }
 
-impl From<Place> for PathBuf {
-    fn from(place: Place) -> Self {
+impl From<MountLocation> for PathBuf {
+    fn from(place: MountLocation) -> Self {
         match place {
-            Place::Text(text) => text.into(),
-            Place::Bytes(bytes) => OsString::from_vec(bytes).into(),
+            MountLocation::Text(text) => text.into(),
+            MountLocation::Bytes(bytes) => OsString::from_vec(bytes).into(),
         }
     }
 }

@@ -35,7 +35,8 @@ pub enum Origin {
     #[default]
     Sent,
     /// The receiver reports it; see [`crate::push::stages::adopt`].
-    Told,
+    #[serde(rename = "told")]
+    Reported,
 }
 
 impl Origin {
@@ -235,14 +236,14 @@ pub struct Item {
 
 /// A point in the stream at which the sender can resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waypoint {
+pub struct ResumePoint {
     /// The offset, and the skeleton of the stream before it.
     pub place: Place,
     /// Chain value at the offset.
     pub chain: Chain,
 }
 
-impl Waypoint {
+impl ResumePoint {
     /// The part that the receiver knows.
     pub fn point(&self) -> Point {
         Point {

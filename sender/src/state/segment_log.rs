@@ -24,33 +24,33 @@ use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::Mark;
 use sendshot_sys::{crash, durable};
 
-use crate::state::record::Waypoint;
+use crate::state::record::ResumePoint;
 
 const MAGIC: &[u8; 8] = b"SSMARK1\n";
 /// Length of a mark in the file.
 const MARK_LEN: usize = 80;
 /// Bytes of a mark that its check value covers.
-const CHECKED: usize = 72;
+const CHECKED_LEN: usize = 72;
 
 /// Recent segments that are known without a mark: more than can be under way. (Windows and queues hold 20 MiB at
 /// most; a segment is seldom below 256 KiB.)
-const RECENT: usize = 1024;
+const MAX_RECENT_SEGMENTS: usize = 1024;
 
 /// Most marks that are kept: the receiver's last checkpoint lies at one of the newest few.
-const MOST_MARKS: usize = 4096;
+const MAX_MARKS: usize = 4096;
 
 /// Marks per distance between the receiver's checkpoints: the receiver takes a checkpoint at the first mark
 /// after that distance.
 const MARKS_PER_CHECKPOINT: u64 = 4;
 
-impl Waypoint {
+impl ResumePoint {
     fn to_bytes(self) -> [u8; MARK_LEN] {
         let mut bytes = [0; MARK_LEN];
         bytes[..8].copy_from_slice(&self.place.offset.to_le_bytes());
         bytes[8..40].copy_from_slice(&self.chain.0);
-        bytes[40..CHECKED].copy_from_slice(&self.place.skeleton.0);
-        let check = blake3::hash(&bytes[..CHECKED]);
-        bytes[CHECKED..].copy_from_slice(&check.as_bytes()[..MARK_LEN - CHECKED]);
+        bytes[40..CHECKED_LEN].copy_from_slice(&self.place.skeleton.0);
+        let check = blake3::hash(&bytes[..CHECKED_LEN]);
+        bytes[CHECKED_LEN..].copy_from_slice(&check.as_bytes()[..MARK_LEN - CHECKED_LEN]);
         bytes
     }
 
@@ -74,7 +74,7 @@ impl Waypoint {
 
 /// The log of one transfer.
 #[derive(Debug)]
-pub struct Trail {
+pub struct SegmentLog {
     pushes: OwnedFd,
     name: OsString,
     state: Mutex<State>,
@@ -82,8 +82,8 @@ pub struct Trail {
 
 #[derive(Debug)]
 struct State {
-    recent: VecDeque<Waypoint>,
-    marks: Vec<Waypoint>,
+    recent: VecDeque<ResumePoint>,
+    marks: Vec<ResumePoint>,
     file: Option<File>,
     /// Whether the file must be rewritten before anything is appended: its end may be torn, or it is too long.
     stale: bool,
@@ -95,8 +95,8 @@ struct State {
 /// What is known of an interrupted stream beyond its marks, as long as this process lives. It holds no descriptor:
 /// the disk can be unplugged meanwhile.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
-    recent: VecDeque<Waypoint>,
+pub struct RecentSegments {
+    recent: VecDeque<ResumePoint>,
     checkpoint: u64,
 }
 
@@ -105,13 +105,13 @@ pub fn file_name(push: PushId) -> OsString {
     format!("{push}.marks").into()
 }
 
-impl Trail {
+impl SegmentLog {
     /// Opens the log of a push in the journal's directory, with its marks and the segments in `memory`. Unreadable
     /// marks count as none.
     ///
     /// # Errors
     /// I/O errors.
-    pub fn open(pushes: impl AsFd, push: PushId, memory: Memory) -> io::Result<Self> {
+    pub fn open(pushes: impl AsFd, push: PushId, memory: RecentSegments) -> io::Result<Self> {
         let name = file_name(push);
         let marks = match durable::read_at(&pushes, &name) {
             Ok(bytes) => bytes.map_or_else(Vec::new, |bytes| parse(&bytes)),
@@ -136,15 +136,15 @@ impl Trail {
     }
 
     /// All points at which the sender can resume, in no particular order.
-    pub fn known(&self) -> Vec<Waypoint> {
+    pub fn known(&self) -> Vec<ResumePoint> {
         let state = self.lock();
         state.recent.iter().chain(&state.marks).copied().collect()
     }
 
     /// The recent segments and the last checkpoint, which the file does not have.
-    pub fn memory(&self) -> Memory {
+    pub fn recent_segments(&self) -> RecentSegments {
         let state = self.lock();
-        Memory {
+        RecentSegments {
             recent: state.recent.clone(),
             checkpoint: state.checkpoint,
         }
@@ -160,7 +160,7 @@ impl Trail {
     ///
     /// # Errors
     /// I/O errors.
-    pub fn restart(&self, from: Option<Waypoint>, policy: CheckpointPolicy) -> io::Result<()> {
+    pub fn restart(&self, from: Option<ResumePoint>, policy: CheckpointPolicy) -> io::Result<()> {
         let offset = from.map_or(0, |from| from.place.offset);
         let mut state = self.lock();
         state.recent.clear();
@@ -176,7 +176,7 @@ impl Trail {
         }
     }
 
-    fn rewrite(&self, marks: &[Waypoint]) -> io::Result<()> {
+    fn rewrite(&self, marks: &[ResumePoint]) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(marks.iter().flat_map(|mark| mark.to_bytes()));
         durable::write_at(&self.pushes, &self.name, &bytes, durable::PRIVATE)
@@ -185,10 +185,10 @@ impl Trail {
     /// Records a segment by the point after it, before it leaves, and returns whether a mark was made. A mark that
     /// cannot be written counts as none: the push continues, and resumes further back after a crash. Blocks for as
     /// long as the disk takes to make it durable.
-    pub fn passed(&self, waypoint: Waypoint) -> Mark {
+    pub fn passed(&self, waypoint: ResumePoint) -> Mark {
         let mut state = self.lock();
         state.recent.push_back(waypoint);
-        if state.recent.len() > RECENT {
+        if state.recent.len() > MAX_RECENT_SEGMENTS {
             state.recent.pop_front();
         }
         if !state.is_mark_due(waypoint.place.offset) {
@@ -213,11 +213,11 @@ impl Trail {
         }
     }
 
-    fn write(&self, state: &mut State, waypoint: Waypoint) -> io::Result<()> {
-        if state.stale || state.marks.len() >= MOST_MARKS {
+    fn write(&self, state: &mut State, waypoint: ResumePoint) -> io::Result<()> {
+        if state.stale || state.marks.len() >= MAX_MARKS {
             let superfluous = match state.marks.len() {
-                few if few < MOST_MARKS => 0,
-                many => many - MOST_MARKS / 2,
+                few if few < MAX_MARKS => 0,
+                many => many - MAX_MARKS / 2,
             };
             let kept = state.marks.get(superfluous..).unwrap_or_default();
             let marks = [kept, &[waypoint]].concat();
@@ -271,11 +271,11 @@ impl State {
     }
 }
 
-fn parse(bytes: &[u8]) -> Vec<Waypoint> {
+fn parse(bytes: &[u8]) -> Vec<ResumePoint> {
     let marks = bytes.strip_prefix(MAGIC).unwrap_or_default();
     marks
         .chunks_exact(MARK_LEN)
-        .map_while(Waypoint::from_bytes)
+        .map_while(ResumePoint::from_bytes)
         .collect()
 }
 
@@ -288,8 +288,8 @@ mod tests {
         milliseconds: 0,
     };
 
-    fn waypoint(offset: u64) -> Waypoint {
-        Waypoint {
+    fn waypoint(offset: u64) -> ResumePoint {
+        ResumePoint {
             place: Place {
                 offset,
                 skeleton: SkeletonHash([offset as u8; 32]),
@@ -298,8 +298,13 @@ mod tests {
         }
     }
 
-    fn trail(dir: &tempfile::TempDir, push: PushId) -> Trail {
-        Trail::open(File::open(dir.path()).unwrap(), push, Memory::default()).unwrap()
+    fn trail(dir: &tempfile::TempDir, push: PushId) -> SegmentLog {
+        SegmentLog::open(
+            File::open(dir.path()).unwrap(),
+            push,
+            RecentSegments::default(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -361,12 +366,12 @@ mod tests {
         let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
         let before = trail(&dir, push);
         before.restart(None, OFTEN).unwrap();
-        let last = 2 * MOST_MARKS as u64 + 7;
+        let last = 2 * MAX_MARKS as u64 + 7;
         for offset in 1..=last {
             assert_eq!(before.passed(waypoint(offset)), Mark::Durable);
         }
         let after = trail(&dir, push).known();
-        assert!(after.len() <= MOST_MARKS, "{}", after.len());
+        assert!(after.len() <= MAX_MARKS, "{}", after.len());
         assert!((last - 100..=last).all(|offset| after.contains(&waypoint(offset))));
     }
 
@@ -385,9 +390,9 @@ mod tests {
     fn what_is_known_without_a_mark_is_bounded() {
         let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
         let trail = trail(&dir, push);
-        for offset in 1..=3 * RECENT as u64 {
+        for offset in 1..=3 * MAX_RECENT_SEGMENTS as u64 {
             trail.passed(waypoint(offset));
         }
-        assert_eq!(trail.known().len(), RECENT);
+        assert_eq!(trail.known().len(), MAX_RECENT_SEGMENTS);
     }
 }

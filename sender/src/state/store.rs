@@ -17,7 +17,7 @@ use sendshot_sys::{durable, filesystem};
 use uuid::Uuid;
 
 /// Longest file, in bytes, that is copied from a read-only disk: much more than any list has.
-const MOST_COPIED: u64 = 1 << 26;
+const MAX_COPIED: u64 = 1 << 26;
 
 /// Name of the state subvolume.
 pub const NAME: &str = ".sendshot";
@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// The temporary directory that replaces it on a read-only file system could not be made.
     #[error("make {}, for the book-keeping of a push from a read-only file system", path.display())]
-    Passing {
+    Temporary {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -112,7 +112,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
     let Some(from) = durable::open_file(from, name)? else {
         return Ok(());
     };
-    if from.metadata()?.len() > MOST_COPIED {
+    if from.metadata()?.len() > MAX_COPIED {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "a file of what is kept is too large",
@@ -120,14 +120,14 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let to = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
-    io::copy(&mut from.take(MOST_COPIED), &mut File::from(to)).map(drop)
+    io::copy(&mut from.take(MAX_COPIED), &mut File::from(to)).map(drop)
 }
 
 /// A temporary directory, deleted on drop.
 #[derive(Debug)]
-struct Passing(PathBuf);
+struct TemporaryDir(PathBuf);
 
-impl Drop for Passing {
+impl Drop for TemporaryDir {
     fn drop(&mut self) {
         // The next start deletes what is left.
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
@@ -141,7 +141,7 @@ impl Drop for Passing {
 pub struct StateSubvolume {
     top: TopLevel,
     /// Set if it is a temporary directory instead, which is deleted on drop.
-    passing: Option<Passing>,
+    temporary: Option<TemporaryDir>,
     root: OwnedFd,
     snapshots: OwnedFd,
     sendshots: OwnedFd,
@@ -188,12 +188,16 @@ impl StateSubvolume {
         Self::with_dirs(top, root, None)
     }
 
-    fn with_dirs(top: TopLevel, root: OwnedFd, passing: Option<Passing>) -> Result<Self, Error> {
+    fn with_dirs(
+        top: TopLevel,
+        root: OwnedFd,
+        temporary: Option<TemporaryDir>,
+    ) -> Result<Self, Error> {
         let fsid = top.fsid();
         let dir = |name: &'static str| {
             let made = durable::private_dir(&root, OsStr::new(name));
-            made.map_err(|source| match (&passing, is_other(&source)) {
-                (Some(Passing(path)), _) => Error::Passing {
+            made.map_err(|source| match (&temporary, is_other(&source)) {
+                (Some(TemporaryDir(path)), _) => Error::Temporary {
                     path: path.join(name),
                     source,
                 },
@@ -206,7 +210,7 @@ impl StateSubvolume {
             sendshots: dir(SENDSHOTS)?,
             pushes: dir(PUSHES)?,
             top,
-            passing,
+            temporary,
             root,
         })
     }
@@ -216,19 +220,19 @@ impl StateSubvolume {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn passing(top: TopLevel, path: &Path) -> Result<Self, Error> {
+    pub fn temporary(top: TopLevel, path: &Path) -> Result<Self, Error> {
         // A failing disk may not give its state: then there is no parent.
         let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
         let kept = kept.unwrap_or_else(|e| {
             tracing::warn!("what is kept on a read-only file system is not used: {e}");
             None
         });
-        let failed = |source| Error::Passing {
+        let failed = |source| Error::Temporary {
             path: path.to_owned(),
             source,
         };
         std::fs::create_dir_all(path).map_err(failed)?;
-        let passing = Passing(path.to_owned());
+        let temporary = TemporaryDir(path.to_owned());
         let made = rustix::fs::openat(
             rustix::fs::CWD,
             path,
@@ -236,7 +240,7 @@ impl StateSubvolume {
             Mode::empty(),
         );
         let root = made.map_err(|e| failed(e.into()))?;
-        let state = Self::with_dirs(top, root, Some(passing))?;
+        let state = Self::with_dirs(top, root, Some(temporary))?;
         if let Some(kept) = kept
             && let Err(e) = copy(kept.root(), state.root(), OsStr::new(SERIES))
         {
@@ -246,8 +250,8 @@ impl StateSubvolume {
     }
 
     /// Whether it is a temporary directory, of which nothing outlives the push.
-    pub fn is_passing(&self) -> bool {
-        self.passing.is_some()
+    pub fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
     }
 
     /// The top level of the file system.

@@ -26,9 +26,9 @@ const VERSION: u32 = 1;
 /// Most hosts, and most volumes, that are read.
 const MOST: usize = 4096;
 /// Most receivers of a volume whose own ids for it are read.
-const MOST_LABELS: usize = 64;
+const MAX_LABELS: usize = 64;
 /// Longest name of a host, in bytes.
-const MOST_NAME: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// Held while a file of a state subvolume is read, changed and written, so that no change is lost.
 pub(crate) static WRITING: Mutex<()> = Mutex::new(());
@@ -124,12 +124,12 @@ impl Register {
             self.hosts.pop_last();
         }
         for entry in &mut self.volumes {
-            while entry.binding.at.len() > MOST_LABELS {
+            while entry.binding.at.len() > MAX_LABELS {
                 entry.binding.at.pop_last();
             }
         }
         for name in self.hosts.values_mut() {
-            *name = printable_within(name, MOST_NAME);
+            *name = printable_within(name, MAX_NAME);
         }
         Ok(self)
     }
@@ -168,7 +168,7 @@ impl Register {
 
     /// Registers a host and one of its volumes.
     pub fn note(&mut self, sender: SenderId, host: &str, volume: &Binding) {
-        self.hosts.insert(sender, printable_within(host, MOST_NAME));
+        self.hosts.insert(sender, printable_within(host, MAX_NAME));
         let mut own = self
             .volumes
             .iter_mut()
@@ -418,7 +418,7 @@ fn key(record: &Record) -> (SenderId, VolumeId) {
 /// Name of this host, for other hosts to read.
 pub fn host_name() -> String {
     let name = rustix::system::uname();
-    printable_within(&name.nodename().to_string_lossy(), MOST_NAME)
+    printable_within(&name.nodename().to_string_lossy(), MAX_NAME)
 }
 
 #[cfg(test)]
@@ -525,7 +525,7 @@ mod tests {
         let read = Register::parse(&serde_json::to_vec(&register).unwrap(), FSID).unwrap();
         let name = read.host(me).unwrap();
         assert!(
-            !name.contains('\u{1b}') && name.len() <= MOST_NAME + '…'.len_utf8(),
+            !name.contains('\u{1b}') && name.len() <= MAX_NAME + '…'.len_utf8(),
             "{name}"
         );
     }

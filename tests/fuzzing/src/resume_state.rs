@@ -17,7 +17,7 @@ use sendshot_sender::decide::expiry::{self, Limits};
 use sendshot_sender::decide::resume::{self, Start};
 use sendshot_sender::shared::history::History;
 use sendshot_sender::state::journal;
-use sendshot_sender::state::segment_log::{self, Memory, Trail};
+use sendshot_sender::state::segment_log::{self, RecentSegments, SegmentLog};
 use sendshot_sender::volume::ids::VolumeIds;
 use sendshot_sys::filesystem::Space;
 use tempfile::TempDir;
@@ -109,7 +109,14 @@ fn push() -> PushId {
 
 fn marks(dir: &TempDir, bytes: Vec<u8>) {
     fs::write(dir.path().join(segment_log::file_name(push())), &bytes).unwrap();
-    let open = || Trail::open(File::open(dir.path()).unwrap(), push(), Memory::default()).unwrap();
+    let open = || {
+        SegmentLog::open(
+            File::open(dir.path()).unwrap(),
+            push(),
+            RecentSegments::default(),
+        )
+        .unwrap()
+    };
     let trail = open();
     let known = trail.known();
     assert!(known.len() <= bytes.len() / MARK);

@@ -21,7 +21,7 @@ use crate::bytes::Bytes;
 use sendshot_harness::blake3;
 
 /// Steps after which a diff is broken off: a file of a few bytes can tell of a petabyte.
-const MOST_STEPS: u64 = 20_000;
+const MAX_STEPS: u64 = 20_000;
 
 /// Takes an input. A file that is found whole is read the same twice, to its end or to an error, and can be
 /// compared.
@@ -251,7 +251,7 @@ impl Sink for Steps {
         if let Step::Data { len, .. } = step {
             self.data = self.data.saturating_add(len);
         }
-        if self.count > MOST_STEPS {
+        if self.count > MAX_STEPS {
             return Err(Enough);
         }
         Ok(())

@@ -228,7 +228,7 @@ fn an_unconfirmed_end_deletes_nothing_that_is_held() {
         ("it holds nothing", |answer, _| answer.copies.clear(), ""),
         (
             "it is still at work",
-            |answer, _| answer.push_at_work = true,
+            |answer, _| answer.commit_pending = true,
             "unconfirmed",
         ),
     ];

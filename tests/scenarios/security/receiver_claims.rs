@@ -22,7 +22,7 @@ fn unconfirmed(victim: &Victim) -> usize {
 fn an_endless_commit_keeps_one_unconfirmed_state() {
     let mut victim = Victim::new();
     let at_work = |steps: Vec<Step>| {
-        let at_work = changed(|answer: &mut InventoryResponse, _| answer.push_at_work = true);
+        let at_work = changed(|answer: &mut InventoryResponse, _| answer.commit_pending = true);
         accepts(steps).and(Call::Inventory, vec![at_work])
     };
     for options in [["--engine", "kernel"], ["--parent", "none"]] {

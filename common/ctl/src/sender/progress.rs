@@ -9,7 +9,7 @@ use sendshot_proto::v1::{PushProgress, PushStage};
 use crate::output::Output;
 
 /// How often the live line is drawn even when nothing arrives.
-const TICK: Duration = Duration::from_millis(250);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows the progress of a push.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(TICK);
+            bar.enable_steady_tick(PROGRESS_INTERVAL);
             bar
         });
         Self {

@@ -17,7 +17,7 @@ use crate::transport::stream::{self, PeerStream};
 use crate::transport::tls::receiver_name;
 
 /// Longest text about a failure that is passed on, in bytes.
-const MOST_SAID: usize = 500;
+const MAX_SAID: usize = 500;
 
 /// Why there is no connection to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -243,7 +243,7 @@ impl ConnectError {
 
 /// An error in words that may hold what is in a certificate, which the other side has written.
 fn said(error: &dyn Error) -> String {
-    printable_within(&error.to_string(), MOST_SAID)
+    printable_within(&error.to_string(), MAX_SAID)
 }
 
 fn pair_again(address: &str) -> String {

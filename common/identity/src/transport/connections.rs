@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::transport::peer::PeerId;
 
 /// Connections of one sender. It uses one for each push and one for a look.
-const MOST_OF_ONE: usize = 32;
+const MAX_OF_ONE: usize = 32;
 
 /// Connections without a certificate.
-const MOST_OF_STRANGERS: usize = 64;
+const MAX_OF_STRANGERS: usize = 64;
 
 /// How long a connection without a certificate lasts: pairing is one call.
 pub(crate) const STRANGER_LIFE: Duration = Duration::from_secs(60);
@@ -53,8 +53,8 @@ impl Connections {
     pub(crate) fn enter(&self, peer: Option<PeerId>) -> Open {
         let mut table = self.lock();
         let most = match peer {
-            Some(_) => MOST_OF_ONE,
-            None => MOST_OF_STRANGERS,
+            Some(_) => MAX_OF_ONE,
+            None => MAX_OF_STRANGERS,
         };
         let same: Vec<u64> = table.numbers_of(peer).collect();
         let superfluous = (same.len() + 1).saturating_sub(most);
@@ -124,7 +124,7 @@ mod tests {
         let all = Connections::default();
         let (greedy, other) = (SenderId::generate(), SenderId::generate());
         let others = all.enter(Some(PeerId::Sender(other)));
-        let mut open: Vec<Open> = (0..MOST_OF_ONE + 3)
+        let mut open: Vec<Open> = (0..MAX_OF_ONE + 3)
             .map(|_| all.enter(Some(PeerId::Sender(greedy))))
             .collect();
         let ended = open.iter().filter(|open| open.end.is_cancelled()).count();
@@ -141,11 +141,9 @@ mod tests {
     fn strangers_are_bounded_together() {
         let all = Connections::default();
         let sender = all.enter(Some(PeerId::Sender(SenderId::generate())));
-        let open: Vec<Open> = (0..2 * MOST_OF_STRANGERS)
-            .map(|_| all.enter(None))
-            .collect();
+        let open: Vec<Open> = (0..2 * MAX_OF_STRANGERS).map(|_| all.enter(None)).collect();
         let live = open.iter().filter(|open| !open.end.is_cancelled()).count();
-        assert_eq!(live, MOST_OF_STRANGERS);
+        assert_eq!(live, MAX_OF_STRANGERS);
         assert!(!sender.end.is_cancelled());
     }
 

@@ -53,14 +53,14 @@ pub struct Generator {
     /// The stream. Dropping this cancels the generator.
     pub outputs: mpsc::Receiver<Result<Output, Error>>,
     /// Reports when the generator has closed the snapshot.
-    pub over: Over,
+    pub finished: Finished,
 }
 
 /// Reports when a generator has closed its snapshot, which until then cannot be deleted.
 #[derive(Debug)]
-pub struct Over(oneshot::Receiver<()>);
+pub struct Finished(oneshot::Receiver<()>);
 
-impl Over {
+impl Finished {
     /// Waits for it. A cancelled generator ends at once, unless the kernel is in the middle of a slow read.
     pub async fn wait(self) {
         // The other end is never used, only dropped.
@@ -88,7 +88,7 @@ pub(super) fn start(
         .map_err(Error::Start)?;
     Ok(Generator {
         outputs,
-        over: Over(over),
+        finished: Finished(over),
     })
 }
 

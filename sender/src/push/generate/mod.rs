@@ -8,6 +8,6 @@ mod cutter;
 mod kernel;
 mod sendshot;
 
-pub use cutter::{Error, Generator, Output, Over};
+pub use cutter::{Error, Finished, Generator, Output};
 pub use kernel::kernel;
 pub use sendshot::{Sendshots, sendshot, size, size_by_paths};

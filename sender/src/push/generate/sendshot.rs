@@ -13,8 +13,8 @@ use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_proto::resume::Point;
 
 use super::cutter::{Cutter, Error, Generator, start};
-use crate::state::record::Waypoint;
-use crate::state::segment_log::Trail;
+use crate::state::record::ResumePoint;
+use crate::state::segment_log::SegmentLog;
 
 /// Name of the subvolume in the stream; a daemon names its copies itself.
 const NAME: &[u8] = b"push";
@@ -33,9 +33,9 @@ pub struct Sendshots {
     /// Stream version, 1 or 2.
     pub stream_version: u32,
     /// Where to resume; `None` for the start of the stream.
-    pub from: Option<Waypoint>,
+    pub from: Option<ResumePoint>,
     /// Records the segments of the stream.
-    pub trail: Arc<Trail>,
+    pub segment_log: Arc<SegmentLog>,
 }
 
 fn version(stream_version: u32) -> Version {
@@ -110,7 +110,7 @@ fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Re
     let from = source.from.map(|from| from.place);
     let out = |part: Part| {
         let mark = |behind: Point| {
-            source.trail.passed(Waypoint {
+            source.segment_log.passed(ResumePoint {
                 place: part.end,
                 chain: behind.chain,
             })

@@ -29,7 +29,7 @@ use sendshot_engine::{Frozen, Head, Sendshot};
 use sendshot_sys::subvolume;
 
 use crate::decide::adoption;
-use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, Wish};
+use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, ParentChoice};
 use crate::push::stages::capture::{self, Captured, Known};
 use crate::state::discard;
 use crate::state::record::{Intent, Origin, Record, SnapshotId, Standing, State};
@@ -51,7 +51,7 @@ pub enum Error {
 /// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless a sendshot of
 /// the same lineage is as young.
 pub fn choose(
-    wish: Wish,
+    parent_choice: ParentChoice,
     new: &Head,
     lineage: &Lineage,
     candidates: Vec<Candidate>,
@@ -60,7 +60,7 @@ pub fn choose(
     let known = known.sendshots.iter();
     let usable = known.filter(|(record, _)| record.standing != Standing::Rejected);
     let heads: Vec<&Head> = usable.map(|(_, sendshot)| sendshot.head()).collect();
-    adoption::choose(wish, new, lineage, candidates, &heads)
+    adoption::choose(parent_choice, new, lineage, candidates, &heads)
 }
 
 /// Performs steps 1 and 2. `intent` names the adoption, not the push that it is for.
@@ -109,7 +109,7 @@ pub fn capture(
 /// # Errors
 /// I/O errors; the adoption is undone then.
 pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
-    (record.state, record.origin) = (State::Acknowledged, Origin::Told);
+    (record.state, record.origin) = (State::Acknowledged, Origin::Reported);
     match record.store(state.pushes()) {
         Ok(()) => Ok(record),
         Err(e) => {
@@ -121,7 +121,7 @@ pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
 
 /// Undoes an adoption; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
-    if let Err(e) = discard::let_go(state, record) {
+    if let Err(e) = discard::discard(state, record) {
         tracing::warn!(push = %record.push, "an adoption is left to be settled later: {e}");
     }
 }

@@ -14,7 +14,7 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::still::Still;
 use crate::shared::blocking::blocking;
-use crate::state::record::{ParentState, Record, State, Transferring, Waypoint};
+use crate::state::record::{ParentState, Record, ResumePoint, State, Transferring};
 
 /// Whether the same stream can be made again, and the receiver can resume it.
 pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {
@@ -29,7 +29,7 @@ pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {
 pub(crate) async fn begin(
     context: &PushContext,
     delivery: &mut Delivery,
-    from: Option<Waypoint>,
+    from: Option<ResumePoint>,
 ) -> Result<Begin, Error> {
     let plan = delivery.plan();
     let resumable = is_resumable(context, delivery);

@@ -8,7 +8,7 @@ use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 
-use crate::decide::parent::{Local, Plan, Wish};
+use crate::decide::parent::{Local, ParentChoice, Plan};
 use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use crate::push::error::Error;
 use crate::push::generate;
@@ -23,7 +23,7 @@ use sendshot_proto::problem::JOURNAL;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Demand {
     /// The user's choice.
-    Wish(Wish),
+    ParentChoice(ParentChoice),
     /// No parent, for this reason.
     Full(Reason),
 }
@@ -46,7 +46,7 @@ pub fn adopt(
     state: &StateSubvolume,
     subject: (impl AsFd, &Info),
     held: &[HeldCopy],
-    wish: Wish,
+    parent_choice: ParentChoice,
     known: &mut Known,
     intent: Intent,
 ) -> Result<Option<(Record, Sendshot)>, Error> {
@@ -56,7 +56,7 @@ pub fn adopt(
         .map_err(failed)?;
     let ancestors = lineage::of(state.top(), info).map_err(failed)?;
     let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
-    let Some(local) = adopt::choose(wish, &new, &ancestors, candidates, known) else {
+    let Some(local) = adopt::choose(parent_choice, &new, &ancestors, candidates, known) else {
         return Ok(None);
     };
     match adopt::capture(state, &local, intent, known) {
@@ -90,8 +90,8 @@ pub fn choose(
     demand: Demand,
     stream_version: u32,
 ) -> Result<Chosen, Error> {
-    let wish = match demand {
-        Demand::Wish(wish) => wish,
+    let parent_choice = match demand {
+        Demand::ParentChoice(parent_choice) => parent_choice,
         Demand::Full(reason) => {
             return Ok(Chosen {
                 plan: Plan {
@@ -110,7 +110,7 @@ pub fn choose(
             stream_bytes: None,
         })
         .collect();
-    for push in parent_sendshot::to_try(wish, new.head(), &candidates) {
+    for push in parent_sendshot::to_try(parent_choice, new.head(), &candidates) {
         let mut sendshots = known.sendshots.iter();
         let parent = sendshots.find(|(record, _)| record.push == push);
         let parent = parent.map(|(_, sendshot)| sendshot);
@@ -121,7 +121,7 @@ pub fn choose(
             }
         }
     }
-    let plan = parent_sendshot::decide(wish, new.head(), candidates)?;
+    let plan = parent_sendshot::decide(parent_choice, new.head(), candidates)?;
     let parent = match plan.parent.map(|parent| parent.local) {
         Some(Local::Sendshot(push)) => Some(take(known, push)?),
         Some(Local::Snapshot(_)) | None => None,

@@ -14,7 +14,7 @@ use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::{self, Next, Patience};
+use crate::push::retry::{self, RetryBudget, RetryDecision};
 use crate::retained::reconcile;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
@@ -32,7 +32,7 @@ pub(crate) async fn begin_patiently(
     engine: Engine,
     volume: &Volume,
     (running, listener): (&Arc<Running>, &Listener),
-    patience: &mut Patience,
+    retry_budget: &mut RetryBudget,
 ) -> Result<PushContext, Error> {
     loop {
         let (sender, beginning) = (Arc::clone(sender), Arc::clone(running));
@@ -49,10 +49,10 @@ pub(crate) async fn begin_patiently(
             Ok(context) => return Ok(context),
             Err(error) => error,
         };
-        if retry::after(&error) != Next::Later {
+        if retry::after(&error) != RetryDecision::Later {
             return Err(error);
         }
-        patience.wait(error, running, listener).await?;
+        retry_budget.wait(error, running, listener).await?;
     }
 }
 
@@ -137,8 +137,8 @@ async fn open_store(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvol
             .map_err(Error::volume("look whether the file system is read-only"))?;
         if is_read_only {
             // A push that reads in place needs no records, so it must not fail for lack of them.
-            let path = sender.passing_dir().join(PushId::generate().to_string());
-            return Ok(StateSubvolume::passing(top, &path)?);
+            let path = sender.temporary_dir().join(PushId::generate().to_string());
+            return Ok(StateSubvolume::temporary(top, &path)?);
         }
         let state = StateSubvolume::open_or_create(top)?;
         sender.take_over_former(&state).map_err(Error::Register)?;

@@ -25,7 +25,7 @@ use crate::state::record::{Record, State};
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Most disks of one receiver for which states are kept.
-const MOST_ROOTS: usize = 32;
+const MAX_ROOTS: usize = 32;
 
 /// Asks for the receiver's inventory, and reconciles the records with it. `resuming` is the push that is about to
 /// be resumed.
@@ -46,7 +46,7 @@ pub(crate) async fn negotiate(
             let table = context.sender.table();
             table.last_transfer(context.key.id, context.link.receiver())
         }
-        Purpose::Look => None,
+        Purpose::DryRun => None,
     };
     let (inventory, label) = ask_by_label(context, resuming.or(over)).await?;
     if let (Some(label), Purpose::Push) = (label, purpose) {
@@ -66,7 +66,7 @@ pub(crate) async fn negotiate(
     );
     let settled = context.on_store("settle", move |state| {
         let running = |push| sender.table().contains(push);
-        let told = reconcile::Told {
+        let told = reconcile::ReceiverReport {
             inventory: &inventory,
             receiver,
             name: &name,
@@ -138,7 +138,7 @@ pub(crate) async fn check_root(context: &PushContext) -> Result<(), Error> {
         },
     );
     let known = known.await?.map_err(Error::volume(JOURNAL))?;
-    if known.contains(&root) || known.len() < MOST_ROOTS {
+    if known.contains(&root) || known.len() < MAX_ROOTS {
         return Ok(());
     }
     Err(Error::TooManyRoots {
@@ -153,7 +153,7 @@ pub(crate) async fn check_root(context: &PushContext) -> Result<(), Error> {
 ///
 /// # Errors
 /// I/O errors of the journal.
-pub(crate) async fn awaits_word(context: &PushContext) -> Result<bool, Error> {
+pub(crate) async fn has_unconfirmed_push(context: &PushContext) -> Result<bool, Error> {
     let sender = Arc::clone(&context.sender);
     let chain = (sender.id(), context.key.id, context.link.receiver());
     let root = context.root;

@@ -11,7 +11,7 @@ use sendshot_sys::subvolume::Info;
 use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
-use crate::decide::parent::{Acknowledged, Plan, Recorded, Wish};
+use crate::decide::parent::{Acknowledged, ParentChoice, Plan, Recorded};
 use crate::decide::parent_snapshot;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
@@ -72,7 +72,7 @@ pub(crate) enum Adoption {
     /// It stays, for this push and later ones.
     Kept,
     /// It is discarded with the plan that it was made for.
-    Passing,
+    Temporary,
 }
 
 /// The record of an adopted snapshot, protected from reconciliation as long as this lives.
@@ -89,7 +89,7 @@ pub(crate) fn decide(
     ours: &[Record],
     info: &Info,
     held: Vec<HeldCopy>,
-    wish: Wish,
+    parent_choice: ParentChoice,
 ) -> Result<Plan, Error> {
     let failed = Error::volume("look for what both sides hold");
     let mut lineage = lineage::of(top, info).map_err(failed)?;
@@ -99,7 +99,11 @@ pub(crate) fn decide(
     for candidate in &mut candidates {
         candidate.recorded = recorded(ours, candidate.copy.uuid);
     }
-    Ok(parent_snapshot::decide(wish, &lineage, candidates)?)
+    Ok(parent_snapshot::decide(
+        parent_choice,
+        &lineage,
+        candidates,
+    )?)
 }
 
 /// What the journal records of a state.
@@ -125,24 +129,24 @@ pub(crate) async fn prepare(
     demand: Demand,
     adoption: Adoption,
 ) -> Result<(Prepared, Option<Adopted>), Error> {
-    let wish = match &demand {
-        Demand::Wish(wish) => *wish,
-        Demand::Full(_) => Wish::None,
+    let parent_choice = match &demand {
+        Demand::ParentChoice(parent_choice) => *parent_choice,
+        Demand::Full(_) => ParentChoice::None,
     };
     let (Engine::Sendshot, Some(record)) = (context.engine, &source.record) else {
-        let plan = plan_by_snapshots(context, source, held, wish).await?;
+        let plan = plan_by_snapshots(context, source, held, parent_choice).await?;
         let by_sendshots = None;
         return Ok((Prepared { plan, by_sendshots }, None));
     };
-    let (known, adopted) = adopt(context, source, held.clone(), wish, adoption).await?;
+    let (known, adopted) = adopt(context, source, held.clone(), parent_choice, adoption).await?;
     let prepared = async {
         let prospects = capture(context, source, record.clone(), known).await?;
         plan_by_sendshots(context, source, record, prospects, held, demand).await
     };
     match (prepared.await, adoption, adopted) {
         (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
-        (Err(error), Adoption::Passing, Some(adopted)) => {
-            context.let_go(adopted.record).await;
+        (Err(error), Adoption::Temporary, Some(adopted)) => {
+            context.discard(adopted.record).await;
             Err(error)
         }
         (Err(error), _, _) => Err(error),
@@ -153,14 +157,14 @@ async fn plan_by_snapshots(
     context: &PushContext,
     source: &SourceSnapshot,
     held: Vec<HeldCopy>,
-    wish: Wish,
+    parent_choice: ParentChoice,
 ) -> Result<Plan, Error> {
     let (state, info) = (Arc::clone(&context.state), source.info.clone());
     let (volume, from, name) = context.destination();
     let work = move || {
         let ours = journal::records(state.pushes());
         let ours = ours.map_err(Error::volume(JOURNAL))?;
-        let plan = decide(state.top(), &ours, &info, held, wish)?;
+        let plan = decide(state.top(), &ours, &info, held, parent_choice)?;
         Ok::<_, Error>(plan.with(Acknowledged::of(&ours, volume, from, &name)))
     };
     let plan = blocking("plan", work).await??;
@@ -173,7 +177,7 @@ async fn adopt(
     context: &PushContext,
     source: &SourceSnapshot,
     held: Vec<HeldCopy>,
-    wish: Wish,
+    parent_choice: ParentChoice,
     adoption: Adoption,
 ) -> Result<(Known, Option<Adopted>), Error> {
     let (state, volume) = (Arc::clone(&context.state), context.key.id);
@@ -182,7 +186,14 @@ async fn adopt(
     let intent = context.intent(protected.push);
     let work = move || -> Result<_, Error> {
         let mut known = candidates::known(&state, volume)?;
-        let adopted = candidates::adopt(&state, (&fd, &info), &held, wish, &mut known, intent)?;
+        let adopted = candidates::adopt(
+            &state,
+            (&fd, &info),
+            &held,
+            parent_choice,
+            &mut known,
+            intent,
+        )?;
         let Some((mut record, sendshot)) = adopted else {
             return Ok((known, None));
         };

@@ -113,7 +113,7 @@ pub fn superseded(
     let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);
     let superfluous = items.into_iter().zip(verdicts);
     Ok(superfluous
-        .filter(|(_, verdict)| verdict.lets_go())
+        .filter(|(_, verdict)| verdict.deletes())
         .map(|(item, _)| item.record)
         .collect())
 }

@@ -38,7 +38,7 @@ impl Release {
     /// Carries it out. What cannot be deleted now stays on record, and the next push tries again.
     pub async fn carry_out(self) {
         // The temporary state directory is deleted as a whole.
-        if self.state.is_passing() {
+        if self.state.is_temporary() {
             return;
         }
         let work = move || {
@@ -54,9 +54,9 @@ impl Release {
 impl Superfluous {
     fn delete(&self, state: &StateSubvolume) {
         let own = self.snapshot_of.iter();
-        let own = own.map(|record| (record, discard::release(state, record))); // 1
+        let own = own.map(|record| (record, discard::delete_snapshot(state, record))); // 1
         let older = self.older.iter();
-        let older = older.map(|record| (record, discard::let_go(state, record))); // 2
+        let older = older.map(|record| (record, discard::discard(state, record))); // 2
         for (record, deleted) in own.chain(older) {
             if let Err(e) = deleted {
                 tracing::warn!(push = %record.push, "delete what is superfluous: {e}");

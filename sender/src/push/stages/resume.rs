@@ -13,7 +13,7 @@ use sendshot_proto::problem::JOURNAL;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 
-use crate::decide::parent::{Local, Parent, Plan, Wish};
+use crate::decide::parent::{Local, Parent, ParentChoice, Plan};
 use crate::decide::resume::Start;
 use crate::push::context::{PushContext, another};
 use crate::push::delivery::{Delivery, Origin, TransferProgress};
@@ -26,15 +26,15 @@ use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
-use crate::state::record::{self, Record, State, Transferring, Waypoint};
-use crate::state::segment_log::Trail;
+use crate::state::record::{self, Record, ResumePoint, State, Transferring};
+use crate::state::segment_log::SegmentLog;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
 
 /// Where a transfer continues.
 pub(crate) enum Resumption {
     /// At this point, or at the beginning.
-    At(Option<Waypoint>),
+    At(Option<ResumePoint>),
     /// Nowhere: the current state of the volume is sent instead.
     StartOver,
 }
@@ -48,7 +48,7 @@ pub(crate) async fn interrupted(
     volume: &Volume,
     request: &Request,
 ) -> Result<Option<Interrupted>, Error> {
-    if request.wish != Wish::Auto || context.engine != Engine::Sendshot {
+    if request.parent_choice != ParentChoice::Auto || context.engine != Engine::Sendshot {
         return Ok(None);
     }
     let sender = Arc::clone(&context.sender);
@@ -64,11 +64,11 @@ pub(crate) async fn interrupted(
 ///
 /// # Errors
 /// I/O errors of the journal.
-pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), Error> {
+pub(crate) async fn discard_interrupted(context: &PushContext) -> Result<(), Error> {
     let sender = Arc::clone(&context.sender);
     let chain = (sender.id(), context.key.id, context.link.receiver());
     let root = context.root;
-    let let_go = context.on_store("let-go", move |state| -> io::Result<()> {
+    let discarded = context.on_store("let-go", move |state| -> io::Result<()> {
         for record in journal::records(state.pushes())? {
             let mine = record.replication_key() == chain;
             let unfinished = record.state == State::Sending && record.is_resumable();
@@ -76,13 +76,13 @@ pub(crate) async fn let_go_of_interrupted(context: &PushContext) -> Result<(), E
             let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
             if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
                 tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
-                sender.interrupted().take_memory(record.push);
-                discard::let_go(state, &record)?;
+                sender.interrupted().take_recent(record.push);
+                discard::discard(state, &record)?;
             }
         }
         Ok(())
     });
-    let_go.await?.map_err(Error::volume(JOURNAL))
+    discarded.await?.map_err(Error::volume(JOURNAL))
 }
 
 /// Whether a volume is unchanged since the snapshot of a push was taken. When unsure, it counts as changed.
@@ -109,19 +109,22 @@ pub(crate) async fn reread(context: &PushContext, delivery: &mut Delivery) -> Re
         return Ok(());
     };
     let (id, progress) = (record.push, &mut delivery.progress);
-    let (known, memory) = (progress.trail.clone(), std::mem::take(&mut progress.memory));
+    let (known, memory) = (
+        progress.segment_log.clone(),
+        std::mem::take(&mut progress.memory),
+    );
     let now = context.on_store("journal", move |state| {
         let record = journal::find(state.pushes(), id)?;
         // This process remembers more segments than the file has.
-        let trail = match known {
-            Some(trail) => trail,
-            None => Arc::new(Trail::open(state.pushes(), id, memory)?),
+        let segment_log = match known {
+            Some(segment_log) => segment_log,
+            None => Arc::new(SegmentLog::open(state.pushes(), id, memory)?),
         };
-        Ok::<_, io::Error>((record, trail))
+        Ok::<_, io::Error>((record, segment_log))
     });
-    let (record, trail) = now.await?.map_err(Error::volume(JOURNAL))?;
+    let (record, segment_log) = now.await?.map_err(Error::volume(JOURNAL))?;
     delivery.source.record = Some(record.ok_or(Error::RecordGone)?);
-    delivery.progress.trail = Some(trail);
+    delivery.progress.segment_log = Some(segment_log);
     Ok(())
 }
 
@@ -166,7 +169,7 @@ impl Interrupted {
     pub(crate) fn into_delivery(self, sender: &Sender) -> Delivery {
         let plan = self.plan();
         let protected = sender.table().protect(self.record.push);
-        let memory = sender.interrupted().take_memory(self.record.push);
+        let memory = sender.interrupted().take_recent(self.record.push);
         Delivery {
             source: SourceSnapshot {
                 fd: self.fd,

@@ -15,11 +15,11 @@ use crate::push::stages::announce;
 use crate::push::stages::prepare::BySendshots;
 use crate::push::stages::transfer::{self, Committed, Transfer};
 use crate::shared::blocking::blocking;
-use crate::state::record::Waypoint;
+use crate::state::record::ResumePoint;
 
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees without finding
 /// anything to write; its snapshot is then left for reconciliation.
-const ENDING: Duration = Duration::from_secs(30);
+const SEND_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Announces the stream, makes and sends it, and waits for the commit. It resumes at `from`, if given.
 ///
@@ -28,7 +28,7 @@ const ENDING: Duration = Duration::from_secs(30);
 pub(crate) async fn send(
     context: &mut PushContext,
     delivery: &mut Delivery,
-    from: Option<Waypoint>,
+    from: Option<ResumePoint>,
 ) -> Result<Committed, Error> {
     let begin = announce::begin(context, delivery, from).await?;
     let cancel = context.running.cancel.clone();
@@ -47,12 +47,12 @@ pub(crate) async fn send(
     };
     delivery.progress.resumed_at = offset;
     context.running.goes_on_at(offset.unwrap_or(0));
-    let trail = delivery.progress.trail.clone();
+    let segment_log = delivery.progress.segment_log.clone();
     let is_resumable = announce::is_resumable(context, delivery);
-    if let Some(trail) = trail.clone().filter(|_| is_resumable) {
-        blocking("trail", move || {
+    if let Some(segment_log) = segment_log.clone().filter(|_| is_resumable) {
+        blocking("segment_log", move || {
             // Without marks a push resumes further back after a crash.
-            if let Err(e) = trail.restart(from, policy) {
+            if let Err(e) = segment_log.restart(from, policy) {
                 tracing::info!("marks to resume from are not kept: {e}");
             }
         })
@@ -68,24 +68,26 @@ pub(crate) async fn send(
     let stall_after = context.sender.config().stall_after;
     let running = &context.running;
     let outcome = tokio::select! {
-        outcome = accepted.run(generator.outputs, running, trail.as_deref(), stall_after, before_end) => outcome,
+        outcome = accepted.run(generator.outputs, running, segment_log.as_deref(), stall_after, before_end) => outcome,
         never = context.listener.tick(Arc::clone(running)) => match never {},
     };
     // A snapshot cannot be deleted while it is being sent.
-    let _ = tokio::time::timeout(ENDING, generator.over.wait()).await;
+    let _ = tokio::time::timeout(SEND_SHUTDOWN_TIMEOUT, generator.finished.wait()).await;
     Ok(outcome?)
 }
 
 async fn generate(
     context: &PushContext,
     delivery: &Delivery,
-    from: Option<Waypoint>,
+    from: Option<ResumePoint>,
 ) -> Result<Generator, Error> {
     let snapshot = another(&delivery.source.fd)?;
     let record = delivery.source.record.as_ref();
-    let (Some(BySendshots { new, parent, .. }), Some(record), Some(trail)) =
-        (delivery.by_sendshots(), record, &delivery.progress.trail)
-    else {
+    let (Some(BySendshots { new, parent, .. }), Some(record), Some(segment_log)) = (
+        delivery.by_sendshots(),
+        record,
+        &delivery.progress.segment_log,
+    ) else {
         let parent = match delivery.plan().parent.map(|parent| parent.local) {
             Some(Local::Snapshot(id)) => Some(id),
             Some(Local::Sendshot(_)) | None => None,
@@ -108,7 +110,7 @@ async fn generate(
         place: (another(context.state.sendshots())?, record.sendshot_name()),
         stream_version,
         from,
-        trail: Arc::clone(trail),
+        segment_log: Arc::clone(segment_log),
     };
     let running = Arc::clone(&context.running);
     let work = move || -> Result<Generator, generate::Error> {

@@ -105,7 +105,7 @@ fn create(
 
 /// Undoes a failed attempt; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
-    if let Err(e) = crate::state::discard::let_go(state, record) {
+    if let Err(e) = crate::state::discard::discard(state, record) {
         tracing::warn!(push = %record.push, "an abandoned push is left to be settled later: {e}");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use sendshot_model::{Reason, ReasonCode};
 use sendshot_sys::subvolume::{self, Info};
 
-use crate::decide::parent::Wish;
+use crate::decide::parent::ParentChoice;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::stages::candidates::Demand;
@@ -28,15 +28,17 @@ pub(crate) struct SourceSnapshot {
 }
 
 impl SourceSnapshot {
-    /// The parent that this source requires, given the user's `wish`.
-    pub(crate) fn demand(&self, wish: Wish) -> Demand {
-        match (&self.still, wish) {
-            (Some(_), Wish::Auto) => Demand::Full(Reason::new(
+    /// The parent that this source requires, given the user's `parent_choice`.
+    pub(crate) fn demand(&self, parent_choice: ParentChoice) -> Demand {
+        match (&self.still, parent_choice) {
+            (Some(_), ParentChoice::Auto) => Demand::Full(Reason::new(
                 ReasonCode::ReadAsItIs,
                 "the file system is read-only, so the volume is read as it is: without a snapshot what has \
                  changed since the last one is not known",
             )),
-            (Some(_), Wish::None | Wish::Uuid(_)) | (None, _) => Demand::Wish(wish),
+            (Some(_), ParentChoice::None | ParentChoice::Uuid(_)) | (None, _) => {
+                Demand::ParentChoice(parent_choice)
+            }
         }
     }
 }
@@ -58,7 +60,7 @@ pub(crate) async fn take(context: &PushContext, volume: Volume) -> Result<Source
         });
     }
     let intent = context.intent(context.running.push);
-    if context.state.is_passing() {
+    if context.state.is_temporary() {
         let path = volume.path.display();
         let detail = format!("none: {path} is read as it is, on a file system that is read-only");
         context.enter("snapshot", detail);

@@ -21,7 +21,7 @@ use crate::connection::wire::WireBytes;
 use crate::push::generate::{self, Output};
 use crate::push::stages::still;
 use crate::shared::running::Running;
-use crate::state::segment_log::Trail;
+use crate::state::segment_log::SegmentLog;
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
@@ -31,7 +31,7 @@ const QUEUE: usize = 2;
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How many times progress is checked during the stall time-out.
-const LOOKS: u32 = 20;
+const STALL_CHECKS: u32 = 20;
 
 /// The receiver's report of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum Error {
     Connection(#[from] connection::error::Error),
     /// The receiver breaks the contract.
     #[error("the receiver's answer makes no sense: {0}")]
-    Nonsense(String),
+    ProtocolViolation(String),
     /// A volume without a snapshot changed while it was read.
     #[error("{0}")]
     Moved(std::io::Error),
@@ -77,7 +77,7 @@ pub enum Error {
 
 impl From<Malformed> for Error {
     fn from(error: Malformed) -> Self {
-        Self::Nonsense(error.to_string())
+        Self::ProtocolViolation(error.to_string())
     }
 }
 
@@ -102,7 +102,7 @@ impl Answers {
     async fn next(&mut self) -> Result<Down, Error> {
         match self.messages.message().await {
             Ok(Some(message)) => Ok(message.try_into()?),
-            Ok(None) => Err(Error::Nonsense(
+            Ok(None) => Err(Error::ProtocolViolation(
                 "it ended the push without saying how".into(),
             )),
             Err(status) => Err(failed(&self.address, &status).into()),
@@ -150,13 +150,13 @@ impl Transfer {
                 };
                 Ok((transfer, checkpoints))
             }
-            Down::Accepted { resume_at, .. } => Err(Error::Nonsense(format!(
+            Down::Accepted { resume_at, .. } => Err(Error::ProtocolViolation(format!(
                 "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
             ))),
             Down::Failure(failure) => Err(failure.into()),
-            Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => {
-                Err(Error::Nonsense("it did not accept the push first".into()))
-            }
+            Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => Err(
+                Error::ProtocolViolation("it did not accept the push first".into()),
+            ),
         }
     }
 
@@ -173,7 +173,7 @@ impl Transfer {
         self,
         outputs: mpsc::Receiver<Result<Output, generate::Error>>,
         running: &Running,
-        trail: Option<&Trail>,
+        segment_log: Option<&SegmentLog>,
         stall_after: Duration,
         before_end: F,
     ) -> Result<Committed, Error>
@@ -202,15 +202,15 @@ impl Transfer {
                 message = down.next() => match message? {
                     Down::Applied(offset) => running.applied(offset),
                     Down::Checkpoint(offset) => {
-                        if let Some(trail) = trail {
-                            trail.checkpoint(offset);
+                        if let Some(segment_log) = segment_log {
+                            segment_log.checkpoint(offset);
                         }
                     }
                     Down::Failure(failure) => return Err(failure.into()),
-                    Down::Accepted { .. } => return Err(Error::Nonsense("it accepted twice".into())),
+                    Down::Accepted { .. } => return Err(Error::ProtocolViolation("it accepted twice".into())),
                     Down::Committed { name, directory, not_kept } => {
                         let stream_bytes = stream_bytes.ok_or_else(|| {
-                            Error::Nonsense("it committed before the end of the stream".into())
+                            Error::ProtocolViolation("it committed before the end of the stream".into())
                         })?;
                         let copy = format!("{directory}/{name}");
                         return Ok(Committed { copy, stream_bytes, not_kept });
@@ -233,9 +233,9 @@ fn not_announced(error: std::io::Error) -> Error {
 /// Returns when nothing was sent and nothing applied for `after`. The total time does not count.
 async fn stalled(running: &Running, after: Duration) {
     let (mut last, mut since) = (running.progress(), Instant::now());
-    let mut looks = tokio::time::interval((after / LOOKS).max(Duration::from_millis(10)));
+    let mut checks = tokio::time::interval((after / STALL_CHECKS).max(Duration::from_millis(10)));
     while since.elapsed() < after {
-        looks.tick().await;
+        checks.tick().await;
         let now = running.progress();
         if has_come_forward(last, now) {
             (last, since) = (now, Instant::now());

@@ -95,7 +95,7 @@ impl MessageRewriter {
                     std::mem::swap(&mut a.uuid, &mut b.uuid);
                 }
             }
-            Lie::AtWork => answer.push_at_work = !answer.push_at_work,
+            Lie::AtWork => answer.commit_pending = !answer.commit_pending,
             Lie::Malformed => answer.copies.iter_mut().for_each(|c| c.uuid.truncate(5)),
             Lie::CouldNotLook => answer.failure = Some(failure(random)),
             Lie::OtherPoint => {

@@ -217,7 +217,7 @@ pub const INVENTORY: &[Row] = &[
     },
     Row {
         name: "a push is always at work",
-        script: |_| holds(|answer| answer.push_at_work = true),
+        script: |_| holds(|answer| answer.commit_pending = true),
         expect: Believed,
     },
     Row {

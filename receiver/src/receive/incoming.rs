@@ -9,7 +9,7 @@
 //! 3. Commit; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable.
 //! 4. Delete the partial. — Checkpoints of a push whose copy exists; the next start deletes them.
 //!
-//! If only the connection breaks, the [`Intake`] stays as it is until its sender is back.
+//! If only the connection breaks, the [`IncomingTransfer`] stays as it is until its sender is back.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{durable, subvolume};
 use tokio::sync::mpsc;
 
-use crate::receive::announcement::{Work, announced_identity, copy_name, stream_version};
+use crate::receive::announcement::{Announcement, announced_identity, copy_name, stream_version};
 use crate::receive::checkpoint::Checkpoints;
 use crate::receive::failures::{
     check_writable, hash_mismatch, in_commit, in_dir, in_staging, io_failure, rule_broken,
@@ -39,10 +39,10 @@ use crate::store::volumes::{self, VolumeDir};
 
 /// Most copies received under one UUID, with any ctransid. The file system lists them in one item, which holds some
 /// 2,000 (500 with nodes of 4 KiB), and kernels without the fix of 2026 fail where it is full.
-const MOST_OF_ONE_UUID: usize = 64;
+const MAX_OF_ONE_UUID: usize = 64;
 
 /// Least size of a copy, in bytes, whatever its content: the root node of its tree.
-const A_COPY: u64 = 16 * 1024;
+const COPY_METADATA_BYTES: u64 = 16 * 1024;
 
 /// The input of a transfer's thread.
 #[derive(Debug)]
@@ -90,25 +90,25 @@ pub enum Progress {
 
 /// A transfer as far as it was applied. Dropping it deletes its staging; its checkpoints stay.
 #[derive(Debug)]
-pub struct Intake {
+pub struct IncomingTransfer {
     root: RootId,
     session: Session<StagingHost>,
     dir: VolumeDir,
     name: CopyName,
     begin: Begin,
-    place: Place,
+    place: StreamPosition,
     checkpoints: Checkpoints,
     policy: SenderPolicy,
 }
 
 /// Offset in the stream, and its hash up to there.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct StreamPosition {
     offset: u64,
     chain: Chain,
 }
 
-impl Intake {
+impl IncomingTransfer {
     /// Prepares a transfer, from its start or from where it can be resumed. Blocks.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Intake {
     /// `waiting` is what was applied before the connection broke, possibly of another transfer. `left` are the
     /// bytes that the sender may still use; `None` if there is no limit.
     pub fn start(
-        work: Work,
+        work: Announcement,
         waiting: Option<Box<Self>>,
         left: Option<u64>,
     ) -> Result<Box<Self>, Failure> {
@@ -132,7 +132,7 @@ impl Intake {
         }
         // A transfer that waits on another disk cannot continue here. Its checkpoint remains on that disk.
         let waiting = waiting.filter(|waiting| waiting.root == root.id());
-        let mut intake = match (work.begin.resume_at, waiting) {
+        let mut incoming = match (work.begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
             (Some(point), other) => {
                 drop(other);
@@ -143,12 +143,12 @@ impl Intake {
                 Self::afresh(&root, work)?
             }
         };
-        let made = intake.made();
-        intake.session.limit_made(made, left.unwrap_or(u64::MAX));
-        Ok(intake)
+        let made = incoming.made();
+        incoming.session.limit_made(made, left.unwrap_or(u64::MAX));
+        Ok(incoming)
     }
 
-    fn afresh(root: &OpenRoot, work: Work) -> Result<Box<Self>, Failure> {
+    fn afresh(root: &OpenRoot, work: Announcement) -> Result<Box<Self>, Failure> {
         let dir = volume_dir(root, &work)?; // 1
         refuse_what_is_held(root, &dir, &work.begin)?;
         let area = Area::new(root).map_err(|e| io_failure("prepare staging", &e))?;
@@ -178,13 +178,17 @@ impl Intake {
             dir,
             name,
             begin: work.begin,
-            place: Place::default(),
+            place: StreamPosition::default(),
             checkpoints,
             policy: work.policy,
         }))
     }
 
-    fn from_checkpoint(root: &OpenRoot, work: &Work, point: Point) -> Result<Box<Self>, Failure> {
+    fn from_checkpoint(
+        root: &OpenRoot,
+        work: &Announcement,
+        point: Point,
+    ) -> Result<Box<Self>, Failure> {
         let begin = &work.begin;
         let failed = |e| io_failure("look for the partial", &e);
         let dir = volumes::find(root, &work.caller, &begin.volume).map_err(failed)?;
@@ -232,7 +236,7 @@ impl Intake {
             dir,
             name: copy_name(begin.taken_at)?,
             begin: begin.clone(),
-            place: Place {
+            place: StreamPosition {
                 offset: point.offset,
                 chain: point.chain,
             },
@@ -375,7 +379,7 @@ impl Intake {
     /// The failure for the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
         let not_kept = self.session.not_kept();
-        self.note_usage(A_COPY, not_kept.clone())?;
+        self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
         let host = self.session.finish().map_err(session_failure)?;
         let copy = host
             .commit(&self.dir, &self.name)
@@ -418,7 +422,7 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
     }
 }
 
-impl Place {
+impl StreamPosition {
     fn check(&self, segment: &Segment) -> Result<(), Failure> {
         if segment.offset != self.offset {
             return Err(rule_broken(format!(
@@ -455,7 +459,7 @@ fn not_resumable() -> Failure {
 }
 
 /// Finds or makes the directory of a volume, if its sender may have one more.
-fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
+fn volume_dir(root: &OpenRoot, work: &Announcement) -> Result<VolumeDir, Failure> {
     /// Held during the count, else several concurrent calls would each take the last volume allowed.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -476,11 +480,11 @@ fn volume_dir(root: &OpenRoot, work: &Work) -> Result<VolumeDir, Failure> {
 fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Result<(), Failure> {
     let of_uuid = subvolume::ids_by_received_uuid(root, begin.uuid)
         .map_err(|e| search_failure("look for copies of this UUID", &e))?;
-    if of_uuid.len() >= MOST_OF_ONE_UUID {
+    if of_uuid.len() >= MAX_OF_ONE_UUID {
         return Err(Failure::new(
             Code::OverLimit,
             format!(
-                "there are {MOST_OF_ONE_UUID} copies under the UUID {} already",
+                "there are {MAX_OF_ONE_UUID} copies under the UUID {} already",
                 begin.uuid
             ),
             "push another snapshot: this one was changed again and again",
