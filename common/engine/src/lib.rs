@@ -1,16 +1,16 @@
 //! Sendshots: snapshots reduced to their metadata.
 //!
-//! A sendshot holds no reference on file data, only inodes, names, extended attributes and
-//! the extent map of one snapshot, and still serves as the parent of an incremental send:
+//! A sendshot holds inodes, names, extended attributes and the extent map of one snapshot, but no reference
+//! on file data. It still serves as the parent of an incremental send:
 //!
 //! - [`capture()`] reads a snapshot's metadata by tree search and writes the file;
-//! - [`recapture()`] does the same from the sendshot before, reading only what changed since;
-//! - [`diff()`] is a pure function of two files, or of nothing and one, to the steps of a send
-//!   stream; [`mod@diff::rule`] decides what is unchanged, and is where the argument stands;
-//! - [`stream()`] turns the steps into a stream, reading data from the snapshot as they need it;
-//!   [`stream_from()`] goes on in its middle; [`mod@stream::measure`] tells its size without making it;
-//! - [`mod@format::hashes`] lie beside a sendshot, for files without checksums, and [`verify()`] reads what
-//!   only they can tell.
+//! - [`recapture()`] does the same from the previous sendshot and reads only what changed since;
+//! - [`diff()`] is a pure function from two files, or one for a full send, to the steps of a send stream;
+//!   [`mod@diff::rule`] decides what is unchanged and gives the proof;
+//! - [`stream()`] turns the steps into a stream, reading data from the snapshot; [`stream_from()`] resumes in
+//!   its middle; [`mod@stream::measure`] computes its size without generating it;
+//! - [`mod@format::hashes`] is a file beside a sendshot, for files without checksums; [`verify()`] compares
+//!   what only hashes can decide.
 
 pub mod capture;
 pub mod diff;

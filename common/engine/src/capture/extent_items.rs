@@ -1,16 +1,16 @@
-//! Looking up extents' own items in the extent tree, neighbours with one call.
+//! Looks up the extents' own items in the extent tree, adjacent ones with one call.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use sendshot_sys::search::{self, Key, Lookup, Range};
 
-/// Most items that are asked for at a time: as many as one answer has room for.
+/// Maximum number of items per query: one answer has no room for more.
 const MOST: u32 = 64;
-/// Fewest.
+/// Minimum number of items per query.
 const LEAST: u32 = 2;
 
-/// What the extent tree says of an extent.
+/// Content of an extent's own item in the extent tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExtentItem {
     /// Transaction in which its address was allocated; `u64::MAX` if unknown.
@@ -19,23 +19,23 @@ pub(crate) struct ExtentItem {
     pub(crate) is_shared: bool,
 }
 
-/// Not found: a balance moves the extent just now.
+/// Item not found: a balance is moving the extent at this moment.
 const UNKNOWN: ExtentItem = ExtentItem {
     generation: u64::MAX,
     is_shared: false,
 };
 
-/// A window on the extent tree. Extents of files that were written together are neighbours.
+/// A window on the extent tree. Extents of files that were written together are adjacent.
 #[derive(Debug)]
 pub(crate) struct ExtentItems {
     lookup: Lookup,
-    /// Address, length and what was found, by address.
+    /// Address, length and item of each extent found, sorted by address.
     window: Vec<(u64, u64, ExtentItem)>,
-    /// Answers are not older than what was read with this call.
+    /// The search call that the window answers; everything in it was read after that call.
     batch: u64,
-    /// How many items to ask for, more as long as neighbours are wanted.
+    /// Number of items to query; it grows while adjacent ones are used.
     wanted: u32,
-    /// How many answers came from the window.
+    /// Number of answers taken from the window.
     used: u32,
 }
 
@@ -50,9 +50,8 @@ impl ExtentItems {
         }
     }
 
-    /// The item of the extent at an address. The answer is later than `batch`, the call that
-    /// found the reference to it: only then does an old generation prove that the reference means
-    /// this extent.
+    /// Returns the item of the extent at an address, read after `batch`, the call that found the reference to
+    /// it: only then does an old generation prove that the reference means this extent.
     pub(crate) fn find(
         &mut self,
         fd: impl AsFd,
@@ -108,7 +107,7 @@ impl ExtentItems {
     }
 }
 
-/// References and generation, the first two numbers.
+/// Parses the reference count and the generation, the first two numbers.
 fn extent_item(data: &[u8]) -> ExtentItem {
     let number = |at: usize| {
         let bytes = data.get(at..at + 8)?.try_into().ok()?;

@@ -1,32 +1,31 @@
 //! A read-only subvolume whose data is on disk.
 //!
-//! Capture reads items by tree search. What was written and not yet written back has no items, and
-//! its files would look empty. The type makes each caller say why that cannot be so.
+//! Capture reads items by tree search. Data that is not yet written back has no items, so its files would
+//! look empty. This type makes each caller say why that cannot happen.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use sendshot_sys::filesystem;
 
-/// A read-only subvolume that capture may read, by its root directory.
+/// A read-only subvolume that capture may read, given by its root directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Frozen<'a> {
     root: BorrowedFd<'a>,
 }
 
 impl<'a> Frozen<'a> {
-    /// A read-only snapshot that was made by the kernel and was never writable. The kernel writes
-    /// the data of the source back before it makes a snapshot.
+    /// Accepts a snapshot that the kernel made read-only and that was never writable. The kernel writes back
+    /// the data of the source before it makes a snapshot.
     pub fn snapshot(root: &'a impl AsFd) -> Self {
         Self { root: root.as_fd() }
     }
 
-    /// Any other read-only subvolume: one that was received, or was writable before. Writes the
-    /// data of its file system back first. Its transaction numbers do not say whether there is
-    /// such data.
+    /// Accepts any other read-only subvolume, received or formerly writable. First writes back the data of
+    /// its file system: transaction numbers do not show whether there is unwritten data.
     ///
     /// # Errors
-    /// The kernel's, also for data that could not be written back.
+    /// I/O errors, also for data that could not be written back.
     pub fn write_back(root: &'a impl AsFd) -> io::Result<Self> {
         filesystem::write_back(root)?;
         Ok(Self { root: root.as_fd() })

@@ -1,8 +1,8 @@
-//! Capture: reading a snapshot's metadata by tree search, in one pass over its items.
+//! Capture: reads a snapshot's metadata by tree search, in one pass over its items.
 //!
-//! An inode's items lie together in the tree and come in the order that the file wants them,
-//! so nothing is held in memory but one item. For every extent the extent tree is asked for
-//! the generation of the extent's own item: see [`mod@crate::diff::rule`] for what that is good for.
+//! The items of an inode are adjacent in the tree and in the order of the file format, so memory holds only
+//! one item at a time. For every extent, the extent tree is queried for the generation of the extent's own
+//! item: [`mod@crate::diff::rule`] explains its use.
 
 mod extent_items;
 mod frozen;
@@ -28,45 +28,45 @@ use crate::format::entry::{
 use crate::format::layout::Counts;
 use crate::format::writer::Writer;
 
-/// Last inode number that a file can have; beyond are the tree's own objects.
+/// Last inode number of a file; higher numbers are the tree's own objects.
 pub(crate) const LAST_INODE: u64 = u64::MAX - 256;
 
-/// Kind of a FILE_EXTENT item whose data lies in it (BTRFS_FILE_EXTENT_INLINE).
+/// Type of a FILE_EXTENT item that contains its data (BTRFS_FILE_EXTENT_INLINE).
 const INLINE: u8 = 0;
 
-/// What a swap area has at the end of its first page.
+/// Signature at the end of the first page of a swap area.
 const SWAP_SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
-/// Where that is on most machines; others have larger pages.
+/// Offset of the signature with 4 KiB pages; machines with larger pages have it later.
 const SWAP_OFFSET: u64 = 4086;
 
-/// Why a snapshot was not captured.
+/// Reason why a snapshot was not captured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read, or the sendshot not be written.
+    /// The snapshot cannot be read, or the sendshot cannot be written.
     #[error("capture the snapshot's metadata")]
     Io(#[from] io::Error),
-    /// It does not exist any more.
+    /// The snapshot no longer exists.
     #[error("the snapshot was deleted while it was being sent")]
     Deleted,
-    /// The items of a file do not cover its size, on a file system on which they must.
+    /// The items of a file do not cover its size, on a file system without `no-holes`, where they must.
     #[error(
         "{} has no data from byte {offset} on, and is {size} bytes long: not all of the file is in the \
          file system's tree",
         sendshot_stream::dump::escaped(path)
     )]
     Incomplete {
-        /// The file.
+        /// Path of the file in the snapshot.
         path: Vec<u8>,
-        /// The first byte without an item.
+        /// Offset of the first byte without an item.
         offset: u64,
-        /// The size of the file in bytes.
+        /// Size of the file in bytes.
         size: u64,
     },
 }
 
 impl Error {
-    /// The error itself, or that the snapshot is deleted: then whatever the kernel says follows from
-    /// that.
+    /// Returns [`Error::Deleted`] if the snapshot is deleted, because any error then follows from that;
+    /// otherwise the error itself.
     pub(crate) fn or_deleted(self, snapshot: impl AsFd) -> Self {
         match subvolume::is_deleted(snapshot) {
             Ok(true) => Self::Deleted,
@@ -75,10 +75,10 @@ impl Error {
     }
 }
 
-/// Describes a read-only snapshot as the head of its sendshot.
+/// Describes a read-only snapshot as the head of its sendshot. The caller chooses the `number` on the wire.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors from the kernel.
 pub fn head(snapshot: impl AsFd, info: &Info, number: WireNumber) -> io::Result<Head> {
     Ok(Head {
         wire_uuid: info.wire_uuid(),
@@ -98,10 +98,10 @@ pub fn head(snapshot: impl AsFd, info: &Info, number: WireNumber) -> io::Result<
 
 /// Writes the sendshot of a read-only snapshot to `out`.
 ///
-/// Time and size grow with the metadata, memory does not. Needs CAP_SYS_ADMIN.
+/// Time and file size grow with the metadata, memory does not. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// See [`Error`]; the kernel's, the writer's, and `InvalidData` for items that make no sense.
+/// See [`Error`]: I/O errors of the snapshot or the writer, and `InvalidData` for invalid items.
 pub fn capture<W: Write>(
     snapshot: Frozen<'_>,
     number: WireNumber,
@@ -123,13 +123,13 @@ fn capture_existing<W: Write>(
     Ok((out, head, counts))
 }
 
-/// How far the items of the file at hand cover it, on a file system without `no-holes`: there the
-/// kernel and `btrfs check` want an item for every block up to the file's end.
+/// How far the items of the current file cover it, on a file system without `no-holes`: there the kernel and
+/// `btrfs check` require an item for every block up to the end of the file.
 #[derive(Debug, Default)]
 struct Coverage {
     ino: u64,
     size: u64,
-    /// Behind the last byte that has an item, all before it having one, too.
+    /// End of the range from the file's beginning in which every byte has an item.
     to: u64,
 }
 
@@ -137,17 +137,16 @@ struct Coverage {
 pub(crate) struct Scan<'a, W: Write> {
     snapshot: BorrowedFd<'a>,
     pub(crate) writer: Writer<W>,
-    /// The inode whose items are being read; `None` for one that is left out.
+    /// The inode whose items are being read; `None` if it is left out.
     inode: Option<(u64, InodeItem)>,
-    /// Its names and attributes: they are written in an order of our own, as the tree's is by
-    /// hashes.
+    /// Its names and attributes. They are sorted before they are written, as the tree orders them by hashes.
     names: Vec<Name>,
     xattrs: Vec<Xattr>,
     extents: ExtentItems,
-    /// Bytes of a block if the items of a file have to cover its size.
+    /// Block size in bytes if the items of a file must cover its size.
     must_cover: Option<u64>,
     coverage: Coverage,
-    /// The first file whose items do not.
+    /// The first file whose items do not cover its size.
     incomplete: Option<Coverage>,
 }
 
@@ -170,7 +169,7 @@ impl<'a, W: Write> Scan<'a, W> {
         })
     }
 
-    /// Ends the sendshot.
+    /// Completes the sendshot.
     pub(crate) fn finish(self) -> Result<(W, Counts), Error> {
         if let Some(Coverage { ino, size, to }) = self.incomplete {
             let path = subvolume::path_of_inode(self.snapshot, ino)?;
@@ -183,8 +182,7 @@ impl<'a, W: Write> Scan<'a, W> {
         Ok(self.writer.finish()?)
     }
 
-    /// Reads the inodes from `first` to `last`, those that there are, with the same `search` as
-    /// all others.
+    /// Reads the existing inodes from `first` to `last`, with the same `search` as all others.
     pub(crate) fn inodes(&mut self, search: &mut Search, first: u64, last: u64) -> io::Result<()> {
         let range = Range {
             tree: 0,
@@ -230,7 +228,7 @@ impl<'a, W: Write> Scan<'a, W> {
         }
     }
 
-    /// Writes what was gathered of the inode; what follows are its target and extents.
+    /// Writes the collected names and attributes of the inode; its link target and extents follow.
     fn write_names(&mut self) -> io::Result<()> {
         self.names.sort();
         self.xattrs.sort();
@@ -263,7 +261,7 @@ impl<'a, W: Write> Scan<'a, W> {
         }
     }
 
-    /// An inode without a name (deleted while open, or made by O_TMPFILE) is left out.
+    /// Begins an inode. One without a name (deleted while open, or made by O_TMPFILE) is left out.
     fn begin(&mut self, item: &Item<'_>) -> io::Result<()> {
         self.write_names()?;
         self.end_coverage();
@@ -281,8 +279,8 @@ impl<'a, W: Write> Scan<'a, W> {
         Ok(())
     }
 
-    /// Whether a file looks like a swap file. One that cannot be looked at counts as one: it is
-    /// then sent, and if it cannot be read either, that is said of it by name.
+    /// Whether a file looks like a swap file. A file that cannot be examined counts as one: it is then sent,
+    /// and if it cannot be read either, the error names it.
     fn is_swap(&self, ino: u64, inode: &InodeItem) -> bool {
         let page = rustix::param::page_size() as u64;
         let offsets = [SWAP_OFFSET, page - SWAP_SIGNATURE.len() as u64];
@@ -326,7 +324,7 @@ impl<'a, W: Write> Scan<'a, W> {
         Ok(())
     }
 
-    /// The root directory's reference to itself is no name.
+    /// Collects a name. The root directory's reference to itself is not one.
     fn name(&mut self, parent: u64, name: &[u8]) -> io::Result<()> {
         if self.inode.as_ref().is_some_and(|(ino, _)| *ino == ROOT) {
             return Ok(());
@@ -336,7 +334,7 @@ impl<'a, W: Write> Scan<'a, W> {
         Ok(())
     }
 
-    /// Attributes whose names collide share an item.
+    /// Collects the attributes of an item, which has several if their names collide.
     fn xattrs(&mut self, bytes: &[u8]) -> io::Result<()> {
         let data = Fields(bytes);
         let mut at = 0;
@@ -394,13 +392,13 @@ fn inode_item(data: &Fields<'_>) -> io::Result<InodeItem> {
     })
 }
 
-/// From the kernel's device number (12 bits major, 20 bits minor) to that of the stream.
+/// Converts the kernel's device number (12 bits major, 20 bits minor) to that of the stream.
 fn stream_device(rdev: u64) -> u64 {
     let (major, minor) = ((rdev >> 20) & 0xfff, rdev & 0xf_ffff);
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// How many bytes of its file a FILE_EXTENT item is about: data, a reservation or a hole.
+/// Length in the file of a FILE_EXTENT item, in bytes: data, a reservation or a hole.
 fn item_len(bytes: &[u8]) -> io::Result<u64> {
     let data = Fields(bytes);
     match data.u8(20)? {
@@ -409,7 +407,7 @@ fn item_len(bytes: &[u8]) -> io::Result<u64> {
     }
 }
 
-/// A FILE_EXTENT item; `None` for a hole that has an item.
+/// Parses a FILE_EXTENT item; `None` for an explicit hole.
 fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
     let data = Fields(bytes);
     let kind = match data.u8(20)? {

@@ -1,19 +1,17 @@
-//! Capture from the sendshot before: only leaves that changed since are read, everything else is
-//! taken over.
+//! Capture from the previous sendshot: reads only the leaves that changed since, and copies the rest from it.
 //!
-//! Needs lineage: then every change since M was taken has put its leaf into a later
-//! transaction, and a tree search can skip the others. What it finds:
+//! It needs lineage: then every change since the previous sendshot has put its leaf into a later transaction,
+//! and a tree search can skip the others. What it finds:
 //!
-//! - Every inode that has *any* item in a younger leaf is read again, whole. So a balance, which
-//!   writes leaves anew, makes all that it touches be read again, and the addresses that are taken
-//!   over belong to leaves that have not changed since M: their extents were referenced all
-//!   the time, and what M knew of them is still true.
-//! - Deletions leave no trace in such a search. But who loses a name changes the directory that
-//!   held it; so inodes of M that are named in a changed or deleted directory, and were not read
-//!   again, are looked up one by one.
+//! - Every inode with *any* item in a younger leaf is read again, whole. A balance rewrites leaves, so every
+//!   inode it touches is read again. The addresses that are copied belong to unchanged leaves: their extents
+//!   were referenced all the time, and what the previous sendshot says of them is still true.
+//! - Deletions leave no trace in such a search. But an inode that loses a name changes the directory that
+//!   held it. So inodes that the previous sendshot names in a changed or deleted directory, and that were not
+//!   read again, are looked up one by one.
 //!
-//! A number is no identity: after a mount the kernel gives the numbers of the inodes that were
-//! deleted last to new ones. An inode of M is still there only if its generation is, too.
+//! An inode number is no identity: after a mount the kernel gives the numbers of the last deleted inodes to
+//! new ones. An inode of the previous sendshot still exists only if its generation matches, too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,22 +31,22 @@ use crate::format::layout::Counts;
 use crate::format::reader::Reader;
 use crate::format::writer::Writer;
 
-/// How a sendshot was made.
+/// How a sendshot was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Everything was read: there is no lineage.
+    /// Everything was read, because there is no lineage.
     Full,
-    /// So many inodes were read again.
+    /// Number of inodes that were read again.
     Changes(u64),
 }
 
-/// Why there is no sendshot.
+/// Reason why a snapshot was not captured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The snapshot cannot be captured.
     #[error(transparent)]
     Capture(#[from] capture::Error),
-    /// The sendshot before cannot be read.
+    /// The previous sendshot cannot be read.
     #[error(transparent)]
     Before(#[from] error::Error),
 }
@@ -59,7 +57,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Writes the sendshot of a snapshot, as [`capture()`] does, with what `m` knows already.
+/// Writes the sendshot of a snapshot, as [`capture()`] does, reusing the previous sendshot.
 ///
 /// # Errors
 /// See [`Error`].
@@ -92,7 +90,7 @@ fn recapture_existing<W: Write>(
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     let (mut search, mut reader) = (Search::new(), m.reader()?);
     let mut next = changed.again.iter().copied().peekable();
-    // Neighbours are read with one search.
+    // Adjacent inodes are read with one search.
     let mut run: Option<(u64, u64)> = None;
     while let Some(old) = reader.glance()? {
         let mut is_read_again = false;
@@ -120,15 +118,15 @@ fn recapture_existing<W: Write>(
     Ok((out, head, counts, Effort::Changes(read)))
 }
 
-/// What a search that skips leaves no younger than M finds.
+/// Result of a search that skips every leaf not younger than the previous sendshot.
 struct Changed {
     /// Numbers of the inodes that have an item in a younger leaf, sorted.
     again: Vec<u64>,
-    /// Numbers and generations of those whose own item is in a younger leaf, sorted. An inode of M with
-    /// the number and another generation is gone.
+    /// Numbers and generations of the inodes whose own item is in a younger leaf, sorted. An inode of the
+    /// previous sendshot with the number and another generation is gone.
     items: Vec<(u64, u64)>,
-    /// Numbers of the directories that changed themselves, sorted: among them every one that lost
-    /// a name.
+    /// Numbers of the directories that changed themselves, sorted: among them every directory that lost a
+    /// name.
     dirs: Vec<u64>,
 }
 
@@ -165,12 +163,12 @@ impl Changed {
         Ok(Self { again, items, dirs })
     }
 
-    /// What is known of an inode of M.
+    /// What the search says about an inode of the previous sendshot.
     fn fate(&self, ino: u64, generation: u64) -> Option<Fate> {
         match self.items.binary_search_by_key(&ino, |item| item.0) {
             Ok(at) if self.items[at].1 == generation => Some(Fate::There),
             Ok(_) => Some(Fate::Gone),
-            // Its own item is in a leaf that M has seen.
+            // Its own item is in a leaf that the previous sendshot covers.
             Err(_) => self.again.binary_search(&ino).ok().map(|_| Fate::There),
         }
     }
@@ -180,22 +178,22 @@ impl Changed {
     }
 }
 
-/// What became of an inode of M.
+/// What became of an inode of the previous sendshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It still exists.
     There,
-    /// It was deleted, whether or not another one has its number.
+    /// It was deleted, whether or not its number was reused.
     Gone,
 }
 
-/// The transaction in which an inode was created, from its item.
+/// Parses the transaction in which an inode was created from its item.
 fn generation(item: &[u8]) -> Option<u64> {
     let bytes = item.get(..8).and_then(|bytes| bytes.try_into().ok());
     bytes.map(u64::from_le_bytes)
 }
 
-/// Whether an inode item is that of a directory that changed later.
+/// Whether an inode item is that of a directory that changed after `since`.
 fn is_changed_dir(item: &[u8], since: u64) -> bool {
     let transid = item.get(8..16).and_then(|bytes| bytes.try_into().ok());
     let mode = item.get(52..56).and_then(|bytes| bytes.try_into().ok());
@@ -203,19 +201,19 @@ fn is_changed_dir(item: &[u8], since: u64) -> bool {
     kind == Some(DIRECTORY) && transid.map(u64::from_le_bytes) > Some(since)
 }
 
-/// Finds out which inodes of M are gone.
+/// Finds the deleted inodes of the previous sendshot.
 struct Gone<'a, F> {
     snapshot: &'a F,
     changed: &'a Changed,
     search: Search,
     lookup: Lookup,
-    /// M's directories: the directory that names them, and their generation.
+    /// Directories of the previous sendshot: their parent directory and their generation.
     dirs: HashMap<u64, (u64, u64)>,
-    /// Directories about which it is known already whether they are gone.
+    /// Directories already decided: whether they are gone.
     known: HashMap<u64, bool>,
-    /// Of changed directories: numbers of what they name now, sorted.
+    /// Inode numbers that the changed directories name now, sorted.
     children: HashMap<u64, Vec<u64>>,
-    /// Kept for its memory.
+    /// Buffer kept to reuse its memory.
     parents: Vec<u64>,
 }
 
@@ -245,7 +243,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
         })
     }
 
-    /// Whether the inode that `m` gives next, which was not read again, is gone.
+    /// Whether the next inode of the previous sendshot, which was not read again, is gone.
     fn is_gone(&mut self, ino: u64, m: &mut Reader<&File>) -> Result<bool, Error> {
         if ino == ROOT || self.changed.dirs.is_empty() {
             return Ok(false);
@@ -261,7 +259,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
         Ok(!is_named && !self.exists(ino, generation)?)
     }
 
-    /// Whether a directory that is there names an inode which it named in M.
+    /// Whether an existing directory still names an inode that it named in the previous sendshot.
     fn names(&mut self, dir: u64, ino: u64) -> io::Result<bool> {
         if !self.changed.has_changed(dir) {
             return Ok(true);
@@ -285,7 +283,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
         Ok(named)
     }
 
-    /// Walks up until something is known, then looks downwards at what is in doubt.
+    /// Walks up to a directory that is decided, then decides those below it on the way back.
     fn is_dir_gone(&mut self, ino: u64) -> io::Result<bool> {
         let mut chain = Vec::new();
         let mut at = ino;

@@ -1,4 +1,4 @@
-//! Saving a sendshot so that it is whole or absent, whatever the moment of a crash.
+//! Saves a sendshot so that a crash at any moment leaves it whole or absent.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,19 +16,19 @@ use crate::format::error;
 use crate::format::file::Sendshot;
 use crate::format::hashes;
 
-/// Why a sendshot was not saved.
+/// Reason why a sendshot was not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be captured or written.
+    /// The snapshot could not be captured, or the sendshot not written.
     #[error(transparent)]
     Capture(#[from] recapture::Error),
-    /// What was written is not what can be read.
+    /// The sendshot that was written cannot be read back.
     #[error("read back the sendshot that was just saved")]
     Check(#[from] error::Error),
 }
 
 impl Error {
-    /// What the user can do, if it is more than what the kernel's error says; empty if nothing is known.
+    /// What the user can do beyond what the kernel's error says; empty if nothing is known.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Capture(recapture::Error::Capture(capture::Error::Incomplete { .. })) => {
@@ -51,11 +51,11 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Captures a snapshot into the file `name` of `dir`, durably, and opens it. With `before`, a
-/// sendshot of the same subvolume, only what changed since is read.
+/// Captures a snapshot into the file `name` of `dir`, durably, and opens it. With `before`, a sendshot of the
+/// same subvolume, reads only what changed since.
 ///
 /// # Errors
-/// See [`Error`]; no file is left then.
+/// See [`Error`]; a failed save leaves no file.
 pub fn save(
     snapshot: Frozen<'_>,
     number: WireNumber,
@@ -64,7 +64,7 @@ pub fn save(
     name: &OsStr,
 ) -> Result<(Sendshot, Effort), Error> {
     match save_once(snapshot, number, before, &dir, name) {
-        // What was taken over from the sendshot before does not fit the snapshot.
+        // What was copied from the previous sendshot does not fit the snapshot.
         Err(Error::Check(error::Error::Orphan { .. })) if before.is_some() => {
             save_once(snapshot, number, None, &dir, name)
         }
@@ -85,7 +85,7 @@ fn save_once(
     dir: impl AsFd,
     name: &OsStr,
 ) -> Result<(Sendshot, Effort), Error> {
-    // Hashes of another state under this name must not outlive it.
+    // Hashes of another state under this name must not outlive that state.
     durable::remove_at(&dir, &hashes::companion(name))?;
     let effort = durable::stream_at(&dir, name, durable::PRIVATE, |file| {
         let out = BufWriter::new(file);
@@ -107,7 +107,7 @@ fn save_once(
     Ok((open_at(dir, name)?, effort))
 }
 
-/// [`save`] with a path.
+/// Saves like [`save`], to a path.
 ///
 /// # Errors
 /// See [`Error`].
@@ -121,10 +121,10 @@ pub fn save_to(
     save(snapshot, number, before, dir, name)
 }
 
-/// The directory of a file, opened, and its name there.
+/// Opens the directory of a file and returns it with the file's name.
 ///
 /// # Errors
-/// The kernel's, and `InvalidInput` for a path without a name.
+/// I/O errors, and `InvalidInput` for a path without a name.
 pub fn place(path: &Path) -> io::Result<(File, &OsStr)> {
     let name = path
         .file_name()
@@ -136,7 +136,7 @@ pub fn place(path: &Path) -> io::Result<(File, &OsStr)> {
     Ok((File::open(parent)?, name))
 }
 
-/// [`open_at`] with a path.
+/// Opens a sendshot like [`open_at`], by its path.
 ///
 /// # Errors
 /// See [`error::Error`].
@@ -149,7 +149,7 @@ pub fn open(path: &Path) -> Result<Sendshot, error::Error> {
     Ok(sendshot.with_hashes(hashes))
 }
 
-/// Opens and checks the sendshot `name` of `dir`, with its companion if there is a good one.
+/// Opens and checks the sendshot `name` of `dir`, with its hashes if that file is valid.
 ///
 /// # Errors
 /// See [`error::Error`].
@@ -163,7 +163,7 @@ pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, error::Error> {
             let hashes = hashes::open_at(dir, name, sendshot.head().uuid);
             Ok(sendshot.with_hashes(hashes))
         }
-        // Something else than a file.
+        // The name is not that of a regular file.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(error::Error::Foreign { path }),
         Err(source) => Err(error::Error::Io { path, source }),
     }

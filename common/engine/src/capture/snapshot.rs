@@ -1,4 +1,4 @@
-//! Reading data of a snapshot, file by file.
+//! Reads data of a snapshot, file by file.
 
 use std::fs::File;
 use std::io;
@@ -9,27 +9,27 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::format::hashes::{self, BLOCK, Hash};
 
-/// Why data cannot be read.
+/// Reason why data cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel says no.
+    /// The file cannot be opened or read.
     #[error("read {} of the snapshot", sendshot_stream::dump::escaped(path))]
     Read {
-        /// The file.
+        /// Path of the file in the snapshot.
         path: Vec<u8>,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// A file is shorter than the sendshot says.
+    /// A file is shorter than its sendshot says.
     #[error(
         "{} of the snapshot ends at byte {offset}, which its sendshot does not say",
         sendshot_stream::dump::escaped(path)
     )]
     Short {
-        /// The file.
+        /// Path of the file in the snapshot.
         path: Vec<u8>,
-        /// Where.
+        /// Offset of the read that reached the end, in bytes.
         offset: u64,
     },
 }
@@ -38,7 +38,7 @@ pub enum Error {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     root: OwnedFd,
-    /// The file that was read last: steps of one file follow each other.
+    /// The last file read: the steps of one file are consecutive.
     open: Option<(Vec<u8>, File)>,
     block: Vec<u8>,
 }
@@ -52,7 +52,7 @@ impl Snapshot {
         })
     }
 
-    /// A file by its path in the snapshot.
+    /// Opens a file by its path in the snapshot.
     pub(crate) fn file(&mut self, path: &[u8]) -> Result<&File, Error> {
         let file = match self.open.take() {
             Some((open, file)) if open == path => (open, file),
@@ -67,7 +67,7 @@ impl Snapshot {
         Ok(&self.open.insert(file).1)
     }
 
-    /// Fills `buffer` with what the file has from `offset` on.
+    /// Fills `buffer` with the file's data from `offset` on.
     pub(crate) fn read(
         &mut self,
         path: &[u8],
@@ -84,7 +84,7 @@ impl Snapshot {
         })
     }
 
-    /// The hash of a block of `len` bytes.
+    /// Hashes a block of `len` bytes.
     pub(crate) fn hash(&mut self, path: &[u8], block: u64, len: u64) -> Result<Hash, Error> {
         let mut buffer = std::mem::take(&mut self.block);
         buffer.resize(len.min(BLOCK) as usize, 0);
