@@ -1,8 +1,8 @@
-//! Blocks of files without checksums: what is unchanged because its hash is.
+//! Blocks of files without checksums, which are unchanged if their hashes are equal.
 //!
-//! The rule cannot vouch for such data once its leaf was written anew. If M has hashes of what it
-//! sent and N has hashes of what it holds, equal ones decide. This module looks them up, says
-//! which are missing ([`Step::Check`]), and which the next push will want ([`Step::Hash`]).
+//! The rule cannot prove such data unchanged once its leaf was rewritten. Equal hashes prove it, of what the
+//! parent sent and of what the target holds. This module looks them up and reports which are missing
+//! ([`Step::Check`]) and which the next push will need ([`Step::Hash`]).
 
 use super::out::Out;
 use super::pair::Pair;
@@ -15,20 +15,20 @@ use crate::format::hashes::{BLOCK, Cursor, Hash};
 pub(super) struct Blocks {
     m: Option<Cursor>,
     n: Option<Cursor>,
-    /// M's once more, for what is carried over: that happens later than the comparison.
+    /// The parent's hashes again, for carrying over, which happens later than the comparison.
     carried: Option<Cursor>,
-    /// The block that was asked for last.
+    /// The block of the last [`Step::Check`].
     asked: Option<(u64, u64)>,
     block: Option<Block>,
-    /// Size in M of the file at hand, 0 if it is new.
+    /// Size of the current file in the parent, 0 if the file is new.
     old_size: u64,
 }
 
-/// A block of the file at hand, as far as it has come.
+/// Progress of a block of the current file.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     number: u64,
-    /// Bytes of it that are M's.
+    /// Number of its bytes that are the parent's.
     kept: u64,
     was_sent: bool,
 }
@@ -37,7 +37,7 @@ fn blocks(from: u64, to: u64) -> std::ops::Range<u64> {
     from / BLOCK..to.div_ceil(BLOCK)
 }
 
-/// Bytes of a block in a file of this size.
+/// Length in bytes of a block in a file of this size.
 fn len(block: u64, size: u64) -> u64 {
     size.saturating_sub(block * BLOCK).min(BLOCK)
 }
@@ -54,14 +54,13 @@ impl Blocks {
         })
     }
 
-    /// Begins a file; `before` is the same file in M.
+    /// Begins a file; `before` is the same file in the parent.
     pub(super) fn begin(&mut self, before: Option<&Inode>) {
         self.block = None;
         self.old_size = before.map_or(0, |before| before.item.size);
     }
 
-    /// Adds those parts of a range to `same` whose hashes are equal, and asks for those of N that
-    /// are missing.
+    /// Adds the parts of a range with equal hashes to `same`, and requests the missing hashes of the target.
     pub(super) fn same<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -100,7 +99,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// A range that is in M as well.
+    /// Notes a range that the parent holds as well.
     pub(super) fn kept<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -117,7 +116,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// A range that is sent.
+    /// Notes a range that is sent.
     pub(super) fn sent<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -133,7 +132,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// The block with this number; the one before is done with.
+    /// Returns the block with this number, after ending the previous one.
     fn at<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -150,7 +149,7 @@ impl Blocks {
         }))
     }
 
-    /// Says what is known of the block at hand.
+    /// Reports what is known of the current block.
     pub(super) fn end<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -187,7 +186,7 @@ impl Blocks {
         }
     }
 
-    /// A file that is the same in both.
+    /// Carries over the hashes of a file that is the same in both.
     pub(super) fn unchanged<S: Sink>(
         &mut self,
         inode: &Inode,

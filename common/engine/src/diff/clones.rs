@@ -1,14 +1,13 @@
-//! Clones: what the receiver holds already is not sent again, but shared with where it is.
+//! Clones: data that the receiver already holds is not sent again but shared by a clone command.
 //!
-//! Only extents that had more than one reference when they were captured can be shared, or that
-//! are older than the file they are in; so only their addresses are collected while names are
-//! compared. Data of such an address is then looked
-//! for in two places: in M, whose copy the receiver has, and among what this very stream has put
-//! into N. Two maps of one address hold the same data if the address was not allocated anew in
-//! between; see [`crate::diff::rule`].
+//! Only extents that had more than one reference when they were captured, or that are older than their file,
+//! can be shared; so only their addresses are collected while names are compared. Data of such an address is
+//! then searched for in two places: in the parent, of which the receiver has a copy, and in what this stream
+//! has already put into the target. Two mappings of one address hold the same data if the address was not
+//! reallocated in between; see [`crate::diff::rule`].
 //!
-//! Memory is bounded: at most [`EXTENTS`] shared extents and [`NAMES`] bytes of names are kept in
-//! mind. What goes beyond is sent as data.
+//! Memory is bounded: at most [`EXTENTS`] shared extents and [`NAMES`] bytes of names are kept. What exceeds
+//! that is sent as data.
 
 use std::collections::HashMap;
 
@@ -22,31 +21,31 @@ use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind, InodeItem, Name};
 use crate::format::file::Sendshot;
 
-/// Most shared extents that are kept in mind, about 50 bytes each.
+/// Maximum number of shared extents kept in memory, about 50 bytes each.
 const EXTENTS: usize = 1 << 20;
-/// Most bytes of names of the files that hold them.
+/// Maximum bytes of names kept for the files that hold them.
 const NAMES: usize = 16 << 20;
-/// What clones begin and end at, unless it is the end of both files.
+/// Alignment of a clone's bounds, except where both files end.
 const BLOCK: u64 = 4096;
 
-/// Which tree holds something.
+/// The tree that holds a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Side {
     Parent,
     New,
 }
 
-/// Where in the receiver's trees a range of an extent is.
+/// Location of a range of an extent in the receiver's trees.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     side: Side,
     ino: u64,
-    /// Where in the file.
+    /// Offset in the file.
     offset: u64,
-    /// Where in the decoded extent.
+    /// Offset in the decoded extent.
     start: u32,
     len: u32,
-    /// Of the item that maps it.
+    /// Generation of the item that maps it.
     generation: u64,
     /// Whether the range ends where its file ends.
     to_end: bool,
@@ -61,14 +60,14 @@ impl Place {
 /// The shared extents of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Clones {
-    /// Their addresses, sorted.
+    /// Addresses of the shared extents, sorted.
     wanted: Vec<u64>,
     places: Vec<Option<Place>>,
     names: HashMap<(Side, u64), Name>,
     names_len: usize,
-    /// N.otransid.
+    /// otransid of the target.
     taken: u64,
-    /// Whether anything that is wanted may be M's.
+    /// Whether any wanted extent may be the parent's.
     is_old: bool,
 }
 
@@ -81,9 +80,9 @@ fn is_in_place(m: &Extent, n: &Extent) -> bool {
 /// A range of a file that can be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    /// First byte in the new file.
+    /// Offset of its first byte in the new file.
     pub(super) from: u64,
-    /// Behind its last byte.
+    /// Offset after its last byte.
     pub(super) to: u64,
     side: Side,
     source: Vec<u8>,
@@ -91,7 +90,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The command for it.
+    /// Builds its clone command.
     pub(super) fn command<'a>(&'a self, path: &'a [u8], pair: &Heads) -> Command<'a> {
         let (clone_uuid, clone_ctransid) = match self.side {
             Side::Parent => pair.parent,
@@ -109,7 +108,7 @@ impl Found {
     }
 }
 
-/// What streams call the two trees: UUID and ctransid.
+/// Identity of the two trees in streams: UUID and ctransid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads {
     parent: (uuid::Uuid, u64),
@@ -128,7 +127,7 @@ impl Heads {
 }
 
 impl Clones {
-    /// Of a snapshot taken in this transaction.
+    /// Starts with no extents, for a snapshot taken in transaction `taken`.
     pub(super) fn new(taken: u64) -> Self {
         Self {
             taken,
@@ -136,10 +135,10 @@ impl Clones {
         }
     }
 
-    /// Notes the shared extents of a file that is new or changed. What is older than M is no new
-    /// data, even if nothing else refers to it any more.
+    /// Notes the shared extents of a new or changed file. An extent older than the parent is not new data,
+    /// even if it has only one reference left.
     ///
-    /// `m` gives the extents of the same file in M: what is there already needs no source.
+    /// `m` yields the extents of the same file in the parent: an extent in place there needs no source.
     pub(super) fn want(
         &mut self,
         since: Option<u64>,
@@ -184,7 +183,7 @@ impl Clones {
         self.wanted.truncate(EXTENTS);
     }
 
-    /// Looks through M for what is wanted.
+    /// Searches the parent for the wanted extents.
     pub(super) fn look_in_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
         self.sort();
         self.places = vec![None; self.wanted.len()];
@@ -192,14 +191,14 @@ impl Clones {
     }
 
     fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
-        // Under one UUID a clone command could not say which of the two it means.
+        // With equal UUIDs a clone command could not distinguish the two trees.
         let is_told_apart = |m: &&Sendshot| m.head().wire_uuid != pair.n.head().wire_uuid;
         let Some(m) = pair.m.filter(|_| self.is_old).filter(is_told_apart) else {
             return Ok(());
         };
         let mut reader = m.reader()?;
         while let Some(inode) = reader.next_inode()? {
-            // Without checksums, nobody held its data since M was deleted.
+            // Without checksums its data may have changed since the parent was deleted.
             if inode.item.is_nodatasum() || !inode.item.is_regular() {
                 continue;
             }
@@ -210,12 +209,12 @@ impl Clones {
         Ok(())
     }
 
-    /// Whether there is nothing to clone in the whole stream.
+    /// Whether the whole stream has nothing to clone.
     pub(super) fn is_idle(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// A file of N has this extent from now on.
+    /// Notes that the stream has given a file of the target this extent.
     pub(super) fn sent(&mut self, inode: &Inode, extent: &Extent) {
         let certain = extent.extent_generation <= self.taken && !inode.item.swap;
         if !self.is_idle() && certain {
@@ -278,8 +277,8 @@ impl Clones {
         }
     }
 
-    /// Where the receiver has bytes `from` to `to` of a file, which `extent` maps: the largest
-    /// part of them that can be cloned.
+    /// Finds the receiver's location of bytes `from` to `to` of a file, which `extent` maps: the largest part
+    /// that can be cloned.
     pub(super) fn find(
         &self,
         target: &Target<'_>,
@@ -306,7 +305,7 @@ impl Clones {
         }
         let from = extent.offset + (start - extent.disk_offset);
         let source_offset = place.offset + (start - u64::from(place.start));
-        // The receiver may have stored so little within its metadata.
+        // The receiver may have stored so little data inline in its metadata.
         if end - start <= BLOCK && (from == 0 || source_offset == 0) {
             return None;
         }

@@ -1,9 +1,9 @@
 //! Contents and attributes, file by file, then those of directories.
 //!
-//! Order within one file, and why: inode flags first (see [`Out::early_flags`]), then removals of
-//! attributes (a write or chown at the receiver drops security.capability by itself, and its
-//! removal would then fail), other attributes, data, size, owner, mode (a chown clears set-id
-//! bits), capabilities (data and owner drop them), times, flags that forbid changes.
+//! Order within one file, and why: inode flags first (see [`Out::early_flags`]), then removals of attributes
+//! (a write or chown at the receiver drops security.capability by itself, and removing it later would fail),
+//! other attributes, data, size, owner, mode (a chown clears set-id bits), capabilities (data and owner drop
+//! them), times, flags that forbid changes.
 
 use std::collections::HashSet;
 
@@ -24,7 +24,7 @@ use crate::format::entry::{
     BLOCK, CHARACTER, COMPRESS, DIRECTORY, FIFO, NOCOMPRESS, NODATASUM, SOCKET, SYMLINK,
 };
 
-/// Emits new files, and what changed in old ones.
+/// Emits new files and the changes in old ones.
 pub(super) fn files<S: Sink>(
     pair: &mut Pair<'_>,
     clones: Clones,
@@ -35,7 +35,7 @@ pub(super) fn files<S: Sink>(
         clones,
         blocks: Blocks::new(pair)?,
     };
-    // Without checksums, there may be hashes to carry over, and the parent is no source of clones.
+    // Unchanged files without checksums are read for their hashes; clones never use them.
     while let Some(inode) =
         both.next(|inode| !inode.is_dir() && (inode.swap || inode.flags & NODATASUM != 0))?
     {
@@ -56,7 +56,7 @@ pub(super) fn files<S: Sink>(
     Ok(())
 }
 
-/// What is known of data, while one file follows the other.
+/// What is known of data while the files are walked.
 struct Known {
     clones: Clones,
     blocks: Blocks,
@@ -71,7 +71,7 @@ impl Known {
         }
     }
 
-    /// Other files may share data with it.
+    /// Notes the data of an unchanged file: other files may share it.
     fn unchanged<S: Sink>(
         &mut self,
         inode: &Inode,
@@ -87,7 +87,7 @@ impl Known {
     }
 }
 
-/// A file that M does not have.
+/// Emits a file that the parent does not have.
 fn made<S: Sink>(
     pair: &mut Pair<'_>,
     known: &mut Known,
@@ -150,7 +150,7 @@ fn make<'a>(inode: &'a Inode, path: &'a [u8]) -> Command<'a> {
     }
 }
 
-/// A file of both that is not the same.
+/// Emits a file that both have and that changed.
 fn changed<S: Sink>(
     pair: &Pair<'_>,
     known: &mut Known,
@@ -181,7 +181,7 @@ fn changed<S: Sink>(
     out.guard(pair.version, inode)
 }
 
-/// Attributes and times of directories that are new, changed, or had names made or removed.
+/// Emits attributes and times of directories that are new, changed, or had names added or removed.
 pub(super) fn directories<S: Sink>(pair: &Pair<'_>, sink: &mut S) -> Result<(), S::Error> {
     if pair.touched.is_empty() && !pair.changes_dirs {
         return Ok(());
@@ -222,7 +222,7 @@ fn directory<S: Sink>(
         Some(before) => {
             let mut before = before.clone();
             if !unchanged {
-                // They were taken off at the beginning, and with the property went its flags.
+                // These were removed at the beginning; removing the property also cleared its flags.
                 if flags::compression(&before).is_some() {
                     before.item.flags &= !(COMPRESS | NOCOMPRESS);
                 }

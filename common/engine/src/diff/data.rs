@@ -1,14 +1,14 @@
-//! The data of one file: its extents in N and in M are two sorted lists, walked side by side.
+//! The data of one file. Its extents in the target and in the parent are two sorted lists, walked side by side.
 //!
-//! | N has | and M has there | goes as |
+//! | target has | parent has there | sent as |
 //! |---|---|---|
 //! | data | the same | nothing |
-//! | data | anything else | a clone of where the receiver has it, an encoded write, a write |
+//! | data | anything else | a clone of the receiver's location, an encoded write, or a write |
 //! | a reservation | data | a punched hole, then a reservation |
 //! | a reservation | nothing | a reservation |
 //! | nothing | data or a reservation | a punched hole |
 //!
-//! Version 1 of the stream knows no reservations and no holes: zeros are written where M has data.
+//! Version 1 of the stream has no reservations and no holes: zeros are written where the parent has data.
 
 use sendshot_stream::Command;
 
@@ -20,23 +20,23 @@ use super::step::{Error, Sink, Step, Version};
 use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind};
 
-/// FALLOC_FL_KEEP_SIZE.
+/// FALLOC_FL_KEEP_SIZE reserves space without changing the size.
 const RESERVE: u32 = 1;
-/// FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE.
+/// FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE punch a hole.
 const PUNCH: u32 = 3;
 
-/// Whole pages are what holes are made of.
+/// Page size: holes consist of whole pages.
 const PAGE: u64 = 4096;
 
-/// What is known of the whole stream.
+/// State shared by all files of the stream.
 pub(super) struct Stream<'r, 'a> {
     pub(super) pair: &'r Pair<'a>,
     pub(super) clones: &'r mut Clones,
     pub(super) blocks: &'r mut Blocks,
 }
 
-/// Sends the data of `inode`, whose extents `n` gives next. `before` is the same file in M, whose
-/// extents `m` gives next.
+/// Sends the data of `inode`, whose extents `n` yields next. `before` is the same file in the parent and the
+/// reader that yields its extents next.
 pub(super) fn emit<S: Sink>(
     stream: Stream<'_, '_>,
     before: Option<(&Inode, &mut Open<'_>)>,
@@ -64,7 +64,7 @@ pub(super) fn emit<S: Sink>(
     Ok(data.touched)
 }
 
-/// M's extents, of which the one that reaches furthest back is held.
+/// The parent's extents; the current one is held.
 struct Parent<'o, 'f> {
     reader: Option<&'o mut Open<'f>>,
     held: Option<Extent>,
@@ -80,7 +80,7 @@ impl Parent<'_, '_> {
     }
 }
 
-/// What N has where it has no data.
+/// Content of the target where it has no data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gap {
     Hole,
@@ -91,13 +91,13 @@ struct Data<'r, 'a> {
     stream: Stream<'r, 'a>,
     before: Option<&'r Inode>,
     inode: &'r Inode,
-    /// Behind the last byte that was written.
+    /// Offset after the last byte written.
     written: u64,
-    /// Behind the last byte that is reserved in N.
+    /// Offset after the last byte reserved in the target.
     reserved_to: u64,
     touched: Touched,
     run: Option<(u64, u64)>,
-    /// Of the extent at hand, what M has as well. Kept for its memory.
+    /// Ranges of the current extent that the parent has as well. Kept to reuse its memory.
     unchanged: Vec<(u64, u64)>,
 }
 
@@ -106,7 +106,7 @@ impl Data<'_, '_> {
         self.inode.item.size
     }
 
-    /// 0 for a new file.
+    /// Size of the file in the parent; 0 for a new file.
     fn old_size(&self) -> u64 {
         self.before.map_or(0, |before| before.item.size)
     }
@@ -143,8 +143,8 @@ impl Data<'_, '_> {
                 ExtentKind::Inline => self.write(extent.offset, end, out)?,
                 ExtentKind::Regular => self.regular(&extent, end, parent, out)?,
             }
-            // The rest of a file's last page is nobody's; that of a page whose beginning is
-            // inline reads as zeros.
+            // The rest of a file's last page belongs to no extent; that of a page with inline data at its
+            // beginning reads as zeros.
             let page_end = extent.end().checked_next_multiple_of(PAGE);
             at = match end < self.size() {
                 true => end,
@@ -166,7 +166,7 @@ impl Data<'_, '_> {
         out.command(Command::Truncate { path, size })
     }
 
-    /// Where M's bytes count: not beyond its end, whatever its last block holds there.
+    /// End of the parent's valid bytes: not beyond its size, whatever its last block holds there.
     fn old_end(&self, extent: &Extent) -> u64 {
         extent.end().min(self.old_size())
     }
@@ -193,7 +193,7 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    /// Finds what of an extent is unchanged.
+    /// Finds the unchanged ranges of an extent.
     fn compare<S: Sink>(
         &mut self,
         extent: &Extent,
@@ -217,14 +217,14 @@ impl Data<'_, '_> {
                 at = to;
             }
             if old.end() > end {
-                break; // it reaches into what follows
+                break; // it extends into the next extent
             }
             parent.advance()?;
         }
         Ok(())
     }
 
-    /// Sends a range of an extent, sharing what can be shared.
+    /// Sends a range of an extent, cloning what can be cloned.
     fn send<S: Sink>(
         &mut self,
         extent: &Extent,
@@ -263,8 +263,7 @@ impl Data<'_, '_> {
         self.stream.clones.find(&target, extent, from, to)
     }
 
-    /// Sends a range as it is stored if the whole extent is wanted and that is shorter, else its
-    /// bytes.
+    /// Sends a range as it is stored if it is the whole extent and shorter that way, otherwise its bytes.
     fn plain<S: Sink>(
         &mut self,
         extent: &Extent,
@@ -288,7 +287,7 @@ impl Data<'_, '_> {
         })
     }
 
-    /// Adds a range to a run of plain data; one that does not follow it ends the run.
+    /// Adds a range to a run of plain data; a range that does not follow the run ends it.
     fn write<S: Sink>(
         &mut self,
         offset: u64,
@@ -324,7 +323,7 @@ impl Data<'_, '_> {
         self.written = self.written.max(end);
     }
 
-    /// A range that reads as zeros: what M had there goes.
+    /// Clears what the parent has in a range that reads as zeros.
     fn gap<S: Sink>(
         &mut self,
         gap: Gap,
@@ -356,7 +355,7 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    /// What of a range has to be cleared, and how much of it M has reserved.
+    /// Returns which parts of a range must be cleared, and how many bytes of it the parent has reserved.
     fn parents_in(
         &self,
         gap: Gap,
@@ -391,7 +390,7 @@ impl Data<'_, '_> {
         Ok((holes, reserved))
     }
 
-    /// What is beyond the end of a file goes when it shrinks.
+    /// End of a reservation: shrinking a file removes what lies beyond its new end.
     fn reserved_end(&self, old: &Extent) -> u64 {
         if self.size() < self.old_size() {
             old.end().min(self.size())
@@ -400,7 +399,7 @@ impl Data<'_, '_> {
         }
     }
 
-    /// Whether M has reserved something beyond the end that N has not.
+    /// Whether the parent has a reservation beyond the end that the target does not have.
     fn is_reserved_beyond(&self, parent: &mut Parent<'_, '_>) -> Result<bool, Error> {
         while let Some(old) = parent.held {
             let beyond = old.kind == ExtentKind::Prealloc && self.reserved_end(&old) > self.size();
@@ -412,7 +411,7 @@ impl Data<'_, '_> {
         Ok(false)
     }
 
-    /// Whole pages are punched if the stream can say it; else the snapshot's zeros are sent.
+    /// Punches whole pages if the stream version can express it; otherwise sends the snapshot's zeros.
     fn clear<S: Sink>(
         &mut self,
         from: u64,

@@ -1,21 +1,21 @@
-//! Which inode flags a copy gets.
+//! Decides which inode flags a copy gets.
 
 use crate::format::entry::Inode;
 use crate::format::entry::{COMPRESS, GUARDS, NOCOMPRESS, SETTABLE, Xattr};
 
-/// The attribute that goes with the flags for compression.
+/// The attribute that accompanies the compression flags.
 pub(super) const COMPRESSION: &[u8] = b"btrfs.compression";
 
-/// The attribute for compression of an inode.
+/// Returns the compression attribute of an inode.
 pub(super) fn compression(inode: &Inode) -> Option<&Xattr> {
     inode.xattrs.iter().find(|xattr| xattr.name == COMPRESSION)
 }
 
-/// Flags that a copy is to have.
+/// Returns the flags that a copy must have.
 ///
-/// The flag for compression is one of them only beside its attribute. On a file system that is mounted
-/// `nodatasum` things inherit the flag alone; to set it would give the copy an attribute that the source
-/// has not. Where the kernel has set both flags for compression, the one against it counts.
+/// The compression flag is one of them only with its attribute. On a file system mounted `nodatasum`, inodes
+/// inherit the flag alone; setting it would give the copy an attribute that the source does not have. Where
+/// the kernel has set both compression flags, the one against compression applies.
 pub(super) fn kept(inode: &Inode) -> u64 {
     let flags = inode.item.flags & SETTABLE;
     match compression(inode) {
@@ -24,8 +24,8 @@ pub(super) fn kept(inode: &Inode) -> u64 {
     }
 }
 
-/// Those that are set before anything else: not those that forbid changes, nor that for compression, which
-/// comes with its attribute.
+/// Returns the flags that are set first: without those that forbid changes, and without the compression flag,
+/// which its attribute sets.
 pub(super) fn stored(inode: &Inode) -> u64 {
     kept(inode) & !GUARDS & !COMPRESS
 }

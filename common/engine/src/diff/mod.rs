@@ -1,14 +1,14 @@
-//! The diff: a pure function of two sendshots, or of nothing and one, to the steps of a stream.
+//! The diff: a pure function from two sendshots, or one for a full send, to the steps of a stream.
 //!
-//! It reads the files several times from front to back and holds in memory only directories
-//! and what changed its name. The same two files give the same steps. Order, and why:
+//! It reads the files several times from front to back and holds only directories and changed names in
+//! memory. The same two files give the same steps. Order, and why:
 //!
-//! 1. [`names`]: what forbids changes is taken off; everything that exists in M gets its place in N, what is gone is deleted, and
-//!    new directories are made. Nothing gets a name that another still holds.
-//! 2. [`content`], [`data`], [`clones`], [`blocks`]: file by file in the order of inode numbers, new ones are made under their
-//!    final names; attributes that a write would drop come after it, times last.
-//! 3. Directories' attributes and times, at the very end: default ACLs would be inherited by
-//!    what is made in them, and every name made or removed touches their times.
+//! 1. [`names`]: flags that forbid changes are removed; everything that exists in the parent gets its place in the
+//!    target, what no longer exists is deleted, and new directories are made. Nothing gets a name still in use.
+//! 2. [`content`], [`data`], [`clones`], [`blocks`]: file by file in the order of inode numbers, new files
+//!    are made under their final names; attributes that a write would drop follow it, times come last.
+//! 3. Attributes and times of directories, at the very end: default ACLs would be inherited by new entries,
+//!    and every name added or removed changes the times.
 
 mod blocks;
 mod clones;
@@ -32,16 +32,16 @@ pub use step::{Error, Sink, Step, Version};
 use crate::format::entry::Head;
 use crate::format::file::Sendshot;
 
-/// Whether a path is one under which something waits for a moment while names change.
+/// Whether a path is a temporary one, used while names change.
 pub fn is_temporary(path: &[u8]) -> bool {
     path.starts_with(names::TEMPORARY.as_bytes())
 }
 
-/// Hands the steps of the stream of `n`, based on `m` or in full, to `sink`. `name` is what the
-/// stream calls the subvolume.
+/// Passes the steps of the stream of `n`, based on `m` or in full, to `sink`. `name` is the stream's name for
+/// the subvolume.
 ///
 /// # Errors
-/// The sink's, and [`Error`] for files that make no sense.
+/// Errors of the sink, and [`Error`] for invalid files.
 pub fn diff<S: Sink>(
     m: Option<&Sendshot>,
     n: &Sendshot,

@@ -1,19 +1,19 @@
-//! Names: from the tree of M to the tree of N without two things ever sharing a name.
+//! Names: from the tree of the parent to the tree of the target, without two objects ever sharing a name.
 //!
-//! What moves stays where it is until its turn comes, unless it is in the way: then it waits
-//! under a temporary name in the root. It is in the way if its directory is to be removed, or if
-//! its old name is somebody's new one. The order:
+//! An object that moves keeps its place until its turn, unless it is in the way: then it waits under a
+//! temporary name in the root. It is in the way if its directory is to be removed, or if its old name is the
+//! new name of another object. The order:
 //!
-//! 0. Immutable and append-only things that are changed lose that, and directories what is
-//!    inherited by what is made in them.
+//! 0. Immutable and append-only objects that change lose these flags, and directories lose the attributes
+//!    that new entries would inherit.
 //! 1. Directories in the way get temporary names.
-//! 2. Dead names of files are unlinked; files in the way that keep no name get temporary ones.
-//! 3. Dead directories, empty now, are removed, the deepest first.
-//! 4. New and moved directories get their places, parents first. No directory is ever moved
-//!    below itself: its new parent has its final place already. New ones lose what they inherit.
-//! 5. Moved files get their places, then their further names.
+//! 2. Deleted names of files are unlinked; files in the way that keep no name get temporary ones.
+//! 3. Deleted directories, empty now, are removed, the deepest first.
+//! 4. New and moved directories get their places, parents first. No directory is ever moved below itself: its
+//!    new parent already has its final place. New ones lose inherited flags.
+//! 5. Moved files get their places, then their additional names.
 //!
-//! New files are made with their content later: every name is free by then.
+//! New files are made later, with their content: every name is free by then.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -30,10 +30,10 @@ use crate::format::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
 use crate::format::reader::Reader;
 use crate::format::reader::skip_same;
 
-/// What temporary names begin with.
+/// Prefix of temporary names.
 pub(super) const TEMPORARY: &str = ".sendshot-tmp-";
 
-/// A file of both trees whose names changed.
+/// A file of both trees with changed names.
 #[derive(Debug)]
 struct Renamed {
     ino: u64,
@@ -42,30 +42,30 @@ struct Renamed {
     kept: Option<Name>,
 }
 
-/// Attributes of a directory that the receiver's kernel gives to what is made in it.
+/// Attributes of a directory that the receiver's kernel copies to new entries.
 const INHERITABLE: [&[u8]; 2] = [b"btrfs.compression", b"system.posix_acl_default"];
 
-/// Whether what is made in a directory has this attribute of it too.
+/// Whether new entries of a directory inherit this attribute.
 pub(super) fn is_inheritable(xattr: &Xattr) -> bool {
     INHERITABLE.contains(&xattr.name.as_slice())
 }
 
-/// What changed among names.
+/// The changes among names.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Directories in which something may be made that must not inherit: attributes to take off.
-    /// Directories get them back in the end.
+    /// Attributes to remove from directories in which objects that must not inherit them may be made. They
+    /// are restored in the end.
     heirs: Vec<(DirId, Vec<u8>)>,
-    /// What forbids changes and will be changed: a name, and its other flags.
+    /// Objects to change that have flags which forbid it: inode number, a name, and the other flags.
     guarded: Vec<(u64, Option<Name>, u64)>,
     dead_files: Vec<Name>,
     renamed: Vec<Renamed>,
-    /// Files of both trees whose names differ by what they say: number, names of M, names of N.
-    /// Whether they differ in truth is known when all directories are.
+    /// Files whose names differ as written: number, names in the parent, names in the target. Whether they
+    /// really differ can be decided once all directories are known.
     differing: Vec<(u64, Vec<Name>, Vec<Name>)>,
 }
 
-/// Reads both files side by side. Fills the trees of directories.
+/// Reads both files side by side and fills the trees of directories.
 pub(super) fn gather(pair: &mut Pair<'_>, clones: &mut Clones) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let mut m = pair.m.map(|m| m.reader()).transpose()?;
@@ -115,8 +115,8 @@ pub(super) fn gather(pair: &mut Pair<'_>, clones: &mut Clones) -> Result<Changes
     Ok(changes)
 }
 
-/// Finds files of both trees whose names say the same in both and mean different directories: a
-/// directory was deleted, a new one got its number, and the file was moved into that.
+/// Finds files with equal names in both trees that mean different directories: a directory was deleted, a new
+/// one got its number, and the file was moved into the new one.
 fn in_replaced_dirs(pair: &Pair<'_>, changes: &mut Changes) -> Result<(), Error> {
     let mut both = SideBySide::new(pair)?;
     while let Some(after) = both.next(|_| false)? {
@@ -190,7 +190,7 @@ fn add_dir(tree: &mut Tree, inode: Option<&Inode>) {
 }
 
 pub(super) fn dir_id(inode: &Inode) -> DirId {
-    // The root is the root, whatever subvolume it was made in.
+    // The root stays the root, whatever subvolume it was made in.
     let generation = if inode.ino == ROOT {
         0
     } else {
@@ -203,7 +203,7 @@ pub(super) fn dir_id(inode: &Inode) -> DirId {
 }
 
 fn renamed(pair: &Pair<'_>, ino: u64, before: &[Name], after: &[Name]) -> Renamed {
-    // Names are sorted by what they say; the same name in the same directory is the same in both.
+    // Names are sorted as written; the same name in the same directory is the same in both.
     let is_kept = |name: &&Name| {
         let in_both = before.binary_search(name).is_ok() && after.binary_search(name).is_ok();
         in_both && pair.is_same_name(name, name)
@@ -217,18 +217,18 @@ fn renamed(pair: &Pair<'_>, ino: u64, before: &[Name], after: &[Name]) -> Rename
     }
 }
 
-/// The state of names while steps are emitted.
+/// The current names while steps are emitted.
 struct Names<'p, 'a, S> {
     pair: &'p mut Pair<'a>,
     sink: &'p mut S,
-    /// Where directories are now.
+    /// Current places of directories.
     now: Tree,
-    /// Names of N that M has not, in directories of both.
+    /// Names of the target that the parent does not have, in directories of both.
     wanted: HashSet<Place>,
     temporaries: u64,
 }
 
-/// Emits the steps that lead from the names of M to those of N, new files excepted.
+/// Emits the steps that lead from the parent's names to the target's, except new files.
 pub(super) fn emit<S: Sink>(
     pair: &mut Pair<'_>,
     changes: Changes,
@@ -253,7 +253,7 @@ pub(super) fn emit<S: Sink>(
     names.place_files(&changes.renamed, waiting)
 }
 
-/// Directories of both trees whose place differs, in a fixed order.
+/// Directories of both trees with different places, in a fixed order.
 fn moved_dirs(pair: &Pair<'_>) -> Vec<DirId> {
     let mut moved: Vec<DirId> = pair
         .m_dirs
@@ -291,8 +291,8 @@ fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place>
 }
 
 impl<S: Sink> Names<'_, '_, S> {
-    /// Whether something at `place` must go before the others come. New files do not count:
-    /// they are made when everything that moves has moved.
+    /// Whether an object at `place` must move before others take their places. New files do not count: they
+    /// are made after all moves.
     fn is_in_the_way(&self, place: &Place) -> bool {
         !self.pair.lives(place.parent) || self.wanted.contains(place)
     }
@@ -333,7 +333,7 @@ impl<S: Sink> Names<'_, '_, S> {
         Ok(())
     }
 
-    /// Returns where files wait that had to leave their old name.
+    /// Returns where the files wait that had to leave their old name.
     fn clear_files(
         &mut self,
         dead: &[Name],
@@ -397,7 +397,7 @@ impl<S: Sink> Names<'_, '_, S> {
                 let path = self.final_path(&place, dir.ino)?;
                 self.command(Command::Mkdir { path: &path })?;
                 if self.pair.version == Version::V2 && self.pair.inherited.contains(&place.parent) {
-                    // What is made in it would inherit in turn. It gets its own flags in the end.
+                    // New entries in it would inherit in turn. It gets its own flags in the end.
                     let flags = 0;
                     self.command(Command::Fileattr { path: &path, flags })?;
                 }
@@ -455,7 +455,7 @@ impl<S: Sink> Names<'_, '_, S> {
         Ok(())
     }
 
-    /// Renames to a name in the root.
+    /// Renames to a temporary name in the root.
     fn rename(&mut self, from: &Place, to: &Place) -> Result<(), S::Error> {
         let target = self.path(to)?;
         self.emit_rename(from, to, &target)
@@ -488,19 +488,19 @@ impl<S: Sink> Names<'_, '_, S> {
         place.ok_or_else(|| self.pair.orphan(ino))
     }
 
-    /// A path as things are now.
+    /// Returns the current path of a place.
     fn path(&self, place: &Place) -> Result<Vec<u8>, Error> {
         let path = self.now.path(place);
         path.ok_or_else(|| self.pair.orphan(place.parent.ino))
     }
 
-    /// A path as things will be; its directories have their places already.
+    /// Returns the final path of a place; its directories are already there.
     fn final_path(&self, place: &Place, ino: u64) -> Result<Vec<u8>, Error> {
         let path = self.pair.n_dirs.path(place);
         path.ok_or_else(|| self.pair.orphan(ino))
     }
 
-    /// Nobody can have used the UUID of a snapshot in a name before it was taken.
+    /// Makes a temporary name. It is unused: the UUID did not exist before the snapshot was taken.
     fn temporary(&mut self) -> Place {
         let uuid = self.pair.n.head().uuid.simple();
         let number = self.temporaries;

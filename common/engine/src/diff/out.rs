@@ -1,4 +1,4 @@
-//! Where the steps of one inode go.
+//! Output for the steps of one inode.
 
 use sendshot_stream::{Command, Timespec};
 
@@ -6,10 +6,10 @@ use super::flags::{self, COMPRESSION};
 use super::step::{Sink, Step, Version};
 use crate::format::entry::{GUARDS, Inode, InodeItem, NOCOMPRESS, ROOT, SYMLINK, Time, Xattr};
 
-/// Bits of the mode that make a program run as somebody else.
+/// Bits of the mode that make a program run as another user.
 const SET_ID: u32 = 0o6000;
 
-/// The attribute that data and owner drop.
+/// The attribute that the kernel drops when data or owner change.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// Whether data of a file was written, which drops capabilities.
@@ -19,7 +19,7 @@ pub(super) enum Touched {
     No,
 }
 
-/// Where the steps of one inode go.
+/// Output for the steps of one inode.
 pub(super) struct Out<'s, 'p, S> {
     pub(super) sink: &'s mut S,
     pub(super) path: &'p [u8],
@@ -30,10 +30,10 @@ impl<S: Sink> Out<'_, '_, S> {
         self.sink.step(Step::Command(command))
     }
 
-    /// Flags of something new. They come before everything else: only an empty file can become
-    /// NOCOW, and setting them changes the attribute `btrfs.compression`, which brings along the flag
-    /// for compression. What is made in a directory `inherits` of its flags at the receiver, whatever
-    /// it was at the sender.
+    /// Sets the flags of a new object. They come before everything else: only an empty file can become NOCOW,
+    /// and setting them changes the attribute `btrfs.compression`, which itself sets the compression flag. At
+    /// the receiver, new entries of a directory that `inherits` get its flags, whatever they had at the
+    /// sender.
     pub(super) fn early_flags(
         &mut self,
         version: Version,
@@ -42,7 +42,7 @@ impl<S: Sink> Out<'_, '_, S> {
     ) -> Result<(), S::Error> {
         let flags = flags::stored(inode);
         if inherits && flags & NOCOMPRESS != 0 {
-            // The kernel does not change from NOCOW to this in one call.
+            // The kernel cannot change from NOCOW to this flag in one call.
             self.flags(version, inode, 0)?;
         }
         if flags != 0 || inherits {
@@ -63,7 +63,7 @@ impl<S: Sink> Out<'_, '_, S> {
             let (path, name) = (self.path, COMPRESSION);
             self.command(Command::RemoveXattr { path, name })?;
         }
-        // With the property go both flags for compression.
+        // Removing the property clears both compression flags.
         let lost = goes && flags & NOCOMPRESS != 0;
         if flags::stored(before) == flags && !lost {
             return Ok(());
@@ -72,7 +72,7 @@ impl<S: Sink> Out<'_, '_, S> {
         property.map_or(Ok(()), |xattr| self.set_xattr(xattr))
     }
 
-    /// What forbids changes comes when all is done. The root of a copy never forbids them: the
+    /// Sets the flags that forbid changes, after everything else. The root of a copy never gets them: the
     /// copy could not be deleted.
     pub(super) fn guard(&mut self, version: Version, inode: &Inode) -> Result<(), S::Error> {
         let flags = flags::kept(inode);
@@ -82,7 +82,7 @@ impl<S: Sink> Out<'_, '_, S> {
         self.flags(version, inode, flags)
     }
 
-    /// Only files and directories have flags that can be set.
+    /// Emits flags. Only files and directories have flags that can be set.
     pub(super) fn flags(
         &mut self,
         version: Version,
@@ -98,8 +98,8 @@ impl<S: Sink> Out<'_, '_, S> {
     }
 
     pub(super) fn set_xattr(&mut self, xattr: &Xattr) -> Result<(), S::Error> {
-        /// An access control list without entries is stored as nothing, and can only be set as
-        /// its version number.
+        /// An access control list without entries is stored as an empty value, but can only be set as its
+        /// version number.
         const EMPTY_ACL: &[u8] = &[2, 0, 0, 0];
         let is_acl = xattr.name.starts_with(b"system.posix_acl_");
         let data = match xattr.value.as_slice() {
@@ -111,7 +111,7 @@ impl<S: Sink> Out<'_, '_, S> {
     }
 
     pub(super) fn changed_xattrs(&mut self, before: &Inode, inode: &Inode) -> Result<(), S::Error> {
-        // [`Out::changed_flags`] has removed the property for compression.
+        // [`Out::changed_flags`] has already removed the compression property.
         for old in &before.xattrs {
             if old.name != COMPRESSION && !inode.xattrs.iter().any(|new| new.name == old.name) {
                 let (path, name) = (self.path, &old.name);
@@ -126,7 +126,7 @@ impl<S: Sink> Out<'_, '_, S> {
         Ok(())
     }
 
-    /// Owner, mode, capabilities.
+    /// Emits owner, mode and capabilities.
     pub(super) fn attributes(
         &mut self,
         before: Option<&Inode>,
@@ -141,7 +141,7 @@ impl<S: Sink> Out<'_, '_, S> {
             let (uid, gid) = (u64::from(item.uid), u64::from(item.gid));
             self.command(Command::Chown { path, uid, gid })?;
         }
-        // Data and owner clear set-id bits, and drop capabilities.
+        // Changes of data and owner clear set-id bits and drop capabilities.
         let dropped = chown || touched == Touched::Yes;
         let chmod = before.is_none_or(|before| before.item.mode != item.mode)
             || (dropped && item.mode & SET_ID != 0);
@@ -162,7 +162,7 @@ impl<S: Sink> Out<'_, '_, S> {
             sec: time.sec,
             nsec: time.nsec,
         };
-        // Nobody can set the change time; the format wants one.
+        // The change time cannot be set, but the format requires one.
         self.command(Command::Utimes {
             path: self.path,
             atime: time(item.atime),

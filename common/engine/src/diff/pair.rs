@@ -1,4 +1,4 @@
-//! The two sendshots that are compared, and what all passes know of them.
+//! The two sendshots that are compared, and the state that all passes share.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,10 @@ use crate::format::entry::{Inode, Name, ROOT};
 use crate::format::file::Sendshot;
 use crate::format::reader::Reader;
 
-/// Reads one of them.
+/// A reader of one of them.
 pub(super) type Open<'a> = Reader<&'a std::fs::File>;
 
-/// What all passes share.
+/// State that all passes share.
 pub(super) struct Pair<'a> {
     pub(super) m: Option<&'a Sendshot>,
     pub(super) n: &'a Sendshot,
@@ -20,11 +20,11 @@ pub(super) struct Pair<'a> {
     pub(super) version: Version,
     pub(super) m_dirs: Tree,
     pub(super) n_dirs: Tree,
-    /// Directories whose times have to be set again.
+    /// Directories whose times must be set again.
     pub(super) touched: HashSet<DirId>,
     /// Whether any directory is new or changed.
     pub(super) changes_dirs: bool,
-    /// Directories of either side whose flags are inherited.
+    /// Directories of either side with inheritable flags.
     pub(super) inherited: HashSet<DirId>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// An inode of M has a name that leads nowhere.
+    /// Reports an inode of the parent with a name in no directory.
     pub(super) fn orphan_before(&self, ino: u64) -> Error {
         Error::Orphan {
             path: self.m.unwrap_or(self.n).path().to_owned(),
@@ -60,37 +60,37 @@ impl Pair<'_> {
         }
     }
 
-    /// Whether two inodes of one number are the same object.
+    /// Whether two inodes with the same number are the same object.
     pub(super) fn is_same(&self, before: &Inode, after: &Inode) -> bool {
         let targets = (before.target.as_ref(), after.target.as_ref());
         self.rule
             .is_some_and(|rule| rule.is_same_object(&before.item, &after.item, targets))
     }
 
-    /// Whether two inodes of one number are the same object and nothing of it changed.
+    /// Whether two inodes with the same number are the same unchanged object.
     pub(super) fn is_unchanged(&self, before: &Inode, after: &Inode) -> bool {
         let rule = self.rule.filter(|_| self.is_same(before, after));
         rule.is_some_and(|rule| rule.is_unchanged(&before.item, &after.item))
     }
 
-    /// Whether a name of M and one of N are the same name in the same directory.
+    /// Whether a name of the parent and one of the target are the same name in the same directory.
     pub(super) fn is_same_name(&self, old: &Name, new: &Name) -> bool {
         let dirs = (self.m_dirs.dir(old.parent), self.n_dirs.dir(new.parent));
         old.name == new.name && dirs.0.is_some() && dirs.0 == dirs.1
     }
 
-    /// Whether inodes that are byte by byte the same in both are unchanged.
+    /// Whether inodes with byte-identical records in both are unchanged.
     pub(super) fn skips_same(&self) -> bool {
         self.rule.is_some_and(|rule| rule.has_lineage())
     }
 
-    /// Whether something new of this name takes over flags of its directory.
+    /// Whether a new object of this name inherits flags of its directory.
     pub(super) fn inherits(&self, name: &Name) -> bool {
         let dir = self.n_dirs.dir(name.parent);
         dir.is_some_and(|dir| self.inherited.contains(&dir))
     }
 
-    /// Whether a directory of M still exists in N. The root always does.
+    /// Whether a directory of the parent still exists in the target. The root always does.
     pub(super) fn lives(&self, dir: DirId) -> bool {
         dir.ino == ROOT || (self.rule.is_some() && self.n_dirs.contains(dir))
     }

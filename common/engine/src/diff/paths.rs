@@ -1,24 +1,24 @@
-//! Directories as a tree whose names change while a stream is made.
+//! Directories as a tree whose names change while a stream is generated.
 
 use std::collections::HashMap;
 
 use crate::format::entry::{Name, ROOT};
 
-/// A directory: number and generation, since a number can be used again.
+/// A directory: number and generation, because a number can be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DirId {
     pub(crate) ino: u64,
     pub(crate) generation: u64,
 }
 
-/// Where a directory is.
+/// Place of a directory entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) parent: DirId,
     pub(crate) name: Vec<u8>,
 }
 
-/// The directories of one sendshot, or the state in between two.
+/// The directories of one sendshot, or an intermediate state of two.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tree {
     generations: HashMap<u64, u64>,
@@ -27,7 +27,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Adds a directory as a sendshot tells it; parents may come later.
+    /// Adds a directory as its sendshot names it; its parent may be added later.
     pub(crate) fn add(&mut self, dir: DirId, name: Option<Name>) {
         self.generations.insert(dir.ino, dir.generation);
         if let Some(name) = name {
@@ -35,7 +35,7 @@ impl Tree {
         }
     }
 
-    /// Resolves parents, once all directories are known.
+    /// Resolves parents after all directories were added.
     pub(crate) fn seal(&mut self) {
         for (dir, name) in std::mem::take(&mut self.raw) {
             if let Some(place) = self.place_of(&name) {
@@ -44,13 +44,13 @@ impl Tree {
         }
     }
 
-    /// The directory with this number.
+    /// Returns the directory with this number.
     pub(crate) fn dir(&self, ino: u64) -> Option<DirId> {
         let generation = *self.generations.get(&ino)?;
         Some(DirId { ino, generation })
     }
 
-    /// Whether a number is that of one directory here and of another one there.
+    /// Whether any number belongs to different directories in the two trees.
     pub(crate) fn has_replaced(&self, there: &Tree) -> bool {
         let mut both = self.generations.iter();
         both.any(|(ino, generation)| {
@@ -63,7 +63,7 @@ impl Tree {
         self.generations.get(&dir.ino) == Some(&dir.generation)
     }
 
-    /// A name with its directory resolved.
+    /// Resolves the directory of a name.
     pub(crate) fn place_of(&self, name: &Name) -> Option<Place> {
         Some(Place {
             parent: self.dir(name.parent)?,
@@ -83,7 +83,7 @@ impl Tree {
         self.places.insert(dir, place);
     }
 
-    /// How many steps a directory is below the root; `None` if it hangs in the air.
+    /// Number of steps from the root to a directory; `None` if it is not connected to the root.
     pub(crate) fn depth(&self, dir: DirId) -> Option<usize> {
         let mut depth = 0;
         let mut dir = dir;
@@ -97,7 +97,7 @@ impl Tree {
         Some(depth)
     }
 
-    /// The path of an entry of a directory.
+    /// Returns the path of a directory entry.
     pub(crate) fn path(&self, place: &Place) -> Option<Vec<u8>> {
         let mut parts: Vec<&[u8]> = vec![&place.name];
         let mut dir = place.parent;
@@ -113,7 +113,7 @@ impl Tree {
         Some(parts.join(&b'/'))
     }
 
-    /// The path of a directory; empty for the root.
+    /// Returns the path of a directory; empty for the root.
     pub(crate) fn dir_path(&self, dir: DirId) -> Option<Vec<u8>> {
         if dir.ino == ROOT {
             return Some(Vec::new());

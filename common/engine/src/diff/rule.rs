@@ -1,60 +1,59 @@
-//! The rule: what is unchanged between two sendshots, and why that is safe to believe.
+//! The rule: what is unchanged between two sendshots, and the proof that this is safe.
 //!
-//! `m` is the parent's sendshot M, taken of a snapshot made in transaction `s` (M.otransid) and
-//! long deleted; `n` is the new one, N. Plausible rules are wrong here. The plain one, "same
-//! address, same offset, same item generation", is sound only while a snapshot holds a reference on
-//! the data; nothing does. What breaks it: a balance moves another extent of the same generation
-//! to the freed address; a reflink brings an old item generation along; a file without checksums
-//! is overwritten in place through another subvolume.
+//! The parent `m` is a sendshot of a long deleted snapshot, made in transaction `s` (its otransid); the
+//! target `n` is the new one. Plausible rules are wrong here. The plain one, "same address, same offset, same
+//! item generation", is sound only while a snapshot holds a reference on the data; here no snapshot does.
+//! What breaks it: a balance moves another extent of the same generation to the freed address; a reflink
+//! carries an old item generation along; a file without checksums is overwritten in place through another
+//! subvolume.
 //!
-//! **Lineage.** M and N are of one lineage if they are snapshots of the same subvolume of the
-//! same file system, N later, and neither was changed since it was taken. Only then do inode
-//! numbers and transactions mean the same in both. After a rollback two files can agree in inode
-//! number, generation, transaction and size and differ in content.
+//! **Lineage.** Parent and target are of one lineage if they are snapshots of the same subvolume of the same
+//! file system, the target later, and neither was changed since it was taken. Only then do inode numbers and
+//! transactions mean the same in both. After a rollback two files can agree in inode number, generation,
+//! transaction and size and differ in content.
 //!
-//! **Inode.** With lineage, the same number, generation and transaction means that nothing of
-//! the inode changed: every change of content, names or attributes stamps the inode with the
-//! running transaction, and `s` is over. Exception: an active swap file changes without a
-//! trace, so what looks like one never counts as unchanged. (One that was used and wiped between two
-//! snapshots does not look like one any more; what the kernel swapped out into it may be missing
-//! in the copy.) Without lineage this says nothing.
+//! **Inode.** With lineage, the same number, generation and transaction means that nothing of the inode
+//! changed: every change of content, names or attributes stamps the inode with the running transaction, and
+//! `s` is over. Exception: an active swap file changes without a trace, so a file that looks like one never
+//! counts as unchanged. (A file used for swap and wiped between two snapshots no longer looks like one; data
+//! that the kernel swapped out into it may be missing in the copy.) Without lineage these numbers prove
+//! nothing.
 //!
-//! **Extent.** In a changed inode, a range is unchanged if both items are regular, map the same
-//! address with the same adjusted offset, item generation, length and compression, and the
-//! extent's own item in the extent tree is not younger than `s`. Proof: space that is freed
-//! after `s` is allocated again only in a later transaction, which the extent's own item then
-//! carries. So the extent at this address is the allocation that M saw, and data with checksums
-//! is never written in place. This needs no lineage, only the same file system.
+//! **Extent.** In a changed inode, a range is unchanged if both items are regular, map the same address with
+//! the same adjusted offset, item generation, length and compression, and the extent's own item in the extent
+//! tree is not younger than `s`. Proof: space that is freed after `s` is reallocated only in a later
+//! transaction, which the extent's own item then carries. So the extent at this address is the allocation
+//! that the parent saw, and data with checksums is never written in place. This needs no lineage, only the
+//! same file system.
 //!
-//! **Without checksums** (NODATASUM) data *is* written in place, at times even through another
-//! subvolume that shares the extent while we do not. Only if the leaf that holds the mapping is
-//! not younger than `s` was the extent referenced by us all the time, which forces others to
-//! copy. In a younger leaf the range is sent, unless [`mod@crate::format::hashes`] has hashes of what M
-//! and N hold there, and they are equal.
+//! **Without checksums** (NODATASUM) data *is* written in place, sometimes even through another subvolume
+//! that shares the extent while this one does not reference it. Only if the leaf that holds the mapping is
+//! not younger than `s` was the extent referenced here all the time, which forces others to copy. In a
+//! younger leaf the range is sent, unless [`mod@crate::format::hashes`] has equal hashes of what the parent
+//! and the target hold there.
 //!
-//! **Clones.** The argument for extents holds between any two files: data with checksums that N has
-//! at an address which was not allocated after `s` is the data that M had at this address, in
-//! whatever file. Within N two files that have the same address, allocated no later than N was
-//! taken, share the data: a balance that moved one of them in the middle of the capture
-//! allocated its new place later.
+//! **Clones.** The argument for extents holds between any two files: data with checksums that the target has
+//! at an address which was not allocated after `s` is the data that the parent had at this address, in
+//! whatever file. Within the target two files with the same address, allocated no later than the target was
+//! taken, share the data: a balance that moved one of them during the capture allocated its new place later.
 //!
-//! **Inline and preallocated** data never equals anything. In doubt it is sent.
+//! **Inline and preallocated** data never equals anything. When unsure, data is sent.
 
 use crate::format::entry::{Extent, ExtentKind, Head, InodeItem, NODATACOW, REGULAR, SYMLINK};
 
 /// How two sendshots are related.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinship {
-    /// Snapshots of one subvolume: transactions tell what changed.
+    /// Snapshots of one subvolume: transaction numbers prove what is unchanged.
     Lineage,
-    /// Of one file system: only extents tell.
+    /// Snapshots of one file system: only extents prove it.
     Filesystem,
     /// Nothing in common: everything is sent.
     None,
 }
 
 impl Kinship {
-    /// How `n` is related to `m`.
+    /// Determines how `n` is related to `m`.
     pub fn of(m: &Head, n: &Head) -> Self {
         match Difference::between(m, n) {
             None => Self::Lineage,
@@ -69,25 +68,25 @@ impl Kinship {
     }
 }
 
-/// What keeps two sendshots from being of one lineage. Of several the one that weighs most.
+/// Reason why two sendshots are not of one lineage. Of several reasons, the most important one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
     /// They are of different file systems.
     Filesystem,
-    /// M was made in a later transaction than N.
+    /// The parent was made in a later transaction than the target.
     Later,
-    /// It is not known which subvolume M is a snapshot of.
+    /// The subvolume of which the parent is a snapshot is unknown.
     OriginUnknown,
     /// They are snapshots of different subvolumes.
     Subvolume,
-    /// The snapshot of M changed after it was made.
+    /// The parent's snapshot changed after it was made.
     ParentChanged,
-    /// The snapshot of N changed after it was made.
+    /// The target's snapshot changed after it was made.
     NewChanged,
 }
 
 impl Difference {
-    /// What keeps `m` and `n` from being of one lineage; `None` if they are.
+    /// Reason why `m` and `n` are not of one lineage; `None` if they are.
     pub fn between(m: &Head, n: &Head) -> Option<Self> {
         if m.fsid != n.fsid {
             Some(Self::Filesystem)
@@ -111,12 +110,12 @@ impl Difference {
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     kinship: Kinship,
-    /// M.otransid.
+    /// otransid of the parent.
     since: u64,
 }
 
 impl Rule {
-    /// The rule for a pair.
+    /// Makes the rule for a pair.
     pub fn new(m: &Head, n: &Head) -> Self {
         Self {
             kinship: Kinship::of(m, n),
@@ -124,14 +123,14 @@ impl Rule {
         }
     }
 
-    /// Whether transactions tell what changed.
+    /// Whether transaction numbers prove what is unchanged.
     pub fn has_lineage(&self) -> bool {
         self.kinship == Kinship::Lineage
     }
 
-    /// Whether both are the same object, whatever changed in it. What cannot be changed in
-    /// place (type, device number, link target, and whether a file is overwritten in place, which
-    /// the kernel lets only an empty one change) must agree; `targets` are those of links.
+    /// Whether both are the same object, whatever changed in it. What cannot change in place (type, device
+    /// number, link target, and whether a file is overwritten in place, which the kernel lets only an empty
+    /// file change) must agree; `targets` are those of links.
     pub fn is_same_object(
         &self,
         m: &InodeItem,
@@ -146,20 +145,20 @@ impl Rule {
             && (n.kind() != SYMLINK || targets.0 == targets.1)
     }
 
-    /// Whether nothing of the same object changed.
+    /// Whether the same object is unchanged.
     pub fn is_unchanged(&self, m: &InodeItem, n: &InodeItem) -> bool {
         self.kinship == Kinship::Lineage && m.transid == n.transid && !n.swap && !m.swap
     }
 
-    /// Whether the range where two items of the same object overlap is unchanged.
+    /// Whether the overlapping range of two items of the same object is unchanged.
     pub fn is_same_data(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
         let held =
             !inode.is_nodatasum() || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
         self.is_same_extent(inode, m, n) && held
     }
 
-    /// Whether the range would be unchanged but for a leaf that is too young. Then equal hashes
-    /// of what M and N hold decide.
+    /// Whether the range would be unchanged except that its leaf is too young. Then equal hashes of parent
+    /// and target decide.
     pub fn is_same_if_hashed(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
         self.is_same_extent(inode, m, n) && !self.is_same_data(inode, m, n)
     }
@@ -175,7 +174,7 @@ impl Rule {
         same_mapping && self.is_same_allocation(n) && !inode.swap
     }
 
-    /// Whether what N has at this address is what M had there, if M had anything.
+    /// Whether the target's data at this address is what the parent had there, if the parent had any.
     pub fn is_same_allocation(&self, n: &Extent) -> bool {
         self.kinship != Kinship::None && n.extent_generation <= self.since
     }
@@ -187,7 +186,7 @@ mod tests {
     use crate::format::entry::{NODATASUM, REGULAR};
     use uuid::Uuid;
 
-    /// M was taken in this transaction.
+    /// Transaction of the parent.
     const SINCE: u64 = 100;
 
     fn head(otransid: u64) -> Head {
@@ -308,7 +307,7 @@ mod tests {
             ..file(50)
         };
         assert!(!rule().is_unchanged(&swap, &swap));
-        // Formatted as one, or used as something else, in the meantime.
+        // It was formatted as swap, or reused for something else, between the snapshots.
         let plain = InodeItem {
             swap: false,
             ..swap.clone()
@@ -409,7 +408,7 @@ mod tests {
 
     #[test]
     fn without_checksums_only_a_leaf_that_held_it_all_the_time_counts() {
-        // Truncated here, overwritten in place through another subvolume, cloned back.
+        // It was truncated here, overwritten in place through another subvolume, and cloned back.
         let nocow = InodeItem {
             flags: NODATASUM,
             ..file(150)

@@ -7,11 +7,11 @@ use crate::format::codec::Glance;
 use crate::format::entry::Inode;
 use crate::format::reader::skip_same;
 
-/// Both files read side by side, by the inodes of N.
+/// Both files read side by side, by the inodes of the target.
 pub(super) struct SideBySide<'a> {
     pub(super) m: Option<Open<'a>>,
     pub(super) n: Open<'a>,
-    /// The inode of M that is ahead of N's.
+    /// The parent's inode that is ahead of the target's.
     old: Option<Inode>,
     skips_same: bool,
 }
@@ -26,8 +26,8 @@ impl<'a> SideBySide<'a> {
         })
     }
 
-    /// The next inode of N; `old` is then M's of the same number, if it has one. What is
-    /// unchanged and of no interest is skipped where that is easily seen.
+    /// Returns the next inode of the target; `old` is then the parent's inode of the same number, if any.
+    /// Records that are easily seen to be unchanged and of no interest are skipped.
     pub(super) fn next(
         &mut self,
         is_of_interest: impl Fn(&Glance) -> bool,
@@ -47,7 +47,7 @@ impl<'a> SideBySide<'a> {
         Ok(Some(inode))
     }
 
-    /// M's inode of the same number.
+    /// Takes the parent's inode of the same number.
     pub(super) fn before(&mut self, inode: &Inode) -> Option<Inode> {
         self.old.take_if(|old| old.ino == inode.ino)
     }

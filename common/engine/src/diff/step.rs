@@ -1,4 +1,4 @@
-//! The steps of a stream, and where they go.
+//! The steps of a stream, and the sink that receives them.
 
 use sendshot_stream::Command;
 
@@ -9,86 +9,86 @@ use crate::format::hashes::Hash;
 /// A step of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A command that is complete.
+    /// A complete command.
     Command(Command<'a>),
     /// File data, to be read from the snapshot and sent as plain writes.
     Data {
-        /// The file, in the snapshot as in the stream.
+        /// Path of the file, the same in the snapshot and in the stream.
         path: &'a [u8],
-        /// First byte.
+        /// Offset of the first byte.
         offset: u64,
-        /// How many bytes.
+        /// Length in bytes.
         len: u64,
     },
-    /// A whole compressed extent, to be sent as it is stored if that is possible, else as data.
+    /// A whole compressed extent, to be sent as it is stored if that is possible, otherwise as data.
     Encoded {
-        /// The file.
+        /// Path of the file in the snapshot and in the stream.
         path: &'a [u8],
-        /// The extent.
+        /// The extent to read.
         extent: Extent,
-        /// How many of its bytes count, at the end of the file.
+        /// Length of its valid bytes, which end with the file.
         len: u64,
     },
-    /// The hash of this block would tell whether it has to be sent; nobody knows it yet. See
+    /// Only the hash of this block can decide whether it must be sent, and it is not known yet. See
     /// [`mod@crate::format::hashes`].
     Check {
-        /// The file.
+        /// Inode number of the file.
         ino: u64,
-        /// The file in the snapshot.
+        /// Path of the file in the snapshot.
         path: &'a [u8],
-        /// Which block.
+        /// Number of the block in the file.
         block: u64,
-        /// Its length.
+        /// Length of the block in bytes.
         len: u64,
     },
-    /// The hash of this block will be wanted by the next push.
+    /// The hash of this block that the next push will need.
     Hash {
-        /// The file.
+        /// Inode number of the file.
         ino: u64,
-        /// The file in the snapshot, if its hash is not known.
+        /// Path of the file in the snapshot, if the hash is not known.
         path: &'a [u8],
-        /// Which block.
+        /// Number of the block in the file.
         block: u64,
-        /// Its length.
+        /// Length of the block in bytes.
         len: u64,
-        /// Its hash, if it is the same block that M has.
+        /// Hash of the block, if the parent has the same block.
         known: Option<Hash>,
     },
 }
 
-/// Where steps go.
+/// Receiver of steps.
 pub trait Sink {
-    /// Why it cannot take a step.
+    /// Reason why it cannot take a step.
     type Error: From<Error>;
 
     /// Takes the next step.
     ///
     /// # Errors
-    /// Ends the diff.
+    /// An error ends the diff.
     fn step(&mut self, step: Step<'_>) -> Result<(), Self::Error>;
 }
 
-/// Why two sendshots cannot be compared.
+/// Reason why two sendshots cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
+    /// A sendshot cannot be read.
     #[error(transparent)]
     File(#[from] error::Error),
-    /// A name leads nowhere.
+    /// An inode has a name in a directory that does not exist.
     #[error("{}: inode {ino} has a name in a directory that is not there", path.display())]
     Orphan {
-        /// The file.
+        /// Path of the sendshot.
         path: std::path::PathBuf,
-        /// The inode.
+        /// Number of the inode.
         ino: u64,
     },
 }
 
-/// Versions of the stream differ in what they can say.
+/// Version of the stream, which limits what it can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// Zeros are written, compressed extents are sent decoded.
     V1,
-    /// Holes are punched, compressed extents are sent as they are.
+    /// Holes are punched, compressed extents are sent as stored.
     V2,
 }
