@@ -1,5 +1,5 @@
-//! The order of steps, against a model of a file system: from any tree to any other, no step
-//! may fail, and names, links, owners, attributes, times and contents must come out right.
+//! Checks the order of steps against a model of a file system: from any tree to any other, no step may fail,
+//! and names, links, owners, attributes, times and contents must be right.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +12,18 @@ use sendshot_engine::{
 use sendshot_stream::Command;
 use uuid::Uuid;
 
-/// Pairs of trees that every run goes through.
+/// Number of pairs of trees in every run.
 const CASES: u64 = 20_000;
 const ROOT: u64 = 256;
 const BLOCK: u64 = 4096;
-/// The transaction in which M was taken.
+/// The transaction in which the parent was taken.
 const SINCE: u64 = 100;
-/// What is made in a directory that has it has it too.
+/// Attribute that new entries inherit from their directory.
 const INHERITED: &[u8] = b"btrfs.compression";
-/// What times become by themselves.
+/// Time of a node that was changed but not set by a command.
 const NOW: i64 = i64::MAX;
 
-/// xorshift64*.
+/// The generator xorshift64*.
 struct Random(u64);
 
 impl Random {
@@ -39,18 +39,18 @@ impl Random {
     }
 }
 
-/// What a block of a file holds: where its extent is on disk; 0 is a hole.
+/// Disk addresses of the blocks of a file; 0 is a hole.
 type Blocks = Vec<u64>;
 /// A block that is reserved and reads as zeros.
 const RESERVED: u64 = u64::MAX;
 
-/// What is read.
+/// Returns the blocks as they are read.
 fn as_read(blocks: &Blocks) -> Blocks {
     let zeros = |block: &u64| if *block == RESERVED { 0 } else { *block };
     blocks.iter().map(zeros).collect()
 }
 
-/// An inode as the generator has it.
+/// An inode of the generator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Made {
     generation: u64,
@@ -62,14 +62,14 @@ struct Made {
     mtime: i64,
     size: u64,
     blocks: Blocks,
-    /// How many blocks are reserved beyond the end.
+    /// Number of blocks reserved beyond the end.
     beyond: usize,
 }
 
 /// A tree: inodes by number.
 type Tree = BTreeMap<u64, Made>;
 
-/// Makes trees.
+/// Generates trees.
 struct Generator {
     random: Random,
     disk: u64,
@@ -103,7 +103,7 @@ impl Generator {
         made
     }
 
-    /// Blocks are new, holes, reserved, or shared with what was ever written.
+    /// Makes blocks new, holes, reserved, or shared with any earlier write.
     fn content(&mut self, made: &mut Made) {
         for block in &mut made.blocks {
             if !self.random.once_in(4) {
@@ -152,7 +152,7 @@ impl Generator {
         tree
     }
 
-    /// Gives an inode a place, or leaves it out where there is none.
+    /// Gives an inode a place, or leaves it out if none is free.
     fn add(&mut self, tree: &mut Tree, ino: u64, mut made: Made) {
         let links = if made.dir {
             1
@@ -167,7 +167,7 @@ impl Generator {
         }
     }
 
-    /// A free name in a directory that does not lie below `ino`.
+    /// Returns a free name in a directory that is not below `ino`.
     fn free_place(&mut self, tree: &Tree, ino: u64, dir: bool) -> Option<(u64, Vec<u8>)> {
         let dirs: Vec<u64> = tree
             .iter()
@@ -180,7 +180,7 @@ impl Generator {
         (!taken).then_some(place)
     }
 
-    /// Another state of the same tree: things moved, linked, gone, new, changed.
+    /// Makes a later state of the same tree: objects moved, linked, deleted, new or changed.
     fn later(&mut self, before: &Tree) -> Tree {
         let mut tree = before.clone();
         self.last = self.last.max(*tree.keys().last().unwrap());
@@ -192,7 +192,7 @@ impl Generator {
                 1 | 2 => self.move_(&mut tree, ino),
                 3 => self.exchange(&mut tree, ino),
                 4 => {
-                    // After a mount the kernel goes on behind the highest number that is in use.
+                    // After a mount the kernel continues after the highest number in use.
                     let mut next = *inos.last().unwrap() + 1;
                     if self.random.once_in(2) {
                         next = next.max(self.last + 1);
@@ -211,7 +211,7 @@ impl Generator {
         tree
     }
 
-    /// Another directory with the number, the name and the content of one that is deleted.
+    /// Replaces a directory by another one with its number, name and content.
     fn replace_dir(&mut self, tree: &mut Tree, ino: u64) {
         if ino == ROOT || !tree[&ino].dir {
             return;
@@ -270,8 +270,8 @@ impl Generator {
         tree.insert(ino, made);
     }
 
-    /// As the file system does: what changed or was moved, and directories that gained or lost a name, get
-    /// a new transaction and time. A directory can have the number of another one that is gone.
+    /// Imitates the file system: changed or moved inodes, and directories that gained or lost a name, get a
+    /// new transaction and time. A directory can have the number of a deleted one.
     fn stamp(&mut self, before: &Tree, tree: &mut Tree) {
         let entries = |tree: &Tree, dir: u64| -> BTreeSet<(Vec<u8>, u64, u64)> {
             let named = tree
@@ -303,7 +303,7 @@ impl Generator {
     }
 }
 
-/// Whether `at` is `ino` or lies below it.
+/// Whether `at` is `ino` or is below it.
 fn is_below(tree: &Tree, mut at: u64, ino: u64) -> bool {
     loop {
         if at == ino {
@@ -316,7 +316,7 @@ fn is_below(tree: &Tree, mut at: u64, ino: u64) -> bool {
     }
 }
 
-/// Removes an inode with all that is below it.
+/// Removes an inode and everything below it.
 fn remove(tree: &mut Tree, ino: u64) {
     if ino == ROOT {
         return;
@@ -347,7 +347,7 @@ fn head(number: u128, of: u128, otransid: u64) -> Head {
     }
 }
 
-/// Extents that were there when M was taken are older than that.
+/// Writes a sendshot. Extents up to `old_disk` get a generation older than the parent.
 fn sendshot(tree: &Tree, head: &Head, old_disk: u64) -> Sendshot {
     let mut writer = Writer::new(tempfile::tempfile().unwrap(), head).unwrap();
     for (ino, made) in tree {
@@ -427,11 +427,11 @@ struct Node {
     blocks: Blocks,
 }
 
-/// A file system that refuses what a real one refuses.
+/// A file system that rejects what a real one rejects.
 struct Model<'a> {
     nodes: Vec<Node>,
     new: &'a Tree,
-    /// The read-only copy that clones may be made from.
+    /// The read-only copy from which clones may be made.
     parent: Option<Box<Model<'a>>>,
     clones: u64,
 }
@@ -538,7 +538,7 @@ impl<'a> Model<'a> {
         self.enter(path, self.nodes.len() - 1);
     }
 
-    /// Copies a range from the file that has this path in N.
+    /// Copies a range from the file that has this path in the target.
     fn write(&mut self, path: &[u8], offset: u64, len: u64) {
         let (source, size) = self.source(path);
         assert!(
@@ -556,7 +556,7 @@ impl<'a> Model<'a> {
         node.mtime = NOW;
     }
 
-    /// Contents and size in N of the file that has this path there.
+    /// Returns contents and size of the file that has this path in the target.
     fn source(&self, path: &[u8]) -> (Blocks, u64) {
         let found = path.split(|b| *b == b'/').fold(ROOT, |at, part| {
             let place = (at, part.to_vec());
@@ -570,7 +570,7 @@ impl<'a> Model<'a> {
         (as_read(&made.blocks), made.size)
     }
 
-    /// Clones as the kernel does: whole blocks within the source, unless it is the end of both.
+    /// Clones like the kernel: whole blocks within the source, unless it is the end of both.
     fn clone_range(&mut self, command: Command<'_>) {
         let Command::Clone {
             path,
@@ -687,7 +687,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Compares with N from the root down.
+    /// Compares with the target from the root down.
     fn check(&self) {
         let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
         self.check_node(ROOT, 0, &mut seen);
@@ -747,8 +747,8 @@ impl Sink for Model<'_> {
     }
 }
 
-/// One pair of trees. Of one lineage, of one file system after a rollback, or in full. Returns
-/// how many clones there were.
+/// Runs one pair of trees: of one lineage, of one file system after a rollback, or in full. Returns the
+/// number of clones.
 fn case(seed: u64) -> u64 {
     let mut generator = Generator {
         random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),

@@ -1,5 +1,5 @@
-//! Entries as bytes: records of an inode each, whose numbers are told against the same record only.
-//! So a record can be skipped, compared and copied without being understood.
+//! Encodes entries as records of one inode each, whose numbers are relative to the same record only. So a
+//! record can be skipped, compared and copied without being decoded.
 //!
 //! The layout is documented in `docs/sendshot-file.md`.
 
@@ -7,9 +7,9 @@ use integer_encoding::VarInt;
 
 use crate::format::entry::{Entry, Extent, ExtentKind, InodeItem, Name, TYPE_MASK, Time, Xattr};
 
-/// A record that begins an inode.
+/// Kind of a record that begins an inode.
 pub(crate) const INODE: u8 = 1;
-/// A record that goes on with the inode of the one before.
+/// Kind of a record that continues the previous record's inode.
 pub(crate) const MORE: u8 = 6;
 
 const NAME: u8 = 2;
@@ -17,17 +17,17 @@ const XATTR: u8 = 3;
 const TARGET: u8 = 4;
 const EXTENT: u8 = 5;
 
-/// In an extent's first byte.
+/// Flag in an extent's first byte.
 const SHARED: u8 = 0x80;
 
-/// Longest byte string of an entry: an extended attribute's value fills at most a node.
+/// Maximum length of a byte string: an extended attribute's value fills at most one node of the tree.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// An entry that makes no sense.
+/// An entry is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Nonsense;
 
-/// What the entries of a record are told against.
+/// The values to which the numbers of a record are relative.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Context {
     ino: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Context {
     generation: u64,
 }
 
-/// What follows in a record.
+/// Kind of the next entry in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// An extent.
@@ -45,7 +45,7 @@ pub(crate) enum Next {
     Other,
 }
 
-/// Tells what the next entry of a record is.
+/// Returns the kind of the next entry of a record.
 pub(crate) fn next(input: &[u8]) -> Option<Next> {
     match input.first()? {
         &EXTENT => Some(Next::Extent),
@@ -53,12 +53,12 @@ pub(crate) fn next(input: &[u8]) -> Option<Next> {
     }
 }
 
-/// Whether a name is next in a record.
+/// Whether the next entry of a record is a name.
 pub(crate) fn begins_with_name(input: &[u8]) -> bool {
     input.first() == Some(&NAME)
 }
 
-/// What decides whether an inode has to be looked at closely.
+/// The fields that decide whether an inode must be decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Glance {
     pub(crate) ino: u64,
@@ -68,7 +68,7 @@ pub(crate) struct Glance {
 }
 
 impl Glance {
-    /// Of the body of a record that begins an inode.
+    /// Decodes the start of the body of a record that begins an inode.
     pub(crate) fn at(mut body: &[u8]) -> Result<Self, Nonsense> {
         Self::take(&mut body)
     }
@@ -87,14 +87,14 @@ impl Glance {
     }
 }
 
-/// The frame of a record: its kind, how many extents it holds and where its body is.
+/// The frame of a record: its kind, its number of extents and the position of its body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) extents: u64,
-    /// Bytes before the body.
+    /// Length in bytes before the body.
     pub(crate) head: usize,
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub(crate) body: usize,
 }
 
@@ -148,7 +148,7 @@ impl Context {
         }
     }
 
-    /// Reads what [`Context::begin`] wrote.
+    /// Decodes what [`Context::begin`] wrote.
     pub(crate) fn begun(input: &mut &[u8]) -> Result<(Self, u64, InodeItem), Nonsense> {
         let Glance {
             ino,
@@ -184,7 +184,7 @@ impl Context {
         Ok((context, ino, inode))
     }
 
-    /// Begins a record that goes on with an inode.
+    /// Begins a record that continues an inode.
     pub(crate) fn go_on(ino: u64, out: &mut Vec<u8>) -> Self {
         put_u(ino, out);
         Self {
@@ -193,7 +193,7 @@ impl Context {
         }
     }
 
-    /// Reads what [`Context::go_on`] wrote.
+    /// Decodes what [`Context::go_on`] wrote.
     pub(crate) fn gone_on(input: &mut &[u8]) -> Result<Self, Nonsense> {
         Ok(Self {
             ino: take_u(input)?,
@@ -201,7 +201,7 @@ impl Context {
         })
     }
 
-    /// Writes an entry that belongs to the inode; inodes themselves begin a record.
+    /// Encodes an entry of the inode; inodes themselves begin a record.
     pub(crate) fn encode(&mut self, entry: &Entry, out: &mut Vec<u8>) {
         match entry {
             Entry::Inode(..) => {}
@@ -240,7 +240,7 @@ impl Context {
         }
     }
 
-    /// An extent, whose kind byte is the next.
+    /// Decodes an extent, whose kind byte is next.
     pub(crate) fn decode_extent(&mut self, input: &mut &[u8]) -> Result<Extent, Nonsense> {
         match take_u8(input)? {
             EXTENT => self.take_extent(input),
@@ -248,7 +248,7 @@ impl Context {
         }
     }
 
-    /// The directories that name the inode, as far as this record tells.
+    /// Passes the directories that name the inode to `each`, as far as this record lists them.
     pub(crate) fn parents(mut self, mut input: &[u8], mut each: impl FnMut(u64)) {
         while begins_with_name(input) {
             match self.decode(&mut input) {
@@ -326,7 +326,7 @@ impl Context {
     }
 }
 
-/// No file goes further, so that nobody has to fear for a sum.
+/// Checks that a range is within the maximum file size, so that sums cannot overflow.
 fn within_files(offset: u64, len: u64) -> Result<u64, Nonsense> {
     const END: u64 = i64::MAX as u64;
     match offset.checked_add(len) {
@@ -365,7 +365,7 @@ fn take_u8(input: &mut &[u8]) -> Result<u8, Nonsense> {
 
 fn take_u(input: &mut &[u8]) -> Result<u64, Nonsense> {
     match input.split_first() {
-        // Most numbers are small.
+        // Fast path: most numbers are small.
         Some((first, rest)) if *first < 0x80 => {
             *input = rest;
             Ok(u64::from(*first))

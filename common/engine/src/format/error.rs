@@ -1,57 +1,57 @@
-//! Why a file is no sendshot that could be used.
+//! Reasons why a file is not a usable sendshot.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::format::layout::{OLDEST_VERSION, VERSION};
 
-/// Why a file is no sendshot that could be used.
+/// Reason why a file is not a usable sendshot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be read or written.
+    /// The file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         source: io::Error,
     },
-    /// It is something else.
+    /// The file is not a sendshot.
     #[error("{}: is not a sendshot", path.display())]
     Foreign {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A later program wrote it.
+    /// The file was written by a later version of the program.
     #[error("{}: has layout version {version}, this program reads up to {VERSION}; upgrade Sendshot", path.display())]
     TooNew {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its version.
+        /// Layout version of the file.
         version: u32,
     },
-    /// An earlier program wrote it.
+    /// The file was written by an earlier version of the program.
     #[error("{}: has layout version {version}, of an earlier program, this one reads {OLDEST_VERSION} and later; the next push has to do without it", path.display())]
     TooOld {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its version.
+        /// Layout version of the file.
         version: u32,
     },
-    /// It is cut off or was changed.
+    /// The file is truncated or was changed.
     #[error("{}: is damaged at byte {offset}; the next push has to do without it", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where.
+        /// Offset in bytes at which the damage was detected.
         offset: u64,
     },
-    /// It has an inode that is in no directory: it is what is left of a deleted one.
+    /// An inode of the file has a name in no directory: it is a remnant of a deleted one.
     #[error("{}: inode {ino} has a name in no directory; the next push has to do without it", path.display())]
     Orphan {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The inode.
+        /// Number of the inode.
         ino: u64,
     },
 }

@@ -1,9 +1,8 @@
-//! The sendshot file: written once by a [`crate::Writer`], read from front to back by a [`Reader`],
-//! refused if anything is wrong.
+//! The sendshot file: written once by a [`crate::Writer`], read from front to back by a [`Reader`], rejected
+//! if anything is wrong.
 //!
-//! Layout in `docs/sendshot-file.md`: a head, blocks of compressed entries each with its
-//! checksum, and a tail with counts and a checksum over everything. A file without a good tail
-//! is not a sendshot.
+//! Layout in `docs/sendshot-file.md`: a head, blocks of compressed entries each with its checksum, and a tail
+//! with counts and a checksum over everything. A file without a valid tail is not a sendshot.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,12 +15,11 @@ use crate::format::layout::Counts;
 use crate::format::reader::Blocks;
 use crate::format::reader::Reader;
 
-/// Most decoded bytes that are kept in memory for the next pass over a file: with two files no more
-/// than 32 MiB. Larger files are read anew.
+/// Maximum decoded bytes of one file kept in memory for the next pass: at most 32 MiB for two files. Larger
+/// files are read again.
 const KEPT: u64 = 16 << 20;
 
-/// A sendshot file that was read through once and found whole: nothing is damaged, and every name is in
-/// a directory.
+/// A sendshot file that was read once and checked: it is not damaged, and every name is in a directory.
 #[derive(Debug)]
 pub struct Sendshot {
     file: File,
@@ -29,7 +27,7 @@ pub struct Sendshot {
     head: Head,
     counts: Counts,
     hashes: Option<Hashes>,
-    /// Bytes of all decoded blocks, and the blocks if they are few.
+    /// Decoded length of all blocks in bytes, and the blocks if they are few.
     decoded: u64,
     blocks: OnceLock<Blocks>,
 }
@@ -48,7 +46,7 @@ impl Sendshot {
         Self::from_file(file, path)
     }
 
-    /// Checks an opened file; `path` is for messages.
+    /// Checks an opened file; `path` is only for messages.
     ///
     /// # Errors
     /// See [`Error`].
@@ -63,7 +61,7 @@ impl Sendshot {
         }
     }
 
-    /// Checks that a file is what was written, whatever that says.
+    /// Checks the checksums of a file, not the meaning of its entries.
     fn undamaged(file: File, path: &Path) -> Result<Self, Error> {
         let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
         Ok(Self {
@@ -77,33 +75,33 @@ impl Sendshot {
         })
     }
 
-    /// The same with the hashes of its blocks.
+    /// Adds the hashes of its blocks.
     #[must_use]
     pub fn with_hashes(self, hashes: Option<Hashes>) -> Self {
         Self { hashes, ..self }
     }
 
-    /// Hashes of its files without checksums, as far as they are known.
+    /// Returns the known hashes of its files without checksums.
     pub fn hashes(&self) -> Option<&Hashes> {
         self.hashes.as_ref()
     }
 
-    /// What it is the sendshot of.
+    /// Returns the identity of its snapshot.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// How much it holds.
+    /// Returns the number of its inodes and extents.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Where it is.
+    /// Returns the path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads it from its beginning. One reader at a time.
+    /// Reads it from its beginning. Only one reader may be used at a time.
     ///
     /// # Errors
     /// See [`Error`].

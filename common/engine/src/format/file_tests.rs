@@ -97,7 +97,7 @@ fn opened(bytes: &[u8]) -> Result<Sendshot, Error> {
     Sendshot::undamaged(file, Path::new("a.sendshot"))
 }
 
-/// The number of the inode for which a file is refused.
+/// Returns the number of the inode for which a file is rejected.
 fn orphan_of(entries: &[Entry]) -> Option<u64> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&written(entries)).unwrap();
@@ -147,7 +147,7 @@ fn a_name_in_no_directory_is_found_wherever_it_is() {
         Some(258),
         "not a directory"
     );
-    // More names than one record holds, the last of which leads nowhere.
+    // More names than one record holds, the last of them in no directory.
     let mut many = vec![dir(256), file(257)];
     many.extend((0..5000).map(|n| name(256, format!("a long name, number {n}"))));
     assert_eq!(orphan_of(&many), None);
@@ -270,7 +270,7 @@ fn a_file_with_one_number_is_as_earlier_programs_write_it() {
     let bytes = written(&[]);
     assert_eq!(bytes[8..12], 2u32.to_le_bytes());
     assert_eq!(bytes.len(), HEAD_LEN + 4 + 16 + CHECK_LEN);
-    // The four numbers, the first of which is the one on the wire.
+    // The four numbers; the first is the one on the wire.
     assert_eq!(bytes[76..84], 5u64.to_le_bytes());
     let longer = written_with(&origins_head(), &[]);
     assert_eq!(longer[8..12], 3u32.to_le_bytes());

@@ -1,9 +1,9 @@
 //! Hashes of the blocks of files without checksums (NODATASUM, NOCOW).
 //!
-//! Their data can change in place, so that the map of extents alone does not tell what is
-//! unchanged: see [`mod@crate::diff::rule`]. Beside the sendshot lies a companion with the hashes of what
-//! was sent, as far as it was read anyway. It is only ever of help: without it, or with fewer
-//! hashes than blocks, more is sent. Layout in `docs/sendshot-file.md`.
+//! Their data can change in place, so the extent map alone does not prove what is unchanged: see
+//! [`mod@crate::diff::rule`]. A companion file beside the sendshot holds the hashes of the data that was
+//! sent, as far as it was read anyway. It is optional: without it, or with fewer hashes than blocks, more is
+//! sent. Layout in `docs/sendshot-file.md`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::format::error::Error;
 
-/// Bytes of a block; the last one of a file may be shorter. A single changed page costs its
-/// neighbours in the same block, and 64 KiB of data cost 18 bytes here.
+/// Length of a block in bytes; the last one of a file may be shorter. A single changed page resends its whole
+/// block, and 64 KiB of data cost 18 bytes here.
 pub const BLOCK: u64 = 64 * 1024;
-/// Most hashes that a companion holds: 256 GiB of data in 72 MiB. Beyond, data is sent again.
+/// Maximum number of hashes in a companion: 256 GiB of data in 72 MiB. Data beyond that is sent again.
 pub const MOST: u64 = 4 << 20;
 
 /// First bytes of every companion.
@@ -30,28 +30,28 @@ const MAGIC: &[u8; 8] = b"sendhash";
 /// Layout version.
 const VERSION: u32 = 1;
 const HEAD_LEN: usize = 8 + 4 + 16;
-/// Ends the list, where the difference to the next inode number would stand.
+/// End of the list, in place of the difference to the next inode number.
 const END: u64 = u64::MAX;
 const CHECK_LEN: usize = 16;
 
-/// BLAKE3, cut to 128 bits.
+/// BLAKE3, truncated to 128 bits.
 pub type Hash = [u8; 16];
 
-/// The hash of a block.
+/// Hashes a block.
 pub fn hash(block: &[u8]) -> Hash {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
     out
 }
 
-/// What the companion of a sendshot is called.
+/// Returns the name of a sendshot's companion.
 pub fn companion(sendshot: &OsStr) -> OsString {
     let mut name = sendshot.to_owned();
     name.push(".hashes");
     name
 }
 
-/// Writes a companion. What goes wrong is told at the end: who makes a stream must not fail for it.
+/// Writes a companion. Errors are reported at the end: they must not fail the stream that is generated.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: io::Result<W>,
@@ -82,8 +82,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Adds a hash. They must come by inode number, then by block. Beyond [`MOST`] they are
-    /// dropped.
+    /// Adds a hash. Hashes must come by inode number, then by block. Those beyond [`MOST`] are dropped.
     pub fn add(&mut self, ino: u64, block: u64, hash: &Hash) {
         if self.count == MOST || (self.count > 0 && (ino, block) <= self.last) {
             return;
@@ -98,11 +97,10 @@ impl<W: Write> Writer<W> {
         self.put();
     }
 
-    /// Ends the file and returns what it was written to, and how many hashes there are; nothing is
-    /// synced.
+    /// Completes the file and returns its output and the number of hashes; nothing is synced.
     ///
     /// # Errors
-    /// The writer's, of now or before.
+    /// The first I/O error of the output.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
         self.number(END);
         self.scratch.extend_from_slice(&self.count.to_le_bytes());
@@ -131,7 +129,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A companion that was read through once and found whole.
+/// A companion that was read once and checked.
 #[derive(Debug, Clone)]
 pub struct Hashes {
     file: Arc<File>,
@@ -143,7 +141,7 @@ impl Hashes {
     /// Checks an opened file, which must belong to the snapshot with this UUID.
     ///
     /// # Errors
-    /// [`Error`]: read errors, or anything wrong with it.
+    /// [`Error`] for read errors and invalid files.
     pub fn from_file(file: File, path: &Path, snapshot: Uuid) -> Result<Self, Error> {
         let hashes = Self {
             file: Arc::new(file),
@@ -193,7 +191,7 @@ impl Hashes {
         })
     }
 
-    /// How many hashes it holds.
+    /// Returns the number of hashes.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -201,7 +199,7 @@ impl Hashes {
     /// Reads from the beginning.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] for read errors.
     pub(crate) fn cursor(&self) -> Result<Cursor, Error> {
         let mut cursor = Cursor {
             input: BufReader::with_capacity(1 << 16, self.reader(HEAD_LEN as u64)),
@@ -246,7 +244,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// The hash of a block. What was asked for must not lie before what was asked for last.
+    /// Returns the hash of a block. Queries must be in ascending order.
     pub(crate) fn find(&mut self, ino: u64, block: u64) -> Result<Option<Hash>, Error> {
         while let Some((at, hash)) = self.next {
             if at >= (ino, block) {
@@ -257,7 +255,7 @@ impl Cursor {
         Ok(None)
     }
 
-    /// The next block of this inode.
+    /// Returns the next block of this inode.
     pub(crate) fn next_of(&mut self, ino: u64) -> Result<Option<(u64, Hash)>, Error> {
         self.find(ino, 0)?;
         match self.next {
@@ -295,12 +293,12 @@ impl Cursor {
     }
 }
 
-/// Has `fill` write the companion of the sendshot `name` in `dir`, which is whole or absent and
-/// replaces the one that is there. If there is nothing to write, what is there stays.
+/// Lets `fill` write the companion of the sendshot `name` in `dir`, which is whole or absent and replaces the
+/// existing one. If there is nothing to write, the existing one stays.
 ///
 /// # Errors
-/// The outer one is that of `fill`. The inner one is the kernel's: `fill` has done its work then, but
-/// its hashes are not kept.
+/// The outer one is that of `fill`. The inner one is an I/O error: `fill` has completed its work then, but
+/// its hashes are not saved.
 pub fn save<E>(
     dir: impl AsFd,
     sendshot: &OsStr,
@@ -333,7 +331,7 @@ pub fn save<E>(
     }
 }
 
-/// Why there is no new companion.
+/// Reason why there is no new companion.
 enum Unsaved {
     Unwanted,
     Io(io::Error),
@@ -345,8 +343,8 @@ impl From<io::Error> for Unsaved {
     }
 }
 
-/// Opens the companion of the sendshot `name` in `dir`, if it has a good one. One that is damaged
-/// or belongs to something else is as good as none: it only saves sending.
+/// Opens the companion of the sendshot `name` in `dir`, if it has a valid one. A companion that is damaged or
+/// belongs to another snapshot counts as none: it only avoids sending data.
 pub fn open_at(dir: impl AsFd, sendshot: &OsStr, snapshot: Uuid) -> Option<Hashes> {
     let name = companion(sendshot);
     let file = durable::open_file(dir, &name).ok()??;
@@ -397,7 +395,7 @@ mod tests {
         }
     }
 
-    /// A full disk must not undo a push that has come to its end.
+    /// A full disk must not fail a push whose stream is complete.
     #[test]
     fn what_cannot_be_saved_does_not_hinder_who_fills_it() {
         let nowhere = File::open("/proc").unwrap();

@@ -6,31 +6,31 @@ use crate::format::entry::Head;
 
 /// First bytes of every sendshot.
 pub(crate) const MAGIC: &[u8; 8] = b"sendshot";
-/// Newest layout version that this code reads. It is written only where it is needed: for a
-/// snapshot whose transaction number on the wire is not its own. Version 2 has one number for both,
-/// so that files of earlier programs and those that only they can read stay the rule.
+/// Newest layout version that this code reads. It is written only where needed: for a snapshot whose
+/// transaction number on the wire is not its own. Version 2 has one number for both, so most files are
+/// compatible with earlier programs, which read only version 2.
 pub const VERSION: u32 = 3;
 /// Oldest layout version that this code reads, and the one it usually writes.
 pub const OLDEST_VERSION: u32 = 2;
-/// Bytes of the head in version 2: magic, version, 4 UUIDs, 4 numbers, checksum.
+/// Length of the head in version 2, in bytes: magic, version, 4 UUIDs, 4 numbers, checksum.
 pub(crate) const HEAD_LEN: usize = 8 + 4 + 4 * 16 + 4 * 8 + CHECK_LEN;
-/// Bytes of the longest head: version 3 has one more number.
+/// Length of the longest head: version 3 has one more number.
 pub(crate) const MAX_HEAD_LEN: usize = HEAD_LEN + 8;
-/// Bytes of a checksum: BLAKE3, cut; against damage, not against forgery.
+/// Length of a checksum in bytes: truncated BLAKE3, against damage, not against forgery.
 pub(crate) const CHECK_LEN: usize = 16;
-/// Raw bytes after which a block ends. Larger ones compress hardly better.
+/// Raw bytes after which a block ends. Larger blocks hardly compress better.
 pub(crate) const BLOCK: usize = 256 * 1024;
-/// Largest block that is read: a record can exceed [`BLOCK`] by an attribute's value.
+/// Maximum raw length of a block that is read: an attribute's value can make a record exceed [`BLOCK`].
 pub(crate) const MAX_BLOCK: usize = 1024 * 1024;
-/// Marks the tail, where a block's raw length would stand.
+/// Mark of the tail, in place of a block's raw length.
 pub(crate) const TAIL: u32 = u32::MAX;
 
-/// Counts of a sendshot.
+/// Number of entries in a sendshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Inodes.
+    /// Number of inodes.
     pub inodes: u64,
-    /// Extents.
+    /// Number of extents.
     pub extents: u64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn encode_head(head: &Head) -> Vec<u8> {
     out
 }
 
-/// Bytes of a head; `None` for a version that is not read.
+/// Returns the length of a head in bytes; `None` for an unsupported version.
 pub(crate) fn head_len(version: u32) -> Option<usize> {
     match version {
         OLDEST_VERSION => Some(HEAD_LEN),
@@ -75,7 +75,7 @@ pub(crate) fn head_len(version: u32) -> Option<usize> {
     }
 }
 
-/// Decodes a head without its checksum, whose length was told by [`head_len`].
+/// Decodes a head without its checksum, of the length that [`head_len`] returned.
 pub(crate) fn decode_head(bytes: &[u8]) -> Head {
     let uuid = |at: usize| {
         let mut raw = [0; 16];

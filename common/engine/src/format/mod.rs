@@ -1,4 +1,4 @@
-//! The sendshot file: its layout, and how it is written, checked and read. Nothing here asks btrfs anything.
+//! The sendshot file: its layout, and how it is written, checked and read. Nothing here accesses btrfs.
 
 pub(crate) mod codec;
 pub mod entry;

@@ -1,4 +1,4 @@
-//! Reading a sendshot file: record by record, and inode by inode.
+//! Reads a sendshot file record by record, and inode by inode.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -38,13 +38,13 @@ pub struct Reader<R> {
     offset: u64,
     packed: Vec<u8>,
     block: Arc<Vec<u8>>,
-    /// All blocks, if they are in memory, and which is the next.
+    /// All blocks, if they are in memory, and the index of the next.
     known: Option<(Blocks, usize)>,
-    /// Where in the block.
+    /// Position in the block.
     at: usize,
-    /// Where the record at hand ends.
+    /// End of the current record in the block.
     end: usize,
-    /// The frame that begins there, if it was looked at already.
+    /// The frame that begins there, if it was already decoded.
     ahead: Option<Frame>,
     context: Context,
     done: bool,
@@ -105,7 +105,7 @@ impl<R: Read + Seek> Reader<R> {
         })
     }
 
-    /// The same with blocks that are in memory.
+    /// Takes blocks from memory instead of the file.
     pub(crate) fn with(self, blocks: Blocks) -> Self {
         Self {
             known: Some((blocks, 0)),
@@ -113,7 +113,7 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// All blocks, decoded.
+    /// Decodes all blocks.
     pub(crate) fn blocks(mut self) -> Result<Blocks, Error> {
         let mut blocks = Vec::new();
         while self.next_block()? {
@@ -122,8 +122,8 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Arc::new(blocks))
     }
 
-    /// Reads all of the file and checks that it is whole. Returns also how many bytes its decoded
-    /// blocks have.
+    /// Reads all of the file and checks that it is whole. Also returns the total length of its decoded blocks
+    /// in bytes.
     pub(crate) fn check(mut self) -> Result<(Head, Counts, u64), Error> {
         let mut whole = blake3::Hasher::new();
         self.input.rewind().map_err(|source| Error::Io {
@@ -158,7 +158,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok((self.head, counts, decoded))
     }
 
-    /// The next inode, without its extents; those of the one before are skipped.
+    /// Returns the next inode, without its extents; the previous inode's remaining ones are skipped.
     ///
     /// # Errors
     /// See [`Error`].
@@ -185,7 +185,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Some(inode))
     }
 
-    /// The next extent of the inode last returned.
+    /// Returns the next extent of the inode last returned.
     ///
     /// # Errors
     /// See [`Error`].
@@ -196,7 +196,7 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// The next entry, whatever it is.
+    /// Returns the next entry of any kind.
     ///
     /// # Errors
     /// See [`Error`].
@@ -212,7 +212,7 @@ impl<R: Read + Seek> Reader<R> {
         self.decode(Context::decode).map(Some)
     }
 
-    /// What follows of the inode at hand, in this record or the next.
+    /// Returns the kind of the current inode's next entry, in this record or the next.
     fn next_of_inode(&mut self) -> Result<Option<Next>, Error> {
         while self.at == self.end {
             match self.frame_ahead()? {
@@ -233,7 +233,7 @@ impl<R: Read + Seek> Reader<R> {
         taken.map_err(|Nonsense| self.damaged())
     }
 
-    /// Goes to the next record that begins an inode; false at the end.
+    /// Skips to the next record that begins an inode; false at the end.
     fn seek_inode(&mut self) -> Result<bool, Error> {
         self.at = self.end;
         while let Some(frame) = self.frame_ahead()? {
@@ -245,7 +245,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok(false)
     }
 
-    /// The frame of the next record, when all of the one at hand was read.
+    /// Returns the frame of the next record, after the current one was read completely.
     #[inline]
     fn frame_ahead(&mut self) -> Result<Option<Frame>, Error> {
         match self.ahead {
@@ -275,8 +275,7 @@ impl<R: Read + Seek> Reader<R> {
         self.ahead = None;
     }
 
-    /// Opens the next record, which [`Self::frame_ahead`] has found; returns the inode that it
-    /// begins.
+    /// Opens the next record, which [`Self::frame_ahead`] has found; returns the inode that it begins.
     fn open(&mut self) -> Result<Option<Entry>, Error> {
         let Some(frame) = self.frame_ahead()? else {
             return Ok(None);
@@ -299,7 +298,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok(None)
     }
 
-    /// The next inode at a glance, which stays the next.
+    /// Returns the deciding fields of the next inode without consuming it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -312,14 +311,14 @@ impl<R: Read + Seek> Reader<R> {
         glance.map(Some).map_err(|Nonsense| self.damaged())
     }
 
-    /// Goes past the next inode.
+    /// Skips the next inode's record.
     pub(crate) fn skip_inode(&mut self) -> Result<(), Error> {
         let (frame, _) = self.record_ahead()?;
         self.skip(frame);
         Ok(())
     }
 
-    /// Frame and body of the next record.
+    /// Returns frame and body of the next record.
     fn record_ahead(&mut self) -> Result<(Frame, &[u8]), Error> {
         match self.frame_ahead()? {
             Some(frame) => {
@@ -330,8 +329,8 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// Hands the directories that name the next inode to `each`. Of one with very many names not
-    /// all may be told.
+    /// Passes the directories that name the next inode to `each` and returns the inode's generation. Of an
+    /// inode with very many names not all may be listed.
     ///
     /// # Errors
     /// See [`Error`].
@@ -346,7 +345,7 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// Hands the directories of all names of the next inode to `each`, and goes past it.
+    /// Passes the directories of all names of the next inode to `each`, and skips its names.
     fn names_ahead(&mut self, mut each: impl FnMut(u64)) -> Result<(), Error> {
         self.parents_ahead(&mut each)?;
         self.skip_inode()?;
@@ -354,7 +353,7 @@ impl<R: Read + Seek> Reader<R> {
             let mut body = self.record_ahead()?.1;
             match Context::gone_on(&mut body) {
                 Ok(context) if codec::begins_with_name(body) => context.parents(body, &mut each),
-                // Names come first.
+                // Names precede the other entries.
                 Ok(_) => break,
                 Err(Nonsense) => return Err(self.damaged()),
             }
@@ -363,7 +362,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
-    /// The first inode that has a name in no directory of the file.
+    /// Returns the first inode with a name in no directory of the file.
     ///
     /// # Errors
     /// See [`Error`].
@@ -378,10 +377,10 @@ impl<R: Read + Seek> Reader<R> {
         Ok(dirs.missing())
     }
 
-    /// Copies the next inode with all that belongs to it.
+    /// Copies the next inode with all its records.
     ///
     /// # Errors
-    /// See [`Error`]; the writer's.
+    /// See [`Error`]; the inner result has the writer's I/O errors.
     pub(crate) fn copy<W: Write>(&mut self, to: &mut Writer<W>) -> Result<io::Result<()>, Error> {
         loop {
             let Some(frame) = self.frame_ahead()? else {
@@ -398,7 +397,7 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// Reads the next block; false behind the last.
+    /// Reads the next block; false after the last.
     fn next_block(&mut self) -> Result<bool, Error> {
         let next = match &mut self.known {
             Some((blocks, next)) => {
@@ -420,7 +419,7 @@ impl<R: Read + Seek> Reader<R> {
             return Ok(None);
         };
         let mut block = std::mem::take(&mut self.block);
-        // Nobody else has it, unless it was handed out.
+        // This is the only reference, unless the block was handed out.
         let bytes = Arc::make_mut(&mut block);
         bytes.resize(raw_len, 0);
         let decoded = zstd::bulk::decompress_to_buffer(&self.packed, &mut bytes[..]);
@@ -430,7 +429,7 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Some(block))
     }
 
-    /// Reads the next block as it is stored, and its length; `None` at the tail.
+    /// Reads the next block as it is stored, and its raw length; `None` at the tail.
     #[allow(
         clippy::type_complexity,
         reason = "a frame of fixed length and a number"
@@ -481,17 +480,17 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-/// Which directories a file has, and which its names need. Inodes come by number, so that what a
-/// name needs has come already, or comes later.
+/// The directories of a file, and those that its names need. Inodes are in the order of their numbers, so a
+/// needed directory was either seen before or comes later.
 #[derive(Debug, Default)]
 struct DirectoriesSeen {
-    /// Numbers of directories, in their order.
+    /// Numbers of directories, ascending.
     dirs: Vec<u64>,
-    /// The directory that was needed last: neighbours share theirs.
+    /// The directory last found: adjacent inodes often share theirs.
     last: Option<u64>,
-    /// Directories that have to come yet, with an inode that needs each.
+    /// Directories that must still come, each with an inode that needs it.
     wanted: BTreeMap<u64, u64>,
-    /// An inode that needs one which did not come.
+    /// An inode whose directory did not come.
     orphan: Option<u64>,
 }
 
@@ -523,8 +522,8 @@ impl DirectoriesSeen {
     }
 }
 
-/// Skips inodes that are byte by byte the same in both, as long as they are of no interest by
-/// themselves. What is left of the inodes at hand is skipped first.
+/// Skips inodes with byte-identical records in both files, unless they are of interest by themselves. The
+/// rest of the current inodes is skipped first.
 ///
 /// # Errors
 /// See [`Error`].

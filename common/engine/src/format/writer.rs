@@ -1,4 +1,4 @@
-//! Writing a sendshot file.
+//! Writes a sendshot file.
 
 use std::io::{self, Write};
 
@@ -11,9 +11,9 @@ use crate::format::layout::TAIL;
 use crate::format::layout::check;
 use crate::format::layout::encode_head;
 
-/// Level of zstd. Higher ones take longer than they save on disks of any size.
+/// Compression level of zstd. Higher levels take longer than the space they save is worth.
 const LEVEL: i32 = 1;
-/// Bytes of a record after which the next entry begins another one of the same inode.
+/// Length of a record in bytes after which the inode continues in another one.
 const RECORD: usize = 32 * 1024;
 
 /// Writes a sendshot.
@@ -23,7 +23,7 @@ pub struct Writer<W: Write> {
     whole: blake3::Hasher,
     block: Vec<u8>,
     counts: Counts,
-    /// The record being written, without its frame.
+    /// The current record, without its frame.
     record: Vec<u8>,
     kind: u8,
     extents: u64,
@@ -35,7 +35,7 @@ impl<W: Write> Writer<W> {
     /// Begins with the head.
     ///
     /// # Errors
-    /// The writer's.
+    /// I/O errors of the output.
     pub fn new(out: W, head: &Head) -> io::Result<Self> {
         let mut writer = Self {
             out,
@@ -52,10 +52,10 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds an entry. They must come in the order that [`Entry`] describes.
+    /// Adds an entry. Entries must come in the order that [`Entry`] describes.
     ///
     /// # Errors
-    /// The writer's.
+    /// I/O errors of the output.
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         if let Entry::Inode(ino, inode) = entry {
             self.close()?;
@@ -79,10 +79,10 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds a whole record of another sendshot, as it is.
+    /// Adds a whole record of another sendshot unchanged.
     ///
     /// # Errors
-    /// The writer's.
+    /// I/O errors of the output.
     pub(crate) fn copy(&mut self, frame: Frame, record: &[u8]) -> io::Result<()> {
         self.close()?;
         self.counts.inodes += u64::from(frame.kind == INODE);
@@ -91,7 +91,7 @@ impl<W: Write> Writer<W> {
         self.flush_if_full()
     }
 
-    /// Ends the record at hand.
+    /// Ends the current record.
     fn close(&mut self) -> io::Result<()> {
         if self.record.is_empty() {
             return Ok(());
@@ -103,10 +103,10 @@ impl<W: Write> Writer<W> {
         self.flush_if_full()
     }
 
-    /// Ends the file and returns what it was written to; nothing is synced.
+    /// Completes the file and returns its output; nothing is synced.
     ///
     /// # Errors
-    /// The writer's.
+    /// I/O errors of the output.
     pub fn finish(mut self) -> io::Result<(W, Counts)> {
         self.close()?;
         self.flush()?;
@@ -142,7 +142,7 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&packed)
     }
 
-    /// Writes what the last checksum is about; blocks have their own.
+    /// Writes bytes that the final checksum covers; blocks have their own.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.whole.update(bytes);
         self.out.write_all(bytes)

@@ -1,4 +1,4 @@
-//! The size of a stream without making it, and which paths it is made of.
+//! Measures the size of a stream without generating it, and which paths it consists of.
 
 use std::collections::HashMap;
 
@@ -8,31 +8,31 @@ use crate::diff::{Sink, Step, Version, diff};
 use crate::format::file::Sendshot;
 use crate::stream::{Error, chunk, encoded_head, version};
 
-/// Paths that a tally keeps apart at the least: what one path costs is found in several places of a
-/// stream, so one that seems small at first can still turn out large.
+/// Minimum number of paths that a tally distinguishes: the cost of one path is spread over several places of
+/// a stream, so a path that seems small at first can still turn out large.
 const KEPT_APART: usize = 4096;
 
-/// Size of a stream that was not made yet.
+/// Size of a stream that is not generated yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Bytes, exactly, unless an extent has to be sent decoded that was stored compressed.
+    /// Length in bytes: exact, unless an extent that is stored compressed must be sent decoded.
     pub bytes: u64,
-    /// Commands.
+    /// Number of commands.
     pub commands: u64,
-    /// How many of the bytes are file data, in the form that they are sent in.
+    /// Number of the bytes that are file data, in the form in which they are sent.
     pub data: u64,
 }
 
-/// What the commands about one path cost.
+/// Size of the commands about one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathCost {
     /// The path; empty for the root directory and for the stream as a whole.
     pub path: Vec<u8>,
-    /// Bytes of the stream.
+    /// Length of the commands in bytes.
     pub bytes: u64,
 }
 
-/// The size of the stream that [`stream()`](crate::stream()) would write.
+/// Returns the size of the stream that [`stream()`](crate::stream()) would write.
 ///
 /// # Errors
 /// [`Error::Diff`] or [`Error::Encode`].
@@ -47,7 +47,7 @@ pub fn measure(
     Ok(counter.size)
 }
 
-/// [`measure`], and the `top` paths that cost most, the dearest first.
+/// Returns the size like [`measure`], and the `top` most expensive paths, the most expensive first.
 ///
 /// # Errors
 /// [`Error::Diff`] or [`Error::Encode`].
@@ -63,7 +63,7 @@ pub fn measure_paths(
     Ok((counter.size, counter.tally.dearest()))
 }
 
-/// Counts steps instead of carrying them out.
+/// Counts steps instead of executing them.
 struct Counter {
     encoder: Encoder,
     chunk: usize,
@@ -123,9 +123,8 @@ impl Sink for Counter {
     }
 }
 
-/// Bytes by path. It holds a bounded number of paths: when there are too many, the cheapest are
-/// forgotten, so what it says of a path is never too much, and too little only for one whose parts
-/// were each among the cheapest.
+/// Bytes by path. The number of paths is bounded: when there are too many, the cheapest are dropped. So a
+/// path's sum is never too large, and too small only if its parts were each among the cheapest.
 #[derive(Debug, Default)]
 struct Tally {
     top: usize,
@@ -140,7 +139,7 @@ impl Tally {
         }
     }
 
-    /// A command that gives a name counts for the name that stays.
+    /// Adds a command. A rename counts for the name that remains.
     fn add(&mut self, command: &Command<'_>, bytes: u64) {
         if self.top == 0 {
             return;

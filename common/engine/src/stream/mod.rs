@@ -1,4 +1,4 @@
-//! From the steps of a diff to the bytes of a send stream; data is read from the snapshot.
+//! Turns the steps of a diff into the bytes of a send stream; data is read from the snapshot.
 
 pub mod measure;
 pub mod skeleton;
@@ -19,34 +19,34 @@ use crate::format::file::Sendshot;
 use crate::format::hashes::{self, Hash};
 use crate::stream::skeleton::{Place, Skeleton};
 
-/// Most bytes an encoded extent has on disk.
+/// Maximum length of an encoded extent on disk, in bytes.
 const MAX_ENCODED: usize = 128 * 1024;
 
-/// Bytes of stream that are gathered before they are handed on.
+/// Bytes of stream that are collected before they are passed on.
 const BATCH: usize = 256 * 1024;
 
-/// Why a stream broke off.
+/// Reason why a stream was interrupted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The sendshots cannot be compared.
     #[error(transparent)]
     Diff(#[from] diff::Error),
-    /// A command cannot be told in the format.
+    /// A command cannot be encoded in the format.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// Data cannot be read.
+    /// Data of the snapshot cannot be read.
     #[error(transparent)]
     Read(#[from] snapshot::Error),
-    /// The snapshot does not exist any more.
+    /// The snapshot no longer exists.
     #[error("the snapshot was deleted while it was being sent")]
     Deleted,
     /// The stream cannot be written.
     #[error("write the stream")]
     Write(#[source] io::Error),
-    /// A stream that is to be taken up in the middle is not the same up to there.
+    /// A stream to be resumed in its middle is not the same up to that position.
     #[error("the stream is not the same up to byte {offset} as it was before")]
     Diverged {
-        /// Where it was to be taken up.
+        /// Offset in bytes at which it was to be resumed.
         offset: u64,
     },
 }
@@ -58,7 +58,7 @@ pub(crate) fn version(version: Version) -> sendshot_stream::Version {
     }
 }
 
-/// Most data bytes that one write carries.
+/// Maximum number of data bytes in one write.
 pub(crate) fn chunk(version: Version) -> usize {
     match version {
         Version::V1 => MAX_DATA_V1,
@@ -66,38 +66,37 @@ pub(crate) fn chunk(version: Version) -> usize {
     }
 }
 
-/// What a stream is made from.
+/// The input from which a stream is generated.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a, F> {
-    /// What the receiver has; `None` for a full send.
+    /// Sendshot of the receiver's copy; `None` for a full send.
     pub m: Option<&'a Sendshot>,
-    /// What it will have.
+    /// Sendshot of the copy that the stream produces.
     pub n: &'a Sendshot,
-    /// Root directory of the snapshot that `n` was captured from.
+    /// Root directory of the snapshot from which `n` was captured.
     pub snapshot: F,
-    /// What the stream calls the subvolume.
+    /// Name of the subvolume in the stream.
     pub name: &'a [u8],
     /// Version of the stream.
     pub version: Version,
 }
 
-/// Where hashes of blocks go.
+/// Writer for the hashes of blocks.
 pub type HashWriter = hashes::Writer<BufWriter<File>>;
 
-/// Whole commands of a stream, one after the other.
+/// Whole consecutive commands of a stream.
 #[derive(Debug)]
 pub struct Part {
-    /// Their bytes.
+    /// The encoded commands.
     pub bytes: Vec<u8>,
-    /// Where the stream is behind them.
+    /// Position in the stream after them.
     pub end: Place,
 }
 
-/// Hands the stream to `out`, part by part, and the hashes that the next push will want to
-/// `hashes`.
+/// Passes the stream to `out`, part by part, and the hashes that the next push will need to `hashes`.
 ///
 /// # Errors
-/// See [`Error`]; what was written is then of no use.
+/// See [`Error`]; the incomplete output must not be used.
 pub fn stream<F: AsFd>(
     source: &Source<'_, F>,
     hashes: Option<&mut HashWriter>,
@@ -106,11 +105,11 @@ pub fn stream<F: AsFd>(
     stream_from(source, None, hashes, |part| out(&part.bytes))
 }
 
-/// The same from a place on that an earlier run on the same source has told. What lies before it is
-/// not read; that it would be the same is known by its skeleton.
+/// Generates the same stream from a position on that an earlier run on the same source reported. Data before
+/// it is not read; the skeleton proves that it would be the same.
 ///
 /// # Errors
-/// See [`Error`]; [`Error::Diverged`] before anything is handed out.
+/// See [`Error`]; [`Error::Diverged`] comes before any output.
 pub fn stream_from<F: AsFd>(
     source: &Source<'_, F>,
     from: Option<Place>,
@@ -118,7 +117,7 @@ pub fn stream_from<F: AsFd>(
     out: impl FnMut(Part) -> io::Result<()>,
 ) -> Result<(), Error> {
     stream_existing(source, from, hashes, out).map_err(|error| match error {
-        // A file that is not there any more: perhaps nothing of the snapshot is.
+        // The file no longer exists: perhaps the whole snapshot was deleted.
         Error::Read(_) if subvolume::is_deleted(&source.snapshot).is_ok_and(|is| is) => {
             Error::Deleted
         }
@@ -145,7 +144,7 @@ fn stream_existing<F: AsFd>(
     writer.finish()
 }
 
-/// Reads what steps need and encodes them.
+/// Reads the data of steps and encodes them.
 struct Stream<'h, F> {
     snapshot: Snapshot,
     encoder: Encoder,
@@ -157,7 +156,7 @@ struct Stream<'h, F> {
     /// Bytes of the stream before the batch.
     offset: u64,
     skeleton: Skeleton,
-    /// Where to begin to hand out; steps before it are only counted.
+    /// Position at which output begins; steps before it are only counted.
     from: Option<Place>,
 }
 
@@ -215,14 +214,13 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
         }
     }
 
-    /// Drops the batch as if it and `data` bytes more had been handed out.
+    /// Discards the batch as if it and `data` more bytes had been passed on.
     fn pass_over(&mut self, data: u64) {
         self.offset += self.batch.len() as u64 + data;
         self.batch.clear();
     }
 
-    /// Counts a command that was handed out in an earlier run; `data` bytes of data follow what
-    /// the batch holds of it.
+    /// Counts a command that an earlier run passed on; `data` bytes of data follow its encoding in the batch.
     fn passed(&mut self, from: Place, data: u64) -> Result<(), Error> {
         self.pass_over(data);
         if self.offset < from.offset {
@@ -291,7 +289,7 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
         self.passed(from, data)
     }
 
-    /// The extent as it is stored, if the kernel gives just that; else its data.
+    /// Sends the extent as it is stored if the kernel returns exactly that; otherwise its data.
     fn encoded(&mut self, path: &[u8], extent: &Extent, len: u64) -> Result<(), Error> {
         if let Some(from) = self.from {
             let command = encoded_head(path, extent, len);
@@ -305,7 +303,7 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
             Ok(read) if fits(&read.encoding, extent, len) => {
                 self.encoded_write(path, &read.encoding, &buffer[..read.len])
             }
-            // Not encoded any more, or not as the sendshot says: its data is the same.
+            // The extent is no longer encoded, or not as in the sendshot: its data is the same.
             Ok(_) | Err(_) => self.data(path, extent.offset, len),
         };
         self.encoded = buffer;
@@ -334,15 +332,15 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
         self.pass_on()
     }
 
-    /// The block was read a moment ago, so that reading it once more costs little. One that cannot
-    /// be read has no hash: what was sent of it has been read.
+    /// Adds the hash of a block. The block was just read, so reading it again costs little. A block that
+    /// cannot be read gets no hash; the part that was sent has been read.
     fn hash(&mut self, ino: u64, path: &[u8], (block, len): (u64, u64), known: Option<Hash>) {
         let Some(hashes) = &mut self.hashes else {
             return;
         };
         let hash = match (known, self.from) {
             (Some(hash), _) => Some(hash),
-            // Sent by an earlier run: without a hash it is sent once more by the next push.
+            // An earlier run sent it: without a hash the next push sends it again.
             (None, Some(_)) => None,
             (None, None) => self.snapshot.hash(path, block, len).ok(),
         };
@@ -359,7 +357,7 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
     }
 }
 
-/// An encoded write without its data: as long as the real one is without it.
+/// Builds an encoded write without its data; its encoding is as long as the real one's.
 pub(crate) fn encoded_head<'a>(path: &'a [u8], extent: &Extent, len: u64) -> Command<'a> {
     Command::EncodedWrite {
         path,
@@ -373,7 +371,7 @@ pub(crate) fn encoded_head<'a>(path: &'a [u8], extent: &Extent, len: u64) -> Com
     }
 }
 
-/// Whether an encoded read covers exactly what is wanted.
+/// Whether an encoded read covers exactly the wanted range.
 fn fits(encoding: &Encoding, extent: &Extent, len: u64) -> bool {
     encoding.compression != 0
         && encoding.file_offset == extent.offset

@@ -1,19 +1,19 @@
-//! What a stream is apart from the data in it: enough to tell, without reading any data, that a
-//! stream which is made again is the same one.
+//! The skeleton of a stream is the stream without its data: enough to prove, without reading any data, that a
+//! regenerated stream is the same one.
 //!
-//! The snapshot is read-only, so its data is what it was. What can differ is what the diff makes of
-//! two sendshots (another version of this program, hashes of blocks that were not known before), and
-//! the form in which an extent is read (a dedupe on the read-only snapshot can have stored it anew).
-//! Both change a command, its place or its length, and with that the skeleton.
+//! The snapshot is read-only, so its data is unchanged. What can differ is the result of the diff of two
+//! sendshots (another version of this program, hashes of blocks that were not known before), and the form in
+//! which an extent is read (a dedupe on the read-only snapshot can have rewritten it). Both change a command,
+//! its position or its length, and with that the skeleton.
 
 use std::fmt;
 
-/// What begins the contribution of a command's bytes, of a write and of an encoded write.
+/// Tags of the contributions of a command's bytes, of a write and of an encoded write.
 const COMMAND: u8 = 1;
 const WRITE: u8 = 2;
 const ENCODED: u8 = 3;
 
-/// Hash of all commands up to a place, without their data.
+/// Hash of all commands up to a position, without their data.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SkeletonHash(pub [u8; 32]);
 
@@ -23,31 +23,31 @@ impl fmt::Debug for SkeletonHash {
     }
 }
 
-/// A place between two commands of a stream.
+/// A position between two commands of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Bytes of the stream before it.
     pub offset: u64,
-    /// What comes before it.
+    /// Hash of the commands before it.
     pub skeleton: SkeletonHash,
 }
 
-/// The hash as it grows.
+/// The hash while commands are added.
 #[derive(Debug, Default)]
 pub(crate) struct Skeleton(blake3::Hasher);
 
 impl Skeleton {
-    /// A command without data, as it is encoded.
+    /// Adds an encoded command without data.
     pub(crate) fn command(&mut self, bytes: &[u8]) {
         self.0.update(&[COMMAND]).update(bytes);
     }
 
-    /// A write of `len` bytes.
+    /// Adds a write of `len` bytes.
     pub(crate) fn write(&mut self, path: &[u8], offset: u64, len: u64) {
         self.data(WRITE, path, offset, len);
     }
 
-    /// An encoded write whose data takes `len` bytes in the stream.
+    /// Adds an encoded write whose data takes `len` bytes in the stream.
     pub(crate) fn encoded(&mut self, path: &[u8], offset: u64, len: u64) {
         self.data(ENCODED, path, offset, len);
     }

@@ -1,4 +1,4 @@
-//! Reading blocks of files without checksums, so that a diff can tell which are unchanged.
+//! Reads blocks of files without checksums, so that a diff can decide which are unchanged.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,7 +10,7 @@ use crate::format::file::Sendshot;
 use crate::format::hashes;
 use crate::stream::HashWriter;
 
-/// Why blocks were not verified.
+/// Reason why blocks were not compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The sendshots cannot be compared.
@@ -21,12 +21,11 @@ pub enum Error {
     Save(#[from] io::Error),
 }
 
-/// Reads the blocks about which only hashes can tell and writes those of `n`, whose file is
-/// `name` in `dir`, to its companion. Returns `n` with them; without hashes of `m` there is
-/// nothing to read.
+/// Reads the blocks that only hashes can decide and writes their hashes to the companion of `n`, whose file
+/// is `name` in `dir`. Returns `n` with these hashes; without hashes of `m` there is nothing to read.
 ///
 /// # Errors
-/// See [`Error`]. Nothing is wrong with `n` then, but more would be sent.
+/// See [`Error`]. `n` stays usable then, but more would be sent.
 pub fn verify(
     m: &Sendshot,
     n: Sendshot,
@@ -47,7 +46,7 @@ pub fn verify(
     Ok(n.with_hashes(hashes::open_at(dir, name, uuid)))
 }
 
-/// Answers what the diff asks.
+/// Hashes the blocks that the diff requests.
 struct Reading<'h> {
     snapshot: Snapshot,
     hashes: &'h mut HashWriter,
@@ -66,7 +65,7 @@ impl Sink for Reading<'_> {
         else {
             return Ok(());
         };
-        // What cannot be read is told by name when it is to be sent.
+        // A block that cannot be read is reported by name when it is sent.
         if let Ok(hash) = self.snapshot.hash(path, block, len) {
             self.hashes.add(ino, block, &hash);
         }
