@@ -1,4 +1,4 @@
-//! One command after the other, applied to a staging subvolume and to nothing else.
+//! Applies one command after the other to a staging subvolume and to nothing else.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use crate::commands::metadata::{self, Inode};
 use crate::commands::nodes::Nodes;
 use crate::error::{ApplyError, Cause};
 
-/// What a stream calls a state of a subvolume, whichever file system it lies on.
+/// Identity of one state of a subvolume in streams, independent of the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// The sender's UUID of it, or the UUID that the sender received it as.
+    /// The sender's UUID of the subvolume, or the UUID as which the sender received it.
     pub uuid: Uuid,
-    /// The sender's transaction number of its last change.
+    /// The sender's transaction number of the last change.
     pub ctransid: u64,
 }
 
-/// How commands are carried out. Tests use it to take the ways that real systems take rarely.
+/// How commands are executed. Tests use it to exercise paths that real systems rarely need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policies {
-    /// What to do with encoded writes.
+    /// How encoded writes are executed.
     pub encoded: EncodedPolicy,
-    /// What to do with clones.
+    /// How clones are executed.
     pub clone: ClonePolicy,
 }
 
-/// What the staging subvolume holds at first.
+/// Initial content of the staging subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing.
+    /// It is empty.
     Empty,
-    /// The parent's content, or that of an earlier part of the stream.
+    /// It has the parent's content, or that of an earlier part of the stream.
     Some,
 }
 
-/// Applies commands to one staging subvolume, which nobody else may change meanwhile.
+/// Applies commands to one staging subvolume, which no other process may change meanwhile.
 #[derive(Debug)]
 pub struct Applier {
     dirs: Dirs,
@@ -66,11 +66,11 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// An applier for the subvolume whose root directory is `root`, opened for reading (not
-    /// with O_PATH). It becomes the subvolume that the stream calls `identity`.
+    /// Makes an applier for the subvolume whose root directory is `root`, opened for reading (not with
+    /// O_PATH). It becomes the subvolume that the stream calls `identity`.
     ///
     /// # Errors
-    /// The kernel's, from looking at the root.
+    /// I/O errors of reading the root.
     pub fn new(
         root: OwnedFd,
         content: Content,
@@ -100,25 +100,24 @@ impl Applier {
         })
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     pub fn root(&self) -> &OwnedFd {
         self.dirs.root()
     }
 
-    /// The subvolume that is being made.
+    /// Returns the identity of the subvolume that is being made.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Gives the root directory the times that the stream has given it last, or else those
-    /// that it had at first.
+    /// Gives the root directory the times that the stream set last, or else its initial times.
     ///
-    /// The kernel's stream makes every new inode in the root before it moves it to its place,
-    /// which changes the root's times here; but it says them only if the sender's root has
-    /// changed too. So this is to be done at the end, and before a checkpoint.
+    /// The kernel's stream makes every new inode in the root before it moves it to its place, which changes
+    /// the root's times here; but the stream sets them only if the sender's root has changed too. So this
+    /// must be called at the end, and before a checkpoint.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn settle(&mut self) -> Result<(), Cause> {
         if let Some(times) = &self.root_times {
             rustix::fs::futimens(self.dirs.root(), times)?;
@@ -126,23 +125,23 @@ impl Applier {
         Ok(())
     }
 
-    /// Goes on with what was made, and what may be.
+    /// Continues with an existing budget.
     pub(crate) fn with(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self
     }
 
-    /// What was made so far beyond the bytes of the commands.
+    /// Returns the budget: what was allocated so far beyond the bytes of the commands.
     pub(crate) fn budget(&self) -> Budget {
         self.budget
     }
 
-    /// What of the commands this file system could not keep.
+    /// Returns the parts of the commands that this file system could not keep.
     pub fn not_kept(&self) -> &NotKept {
         &self.not_kept
     }
 
-    /// Closes all files but the root directory, and returns that.
+    /// Closes all files except the root directory, and returns that.
     pub fn into_root(self) -> Arc<OwnedFd> {
         self.dirs.root().clone()
     }
@@ -150,8 +149,8 @@ impl Applier {
     /// Applies a command that begins at byte `offset` of the stream.
     ///
     /// # Errors
-    /// [`ApplyError`]; the subvolume is then of no further use, since the command may have been
-    /// carried out in part.
+    /// See [`ApplyError`]. The applier must not be used again, because the command may have been executed in
+    /// part.
     pub fn apply(
         &mut self,
         command: &Command<'_>,
@@ -173,8 +172,7 @@ impl Applier {
         })
     }
 
-    /// Takes away what forbids changes from what a command works on; returns whether that may
-    /// help.
+    /// Clears the flags that forbid changes to a command's objects; returns whether a retry may help.
     fn unguard(&mut self, command: &Command<'_>) -> bool {
         let other = match *command {
             Command::Rename { to, .. } => to,
@@ -186,7 +184,7 @@ impl Applier {
             let dir = path.iter().rposition(|b| *b == b'/');
             let dir = &path[..dir.unwrap_or(0)];
             for path in [path, dir] {
-                // What is not there does not forbid anything.
+                // An object that does not exist forbids nothing.
                 unguarded |= flags::unguard(path, &mut self.dirs).unwrap_or(false);
             }
         }
@@ -276,12 +274,12 @@ impl Applier {
     fn set_xattr(&mut self, path: &[u8], name: &[u8], data: &[u8]) -> Result<(), Cause> {
         let inode = self.inode(path)?;
         match inode.set_xattr(name, data) {
-            // A file without checksums cannot be compressed, and has no property that says so; on a file
-            // system that is mounted without them each file is one. Any other attribute is an error.
+            // A file without checksums cannot be compressed and rejects the property; on a file system that
+            // is mounted without them every file is one. For any other attribute the error stands.
             Err(cause)
                 if cause.errno() == Some(Errno::INVAL) && flags::is_compression(name, data) =>
             {
-                // Better none than another one.
+                // No property is better than the previous, different one.
                 inode.remove_xattr(name)?;
                 self.cannot_keep(NotKeptKind::CompressionProperty, path);
                 Ok(())
@@ -295,7 +293,7 @@ impl Applier {
         self.not_kept.add(kind, &escaped(path).to_string());
     }
 
-    /// The kernel says that there is no space for an attribute that is too large for any space.
+    /// Explains the kernel's ENOSPC for an attribute that is too large for any free space.
     fn explain_attribute(&self, cause: Cause, len: usize) -> Cause {
         let limit = match filesystem::node_size(self.dirs.root()) {
             Ok(size) => metadata::largest_attribute(size),
@@ -350,7 +348,7 @@ impl Applier {
         clone::range(self.clone_policy, source, target, range, &mut self.budget)
     }
 
-    /// A file of this subvolume, which may be immutable by now.
+    /// Opens a file of this subvolume, which may already be immutable.
     fn clone_source(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
         match self.file(path) {
             Err(cause) if cause.errno() == Some(Errno::PERM) => {
@@ -387,7 +385,7 @@ impl Applier {
     }
 }
 
-/// Says which file could not be opened, unless it is the subvolume that is at fault.
+/// Names the file that could not be opened, unless the error is about its subvolume.
 fn clone_file(uuid: Uuid, path: &[u8], cause: Cause) -> Cause {
     match cause {
         Cause::CloneSource { .. } => cause,

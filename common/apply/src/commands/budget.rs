@@ -1,21 +1,21 @@
-//! What commands make beyond the bytes that they take in a stream. Who counted only those would be got
-//! around by a few that say a lot: allocate a range, clone one, write a byte into a block.
+//! Counts what commands allocate beyond their bytes in a stream. Counting only those bytes would let a few
+//! short commands exceed any limit: allocate a range, clone one, write a byte into a block.
 
 use sendshot_stream::Command;
 
 use crate::error::Cause;
 
-/// What is allocated at least for data, in bytes: btrfs's sector on most systems.
+/// Smallest allocation for data, in bytes: the btrfs sector size of most systems.
 const BLOCK: u64 = 4096;
 
-/// Bytes that one byte of metadata stands for in a clone: an extent of one block takes some 80 bytes in
-/// the file's tree and in that of the extents, at most.
+/// Bytes of a clone that cost one byte of metadata: an extent of one block takes at most some 80 bytes in the
+/// file's tree and in the extent tree together.
 const CLONED_A_BYTE: u64 = 50;
 
-/// Modes of `fallocate` that give space back: FALLOC_FL_PUNCH_HOLE of linux/falloc.h.
+/// Mode of `fallocate` that frees space: FALLOC_FL_PUNCH_HOLE of linux/falloc.h.
 const PUNCH_HOLE: u32 = 2;
 
-/// How much was made, and how much may be.
+/// Allocated bytes, and their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
     made: u64,
@@ -40,7 +40,7 @@ impl Budget {
         self.made
     }
 
-    /// Counts what is about to be made.
+    /// Counts bytes that are about to be allocated.
     pub(crate) fn charge(&mut self, bytes: u64) -> Result<(), Cause> {
         self.made = self.made.saturating_add(bytes);
         match self.made > self.most {
@@ -50,7 +50,7 @@ impl Budget {
     }
 }
 
-/// What a command makes beyond its bytes in the stream, as far as it says so itself.
+/// Returns the bytes that a command allocates beyond its bytes in the stream, as far as its fields show.
 pub(crate) fn beyond(command: &Command<'_>) -> u64 {
     match *command {
         Command::Write { data, .. } | Command::EncodedWrite { data, .. } => {

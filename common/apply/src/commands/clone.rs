@@ -1,4 +1,4 @@
-//! Sharing a range of another file, or copying it where sharing is not possible.
+//! Shares a range of another file, or copies it where sharing is not possible.
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,31 +16,31 @@ use crate::error::Cause;
 /// Bytes copied at a time when a range cannot be shared.
 const CHUNK: usize = 256 * 1024;
 
-/// How many subvolumes and files to clone from stay open.
+/// Number of subvolumes, and of files, to clone from that stay open.
 const KEPT: usize = 8;
 
-/// Subvolumes that a stream may clone from besides the one that it makes.
+/// Subvolumes from which a stream may clone, besides the one that it makes.
 pub trait CloneSources {
-    /// Opens the root directory of the read-only subvolume that was received as `uuid`, or is
-    /// `uuid`, in the state of `ctransid`. What is returned may be read by the stream's sender:
-    /// it must be the sender's own.
+    /// Opens the root directory of the read-only subvolume that was received as `uuid`, or is `uuid`, in the
+    /// state of `ctransid`. The stream's sender may read everything in the returned subvolume, so it must be
+    /// the sender's own.
     ///
     /// # Errors
-    /// Why it may not be used, or that it is not there.
+    /// Reason why the subvolume must not be used, or does not exist.
     fn open(&mut self, uuid: Uuid, ctransid: u64) -> Result<OwnedFd, Box<dyn Error + Send + Sync>>;
 }
 
-/// Whether to ask the kernel to share ranges.
+/// Whether the kernel is asked to share ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClonePolicy {
-    /// Share, and copy where the kernel refuses.
+    /// Share, and copy if the kernel refuses.
     #[default]
     Share,
     /// Always copy.
     Copy,
 }
 
-/// A range to clone; all in bytes.
+/// A range to clone; all fields in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     pub(crate) from: u64,
@@ -48,15 +48,15 @@ pub(crate) struct Range {
     pub(crate) len: u64,
 }
 
-/// Subvolumes and files of theirs that were cloned from. They are read-only, so an open file
-/// stays the file of its path.
+/// Open subvolumes and files to clone from. The subvolumes are read-only, so an open file stays the file of
+/// its path.
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
     roots: Vec<Kept<(Uuid, u64)>>,
     files: Vec<Kept<(Uuid, u64, Vec<u8>)>>,
 }
 
-/// What stays open, and what it is found by.
+/// An open descriptor and its key.
 type Kept<K> = (K, Arc<OwnedFd>);
 
 impl Foreign {
@@ -105,7 +105,7 @@ fn keep<K>(kept: &mut Vec<Kept<K>>, key: K, fd: OwnedFd) -> Arc<OwnedFd> {
     fd
 }
 
-/// Makes a range of `target` hold what a range of `source` holds.
+/// Makes a range of `target` equal to a range of `source`.
 pub(crate) fn range(
     policy: ClonePolicy,
     source: impl AsFd,
@@ -115,7 +115,7 @@ pub(crate) fn range(
 ) -> Result<(), Cause> {
     data::check_range(range.to, range.len)?;
     let end = data::check_range(range.from, range.len)?;
-    // To the kernel no length means "to the end"; no sender says that.
+    // To the kernel a length of 0 means "to the end"; no sender uses that.
     if range.len == 0 {
         return Err(Cause::Range {
             offset: range.from,
@@ -136,8 +136,8 @@ fn share(source: impl AsFd, target: impl AsFd, range: Range) -> Result<(), Errno
         .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
-/// Refusals that are about sharing, not about the file system: one side without checksums,
-/// unaligned ranges, different file systems or mounts, an active swap file.
+/// Whether an error concerns only sharing: one side without checksums, unaligned ranges, different file
+/// systems or mounts, or an active swap file.
 fn can_copy_instead(e: Errno) -> bool {
     [
         Errno::INVAL,
@@ -175,7 +175,7 @@ fn copy(
         copy_data(&source, &target, (data, target_at(data)), data_end - data)?;
         at = data_end;
     }
-    // What ends in a hole has not grown yet.
+    // A target that ends in a hole has not grown yet.
     let target_end = range.to + range.len;
     if rustix::fs::fstat(&target)?.st_size as u64 >= target_end {
         return Ok(());
@@ -183,8 +183,8 @@ fn copy(
     data::truncate(target, target_end)
 }
 
-/// The next data of a file from `at` on, up to `end`: a hole of any length costs nothing, and must not
-/// be written out.
+/// Finds the next data of a file from `at` on, up to `end`. Holes of any length are free, and must not be
+/// written out.
 fn next_data(file: impl AsFd, at: u64, end: u64) -> Result<(u64, u64), Cause> {
     let data = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
         Ok(data) => data.min(end),
@@ -198,7 +198,7 @@ fn next_data(file: impl AsFd, at: u64, end: u64) -> Result<(u64, u64), Cause> {
     Ok((data, hole.min(end)))
 }
 
-/// Makes a range zeros, of which only what lies before the file's end can be anything else.
+/// Clears a range; bytes after the end of the file are zero already.
 fn clear(file: impl AsFd, offset: u64, len: u64, size: u64) -> Result<(), Cause> {
     let len = len.min(size.saturating_sub(offset));
     if len == 0 {
@@ -230,7 +230,7 @@ fn read_exact(file: impl AsFd, offset: u64, buffer: &mut [u8]) -> Result<(), Cau
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(&file, &mut buffer[done..], offset + done as u64) {
-            // The size was checked, and nobody else writes here.
+            // The size was checked, and no other process writes to the file.
             Ok(0) => return Err(Errno::IO.into()),
             Ok(read) => done += read,
             Err(Errno::INTR) => {}

@@ -1,4 +1,4 @@
-//! File data: written, allocated, cut.
+//! Writes, allocates and truncates file data.
 
 use std::os::fd::AsFd;
 
@@ -38,8 +38,8 @@ pub(crate) fn fallocate(file: impl AsFd, mode: u32, offset: u64, len: u64) -> Re
     Ok(rustix::fs::fallocate(file, flags, offset, len)?)
 }
 
-/// The modes that make sense in a stream. Those that move data (collapse, insert) or work on
-/// layout alone (unshare) are no changes between two snapshots.
+/// The modes that are valid in a stream. Modes that move data (collapse, insert) or affect only the layout
+/// (unshare) are no changes between two snapshots.
 fn fallocate_flags(mode: u32) -> Option<FallocateFlags> {
     let keep = FallocateFlags::KEEP_SIZE;
     let known = [
@@ -52,7 +52,7 @@ fn fallocate_flags(mode: u32) -> Option<FallocateFlags> {
     known.into_iter().find(|flags| flags.bits() == mode)
 }
 
-/// Checks that a file can have this range: offsets are signed in the kernel.
+/// Checks that a file can have this range, as the kernel's offsets are signed; returns its end.
 pub(crate) fn check_range(offset: u64, len: u64) -> Result<u64, Cause> {
     offset
         .checked_add(len)

@@ -1,5 +1,4 @@
-//! Directories of the staging subvolume, resolved without ever leaving it, the last few kept
-//! open.
+//! Directories of the staging subvolume, resolved without ever leaving it. The last few stay open.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,44 +11,44 @@ use crate::commands::inherited::are_inherited;
 use crate::error::Cause;
 use crate::paths::{self, Place};
 
-/// How many directories stay open. Streams work in one directory for a while, but go back
-/// and forth between it, the root and where things are renamed to.
+/// Number of directories that stay open. Streams stay in one directory for a while, but switch between it,
+/// the root and the targets of renames.
 const KEPT: usize = 8;
 
-/// Attributes of a directory that the kernel gives to what is made in it. A stream sets all
-/// attributes itself, so what comes by inheritance is too much.
+/// Attributes of a directory that the kernel copies to new entries. A stream sets all attributes itself, so
+/// inherited ones must be removed.
 pub(crate) const INHERITED: [&str; 2] = ["system.posix_acl_default", "btrfs.compression"];
 
 /// Whether new entries of a directory inherit attributes or flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heirs {
-    /// They do.
+    /// New entries inherit.
     Inherit,
-    /// They do not.
+    /// New entries do not inherit.
     Plain,
 }
 
-/// An open directory. Only the root is open for more than resolution.
+/// An open directory. All except the root are open for resolution only.
 #[derive(Debug)]
 struct Dir {
     path: Vec<u8>,
     fd: Arc<OwnedFd>,
-    /// `None` if not looked at since it was opened or such attributes were set anywhere.
+    /// `None` if not determined since it was opened or inheritable attributes were set anywhere.
     heirs: Option<Heirs>,
 }
 
-/// The root, and the directories last used.
+/// The root, and the directories used last.
 #[derive(Debug)]
 pub(crate) struct Dirs {
     root: Dir,
-    /// The one last used comes last.
+    /// In order of use, the last used at the end.
     kept: Vec<Dir>,
-    /// False as long as no directory can have attributes to inherit.
+    /// False as long as no directory can have inheritable attributes.
     any_inheritable: bool,
 }
 
 impl Dirs {
-    /// The directories of the subvolume with this root, of which nothing is known yet.
+    /// Starts with the root of a subvolume, of which nothing is known yet.
     pub(crate) fn new(root: Arc<OwnedFd>) -> Self {
         Self {
             root: Dir {
@@ -62,7 +61,7 @@ impl Dirs {
         }
     }
 
-    /// Says that the subvolume has no directory but its root.
+    /// Notes that the subvolume has no directory except its root.
     pub(crate) fn has_only_root(&mut self) -> Result<(), Cause> {
         self.any_inheritable = self.heirs(b"")? == Heirs::Inherit;
         Ok(())
@@ -81,7 +80,7 @@ impl Dirs {
         })
     }
 
-    /// The directory with this checked path, for resolution only.
+    /// Opens the directory with this checked path, for resolution only.
     fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
         Ok(self.dir(path)?.fd.clone())
     }
@@ -114,13 +113,13 @@ impl Dirs {
         Ok(self.kept.len() - 1)
     }
 
-    /// Forgets a directory that goes or moves, and all beneath it.
+    /// Closes a directory that is removed or moved, and all beneath it.
     pub(crate) fn forget(&mut self, path: &[u8]) {
         self.kept
             .retain(|dir| !paths::is_at_or_beneath(&dir.path, path));
     }
 
-    /// Says that one of the [`INHERITED`] attributes was set or removed somewhere, or flags of a directory.
+    /// Notes that an [`INHERITED`] attribute was set or removed anywhere, or flags of a directory.
     pub(crate) fn inheritable_changed(&mut self) {
         self.any_inheritable = true;
         self.root.heirs = None;
@@ -129,8 +128,8 @@ impl Dirs {
         }
     }
 
-    /// Whether entries of a directory inherit. Costs no call as long as no directory can
-    /// have such attributes or flags, and a few for each directory that is opened afterwards.
+    /// Whether new entries of a directory inherit. It needs no call as long as no directory can have such
+    /// attributes or flags, and a few per opened directory afterwards.
     pub(crate) fn heirs(&mut self, path: &[u8]) -> Result<Heirs, Cause> {
         if !self.any_inheritable {
             return Ok(Heirs::Plain);
@@ -157,7 +156,7 @@ impl<'p> Named<'p> {
         self.place.name
     }
 
-    /// A path for calls that know no directory descriptors; it stays in this directory.
+    /// Returns a path for calls without directory descriptors; it stays in this directory.
     pub(crate) fn proc_path(&self) -> Vec<u8> {
         let mut path = proc_path(&self.fd).into_bytes();
         path.push(b'/');
@@ -171,7 +170,7 @@ fn look_for_inherited(dir: &OwnedFd) -> Result<Heirs, Cause> {
     for name in INHERITED {
         match rustix::fs::getxattr(&path, name, &mut [0_u8; 0][..]) {
             Ok(_) => return Ok(Heirs::Inherit),
-            // Not set, or ACLs are switched off on this mount.
+            // The attribute is not set, or ACLs are disabled on this mount.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(e) => return Err(e.into()),
         }

@@ -1,4 +1,4 @@
-//! Encoded writes: extents that come compressed, and are stored so where the kernel can.
+//! Encoded writes: extents that arrive compressed, and are stored so where the kernel can.
 
 use std::os::fd::AsFd;
 
@@ -10,10 +10,10 @@ use crate::commands::data;
 use crate::compression::decompress::{self, Compression, MAX_EXTENT};
 use crate::error::Cause;
 
-/// Whether to have the kernel store compressed extents as they come.
+/// Whether the kernel is asked to store compressed extents as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EncodedPolicy {
-    /// As they come; decode and write where the kernel refuses.
+    /// Store as they are; decode and write if the kernel refuses.
     #[default]
     Store,
     /// Always decode and write.
@@ -24,17 +24,17 @@ pub enum EncodedPolicy {
 #[derive(Debug, Default)]
 pub(crate) struct EncodedWriter {
     policy: EncodedPolicy,
-    /// Room to decode into, kept from one write to the next.
+    /// Buffer for decoding, kept from one write to the next.
     decoded: Vec<u8>,
 }
 
-/// One encoded write, with sizes that fit each other.
+/// One encoded write with consistent sizes.
 #[derive(Debug)]
 pub(crate) struct Checked {
     encoding: Encoding,
     compression: Compression,
     unencoded_len: usize,
-    /// Which of the decoded bytes become the file's.
+    /// Range of the decoded bytes that belongs to the file.
     used: std::ops::Range<usize>,
 }
 
@@ -63,8 +63,8 @@ impl EncodedWriter {
         self.decode_and_write(file, write, bytes)
     }
 
-    /// Goes on with decoding if that is a way, for all writes to come if it will stay the
-    /// only one. Space may be short for this way of writing alone.
+    /// Falls back to decoding if that can help, and for all further writes if the refusal is permanent.
+    /// ENOSPC may concern the encoded write alone.
     fn refused(&mut self, e: Errno) -> Result<(), Cause> {
         match e {
             Errno::PERM | Errno::NOTTY => {
@@ -91,8 +91,7 @@ impl EncodedWriter {
 }
 
 impl Checked {
-    /// Checks the sizes of an encoded write of `data_len` bytes against each other and the
-    /// kernel's limits.
+    /// Checks the sizes of an encoded write of `data_len` bytes against each other and the kernel's limits.
     pub(crate) fn new(encoding: Encoding, encryption: u32, data_len: usize) -> Result<Self, Cause> {
         let compression = Compression::from_number(encoding.compression)
             .filter(|_| encryption == 0)

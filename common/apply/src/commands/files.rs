@@ -1,4 +1,4 @@
-//! Regular files of the staging subvolume, the last few kept open for the next command.
+//! Regular files of the staging subvolume. The last few stay open for the next command.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use crate::commands::dirs::{Dirs, Named};
 use crate::error::Cause;
 use crate::paths;
 
-/// How many files stay open: the one being written and a few that it clones from.
+/// Number of files that stay open: the one being written and a few from which it clones.
 const KEPT: usize = 4;
 
-/// How to open what a stream names: never following a link, waiting for a pipe's other end or
-/// becoming a terminal's session, should it be something else than expected.
+/// Flags to open a file that a stream names. If it is of an unexpected type, opening never follows a link,
+/// waits for a pipe's other end or acquires a controlling terminal.
 const CAREFUL: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// The regular files last used, open for reading and writing.
+/// The regular files used last, open for reading and writing.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    /// The one last used comes last.
+    /// In order of use, the last used at the end.
     kept: Vec<(Vec<u8>, Arc<OwnedFd>)>,
 }
 
 impl Files {
-    /// The file with this path, if it is open.
+    /// Returns the file with this path, if it is open.
     pub(crate) fn kept(&mut self, path: &[u8]) -> Option<Arc<OwnedFd>> {
         let at = self.kept.iter().rposition(|(kept, _)| kept == path)?;
         self.kept[at..].rotate_left(1);
         self.kept.last().map(|(_, fd)| fd.clone())
     }
 
-    /// Opens the regular file with this path, or takes it if it is open.
+    /// Returns the regular file with this path, opening it if needed.
     pub(crate) fn open(&mut self, path: &[u8], dirs: &mut Dirs) -> Result<Arc<OwnedFd>, Cause> {
         if let Some(fd) = self.kept(path) {
             return Ok(fd);
@@ -63,13 +63,13 @@ impl Files {
         fd
     }
 
-    /// Forgets what has this path.
+    /// Closes the file with this path.
     pub(crate) fn forget(&mut self, path: &[u8]) {
         self.kept.retain(|(kept, _)| kept != path);
     }
 
-    /// Follows a rename: a file keeps its descriptor under the new path, what had that path
-    /// is forgotten, and so is everything in a directory that moved.
+    /// Follows a rename: an open file keeps its descriptor under the new path; the file that had that path is
+    /// closed, and so is everything in a moved directory.
     pub(crate) fn renamed(&mut self, from: &[u8], to: &[u8]) {
         self.kept.retain(|(kept, _)| {
             kept == from
@@ -85,7 +85,7 @@ impl Files {
 
 /// Opens a regular file of the staging subvolume for reading and writing.
 fn open_regular(named: &Named<'_>) -> Result<OwnedFd, Cause> {
-    // Looked at first, because merely opening a device can set something off.
+    // The type is checked first, because merely opening a device can have side effects.
     let stat = rustix::fs::statat(&named.fd, named.name(), AtFlags::SYMLINK_NOFOLLOW)?;
     require_regular(stat.st_mode)?;
     let fd = without_atime(|noatime| {
@@ -111,8 +111,8 @@ pub(crate) fn open_foreign(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Caus
     Ok(fd)
 }
 
-/// Reading to copy a range must not change the access time that a file was given already.
-/// Only an owner or root may ask for that; for others access times are best effort.
+/// Opens with O_NOATIME: reading to copy a range must not change an access time that was already set. Only
+/// the owner or root may use the flag; for others access times are best effort.
 fn without_atime(open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     match open(OFlags::NOATIME) {
         Err(Errno::PERM) => open(OFlags::empty()),

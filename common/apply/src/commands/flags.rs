@@ -1,9 +1,8 @@
 //! Inode flags: immutable, append-only, NOCOW, compression and the like.
 //!
-//! Two calls of the kernel set them. FS_IOC_SETFLAGS sets all of them, and with that resets the property
-//! `btrfs.compression`: with the flag for compression it becomes the mount's own algorithm, without it is
-//! removed. So that call is made only where how data is stored is to change, and FS_IOC_FSSETXATTR sets
-//! what it can.
+//! Two kernel calls set them. FS_IOC_SETFLAGS sets all of them, and thereby resets the property
+//! `btrfs.compression`: with the compression flag to the mount's own algorithm, without it to none. So it is
+//! called only to change how data is stored, and FS_IOC_FSSETXATTR sets the flags that it can.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,11 +17,10 @@ use crate::commands::inherited::{COMPRESS, NO_COMPRESS, NO_COPY_ON_WRITE, inheri
 use crate::error::Cause;
 use crate::paths;
 
-/// A directory in which names are written synchronously.
+/// Names in this directory are written synchronously.
 const SYNCHRONOUS_DIRECTORY: IFlags = IFlags::from_bits_retain(0x1_0000);
 
-/// Flags that only FS_IOC_SETFLAGS sets, as streams and btrfs inodes have them, and as the kernel's calls
-/// have them.
+/// Flags that only FS_IOC_SETFLAGS sets: their values in streams and btrfs inodes, and in the kernel's calls.
 const STORED: [(u64, IFlags); 4] = [
     (1 << 1, NO_COPY_ON_WRITE),
     (1 << 3, NO_COMPRESS),
@@ -30,7 +28,7 @@ const STORED: [(u64, IFlags); 4] = [
     (1 << 11, COMPRESS),
 ];
 
-/// The others: as streams have them, as the kernel reports them, and as FS_IOC_FSSETXATTR takes them.
+/// The other flags: their values in streams, in the kernel's reports, and in FS_IOC_FSSETXATTR.
 const OTHERS: [(u64, IFlags, u32); 5] = [
     (
         1 << 5,
@@ -43,19 +41,19 @@ const OTHERS: [(u64, IFlags, u32); 5] = [
     (1 << 9, IFlags::NOATIME, inode_attributes::NOATIME),
 ];
 
-/// The attribute that goes with the flags for compression.
+/// The attribute that accompanies the compression flags.
 pub(crate) const COMPRESSION: &[u8] = b"btrfs.compression";
 
-/// Longest value of the property that is kept over a change of flags, in bytes. Kernels have no longer
-/// one, such as `zstd:15`.
+/// Maximum length in bytes of the property's value that is kept over a change of flags. Kernels have no
+/// longer one than, for example, `zstd:15`.
 const MAX_COMPRESSION: usize = 64;
 
-/// What forbids changes.
+/// Returns the flags that forbid changes.
 fn guards() -> IFlags {
     IFlags::IMMUTABLE | IFlags::APPEND
 }
 
-/// How data is stored.
+/// Returns the flags that decide how data is stored.
 fn stored() -> IFlags {
     NO_COPY_ON_WRITE | NO_COMPRESS | COMPRESS | SYNCHRONOUS_DIRECTORY
 }
@@ -72,7 +70,7 @@ fn to_kernel(flags: u64) -> IFlags {
     set.fold(IFlags::empty(), |all, (_, kernels)| all | kernels)
 }
 
-/// How the file system is mounted, as far as it matters to flags.
+/// Mount options of the file system that affect flags.
 #[derive(Debug, Default)]
 pub(crate) struct MountOptions {
     nodatacow: Option<bool>,
@@ -81,15 +79,15 @@ pub(crate) struct MountOptions {
 impl MountOptions {
     /// Whether every new file is overwritten in place.
     fn is_nodatacow(&mut self, fd: impl AsFd) -> bool {
-        // If `/proc` is not to be read, the stream decides.
+        // If `/proc` cannot be read, the stream decides.
         let find = || filesystem::is_nodatacow(fd).unwrap_or(false);
         *self.nodatacow.get_or_insert_with(find)
     }
 }
 
-/// Gives the file or directory with this path the flags of a stream, and returns what this file system
-/// could not keep of them: flags are about how data is stored and who may change it, not about what it
-/// is. What the administrator mounted the file system with wins.
+/// Gives the file or directory with this path the flags of a stream, and returns the kinds that this file
+/// system could not keep. That is no error: flags affect how data is stored and who may change it, not the
+/// data. The administrator's mount options take precedence.
 pub(crate) fn set(
     path: &[u8],
     flags: u64,
@@ -109,7 +107,7 @@ pub(crate) fn set(
     }
     let before = rustix::fs::ioctl_getflags(&fd)?;
     if wanted.intersects(NO_COPY_ON_WRITE | NO_COMPRESS) || !before.intersects(COMPRESS) {
-        // The kernel has one or the other, and the property brings its flag along.
+        // The kernel allows only one of them, and the property itself sets the compression flag.
         wanted.remove(COMPRESS);
     }
     if kind == FileType::RegularFile
@@ -129,8 +127,8 @@ pub(crate) fn set(
     Ok(missing(rustix::fs::ioctl_getflags(&fd)?, wanted))
 }
 
-/// Takes from a new file or directory the flags that it has from its directory: a stream says all flags
-/// itself. Those that the file system is mounted for stay.
+/// Clears the flags that a new file or directory inherited from its directory: a stream sets all flags
+/// itself. Flags that result from mount options stay.
 pub(crate) fn disinherit(
     path: &[u8],
     dirs: &mut Dirs,
@@ -150,7 +148,7 @@ pub(crate) fn disinherit(
     Ok(())
 }
 
-/// Sets how data is stored, and takes off what forbids changes if there is something.
+/// Sets how data is stored, and clears flags that forbid changes if there are any.
 fn set_stored(fd: &OwnedFd, before: IFlags, wanted: IFlags) -> Result<(), Cause> {
     let before = before - guards();
     set_others(fd, IFlags::empty(), guards())?;
@@ -163,7 +161,7 @@ fn set_stored(fd: &OwnedFd, before: IFlags, wanted: IFlags) -> Result<(), Cause>
     let plain = before - stored();
     let after = plain | wanted.intersection(stored());
     if !set_all(fd, after)? {
-        // The kernel does not change between flags that exclude each other in one call.
+        // The kernel cannot change between mutually exclusive flags in one call.
         set_all(fd, plain)?;
         set_all(fd, after)?;
     }
@@ -171,13 +169,13 @@ fn set_stored(fd: &OwnedFd, before: IFlags, wanted: IFlags) -> Result<(), Cause>
         return Ok(());
     };
     match rustix::fs::fsetxattr(fd, COMPRESSION, &property, XattrFlags::empty()) {
-        // It was set before the file lost its checksums; the flag is missing then, too.
+        // It was set before the file lost its checksums; then the flag is missing, too.
         Err(Errno::INVAL) => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Returns whether the kernel takes these flags.
+/// Sets all flags; returns whether the kernel accepts them.
 fn set_all(fd: &OwnedFd, flags: IFlags) -> Result<bool, Cause> {
     match rustix::fs::ioctl_setflags(fd, flags) {
         Ok(()) => Ok(true),
@@ -186,7 +184,7 @@ fn set_all(fd: &OwnedFd, flags: IFlags) -> Result<bool, Cause> {
     }
 }
 
-/// The property for compression, if there is one.
+/// Reads the compression property, if there is one.
 fn property(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Cause> {
     let mut value = vec![0; MAX_COMPRESSION];
     match rustix::fs::fgetxattr(fd, COMPRESSION, &mut value[..]) {
@@ -199,7 +197,7 @@ fn property(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Cause> {
     }
 }
 
-/// Sets those of the other flags that `among` has. What the kernel does not take is left as it is.
+/// Sets those of the other flags that are in `among`. Flags that the kernel rejects stay unchanged.
 fn set_others(fd: &OwnedFd, wanted: IFlags, among: IFlags) -> Result<(), Cause> {
     let select = |flags: IFlags| {
         let set = OTHERS
@@ -216,9 +214,9 @@ fn set_others(fd: &OwnedFd, wanted: IFlags, among: IFlags) -> Result<(), Cause> 
     }
 }
 
-/// Sets the flags of something that is neither copied on write nor compressed. The kernel refuses each change
-/// of what has both flags (`check_fsflags` of its `fs/btrfs/ioctl.c` compares the new ones with the old
-/// ones), unless both go, and sets both at once only for what has neither. A file with data keeps one.
+/// Sets the flags of an inode that is neither copied on write nor compressed. The kernel rejects each change
+/// of an inode with both flags (`check_fsflags` of its `fs/btrfs/ioctl.c` compares the new ones with the old
+/// ones), unless both are cleared, and sets both at once only if neither is set. A file with data keeps one.
 fn set_beside_both(fd: &OwnedFd, wanted: IFlags) -> Result<(), Cause> {
     set_all(fd, wanted - NO_COPY_ON_WRITE - NO_COMPRESS)?;
     if !set_all(fd, wanted)? {
@@ -227,7 +225,7 @@ fn set_beside_both(fd: &OwnedFd, wanted: IFlags) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Which kinds of flags are not as they should be.
+/// Returns the kinds of flags that differ from the wanted ones.
 fn missing(found: IFlags, wanted: IFlags) -> Vec<NotKeptKind> {
     let differs = found.symmetric_difference(wanted);
     let mut kinds = Vec::new();
@@ -243,9 +241,9 @@ fn missing(found: IFlags, wanted: IFlags) -> Vec<NotKeptKind> {
     kinds
 }
 
-/// Takes from a file or directory what forbids changes; returns whether there was anything.
+/// Clears the flags of a file or directory that forbid changes; returns whether there were any.
 ///
-/// Our own streams do that themselves. The kernel's do not know of it.
+/// Streams of the sendshot engine do that themselves; the kernel's streams do not contain these flags.
 pub(crate) fn unguard(path: &[u8], dirs: &mut Dirs) -> Result<bool, Cause> {
     let Some((fd, _)) = open(path, dirs)? else {
         return Ok(false);
@@ -258,8 +256,8 @@ pub(crate) fn unguard(path: &[u8], dirs: &mut Dirs) -> Result<bool, Cause> {
     Ok(true)
 }
 
-/// Whether a kernel takes this for the compression property of a file that can be compressed: btrfs
-/// looks only at what the value begins with, or for one of two words.
+/// Whether a kernel accepts this as the compression property of a file that can be compressed: btrfs checks
+/// only the beginning of the value, or for one of two words.
 pub(crate) fn is_compression(name: &[u8], value: &[u8]) -> bool {
     let begins = |algorithm: &&[u8]| value.starts_with(algorithm);
     name == COMPRESSION
@@ -267,7 +265,7 @@ pub(crate) fn is_compression(name: &[u8], value: &[u8]) -> bool {
             || [&b"no"[..], b"none"].contains(&value))
 }
 
-/// Only regular files and directories have flags; opening others could set something off.
+/// Opens a regular file or directory. No others have flags, and opening them could have side effects.
 fn open(path: &[u8], dirs: &Dirs) -> Result<Option<(OwnedFd, FileType)>, Cause> {
     let root = dirs.root();
     if path.is_empty() {

@@ -1,4 +1,4 @@
-//! Owner, mode, times and extended attributes, of any inode and never through a link.
+//! Sets owner, mode, times and extended attributes of any inode, never through a link.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use crate::commands::dirs::{Dirs, INHERITED, Named};
 use crate::commands::files::Files;
 use crate::error::Cause;
 
-/// The bits of a mode that chmod sets.
+/// Bits of a mode that chmod sets.
 const PERMISSIONS: u64 = 0o7777;
-/// A mode with the kind of the file.
+/// Bits of a mode including the type of the file.
 const ALL_OF_A_MODE: u64 = 0o177_777;
-/// Nanoseconds of a second. Beyond lie UTIME_NOW and UTIME_OMIT, which mean something else.
+/// Nanoseconds of a second. UTIME_NOW and UTIME_OMIT are larger and have other meanings.
 const SECOND: u32 = 1_000_000_000;
 
-/// What a leaf holds besides an attribute's name and value: its own header, an item's, and a directory entry
+/// Bytes in a leaf besides an attribute's name and value: the leaf's header, an item's, and a directory entry
 /// (`BTRFS_MAX_XATTR_SIZE` of the kernel's `fs/btrfs/ctree.h`).
 const AROUND_ATTRIBUTE: usize = 101 + 25 + 30;
 
-/// Most bytes of an attribute's name and value, with nodes of this size.
+/// Maximum length of an attribute's name and value in bytes, with nodes of this size.
 pub(crate) fn largest_attribute(node_size: u32) -> usize {
     (node_size as usize).saturating_sub(AROUND_ATTRIBUTE)
 }
 
-/// An inode to work on.
+/// An inode whose metadata is changed.
 pub(crate) enum Inode<'p> {
     /// Open for more than resolution: the root, or a regular file.
     Open(Arc<OwnedFd>),
-    /// To be reached by its name.
+    /// Reached by its name.
     Named(Named<'p>),
 }
 
 impl<'p> Inode<'p> {
-    /// The inode with this path; the empty path is the root.
+    /// Finds the inode with this path; the empty path is the root.
     pub(crate) fn find(path: &'p [u8], dirs: &mut Dirs, files: &mut Files) -> Result<Self, Cause> {
         if path.is_empty() {
             return Ok(Self::Open(dirs.root().clone()));
@@ -94,8 +94,8 @@ impl<'p> Inode<'p> {
         Ok(())
     }
 
-    /// Removes an attribute. It may be gone already: writing to a file or changing its owner
-    /// drops `security.capability`.
+    /// Removes an attribute. It may be gone already: writing to a file or changing its owner drops
+    /// `security.capability`.
     pub(crate) fn remove_xattr(&self, name: &[u8]) -> Result<(), Cause> {
         let name = xattr_name(name)?;
         let result = match self {
@@ -114,8 +114,8 @@ pub(crate) fn is_inherited(xattr: &[u8]) -> bool {
     INHERITED.iter().any(|name| name.as_bytes() == xattr)
 }
 
-/// chmod has no variant that does not follow links on all kernels; a descriptor that was
-/// opened for resolution only cannot be one to a link's target.
+/// Changes a mode without following links. Not all kernels have such a chmod; but a descriptor opened for
+/// resolution only is never that of a link's target.
 fn chmod_unfollowed(named: &Named<'_>, mode: Mode) -> Result<(), Cause> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&named.fd, named.name(), flags, Mode::empty())?;
@@ -126,7 +126,7 @@ fn chmod_unfollowed(named: &Named<'_>, mode: Mode) -> Result<(), Cause> {
     Ok(rustix::fs::chmod(proc_path(&fd), mode)?)
 }
 
-/// The highest id means "leave as it is" in system calls.
+/// Checks a user or group ID. The highest one means "leave unchanged" in system calls.
 fn owner_id(id: u64) -> Result<u32, Cause> {
     match u32::try_from(id) {
         Ok(id) if id != u32::MAX => Ok(id),
@@ -134,7 +134,7 @@ fn owner_id(id: u64) -> Result<u32, Cause> {
     }
 }
 
-/// Times to set.
+/// Converts the times of a command.
 pub(crate) fn times(atime: Timespec, mtime: Timespec) -> Result<Timestamps, Cause> {
     Ok(Timestamps {
         last_access: timespec(atime)?,
@@ -142,9 +142,9 @@ pub(crate) fn times(atime: Timespec, mtime: Timespec) -> Result<Timestamps, Caus
     })
 }
 
-/// The times that an inode has.
+/// Returns the times of an inode.
 pub(crate) fn times_of(stat: &Stat) -> Timestamps {
-    // The kernel's nanoseconds are below a second.
+    // The kernel's nanoseconds are always below a second.
     let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec as i64),

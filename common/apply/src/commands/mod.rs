@@ -1,4 +1,4 @@
-//! What each command of a stream does, beneath the staging subvolume and nowhere else.
+//! Executes each command of a stream, beneath the staging subvolume and nowhere else.
 
 pub(crate) mod applier;
 pub(crate) mod budget;

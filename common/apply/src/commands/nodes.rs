@@ -1,4 +1,4 @@
-//! Making, naming and removing inodes.
+//! Makes, names and removes inodes.
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -9,16 +9,16 @@ use crate::commands::files::Files;
 use crate::commands::flags::{self, MountOptions};
 use crate::error::Cause;
 
-/// Mode of new pipes, sockets and devices, like that of new files: their owner's only, until
-/// the stream says more.
+/// Mode of new pipes, sockets and devices, as of new files: accessible to the owner only, until the stream
+/// sets the mode.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Mode of new directories.
 const PRIVATE_DIR: Mode = Mode::RWXU;
 
-/// What new directories get besides [`INHERITED`] from a default ACL.
+/// Attribute that new directories get from a default ACL besides [`INHERITED`].
 const ACCESS_ACL: &str = "system.posix_acl_access";
 
-/// The tree of names.
+/// Changes to the tree of names.
 #[derive(Debug)]
 pub(crate) struct Nodes<'a> {
     pub(crate) dirs: &'a mut Dirs,
@@ -48,7 +48,7 @@ impl Nodes<'_> {
         self.disinherit(&named)
     }
 
-    /// Makes a device, or what else `mode` says. Permission bits come with a later command.
+    /// Makes a node of the type in `mode`, such as a device. A later command sets the permission bits.
     pub(crate) fn node(&mut self, path: &[u8], mode: u64, rdev: u64) -> Result<(), Cause> {
         let kind = node_kind(mode)?;
         let (major, minor) = Command::device_numbers(rdev).ok_or(Cause::DeviceNumber(rdev))?;
@@ -104,7 +104,7 @@ impl Nodes<'_> {
         Ok(())
     }
 
-    /// Takes from a new inode what it has inherited from its directory.
+    /// Removes inherited attributes from a new inode.
     fn disinherit(&mut self, named: &Named<'_>) -> Result<(), Cause> {
         if self.dirs.heirs(named.place.dir)? == Heirs::Plain {
             return Ok(());
@@ -112,7 +112,7 @@ impl Nodes<'_> {
         let path = named.proc_path();
         for name in INHERITED.into_iter().chain([ACCESS_ACL]) {
             match rustix::fs::lremovexattr(&path, name) {
-                // Not inherited, or an inode that cannot have it, such as a link.
+                // It was not inherited, or the inode cannot have it, such as a link.
                 Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -120,7 +120,7 @@ impl Nodes<'_> {
         Ok(())
     }
 
-    /// The same for what has inode flags, which it inherits as well.
+    /// Removes inherited attributes and inode flags from a new file or directory.
     fn disinherit_flags(&mut self, path: &[u8], named: &Named<'_>) -> Result<(), Cause> {
         self.disinherit(named)?;
         match self.dirs.heirs(named.place.dir)? {
@@ -130,7 +130,7 @@ impl Nodes<'_> {
     }
 }
 
-/// The errors of a path that is not the command's own have to name it.
+/// Names the path in an error about one that is not the command's own.
 fn other_path(path: &[u8], cause: Cause) -> Cause {
     match cause {
         Cause::Path(source) => Cause::OtherPath {
