@@ -1,4 +1,4 @@
-//! From a finished staging subvolume to a copy.
+//! Commits a finished staging subvolume as a copy.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,86 +11,86 @@ use sendshot_sys::{crash, durable};
 use crate::commands::applier::Identity;
 use crate::staging::{Staged, StagingError};
 
-/// How many names to try. More copies of one second would mean that something is wrong.
+/// Maximum number of names to try. More copies in one second would indicate a fault.
 const MAX_NUMBER: u32 = 1000;
 
-/// What to do when the name of a copy is taken.
+/// Handling of a copy's name that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// Fail.
+    /// The commit fails.
     Refuse,
-    /// Take the name with `-2`, else with `-3`, and so on.
+    /// The commit uses the name with `-2`, otherwise with `-3`, and so on.
     Number,
 }
 
-/// A copy.
+/// A committed copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Its name.
+    /// Its name in the target directory.
     pub name: OsString,
-    /// What the file system says of it.
+    /// Its metadata from the file system.
     pub info: Info,
 }
 
-/// Why a commit failed. Nothing of it is left then but, after [`CommitError::Verify`] with a
-/// failed deletion and after [`CommitError::Leftover`], what those say.
+/// Reason why a commit failed. It leaves no copy, except after [`CommitError::Verify`] with a failed deletion
+/// and after [`CommitError::Leftover`], as described there.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Something that was written did not reach the disk.
+    /// Written data did not reach the disk.
     #[error("write everything to disk")]
     Flush(#[source] io::Error),
-    /// The identity could not be recorded.
+    /// The received UUID and transaction number could not be recorded.
     #[error("record the received UUID")]
     SetReceived(#[source] io::Error),
-    /// The name, and with [`Taken::Number`] all numbered ones, are taken.
+    /// The name, and with [`Taken::Number`] every numbered one, exists already.
     #[error("{} exists already", .0.display())]
     Exists(OsString),
     /// The snapshot could not be made.
     #[error("make the read-only snapshot {}", .name.display())]
     Snapshot {
-        /// Its name.
+        /// Name of the copy.
         name: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// The copy could not be looked at.
+    /// The copy could not be inspected.
     #[error("look at the new copy {}", .name.display())]
     Inspect {
-        /// Its name.
+        /// Name of the copy.
         name: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// The copy is not what it was made to be, which only a change from outside explains.
+    /// The copy differs from what was committed, which only a change from outside explains.
     #[error("{} was changed while it was made", .0.display())]
     Verify(OsString),
-    /// The copy stands, but staging could not be deleted.
+    /// The copy is complete, but the staging subvolume could not be deleted.
     #[error("the copy {} is complete, but its staging subvolume is left", .copy.name.display())]
     Leftover {
-        /// The copy.
+        /// The complete copy.
         copy: Box<Committed>,
-        /// Why.
+        /// Reason for the failed deletion.
         #[source]
         source: StagingError,
     },
 }
 
-/// Makes the finished staging subvolume a read-only copy `name` in the directory `target`, on
-/// the same file system. When this returns, the copy is durable.
+/// Makes the finished staging subvolume a read-only copy `name` in the directory `target`, on the same file
+/// system. When it returns, the copy is durable.
 ///
 /// The steps, and what a crash after each leaves:
 ///
-/// 1. Write everything to disk, and learn whether anything failed to be written since the
-///    staging subvolume was opened. Left: a staging subvolume, which the next start deletes.
-/// 2. Record the received UUID on it. Left: the same. It is writable and in the staging
-///    area, so nothing takes it for a parent.
-/// 3. Make one read-only snapshot of it under the final name; that is atomic and inherits the
-///    received UUID. Left: the copy, complete, and a staging subvolume.
-/// 4. Check that the copy is what it should be: nobody else can reach staging, but if somebody
-///    did, better no copy than a wrong one. Left: as after 3.
-/// 5. Delete the staging subvolume. Left: the copy.
+/// 1. Write everything to disk, and detect any write failure since the staging subvolume was opened. A crash
+///    leaves a staging subvolume, which the next start deletes.
+/// 2. Record the received UUID on it. A crash leaves the same: it is writable and in the staging area, so it
+///    is never used as a parent.
+/// 3. Make one read-only snapshot of it under the final name; this is atomic and inherits the received UUID.
+///    A crash leaves the complete copy and a staging subvolume.
+/// 4. Check that the copy is as committed: other processes cannot reach staging, but if one did, no copy is
+///    better than a wrong one. A crash leaves the same as after 3.
+/// 5. Delete the staging subvolume. A crash leaves the copy.
 ///
 /// # Errors
 /// See [`CommitError`].
@@ -121,15 +121,13 @@ pub fn commit(
     }
 }
 
-/// Writes to disk all that was written to the file system of `root`.
+/// Writes all pending data of the file system of `root` to disk.
 ///
-/// Data is written back long after the calls that wrote it have succeeded. A failure then
-/// shows only here, and only through a descriptor that was opened before; a snapshot would
-/// silently lack the data.
+/// Data is written back long after the calls that wrote it have succeeded. A failure is then reported only
+/// here, and only through a descriptor that was opened before; a snapshot would silently lack the data.
 ///
 /// # Errors
-/// The kernel's, for failures of now or since `root` was opened, of any file on the same
-/// file system.
+/// I/O errors of any file on the same file system, from now or since `root` was opened.
 pub fn flush(root: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(root)?)
 }
@@ -163,7 +161,7 @@ fn numbered(name: &OsStr, number: u32) -> OsString {
     numbered
 }
 
-/// Describes the copy, after a check that it is untouched; deletes it if it is not.
+/// Checks that the copy is untouched and describes it; deletes it if it is not.
 fn verified(
     target: impl AsFd,
     name: OsString,

@@ -1,9 +1,9 @@
-//! Parents that lie on the file system of the target directory, but not directly in it.
+//! Parents on the file system of the target directory, but not directly in that directory.
 //!
-//! A stream is input from outside, and a forced command over ssh is often root's own. So which
-//! subvolumes a stream may build on and clone from is for the user to say: see [`Scope`].
-//! They are looked up by UUID in the file system's UUID tree, which only root may search, and
-//! opened through a detached mount of the top level: no mount of the user's need show them.
+//! A stream is input from outside, and a forced command over ssh often runs as root. So the user decides from
+//! which subvolumes a stream may take its parent and clones: see [`Scope`]. They are looked up by UUID in the
+//! file system's UUID tree, which only root may search, and opened through a detached mount of the top level,
+//! even if no mount shows them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,19 +16,19 @@ use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{filesystem, mounts};
 use uuid::Uuid;
 
-/// Where parents and clone sources are taken from besides the target directory.
+/// Permitted locations of parents and clone sources besides the target directory.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Scope<'a> {
-    /// From nowhere else.
+    /// No other location.
     #[default]
     Target,
-    /// From any depth beneath these directories, which lie on the same file system.
+    /// Any depth beneath these directories, which are on the same file system.
     Beneath(&'a [OwnedFd]),
-    /// From anywhere on the file system.
+    /// Anywhere on the file system.
     Anywhere,
 }
 
-/// A subvolume that has the UUID that was looked for.
+/// A subvolume with the wanted UUID.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) root: OwnedFd,
@@ -37,12 +37,12 @@ pub(crate) struct Candidate {
     pub(crate) path: PathBuf,
 }
 
-/// Why the file system could not be searched.
+/// Reason why the file system could not be searched.
 #[derive(Debug)]
 pub(crate) enum SearchError {
-    /// The kernel refused.
+    /// The kernel returned an error.
     System(io::Error),
-    /// Its top level cannot be reached.
+    /// The top level cannot be reached.
     TopLevel(top_level::Error),
 }
 
@@ -52,7 +52,7 @@ impl From<io::Error> for SearchError {
     }
 }
 
-/// A place on the file system, as it can be told to the user.
+/// A location on the file system, as reported to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A path that a mount shows.
@@ -62,7 +62,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// The path.
+    /// Returns the path, whichever kind it is.
     pub fn path(&self) -> &Path {
         match self {
             Self::Visible(path) | Self::FromTop(path) => path,
@@ -83,8 +83,8 @@ impl std::fmt::Display for Location {
     }
 }
 
-/// The subvolumes of the file system of `dir` that were received as `uuid`, or are it, wherever
-/// they lie. Needs CAP_SYS_ADMIN.
+/// Returns the subvolumes of the file system of `dir` that were received as `uuid`, or have it as their own,
+/// at any path. Needs CAP_SYS_ADMIN.
 pub(crate) fn candidates(dir: impl AsFd, uuid: Uuid) -> Result<Vec<Candidate>, SearchError> {
     let mut ids = subvolume::ids_by_received_uuid(&dir, uuid)?;
     ids.extend(subvolume::ids_by_uuid(&dir, uuid)?);
@@ -99,7 +99,7 @@ pub(crate) fn candidates(dir: impl AsFd, uuid: Uuid) -> Result<Vec<Candidate>, S
     Ok(found)
 }
 
-/// Opens a subvolume by its id; `None` if it is deleted or moved at this moment.
+/// Opens a subvolume by its id; `None` if it is being deleted or moved.
 fn open(top: BorrowedFd<'_>, id: u64) -> io::Result<Option<Candidate>> {
     let Some(path) = subvolume::path_from_top(top, id)? else {
         return Ok(None);
@@ -115,14 +115,14 @@ fn open(top: BorrowedFd<'_>, id: u64) -> io::Result<Option<Candidate>> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    // Another subvolume can have come to this path since it was told.
+    // Another subvolume can have moved to this path since it was looked up.
     let info = subvolume::info(&root)?;
     let is_it = subvolume::is_subvolume(&root)? && info.id == id;
     Ok(is_it.then_some(Candidate { root, info, path }))
 }
 
 impl Scope<'_> {
-    /// Whether a subvolume at a path from the top level may be used.
+    /// Whether the subvolume at a path from the top level may be used.
     pub(crate) fn allows(self, path: &Path) -> io::Result<bool> {
         let directories = match self {
             Self::Target => return Ok(false),
@@ -130,7 +130,7 @@ impl Scope<'_> {
             Self::Beneath(directories) => directories,
         };
         for directory in directories {
-            // A directory that was deleted meanwhile holds nothing.
+            // A directory that was deleted meanwhile contains nothing.
             if directory_from_top(directory)?.is_some_and(|directory| path.starts_with(directory)) {
                 return Ok(true);
             }
@@ -139,7 +139,7 @@ impl Scope<'_> {
     }
 }
 
-/// The path of a directory from the top level of its file system.
+/// Returns the path of a directory from the top level of its file system.
 fn directory_from_top(dir: impl AsFd) -> io::Result<Option<PathBuf>> {
     let id = subvolume::info(&dir)?.id;
     let inode = rustix::fs::fstat(&dir)?.st_ino;
@@ -149,18 +149,18 @@ fn directory_from_top(dir: impl AsFd) -> io::Result<Option<PathBuf>> {
     ) else {
         return Ok(None);
     };
-    // Joined to nothing, a path would end with a slash.
+    // Joining an empty path would append a slash.
     Ok(Some(
         subvolume.components().chain(below.components()).collect(),
     ))
 }
 
-/// Where a subvolume at a path from the top level lies for the user.
+/// Returns the location to report for a subvolume at a path from the top level.
 pub(crate) fn locate(dir: impl AsFd, id: u64, from_top: PathBuf) -> Location {
     let visible = filesystem::fsid(dir).and_then(|fsid| mounts::visible_path(fsid, id, &from_top));
     match visible {
         Ok(Some(path)) => Location::Visible(path),
-        // Not worth failing for.
+        // The error does not justify a failure.
         Ok(None) | Err(_) => Location::FromTop(from_top),
     }
 }

@@ -1,4 +1,4 @@
-//! Why a command could not be applied.
+//! Reasons why a command could not be applied.
 
 use std::error::Error;
 use std::io;
@@ -10,154 +10,154 @@ use uuid::Uuid;
 use crate::compression::decompress::DataError;
 use crate::paths::PathError;
 
-/// A command that could not be applied: which, on what, where in the stream, and why.
+/// A command that could not be applied: its name, path, position in the stream, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{command} {} (byte {offset} of the stream)", escaped(path))]
 pub struct ApplyError {
-    /// The command's name.
+    /// Name of the command.
     pub command: &'static str,
-    /// The path it works on, as in the stream.
+    /// Path that the command changes, as in the stream.
     pub path: Vec<u8>,
-    /// Where the command begins, in bytes from the start of the stream.
+    /// Offset of the command in bytes from the start of the stream.
     pub offset: u64,
-    /// What is wrong.
+    /// Reason for the failure.
     #[source]
     pub cause: Cause,
 }
 
 impl ApplyError {
-    /// What the kernel said, if it was the kernel: `ENOSPC`, `EDQUOT`, `EROFS` and `EIO` are
-    /// about the receiving file system, everything else about the stream.
+    /// Returns the kernel's error, if that is the cause: `ENOSPC`, `EDQUOT`, `EROFS` and `EIO` concern the
+    /// receiving file system, all others the stream.
     pub fn errno(&self) -> Option<Errno> {
         self.cause.errno()
     }
 }
 
-/// Why a command could not be applied.
+/// Reason why a command could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The path of the command.
+    /// The path of the command is invalid.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// Another path that the command names.
+    /// Another path that the command names is invalid.
     #[error("{}", escaped(path))]
     OtherPath {
-        /// The path.
+        /// The invalid path, as in the stream.
         path: Vec<u8>,
-        /// What is wrong with it.
+        /// Reason why it is invalid.
         #[source]
         source: PathError,
     },
-    /// The kernel refused.
+    /// The kernel returned an error.
     #[error("{}", io::Error::from(*.0))]
     System(Errno),
-    /// A command that needs a regular file names something else.
+    /// A command for a regular file names another type of file.
     #[error("not a regular file")]
     NotRegular,
-    /// A chmod of a symbolic link.
+    /// The command is a chmod of a symbolic link.
     #[error("a symbolic link has no mode to set")]
     ModeOfSymlink,
-    /// A node that is neither a device nor a pipe nor a socket.
+    /// The node is neither a device nor a pipe nor a socket.
     #[error("mode {0:o} is not that of a device, a pipe or a socket")]
     NodeMode(u64),
-    /// More than a mode has bits.
+    /// A mode has more than 16 bits.
     #[error("mode {0:#o} does not exist")]
     Mode(u64),
-    /// A device number beyond 32 bits.
+    /// A device number is longer than 32 bits.
     #[error("device number {0:#x} does not exist")]
     DeviceNumber(u64),
-    /// A user or group id that no file can have.
+    /// A user or group ID is not valid for a file.
     #[error("user or group id {0} does not exist")]
     OwnerId(u64),
-    /// Nanoseconds beyond a second; some such values have other meanings in system calls.
+    /// A time has more nanoseconds than a second; some such values have other meanings in system calls.
     #[error("a time has {0} nanoseconds")]
     Nanoseconds(u32),
-    /// An attribute that this file system cannot hold, whatever is free: it lies in one leaf.
+    /// This file system cannot store the attribute, regardless of free space: it must fit into one leaf.
     #[error(
         "an attribute of {len} bytes with its name is larger than the {limit} that this file system holds; \
          one made with larger nodes holds more (`mkfs.btrfs --nodesize`)"
     )]
     AttributeTooLarge {
-        /// Bytes of its name and value.
+        /// Length of its name and value in bytes.
         len: usize,
-        /// The most that a leaf holds of both.
+        /// Maximum length of both in a leaf.
         limit: usize,
     },
-    /// A name or link target with a NUL byte.
+    /// A name or link target has a NUL byte.
     #[error("a NUL byte in the {0}")]
     Nul(&'static str),
-    /// A range that no file can have.
+    /// A range exceeds the maximum file size.
     #[error("the range of {len} bytes at {offset} is beyond any file")]
     Range {
-        /// Its first byte.
+        /// Offset of its first byte.
         offset: u64,
         /// Its length in bytes.
         len: u64,
     },
-    /// A fallocate mode that no send stream has.
+    /// No send stream has this fallocate mode.
     #[error("fallocate mode {0:#x} is not supported")]
     FallocateMode(u32),
-    /// A stream made without data.
+    /// The stream was generated without data.
     #[error("the stream was made without file data; a copy cannot be made of it")]
     NoData,
-    /// A clone from a subvolume that this stream may not use, or that is not there.
+    /// The subvolume to clone from does not exist or is not permitted.
     #[error("clone from subvolume {uuid}")]
     CloneSource {
-        /// The subvolume.
+        /// UUID of the subvolume.
         uuid: Uuid,
-        /// Why not.
+        /// Reason for the refusal.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The file to clone from cannot be opened, or is no regular file.
+    /// The file to clone from cannot be opened, or is not a regular file.
     #[error("clone from {} of subvolume {uuid}", escaped(path))]
     CloneFile {
-        /// The subvolume.
+        /// UUID of the subvolume.
         uuid: Uuid,
-        /// The path in it.
+        /// Path of the file in it.
         path: Vec<u8>,
-        /// What is wrong.
+        /// Reason why it cannot be opened.
         #[source]
         source: Box<Cause>,
     },
-    /// A clone of more than the source holds.
+    /// A clone exceeds the size of its source.
     #[error("the clone ends at byte {end} of a source of {size} bytes")]
     ClonePastEnd {
-        /// Where the range ends.
+        /// Offset of the end of the range.
         end: u64,
-        /// The size of the source in bytes.
+        /// Size of the source in bytes.
         size: u64,
     },
-    /// A clone of a range into itself.
+    /// A clone's source and target overlap in one file.
     #[error("the clone's source and target overlap in one file")]
     CloneOverlap,
-    /// An encoded write whose sizes contradict each other.
+    /// The sizes of an encoded write contradict each other.
     #[error("the sizes of the encoded write do not fit each other")]
     EncodedSizes,
-    /// An encoded write with an encoding that does not exist.
+    /// An encoded write has an unsupported encoding.
     #[error("compression {compression} with encryption {encryption} is not supported")]
     Encoding {
-        /// The compression's number.
+        /// Number of the compression.
         compression: u32,
-        /// The encryption's number.
+        /// Number of the encryption.
         encryption: u32,
     },
-    /// The data of an encoded write does not decode.
+    /// The data of an encoded write cannot be decoded.
     #[error("decode the data")]
     Data(#[from] DataError),
-    /// More than was to be made.
+    /// The stream allocates more than the limit.
     #[error("it makes more than the {most} bytes that may be made")]
     TooMuch {
-        /// How many.
+        /// The limit in bytes.
         most: u64,
     },
-    /// A command that has no place inside a subvolume.
+    /// The command is not valid inside a subvolume.
     #[error("it does not belong inside a subvolume")]
     Misplaced,
 }
 
 impl Cause {
-    /// What the kernel said, if it was the kernel.
+    /// Returns the kernel's error, if that is the cause.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::System(e) => Some(*e),
@@ -174,7 +174,7 @@ impl From<Errno> for Cause {
 }
 
 impl From<io::Error> for Cause {
-    /// For errors of calls, which always carry a number.
+    /// Converts errors of system calls, which always have a number.
     fn from(e: io::Error) -> Self {
         Self::System(Errno::from_io_error(&e).unwrap_or(Errno::IO))
     }

@@ -1,16 +1,16 @@
 //! Makes copies of subvolumes from btrfs send streams.
 //!
-//! A stream is untrusted. An [`Applier`] carries out its commands beneath the root directory
-//! of one staging subvolume and cannot be made to touch anything else: every path is checked
-//! and resolved by the kernel with symbolic links forbidden, what is opened is a regular file,
-//! and clones come only from subvolumes that the caller allows. A [`Session`] takes a stream in
-//! slices and asks a [`Host`] for staging; [`staging`] and [`commit()`] make that crash-safe;
-//! [`receive()`] is all of it together for a stream that comes from a pipe.
+//! A stream is untrusted. An [`Applier`] executes its commands beneath the root directory of one staging
+//! subvolume and cannot be made to touch anything else: every path is checked and resolved by the kernel with
+//! symbolic links forbidden, every opened file is a regular file, and clones come only from subvolumes that
+//! the caller allows. A [`Session`] takes a stream in slices and requests staging from a [`Host`];
+//! [`staging`] and [`commit()`] make that crash-safe; [`receive()`] combines all of it for a stream from a
+//! pipe.
 //!
-//! Everything here blocks. The process's umask must leave a file's owner his rights, and
-//! its file size limit (RLIMIT_FSIZE) must be off: exceeding it kills by a signal.
+//! Everything here blocks. The process's umask must not mask the owner's permissions, and its file size limit
+//! (RLIMIT_FSIZE) must be off: exceeding it kills the process by a signal.
 //!
-//! A daemon decides itself where staging is and who may use which parent:
+//! A daemon decides itself where its staging area is and which sender may use which parent:
 //!
 //! ```no_run
 //! use std::error::Error;
@@ -37,7 +37,7 @@
 //!     type Error = StagingError;
 //!
 //!     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, StagingError> {
-//!         // Here: is `subvolume.identity` what was negotiated, is `subvolume.parent` allowed?
+//!         // Check here that `subvolume.identity` was negotiated and `subvolume.parent` is allowed.
 //!         let staged = self.area.stage("transfer-1".as_ref(), None)?;
 //!         let root = staged.root_for_applier().map_err(StagingError::Area)?;
 //!         self.staged = Some(staged);
@@ -45,7 +45,7 @@
 //!     }
 //!
 //!     fn complete(&mut self, _: &Announced, _: Arc<OwnedFd>) -> Result<(), StagingError> {
-//!         Ok(()) // committed below, when the whole stream is known to be good
+//!         Ok(()) // committed below, once the whole stream has been checked
 //!     }
 //! }
 //!

@@ -1,4 +1,4 @@
-//! What stands in the way of making copies in a directory, told apart where the kernel has one error for all.
+//! Obstacles to making copies in a directory, distinguished where the kernel has one error for all of them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 
 use sendshot_sys::{filesystem, subvolume};
 
-/// What keeps everything from being written below a directory.
+/// Reason why nothing can be written below a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteObstacle {
     /// The file system is mounted read-only.
     FileSystem,
-    /// The mount that the directory was opened through is read-only, and the file system is not.
+    /// The mount through which the directory was opened is read-only, and the file system is not.
     Mount,
-    /// The subvolume that the directory lies in is read-only.
+    /// The subvolume of the directory is read-only.
     Subvolume,
 }
 
 impl WriteObstacle {
-    /// What keeps everything from being written below `dir`; `None` if nothing does.
+    /// Returns the reason why nothing can be written below `dir`; `None` if writing is possible.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn of(dir: impl AsFd) -> io::Result<Option<Self>> {
         Ok(if filesystem::is_read_only_everywhere(&dir)? {
             Some(Self::FileSystem)
@@ -40,7 +40,7 @@ impl WriteObstacle {
 }
 
 impl WriteObstacle {
-    /// What the administrator can do.
+    /// Returns what the administrator can do.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::FileSystem => {
@@ -54,7 +54,7 @@ impl WriteObstacle {
     }
 }
 
-/// Said of the directory, as "it".
+/// Describes the obstacle with the directory as "it".
 impl fmt::Display for WriteObstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -65,7 +65,7 @@ impl fmt::Display for WriteObstacle {
     }
 }
 
-/// What has the name of a directory that is to be worked in, and is none.
+/// A file of another type has the name of a directory that is needed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is {what}, not a directory", path.display())]
 pub struct NoDirectory {
@@ -74,8 +74,8 @@ pub struct NoDirectory {
 }
 
 impl NoDirectory {
-    /// Makes an error of opening `name` in `dir` say what is there instead of the directory. Other errors, and
-    /// those of what is a directory by now, stay as they are.
+    /// Makes an error of opening `name` in `dir` report the type of the file in the directory's place. Other
+    /// errors stay unchanged, and so does the error if it is a directory by now.
     pub fn explain(dir: impl AsFd, name: &OsStr, error: io::Error) -> io::Error {
         if error.kind() != io::ErrorKind::NotADirectory {
             return error;
@@ -89,19 +89,19 @@ impl NoDirectory {
         }
     }
 
-    /// The one that is in an error.
+    /// Returns the [`NoDirectory`] inside an error.
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// What the administrator can do.
+    /// Returns what the administrator can do.
     pub fn remedy(&self) -> String {
         let place = self.path.parent().unwrap_or(Path::new("/")).display();
         format!("copies must lie on the file system of {place}: move it away, or mount there")
     }
 }
 
-/// What it is; `None` for a directory.
+/// Names the type of a file; `None` for a directory.
 fn kind(found: FileType) -> Option<&'static str> {
     Some(if found.is_dir() {
         return None;

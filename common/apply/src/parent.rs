@@ -1,10 +1,10 @@
-//! Finding the subvolume that a stream calls its parent, or clones from.
+//! Finds the subvolume that a stream names as its parent or clones from.
 //!
-//! A copy carries the transaction number under which its state was sent. It identifies the state,
-//! but not always: the kernel's send of a received snapshot announces the snapshot's UUID on its
-//! origin with a number of the file system that it is sent *from*. After a round over a third host
-//! the parent has the right UUID and a number that means nothing here. So a parent with another number is
-//! doubtful, not wrong: [`Trust`] decides.
+//! A copy carries the transaction number under which its state was sent. This identifies the state, but not
+//! always: the kernel's send of a received snapshot announces the UUID of the origin's snapshot with a number
+//! of the file system *from* which it is sent. After a round trip over a third host the parent has the right
+//! UUID and a number that is meaningless here. So a parent with another number is doubtful, not wrong:
+//! [`Trust`] decides.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,12 +19,12 @@ use sendshot_sys::{durable, filesystem, top_level};
 use crate::commands::applier::Identity;
 use crate::elsewhere::{self, Location, Scope, SearchError};
 
-/// Whether a subvolume is taken that has the UUID, but may be in another state.
+/// Whether a subvolume with the right UUID is used if it may be in another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// It is not.
+    /// It is not used.
     Strict,
-    /// It is: `btrfs receive` leaves all its subvolumes changed, and the kernel's send of a received
+    /// It is used: `btrfs receive` leaves all its subvolumes changed, and the kernel's send of a received
     /// snapshot announces another transaction number.
     Lenient,
 }
@@ -32,26 +32,26 @@ pub enum Trust {
 /// A read-only subvolume in the wanted state.
 #[derive(Debug)]
 pub struct Parent {
-    /// Its name, or its path if it does not lie directly in the directory.
+    /// Its name, or its path if it is not directly in the directory.
     pub name: OsString,
     /// Its root directory.
     pub root: OwnedFd,
-    /// What the file system says of it.
+    /// Its metadata from the file system.
     pub info: Info,
-    /// What speaks against it, for warnings; it was taken nevertheless.
+    /// The doubts for warnings; it is used nevertheless.
     pub doubts: Vec<Unusable>,
 }
 
-/// Why a subvolume with the wanted UUID cannot be used.
+/// Reason why a subvolume with the wanted UUID cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     /// It is writable.
     Writable,
-    /// It has another transaction number than the wanted state, and may be another one.
+    /// It has another transaction number than the wanted state, and may be in another state.
     OtherState {
-        /// The number it has: that of the state that was received, or its own.
+        /// Its transaction number: that of the received state, or its own.
         found: u64,
-        /// The number that the stream names.
+        /// Transaction number in the stream.
         wanted: u64,
     },
     /// It was changed after it was made.
@@ -61,20 +61,20 @@ pub enum Unusable {
         /// Transaction in which it was made.
         otransid: u64,
     },
-    /// It was changed after it was made, and was made before it was received: `btrfs receive` writes into
-    /// the subvolume that it has made, and its last data can reach the disk after the end.
+    /// It was changed after it was made, and was made before it was received: `btrfs receive` writes into the
+    /// subvolume that it made, and its last data can reach the disk after the end of the stream.
     ReceivedByOtherTool {
         /// Transaction of its last change.
         ctransid: u64,
         /// Transaction in which it was made.
         otransid: u64,
     },
-    /// It was not changed after it was made, but is a snapshot of one that was changed after it was
+    /// It was not changed after it was made, but is a snapshot of a subvolume that was changed after it was
     /// received.
     OfChanged {
         /// Transaction of the last change.
         ctransid: u64,
-        /// Transaction of the reception.
+        /// Transaction in which it was received.
         rtransid: u64,
     },
 }
@@ -107,61 +107,61 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Why there is no usable subvolume.
+/// Reason why there is no usable subvolume.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The directory could not be searched.
     #[error("search the directory for subvolume {}", .wanted.uuid)]
     Search {
-        /// What was searched for.
+        /// Identity of the wanted subvolume.
         wanted: Identity,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// The whole file system could not be searched, by the kernel's word.
+    /// The whole file system could not be searched.
     #[error("search the whole file system for subvolume {}", .wanted.uuid)]
     SearchElsewhere {
-        /// What was searched for.
+        /// Identity of the wanted subvolume.
         wanted: Identity,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// One is somewhere on the file system, whose top level cannot be reached to open it.
+    /// A subvolume exists on the file system, but cannot be opened because its top level cannot be reached.
     #[error("open subvolume {} through the top level of the file system", .wanted.uuid)]
     TopLevel {
-        /// What was searched for.
+        /// Identity of the wanted subvolume.
         wanted: Identity,
-        /// Why.
+        /// Reason why the top level cannot be reached.
         #[source]
         source: top_level::Error,
     },
     /// No subvolume directly in the directory has the UUID.
     #[error("subvolume {} is not here; receive it first, or send in full", .0.uuid)]
     Missing(Identity),
-    /// One has that lies elsewhere on the file system, from where none are taken.
+    /// A subvolume has the UUID, but its location on the file system is not permitted.
     #[error("subvolume {} lies at {location}, from where no parents are taken", .wanted.uuid)]
     Elsewhere {
-        /// What was searched for.
+        /// Identity of the wanted subvolume.
         wanted: Identity,
-        /// Where it lies.
+        /// Location of the subvolume.
         location: Location,
     },
-    /// One has, but cannot be used.
+    /// A subvolume has the UUID, but cannot be used.
     #[error("{} cannot be used as subvolume {}: {why}; send in full", .name.display(), .wanted.uuid)]
     Unusable {
-        /// What was searched for.
+        /// Identity of the wanted subvolume.
         wanted: Identity,
-        /// The subvolume's name.
+        /// Name of the subvolume.
         name: OsString,
-        /// Why not.
+        /// Reason why it cannot be used.
         why: Unusable,
     },
 }
 
-/// Finds the read-only subvolume directly in the directory `dir` that was received as
-/// `wanted`, or else is `wanted` itself. Of several, one that is beyond doubt is taken first.
+/// Finds the read-only subvolume directly in the directory `dir` that was received as `wanted`, or otherwise
+/// is `wanted` itself. Of several, one without doubts is preferred.
 ///
 /// # Errors
 /// See [`FindError`].
@@ -171,8 +171,8 @@ pub fn find(dir: impl AsFd, wanted: Identity, trust: Trust) -> Result<Parent, Fi
     choice.made().unwrap_or(Err(FindError::Missing(wanted)))
 }
 
-/// Finds a parent as [`find`] does, and beyond the directory as far as `scope` goes. Of equally
-/// good ones that directly in the directory is taken.
+/// Finds a parent like [`find`], also beyond the directory as far as `scope` permits. Of equally good ones,
+/// the one directly in the directory is used.
 ///
 /// Without CAP_SYS_ADMIN only the directory itself is searched; a wider scope is an error then.
 ///
@@ -192,7 +192,7 @@ pub fn find_within(
     };
     let candidates = match (is_enough, scope) {
         (true, _) => Vec::new(),
-        // All that they are good for then is a refusal that says more.
+        // Candidates elsewhere only make the refusal more precise.
         (false, Scope::Target) => elsewhere::candidates(&dir, wanted.uuid).unwrap_or_default(),
         (false, Scope::Beneath(_) | Scope::Anywhere) => {
             elsewhere::candidates(&dir, wanted.uuid).map_err(|e| not_searched(wanted, e))?
@@ -226,13 +226,13 @@ fn not_searched(wanted: Identity, error: SearchError) -> FindError {
     }
 }
 
-/// The best of the subvolumes that were offered.
+/// The best of the offered subvolumes.
 struct Choice {
     wanted: Identity,
     trust: Trust,
     best: Option<(Rank, Location, Parent)>,
     refused: Option<(OsString, Unusable)>,
-    /// The numbers of those that have another one than is wanted: of several states none can be chosen.
+    /// The other transaction numbers found: of several other states none can be chosen.
     others: BTreeSet<u64>,
 }
 
@@ -287,7 +287,7 @@ impl Choice {
         best.is_some_and(|(_, _, parent)| parent.doubts.is_empty())
     }
 
-    /// What was chosen, or why all were refused; `None` if none has the UUID.
+    /// Returns the choice, or the reason why all were refused; `None` if none has the UUID.
     fn made(self) -> Option<Result<Parent, FindError>> {
         let wanted = self.wanted;
         let refused = |(name, why)| Err(FindError::Unusable { wanted, name, why });
@@ -305,7 +305,7 @@ impl Choice {
     }
 }
 
-/// How well a subvolume fits: the less speaks against it, the better. The first fields weigh most.
+/// Rank of a subvolume: the fewer doubts, the better. The first fields are the most important.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     has_other_number: bool,
@@ -313,11 +313,11 @@ struct Rank {
     is_original: bool,
 }
 
-/// Whether a subvolume is the wanted one, and can be used; with what speaks against it.
+/// Decides whether a subvolume is the wanted one and can be used, and with which doubts.
 ///
-/// A received subvolume carries the transaction number of the state that was sent. An original
-/// can be asked for under another one: that of the host which had received it and now sends it
-/// back. Then its never having changed says that it is the same state.
+/// A received subvolume carries the transaction number of the state that was sent. An original can be
+/// requested under another number: that of the host which received it and now sends it back. Then it is the
+/// same state if it was never changed.
 fn judge(
     info: &Info,
     wanted: Identity,
@@ -384,7 +384,7 @@ fn subvolume_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<(OwnedFd, Inf
         Ok(root) => root,
         Err(e) => {
             return match Errno::from_io_error(&e) {
-                // No directory, gone since the directory was read, or not for us.
+                // Not a directory, deleted since the directory was read, or not accessible.
                 Some(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::ACCESS) => Ok(None),
                 _ => Err(e),
             };
@@ -545,7 +545,7 @@ mod tests {
         assert_eq!(strict(&of_changed), Err(why));
     }
 
-    /// The choice among copies with these numbers: the one that is taken.
+    /// Offers copies with these transaction numbers; returns the number of the chosen one.
     fn chosen_of(numbers: &[u64]) -> Option<u64> {
         let mut choice = Choice::new(WANTED, Trust::Lenient);
         for number in numbers {

@@ -1,14 +1,14 @@
-//! What a path in a stream may look like, before the kernel sees it.
+//! Checks the paths of a stream before they are passed to the kernel.
 
-/// Longest path in bytes: the kernel takes 4096 with the final NUL.
+/// Maximum length of a path in bytes: the kernel accepts 4096 including the final NUL.
 const PATH_MAX: usize = 4095;
-/// Longest name of one directory entry, in bytes.
+/// Maximum length of a directory entry's name in bytes.
 const NAME_MAX: usize = 255;
 
-/// Why a path from a stream is refused.
+/// Reason why a path from a stream is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It is empty where the subvolume's root cannot be meant.
+    /// It is empty where the subvolume's root is not valid.
     #[error("the path is empty")]
     Empty,
     /// It begins with a slash.
@@ -26,10 +26,10 @@ pub enum PathError {
     /// A component is longer than 255 bytes.
     #[error("a component of the path is longer than {NAME_MAX} bytes")]
     LongName,
-    /// The whole is longer than 4095 bytes.
+    /// The whole path is longer than 4095 bytes.
     #[error("the path is longer than {PATH_MAX} bytes")]
     LongPath,
-    /// It has several components where a single name is wanted.
+    /// It has several components where a single name is required.
     #[error("the name has a slash")]
     NotAName,
 }
@@ -65,7 +65,7 @@ pub(crate) fn single(name: &[u8]) -> Result<&[u8], PathError> {
     Ok(place.name)
 }
 
-/// Whether `path` is `top` or lies beneath it.
+/// Whether `path` is `top` or is beneath it.
 pub(crate) fn is_at_or_beneath(path: &[u8], top: &[u8]) -> bool {
     path.strip_prefix(top)
         .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')

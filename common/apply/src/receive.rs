@@ -1,5 +1,5 @@
-//! Receiving a stream into a directory, without a daemon: what `btrfs receive` does, with
-//! staging and commit as the daemon has them.
+//! Receives a stream into a directory without a daemon: like `btrfs receive`, with staging and commit as in
+//! the daemon.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -24,79 +24,79 @@ use crate::paths::{self, PathError};
 use crate::session::{Announced, Host, Session, SessionError, Subvolumes};
 use crate::staging::{Area, Staged, StagingError};
 
-/// Bytes read at a time; large enough that most commands lie whole in it.
+/// Bytes read at a time; large enough to contain most commands whole.
 const CHUNK: usize = 1024 * 1024;
 
-/// What names of staging subvolumes begin with here, so that only those are swept.
+/// Prefix of the names of staging subvolumes here; only those are swept.
 const PREFIX: &str = "receive-";
 
-/// How to receive.
+/// Options of a reception.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// Whether parents and clone sources that may be in another state are taken.
+    /// Whether parents and clone sources that may be in another state are used.
     pub trust: Trust,
-    /// Where parents and clone sources are taken from besides the target directory.
+    /// Permitted locations of parents and clone sources besides the target directory.
     pub scope: Scope<'a>,
-    /// How commands are carried out.
+    /// How commands are executed.
     pub policies: Policies,
 }
 
-/// Something to tell the user.
+/// An event to report to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A subvolume is received from here on.
+    /// The reception of a subvolume begins.
     Begun(Announced),
     /// A parent or clone source is used although it may be in another state.
     Doubtful {
-        /// Its name, or its path if it does not lie directly in the target directory.
+        /// Its name, or its path if it is not directly in the target directory.
         name: OsString,
-        /// What speaks against it.
+        /// Reason for the doubt.
         why: Unusable,
     },
-    /// What the file system cannot keep of the copy that is completed next.
+    /// The parts of the next completed copy that the file system cannot keep.
     NotKept(NotKept),
-    /// A copy is complete, and stays whatever comes after it in the stream.
+    /// A copy is complete, and stays even if the stream fails later.
     Received(Committed),
 }
 
-/// Why receiving failed.
+/// Reason why a reception failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The stream is wrong, or could not be applied or committed.
+    /// The stream is invalid, or could not be applied or committed.
     #[error(transparent)]
     Stream(#[from] SessionError<HostError>),
     /// The stream could not be read.
     #[error("read the stream")]
     Read(#[source] io::Error),
-    /// The directory cannot be looked at.
+    /// The directory cannot be inspected.
     #[error("look at the target directory")]
     Target(#[source] io::Error),
-    /// It lies on another kind of file system.
+    /// The directory is on another kind of file system.
     #[error("the target directory is not on btrfs")]
     NotBtrfs,
-    /// Nothing can be written there.
+    /// The directory is not writable.
     #[error("nothing can be written to the target directory: {0}")]
     ReadOnly(WriteObstacle),
-    /// The staging area does not work.
+    /// The staging area cannot be used.
     #[error(transparent)]
     Staging(#[from] StagingError),
 }
 
-/// Why a subvolume of the stream cannot be begun or finished.
+/// Reason why a subvolume of the stream cannot be begun or completed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The stream's name for it cannot be a name.
+    /// The stream's name for it is not a valid file name.
     #[error("the stream's name for the subvolume is no name")]
     Name(#[source] PathError),
-    /// The name is taken.
+    /// The name exists already.
     #[error("{} exists already", .0.display())]
     Exists(OsString),
     /// The directory cannot be searched for the name.
     #[error("look for {}", .name.display())]
     Look {
-        /// The name.
+        /// Name of the subvolume.
         name: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
@@ -106,22 +106,22 @@ pub enum HostError {
     /// The staging subvolume cannot be made.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// The staging subvolume cannot be opened once more.
+    /// The staging subvolume cannot be reopened.
     #[error("open the staging subvolume")]
     Open(#[source] io::Error),
     /// The copy could not be committed.
     #[error("commit the copy")]
     Commit(#[from] CommitError),
-    /// A subvolume ended that was not begun.
+    /// A subvolume ended that had not begun.
     #[error("no subvolume was begun")]
     NotBegun,
 }
 
 /// Receives all subvolumes of a stream into the directory `dir`, each under its own name.
 ///
-/// Parents and clone sources are looked for among the read-only subvolumes directly in `dir`, and
-/// where the options say. A failure leaves nothing behind but the copies that were complete before it; `tell` has
-/// got to know of those. What an earlier run has left that was killed is cleaned up.
+/// Parents and clone sources are searched for among the read-only subvolumes directly in `dir`, and where the
+/// options permit. A failure leaves only the copies that were complete before it, which were reported by
+/// `tell`. Remnants of an earlier run that was killed are deleted.
 ///
 /// # Errors
 /// See [`ReceiveError`].
@@ -147,7 +147,7 @@ pub fn receive(
     };
     let session = Session::new(host, Subvolumes::Several, options.policies);
     let received = pump(&mut input, session);
-    // The session is gone, and with it what was staged.
+    // The session was dropped, and with it the staging subvolume.
     let removed = area.remove_if_empty();
     received?;
     Ok(removed?)
@@ -186,10 +186,10 @@ struct Receiver<'a, F> {
     dir: OwnedFd,
     area: &'a Area,
     options: Options<'a>,
-    /// Parents and clone sources of which the user was told what speaks against them.
+    /// Parents and clone sources whose doubts were reported already.
     doubted: Vec<Identity>,
     tell: F,
-    /// The subvolume that is being made.
+    /// The subvolume that is being received.
     staged: Option<Staged>,
 }
 
@@ -197,7 +197,7 @@ impl<F: FnMut(Event)> Receiver<'_, F> {
     fn find(&mut self, wanted: Identity) -> Result<Parent, FindError> {
         let Options { trust, scope, .. } = self.options;
         let parent = parent::find_within(&self.dir, scope, wanted, trust)?;
-        // The same one can be a parent, and be opened to clone from again and again.
+        // The same subvolume can be a parent, and be opened repeatedly to clone from.
         if !self.doubted.contains(&wanted) && !parent.doubts.is_empty() {
             self.doubted.push(wanted);
             for why in &parent.doubts {
@@ -210,7 +210,7 @@ impl<F: FnMut(Event)> Receiver<'_, F> {
         Ok(parent)
     }
 
-    /// Refuses a taken name now, before any data has come.
+    /// Refuses an existing name before any data is received.
     fn require_free(&self, name: &OsStr) -> Result<(), HostError> {
         match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(()),

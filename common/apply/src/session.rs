@@ -1,4 +1,4 @@
-//! A stream from its first byte to its last, fed in slices.
+//! A session applies a stream from its first byte to its last, fed in slices.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,107 +16,107 @@ use crate::error::{ApplyError, Cause};
 /// A subvolume that a stream announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
-    /// Its name as the sender has it: any bytes, not checked.
+    /// Its name at the sender: any bytes, not checked.
     pub name: Vec<u8>,
-    /// Which subvolume it is.
+    /// Its identity in streams.
     pub identity: Identity,
-    /// What the stream holds the changes to; `None` for a full stream.
+    /// The subvolume to which the stream holds the changes; `None` for a full stream.
     pub parent: Option<Identity>,
 }
 
-/// Where subvolumes are made: the part of a receiver that decides.
+/// Provider of staging subvolumes: the deciding part of a receiver.
 pub trait Host: CloneSources {
-    /// Why it refuses, or fails.
+    /// Reason of a refusal or failure.
     type Error;
 
-    /// Makes the staging subvolume: empty, or a writable snapshot of the parent. Returns its
-    /// root directory, opened for reading before anything is written to the subvolume.
+    /// Makes the staging subvolume: empty, or a writable snapshot of the parent. Returns its root directory,
+    /// opened for reading before anything is written to the subvolume.
     ///
     /// # Errors
-    /// Why not; the session fails with it.
+    /// Refusals and failures; the session fails with them.
     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, Self::Error>;
 
-    /// Takes the finished staging subvolume: everything of it was applied, and all files in it
-    /// are closed. Nothing is on disk for sure yet; see [`crate::commit()`].
+    /// Takes the finished staging subvolume: all its commands were applied, and all files in it are closed.
+    /// The data may not be on disk yet; see [`crate::commit()`].
     ///
     /// # Errors
-    /// Why it cannot; the session fails with it.
+    /// Refusals and failures; the session fails with them.
     fn complete(&mut self, subvolume: &Announced, root: Arc<OwnedFd>) -> Result<(), Self::Error>;
 
-    /// Takes what the file system could not keep of the subvolume that is completed next. Called only if
-    /// there is something.
+    /// Reports what the file system could not keep of the subvolume that is completed next. It is called only
+    /// if there is something to report.
     fn not_kept(&mut self, _: &NotKept) {}
 }
 
-/// How many subvolumes a stream may hold.
+/// Permitted number of subvolumes in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subvolumes {
-    /// One.
+    /// Exactly one.
     One,
     /// Any number, one after the other.
     Several,
 }
 
-/// A place between two commands of a subvolume, from which a stream can be taken up again.
+/// A position between two commands of a subvolume, at which a stream can be resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// Bytes from the start of the stream to the first byte of the next command.
     pub offset: u64,
-    /// The stream's version.
+    /// Version of the stream.
     pub version: Version,
     /// The subvolume that is being made.
     pub subvolume: Announced,
 }
 
-/// A command where it cannot be.
+/// A command is at an invalid position of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
     /// The stream does not begin with a subvolume.
     #[error("{0} comes before any subvolume was begun")]
     BeforeSubvolume(&'static str),
-    /// More than one subvolume where one is allowed.
+    /// The stream has more than the one allowed subvolume.
     #[error("a second subvolume in a transfer of one")]
     SecondSubvolume,
-    /// A subvolume without identity.
+    /// A subvolume has no identity.
     #[error("the subvolume's UUID is nil")]
     NilUuid,
 }
 
-/// Why a stream cannot be taken.
+/// Reason why a stream cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError<E> {
-    /// Its bytes are wrong.
+    /// The bytes of the stream are invalid.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Its commands are in a wrong order.
+    /// The order of its commands is invalid.
     #[error("bad send stream at byte {offset}: {fault}")]
     Sequence {
-        /// Where the command begins, in bytes from the start of the stream.
+        /// Offset of the command in bytes from the start of the stream.
         offset: u64,
-        /// What is wrong.
+        /// Reason why the command is invalid there.
         fault: SequenceError,
     },
     /// A command could not be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The root of the staging subvolume cannot be worked on.
+    /// The root of the staging subvolume cannot be accessed.
     #[error("work on the root of the staging subvolume")]
     Staging(#[source] Cause),
-    /// The host refused.
+    /// The host refused or failed.
     #[error(transparent)]
     Host(E),
-    /// The session has failed before.
+    /// The session had already failed.
     #[error("the transfer has failed before")]
     Failed,
 }
 
 impl<E> SessionError<E> {
-    /// Whether more would be made than may be; see [`Session::limit_made`].
+    /// Whether the stream exceeds the limit on allocated bytes; see [`Session::limit_made`].
     pub fn is_too_much(&self) -> bool {
         matches!(self, Self::Apply(e) if matches!(e.cause, Cause::TooMuch { .. }))
     }
 
-    /// What the kernel said when a command was applied, if that is the reason.
+    /// Returns the kernel's error in applying a command, if that is the reason.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Apply(e) => e.errno(),
@@ -126,14 +126,14 @@ impl<E> SessionError<E> {
     }
 }
 
-/// Applies a stream as it comes in.
+/// Applies a stream as it arrives.
 #[derive(Debug)]
 pub struct Session<H> {
     parser: Parser,
     state: State<H>,
 }
 
-/// Everything but the parser, from which commands are borrowed.
+/// Everything except the parser, from which commands are borrowed.
 #[derive(Debug)]
 struct State<H> {
     host: H,
@@ -142,13 +142,13 @@ struct State<H> {
     begun: usize,
     current: Option<(Announced, Applier)>,
     budget: Budget,
-    /// Of subvolumes that are complete, and of what was applied before this session.
+    /// Of completed subvolumes, and of what was applied before this session.
     not_kept: NotKept,
     failed: bool,
 }
 
 impl<H: Host> Session<H> {
-    /// A session at the start of a stream.
+    /// Starts a session at the beginning of a stream.
     pub fn new(host: H, allowed: Subvolumes, policies: Policies) -> Self {
         Self {
             parser: Parser::new(),
@@ -165,12 +165,12 @@ impl<H: Host> Session<H> {
         }
     }
 
-    /// A session that goes on at `position`, with the root directory of a staging subvolume
-    /// that holds exactly what the stream says up to there: what [`Session::checkpoint`] has
-    /// made ready, and not a moment later.
+    /// Resumes a session at `position`, with the root directory of a staging subvolume that holds exactly the
+    /// content of the stream up to there: the state that [`Session::checkpoint`] prepared, without any later
+    /// change.
     ///
     /// # Errors
-    /// The kernel's, from looking at the root.
+    /// I/O errors of reading the root.
     pub fn resume(
         host: H,
         position: Position,
@@ -195,9 +195,9 @@ impl<H: Host> Session<H> {
         })
     }
 
-    /// Has it fail when more than `most` bytes would be made beyond those of the stream: allocated,
-    /// copied, or taken by what is cloned, as an estimate that is not too low. `made` were before, by
-    /// what the stream said up to here.
+    /// Makes the session fail when more than `most` bytes beyond those of the stream are allocated: reserved,
+    /// copied, or used by clones; the estimate is never too low. `made` bytes were allocated before, by the
+    /// stream up to here.
     pub fn limit_made(&mut self, made: u64, most: u64) {
         self.state.budget = Budget::new(made, most);
         let current = self.state.current.take();
@@ -205,17 +205,17 @@ impl<H: Host> Session<H> {
         self.state.current = current.map(|(subvolume, applier)| (subvolume, applier.with(budget)));
     }
 
-    /// How much was made so far beyond the bytes of the stream; see [`Session::limit_made`].
+    /// Returns the bytes allocated so far beyond those of the stream; see [`Session::limit_made`].
     pub fn made(&self) -> u64 {
         self.state.budget.made()
     }
 
-    /// Adds what is not kept already: of the parent, or of what was applied before this session.
+    /// Adds what was not kept before: of the parent, or of what was applied before this session.
     pub fn add_not_kept(&mut self, before: &NotKept) {
         self.state.not_kept.add_all(before);
     }
 
-    /// What the file system could not keep so far, with what was added.
+    /// Returns what the file system could not keep so far, including what was added.
     pub fn not_kept(&self) -> NotKept {
         let mut all = self.state.not_kept.clone();
         if let Some((_, applier)) = &self.state.current {
@@ -224,11 +224,11 @@ impl<H: Host> Session<H> {
         all
     }
 
-    /// Takes the next bytes of the stream and applies every command that is complete with
-    /// them; keeps the beginning of the next.
+    /// Takes the next bytes of the stream and applies every command that they complete; keeps the beginning
+    /// of an incomplete one.
     ///
     /// # Errors
-    /// [`SessionError`]; the session is of no further use then.
+    /// See [`SessionError`]; the session must not be used again.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), SessionError<H::Error>> {
         if self.state.failed {
             return Err(SessionError::Failed);
@@ -250,23 +250,23 @@ impl<H: Host> Session<H> {
         Ok(())
     }
 
-    /// The stream's version, once its header was read.
+    /// Returns the version of the stream, once its header was read.
     pub fn version(&self) -> Option<Version> {
         self.parser.version()
     }
 
-    /// Bytes from the start of the stream to the first byte of the next command.
+    /// Returns the bytes from the start of the stream to the first byte of the next command.
     pub fn offset(&self) -> u64 {
         self.parser.offset()
     }
 
-    /// Makes the staging subvolume ready to be taken up again from a snapshot of it, and says
-    /// where in the stream it is; `None` if no subvolume is being made. All commands before
-    /// that place are carried out, and nothing is in flight. (Before the snapshot, sync and
-    /// look at the result; see [`crate::commit::flush`].)
+    /// Prepares the staging subvolume for a snapshot of it from which the transfer can be resumed, and
+    /// returns the position in the stream; `None` if no subvolume is being made. All commands before that
+    /// position are executed, and none is in progress. (Before the snapshot, sync and check the result; see
+    /// [`crate::commit::flush`].)
     ///
     /// # Errors
-    /// The kernel's; the session is still of use.
+    /// I/O errors; the session stays usable.
     pub fn checkpoint(&mut self) -> Result<Option<Position>, Cause> {
         let (Some((subvolume, applier)), Some(version)) =
             (&mut self.state.current, self.parser.version())
@@ -281,10 +281,10 @@ impl<H: Host> Session<H> {
         }))
     }
 
-    /// Says that the stream ends here, and returns the host.
+    /// Ends the stream and returns the host.
     ///
     /// # Errors
-    /// [`SessionError`] if it cannot end here.
+    /// See [`SessionError`]: the stream is incomplete, or had failed.
     pub fn finish(self) -> Result<H, SessionError<H::Error>> {
         if self.state.failed {
             return Err(SessionError::Failed);
@@ -293,17 +293,17 @@ impl<H: Host> Session<H> {
         Ok(self.state.host)
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &H {
         &self.state.host
     }
 
-    /// The host, to be changed.
+    /// Returns the host for changes.
     pub fn host_mut(&mut self) -> &mut H {
         &mut self.state.host
     }
 
-    /// Gives up the stream, and returns the host.
+    /// Aborts the stream and returns the host.
     pub fn into_host(self) -> H {
         self.state.host
     }
@@ -342,7 +342,7 @@ impl<H: Host> State<H> {
         if subvolume.identity.uuid.is_nil() {
             return refuse(SequenceError::NilUuid);
         }
-        // `btrfs send -e` leaves out the end command between subvolumes.
+        // `btrfs send -e` omits the end command between subvolumes.
         self.complete()?;
         self.begun += 1;
         let root = self.host.begin(&subvolume).map_err(SessionError::Host)?;

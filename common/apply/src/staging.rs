@@ -1,8 +1,8 @@
-//! Where subvolumes are made before anybody may see them.
+//! Staging: makes subvolumes where no user can see them.
 //!
-//! The area is a private directory on the receiving file system. A staging subvolume in it
-//! is locked (flock on its root directory) as long as the process that makes it lives, so
-//! that what a dead one has left can be told from the work of another.
+//! The area is a private directory on the receiving file system. A staging subvolume in it is locked (flock
+//! on its root directory) as long as the process that makes it lives. The lock distinguishes remnants of a
+//! dead process from the work of a running one.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -19,48 +19,48 @@ use crate::beneath::proc_path;
 use crate::commands::dirs::INHERITED;
 use crate::obstacle::NoDirectory;
 
-/// Name of the area in the directory that copies are made in.
+/// Name of the area in the directory in which copies are made.
 pub const AREA: &str = ".sendshot-staging";
 
-/// How often to begin again when the area is removed by another process in the moment that it
-/// was opened here. Each time needs another process that has just finished.
+/// Maximum number of attempts if another process removes the area just when it is opened here. Each attempt
+/// needs another process that has just finished.
 const ATTEMPTS: usize = 100;
 
-/// Why staging does not work.
+/// Reason why staging failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The area cannot be made, opened or prepared.
     #[error("prepare the staging directory {AREA}")]
     Area(#[source] io::Error),
-    /// Somebody else owns the directory that has the area's name.
+    /// Another user owns the directory with the area's name.
     #[error(
         "the staging directory {AREA} belongs to user {owner}, who could change copies in it; remove it"
     )]
     ForeignArea {
-        /// The owner's user id.
+        /// User ID of the owner.
         owner: u32,
     },
     /// The subvolume cannot be made.
     #[error("make the staging subvolume {}", .name.display())]
     Make {
-        /// Its name.
+        /// Name of the subvolume.
         name: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
     /// The subvolume cannot be deleted.
     #[error("delete the staging subvolume {}", .name.display())]
     Drop {
-        /// Its name.
+        /// Name of the subvolume.
         name: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
 }
 
-/// The staging area of a directory. It comes into being with the first staging subvolume.
+/// The staging area of a directory. It is made together with the first staging subvolume.
 #[derive(Debug)]
 pub struct Area {
     parent: OwnedFd,
@@ -69,7 +69,7 @@ pub struct Area {
 /// A staging subvolume. It is deleted when this is dropped.
 #[derive(Debug)]
 pub struct Staged {
-    /// The area's directory.
+    /// Directory of the area.
     area: OwnedFd,
     name: OsString,
     root: OwnedFd,
@@ -77,10 +77,10 @@ pub struct Staged {
 }
 
 impl Area {
-    /// The staging area in the directory `parent`.
+    /// Returns the staging area in the directory `parent`.
     ///
     /// # Errors
-    /// The kernel's, if the descriptor cannot be duplicated.
+    /// I/O errors, if the descriptor cannot be duplicated.
     pub fn new(parent: impl AsFd) -> io::Result<Self> {
         let parent = parent.as_fd().try_clone_to_owned()?;
         Ok(Self { parent })
@@ -89,7 +89,7 @@ impl Area {
     /// Makes the staging subvolume `name`: empty, or as a writable snapshot of `source`.
     ///
     /// # Errors
-    /// [`StagingError`].
+    /// See [`StagingError`].
     pub fn stage(
         &self,
         name: &OsStr,
@@ -110,11 +110,11 @@ impl Area {
         })
     }
 
-    /// Deletes staging subvolumes whose names begin with `prefix` and whose makers are dead;
-    /// returns how many.
+    /// Deletes the staging subvolumes of dead processes whose names begin with `prefix`; returns their
+    /// number.
     ///
     /// # Errors
-    /// [`StagingError::Area`]; a subvolume that cannot be deleted only gets into the log.
+    /// [`StagingError::Area`]; a subvolume that cannot be deleted is only logged.
     pub fn sweep(&self, prefix: &str) -> Result<usize, StagingError> {
         let area = self.lock()?;
         let mut swept = 0;
@@ -133,22 +133,22 @@ impl Area {
         Ok(swept)
     }
 
-    /// Whether it is there.
+    /// Whether the area's directory exists.
     pub fn exists(&self) -> bool {
         durable::open_dir(&self.parent, AREA.as_ref()).is_ok()
     }
 
-    /// The area's directory, made if it is missing.
+    /// Returns the area's directory, making it if it is missing.
     ///
     /// # Errors
-    /// [`StagingError`].
+    /// See [`StagingError`].
     pub fn dir(&self) -> Result<OwnedFd, StagingError> {
         let area = self.lock()?;
         unlock(&area).map_err(StagingError::Area)?;
         Ok(area)
     }
 
-    /// Removes the area if nothing is in it.
+    /// Removes the area if it is empty.
     ///
     /// # Errors
     /// [`StagingError::Area`].
@@ -160,13 +160,13 @@ impl Area {
         }
     }
 
-    /// Opens the area's directory, made if it is missing, and locks it: nobody makes, sweeps
+    /// Opens the area's directory, making it if it is missing, and locks it: no other process makes, sweeps
     /// or removes anything in it until the descriptor is closed or unlocked.
     fn lock(&self) -> Result<OwnedFd, StagingError> {
         let mut last = io::ErrorKind::ResourceBusy.into();
         for _ in 0..ATTEMPTS {
             let area = match durable::private_dir(&self.parent, AREA.as_ref()) {
-                // Removed between being found and being opened.
+                // It was removed after it was found and before it was opened.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     last = e;
                     continue;
@@ -192,26 +192,26 @@ impl Area {
 }
 
 impl Staged {
-    /// Its root directory: the descriptor that it was first opened with, on which
-    /// [`crate::commit::flush`] learns of everything that failed to be written since.
+    /// Returns its root directory: the descriptor that was opened first, through which
+    /// [`crate::commit::flush`] detects every write failure since.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Another descriptor of the same opening of its root directory, for an applier.
+    /// Duplicates the descriptor of its root directory for an applier.
     ///
     /// # Errors
-    /// The kernel's.
+    /// I/O errors.
     pub fn root_for_applier(&self) -> io::Result<OwnedFd> {
         self.root.try_clone()
     }
 
-    /// Its name in the area.
+    /// Returns its name in the area.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// Deletes it.
+    /// Deletes the staging subvolume.
     ///
     /// # Errors
     /// [`StagingError::Drop`].
@@ -235,8 +235,8 @@ impl Drop for Staged {
     }
 }
 
-/// Makes, opens and locks a staging subvolume. The caller holds the lock of the area, so no
-/// sweep sees it in the moment when it is not locked yet.
+/// Makes, opens and locks a staging subvolume. The caller holds the lock of the area, so no sweep sees it
+/// before it is locked.
 fn make(area: &OwnedFd, name: &OsStr, source: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     match source {
         None => subvolume::create(area, name)?,
@@ -250,7 +250,7 @@ fn make(area: &OwnedFd, name: &OsStr, source: Option<BorrowedFd<'_>>) -> io::Res
     locked
 }
 
-/// Deletes a staging subvolume, unless it is locked or is no subvolume.
+/// Deletes a staging subvolume, unless it is locked or is not a subvolume.
 fn sweep_one(area: &OwnedFd, name: &OsStr) -> io::Result<bool> {
     let root = durable::open_dir(area, name)?;
     if !subvolume::is_subvolume(&root)? {
@@ -264,7 +264,7 @@ fn sweep_one(area: &OwnedFd, name: &OsStr) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes the area private, and takes from it all that new entries would inherit.
+/// Makes the area private, and clears everything that new entries would inherit.
 fn make_neutral(area: &OwnedFd) -> io::Result<()> {
     let path = proc_path(area);
     for name in INHERITED.into_iter().chain(["system.posix_acl_access"]) {

@@ -1,32 +1,32 @@
-//! Decoding what an encoded write carries, for when the kernel does not take it encoded.
+//! Decodes the data of encoded writes that the kernel does not accept encoded.
 
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use crate::compression::lzo;
 
-/// Most bytes of an extent, encoded or decoded: the kernel's BTRFS_MAX_COMPRESSED and
+/// Maximum length of an extent in bytes, encoded or decoded: the kernel's BTRFS_MAX_COMPRESSED and
 /// BTRFS_MAX_UNCOMPRESSED.
 pub(crate) const MAX_EXTENT: usize = 128 * 1024;
 
-/// Largest zstd window, as a power of two: that of the kernel, ZSTD_BTRFS_MAX_WINDOWLOG. Keeps
-/// a frame's header from asking for more memory.
+/// Maximum zstd window, as a power of two: the kernel's ZSTD_BTRFS_MAX_WINDOWLOG. It prevents a frame's
+/// header from requesting more memory.
 const ZSTD_WINDOW_LOG: u32 = 17;
 
-/// Bytes of a length inside LZO data.
+/// Length in bytes of a length field inside LZO data.
 const LZO_LEN: usize = 4;
 
-/// How an extent is compressed.
+/// Compression of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
     Zlib,
     Zstd,
-    /// In segments of one sector of this many bytes.
+    /// LZO in segments of one sector of this many bytes.
     Lzo(usize),
 }
 
 impl Compression {
-    /// The compression with this number (BTRFS_ENCODED_IO_COMPRESSION_*); `None` for 0, which
-    /// an encoded write cannot have, and for unknown ones.
+    /// Returns the compression with this number (BTRFS_ENCODED_IO_COMPRESSION_*); `None` for 0, which an
+    /// encoded write cannot have, and for unknown ones.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Zlib),
@@ -37,25 +37,25 @@ impl Compression {
     }
 }
 
-/// Why data does not decode.
+/// Reason why data cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// Broken zlib data.
+    /// The zlib data is broken.
     #[error("broken zlib data")]
     Zlib(#[from] flate2::DecompressError),
-    /// Broken zstd data.
+    /// The zstd data is broken.
     #[error("broken zstd data")]
     Zstd(#[source] std::io::Error),
-    /// Broken LZO data.
+    /// The LZO data is broken.
     #[error(transparent)]
     Lzo(#[from] lzo::Broken),
-    /// It ends too early.
+    /// The data ends too early.
     #[error("the compressed data is cut off")]
     Truncated,
 }
 
-/// Decodes `data` into `out`. What it does not fill becomes zeros, as when the kernel reads
-/// such an extent; what it has too much is left away.
+/// Decodes `data` into `out`. Bytes that it does not fill become zeros, as when the kernel reads such an
+/// extent; excess bytes are dropped.
 pub(crate) fn decode(
     compression: Compression,
     data: &[u8],
@@ -112,8 +112,8 @@ fn zstd(data: &[u8], out: &mut [u8]) -> Result<usize, DataError> {
     }
 }
 
-/// Decodes btrfs' framing of LZO: the total length, then segments of at most one sector, each
-/// with its length. A length never crosses the border of a sector, so there may be padding.
+/// Decodes the LZO framing of btrfs: the total length, then segments of at most one sector, each with its
+/// length. A length never crosses a sector boundary, so there may be padding.
 fn lzo_segments(data: &[u8], out: &mut [u8], sector: usize) -> Result<usize, DataError> {
     let total = length_at(data, 0)?;
     let data = data.get(..total).ok_or(DataError::Truncated)?;
@@ -136,7 +136,7 @@ fn lzo_segments(data: &[u8], out: &mut [u8], sector: usize) -> Result<usize, Dat
     Ok(written)
 }
 
-/// The 32-bit little endian length at `at`, as long as an extent at most.
+/// Parses the 32-bit little-endian length at `at`, which is at most that of an extent.
 fn length_at(data: &[u8], at: usize) -> Result<usize, DataError> {
     let bytes = data
         .get(at..)
@@ -167,7 +167,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// As fs/btrfs/lzo.c packs.
+    /// Packs data like the kernel's fs/btrfs/lzo.c.
     fn lzo_of(data: &[u8], sector: usize) -> Vec<u8> {
         let mut out = vec![0; LZO_LEN];
         for part in data.chunks(sector) {
@@ -212,7 +212,7 @@ mod tests {
     fn a_length_of_lzo_data_never_crosses_a_sector() {
         let mut padded = 0;
         for noisy in 4000..4096_u32 {
-            // One sector that packs to about as many bytes as are noisy, and a second one.
+            // One sector that compresses to about `noisy` bytes, and a second one.
             let noise = |n: u32| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 24) as u8;
             let mut data: Vec<u8> = (0..noisy).map(noise).collect();
             data.resize(8192, 7);

@@ -1,10 +1,9 @@
-//! LZO1X as the kernel compresses with it.
+//! Decompresses LZO1X as used by the kernel.
 //!
-//! Own code, because the data comes from the other side: every read and every copy is
-//! checked, nothing is allocated, and nothing can panic. The format is described in the
-//! kernel's `Documentation/staging/lzo.rst`.
+//! This is own code because the data is untrusted: every read and every copy is checked, nothing is
+//! allocated, and nothing can panic. The format is described in the kernel's `Documentation/staging/lzo.rst`.
 
-/// The data is not LZO1X, or makes more than there is room for.
+/// The data is not LZO1X, or its output exceeds the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("broken LZO data")]
 pub struct Broken;
@@ -20,7 +19,7 @@ pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Result<usize, Broke
     Ok(coder.written)
 }
 
-/// How many literals the last instruction copied, which changes what small opcodes mean.
+/// Number of literals copied by the last instruction, which changes the meaning of small opcodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     None,
@@ -72,7 +71,7 @@ impl Coder<'_> {
         }
     }
 
-    /// The first byte may say directly how many literals the data begins with.
+    /// Decodes the first byte, which may contain the number of initial literals.
     fn first(&mut self) -> Result<After, Broken> {
         match self.input.first() {
             Some(&op @ 18..=20) => {
@@ -88,7 +87,7 @@ impl Coder<'_> {
         }
     }
 
-    /// The end mark has length 3 and nothing behind it.
+    /// Checks the end mark, which has length 3 and must be the last instruction.
     fn end(&self, len: usize) -> Result<(), Broken> {
         if len == 3 && self.input.is_empty() {
             return Ok(());
@@ -96,7 +95,7 @@ impl Coder<'_> {
         Err(Broken)
     }
 
-    /// Up to three literals behind an instruction.
+    /// Copies up to three literals after an instruction.
     fn few(&mut self, count: usize) -> Result<After, Broken> {
         if count == 0 {
             return Ok(After::None);
@@ -115,7 +114,7 @@ impl Coder<'_> {
         Ok(self.byte()? | (self.byte()? << 8))
     }
 
-    /// A length: `short`, or if that is 0 `base`, 255 for each zero byte, and the next byte.
+    /// Decodes a length: `short`, or if that is 0 `base`, plus 255 for each zero byte, plus the next byte.
     fn length(&mut self, short: usize, base: usize) -> Result<usize, Broken> {
         if short != 0 {
             return Ok(short);
@@ -138,7 +137,7 @@ impl Coder<'_> {
         Ok(())
     }
 
-    /// Copies from what was written; the ranges may overlap, which repeats a pattern.
+    /// Copies from the output written before; the ranges may overlap, which repeats a pattern.
     fn repeat(&mut self, len: usize, distance: usize) -> Result<(), Broken> {
         let from = self.written.checked_sub(distance).ok_or(Broken)?;
         let end = self.written.checked_add(len).ok_or(Broken)?;

@@ -1,4 +1,4 @@
-//! Data that a file system cannot take compressed, unpacked.
+//! Decompresses data that a file system cannot store compressed.
 
 pub(crate) mod decompress;
 pub(crate) mod lzo;
