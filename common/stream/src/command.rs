@@ -4,17 +4,17 @@ use uuid::Uuid;
 
 use crate::format::Kind;
 
-/// A point in time, as an inode holds it.
+/// A point in time, as stored in an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timespec {
     /// Seconds since 1970 UTC, negative before.
     pub sec: i64,
-    /// Nanoseconds on top of them. The format lets a sender put any value here.
+    /// Nanoseconds to add. The format lets a sender use any value here.
     pub nsec: u32,
 }
 
-/// One command. Paths are relative to the subvolume, as raw bytes and not yet checked for
-/// anything; the empty path is the subvolume's root. Offsets and lengths are in bytes.
+/// One command. Paths are relative to the subvolume, as raw bytes without any checks; the empty path is the
+/// subvolume's root. Offsets and lengths are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // the operands are named as in the format; see the variants
 pub enum Command<'a> {
@@ -24,7 +24,7 @@ pub enum Command<'a> {
         uuid: Uuid,
         ctransid: u64,
     },
-    /// Begins a subvolume as a set of changes to the parent that `clone_uuid` names.
+    /// Begins a subvolume as changes to the parent with the identity `clone_uuid` and `clone_ctransid`.
     Snapshot {
         path: &'a [u8],
         uuid: Uuid,
@@ -36,8 +36,8 @@ pub enum Command<'a> {
     Mkfile { path: &'a [u8] },
     /// Makes a directory.
     Mkdir { path: &'a [u8] },
-    /// Makes a device; `mode` has its type, `rdev` its number in the stream's 32-bit encoding
-    /// (see [`Command::device`]).
+    /// Makes a device; `mode` contains its type, `rdev` its number in the stream's 32-bit encoding (see
+    /// [`Command::device`]).
     Mknod {
         path: &'a [u8],
         mode: u64,
@@ -47,13 +47,13 @@ pub enum Command<'a> {
     Mkfifo { path: &'a [u8] },
     /// Makes a socket.
     Mksock { path: &'a [u8] },
-    /// Makes a symbolic link that holds `target`.
+    /// Makes a symbolic link with the content `target`.
     Symlink { path: &'a [u8], target: &'a [u8] },
-    /// Gives `path` the name `to`, which it takes from whatever has it.
+    /// Renames `path` to `to`, replacing an existing entry.
     Rename { path: &'a [u8], to: &'a [u8] },
-    /// Makes `path` a further name of `existing`.
+    /// Makes `path` an additional name of `existing`.
     Link { path: &'a [u8], existing: &'a [u8] },
-    /// Removes a name of something that is not a directory.
+    /// Removes a name of an inode that is not a directory.
     Unlink { path: &'a [u8] },
     /// Removes an empty directory.
     Rmdir { path: &'a [u8] },
@@ -97,13 +97,13 @@ pub enum Command<'a> {
     },
     /// Ends a subvolume.
     End,
-    /// Says that a range changed, in streams made without data.
+    /// Reports that a range changed, in streams made without data.
     UpdateExtent {
         path: &'a [u8],
         offset: u64,
         len: u64,
     },
-    /// `fallocate(2)` with the mode's bits.
+    /// Calls `fallocate(2)` with the mode's bits.
     Fallocate {
         path: &'a [u8],
         mode: u32,
@@ -112,8 +112,8 @@ pub enum Command<'a> {
     },
     /// Sets btrfs inode flags.
     Fileattr { path: &'a [u8], flags: u64 },
-    /// Writes an extent in compressed form: `unencoded_file_len` bytes of the file at `offset`
-    /// are those from `unencoded_offset` on of the `unencoded_len` bytes that `data` decodes to.
+    /// Writes an extent in compressed form: `data` decodes to `unencoded_len` bytes, of which those from
+    /// `unencoded_offset` on are the `unencoded_file_len` bytes of the file at `offset`.
     EncodedWrite {
         path: &'a [u8],
         offset: u64,
@@ -127,12 +127,12 @@ pub enum Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// The command's name, as `btrfs receive --dump` prints it.
+    /// Returns the command's name, as `btrfs receive --dump` prints it.
     pub fn name(&self) -> &'static str {
         self.kind().name()
     }
 
-    /// The path it works on; empty for the subvolume's root and for [`Command::End`].
+    /// Returns the path that it changes; empty for the subvolume's root and for [`Command::End`].
     pub fn path(&self) -> &'a [u8] {
         match *self {
             Self::Subvol { path, .. }
@@ -174,8 +174,8 @@ impl<'a> Command<'a> {
         ))
     }
 
-    /// Major and minor number of an `rdev` of [`Command::Mknod`]; `None` if it has more than
-    /// 32 bits.
+    /// Decodes major and minor number from an `rdev` of [`Command::Mknod`]; `None` if it has more than 32
+    /// bits.
     pub fn device_numbers(rdev: u64) -> Option<(u32, u32)> {
         let rdev = u32::try_from(rdev).ok()?;
         Some((

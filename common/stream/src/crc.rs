@@ -1,9 +1,9 @@
 //! The checksum of a command: CRC-32C with seed 0 and without the final inversion.
 
-/// Where in a command's header its CRC lies; it counts as zero when it is computed.
+/// Position of the CRC in a command's header; it counts as zero in the computation.
 pub(crate) const CRC_AT: std::ops::Range<usize> = 6..10;
 
-/// The checksum of a whole command, header included, whatever its CRC field holds.
+/// Computes the checksum of a whole command, including its header, ignoring its CRC field.
 pub(crate) fn of_command(frame: &[u8]) -> u32 {
     let (head, rest) = frame.split_at(CRC_AT.start.min(frame.len()));
     let payload = rest.get(CRC_AT.len()..).unwrap_or_default();
@@ -14,7 +14,7 @@ pub(crate) fn of_command(frame: &[u8]) -> u32 {
     !crc
 }
 
-/// The crate inverts before and after; starting from all ones makes that seed 0.
+/// The crc32c crate inverts before and after; starting from all ones makes that seed 0.
 const START: u32 = !0;
 
 #[cfg(test)]

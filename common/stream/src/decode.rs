@@ -1,4 +1,4 @@
-//! From the payload of one command to a [`Command`].
+//! Decodes the payload of one command to a [`Command`].
 
 use uuid::Uuid;
 
@@ -6,9 +6,9 @@ use crate::command::{Command, Timespec};
 use crate::error::Fault;
 use crate::format::{Kind, Version, attribute};
 
-/// One more than the last attribute of any version.
+/// One more than the highest attribute number of any version.
 const SLOTS: usize = 32;
-/// Bytes of a time: 64-bit seconds, 32-bit nanoseconds.
+/// Length of a time in bytes: 64-bit seconds, 32-bit nanoseconds.
 const TIMESPEC_LEN: usize = 12;
 
 /// Decodes the payload of a command of kind `kind`.
@@ -115,7 +115,7 @@ pub(crate) fn command(kind: Kind, payload: &[u8], version: Version) -> Result<Co
             unencoded_file_len: a.u64(attribute::UNENCODED_FILE_LEN)?,
             unencoded_len: a.u64(attribute::UNENCODED_LEN)?,
             unencoded_offset: a.u64(attribute::UNENCODED_OFFSET)?,
-            // Both may be left out, which means none.
+            // Either may be omitted, which means none.
             compression: a.u32_or_0(attribute::COMPRESSION)?,
             encryption: a.u32_or_0(attribute::ENCRYPTION)?,
             data: a.bytes(attribute::DATA)?,
@@ -123,8 +123,8 @@ pub(crate) fn command(kind: Kind, payload: &[u8], version: Version) -> Result<Co
     })
 }
 
-/// The attributes of one command, by number. Those that a command has no use for are allowed:
-/// the kernel sends some, such as inode numbers.
+/// The attributes of one command, by number. Attributes that a command does not use are allowed: the kernel
+/// sends some, such as inode numbers.
 struct Attributes<'a> {
     kind: Kind,
     values: [Option<&'a [u8]>; SLOTS],
@@ -146,7 +146,7 @@ impl<'a> Attributes<'a> {
                 });
             }
             let (value, after) = if number == attribute::DATA && version >= Version::V2 {
-                // No length: data goes to the end, so nothing can follow it.
+                // Data has no length: it extends to the end, so nothing can follow it.
                 (after, &after[after.len()..])
             } else {
                 this.value_of(after)?
@@ -154,7 +154,7 @@ impl<'a> Attributes<'a> {
             this.store(number, value)?;
             rest = after;
         }
-        // Nobody uses it, but it must be what it says.
+        // The inode number is not used, but must have the right size.
         if let Some(number) = this.get(attribute::INO) {
             this.sized::<8>(attribute::INO, number)?;
         }

@@ -1,15 +1,15 @@
-//! Commands as lines of text, for people; close to what `btrfs receive --dump` prints.
+//! Formats commands as lines of text for users, similar to `btrfs receive --dump`.
 
 use std::fmt::{self, Display, Write as _};
 
 use crate::command::{Command, Timespec};
 
-/// Width of the column with the command's name.
+/// Width of the command name's column.
 const NAME_WIDTH: usize = 16;
-/// Width of the column with the path; longer ones push the rest to the right.
+/// Width of the path's column; longer paths shift the rest to the right.
 const PATH_WIDTH: usize = 32;
 
-/// One line of text for a command, without the line's end.
+/// Formats a command as one line of text, without the line end.
 ///
 /// ```
 /// use sendshot_stream::{Command, dump};
@@ -23,8 +23,8 @@ pub fn line<'a>(command: &'a Command<'a>) -> impl Display + 'a {
     Line(command)
 }
 
-/// Bytes as printable text on one line, from which they can be read back: the escapes of a C
-/// string for everything that is not printable UTF-8, and for blanks and backslashes.
+/// Formats bytes as printable text on one line that can be converted back: with the escapes of a C string for
+/// everything that is not printable UTF-8, and for blanks and backslashes.
 ///
 /// ```
 /// assert_eq!(sendshot_stream::dump::escaped(b"a b\\\xff\x1b").to_string(), r"a\ b\\\xff\x1b");
@@ -146,7 +146,7 @@ fn write_details(command: &Command<'_>, out: &mut String) -> fmt::Result {
 }
 
 impl Display for Timespec {
-    /// Seconds since 1970, a point, nine digits of nanoseconds.
+    /// Formats seconds since 1970, a point, and nine digits of nanoseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.sec, self.nsec)
     }
@@ -175,12 +175,12 @@ fn escape_char(c: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         '\n' => f.write_str("\\n"),
         '\r' => f.write_str("\\r"),
         '\t' => f.write_str("\\t"),
-        // What `escape_debug` leaves alone is printable; it would also escape quotes.
+        // Characters that `escape_debug` leaves unchanged are printable; it would also escape quotes.
         '"' | '\'' => f.write_char(c),
         _ if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c)),
         _ if c.escape_debug().len() == 1 => f.write_char(c),
         _ => {
-            // Other control characters and such that change how text looks: byte by byte.
+            // Other control characters, and characters that change how text is displayed, are escaped byte by byte.
             let mut buffer = [0; 4];
             for byte in c.encode_utf8(&mut buffer).bytes() {
                 write!(f, "\\x{byte:02x}")?;

@@ -1,4 +1,4 @@
-//! From commands to the bytes of a stream.
+//! Encodes commands to the bytes of a stream.
 
 use uuid::Uuid;
 
@@ -6,52 +6,52 @@ use crate::command::{Command, Timespec};
 use crate::crc;
 use crate::format::{COMMAND_HEADER_LEN, MAGIC, Version, attribute};
 
-/// A command that the format cannot express.
+/// A command cannot be expressed in the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The version does not have the command.
     #[error("{command} does not exist in version {version} of the stream format")]
     NotInVersion {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The version's number.
+        /// Number of the version.
         version: u32,
     },
-    /// An operand is longer than its length field can say.
+    /// An operand exceeds the range of its length field.
     #[error("attribute {attribute} of {len} bytes is too long for {command}")]
     AttributeTooLong {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The attribute.
+        /// Name of the attribute.
         attribute: &'static str,
-        /// Its length in bytes.
+        /// Length of the attribute in bytes.
         len: usize,
     },
-    /// The whole is longer than the limit of the version.
+    /// The whole command exceeds the limit of the version.
     #[error("{command} of {len} bytes is longer than the limit of {limit} bytes")]
     TooLong {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// Its payload's length in bytes.
+        /// Length of its payload in bytes.
         len: usize,
-        /// The longest allowed.
+        /// Maximum length of a payload in bytes.
         limit: usize,
     },
 }
 
-/// Makes the bytes of a stream of one version.
+/// Encodes a stream of one version.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder {
     version: Version,
 }
 
 impl Encoder {
-    /// An encoder for this version.
+    /// Makes an encoder for this version.
     pub const fn new(version: Version) -> Self {
         Self { version }
     }
 
-    /// The version it makes.
+    /// Returns the version of the encoded stream.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -62,10 +62,10 @@ impl Encoder {
         out.extend_from_slice(&self.version.number().to_le_bytes());
     }
 
-    /// Appends a command. Its data, if any, is the last that is appended.
+    /// Appends a command. Its data, if any, comes last.
     ///
     /// # Errors
-    /// [`EncodeError`]; `out` is then as it was.
+    /// See [`EncodeError`]; `out` is unchanged then.
     pub fn command(&self, command: &Command<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
         let result = self
@@ -78,12 +78,12 @@ impl Encoder {
         result
     }
 
-    /// Appends a command with `len` bytes of data that `fill` writes in place, so that data
-    /// read from a file is not copied again. `command` must be a [`Command::Write`] or
-    /// [`Command::EncodedWrite`] with empty data.
+    /// Appends a command with `len` bytes of data that `fill` writes in place, so that data read from a file
+    /// is not copied again. `command` must be a [`Command::Write`] or [`Command::EncodedWrite`] with empty
+    /// data.
     ///
     /// # Errors
-    /// What `fill` returns, or [`EncodeError`]; `out` is then as it was.
+    /// Errors of `fill`, or [`EncodeError`]; `out` is unchanged then.
     pub fn command_with_data<E: From<EncodeError>>(
         &self,
         command: &Command<'_>,
@@ -173,8 +173,7 @@ fn length_field(command: &Command<'_>, number: u16, len: usize) -> Result<[u8; 2
     }
 }
 
-/// The inode number that new inodes are said to have on the sender. `btrfs receive` asks for
-/// it and does nothing with it.
+/// Inode number reported for new inodes at the sender. `btrfs receive` requires it, but does not use it.
 const INO: u64 = 0;
 
 /// The attributes of one command, appended one by one.
@@ -196,7 +195,7 @@ impl<'o, 'c> Payload<'o, 'c> {
     /// Appends the operands in the kernel's order.
     fn operands(&mut self, command: &Command<'_>) -> Result<(), EncodeError> {
         match *command {
-            // The one command whose path is not its first attribute.
+            // This is the only command in which the path is not the first attribute.
             Command::Clone { offset, len, .. } => {
                 self.u64(attribute::FILE_OFFSET, offset)?;
                 self.u64(attribute::CLONE_LEN, len)?;
@@ -319,7 +318,7 @@ impl<'o, 'c> Payload<'o, 'c> {
         Ok(())
     }
 
-    /// Data has no length in version 2, and so has to be the last.
+    /// Appends data, which has no length field in version 2 and so must come last.
     fn data(&mut self, value: &[u8]) -> Result<(), EncodeError> {
         match self.version {
             Version::V1 => self.bytes(attribute::DATA, value),

@@ -1,107 +1,107 @@
-//! What can be wrong with a stream.
+//! Faults of a stream.
 
-/// A stream that cannot be read on, and where.
+/// The stream cannot be decoded, with the position of the fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad send stream at byte {offset}: {fault}")]
 pub struct DecodeError {
-    /// Where the item that is wrong begins, in bytes from the start of the stream.
+    /// Offset of the faulty item in bytes from the start of the stream.
     pub offset: u64,
-    /// What is wrong with it.
+    /// The fault of the item.
     pub fault: Fault,
 }
 
-/// What is wrong with a stream.
+/// A fault of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// There is not a single byte.
+    /// The stream has no bytes.
     #[error("it is empty; did the sending side fail?")]
     Empty,
-    /// It does not begin with the magic.
+    /// The stream does not begin with the magic.
     #[error("this is not a btrfs send stream")]
     BadMagic,
-    /// Its version is not spoken here.
+    /// The version is not supported.
     #[error("version {0} of the format is not supported (1 and 2 are)")]
     UnsupportedVersion(u32),
-    /// A stream header where a command must be.
+    /// There is a stream header in place of a command.
     #[error(
         "a second stream header inside the stream: the sender's send call was interrupted by a \
          signal and started over; send again"
     )]
     SecondHeader,
-    /// It ends inside a header or command.
+    /// The stream ends inside a header or command.
     #[error("it ends inside a command; was the transfer cut off?")]
     Truncated,
-    /// It ends between commands, but before the end command.
+    /// The stream ends between commands, but without an end command.
     #[error("it ends without an end command; was the transfer cut off?")]
     MissingEnd,
-    /// A command follows the end command that does not begin another subvolume.
+    /// After the end command, a command follows that does not begin another subvolume.
     #[error("{0} follows the end command")]
     AfterEnd(&'static str),
-    /// A command is longer than its version's limit, in bytes.
+    /// The command is longer than its version's limit.
     #[error("a command of {len} bytes is longer than the limit of {limit} bytes")]
     TooLong {
-        /// Its payload's length.
+        /// Length of its payload in bytes.
         len: u64,
-        /// The longest that is accepted.
+        /// Maximum accepted length in bytes.
         limit: u64,
     },
-    /// The checksum does not fit the bytes.
+    /// The checksum does not match the bytes.
     #[error("checksum {found:08x} instead of {stored:08x}: the stream was damaged on its way")]
     WrongCrc {
-        /// The checksum in the command.
+        /// Checksum stored in the command.
         stored: u32,
-        /// The checksum of the bytes that came.
+        /// Checksum of the received bytes.
         found: u32,
     },
-    /// The version does not have a command with this number.
+    /// The version has no command with this number.
     #[error("unknown command {0}")]
     UnknownCommand(u16),
-    /// The version does not have an attribute with this number.
+    /// The version has no attribute with this number.
     #[error("{command} has an unknown attribute {attribute}")]
     UnknownAttribute {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The attribute's number.
+        /// Number of the attribute.
         attribute: u16,
     },
     /// The payload ends inside an attribute.
     #[error("the payload of {command} ends inside an attribute")]
     TruncatedAttribute {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
     },
-    /// An attribute comes twice.
+    /// An attribute occurs twice.
     #[error("{command} has attribute {attribute} twice")]
     DuplicateAttribute {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The attribute.
+        /// Name of the attribute.
         attribute: &'static str,
     },
-    /// An attribute that the command needs is not there.
+    /// A required attribute of the command is missing.
     #[error("{command} lacks attribute {attribute}")]
     MissingAttribute {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The attribute.
+        /// Name of the attribute.
         attribute: &'static str,
     },
-    /// An attribute of fixed size has another size, in bytes.
+    /// An attribute of fixed size has another size.
     #[error("attribute {attribute} of {command} has {found} bytes instead of {expected}")]
     WrongSize {
-        /// The command.
+        /// Name of the command.
         command: &'static str,
-        /// The attribute.
+        /// Name of the attribute.
         attribute: &'static str,
-        /// Its size by the format.
+        /// Required size in bytes.
         expected: usize,
-        /// Its size in the stream.
+        /// Size in the stream in bytes.
         found: usize,
     },
 }
 
 impl Fault {
-    /// This fault in the item that begins at `offset`.
+    /// Adds the position of the faulty item to the fault.
     pub(crate) fn at(self, offset: u64) -> DecodeError {
         DecodeError {
             offset,

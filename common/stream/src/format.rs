@@ -1,41 +1,40 @@
 //! Numbers of the format, as in the kernel's `fs/btrfs/send.h`.
 
-/// What a stream begins with.
+/// First bytes of a stream.
 pub(crate) const MAGIC: &[u8; 13] = b"btrfs-stream\0";
 
-/// Bytes of the stream header: the magic and a 32-bit version.
+/// Length of the stream header in bytes: the magic and a 32-bit version.
 pub const HEADER_LEN: usize = 17;
 
-/// Bytes of a command's header: payload length, command number, CRC.
+/// Length of a command's header in bytes: payload length, command number, CRC.
 pub(crate) const COMMAND_HEADER_LEN: usize = 10;
 
-/// Longest payload accepted in version 1, in bytes: the kernel builds commands in a buffer of
-/// 64 KiB, and a length of 16 bits could not name more data.
+/// Maximum accepted payload in version 1, in bytes: the kernel builds commands in a buffer of 64 KiB, and a
+/// 16-bit length cannot express more data.
 pub const MAX_PAYLOAD_V1: usize = 64 * 1024;
 
-/// Longest payload accepted in version 2, in bytes. The kernel sends at most 144 KiB; the rest
-/// is room for kernels to come, still small enough to be taken for every transfer at once.
+/// Maximum accepted payload in version 2, in bytes. The kernel sends at most 144 KiB; the rest is reserved
+/// for future kernels, and still small enough to be allocated for every transfer at once.
 pub const MAX_PAYLOAD_V2: usize = 1024 * 1024;
 
-/// Most data bytes that the kernel puts into one command of version 1.
+/// Maximum data bytes that the kernel puts into one command of version 1.
 pub const MAX_DATA_V1: usize = 48 * 1024;
 
-/// Most data bytes that the kernel puts into one command of version 2; the most an encoded
-/// write can carry in any case.
+/// Maximum data bytes that the kernel puts into one command of version 2, and the maximum of an encoded write
+/// in any case.
 pub const MAX_DATA_V2: usize = 128 * 1024;
 
-/// A version of the format that this crate speaks. (Version 3 adds fs-verity and exists only
-/// in experimental kernels.)
+/// A supported version of the format. (Version 3 adds fs-verity and exists only in experimental kernels.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// Linux 3.6 and later.
+    /// Version 1: Linux 3.6 and later.
     V1,
-    /// Linux 6.0 and later: longer data, encoded writes, fallocate.
+    /// Version 2: Linux 6.0 and later, with longer data, encoded writes and fallocate.
     V2,
 }
 
 impl Version {
-    /// The version with this number, if it is supported.
+    /// Returns the version with this number, if it is supported.
     pub fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::V1),
@@ -44,7 +43,7 @@ impl Version {
         }
     }
 
-    /// The number in the stream header.
+    /// Returns the number in the stream header.
     pub fn number(self) -> u32 {
         match self {
             Self::V1 => 1,
@@ -52,7 +51,7 @@ impl Version {
         }
     }
 
-    /// Longest payload of a command, in bytes.
+    /// Returns the maximum payload of a command in bytes.
     pub fn max_payload(self) -> usize {
         match self {
             Self::V1 => MAX_PAYLOAD_V1,
@@ -60,7 +59,7 @@ impl Version {
         }
     }
 
-    /// Number of the last attribute this version knows.
+    /// Returns the highest attribute number of this version.
     pub(crate) fn last_attribute(self) -> u16 {
         match self {
             Self::V1 => attribute::CLONE_LEN,
@@ -76,7 +75,7 @@ macro_rules! kinds {
         pub(crate) enum Kind { $($name = $number),* }
 
         impl Kind {
-            /// The command with this number, if `version` has it.
+            /// Returns the command with this number, if `version` has it.
             pub(crate) fn from_number(number: u16, version: Version) -> Option<Self> {
                 match number {
                     $($number if version >= Version::$since => Some(Self::$name),)*
@@ -84,12 +83,12 @@ macro_rules! kinds {
                 }
             }
 
-            /// The first version that has it.
+            /// Returns the first version with this command.
             pub(crate) fn since(self) -> Version {
                 match self { $(Self::$name => Version::$since),* }
             }
 
-            /// Its name in messages, the one `btrfs receive --dump` prints.
+            /// Returns its name in messages, as `btrfs receive --dump` prints it.
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$name => $text),* }
             }
@@ -126,7 +125,7 @@ kinds! {
 }
 
 impl Kind {
-    /// Whether it makes a new inode.
+    /// Whether it creates an inode.
     pub(crate) fn creates_inode(self) -> bool {
         matches!(
             self,
@@ -169,7 +168,7 @@ pub(crate) mod attribute {
     pub(crate) const COMPRESSION: u16 = 30;
     pub(crate) const ENCRYPTION: u16 = 31;
 
-    /// What the attribute is called in messages.
+    /// Returns the name of the attribute in messages.
     pub(crate) fn name(number: u16) -> &'static str {
         const NAMES: [&str; 32] = [
             "(none)",

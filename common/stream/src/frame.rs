@@ -1,4 +1,4 @@
-//! From slices of a stream to its headers and commands.
+//! Splits slices of a stream into its headers and commands.
 
 use crate::command::Command;
 use crate::crc;
@@ -6,59 +6,59 @@ use crate::decode;
 use crate::error::{DecodeError, Fault};
 use crate::format::{COMMAND_HEADER_LEN, HEADER_LEN, Kind, MAGIC, Version};
 
-/// What a stream is made of.
+/// An element of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
     /// The stream header.
     Header(Version),
-    /// A command.
+    /// A command with its operands.
     Command(Command<'a>),
 }
 
-/// An item and its place.
+/// An item and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Located<'a> {
-    /// Its first byte, counted from the start of the stream.
+    /// Offset of its first byte from the start of the stream.
     pub start: u64,
-    /// The byte behind its last.
+    /// Offset after its last byte.
     pub end: u64,
-    /// The item.
+    /// The decoded item.
     pub item: Item<'a>,
 }
 
-/// Reads a stream that comes in slices.
+/// Parses a stream that arrives in slices.
 ///
-/// It holds at most one command, and copies only those that do not lie whole in a slice.
+/// It holds at most one command, and copies only commands that are not whole in one slice.
 #[derive(Debug)]
 pub struct Parser {
     expected: Expected,
-    /// The beginning of an item that has not come whole yet, or the item last handed out.
+    /// The beginning of an incomplete item, or the item last returned.
     buffer: Vec<u8>,
-    /// Whether `buffer` has been handed out, and so is to be emptied.
+    /// Whether `buffer` was returned, and must be cleared.
     handed_out: bool,
-    /// Where the next item begins.
+    /// Offset of the next item.
     offset: u64,
 }
 
-/// What may come next.
+/// The item that may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     /// The stream header.
     Header,
     /// A command of a stream of this version.
     Command(Version),
-    /// A header, another subvolume's first command, or nothing.
+    /// A header, the first command of another subvolume, or the end.
     Another(Version),
 }
 
 impl Parser {
-    /// A parser at the start of a stream.
+    /// Makes a parser at the start of a stream.
     pub fn new() -> Self {
         Self::at(Expected::Header, 0)
     }
 
-    /// A parser in the middle of a stream of this version: at the first byte of a command,
-    /// which is `offset` bytes from the start of the stream.
+    /// Makes a parser in the middle of a stream of this version: at the first byte of a command, which is
+    /// `offset` bytes from the start of the stream.
     pub fn resume(version: Version, offset: u64) -> Self {
         Self::at(Expected::Command(version), offset)
     }
@@ -72,11 +72,11 @@ impl Parser {
         }
     }
 
-    /// Takes the next item from `input`, which it shortens by what it has taken. `None` means
-    /// that all of `input` is taken and more is needed.
+    /// Takes the next item from the front of `input`. `None` means that all of `input` was consumed and more
+    /// is needed.
     ///
     /// # Errors
-    /// [`DecodeError`]; the parser is of no further use then.
+    /// See [`DecodeError`]; the parser must not be used again.
     pub fn next<'a, 'b: 'a>(
         &'a mut self,
         input: &mut &'b [u8],
@@ -98,13 +98,13 @@ impl Parser {
         Ok(Some(Located { start, end, item }))
     }
 
-    /// Where the next item begins, in bytes from the start of the stream: a place to
-    /// [`Parser::resume`] at, unless a header is expected there.
+    /// Returns the offset of the next item in bytes from the start of the stream: a position for
+    /// [`Parser::resume`], unless a header is expected there.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The stream's version, once its header was read.
+    /// Returns the version of the stream, once its header was read.
     pub fn version(&self) -> Option<Version> {
         match self.expected {
             Expected::Header => None,
@@ -112,11 +112,11 @@ impl Parser {
         }
     }
 
-    /// Says whether the stream may end here.
+    /// Checks whether the stream may end here.
     ///
     /// # Errors
-    /// [`Fault::Empty`], [`Fault::Truncated`], [`Fault::MissingEnd`], or [`Fault::BadMagic`]
-    /// for something short that is no stream.
+    /// [`Fault::Empty`], [`Fault::Truncated`], [`Fault::MissingEnd`], or [`Fault::BadMagic`] for short input
+    /// that is not a stream.
     pub fn finish(&self) -> Result<(), DecodeError> {
         let partial: &[u8] = if self.handed_out { &[] } else { &self.buffer };
         let fault = match self.expected {
@@ -138,7 +138,7 @@ impl Default for Parser {
     }
 }
 
-/// Takes one whole item, from `input` alone if it is whole there.
+/// Takes one whole item, without copying if it is whole in `input`.
 fn take<'a, 'b: 'a>(
     expected: Expected,
     buffer: &'a mut Vec<u8>,
@@ -168,9 +168,9 @@ fn take<'a, 'b: 'a>(
     }
 }
 
-/// Length of the item that begins with `bytes`, or `None` if that cannot be told yet.
+/// Returns the length of the item that begins with `bytes`, or `None` if more bytes are needed.
 ///
-/// The magic cannot be the beginning of a command: as a length it is beyond any limit.
+/// The magic cannot begin a command: as a length it exceeds every limit.
 fn item_len(expected: Expected, bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let Some(head) = bytes.first_chunk::<COMMAND_HEADER_LEN>() else {
         return Ok(None);
@@ -194,7 +194,7 @@ fn item_len(expected: Expected, bytes: &[u8]) -> Result<Option<usize>, Fault> {
     }
 }
 
-/// Parses one whole item; also says what may follow it.
+/// Parses one whole item; also returns what may follow it.
 fn parse(expected: Expected, bytes: &[u8]) -> Result<(Item<'_>, Expected), Fault> {
     match expected {
         Expected::Header => header(bytes),

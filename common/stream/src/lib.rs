@@ -1,10 +1,9 @@
 //! The btrfs send stream, versions 1 and 2, as bytes and as commands.
 //!
-//! A stream is a header and then commands, each framed with its length and a CRC. [`Parser`]
-//! takes it in slices of any size and hands out one [`Command`] after the other, borrowed from
-//! the slice where it lies whole in it; [`Encoder`] does the reverse. Neither does any I/O,
-//! and the parser never holds more than one command, whose length is capped before any memory
-//! is taken: what it reads may come from anybody.
+//! A stream consists of a header and commands, each framed with its length and a CRC. [`Parser`] takes it in
+//! slices of any size and returns one [`Command`] after the other, borrowed from the slice if it is whole
+//! there; [`Encoder`] does the reverse. Neither does any I/O, and the parser never holds more than one
+//! command, whose length is limited before any memory is allocated: its input is untrusted.
 //!
 //! ```
 //! use sendshot_stream::{Command, Encoder, Item, Parser, Version};

@@ -1,4 +1,4 @@
-//! Each way in which a stream can be wrong, and what is said about it.
+//! Checks every fault of a stream, and how it is reported.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use sendshot_stream::{Command, DecodeError, EncodeError, Encoder, Fault, Item, Parser, Version};
@@ -23,7 +23,7 @@ fn stream(encoder: Encoder, commands: &[Command<'_>]) -> Vec<u8> {
     bytes
 }
 
-/// Number of items, or the error, with the stream in one piece; the same byte by byte.
+/// Returns the number of items, or the error, for the stream in one piece; checks that it is the same byte by byte.
 fn read(bytes: &[u8]) -> Result<usize, DecodeError> {
     let whole = read_in(bytes, bytes.len().max(1));
     assert_eq!(whole, read_in(bytes, 1));
@@ -46,7 +46,7 @@ fn fault(bytes: &[u8]) -> (u64, Fault) {
     (error.offset, error.fault)
 }
 
-/// A command with any number and payload, with a right checksum.
+/// Builds a command with any number and payload, and a valid checksum.
 fn raw(number: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_le_bytes().to_vec();
     frame.extend_from_slice(&number.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What is encoded is decoded again, however it is cut; and no bytes whatever make a panic.
+//! Checks that encoded commands are decoded regardless of slicing, and that no input causes a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use proptest::collection::vec;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sendshot_stream::{Command, DecodeError, Encoder, Item, Parser, Timespec, Version, dump};
 use uuid::Uuid;
 
-/// A command's operands before they are borrowed.
+/// The operands of a command before they are borrowed.
 #[derive(Debug, Clone)]
 struct Operands {
     kind: usize,
@@ -149,7 +149,7 @@ impl Operands {
     }
 }
 
-/// Encodes the commands that `version` has, without an end, and gives their places too.
+/// Encodes the commands that `version` has, without an end, and returns them with their offsets.
 fn encode(version: Version, all: &[Operands]) -> (Vec<u8>, Vec<(u64, Command<'_>)>) {
     let encoder = Encoder::new(version);
     let mut bytes = Vec::new();
@@ -167,7 +167,7 @@ fn encode(version: Version, all: &[Operands]) -> (Vec<u8>, Vec<(u64, Command<'_>
     (bytes, expected)
 }
 
-/// Feeds `bytes` in slices of the given lengths (over and over), to the end or an error.
+/// Feeds `bytes` in slices of the given lengths (repeatedly), to the end or an error.
 fn parse(
     bytes: &[u8],
     cuts: &[usize],
@@ -234,7 +234,7 @@ proptest! {
         let _ = parse(&stream, &cuts, |_, _, _| {});
     }
 
-    /// With the checksum made right again, so that the attributes are reached.
+    /// The checksum is corrected, so that the attributes are parsed.
     #[test]
     fn mutated_commands_never_panic(
         version in version(),
@@ -273,7 +273,7 @@ proptest! {
     }
 }
 
-/// Puts the right checksum into a command, computed bit by bit and not by the crate's code.
+/// Sets the checksum of a command, computed bit by bit and not by the crate's code.
 fn reseal(frame: &mut [u8]) {
     frame[6..10].fill(0);
     let mut crc = 0_u32;
