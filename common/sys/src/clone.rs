@@ -1,15 +1,15 @@
-//! Reflink of a byte range.
+//! Reflinks of byte ranges.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use crate::raw;
 
-/// Makes `dest` share `length` bytes of `source` (0 means to its end).
+/// Makes `dest` share `length` bytes of `source` (0 means up to its end).
 ///
 /// # Errors
-/// The kernel's: `EINVAL` for unaligned ranges, for ranges beyond the source's end and when
-/// just one side is NODATASUM, `EXDEV` across file systems, `EFBIG` beyond RLIMIT_FSIZE.
+/// `EINVAL` for unaligned ranges, for ranges beyond the source's end and when only one side is NODATASUM,
+/// `EXDEV` across file systems, `EFBIG` beyond RLIMIT_FSIZE.
 pub fn clone_range(
     dest: impl AsFd,
     source: impl AsFd,

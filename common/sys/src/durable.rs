@@ -1,4 +1,4 @@
-//! Small files that are whole or absent, whatever the moment of a crash.
+//! Small files that are whole or absent after a crash at any moment.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -10,22 +10,21 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Mode of files that only their owner may read.
+/// Mode of files that only their owner can read.
 pub const PRIVATE: u32 = 0o600;
-/// Mode of directories that only their owner may enter.
+/// Mode of directories that only their owner can enter.
 pub const PRIVATE_DIR: u32 = 0o700;
 
-/// How names of files end that are being written.
+/// Suffix of files that are being written.
 const TEMPORARY_END: &str = ".tmp";
 
-/// Largest state file that is read: a damaged one must not fill the memory.
+/// Maximum size of a state file that is read, in bytes: a damaged one must not fill the memory.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
 
-/// Writes `name` in `dir` so that after a crash it holds either what it held or `bytes`; see
-/// [`stream_at`].
+/// Writes `name` in `dir` so that after a crash it has either its old content or `bytes`; see [`stream_at`].
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn write_at(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<()> {
     stream_at(dir, name, mode, |mut file| {
         file.write_all(bytes)?;
@@ -33,14 +32,14 @@ pub fn write_at(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Re
     })
 }
 
-/// Has `fill` write a file that becomes `name` in `dir` when it is whole, and is absent before.
+/// Lets `fill` write a file that becomes `name` in `dir` when it is complete, and is absent before.
 ///
-/// Steps: 1. write `.name.tmp`, locked; 2. fsync it; 3. rename over `name`; 4. fsync the directory.
-/// A crash before 3 leaves a `.tmp` file, which the next write replaces, no reader reads, and
-/// [`sweep_temporaries`] removes; an error before removes it.
+/// Steps: 1. write `.name.tmp`, locked; 2. fsync it; 3. rename over `name`; 4. fsync the directory. A crash
+/// before 3 leaves a `.tmp` file, which the next write replaces, no reader reads, and [`sweep_temporaries`]
+/// removes; an error before 3 removes it.
 ///
 /// # Errors
-/// The kernel's, and those of `fill`.
+/// I/O errors, and errors of `fill`.
 pub fn stream_at<T, E: From<io::Error>>(
     dir: impl AsFd,
     name: &OsStr,
@@ -55,7 +54,7 @@ pub fn stream_at<T, E: From<io::Error>>(
         Ok(result)
     });
     if written.is_err() {
-        // It may not be there, or already have its name.
+        // The file may not exist, or may have been renamed.
         let _ = rustix::fs::unlinkat(&dir, &tmp, AtFlags::empty());
     }
     written
@@ -75,8 +74,8 @@ fn fill_temporary<T, E: From<io::Error>>(
     Ok((file, result))
 }
 
-/// Opens the file alone and empty. Another writer of the same name is waited for; what it made has got its
-/// name then, and is another file.
+/// Opens the file exclusively and empty. It waits for another writer of the same name, whose file has then
+/// been renamed and is another file.
 fn open_temporary(dir: impl AsFd, tmp: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     loop {
@@ -94,11 +93,11 @@ fn open_temporary(dir: impl AsFd, tmp: &OsStr, mode: Mode) -> io::Result<OwnedFd
     }
 }
 
-/// Removes what crashes in the middle of [`stream_at`] left in `dir`; returns how many files. What
-/// somebody is writing now is locked, and stays.
+/// Removes the files that crashes during [`stream_at`] left in `dir`; returns their number. A file that is
+/// being written is locked, and stays.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn sweep_temporaries(dir: impl AsFd) -> io::Result<usize> {
     let mut swept = 0;
     for name in names(&dir)? {
@@ -126,10 +125,10 @@ pub fn sweep_temporaries(dir: impl AsFd) -> io::Result<usize> {
     Ok(swept)
 }
 
-/// The bytes of `name` in `dir`, or `None` if there is no such file.
+/// Reads `name` in `dir`; `None` if there is no such file.
 ///
 /// # Errors
-/// The kernel's, and `InvalidData` for a file beyond 16 MiB.
+/// I/O errors, and `InvalidData` for a file larger than 16 MiB.
 pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
     let Some(file) = open_file(dir, name)? else {
         return Ok(None);
@@ -145,11 +144,11 @@ pub fn read_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Opens `name` in `dir` to be read; `None` if it is not there. A disk can come from anywhere: what is no
-/// regular file could keep its reader waiting for ever.
+/// Opens `name` in `dir` for reading; `None` if it does not exist. A disk may be untrusted: reading a file of
+/// another type, such as a pipe, could block forever.
 ///
 /// # Errors
-/// The kernel's, or `InvalidData` for what is no regular file.
+/// I/O errors, or `InvalidData` if it is not a regular file.
 pub fn open_file(dir: impl AsFd, name: &OsStr) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
@@ -168,11 +167,10 @@ fn irregular() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")
 }
 
-/// Removes `name` in `dir`, durably, and what a crash in the middle of writing it left; it is no
-/// error if it is not there.
+/// Removes `name` in `dir`, durably, and what a crash while writing it left; a missing file is no error.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn remove_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut removed = false;
     for name in [&temporary(name), name] {
@@ -188,36 +186,36 @@ pub fn remove_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
-/// [`write_at`] with a path.
+/// Writes a file like [`write_at`], by path.
 ///
 /// # Errors
-/// The kernel's, with the path.
+/// I/O errors, with the path.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let (dir, name) = split(path)?;
     write_at(dir, name, bytes, mode).map_err(|e| at(path, e))
 }
 
-/// [`remove_at`] with a path.
+/// Removes a file like [`remove_at`], by path.
 ///
 /// # Errors
-/// The kernel's, with the path.
+/// I/O errors, with the path.
 pub fn remove(path: &Path) -> io::Result<()> {
     let (dir, name) = split(path)?;
     remove_at(dir, name).map_err(|e| at(path, e))
 }
 
-/// Writes a value as JSON with [`write`], readable by its owner only.
+/// Writes a value as JSON with [`write`], readable only by its owner.
 ///
 /// # Errors
-/// The kernel's, with the path.
+/// I/O errors, with the path.
 pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     write(path, &to_json(value)?, PRIVATE)
 }
 
-/// Reads what [`write_json`] wrote; `None` if there is no such file.
+/// Reads a file written by [`write_json`]; `None` if there is no such file.
 ///
 /// # Errors
-/// The kernel's or `InvalidData`, with the path.
+/// I/O errors or `InvalidData`, with the path.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let (dir, name) = match split(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -226,18 +224,18 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     read_json_at(dir, name).map_err(|e| at(path, e))
 }
 
-/// Writes a value as JSON with [`write_at`], readable by its owner only.
+/// Writes a value as JSON with [`write_at`], readable only by its owner.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn write_json_at(dir: impl AsFd, name: &OsStr, value: &impl Serialize) -> io::Result<()> {
     write_at(dir, name, &to_json(value)?, PRIVATE)
 }
 
-/// Reads what [`write_json_at`] wrote; `None` if there is no such file.
+/// Reads a file written by [`write_json_at`]; `None` if there is no such file.
 ///
 /// # Errors
-/// The kernel's, or `InvalidData`.
+/// I/O errors, or `InvalidData`.
 pub fn read_json_at<T: DeserializeOwned>(dir: impl AsFd, name: &OsStr) -> io::Result<Option<T>> {
     let Some(bytes) = read_at(dir, name)? else {
         return Ok(None);
@@ -247,10 +245,10 @@ pub fn read_json_at<T: DeserializeOwned>(dir: impl AsFd, name: &OsStr) -> io::Re
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// Opens directory `name` in `dir`, made with mode 0700 if it is missing.
+/// Opens directory `name` in `dir`, making it with mode 0700 if it is missing.
 ///
 /// # Errors
-/// The kernel's; `ELOOP` or `ENOTDIR` if something else has the name.
+/// I/O errors; `ELOOP` or `ENOTDIR` if a file of another type has the name.
 pub fn private_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(PRIVATE_DIR)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -262,16 +260,16 @@ pub fn private_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
 /// Opens directory `name` in `dir` without following a symbolic link.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn open_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
-/// Names in a directory, without `.` and `..`, sorted.
+/// Lists the names in a directory, without `.` and `..`, sorted.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
     use std::os::unix::ffi::OsStrExt;
     let mut names = Vec::new();
@@ -286,7 +284,7 @@ pub fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// A descriptor of its own for a directory, whatever the given one was opened for.
+/// Opens a new descriptor for a directory, even if the given one is not for reading.
 fn reopen_dir(dir: impl AsFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, ".", flags, Mode::empty())?)
@@ -316,7 +314,7 @@ fn split(path: &Path) -> io::Result<(File, &OsStr)> {
     Ok((File::open(parent).map_err(|e| at(parent, e))?, name))
 }
 
-/// An error with the path that it is of; what the kernel said stays its cause.
+/// An error with its path; the kernel's error is its source.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 struct At {
@@ -329,11 +327,11 @@ fn at(path: &Path, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), At { path, source })
 }
 
-/// What the kernel said, where an error or one of its causes came from it.
+/// Returns the kernel's error number from an error or one of its sources.
 pub fn errno(error: &(dyn std::error::Error + 'static)) -> Option<rustix::io::Errno> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // The cause of an `io::Error` is that of what is within.
+        // The source of an `io::Error` is that of its inner error.
         let within = match error.downcast_ref::<io::Error>() {
             Some(error) => match rustix::io::Errno::from_io_error(error) {
                 Some(errno) => return Some(errno),

@@ -1,32 +1,32 @@
-//! Writing an extent in its compressed form.
+//! Reads and writes extents in compressed form.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use crate::raw::{self, Args};
 
-/// How the bytes of an encoded write become bytes of the file; all lengths in bytes.
+/// Relation between the bytes of an encoded extent and those of the file; all lengths in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoding {
-    /// Where in the file the data begins.
+    /// Offset of the data in the file.
     pub file_offset: u64,
-    /// How many bytes of the file it makes.
+    /// Length of the data in the file.
     pub unencoded_file_len: u64,
-    /// How many bytes the decoded extent has.
+    /// Length of the decoded extent.
     pub unencoded_len: u64,
-    /// Where in the decoded extent the file's bytes begin.
+    /// Offset in the decoded extent at which the file's bytes begin.
     pub unencoded_offset: u64,
     /// BTRFS_ENCODED_IO_COMPRESSION_*: 1 zlib, 2 zstd, 3 to 7 lzo with 4 to 64 KiB sectors.
     pub compression: u32,
 }
 
-/// Stores `data` as it is, to be decoded when read. Needs CAP_SYS_ADMIN.
+/// Stores `data` unchanged, to be decoded when read. Needs CAP_SYS_ADMIN.
 ///
-/// The kernel does not look whether `data` really decodes.
+/// The kernel does not check whether `data` can be decoded.
 ///
 /// # Errors
-/// The kernel's: `EPERM`, `ENOTTY` before Linux 5.18, `EINVAL` for sizes it does not take or
-/// a file that cannot hold compressed extents, `ENOSPC`.
+/// `EPERM`, `ENOTTY` before Linux 5.18, `EINVAL` for unsupported sizes or a file that cannot hold compressed
+/// extents, `ENOSPC`, and other I/O errors.
 pub fn encoded_write(file: impl AsFd, encoding: &Encoding, data: &[u8]) -> io::Result<()> {
     let mut args = Args::<128>::new();
     args.put_u64(16, encoding.file_offset);
@@ -37,19 +37,19 @@ pub fn encoded_write(file: impl AsFd, encoding: &Encoding, data: &[u8]) -> io::R
     raw::encoded_write(file, data, &mut args)
 }
 
-/// What an encoded read gave.
+/// Result of an encoded read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodedRead {
-    /// Bytes that were put into the buffer.
+    /// Length of the encoded data in the buffer, in bytes.
     pub len: usize,
-    /// How they become bytes of the file.
+    /// Relation of the encoded data to the file.
     pub encoding: Encoding,
 }
 
 /// Reads the extent at `offset` of a file as it is stored. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's; `ENOBUFS` if the extent does not fit the buffer, `ENOTTY` before Linux 5.18.
+/// I/O errors; `ENOBUFS` if the extent does not fit the buffer, `ENOTTY` before Linux 5.18.
 pub fn encoded_read(
     file: impl AsFd,
     offset: u64,

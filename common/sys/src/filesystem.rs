@@ -1,4 +1,4 @@
-//! The file system as a whole: what it is, where its devices are, committing it.
+//! The file system as a whole: its identity, properties, devices and commits.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,13 +13,13 @@ use crate::raw::{self, Args};
 /// `f_type` of btrfs (BTRFS_SUPER_MAGIC).
 const BTRFS_MAGIC: i64 = 0x9123_683e;
 
-/// Where the kernel tells the newest send stream version it speaks.
+/// File in which the kernel reports the newest send stream version that it supports.
 const SEND_STREAM_VERSION: &str = "/sys/fs/btrfs/features/send_stream_version";
 
-/// Whether `fd` lies on btrfs.
+/// Whether `fd` is on btrfs.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_btrfs(fd: impl AsFd) -> io::Result<bool> {
     // `f_type` has a different width on some architectures.
     #[allow(clippy::unnecessary_cast)]
@@ -27,21 +27,21 @@ pub fn is_btrfs(fd: impl AsFd) -> io::Result<bool> {
     Ok(kind & 0xffff_ffff == BTRFS_MAGIC)
 }
 
-/// Whether the file system, or the mount that `fd` was opened through, is read-only.
+/// Whether the file system, or the mount through which `fd` was opened, is read-only.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::fstatvfs(fd)?
         .f_flag
         .contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
-/// Whether the file system itself is read-only, whatever the mount that `fd` was opened
-/// through is. If that cannot be told of a read-only mount, it is.
+/// Whether the file system itself is read-only, regardless of the mount through which `fd` was opened. If
+/// this is unknown for a read-only mount, it counts as read-only.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_read_only_everywhere(fd: impl AsFd) -> io::Result<bool> {
     if !is_read_only(&fd)? {
         return Ok(false);
@@ -49,21 +49,21 @@ pub fn is_read_only_everywhere(fd: impl AsFd) -> io::Result<bool> {
     Ok(has_option(fd, b"ro")?.unwrap_or(true))
 }
 
-/// Whether the file system is mounted with `nodatacow`, so that new files are overwritten in place. If
-/// that cannot be told, it is not.
+/// Whether the file system is mounted with `nodatacow`, so that new files are overwritten in place. If this
+/// is unknown, it is not.
 ///
 /// # Errors
-/// The kernel's, from reading `/proc`.
+/// I/O errors of reading `/proc`.
 pub fn is_nodatacow(fd: impl AsFd) -> io::Result<bool> {
     Ok(has_option(fd, b"nodatacow")?.unwrap_or(false))
 }
 
-/// Whether the file system of a descriptor is mounted with an option; `None` if its mount is not to be
-/// seen from here.
+/// Whether the file system of a descriptor is mounted with an option; `None` if this process cannot see its
+/// mount.
 fn has_option(fd: impl AsFd, option: &[u8]) -> io::Result<Option<bool>> {
     let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let info = std::fs::read_to_string(info)?;
-    // Not as text: mount points are any bytes.
+    // The file is not read as text: mount points can have any bytes.
     let mounts = std::fs::read("/proc/self/mountinfo")?;
     let options = mount_id(&info).and_then(|id| super_options(&mounts, id));
     Ok(options.map(|options| {
@@ -73,7 +73,7 @@ fn has_option(fd: impl AsFd, option: &[u8]) -> io::Result<Option<bool>> {
     }))
 }
 
-/// The mount of a descriptor, from its `/proc/self/fdinfo` file.
+/// Finds the mount ID of a descriptor in its `/proc/self/fdinfo` file.
 fn mount_id(fdinfo: &str) -> Option<&str> {
     let line = fdinfo
         .lines()
@@ -81,37 +81,37 @@ fn mount_id(fdinfo: &str) -> Option<&str> {
     Some(line.trim())
 }
 
-/// The options of the file system under a mount: the last field of its line in `mountinfo`.
+/// Finds the options of the file system of a mount: the last field of its line in `mountinfo`.
 fn super_options<'a>(mountinfo: &'a [u8], id: &str) -> Option<&'a [u8]> {
     let mut lines = mountinfo.split(|byte| *byte == b'\n');
     let line = lines.find(|line| line.split(|byte| *byte == b' ').next() == Some(id.as_bytes()))?;
     line.rsplit(|byte| *byte == b' ').next()
 }
 
-/// The id of the file system (`btrfs filesystem show`).
+/// Returns the UUID of the file system (`btrfs filesystem show`).
 ///
 /// # Errors
-/// The kernel's; `ENOTTY` when it is not btrfs.
+/// I/O errors; `ENOTTY` if it is not btrfs.
 pub fn fsid(fd: impl AsFd) -> io::Result<Uuid> {
     let mut args = Args::<1024>::new();
     raw::fs_info(fd, &mut args)?;
     Ok(Uuid::from_bytes(args.bytes(16)))
 }
 
-/// Whether a file system has its id only as long as it is mounted. A copy of a disk that is mounted beside
-/// the disk gets such a one (kernel 6.7 and later: `temp_fsid` in sysfs).
+/// Whether a file system has its UUID only while it is mounted. A copy of a disk that is mounted beside the
+/// disk gets a temporary UUID (kernel 6.7 and later: `temp_fsid` in sysfs).
 pub fn has_passing_id(fsid: Uuid) -> bool {
     let path = format!("/sys/fs/btrfs/{fsid}/temp_fsid");
-    // Older kernels have none, and refuse to mount the copy.
+    // Older kernels do not have the file, and refuse to mount the copy.
     std::fs::read(path).is_ok_and(|text| text.trim_ascii() == b"1")
 }
 
-/// The transaction that was begun last. It moves with every write, whoever makes it.
+/// Returns the last transaction that was begun. Every write by any process advances it.
 ///
 /// # Errors
-/// The kernel's; `ENOTTY` when it is not btrfs, `Unsupported` from a kernel before 5.10.
+/// I/O errors; `ENOTTY` if it is not btrfs, `Unsupported` before kernel 5.10.
 pub fn generation(fd: impl AsFd) -> io::Result<u64> {
-    /// BTRFS_FS_INFO_FLAG_GENERATION; the flags say what is asked for, and what was answered.
+    /// BTRFS_FS_INFO_FLAG_GENERATION; the flags are those requested, and in the answer those filled in.
     const ASKED: u64 = 1 << 1;
     const FLAGS: usize = 48;
     const GENERATION: usize = 56;
@@ -124,31 +124,31 @@ pub fn generation(fd: impl AsFd) -> io::Result<u64> {
     }
 }
 
-/// Bytes of a node of its trees (`mkfs.btrfs --nodesize`).
+/// Returns the size of a tree node in bytes (`mkfs.btrfs --nodesize`).
 ///
 /// # Errors
-/// The kernel's; `ENOTTY` when it is not btrfs.
+/// I/O errors; `ENOTTY` if it is not btrfs.
 pub fn node_size(fd: impl AsFd) -> io::Result<u32> {
     let mut args = Args::<1024>::new();
     raw::fs_info(fd, &mut args)?;
     Ok(args.u32(32))
 }
 
-/// Bytes of a block of data; items of files cover whole blocks.
+/// Returns the size of a data block in bytes; items of files cover whole blocks.
 ///
 /// # Errors
-/// The kernel's; `ENOTTY` when it is not btrfs.
+/// I/O errors; `ENOTTY` if it is not btrfs.
 pub fn sector_size(fd: impl AsFd) -> io::Result<u32> {
     let mut args = Args::<1024>::new();
     raw::fs_info(fd, &mut args)?;
     Ok(args.u32(36))
 }
 
-/// The paths of its devices, as the kernel knows them. Seed devices, which the number of devices leaves out,
-/// are among them.
+/// Returns the paths of its devices, as known to the kernel, including seed devices, which the number of
+/// devices omits.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
     let mut info = Args::<1024>::new();
     raw::fs_info(&fd, &mut info)?;
@@ -166,8 +166,8 @@ pub fn device_paths(fd: impl AsFd) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Numbers of the block device of a file system that the kernel calls `path`, as `8:17`, or of all its devices
-/// if none has that name there, as with LVM; `None` if none is listed (`/sys/fs/btrfs/FSID/devices/NAME/dev`).
+/// Returns the numbers of the block device of a file system that the kernel calls `path`, as `8:17`, or of all its
+/// devices if none has that name, as with LVM; `None` if none is listed (`/sys/fs/btrfs/FSID/devices/NAME/dev`).
 pub fn device_numbers(fsid: Uuid, path: &Path) -> Option<String> {
     let devices = format!("/sys/fs/btrfs/{fsid}/devices");
     let numbers = |device: &Path| std::fs::read_to_string(device.join("dev")).ok();
@@ -181,67 +181,67 @@ pub fn device_numbers(fsid: Uuid, path: &Path) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" or "))
 }
 
-/// Whether the kernel shows here which devices a mounted file system has (`/sys/fs/btrfs/FSID/devices`): it does not
-/// where `/sys` is hidden, as in some containers.
+/// Whether the kernel lists the devices of a mounted file system here (`/sys/fs/btrfs/FSID/devices`): it does
+/// not if `/sys` is hidden, as in some containers.
 pub fn shows_devices(fsid: Uuid) -> bool {
     Path::new(&format!("/sys/fs/btrfs/{fsid}/devices")).is_dir()
 }
 
-/// Commits the running transaction and wakes the cleaner, so that the space of deleted
-/// subvolumes comes back in a moment instead of in half a minute.
+/// Commits the running transaction and wakes the cleaner, so that the space of deleted subvolumes is freed
+/// within a moment instead of half a minute.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn sync(fd: impl AsFd) -> io::Result<()> {
     raw::sync(fd)
 }
 
-/// Makes what was done to subvolumes and directories durable, by committing the running
-/// transaction. Other than [`sync`] it writes no file's data that can wait.
+/// Makes changes of subvolumes and directories durable by committing the running transaction. Unlike [`sync`]
+/// it does not write file data that can wait.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn commit(fd: impl AsFd) -> io::Result<()> {
     let mut transid = Args::<8>::new();
     raw::start_sync(&fd, &mut transid)?;
     raw::wait_sync(&fd, &mut transid)
 }
 
-/// Writes all data of the file system of `fd` back and commits, so that its trees describe every
-/// byte that was written before.
+/// Writes back all data of the file system of `fd` and commits, so that its trees describe every byte that
+/// was written before.
 ///
 /// # Errors
-/// The kernel's, also for data that could not be written back since `fd` was opened.
+/// I/O errors, also for data that could not be written back since `fd` was opened.
 pub fn write_back(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fd)?)
 }
 
-/// Whether a range of a file that has no data needs no item there (the `no-holes` feature).
-/// Without the feature the items of a file cover all of its size.
+/// Whether a range of a file without data needs no item (the `no-holes` feature). Without the feature the
+/// items of a file cover its whole size.
 ///
 /// # Errors
-/// The kernel's; `ENOTTY` when it is not btrfs.
+/// I/O errors; `ENOTTY` if it is not btrfs.
 pub fn has_no_holes(fd: impl AsFd) -> io::Result<bool> {
-    /// BTRFS_FEATURE_INCOMPAT_NO_HOLES
+    /// BTRFS_FEATURE_INCOMPAT_NO_HOLES.
     const NO_HOLES: u64 = 1 << 9;
     let mut args = Args::<24>::new();
     raw::get_features(fd, &mut args)?;
     Ok(args.u64(16) & NO_HOLES != 0)
 }
 
-/// Room on a file system, in bytes.
+/// Space of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What can still be written, as far as btrfs can tell.
+    /// Space that can still be written, as estimated by btrfs.
     pub free: u64,
-    /// All there is.
+    /// Total size of the file system.
     pub total: u64,
 }
 
-/// The room on the file system of `fd`.
+/// Returns the space of the file system of `fd`.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn space(fd: impl AsFd) -> io::Result<Space> {
     let stat = rustix::fs::fstatvfs(fd)?;
     Ok(Space {
@@ -250,7 +250,7 @@ pub fn space(fd: impl AsFd) -> io::Result<Space> {
     })
 }
 
-/// The newest version of the send stream that this kernel can make; 1 on kernels before 6.0.
+/// Returns the newest send stream version that this kernel can generate; 1 on kernels before 6.0.
 pub fn send_stream_version() -> u32 {
     std::fs::read_to_string(SEND_STREAM_VERSION)
         .ok()
@@ -261,7 +261,7 @@ pub fn send_stream_version() -> u32 {
 /// Clears the inode flags that new entries of a directory would inherit (NOCOW, compression).
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn clear_inherited_flags(dir: impl AsFd) -> io::Result<()> {
     /// FS_NOCOW_FL, FS_COMPR_FL and FS_NOCOMP_FL of linux/fs.h.
     const INHERITED: u32 = 0x0080_0000 | 0x4 | 0x400;

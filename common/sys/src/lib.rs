@@ -1,9 +1,8 @@
-//! What Sendshot needs of btrfs and Linux beyond the standard library.
+//! The functions of btrfs and Linux that Sendshot needs beyond the standard library.
 //!
-//! Everything here blocks: call it from a named thread, never from the async runtime.
-//! All `unsafe` of the project lives in the private module `raw`; what is public is safe to call.
-//! Layouts and privileges follow the kernel's `include/uapi/linux/btrfs.h` and
-//! `btrfs_tree.h`, measured on Linux 6.18.
+//! Everything here blocks: call it from a named thread, never from the async runtime. All `unsafe` of the
+//! project is in the private module `raw`; the public functions are safe to call. Layouts and privileges
+//! follow the kernel's `include/uapi/linux/btrfs.h` and `btrfs_tree.h`, measured on Linux 6.18.
 
 pub mod clone;
 pub mod crash;

@@ -1,4 +1,4 @@
-//! The mount table: by which path a user sees a subvolume.
+//! The mount table: finds the paths at which users see a subvolume.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use crate::{filesystem, subvolume};
 
-/// A path that leads this process to subvolume `id` of the file system `fsid`, which lies at
+/// Returns a path at which this process reaches subvolume `id` of the file system `fsid`, which is at
 /// `from_top` from the top level; `None` if no mount shows it.
 ///
 /// # Errors
-/// The kernel's, for reading the mount table.
+/// I/O errors of reading the mount table.
 pub fn visible_path(fsid: Uuid, id: u64, from_top: &Path) -> io::Result<Option<PathBuf>> {
-    // Not as text: mount points are any bytes.
+    // The file is not read as text: mount points can have any bytes.
     let table = std::fs::read("/proc/self/mountinfo")?;
     let from_top = Path::new("/").join(from_top);
     let paths = table.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -25,14 +25,14 @@ pub fn visible_path(fsid: Uuid, id: u64, from_top: &Path) -> io::Result<Option<P
         let below = from_top.strip_prefix(root).ok()?;
         Some(mount_point.components().chain(below.components()).collect())
     });
-    // Another mount can lie over it, and several file systems have the same paths.
+    // Another mount can cover it, and several file systems can have the same paths.
     Ok(paths.into_iter().find(|path| leads_to(path, fsid, id)))
 }
 
-/// The root of any mount of the file system `fsid` that this process can open; `None` if there is none.
+/// Opens the root of any accessible mount of the file system `fsid`; `None` if there is none.
 ///
 /// # Errors
-/// The kernel's, for reading the mount table.
+/// I/O errors of reading the mount table.
 pub fn any_of(fsid: Uuid) -> io::Result<Option<OwnedFd>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     let mut mount_points = table
@@ -40,7 +40,7 @@ pub fn any_of(fsid: Uuid) -> io::Result<Option<OwnedFd>> {
         .filter_map(|line| btrfs_mount(line).map(|(_, mount_point)| mount_point));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(mount_points.find_map(|path| {
-        // Another mount can lie over it.
+        // Another mount can cover it.
         let root = rustix::fs::open(path, flags, Mode::empty()).ok()?;
         let is_it = filesystem::is_btrfs(&root).ok()? && filesystem::fsid(&root).ok()? == fsid;
         is_it.then_some(root)
@@ -58,17 +58,17 @@ fn leads_to(path: &PathBuf, fsid: Uuid, id: u64) -> bool {
         && subvolume::info(&root).is_ok_and(|info| info.id == id)
 }
 
-/// The root and the mount point of a line of `mountinfo`, if it is that of a btrfs.
+/// Parses the root and the mount point of a line of `mountinfo`, if it is a btrfs mount.
 fn btrfs_mount(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = unescaped(fields.nth(3)?);
     let mount_point = unescaped(fields.next()?);
-    // Any number of optional fields, a dash, and the type.
+    // The line continues with any number of optional fields, a dash, and the type.
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     (kind == b"btrfs").then_some((root, mount_point))
 }
 
-/// Blanks, tabs, line ends and backslashes stand there as three octal digits.
+/// Decodes blanks, tabs, line ends and backslashes, which are written as three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

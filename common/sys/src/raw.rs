@@ -1,9 +1,8 @@
-//! The ioctls themselves: the one module of the project with `unsafe`.
+//! The ioctls themselves: the only module of the project with `unsafe`.
 //!
-//! Arguments are fixed-size byte blocks filled at the offsets of the uapi headers, so no
-//! generated bindings and no libclang are needed. Every wrapper is safe to call: the block
-//! has exactly the size that the opcode encodes (checked at compile time), and pointers
-//! handed to the kernel outlive the call.
+//! Arguments are fixed-size byte blocks filled at the offsets of the uapi headers, so no generated bindings
+//! and no libclang are needed. Every wrapper is safe to call: the block has exactly the size that the opcode
+//! encodes (checked at compile time), and pointers passed to the kernel outlive the call.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -46,7 +45,7 @@ impl<const N: usize> Args<N> {
         u32::from_ne_bytes(self.bytes(offset))
     }
 
-    /// The NUL-terminated string that starts at `offset` and ends before `end`.
+    /// Returns the NUL-terminated string that starts at `offset` and ends before `end`.
     pub(crate) fn c_str(&self, offset: usize, end: usize) -> &[u8] {
         let field = &self.0[offset..end];
         let len = field.iter().position(|b| *b == 0).unwrap_or(field.len());
@@ -54,18 +53,18 @@ impl<const N: usize> Args<N> {
     }
 }
 
-/// Size in bytes that an ioctl number encodes (bits 16 to 29).
+/// Returns the size in bytes that an ioctl number encodes (bits 16 to 29).
 const fn encoded_size(opcode: Opcode) -> usize {
     ((opcode >> 16) & 0x3fff) as usize
 }
 
-/// Calls an ioctl whose block holds no pointers, only values.
+/// Calls an ioctl with a block that contains only values, or pointers that the caller keeps alive.
 fn call<const OP: Opcode, const N: usize>(fd: impl AsFd, args: &mut Args<N>) -> io::Result<()> {
     const { assert!(encoded_size(OP) == N) };
-    // SAFETY: the block is writable, aligned and exactly as large as the opcode says.
+    // SAFETY: the block is writable, aligned and exactly as large as the opcode encodes.
     let updater = unsafe { ioctl::Updater::<OP, Args<N>>::new(args) };
-    // SAFETY: the callers below pass opcodes whose blocks hold no pointers, or pointers
-    // that they keep alive over this call.
+    // SAFETY: the callers below pass opcodes with blocks that contain no pointers, or pointers that they keep
+    // alive during this call.
     unsafe { ioctl::ioctl(fd, updater) }?;
     Ok(())
 }
@@ -101,9 +100,9 @@ plain_ioctls! {
     wait_sync = 0x4008_9416, 8;
     /// BTRFS_IOC_SUBVOL_SETFLAGS
     set_flags = 0x4008_941a, 8;
-    /// FS_IOC_GETFLAGS (declared as long, the kernel reads and writes an int)
+    /// FS_IOC_GETFLAGS (declared as long, but the kernel reads and writes an int)
     get_inode_flags = 0x8008_6601, 8;
-    /// FS_IOC_SETFLAGS (declared as long, the kernel reads an int)
+    /// FS_IOC_SETFLAGS (declared as long, but the kernel reads an int)
     set_inode_flags = 0x4008_6602, 8;
     /// FS_IOC_FSGETXATTR
     get_attributes = 0x801c_581f, 28;
@@ -118,7 +117,7 @@ pub(crate) fn sync(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// BTRFS_IOC_SNAP_CREATE_V2: snapshot of `source` as described by `args`, whose fd field is filled here.
+/// BTRFS_IOC_SNAP_CREATE_V2: snapshot of `source` as described by `args`; the fd field is filled in here.
 pub(crate) fn snap_create(
     dir: impl AsFd,
     source: BorrowedFd<'_>,
@@ -165,7 +164,7 @@ struct Iovec {
     len: usize,
 }
 
-/// BTRFS_IOC_ENCODED_WRITE of `data`; the iovec fields are filled here.
+/// BTRFS_IOC_ENCODED_WRITE of `data`; the iovec fields are filled in here.
 pub(crate) fn encoded_write(fd: impl AsFd, data: &[u8], args: &mut Args<128>) -> io::Result<()> {
     let iovec = Iovec {
         base: data.as_ptr().cast_mut(),
@@ -177,19 +176,18 @@ pub(crate) fn encoded_write(fd: impl AsFd, data: &[u8], args: &mut Args<128>) ->
     call::<0x4080_9440, 128>(fd, args)
 }
 
-/// Bytes of `struct btrfs_ioctl_search_args_v2` before its buffer.
+/// Length in bytes of `struct btrfs_ioctl_search_args_v2` before its buffer.
 pub(crate) const SEARCH_HEAD: usize = 112;
 
-/// BTRFS_IOC_TREE_SEARCH_V2: `block` is the head followed by the result buffer, whose size is
-/// filled in here.
+/// BTRFS_IOC_TREE_SEARCH_V2: `block` is the head followed by the result buffer, whose size is filled in here.
 pub(crate) fn tree_search(fd: impl AsFd, block: &mut [u8]) -> io::Result<()> {
     let Some(room) = block.len().checked_sub(SEARCH_HEAD) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     block[SEARCH_HEAD - 8..SEARCH_HEAD].copy_from_slice(&(room as u64).to_ne_bytes());
     let head = block.as_mut_ptr().cast::<[u8; SEARCH_HEAD]>();
-    // SAFETY: `head` points to the whole of `block`; the kernel writes the head and at most
-    // `buf_size` bytes behind it, and that field was just set to what `block` holds.
+    // SAFETY: `head` points to the whole of `block`; the kernel writes the head and at most `buf_size` bytes
+    // after it, and that field was just set to the size of the rest of `block`.
     let updater = unsafe { ioctl::Updater::<0xc070_9411, [u8; SEARCH_HEAD]>::new(&mut *head) };
     // SAFETY: as above; `block` stays borrowed until the call returns.
     unsafe { ioctl::ioctl(fd, updater) }?;
@@ -199,7 +197,7 @@ pub(crate) fn tree_search(fd: impl AsFd, block: &mut [u8]) -> io::Result<()> {
 /// An ioctl whose return value is a count.
 struct Counting<'a, const OP: Opcode, const N: usize>(&'a mut Args<N>);
 
-// SAFETY: the block is writable and exactly as large as the opcode says (checked in `count`).
+// SAFETY: the block is writable and exactly as large as the opcode encodes (checked in `count`).
 unsafe impl<const OP: Opcode, const N: usize> ioctl::Ioctl for Counting<'_, OP, N> {
     type Output = usize;
 
@@ -221,7 +219,7 @@ unsafe impl<const OP: Opcode, const N: usize> ioctl::Ioctl for Counting<'_, OP, 
     }
 }
 
-/// BTRFS_IOC_ENCODED_READ into `buffer`; the iovec fields are filled here.
+/// BTRFS_IOC_ENCODED_READ into `buffer`; the iovec fields are filled in here.
 pub(crate) fn encoded_read(
     fd: impl AsFd,
     buffer: &mut [u8],
@@ -235,8 +233,8 @@ pub(crate) fn encoded_read(
     };
     args.put_u64(0, std::ptr::from_ref(&iovec) as u64);
     args.put_u64(8, 1);
-    // SAFETY: `iovec` and `buffer` live until the call returns, and the kernel writes at most
-    // as many bytes into the buffer as the iovec says it has.
+    // SAFETY: `iovec` and `buffer` live until the call returns, and the kernel writes at most as many bytes
+    // into the buffer as the iovec declares.
     let len = unsafe { ioctl::ioctl(fd, Counting::<OP, 128>(args)) }?;
     Ok(len.min(buffer.len()))
 }

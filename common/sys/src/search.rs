@@ -1,42 +1,41 @@
-//! Tree search: reading items of a btrfs tree in key order (BTRFS_IOC_TREE_SEARCH_V2).
-//! Needs CAP_SYS_ADMIN.
+//! Tree search: reads items of a btrfs tree in key order (BTRFS_IOC_TREE_SEARCH_V2). Needs CAP_SYS_ADMIN.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use crate::raw;
 
-/// Tree that lists all trees.
+/// ID of the tree that lists all trees.
 pub const ROOT_TREE: u64 = 1;
-/// Tree that maps UUIDs to subvolumes.
+/// ID of the tree that maps UUIDs to subvolumes.
 pub const UUID_TREE: u64 = 9;
-/// Key type of a subvolume's place in its parent.
+/// Key type of a subvolume's reference to its parent.
 pub const ROOT_BACKREF: u8 = 144;
-/// Key type of a subvolume's children.
+/// Key type of a subvolume's references to its children.
 pub const ROOT_REF: u8 = 156;
-/// Key type in the UUID tree: a subvolume's own UUID.
+/// Key type in the UUID tree of a subvolume's own UUID.
 pub const UUID_SUBVOL: u8 = 251;
-/// Key type in the UUID tree: the UUID of what was received.
+/// Key type in the UUID tree of a received UUID.
 pub const UUID_RECEIVED: u8 = 252;
 
-/// Bytes of results taken per call: large enough that calls do not count, small for the heap.
+/// Bytes of results per call: large enough to make the number of calls irrelevant, small enough for the heap.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of `struct btrfs_ioctl_search_header`.
+/// Length of `struct btrfs_ioctl_search_header` in bytes.
 const HEADER: usize = 32;
 
 /// A key of a btrfs tree; compared field by field in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// Object id (inode number, subvolume id …).
+    /// Object ID (an inode number, subvolume ID, etc.).
     pub objectid: u64,
-    /// Item type.
+    /// Type of the item.
     pub kind: u8,
-    /// Offset; its meaning depends on the type.
+    /// Offset; its meaning depends on the item type.
     pub offset: u64,
 }
 
 impl Key {
-    /// The key that follows, or `None` behind the last of all keys.
+    /// Returns the next key, or `None` after the last possible one.
     fn next(self) -> Option<Key> {
         let Key {
             objectid,
@@ -66,21 +65,21 @@ impl Key {
     }
 }
 
-/// What to look for.
+/// The tree and keys of a search.
 #[derive(Debug, Clone, Copy)]
 pub struct Range {
-    /// Tree id; 0 means the subvolume of the descriptor.
+    /// ID of the tree; 0 means the subvolume of the descriptor.
     pub tree: u64,
-    /// First key wanted. Keys are compared as a whole, the types are no filter.
+    /// First key wanted. Keys are compared as a whole, so the type is not a filter.
     pub min: Key,
     /// Last key wanted.
     pub max: Key,
-    /// Only leaves written in this transaction or later are read.
+    /// The transaction from which on leaves are read; older ones are skipped.
     pub min_transid: u64,
 }
 
 impl Range {
-    /// All items of one object and type.
+    /// Selects all items of one object and type.
     pub fn of_object(tree: u64, objectid: u64, kind: u8) -> Self {
         Self {
             tree,
@@ -99,23 +98,23 @@ impl Range {
     }
 }
 
-/// One item found.
+/// An item that was found.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
-    /// Its key.
+    /// Key of the item.
     pub key: Key,
-    /// Generation of the leaf that holds it.
+    /// Generation of the leaf that contains it.
     pub transid: u64,
-    /// Number of the call that found it: what is asked afterwards is later than the item.
+    /// Number of the call that found it: answers to later calls are younger than the item.
     pub batch: u64,
-    /// Its bytes, little endian as on disk.
+    /// Content of the item, little endian as on disk.
     pub data: &'a [u8],
 }
 
-/// Largest item with its header: it does not exceed a node.
+/// Maximum size of an item with its header, in bytes: an item does not exceed a node.
 const LARGEST: usize = HEADER + 64 * 1024;
 
-/// Searches for many items at a time.
+/// Searches for many items per call.
 #[derive(Debug)]
 pub struct Search {
     block: Vec<u8>,
@@ -129,7 +128,7 @@ impl Default for Search {
 }
 
 impl Search {
-    /// A search with its buffer.
+    /// Makes a search with its buffer.
     pub fn new() -> Self {
         Self {
             block: vec![0; raw::SEARCH_HEAD + BUFFER],
@@ -140,7 +139,7 @@ impl Search {
     /// Calls `each` for every item of the range, in key order.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    /// I/O errors, and `InvalidData` for an invalid answer.
     pub fn items(
         &mut self,
         fd: impl AsFd,
@@ -158,7 +157,7 @@ impl Search {
             self.batch += 1;
             let results = &self.block[raw::SEARCH_HEAD..];
             let (last, used) = visit(results, found, self.batch, range.max, &mut each)?;
-            // With room for any item, the kernel stopped because there is none.
+            // With enough room for any item, the kernel stopped because there is no further one.
             let ended = BUFFER - used >= LARGEST;
             match last.next() {
                 Some(next) if next <= range.max && !ended => from = next,
@@ -168,10 +167,10 @@ impl Search {
     }
 }
 
-/// A single [`Search`].
+/// Runs a single [`Search`].
 ///
 /// # Errors
-/// As [`Search::items`].
+/// See [`Search::items`].
 pub fn items(
     fd: impl AsFd,
     range: Range,
@@ -202,7 +201,7 @@ fn fill_key(block: &mut [u8], range: &Range, from: Key) {
     }
 }
 
-/// Hands out the items of one answer; returns the key of the last, and how many bytes they took.
+/// Passes the items of one answer to `each`; returns the key of the last, and their total length in bytes.
 fn visit(
     results: &[u8],
     found: u32,
@@ -254,7 +253,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(out)
 }
 
-/// Looks single items up without a large buffer for each.
+/// Looks up single items without a large buffer.
 #[derive(Debug)]
 pub struct Lookup {
     block: Vec<u8>,
@@ -267,20 +266,20 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// Bytes of results: an item and its header with room to spare, or some dozens of small ones.
+    /// Bytes of results: enough for most single items with their header, or some dozens of small ones.
     const BUFFER: usize = 8192;
 
-    /// A lookup with its buffer.
+    /// Makes a lookup with its buffer.
     pub fn new() -> Self {
         Self {
             block: vec![0; raw::SEARCH_HEAD + Self::BUFFER],
         }
     }
 
-    /// Hands the first item of the range to `each`; returns whether there was one.
+    /// Passes the first item of the range to `each`; returns whether there was one.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    /// I/O errors, and `InvalidData` for an invalid answer.
     pub fn first(
         &mut self,
         fd: impl AsFd,
@@ -290,11 +289,11 @@ impl Lookup {
         Ok(self.some(fd, range, 1, each)? > 0)
     }
 
-    /// Hands the first items of the range to `each`, as many as are wanted, or as there are, or
-    /// as one call finds room for, but at least one if there is any; returns how many.
+    /// Passes the first items of the range to `each`: up to `wanted`, as far as they exist and fit into one
+    /// answer, but at least one if there is any; returns their number.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidData` if an answer makes no sense.
+    /// I/O errors, and `InvalidData` for an invalid answer.
     pub fn some(
         &mut self,
         fd: impl AsFd,
@@ -319,17 +318,17 @@ impl Lookup {
     }
 }
 
-/// Tree of extents.
+/// ID of the extent tree.
 pub const EXTENT_TREE: u64 = 2;
 /// Key type of an inode.
 pub const INODE_ITEM: u8 = 1;
 /// Key type of an inode's names in one directory.
 pub const INODE_REF: u8 = 12;
-/// Key type of an inode's further names.
+/// Key type of an inode's additional names.
 pub const INODE_EXTREF: u8 = 13;
 /// Key type of an extended attribute.
 pub const XATTR_ITEM: u8 = 24;
-/// Key type of a directory's entry, in the order they were made.
+/// Key type of a directory's entry, in order of creation.
 pub const DIR_INDEX: u8 = 96;
 /// Key type of a file's extent.
 pub const EXTENT_DATA: u8 = 108;

@@ -1,6 +1,6 @@
-//! The kernel's send through a pipe: the ioctl runs on a thread of its own, its stream is read from the pipe.
+//! The kernel's send through a pipe: the ioctl runs on its own thread, and its stream is read from the pipe.
 //!
-//! Closing the pipe ends the ioctl with `EPIPE` at once; its thread holds the snapshot as long as it lives.
+//! Closing the pipe ends the ioctl with `EPIPE` at once; the thread holds the snapshot as long as it lives.
 
 use std::fs::File;
 use std::io;
@@ -10,20 +10,20 @@ use nix::sys::signal::SigSet;
 
 use crate::{send, subvolume};
 
-/// What to send.
+/// Parameters of a send.
 #[derive(Debug)]
 pub struct Source {
     /// Root directory of the read-only snapshot.
     pub snapshot: OwnedFd,
-    /// Subvolume id of the parent.
+    /// Subvolume ID of the parent.
     pub parent: Option<u64>,
-    /// Subvolume ids, besides the parent's, that data can be shared with.
+    /// Subvolume IDs, besides the parent's, with which data can be shared.
     pub clone_sources: Vec<u64>,
     /// Stream version, 1 or 2.
     pub stream_version: u32,
 }
 
-/// Why there is no stream, or no whole one.
+/// Reason why there is no complete stream.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A thread or pipe could not be made.
@@ -32,26 +32,26 @@ pub enum Error {
     /// The send ioctl failed.
     #[error("the kernel's send of the snapshot failed")]
     Send(#[source] io::Error),
-    /// The snapshot does not exist any more.
+    /// The snapshot no longer exists.
     #[error("the snapshot was deleted while it was being sent")]
     Deleted,
-    /// The thread is gone.
+    /// The thread died.
     #[error("the thread of the generator died")]
     Died,
 }
 
-/// Thread of a running send; joining it tells whether the stream is complete.
+/// Thread of a running send; joining it returns whether the stream is complete.
 pub type Sending = std::thread::JoinHandle<Result<(), Error>>;
 
-/// Starts the send ioctl; its stream comes out of the returned pipe. Only when the pipe has
-/// ended *and* [`finish`] says so is the stream complete.
+/// Starts the send ioctl and returns the pipe with its stream. The stream is complete only if the pipe has
+/// ended *and* [`finish`] returns success.
 ///
 /// # Errors
 /// [`Error::Start`].
 pub fn start(source: Source) -> Result<(File, Sending), Error> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| Error::Start(e.into()))?;
-    // More room means fewer switches between the two threads; refused beyond the user's limit.
+    // A larger pipe means fewer switches between the two threads; it is refused beyond the user's limit.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1024 * 1024);
     let sending = std::thread::Builder::new()
         .name("kernel-send".into())
@@ -60,7 +60,7 @@ pub fn start(source: Source) -> Result<(File, Sending), Error> {
     Ok((File::from(reader), sending))
 }
 
-/// The result of a send whose pipe has ended.
+/// Returns the result of a send after its pipe has ended.
 ///
 /// # Errors
 /// [`Error::Send`], [`Error::Deleted`] or [`Error::Died`].
@@ -68,8 +68,8 @@ pub fn finish(sending: Sending) -> Result<(), Error> {
     sending.join().map_err(|_| Error::Died)?
 }
 
-/// With a signal the kernel would start the stream over in its middle and report success, so
-/// this thread takes none.
+/// Runs the ioctl with all signals blocked: after a signal the kernel would restart the stream in its middle
+/// and report success.
 fn run_ioctl(source: &Source, writer: &OwnedFd) -> Result<(), Error> {
     let blocked = SigSet::all().thread_block();
     blocked.map_err(|e| Error::Start(e.into()))?;
@@ -79,7 +79,7 @@ fn run_ioctl(source: &Source, writer: &OwnedFd) -> Result<(), Error> {
         version: source.stream_version,
     };
     send::send(&source.snapshot, writer, &request).map_err(|e| {
-        // While it runs the kernel lets no one delete the snapshot, but before.
+        // The kernel forbids deleting the snapshot during the send, but it may have been deleted before.
         match subvolume::is_deleted(&source.snapshot) {
             Ok(true) => Error::Deleted,
             Ok(false) | Err(_) => Error::Send(e),
@@ -87,7 +87,7 @@ fn run_ioctl(source: &Source, writer: &OwnedFd) -> Result<(), Error> {
     })
 }
 
-/// The kernel does not clone from the parent unless it is named here, too.
+/// Adds the parent to the clone sources: the kernel does not clone from it unless it is listed here.
 fn clone_sources(source: &Source) -> Vec<u64> {
     let mut ids = source.clone_sources.clone();
     ids.extend(source.parent);

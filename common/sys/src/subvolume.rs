@@ -1,4 +1,4 @@
-//! Subvolumes and snapshots: making, finding, describing and deleting them.
+//! Makes, finds, describes and deletes subvolumes and snapshots.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,61 +11,61 @@ use uuid::Uuid;
 use crate::raw::{self, Args};
 use crate::search::{self, Range};
 
-/// Inode number of every subvolume's root directory.
+/// Inode number of a subvolume's root directory.
 pub const ROOT_INODE: u64 = 256;
-/// Id of the top level of a file system.
+/// ID of the top level of a file system.
 pub const TOP_LEVEL: u64 = 5;
 
-/// BTRFS_SUBVOL_RDONLY
+/// BTRFS_SUBVOL_RDONLY.
 const RDONLY: u64 = 2;
-/// BTRFS_ROOT_SUBVOL_RDONLY, the same property as `Info` reports it.
+/// BTRFS_ROOT_SUBVOL_RDONLY, the same property in the kernel's answer for [`Info`].
 const ROOT_RDONLY: u64 = 1;
-/// Longest name of a directory entry.
+/// Maximum length of a directory entry's name in bytes.
 const NAME_MAX: usize = 255;
 
-/// Whether a snapshot can be written to.
+/// Whether a snapshot is writable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It cannot.
+    /// The snapshot is read-only.
     ReadOnly,
-    /// It can.
+    /// The snapshot is writable.
     ReadWrite,
 }
 
-/// What the kernel knows of a subvolume (BTRFS_IOC_GET_SUBVOL_INFO).
+/// The kernel's metadata of a subvolume (BTRFS_IOC_GET_SUBVOL_INFO).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
-    /// Id in this file system.
+    /// ID in this file system.
     pub id: u64,
-    /// Id of the subvolume that contains it; 0 if it is deleted or the top level.
+    /// ID of the subvolume that contains it; 0 if it is deleted or the top level.
     pub parent_id: u64,
-    /// Transaction of its last change of any kind, relocation included.
+    /// Transaction of its last change of any kind, including relocation.
     pub generation: u64,
     /// Whether it is read-only.
     pub read_only: bool,
-    /// Its UUID; nil for the top level of old file systems.
+    /// Its own UUID; nil for the top level of old file systems.
     pub uuid: Uuid,
-    /// UUID of what it is a snapshot of; nil if of nothing.
+    /// UUID of the source if it is a snapshot, otherwise nil.
     pub parent_uuid: Uuid,
-    /// UUID of what was received into it; nil if nothing was.
+    /// UUID of the subvolume that was received into it; nil if none was.
     pub received_uuid: Uuid,
     /// Transaction of the last change of its content.
     pub ctransid: u64,
     /// Transaction in which it was created.
     pub otransid: u64,
-    /// The sender's ctransid of what was received into it.
+    /// ctransid at the sender of the subvolume that was received into it.
     pub stransid: u64,
     /// Transaction in which it was received.
     pub rtransid: u64,
-    /// When it was created, in seconds since 1970 UTC.
+    /// Time of its creation, in seconds since 1970 UTC.
     pub otime: i64,
-    /// When it was received, in seconds since 1970 UTC; 0 if it was not.
+    /// Time of its reception, in seconds since 1970 UTC; 0 if it was not received.
     pub rtime: i64,
 }
 
 impl Info {
-    /// The UUID under which a send stream of this subvolume names it: what it was received
-    /// as, else its own (the rule of the kernel's send and of `btrfs send`).
+    /// Returns the UUID under which a send stream of this subvolume names it: the received UUID, or otherwise
+    /// its own (the rule of the kernel's send and of `btrfs send`).
     pub fn wire_uuid(&self) -> Uuid {
         if self.received_uuid.is_nil() {
             self.uuid
@@ -74,9 +74,9 @@ impl Info {
         }
     }
 
-    /// The transaction number that belongs to [`wire_uuid`](Self::wire_uuid): that of the host
-    /// which the snapshot came from, if it was received and never changed since, so that a chain
-    /// of hosts hands on one identity. Otherwise its own, as the kernel's send always has it.
+    /// Returns the transaction number that belongs to [`wire_uuid`](Self::wire_uuid): that of the snapshot's
+    /// origin, if it was received and never changed since, so that a chain of hosts passes on one identity.
+    /// Otherwise its own, which the kernel's send always uses.
     pub fn wire_ctransid(&self) -> u64 {
         if self.is_untouched_copy() {
             self.stransid
@@ -85,30 +85,29 @@ impl Info {
         }
     }
 
-    /// Whether it holds what was received, and nothing else.
+    /// Whether it contains exactly what was received.
     fn is_untouched_copy(&self) -> bool {
         !self.received_uuid.is_nil() && self.is_pristine() && !self.is_changed_copy()
     }
 
-    /// Whether it was changed after it was received, or is a snapshot of something that was. A
-    /// read-only snapshot inherits what its source was received as, even from a source that was made
-    /// writable and changed later; only the transaction of the last change tells, which is then after
-    /// that of the reception.
+    /// Whether it was changed after it was received, or is a snapshot of a subvolume that was. A read-only
+    /// snapshot inherits the received UUID of its source, even if the source was made writable and changed
+    /// later. Only the transaction of the last change shows this: it is later than that of the reception.
     fn is_changed_copy(&self) -> bool {
         !self.received_uuid.is_nil() && self.ctransid > self.rtransid
     }
 
-    /// Whether it is read-only and was never changed since it was created: not written to
-    /// while it was writable, not deduplicated.
+    /// Whether it is read-only and was never changed since it was created: neither written to while it was
+    /// writable, nor deduplicated.
     pub fn is_pristine(&self) -> bool {
         self.read_only && self.ctransid <= self.otransid
     }
 }
 
-/// Whether `fd` is the root directory of a subvolume; `fd` must lie on btrfs.
+/// Whether `fd` is the root directory of a subvolume; `fd` must be on btrfs.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
     let stat = rustix::fs::fstat(fd)?;
     Ok(stat.st_ino == ROOT_INODE
@@ -118,7 +117,7 @@ pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
 /// Describes the subvolume that contains `fd`.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn info(fd: impl AsFd) -> io::Result<Info> {
     let mut args = Args::<504>::new();
     raw::get_subvol_info(fd, &mut args)?;
@@ -139,12 +138,12 @@ pub fn info(fd: impl AsFd) -> io::Result<Info> {
     })
 }
 
-/// Whether the subvolume that contains `fd` is deleted. Its files that are open, and those whose
-/// directories are still cached, can be read as long as one of them is held; everything else fails
-/// with `ENOENT`, as if only the files were missing, and a send with `EPERM`.
+/// Whether the subvolume that contains `fd` is deleted. Its open files, and files in directories that are
+/// still cached, can be read as long as one of them is open; everything else fails with `ENOENT`, as if only
+/// the files were missing, and a send with `EPERM`.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn is_deleted(fd: impl AsFd) -> io::Result<bool> {
     match info(fd) {
         Ok(info) => Ok(info.parent_id == 0 && info.id != TOP_LEVEL),
@@ -156,17 +155,17 @@ pub fn is_deleted(fd: impl AsFd) -> io::Result<bool> {
 /// Creates an empty subvolume `name` in `dir`.
 ///
 /// # Errors
-/// The kernel's; `EEXIST` if the name is taken.
+/// I/O errors; `EEXIST` if the name exists.
 pub fn create(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     raw::subvol_create(dir, &mut named(name)?)
 }
 
-/// Makes a snapshot of `source` as `name` in `dir`. What was written to the source before is
-/// in it, and it is durable when this returns.
+/// Makes a snapshot of `source` as `name` in `dir`. It contains everything that was written to the source
+/// before, and it is durable when this returns.
 ///
 /// # Errors
-/// The kernel's; `ETXTBSY` while a swap file in the source is active, `EEXIST` if the name
-/// is taken, `EXDEV` if `dir` lies on another file system.
+/// I/O errors; `ETXTBSY` while a swap file in the source is active, `EEXIST` if the name exists, `EXDEV` if
+/// `dir` is on another file system.
 pub fn snapshot(source: impl AsFd, dir: impl AsFd, name: &OsStr, access: Access) -> io::Result<()> {
     let mut args = named(name)?;
     if access == Access::ReadOnly {
@@ -175,19 +174,19 @@ pub fn snapshot(source: impl AsFd, dir: impl AsFd, name: &OsStr, access: Access)
     raw::snap_create(dir, source.as_fd(), &mut args)
 }
 
-/// Deletes the subvolume `name` in `dir`, read-only or not, with all it holds. Its space comes
-/// back when the cleaner has run; see [`crate::filesystem::sync`].
+/// Deletes the subvolume `name` in `dir`, read-only or not, with its content. Its space is freed when the
+/// cleaner has run; see [`crate::filesystem::sync`].
 ///
 /// # Errors
-/// The kernel's; `EPERM` while a send reads it, `ENOTEMPTY` if it holds a nested subvolume.
+/// I/O errors; `EPERM` while a send reads it, `ENOTEMPTY` if it contains a nested subvolume.
 pub fn destroy(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     raw::snap_destroy(dir, &mut named(name)?)
 }
 
-/// Records what was received into a writable subvolume, in one transaction of its own.
+/// Records the identity received into a writable subvolume, in one transaction of its own.
 ///
 /// # Errors
-/// The kernel's; `EROFS` for a read-only subvolume.
+/// I/O errors; `EROFS` for a read-only subvolume.
 pub fn set_received(subvolume: impl AsFd, uuid: Uuid, stransid: u64) -> io::Result<()> {
     let mut args = Args::<200>::new();
     args.put(0, uuid.as_bytes());
@@ -198,7 +197,7 @@ pub fn set_received(subvolume: impl AsFd, uuid: Uuid, stransid: u64) -> io::Resu
 /// Makes a subvolume read-only or writable.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn set_access(subvolume: impl AsFd, access: Access) -> io::Result<()> {
     let mut args = Args::<8>::new();
     if access == Access::ReadOnly {
@@ -207,18 +206,18 @@ pub fn set_access(subvolume: impl AsFd, access: Access) -> io::Result<()> {
     raw::set_flags(subvolume, &mut args)
 }
 
-/// Ids of the subvolumes of the file system that have this UUID. Needs CAP_SYS_ADMIN.
+/// Finds the IDs of the subvolumes of the file system with this UUID. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn ids_by_uuid(fd: impl AsFd, uuid: Uuid) -> io::Result<Vec<u64>> {
     uuid_tree(fd, uuid, search::UUID_SUBVOL)
 }
 
-/// Ids of the subvolumes that were received as this UUID. Needs CAP_SYS_ADMIN.
+/// Finds the IDs of the subvolumes that were received as this UUID. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn ids_by_received_uuid(fd: impl AsFd, uuid: Uuid) -> io::Result<Vec<u64>> {
     uuid_tree(fd, uuid, search::UUID_RECEIVED)
 }
@@ -244,11 +243,11 @@ fn uuid_tree(fd: impl AsFd, uuid: Uuid, kind: u8) -> io::Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// The path of a subvolume from the top level of its file system; empty for the top level
-/// itself, `None` if it is deleted. Needs CAP_SYS_ADMIN.
+/// Returns the path of a subvolume from the top level of its file system; empty for the top level itself,
+/// `None` if it is deleted. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn path_from_top(fd: impl AsFd, id: u64) -> io::Result<Option<PathBuf>> {
     let mut path = PathBuf::new();
     let mut id = id;
@@ -266,11 +265,11 @@ pub fn path_from_top(fd: impl AsFd, id: u64) -> io::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// Paths, relative to it, of the subvolumes directly nested in subvolume `id`, with their
-/// ids. Needs CAP_SYS_ADMIN.
+/// Lists the subvolumes nested directly in subvolume `id`, with their IDs and their paths relative to it.
+/// Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn children(fd: impl AsFd, id: u64) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut refs = Vec::new();
     let range = Range::of_object(search::ROOT_TREE, id, search::ROOT_REF);
@@ -283,21 +282,21 @@ pub fn children(fd: impl AsFd, id: u64) -> io::Result<Vec<(u64, PathBuf)>> {
         .collect()
 }
 
-/// A path of inode `inode`, relative to the root of the subvolume of `fd`; `None` if there is
-/// no such inode. Needs CAP_SYS_ADMIN.
+/// Returns a path of inode `inode`, relative to the root of the subvolume of `fd`; `None` if there is no such
+/// inode. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn path_of_inode(fd: impl AsFd, inode: u64) -> io::Result<Option<PathBuf>> {
     match directory(fd, 0, inode) {
-        // The kernel ends what it takes for a directory with a slash.
+        // The kernel treats it as a directory and appends a slash.
         Ok(path) => Ok(Some(path.components().collect())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// The subvolume that contains subvolume `id`, and the path in it.
+/// Finds the subvolume that contains subvolume `id`, and the path in it.
 fn place_in_parent(fd: impl AsFd, id: u64) -> io::Result<Option<(u64, PathBuf)>> {
     let mut found = None;
     let range = Range::of_object(search::ROOT_TREE, id, search::ROOT_BACKREF);
@@ -310,7 +309,7 @@ fn place_in_parent(fd: impl AsFd, id: u64) -> io::Result<Option<(u64, PathBuf)>>
         .transpose()
 }
 
-/// Directory id and name of a ROOT_REF or ROOT_BACKREF item.
+/// Parses directory ID and name of a ROOT_REF or ROOT_BACKREF item.
 fn root_ref(data: &[u8]) -> io::Result<(u64, OsString)> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "broken root reference");
     let dir = le_u64(data.get(..8).ok_or_else(broken)?);
@@ -318,7 +317,7 @@ fn root_ref(data: &[u8]) -> io::Result<(u64, OsString)> {
     Ok((dir, OsString::from_vec(name.to_vec())))
 }
 
-/// Path of directory `inode` within subvolume `tree`.
+/// Returns the path of directory `inode` within subvolume `tree`.
 fn directory(fd: impl AsFd, tree: u64, inode: u64) -> io::Result<PathBuf> {
     let mut args = Args::<4096>::new();
     args.put_u64(0, tree);
@@ -383,7 +382,7 @@ mod tests {
             ctransid: 43,
             ..copy()
         };
-        // A snapshot of a copy that was made writable and changed.
+        // This is a snapshot of a copy that was made writable and changed.
         let inherited = Info {
             ctransid: 45,
             otransid: 46,

@@ -1,4 +1,4 @@
-//! The top level of a file system, reached without showing up in anybody's mount table.
+//! The top level of a file system, reached without an entry in any mount table.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,61 +16,61 @@ use crate::subvolume::Access;
 
 /// A detached mount of the top level (subvolid=5) of a file system.
 ///
-/// It exists only as this descriptor: no mount table shows it and the user's own mounts can
-/// go at any time. The device stays busy while it is held, so hold it only while working.
+/// It exists only as this descriptor: no mount table shows it, and users can unmount their own mounts at any
+/// time. The device stays busy while it is held, so it must be held only during work.
 #[derive(Debug)]
 pub struct TopLevel {
     root: OwnedFd,
     fsid: Uuid,
-    /// The mount lives as long as this; it names the mount but cannot be asked anything.
+    /// Keeps the mount alive; this descriptor cannot be used for other calls.
     _mount: OwnedFd,
 }
 
-/// Why the top level cannot be reached.
+/// Reason why the top level cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A question to the file system failed.
+    /// The file system could not be queried.
     #[error("ask the file system for its devices")]
     Devices(#[source] io::Error),
     /// No device could be mounted.
     #[error("mount the top level of the file system from {device}")]
     Mount {
-        /// The last device tried.
+        /// Path of the last device tried.
         device: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         source: io::Error,
     },
-    /// There is no node of a device here, as in a container that the device was not passed into.
+    /// The device has no node here, as in a container without access to the device.
     #[error(
         "there is no device node {device} here, that of block device {numbers}, on which the file system lies"
     )]
     NoNode {
-        /// What the host calls the device.
+        /// Path of the device on the host.
         device: PathBuf,
-        /// Its numbers.
+        /// Major and minor numbers of the device.
         numbers: String,
     },
-    /// A device of it was there, and is not any more.
+    /// A device of the file system was removed.
     #[error(
         "the disk {device} of file system {fsid} was unplugged: the kernel has no such device now"
     )]
     Unplugged {
-        /// What the kernel called the device.
+        /// Former path of the device in the kernel.
         device: PathBuf,
-        /// The file system.
+        /// UUID of the file system.
         fsid: Uuid,
     },
-    /// What was mounted is another file system.
+    /// The mounted device belongs to another file system.
     #[error("{device} holds another file system than the volume does")]
     Foreign {
-        /// The device.
+        /// Path of the device.
         device: PathBuf,
     },
 }
 
 impl Error {
-    /// What the administrator can do.
+    /// Returns what the administrator can do.
     pub fn remedy(&self) -> String {
         const KERNEL_LOG: &str = "look into the kernel's log for what it says about the device";
         match self {
@@ -104,10 +104,10 @@ impl Error {
 }
 
 impl TopLevel {
-    /// Mounts the top level of the file system that `fd` lies on. Needs CAP_SYS_ADMIN.
+    /// Mounts the top level of the file system of `fd`. Needs CAP_SYS_ADMIN.
     ///
-    /// A file system that is read-only stays so: mounting it once more without saying `ro` would
-    /// make it writable under everybody.
+    /// A read-only file system stays read-only: mounting it again without `ro` would make it writable for all
+    /// its mounts.
     ///
     /// # Errors
     /// See [`Error`].
@@ -119,14 +119,14 @@ impl TopLevel {
             false => Access::ReadWrite,
         };
         let mut last = Error::Devices(io::ErrorKind::NotFound.into());
-        // A missing device has no path.
+        // A missing device has an empty path.
         let there = |device: &PathBuf| !device.as_os_str().is_empty();
         for device in devices.into_iter().filter(there) {
             match mount(&device, access) {
                 Ok((mount, root)) => {
                     let found = filesystem::fsid(&root).map_err(Error::Devices)?;
                     if found != fsid {
-                        // A seed device, mounted by itself, is the file system that it was.
+                        // A seed device that is mounted alone is its original file system.
                         last = Error::Foreign { device };
                         continue;
                     }
@@ -154,7 +154,7 @@ impl TopLevel {
         Err(last)
     }
 
-    /// The id of the file system.
+    /// Returns the UUID of the file system.
     pub fn fsid(&self) -> Uuid {
         self.fsid
     }
@@ -166,7 +166,7 @@ impl AsFd for TopLevel {
     }
 }
 
-/// The detached mount, and its root directory opened.
+/// Makes the detached mount and opens its root directory.
 fn mount(device: &Path, access: Access) -> io::Result<(OwnedFd, OwnedFd)> {
     let context = fsopen("btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", device)?;
