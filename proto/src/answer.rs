@@ -1,13 +1,13 @@
-//! Answers on the control sockets: each has a place for the problem that kept it from being given.
+//! Answers on the control sockets: each has a field for the problem that replaces it.
 
 use tonic::{Response, Status};
 
 use crate::problem::{Kind, Problem};
 use crate::v1;
 
-/// An answer that has a place for a problem.
+/// An answer with a field for a problem.
 pub trait Answer: Default {
-    /// That place.
+    /// Returns the field for the problem.
     fn problem(&mut self) -> &mut Option<v1::Problem>;
 }
 
@@ -36,10 +36,10 @@ answers!(
     RootsResponse
 );
 
-/// Puts what a call came to into its answer.
+/// Converts the result of a call into its answer.
 ///
 /// # Errors
-/// None: a problem is an answer.
+/// Never: a problem is also an answer.
 pub fn answered<A: Answer>(done: Result<A, Problem>) -> Result<Response<A>, Status> {
     Ok(Response::new(done.unwrap_or_else(|problem| {
         let mut answer = A::default();
@@ -48,7 +48,7 @@ pub fn answered<A: Answer>(done: Result<A, Problem>) -> Result<Response<A>, Stat
     })))
 }
 
-/// Refuses what only root may do.
+/// Refuses a call that only root may make.
 ///
 /// # Errors
 /// The refusal, if the caller is not root.

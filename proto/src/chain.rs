@@ -2,12 +2,12 @@
 
 use crate::malformed::Malformed;
 
-/// Value of the hash chain: BLAKE3 of the value before and the bytes since.
+/// Value of the hash chain: BLAKE3 over the previous value and the bytes since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chain(pub [u8; 32]);
 
 impl Chain {
-    /// The value behind `data`.
+    /// Returns the value after `data`.
     #[must_use]
     pub fn extend(self, data: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -15,7 +15,7 @@ impl Chain {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// Parses a field.
+    /// Parses a field of a message.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         bytes.try_into().map(Self).map_err(|_| Malformed::Length {
             field: "chain",

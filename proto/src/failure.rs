@@ -1,4 +1,4 @@
-//! What a receiver reports when a push or a look fails.
+//! The failures that a receiver reports.
 
 use std::fmt;
 
@@ -9,53 +9,53 @@ use crate::v1;
 /// The codes of `FailureCode`, as a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// A fault of the receiver itself, or a code this version does not know.
+    /// An internal error of the receiver, or an unknown code.
     Internal,
-    /// Another push of the volume runs at the receiver.
+    /// Another push of the volume is running at the receiver.
     Busy,
-    /// The agreed parent is gone.
+    /// The negotiated parent no longer exists.
     ParentGone,
-    /// The agreed parent was made writable or changed.
+    /// The negotiated parent was made writable or changed.
     ParentUnusable,
     /// A copy of the uuid is already held.
     AlreadyHeld,
-    /// The stream or the order of messages breaks a rule.
+    /// The stream, or the order of messages, breaks a rule.
     InvalidStream,
-    /// Data arrived otherwise than it was sent.
+    /// The received data differs from the sent data.
     HashMismatch,
-    /// The receiver's file system is full.
+    /// The receiver's file system is full or over quota.
     NoSpace,
     /// The receiver's root is read-only.
     ReadOnly,
     /// The receiver's root is missing or not the right one.
     RootMissing,
-    /// The receiver's disks fail.
+    /// Reading or writing the receiver's disks failed.
     Io,
-    /// The receiver is stopping.
+    /// The receiver is shutting down.
     ShuttingDown,
-    /// The transfer cannot be taken up where the sender wants to.
+    /// The transfer cannot be resumed at the requested position.
     ResumeImpossible,
-    /// The sender has all that it may have there.
+    /// The sender has reached its limit at the receiver.
     OverLimit,
-    /// The receiver's file system cannot hold something of the stream.
+    /// The receiver's file system cannot store something in the stream.
     Unsupported,
-    /// Another of the receiver's disks is there than the one that was agreed on.
+    /// Another disk of the receiver is present than the negotiated one.
     RootChanged,
 }
 
-/// A failure as the receiver tells it.
+/// A failure that the receiver reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind.
+    /// Kind of the failure.
     pub code: Code,
-    /// One sentence naming the thing and the place.
+    /// One sentence that names the object and the place.
     pub message: String,
-    /// What to do; may be empty.
+    /// What the user can do; may be empty.
     pub remedy: String,
 }
 
 impl Failure {
-    /// A failure with a remedy.
+    /// Makes a failure with a remedy.
     pub fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             code,

@@ -1,11 +1,11 @@
-//! Version and feature exchange.
+//! Exchange of versions and features.
 
 use sendshot_model::{ReceiverId, SenderId, printable};
 
 use crate::malformed::{Malformed, id_bytes};
 use crate::v1;
 
-/// The version that this code speaks; see `replication.proto`.
+/// The protocol version that this code supports; see `replication.proto`.
 pub const VERSION: u32 = 1;
 
 /// Feature: the receiver applies send streams of version 2.
@@ -17,31 +17,31 @@ const RESUME: &str = "resume";
 /// Feature: the receiver renews certificates.
 const RENEW: &str = "renew";
 
-/// Most former ids of a sender that are told and listened to.
-pub const MAX_FORMER: usize = 64;
+/// Maximum number of a sender's former ids that are sent and accepted.
+pub const MOST_FORMER: usize = 64;
 
-/// Ids of former instances of a sender; the newest, if there are more than are listened to.
+/// Parses the ids of a sender's former instances; only the newest, if there are more than the maximum.
 ///
 /// # Errors
-/// [`Malformed`].
+/// See [`Malformed`].
 pub fn former_ids(message: &[Vec<u8>]) -> Result<Vec<SenderId>, Malformed> {
     let newest = &message[message.len().saturating_sub(MAX_FORMER)..];
     let id = |bytes: &Vec<u8>| Ok(SenderId::from_bytes(id_bytes(bytes, "former_sender_ids")?));
     newest.iter().map(id).collect()
 }
 
-/// The same as it is told, oldest first.
+/// Converts former ids, oldest first, for a message.
 pub fn former_ids_message(ids: &[SenderId]) -> Vec<Vec<u8>> {
     let newest = &ids[ids.len().saturating_sub(MAX_FORMER)..];
     newest.iter().map(|id| id.to_bytes().to_vec()).collect()
 }
 
-/// Whether a peer has a feature.
+/// Whether a peer supports a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// It does.
+    /// The peer lists the feature.
     Has,
-    /// It does not, or is older.
+    /// The peer does not list it, or is older.
     Lacks,
 }
 
@@ -51,39 +51,39 @@ impl Support {
     }
 }
 
-/// A sender's greeting.
+/// The sender's greeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Lowest version it speaks.
+    /// Lowest version that the sender supports.
     pub version_min: u32,
-    /// Highest version it speaks.
+    /// Highest version that the sender supports.
     pub version_max: u32,
     /// Program and version, for logs.
     pub software: String,
-    /// Whom it believes to talk to.
+    /// The receiver that the sender expects, if it knows one.
     pub receiver: Option<ReceiverId>,
 }
 
-/// A receiver's answer.
+/// The receiver's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// Version both will speak.
+    /// The version that both sides will use.
     pub version: u32,
-    /// Highest send stream version the receiver applies.
+    /// Highest send stream version that the receiver applies.
     pub stream_version: u32,
-    /// Whether it keeps partials to resume.
+    /// Whether it keeps partials of interrupted transfers.
     pub resume: Support,
     /// Whether it renews certificates.
     pub renew: Support,
     /// Program and version, for logs.
     pub software: String,
-    /// The receiver.
+    /// Id of the receiver.
     pub receiver: ReceiverId,
-    /// What the sender was before it was paired again, oldest first.
+    /// Former ids of the sender from before it was paired again, oldest first.
     pub former: Vec<SenderId>,
 }
 
-/// Program and version of this build, as told to peers.
+/// Returns program and version of this build, as sent to peers.
 pub fn software(program: &str) -> String {
     format!("{program} {}", env!("CARGO_PKG_VERSION"))
 }

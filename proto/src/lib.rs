@@ -1,8 +1,8 @@
 //! The contract between sender, receiver and sendshotctl.
 //!
-//! [`v1`] is generated from the `.proto` files, whose comments are the contract. Everything
-//! that comes from a peer is converted at the edge, once, by the `TryFrom` implementations of
-//! the other modules; nothing of `v1` is meant to travel further in.
+//! [`v1`] is generated from the `.proto` files, whose comments are the contract. Messages of a peer are
+//! converted at the edge, once, by the `TryFrom` implementations of the other modules; nothing of `v1` is
+//! used further inside.
 
 pub mod answer;
 pub mod chain;
