@@ -1,4 +1,4 @@
-//! What a receiver holds of a volume.
+//! The inventory: what a receiver holds of a volume.
 
 use std::sync::Arc;
 
@@ -11,49 +11,49 @@ use crate::resume::{self, Partial};
 use crate::v1;
 use crate::volume::VolumeKey;
 
-/// Copies in one part of an inventory: well below the length of a message, whatever their names.
+/// Number of copies in one part of an inventory: well below the message limit even with long names.
 pub const COPIES_A_PART: usize = 4096;
 
-/// Most copies of one volume that are listened to: more than btrfs can well have.
-pub const MAX_COPIES: usize = 250_000;
+/// Maximum number of copies accepted for one volume: more than btrfs can handle well.
+pub const MOST_COPIES: usize = 250_000;
 
-/// Longest name of a copy that is listened to, in bytes: that of a directory.
-const MAX_NAME: usize = 255;
+/// Maximum accepted length of a copy's name in bytes: that of a directory name.
+const MOST_NAME: usize = 255;
 
-/// Longest reason why a copy is no parent, in bytes.
-const MAX_REASON: usize = 200;
+/// Maximum length of the reason why a copy cannot be a parent, in bytes.
+const MOST_REASON: usize = 200;
 
-/// Most bytes of such texts in one inventory: names and reasons as we make them, of as many copies as
-/// there may be.
-pub const MAX_TEXT: usize = 32 * 1024 * 1024;
+/// Maximum bytes of such texts in one inventory: enough for names and reasons as this version writes them, of
+/// the maximum number of copies.
+pub const MOST_TEXT: usize = 32 * 1024 * 1024;
 
 /// A copy that a receiver reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldCopy {
     /// UUID under which it was received.
     pub uuid: Uuid,
-    /// The sender's ctransid of it.
+    /// ctransid of its state at the sender.
     pub ctransid: u64,
-    /// Its directory name. Inventories are long, and are copied while a push is planned.
+    /// Its directory name. It is shared, because inventories are long and are cloned while a push is planned.
     pub name: Arc<str>,
-    /// Why it cannot be a parent; `None` if it can.
+    /// Reason why it cannot be a parent; `None` if it can.
     pub unusable: Option<Unusable>,
-    /// When it was committed, seconds since 1970 UTC, receiver's clock.
+    /// Time of its commit, in seconds since 1970 UTC on the receiver's clock.
     pub committed_at: i64,
 }
 
-/// Why a copy cannot be a parent.
+/// Reason why a copy cannot be a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
-    /// For programs.
+    /// Reason for programs.
     pub code: ReasonCode,
-    /// For people.
+    /// Reason for users, printable.
     pub why: Arc<str>,
 }
 
 impl Unusable {
-    /// What a message says; `None` if it names no reason. A code that is not about copies, or of a later
-    /// version, is not taken: the words are shown all the same.
+    /// Parses the fields of a message; `None` if it has no reason. A code that is not about copies, or from a
+    /// later version, is replaced by a general one; the words are shown anyway.
     fn parse(code: &str, why: &str) -> Option<Self> {
         let why = printable_within(why, MAX_REASON);
         let code = match ReasonCode::parse(code) {
@@ -76,26 +76,26 @@ impl Unusable {
 /// Everything that a receiver holds of a volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Where, below the receiver's root; empty before the first push.
+    /// Its directory below the receiver's root; empty before the first push.
     pub directory: String,
     /// The copies, in no particular order.
     pub copies: Vec<HeldCopy>,
-    /// Whether a push was at work, whose copy may be missing.
-    pub commit_pending: bool,
-    /// Transfers of the volume that broke off.
+    /// Whether a push was running, whose copy may be missing.
+    pub push_at_work: bool,
+    /// Interrupted transfers of the volume.
     pub partials: Vec<Partial>,
-    /// The receiver's disk that was looked at, if it says.
+    /// The receiver's disk that was read, if the receiver reported it.
     pub root: Option<RootId>,
-    /// If there is no directory of this volume: which volume that of its name is labelled as.
+    /// If there is no directory of this volume: the volume id in the label of the directory with its name.
     pub label: Option<VolumeId>,
 }
 
-/// What a sender asks.
+/// A sender's request for an inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// About which volume.
+    /// The volume concerned.
     pub volume: VolumeKey,
-    /// The transfer it is about to resume: a call that still carries it is dead.
+    /// The transfer that it is about to resume: a call that still carries it is dead.
     pub resuming: Option<TransferId>,
 }
 
@@ -159,7 +159,7 @@ impl From<HeldCopy> for v1::HeldCopy {
     }
 }
 
-/// What a receiver says, as it comes in parts.
+/// An inventory that arrives in parts.
 #[derive(Debug, Default)]
 pub struct Parts {
     inventory: Option<Inventory>,
@@ -167,10 +167,10 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes the next part, or the receiver's failure to look.
+    /// Adds the next part, or returns the receiver's failure to read its file system.
     ///
     /// # Errors
-    /// [`Malformed`] if a copy is described impossibly, or if there are more than anybody has.
+    /// [`Malformed`] if a copy has an invalid field, or if there are too many.
     pub fn add(&mut self, part: v1::InventoryResponse) -> Result<Result<(), Failure>, Malformed> {
         if let Some(failure) = part.failure {
             return Ok(Err(failure.into()));
@@ -183,7 +183,7 @@ impl Parts {
             });
         }
         if self.inventory.is_some() && part.copies.is_empty() {
-            // Such parts could come without end.
+            // A peer could send empty parts forever.
             return Err(Malformed::Missing("copies"));
         }
         let copies = part.copies.into_iter().map(HeldCopy::try_from);
@@ -222,16 +222,16 @@ impl Parts {
         Ok(Ok(()))
     }
 
-    /// The inventory, when all parts have come.
+    /// Returns the inventory after all parts were added.
     ///
     /// # Errors
-    /// [`Malformed::Missing`] if there was none.
+    /// [`Malformed::Missing`] if there was no part.
     pub fn finish(self) -> Result<Inventory, Malformed> {
         self.inventory.ok_or(Malformed::Missing("inventory"))
     }
 }
 
-/// The inventory of all its parts, or the receiver's failure to make one.
+/// Assembles an inventory from all its parts, or returns the receiver's failure.
 ///
 /// # Errors
 /// See [`Parts`].
@@ -247,7 +247,7 @@ pub fn whole(
     whole.finish().map(Ok)
 }
 
-/// The parts of an inventory, or a failure.
+/// Splits an inventory into parts, or converts a failure.
 pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> {
     let inventory = match outcome {
         Ok(inventory) => inventory,

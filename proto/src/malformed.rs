@@ -1,4 +1,4 @@
-//! What is wrong with a message that cannot be understood.
+//! Faults of a message that breaks the contract.
 
 use sendshot_model::{PeerNameError, RootId, VolumeNameError};
 use uuid::Uuid;
@@ -6,34 +6,34 @@ use uuid::Uuid;
 /// A message of the peer breaks the contract.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("field {0} is missing")]
     Missing(&'static str),
-    /// An id has not 16 bytes.
+    /// A field of fixed length has another length.
     #[error("field {field} has {len} bytes instead of {expected}")]
     Length {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
-        /// The length it must have.
+        /// Required length in bytes.
         expected: usize,
     },
-    /// A list is longer than is listened to.
+    /// A list has too many entries.
     #[error("more than {limit} {field}")]
     TooMany {
-        /// The list.
+        /// Name of the list.
         field: &'static str,
-        /// How long it may be.
+        /// Maximum number of entries.
         limit: usize,
     },
-    /// A value is outside of its range.
+    /// A value is outside its range.
     #[error("field {0} has an impossible value")]
     Value(&'static str),
-    /// A volume's name cannot be one.
+    /// A volume's name is invalid.
     #[error("volume_name")]
     VolumeName(#[from] VolumeNameError),
-    /// A peer's name cannot be one.
+    /// A peer's name is invalid.
     #[error("name")]
     PeerName(#[from] PeerNameError),
 }
@@ -44,7 +44,7 @@ impl From<Malformed> for tonic::Status {
     }
 }
 
-/// An id of 16 bytes.
+/// Parses an id of 16 bytes.
 ///
 /// # Errors
 /// [`Malformed::Length`].
@@ -56,7 +56,7 @@ pub fn id_bytes(bytes: &[u8], field: &'static str) -> Result<[u8; 16], Malformed
     })
 }
 
-/// A UUID of 16 bytes that is not nil.
+/// Parses a UUID of 16 bytes that is not nil.
 ///
 /// # Errors
 /// [`Malformed::Length`] or [`Malformed::Value`].
@@ -68,10 +68,10 @@ pub fn uuid(bytes: &[u8], field: &'static str) -> Result<Uuid, Malformed> {
     Ok(uuid)
 }
 
-/// The id of a receiver's disk; `None` if the message has none.
+/// Parses the id of a receiver's disk; `None` if the field is empty.
 ///
 /// # Errors
-/// [`Malformed`].
+/// See [`Malformed`].
 pub fn root_id(bytes: &[u8]) -> Result<Option<RootId>, Malformed> {
     match bytes {
         [] => Ok(None),
@@ -79,7 +79,7 @@ pub fn root_id(bytes: &[u8]) -> Result<Option<RootId>, Malformed> {
     }
 }
 
-/// The same as it is told.
+/// Converts the id of a receiver's disk for a message.
 pub fn root_bytes(root: Option<RootId>) -> Vec<u8> {
     root.map(|root| root.to_bytes().to_vec())
         .unwrap_or_default()

@@ -5,7 +5,7 @@ use sendshot_model::{MAX_NOT_KEPT, NotKept, NotKeptEntry, NotKeptKind};
 use crate::malformed::Malformed;
 use crate::v1;
 
-/// Parses a list. Its examples are cut and made printable.
+/// Parses a list. Its examples are truncated and made printable.
 ///
 /// # Errors
 /// [`Malformed::TooMany`].
@@ -24,7 +24,7 @@ pub fn parse(entries: Vec<v1::NotKept>) -> Result<NotKept, Malformed> {
     Ok(entries.collect::<Vec<_>>().into())
 }
 
-/// The list as a message has it.
+/// Converts the list for a message.
 pub fn message(list: &NotKept) -> Vec<v1::NotKept> {
     let entries = list.entries().into_iter();
     entries

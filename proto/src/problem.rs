@@ -1,5 +1,5 @@
-//! Why something was not done, in the form that users get: a sentence, a remedy, and the kind
-//! that decides sendshotctl's exit code.
+//! Reasons why a request failed, as shown to users: a sentence, a remedy, and the kind that determines the
+//! exit code of sendshotctl.
 
 use std::error::Error;
 use std::fmt;
@@ -10,37 +10,37 @@ use sendshot_sys::durable;
 use crate::failure::{Code, Failure};
 use crate::v1;
 
-/// What is said when the journal of pushes cannot be read or written.
+/// Message for a journal of pushes that cannot be read or written.
 pub const JOURNAL: &str = "keep the journal of pushes on this box";
 
-/// Decides the exit code.
+/// Determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It failed.
+    /// The request failed.
     Failed,
-    /// The user cancelled it.
+    /// The user cancelled the request.
     Cancelled,
-    /// It was asked for wrongly, or the configuration is wrong.
+    /// The request or the configuration is wrong.
     Usage,
     /// The receiver could not be reached.
     Unreachable,
-    /// The receiver or a rule said no.
+    /// The receiver or a rule refused.
     Refused,
 }
 
-/// A failure as told to the user.
+/// A failure as shown to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Its kind.
+    /// Determines the exit code.
     pub kind: Kind,
-    /// One sentence.
+    /// One sentence that describes the failure.
     pub message: String,
-    /// What to do; may be empty.
+    /// What the user can do; may be empty.
     pub remedy: String,
 }
 
 impl Problem {
-    /// A problem without a remedy.
+    /// Makes a problem without a remedy.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -49,23 +49,23 @@ impl Problem {
         }
     }
 
-    /// A problem from an error with its causes.
+    /// Makes a problem from an error with its causes.
     pub fn from_error(kind: Kind, error: &dyn Error) -> Self {
         Self::new(kind, with_causes(error))
     }
 
-    /// A failure of the volume's disk while `what` was done.
+    /// Makes a problem from an I/O error of the volume's disk during `what`.
     pub fn local_io(what: &str, error: &std::io::Error) -> Self {
         Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
     }
 
-    /// A failure while `what` was written into this sender's state directory, which lies on another disk than
-    /// volumes do; the error names the file.
+    /// Makes a problem from an I/O error during `what` in the sender's state directory, which is on another
+    /// disk than the volumes; the error names the file.
     pub fn state_io(what: &str, error: &std::io::Error) -> Self {
         Self::new(Kind::Failed, format!("{what}: {error}")).remedy(state_remedy(error))
     }
 
-    /// What was named for its path cannot be opened.
+    /// Makes a problem from an error of opening a path that the user named.
     pub fn open(error: &(dyn Error + 'static)) -> Self {
         let (kind, remedy) = match durable::errno(error) {
             Some(Errno::IO) => (Kind::Failed, DISK_FAILS),
@@ -81,12 +81,12 @@ impl Problem {
         Self::from_error(kind, error).remedy(remedy)
     }
 
-    /// A failure with the remedy that its cause in the kernel has.
+    /// Makes a problem with the remedy for the kernel error among its causes.
     pub fn failed(error: &(dyn Error + 'static)) -> Self {
         Self::from_error(Kind::Failed, error).remedy(io_remedy(error))
     }
 
-    /// Adds what the user can do.
+    /// Sets what the user can do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
@@ -95,7 +95,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// Replaces what the user can do by what is more to the point, if that is not empty.
+    /// Replaces the remedy by a more specific one, unless that is empty.
     #[must_use]
     pub fn prefer_remedy(self, remedy: &str) -> Self {
         match remedy {
@@ -113,7 +113,7 @@ impl fmt::Display for Problem {
 
 const DISK_FAILS: &str = "look into this box's kernel log: the disk fails, or was unplugged";
 
-/// What the user can do about an error of a volume's disk; empty if nothing is known.
+/// Returns what the user can do about an error of a volume's disk; empty if nothing is known.
 pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
     match durable::errno(error) {
         Some(Errno::NOSPC) => "free space on the volume's file system on this box, and try again",
@@ -133,7 +133,7 @@ pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
     }
 }
 
-/// What the user can do about an error of the disk of a state directory; empty if nothing is known.
+/// Returns what the user can do about an error of a state directory's disk; empty if nothing is known.
 pub fn state_remedy(error: &std::io::Error) -> &'static str {
     match durable::errno(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => {
@@ -147,7 +147,7 @@ pub fn state_remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What the user can do when a hidden snapshot, or what is written down of it, could not be deleted.
+/// Returns what the user can do if a hidden snapshot, or its record, could not be deleted.
 pub fn delete_remedy(error: &std::io::Error) -> &'static str {
     match durable::errno(error) {
         Some(Errno::PERM) => {
@@ -158,7 +158,7 @@ pub fn delete_remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What the user can do when btrfs does not tell about a subvolume.
+/// Returns what the user can do if btrfs does not describe a subvolume.
 pub fn ask_remedy(error: &(dyn Error + 'static)) -> &'static str {
     match durable::errno(error) {
         Some(Errno::PERM) => {
@@ -169,7 +169,7 @@ pub fn ask_remedy(error: &(dyn Error + 'static)) -> &'static str {
     }
 }
 
-/// An error and its causes in one line. A cause that the line already ends with is left out.
+/// Joins an error and its causes in one line, without a cause with which the line already ends.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -198,7 +198,7 @@ impl From<sendshot_sys::top_level::Error> for Problem {
 }
 
 impl Code {
-    /// What a failure of this code is to the user of the sending host.
+    /// Returns the kind that a failure of this code has for the sending host's user.
     pub fn kind(self) -> Kind {
         match self {
             Self::Busy | Self::OverLimit => Kind::Refused,

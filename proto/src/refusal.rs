@@ -1,14 +1,14 @@
-//! Refusing a call with a remedy. A gRPC status has room for one sentence; what to do about it
-//! travels beside it as metadata.
+//! Refuses a call with a remedy. A gRPC status has room for one sentence; the remedy is sent beside it as
+//! metadata.
 
 use sendshot_model::printable;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// Metadata key of the remedy; the suffix lets it hold any UTF-8.
+/// Metadata key of the remedy; the suffix `-bin` permits any UTF-8.
 const REMEDY: &str = "sendshot-remedy-bin";
 
-/// A status with what to do about it. An older peer shows the message only.
+/// Makes a status with a remedy. An older peer shows only the message.
 pub fn refusal(code: Code, message: impl Into<String>, remedy: &str) -> Status {
     let mut status = Status::new(code, message);
     if !remedy.is_empty() {
@@ -18,7 +18,7 @@ pub fn refusal(code: Code, message: impl Into<String>, remedy: &str) -> Status {
     status
 }
 
-/// What the peer says to do about its refusal; empty if it does not say.
+/// Returns the remedy of the peer's refusal; empty if it has none.
 pub fn remedy(status: &Status) -> String {
     status
         .metadata()

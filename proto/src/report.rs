@@ -1,4 +1,4 @@
-//! The whole story of a push that succeeded.
+//! The report of a successful push.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,51 +9,51 @@ use uuid::Uuid;
 
 use crate::{Malformed, malformed, not_kept, v1};
 
-/// What a push did.
+/// Result of a push.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The volume.
+    /// Name of the volume.
     pub volume: VolumeName,
-    /// The receiver.
+    /// Name of the receiver.
     pub receiver: PeerName,
     /// UUID of the state that was sent.
     pub uuid: Uuid,
-    /// UUID of its parent; `None` for a full send.
+    /// UUID of the parent; `None` for a full send.
     pub parent: Option<Uuid>,
-    /// Why this parent, or why none.
+    /// Reason for this parent, or for having none.
     pub parent_reason: String,
-    /// The same for programs.
+    /// The same reason for programs.
     #[serde(default)]
     pub parent_reason_code: ReasonCode,
-    /// What made the stream.
+    /// Name of the engine that generated the stream.
     pub engine: String,
     /// Length of the stream in bytes.
     pub stream_bytes: u64,
-    /// Whether nothing could be kept of it, as its file system is read-only: no other push can build on it.
+    /// Whether nothing of it could be retained because its file system is read-only: no other push can build on it.
     #[serde(default)]
     pub not_recorded: bool,
-    /// Bytes on the connection, both directions, encryption included.
+    /// Bytes on the connection in both directions, including encryption.
     pub wire_bytes: u64,
-    /// Stream offset it was resumed at, if it was.
+    /// Stream offset at which it was resumed, if it was.
     pub resumed_at: Option<u64>,
-    /// How long it took.
+    /// Duration of the push in seconds.
     pub seconds: f64,
-    /// UUIDs of the snapshots that were let go on this box.
+    /// UUIDs of the snapshots that were deleted on this host.
     pub pruned: Vec<Uuid>,
-    /// Nested subvolumes that were left out; what is not UTF-8 in a path is replaced.
+    /// Nested subvolumes that were left out; bytes of a path that are not UTF-8 are replaced.
     pub skipped: Vec<String>,
-    /// Those among them that the last push of the volume did not leave out.
+    /// Those of `skipped` that the last push of the volume did not leave out.
     #[serde(default)]
     pub newly_skipped: Vec<String>,
-    /// Where the copy is, below the receiver's root.
+    /// Path of the copy below the receiver's root.
     pub copy: String,
-    /// Where the copy of an interrupted push is that was completed first.
+    /// Path of the copy of an interrupted push that was completed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_first: Option<String>,
-    /// Where the copies of the snapshots are that were brought before this one, of a series.
+    /// For a series: paths of the copies of the snapshots sent before this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<String>,
-    /// The receiver's disk that it went to, if that is known.
+    /// The receiver's disk to which it was sent, if known.
     #[serde(skip)]
     pub root: Option<RootId>,
     /// What the copy lacks because the receiver's file system cannot keep it.
@@ -62,7 +62,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// With the one that was brought before it, of a series.
+    /// Adds the report of the snapshot of the series that was sent before it.
     #[must_use]
     pub fn after_others(self, before: Option<Report>) -> Self {
         let Some(before) = before else { return self };
@@ -76,7 +76,7 @@ impl Report {
         }
     }
 
-    /// With what was completed before, if there was something.
+    /// Adds the report of the interrupted push that was completed first, if there was one.
     #[must_use]
     pub fn after(self, completed: Option<Report>) -> Self {
         match completed {
@@ -91,7 +91,7 @@ impl Report {
     }
 }
 
-/// A path as the bytes of a message.
+/// Converts a path to the bytes of a message.
 pub fn path_bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
@@ -168,7 +168,7 @@ impl TryFrom<v1::PushReport> for Report {
     }
 }
 
-/// A path of a message as text for people.
+/// Converts a path of a message to text for users.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Places from which a transfer that broke off can be taken up again.
+//! Positions at which an interrupted transfer can be resumed.
 
 use sendshot_model::TransferId;
 
@@ -6,37 +6,37 @@ use crate::chain::Chain;
 use crate::malformed::{self, Malformed};
 use crate::v1;
 
-/// Most places of one partial that are looked at. A receiver keeps its newest checkpoint and what is
-/// applied; more than a few only costs time.
+/// Maximum number of positions of one partial that are read. A receiver keeps its newest checkpoint and the
+/// applied state; many more only cost time.
 const MAX_POINTS: usize = 64;
 
-/// Most partials of one volume that are looked at: there should be one.
+/// Maximum number of partials of one volume that are read: there should be one.
 const MAX_PARTIALS: usize = 64;
 
-/// A place in a stream, between two commands, up to which the receiver has everything.
+/// A position in a stream, between two commands, up to which the receiver has everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// Bytes of the stream before it; not 0.
     pub offset: u64,
-    /// Chain value there, of the segments as they were applied.
+    /// Chain value at the position, of the segments as they were applied.
     pub chain: Chain,
 }
 
-/// A transfer that broke off.
+/// An interrupted transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// Which.
+    /// Id of the transfer.
     pub transfer: TransferId,
-    /// From where it can be taken up; in no particular order.
+    /// Positions at which it can be resumed, in no particular order.
     pub points: Vec<Point>,
 }
 
-/// When a receiver takes checkpoints.
+/// The receiver's rule for checkpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CheckpointPolicy {
-    /// Bytes of stream that must have passed since the last one.
+    /// Bytes of the stream that must pass after the last one.
     pub bytes: u64,
-    /// Milliseconds that must have passed since the last one.
+    /// Milliseconds that must pass after the last one.
     pub milliseconds: u64,
 }
 
@@ -85,7 +85,7 @@ impl From<Partial> for v1::Partial {
     }
 }
 
-/// The partials of an answer.
+/// Parses the partials of an answer.
 pub(crate) fn partials(messages: Vec<v1::Partial>) -> Result<Vec<Partial>, Malformed> {
     let messages = messages.into_iter().take(MAX_PARTIALS);
     messages.map(Partial::try_from).collect()

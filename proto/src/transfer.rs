@@ -13,77 +13,77 @@ use crate::resume::{CheckpointPolicy, Point};
 use crate::v1;
 use crate::volume::VolumeKey;
 
-/// Largest segment a receiver takes, in bytes: bounds what a message can make it hold.
+/// Maximum segment that a receiver accepts, in bytes: limits the memory for one message.
 pub const MAX_SEGMENT: usize = 1024 * 1024;
 
-/// Usual segment in bytes. Measured best for HTTP/2 over TLS with frames of the same size;
-/// larger ones leave the cache between copies.
+/// Usual segment length in bytes. It measured best for HTTP/2 over TLS with frames of the same size; larger
+/// ones leave the CPU cache between copies.
 pub const SEGMENT: usize = 256 * 1024;
 
-/// Largest HTTP/2 frame in bytes: a whole segment with its head.
+/// Maximum HTTP/2 frame in bytes: a whole segment with its header.
 pub const FRAME: u32 = 256 * 1024 + 1024;
 
-/// HTTP/2 window of one stream in bytes: what can be under way. 6 MiB fill 1 Gbit/s at
-/// 45 ms, and bound what a receiver buffers for a push: with the queue behind it, less than 8 MiB
-/// that are sent twice when a connection breaks.
+/// HTTP/2 window of one stream in bytes: the maximum in flight. 6 MiB fill 1 Gbit/s at 45 ms, and limit what
+/// a receiver buffers for a push: with the queue after it, less than 8 MiB are sent twice when a connection
+/// breaks.
 pub const STREAM_WINDOW: u32 = 6 * 1024 * 1024;
 
 /// HTTP/2 window of one connection in bytes.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// Largest message that a receiver takes, in bytes: a segment with its head. Nothing else that a
-/// paired sender says is nearly so long.
+/// Maximum message that a receiver accepts, in bytes: a segment with its header. All other messages of a
+/// paired sender are much shorter.
 pub const MAX_CALL: usize = MAX_SEGMENT + 16 * 1024;
 
-/// Largest message that a sender takes, in bytes: a part of an inventory.
+/// Maximum message that a sender accepts, in bytes: a part of an inventory.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// Identity of a parent on both sides.
+/// Identity of a parent, the same on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParentRef {
-    /// UUID it was received as.
+    /// UUID as which it was received.
     pub uuid: Uuid,
-    /// The sender's ctransid of it.
+    /// ctransid of its state at the sender.
     pub ctransid: u64,
 }
 
 /// Opens a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begin {
-    /// Names the partial.
+    /// Identifies the partial.
     pub transfer: TransferId,
-    /// The volume.
+    /// The volume that is pushed.
     pub volume: VolumeKey,
-    /// UUID the stream carries.
+    /// UUID that the stream carries.
     pub uuid: Uuid,
-    /// ctransid the stream carries.
+    /// ctransid that the stream carries.
     pub ctransid: u64,
-    /// Agreed parent; `None` for a full send.
+    /// The negotiated parent; `None` for a full send.
     pub parent: Option<ParentRef>,
-    /// When the snapshot was taken, seconds since 1970 UTC.
+    /// Time of the snapshot, in seconds since 1970 UTC.
     pub taken_at: i64,
-    /// Send stream version, 1 or 2.
+    /// Version of the send stream, 1 or 2.
     pub stream_version: u32,
-    /// Whether it can be taken up again when it breaks off.
+    /// Whether the transfer can be resumed after an interruption.
     pub resumable: Resumable,
-    /// Where to take it up; `None` to begin it.
+    /// Position at which to resume it; `None` to begin it.
     pub resume_at: Option<Point>,
-    /// The receiver's disk that this was agreed on by, if it said.
+    /// The receiver's disk on which the negotiation was based, if reported.
     pub root: Option<RootId>,
 }
 
-/// Bytes that a message takes in the frames of HTTP/2: gRPC puts a flag and a length before it.
+/// Returns the bytes that a message takes in HTTP/2 frames: gRPC prepends a flag and a length.
 pub fn framed_len(message: &v1::TransferUp) -> u64 {
     const FLAG_AND_LENGTH: usize = 5;
     (FLAG_AND_LENGTH + message.encoded_len()) as u64
 }
 
-/// Whether a transfer can be taken up again.
+/// Whether a transfer can be resumed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Resumable {
-    /// Its segments end between commands, and its stream can be made again from there.
+    /// Its segments end between commands, and its stream can be regenerated from there.
     Yes,
-    /// It starts over.
+    /// It restarts from the beginning.
     #[default]
     No,
 }
@@ -91,66 +91,66 @@ pub enum Resumable {
 /// A piece of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it lies in the stream.
+    /// Position in the stream, in bytes.
     pub offset: u64,
-    /// Its bytes.
+    /// Bytes of the stream.
     pub data: Bytes,
-    /// Chain value behind it.
+    /// Chain value after it.
     pub chain: Chain,
-    /// Whether a checkpoint is worth taking behind it.
+    /// Whether the receiver may take a checkpoint after it.
     pub mark: Mark,
 }
 
-/// Whether the sender durably knows the chain value behind a segment.
+/// Whether the sender durably knows the chain value after a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mark {
-    /// It does: it can resume there after a crash.
+    /// The sender can resume there after a crash.
     Durable,
-    /// Only as long as it lives.
+    /// The sender knows it only until it stops.
     #[default]
     None,
 }
 
-/// From sender to receiver.
+/// Message from sender to receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Up {
     /// Opens the push.
     Begin(Begin),
-    /// Part of the stream.
+    /// A piece of the stream.
     Segment(Segment),
     /// The stream is complete.
     End {
-        /// Its length in bytes.
+        /// Length of the stream in bytes.
         length: u64,
-        /// Chain value behind its last segment.
+        /// Chain value after its last segment.
         chain: Chain,
     },
 }
 
-/// From receiver to sender.
+/// Message from receiver to sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
-    /// Ready.
+    /// The receiver is ready.
     Accepted {
-        /// The stream is wanted from this offset.
+        /// Offset from which the stream must be sent.
         resume_at: u64,
-        /// When checkpoints are taken.
+        /// Rule for the receiver's checkpoints.
         checkpoints: CheckpointPolicy,
     },
-    /// Applied up to this offset.
+    /// The stream was applied up to this offset.
     Applied(u64),
-    /// Durable up to this offset.
+    /// The stream is durable up to this offset.
     Checkpoint(u64),
     /// The copy exists, durably.
     Committed {
-        /// Its name.
+        /// Name of the copy.
         name: String,
-        /// Its directory below the receiver's root.
+        /// Directory of the copy below the receiver's root.
         directory: String,
-        /// What it lacks.
+        /// What the copy lacks because the file system cannot keep it.
         not_kept: NotKept,
     },
-    /// It did not work.
+    /// The push failed.
     Failure(Failure),
 }
 
