@@ -1,4 +1,4 @@
-//! What copies are called.
+//! Names of copies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-/// How the time is written: sorts as text and needs no quoting anywhere.
+/// Format of the time: it sorts as text and needs no quoting.
 const FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
-/// The name of a copy: when its snapshot was taken, in UTC by the sender's clock.
+/// The name of a copy: the time of its snapshot in UTC, by the sender's clock.
 ///
-/// Two snapshots of one second are told apart by a suffix. Names order by time, then suffix;
-/// text order differs from that only between suffixes of different length.
+/// A suffix distinguishes snapshots of the same second. Names order by time, then suffix; text order differs
+/// from that only between suffixes of different length.
 ///
 /// ```
 /// # use sendshot_model::CopyName;
@@ -25,11 +25,11 @@ const FORMAT: &str = "%Y%m%dT%H%M%SZ";
 #[serde(try_from = "String", into = "String")]
 pub struct CopyName {
     time: Timestamp,
-    /// 1 is not written.
+    /// The suffix 1 is not written.
     suffix: u32,
 }
 
-/// A text that is no copy's name.
+/// A text is not a copy's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` is not a copy's name: expected a UTC time like `20261122T030000Z`, \
@@ -37,14 +37,14 @@ pub struct CopyName {
     .text.escape_debug()
 )]
 pub struct CopyNameError {
-    /// What was given.
+    /// The invalid text.
     pub text: String,
 }
 
 impl CopyName {
-    /// The name of a copy whose snapshot was taken at `time`, which counts to the second.
+    /// Makes the name of a copy whose snapshot was taken at `time`, to the second.
     ///
-    /// A clock before 1970 is broken; it gives the name of 1970.
+    /// A clock before 1970 is wrong; such a time gets the name of 1970.
     #[must_use]
     pub fn from_time(time: Timestamp) -> Self {
         let seconds = time.as_second().max(0);
@@ -54,7 +54,7 @@ impl CopyName {
         }
     }
 
-    /// The `n`th name of the same second: 2 gives `-2`, 0 and 1 the name without a suffix.
+    /// Makes the `n`th name of the same second: 2 gives `-2`, 0 and 1 the name without a suffix.
     #[must_use]
     pub fn with_suffix(self, n: u32) -> Self {
         Self {
@@ -63,24 +63,24 @@ impl CopyName {
         }
     }
 
-    /// When the snapshot was taken, to the second.
+    /// Returns the time of the snapshot, to the second.
     #[must_use]
     pub fn time(self) -> Timestamp {
         self.time
     }
 
-    /// Which of its second this is, from 1.
+    /// Returns the number of this name within its second, from 1.
     #[must_use]
     pub fn suffix(self) -> u32 {
         self.suffix
     }
 
-    /// Reads a name; only what [`CopyName`] writes is one.
+    /// Parses a name; only texts that [`CopyName`] writes are valid.
     ///
     /// # Errors
-    /// If the text is anything else.
+    /// [`CopyNameError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, CopyNameError> {
-        // The way back refuses `-1`, `-02`, a sign or anything else lenient parsers let pass.
+        // The conversion back rejects `-1`, `-02`, a sign and other texts that lenient parsers accept.
         read(text)
             .filter(|name| name.to_string() == text)
             .ok_or_else(|| CopyNameError {

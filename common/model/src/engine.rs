@@ -1,27 +1,27 @@
-//! What made a stream, as the journal says it.
+//! The engine that generated a stream, as the journal records it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The engines. Both make ordinary send streams.
+/// The engines. Both generate ordinary send streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
-    /// Ours; its parent is a sendshot, which pins no data
+    /// The sendshot engine; its parent is a sendshot, which pins no data.
     Sendshot,
-    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
+    /// The kernel's own send; its parent is a snapshot, which pins the data of the past.
     Kernel,
 }
 
 impl Engine {
-    /// What made the pushes whose records do not say.
+    /// Returns the engine of pushes whose records do not name one.
     pub fn of_old_records() -> Self {
         Self::Kernel
     }
 
-    /// Its name in messages and reports.
+    /// Returns its name in messages and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -36,7 +36,7 @@ impl fmt::Display for Engine {
     }
 }
 
-/// A text that names no engine.
+/// The text does not name an engine.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is no engine: there are `sendshot` and `kernel`")]
 pub struct UnknownEngine(String);

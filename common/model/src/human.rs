@@ -1,10 +1,10 @@
-//! Sizes, rates and times as people read them.
+//! Formats sizes, rates and times for users.
 
 use std::time::Duration;
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// A size with one digit after the point: `512 B`, `1.2 GiB`.
+/// Formats a size with one digit after the point: `512 B`, `1.2 GiB`.
 ///
 /// ```
 /// assert_eq!(sendshot_model::human::bytes_human(1_288_490_189), "1.2 GiB");
@@ -24,20 +24,20 @@ pub fn bytes_human(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A mean rate: `12.3 MiB/s`; `-` for no time at all.
+/// Formats a mean rate: `12.3 MiB/s`; `-` for zero time.
 #[must_use]
 pub fn rate(bytes: u64, time: Duration) -> String {
     if time.is_zero() {
         return "-".to_owned();
     }
-    // Rounds and saturates: a rate beyond 16 EiB/s is none.
+    // The conversion rounds and saturates: rates beyond 16 EiB/s do not occur.
     format!(
         "{}/s",
         bytes_human((bytes as f64 / time.as_secs_f64()) as u64)
     )
 }
 
-/// A time in its two leading units: `340 ms`, `4.2 s`, `2 min 05 s`, `3 h 07 min`, `12 d 4 h`.
+/// Formats a time in its two leading units: `340 ms`, `4.2 s`, `2 min 05 s`, `3 h 07 min`, `12 d 4 h`.
 #[must_use]
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -51,12 +51,12 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Most things that are named one by one.
+/// Maximum number of objects that a message names one by one.
 pub const FEW: usize = 5;
 
-/// Names, five at most, and how many more there are: `a, b, c, d, e and 295 more`.
+/// Lists at most five names, and the number of the others: `a, b, c, d, e and 295 more`.
 ///
-/// What people are told must not grow with what they have.
+/// Messages to users must not grow with the number of their objects.
 #[must_use]
 pub fn few<T: AsRef<str>>(names: &[T]) -> String {
     let shown: Vec<&str> = names.iter().take(FEW).map(AsRef::as_ref).collect();

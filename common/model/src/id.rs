@@ -1,4 +1,4 @@
-//! Generated ids: random UUIDs of which one kind cannot be taken for another.
+//! Generated ids: random UUIDs, with a type for each kind so that they cannot be confused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,19 +6,19 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A text or byte string that is no id.
+/// A text or byte string is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// The text is no UUID.
+    /// The text is not a UUID.
     #[error("`{text}` is not an id: expected a UUID like `3f2b8c1e-5d0a-4c7e-9b1f-0a2d4e6f8091`")]
     Text {
-        /// What was given.
+        /// The invalid text.
         text: String,
     },
     /// The byte string has the wrong length.
     #[error("an id has 16 bytes, not {len}")]
     Length {
-        /// How many bytes were given.
+        /// Number of bytes given.
         len: usize,
     },
 }
@@ -31,19 +31,19 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new random id.
+            /// Generates a random id.
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::new_v4())
             }
 
-            /// The id of these bytes; every value is allowed.
+            /// Makes an id from its bytes; every value is valid.
             #[must_use]
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
 
-            /// The bytes of the id.
+            /// Returns the bytes of the id.
             #[must_use]
             pub const fn to_bytes(self) -> [u8; 16] {
                 self.0.into_bytes()
@@ -82,27 +82,27 @@ macro_rules! id {
 }
 
 id! {
-    /// One instance of a sender: made with its state directory, gone with it.
+    /// Identifies an instance of a sender: generated with its state directory, lost with it.
     SenderId
 }
 id! {
-    /// One instance of a receiver: made with its state directory, gone with it.
+    /// Identifies an instance of a receiver: generated with its state directory, lost with it.
     ReceiverId
 }
 id! {
-    /// A replicated subvolume, whatever it is called and wherever it is mounted.
+    /// Identifies a replicated subvolume, independent of its name and mount point.
     VolumeId
 }
 id! {
-    /// One push, as the user asked for it; interrupting and resuming keep it.
+    /// Identifies a push as requested by the user; interruptions and resumptions keep it.
     PushId
 }
 id! {
-    /// One disk of a receiver: made when its root is marked, it stays with the copies.
+    /// Identifies a disk of a receiver: generated when its root is marked, it stays with the copies.
     RootId
 }
 id! {
-    /// One stream on its way to a receiver; what a partial is found by.
+    /// Identifies a stream on its way to a receiver; a partial is found by it.
     TransferId
 }
 

@@ -1,8 +1,8 @@
-//! The words of the domain: ids, names, copies and what a user's arguments mean.
+//! The terms of the domain: ids, names, copies and the meaning of users' arguments.
 //!
-//! Everything here is a value. A text becomes one of these types where it enters the program
-//! (a configuration file, an argument, a message of a peer), and nothing further in has to ask
-//! again whether a name may be a directory or an id is sixteen bytes.
+//! Everything here is a value. A text is converted to one of these types where it enters the program (a
+//! configuration file, an argument, a message of a peer), and code further inside need not check again
+//! whether a name can be a directory or an id has sixteen bytes.
 //!
 //! ```
 //! use sendshot_model::{Target, VolumeRef};

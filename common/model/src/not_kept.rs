@@ -1,6 +1,6 @@
-//! What a copy lacks because its receiver's file system cannot keep it.
+//! The data that a copy lacks because its receiver's file system cannot keep it.
 //!
-//! Only how data is stored can be missing: inode flags and the compression property. Content, owners,
+//! Only properties of data storage can be missing: inode flags and the compression property. Content, owners,
 //! modes, access control lists and capabilities are kept, or the push fails.
 
 use std::collections::BTreeMap;
@@ -9,29 +9,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable::printable_within;
 
-/// Most bytes of an example path.
+/// Maximum length of an example path in bytes.
 const MAX_EXAMPLE: usize = 200;
 
-/// Most entries that a list from elsewhere may have: more than there are kinds, for kinds to come.
+/// Maximum number of entries in a list from a peer: more than there are kinds, for future kinds.
 pub const MAX_NOT_KEPT: usize = 16;
 
-/// A kind of what is not kept.
+/// A kind of property that was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotKeptKind {
-    /// The flag `C` of `chattr`: a file could not be made to be overwritten in place, or to be no more.
+    /// The flag `C` of `chattr`: overwriting in place could not be enabled or disabled for a file.
     NoCopyOnWrite,
-    /// The flag `m` of `chattr`, or `c` where it could not be taken off.
+    /// The flag `m` of `chattr`, or `c` where it could not be cleared.
     CompressionFlag,
     /// The attribute `btrfs.compression`.
     CompressionProperty,
-    /// Another inode flag. A kind of a later version reads as this one.
+    /// Another inode flag. A kind of a later version is read as this one.
     #[serde(other)]
     OtherFlag,
 }
 
 impl NotKeptKind {
-    /// What it is, for people.
+    /// Returns a description for users.
     pub fn description(self) -> &'static str {
         match self {
             Self::NoCopyOnWrite => "copy-on-write flag (chattr +C)",
@@ -42,18 +42,18 @@ impl NotKeptKind {
     }
 }
 
-/// How often something of a kind was not kept, and where for example.
+/// Number and example of properties of one kind that were not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotKeptEntry {
-    /// What.
+    /// Kind of the property.
     pub kind: NotKeptKind,
-    /// How often.
+    /// Number of times it was not kept.
     pub count: u64,
-    /// The path of one of them in the copy, fit for a terminal, cut if it is long.
+    /// Path of one example in the copy, printable and truncated if it is long.
     pub example: String,
 }
 
-/// What a copy lacks, by kind. It takes little room, however much that is.
+/// The properties that a copy lacks, by kind. Its size is bounded.
 ///
 /// ```
 /// use sendshot_model::{NotKept, NotKeptKind};
@@ -69,12 +69,12 @@ pub struct NotKeptEntry {
 pub struct NotKept(BTreeMap<NotKeptKind, (u64, String)>);
 
 impl NotKept {
-    /// Counts one more.
+    /// Counts one property that was not kept, with its path.
     pub fn add(&mut self, kind: NotKeptKind, path: &str) {
         self.add_entry(kind, 1, path);
     }
 
-    /// Counts what another list has. The examples of this one stay.
+    /// Adds the counts of another list. The examples of this list stay.
     pub fn add_all(&mut self, other: &Self) {
         for (kind, (count, example)) in &other.0 {
             self.add_entry(*kind, *count, example);
@@ -95,7 +95,7 @@ impl NotKept {
         self.0.is_empty()
     }
 
-    /// The kinds, in a fixed order.
+    /// Returns the entries by kind, in a fixed order.
     pub fn entries(&self) -> Vec<NotKeptEntry> {
         self.clone().into()
     }

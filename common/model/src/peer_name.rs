@@ -1,21 +1,21 @@
-//! What people call a sender or a receiver.
+//! Names of senders and receivers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::text::checked_text;
 
-/// Longest name, so that it fits a file name with any ending and a line of a table.
+/// Maximum length of a name, so that it fits into a file name with any suffix and into a table line.
 const MAX_LEN: usize = 64;
 
-/// The name of a sender or receiver, as the other end knows it.
+/// The name of a sender or receiver at its peer.
 ///
-/// It is a directory on the receiver and a file name on both, so it allows no more than any
-/// file system and shell takes unquoted.
+/// It is a directory on the receiver and a file name on both hosts, so it allows only characters that every
+/// file system and shell accepts unquoted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PeerName(String);
 
-/// A text that cannot name a sender or receiver.
+/// A text cannot be the name of a sender or receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` cannot be a name: {reason}; a name has 1 to 64 of A-Z a-z 0-9 . _ -, \
@@ -23,17 +23,17 @@ pub struct PeerName(String);
     .text.escape_debug()
 )]
 pub struct PeerNameError {
-    /// What was given.
+    /// The invalid text.
     pub text: String,
-    /// What is wrong with it.
+    /// The fault of the text.
     pub reason: &'static str,
 }
 
 impl PeerName {
-    /// Checks a text.
+    /// Parses a name.
     ///
     /// # Errors
-    /// What is wrong with the text and what is allowed.
+    /// The fault of the text, and what is allowed.
     pub fn parse(text: &str) -> Result<Self, PeerNameError> {
         match fault(text) {
             None => Ok(Self(text.to_owned())),

@@ -1,10 +1,10 @@
-//! Texts of others, made fit to be shown.
+//! Makes texts of peers printable.
 
-/// Most bytes of a text that are shown.
+/// Maximum number of bytes that are shown.
 const MOST: usize = 2000;
 
-/// A peer's text made fit for a terminal: no control characters, nothing that turns the order of
-/// what is read or cannot be seen, at most 2,000 bytes.
+/// Makes a peer's text safe for a terminal: without control characters and without characters that change the
+/// reading order or are invisible, at most 2,000 bytes.
 ///
 /// ```
 /// assert_eq!(sendshot_model::printable("a\x1b[2Jb\n"), "a [2Jb ");
@@ -14,7 +14,7 @@ pub fn printable(text: &str) -> String {
     printable_within(text, MOST)
 }
 
-/// The same, with another limit in bytes; what is cut ends with `…`, which comes on top.
+/// Does the same with another limit in bytes; a truncated text ends with `…`, in addition to the limit.
 #[must_use]
 pub fn printable_within(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len().min(most + '…'.len_utf8()));
@@ -28,7 +28,7 @@ pub fn printable_within(text: &str, most: usize) -> String {
     out
 }
 
-/// Unicode's characters for direction and format, which show nothing themselves.
+/// Whether this is a Unicode character for direction or format, which is invisible itself.
 fn steers(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -1,14 +1,13 @@
-//! Why something is so: a sentence for people, and a code for programs that stays the same when the
-//! sentence is improved.
+//! Reasons: a sentence for users, and a code for programs that stays the same when the sentence is improved.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Defines the codes. The one place where a code gets its text.
+/// Defines the codes and, only here, their texts.
 macro_rules! reason_codes {
     ($($(#[$meta:meta])* $variant:ident = $text:literal,)+) => {
-        /// What a reason stands for. Each code stands for one situation; `docs/reasons.md` describes them.
+        /// The code of a reason. Each code stands for one situation; `docs/reasons.md` describes them.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "&'static str", from = "String")]
         #[non_exhaustive]
@@ -17,10 +16,10 @@ macro_rules! reason_codes {
         }
 
         impl ReasonCode {
-            /// All codes.
+            /// All codes, in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The code as JSON has it.
+            /// Returns the code's text in JSON.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -31,52 +30,52 @@ macro_rules! reason_codes {
 }
 
 reason_codes! {
-    /// It was not written down, or a later version wrote it.
+    /// The reason was not recorded, or a later version wrote it.
     #[default]
     NotRecorded = "not-recorded",
 
-    // Why a parent was chosen.
-    /// The newest state that both sides hold, by snapshots.
+    // Reasons for the choice of a parent.
+    /// The parent is the newest state that both sides hold, by snapshots.
     NewestCommonSnapshot = "newest-common-snapshot",
-    /// The newest by snapshots that can be the parent; a newer copy cannot.
+    /// The parent is the newest usable one by snapshots; a newer copy cannot be the parent.
     NewestUsableSnapshot = "newest-usable-snapshot",
-    /// The newest state of the volume's lineage that there is a sendshot of.
+    /// The parent is the newest state of the volume's lineage with a sendshot.
     NewestSendshot = "newest-sendshot",
-    /// The newest of the lineage that can be the parent; a newer copy cannot.
+    /// The parent is the newest usable one of the lineage; a newer copy cannot be the parent.
     NewestUsableSendshot = "newest-usable-sendshot",
-    /// None is of the volume's lineage; this one gives the shortest stream.
+    /// No candidate is of the volume's lineage; this one gives the shortest stream.
     ShortestStream = "shortest-stream",
-    /// None is of the volume's lineage, and only this one can be the parent.
+    /// No candidate is of the volume's lineage, and only this one can be the parent.
     OnlyUsableSendshot = "only-usable-sendshot",
-    /// The user named it.
+    /// The user chose the parent.
     ChosenByHand = "chosen-by-hand",
 
-    // Why there is none.
-    /// The user asked for a full send.
+    // Reasons for having no parent.
+    /// The user requested a full send.
     FullAskedFor = "full-asked-for",
-    /// No snapshot could be made, so what has changed since one is not known.
+    /// No snapshot could be made, so the changes since an earlier one are unknown.
     ReadAsItIs = "read-as-it-is",
-    /// Nothing was sent: the receiver holds the state.
+    /// Nothing was sent: the receiver already holds the state.
     AlreadyHeld = "already-held",
-    /// Nothing was sent: of a series, the receiver's disk has acknowledged every snapshot.
+    /// Nothing was sent: the receiver's disk has acknowledged every snapshot of the series.
     AllAcknowledged = "all-acknowledged",
-    /// The receiver holds no copy, and none was acknowledged.
+    /// The receiver holds no copy, and no copy was acknowledged.
     NoCopyYet = "no-copy-yet",
-    /// The receiver holds no copy, and has acknowledged one.
+    /// The receiver holds no copy, but had acknowledged one.
     CopiesGone = "copies-gone",
-    /// The receiver's disk that is there holds no copy; another one of it has acknowledged one.
+    /// The receiver's present disk holds no copy; another disk of it has acknowledged one.
     NewDisk = "new-disk",
-    /// What was acknowledged was so by another instance of the receiver.
+    /// All acknowledgements are from another instance of the receiver.
     ReceiverReplaced = "receiver-replaced",
-    /// A stream of this push that was built on a parent was refused.
+    /// A stream of this push that was based on a parent was refused.
     StreamRefused = "stream-refused",
 
-    // What is said of a copy.
-    /// Nothing stands against it.
+    // Verdicts on a copy.
+    /// It can be the parent, without any doubt.
     Usable = "usable",
-    /// It can be the parent, but is a state of another subvolume than the volume is now.
+    /// It can be the parent, but is a state of another subvolume than the present volume.
     UsableVolumeReplaced = "usable-volume-replaced",
-    /// It can be the parent, but it is not known which subvolume it is a state of.
+    /// It can be the parent, but the subvolume of which it is a state is unknown.
     UsableOriginUnknown = "usable-origin-unknown",
     /// It can be the parent, but its snapshot changed after it was taken.
     UsableParentChanged = "usable-parent-changed",
@@ -86,19 +85,19 @@ reason_codes! {
     CopyWritable = "copy-writable",
     /// The copy changed after it was received.
     CopyChanged = "copy-changed",
-    /// The copy is a snapshot of one that had changed.
+    /// The copy is a snapshot of a copy that had changed.
     CopyOfChangedCopy = "copy-of-changed-copy",
     /// Another tool received the copy.
     CopyReceivedByOtherTool = "copy-received-by-other-tool",
-    /// Another tool received the copy, and it was written to after that.
+    /// Another tool received the copy, which was written to afterwards.
     CopyWrittenAfterOtherTool = "copy-written-after-other-tool",
-    /// The receiver says why in words only.
+    /// The receiver gives the reason in words only.
     CopyUnusable = "copy-unusable",
-    /// The snapshot that the journal names was deleted.
+    /// The snapshot named by the journal was deleted.
     SnapshotDeleted = "snapshot-deleted",
-    /// No snapshot of the volume's file system has the UUID.
+    /// No snapshot on the volume's file system has the UUID.
     SnapshotNotHere = "snapshot-not-here",
-    /// Only a sendshot is here, and the kernel needs a snapshot.
+    /// There is only a sendshot here, but the kernel needs a snapshot.
     OnlySendshotHere = "only-sendshot-here",
     /// The snapshot here is writable.
     SnapshotWritable = "snapshot-writable",
@@ -110,7 +109,7 @@ reason_codes! {
     SnapshotOnceChanged = "snapshot-once-changed",
     /// The snapshot here was received by another tool.
     SnapshotReceivedByOtherTool = "snapshot-received-by-other-tool",
-    /// The snapshot was taken after the one that is pushed.
+    /// The snapshot was taken after the pushed one.
     LaterThanPushed = "later-than-pushed",
     /// The snapshot was taken after the volume was made from an earlier state.
     LaterThanRollback = "later-than-rollback",
@@ -118,21 +117,21 @@ reason_codes! {
     AncestryCut = "ancestry-cut",
     /// The snapshot is of another subvolume.
     Unrelated = "unrelated",
-    /// There is no sendshot of it.
+    /// The copy has no sendshot.
     NoSendshot = "no-sendshot",
-    /// The sendshot that the journal names was deleted.
+    /// The sendshot named by the journal was deleted.
     SendshotDeleted = "sendshot-deleted",
     /// The sendshot could not be read.
     SendshotUnreadable = "sendshot-unreadable",
-    /// The file is no sendshot.
+    /// The file is not a sendshot.
     SendshotForeign = "sendshot-foreign",
     /// A later version wrote the sendshot.
     SendshotTooNew = "sendshot-too-new",
-    /// An earlier version wrote the sendshot, in a layout that is no longer read.
+    /// An earlier version wrote the sendshot, in a layout that is no longer supported.
     SendshotTooOld = "sendshot-too-old",
     /// The sendshot is damaged.
     SendshotDamaged = "sendshot-damaged",
-    /// The sendshot has an inode that is in no directory.
+    /// The sendshot has an inode in no directory.
     SendshotOrphan = "sendshot-orphan",
     /// No sendshot could be made of the snapshot here.
     SendshotNotMade = "sendshot-not-made",
@@ -140,21 +139,21 @@ reason_codes! {
     SendshotOtherState = "sendshot-other-state",
     /// The sendshot is of another file system.
     OtherFilesystem = "other-file-system",
-    /// The sendshot is of a later transaction than what is pushed.
+    /// The sendshot is of a later transaction than the pushed state.
     LaterTransaction = "later-transaction",
-    /// Streams that were built on it could not be applied.
+    /// Streams that were based on it could not be applied.
     StreamsRefused = "streams-refused",
 
-    // Why something is kept, or is not.
-    /// The parent of the next push.
+    // Reasons for keeping or deleting retained state.
+    /// It is the parent of the next push.
     NextParent = "next-parent",
-    /// The parent of the next push, acknowledged in words only.
+    /// It is the parent of the next push, acknowledged only by the receiver's report.
     NextParentReported = "next-parent-reported",
-    /// The newest state that was sent; a newer one is known from the receiver's words only.
+    /// It is the newest state that was sent; a newer one is known only from the receiver's report.
     LastSent = "last-sent",
-    /// The last acknowledged state, which no stream is built on any more.
+    /// It is the last acknowledged state, on which no further stream is based.
     LastRefused = "last-refused",
-    /// An older state, in case the receiver loses its newest copy.
+    /// It is an older state, for the case that the receiver loses its newest copy.
     Spare = "spare",
     /// The receiver may have committed it.
     Unconfirmed = "unconfirmed",
@@ -162,15 +161,15 @@ reason_codes! {
     BeingPushed = "being-pushed",
     /// A running push may use it.
     MayBeUsed = "may-be-used",
-    /// An older snapshot, which pins data.
+    /// It is an older snapshot, which pins data.
     PinsData = "pins-data",
-    /// More than `keep` allows.
+    /// It exceeds the number that `keep` allows.
     MoreThanKeep = "more-than-keep",
-    /// An interrupted push that the next one resumes.
+    /// It belongs to an interrupted push that the next one resumes.
     Interrupted = "interrupted",
-    /// Left by a push that cannot be resumed.
+    /// It was left by a push that cannot be resumed.
     LeftOver = "left-over",
-    /// What the journal names was deleted.
+    /// The state named by the journal was deleted.
     DeletedElsewhere = "deleted-elsewhere",
     /// Its receiver is not paired.
     NotPaired = "not-paired",
@@ -178,17 +177,17 @@ reason_codes! {
     /// Another host left it on the disk.
     OtherHost = "other-host",
 
-    // Why a file system was not looked at.
-    /// Nothing of btrfs is at the path where it was last.
+    // Reasons why a file system was not read.
+    /// There is no btrfs at the path of its last mount.
     NotMounted = "not-mounted",
-    /// Another file system is at the path where it was last.
+    /// Another file system is at the path of its last mount.
     OtherFilesystemThere = "other-file-system-there",
-    /// Looking at it failed.
+    /// The file system could not be read.
     LookFailed = "look-failed",
 }
 
 impl ReasonCode {
-    /// The code with this text; `None` for one that this version does not know.
+    /// Returns the code with this text; `None` if this version does not know it.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
@@ -212,23 +211,23 @@ impl From<String> for ReasonCode {
     }
 }
 
-/// Why something is so.
+/// The reason for a decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reason {
-    /// For programs.
+    /// Code for programs.
     pub code: ReasonCode,
-    /// For people.
+    /// Sentence for users.
     pub text: String,
 }
 
 impl Reason {
-    /// A reason.
+    /// Makes a reason from its code and sentence.
     pub fn new(code: ReasonCode, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
     }
 
-    /// Adds more to the sentence; the situation is the same.
+    /// Appends to the sentence; the code stays the same.
     #[must_use]
     pub fn and(mut self, more: &str) -> Self {
         self.text.push_str("; ");

@@ -11,25 +11,25 @@ use crate::peer_name::PeerNameError;
 use crate::volume_name::VolumeName;
 use crate::volume_name::VolumeNameError;
 
-/// What `HOST:VOL` names: a volume and the receiver it goes to or comes from.
+/// The meaning of `HOST:VOL`: a volume, and the receiver to or from which it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
-    /// The receiver, by the name it was paired under.
+    /// The receiver's name from pairing.
     pub receiver: PeerName,
-    /// The volume on this box.
+    /// The volume on this host.
     pub volume: VolumeRef,
 }
 
-/// How a user names a volume.
+/// A user's reference to a volume.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VolumeRef {
-    /// By its name in the configuration.
+    /// Its name in the configuration.
     Name(VolumeName),
-    /// By an absolute path of the subvolume.
+    /// An absolute path of the subvolume.
     Path(PathBuf),
 }
 
-/// An argument that is not `HOST:VOL`.
+/// An argument is not `HOST:VOL`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// There is no colon.
@@ -38,58 +38,58 @@ pub enum TargetError {
          like `nas2:photos` or `nas2:/srv/photos`"
     )]
     NoColon {
-        /// What was given.
+        /// The invalid argument.
         text: String,
     },
-    /// Nothing stands before the colon.
+    /// The part before the colon is empty.
     #[error("`{text}` lacks the receiver: write HOST:VOL, like `nas2:photos`")]
     NoReceiver {
-        /// What was given.
+        /// The invalid argument.
         text: String,
     },
-    /// Nothing stands after the colon.
+    /// The part after the colon is empty.
     #[error(
         "`{text}` lacks the volume: add a configured volume's name or the absolute path of a \
          subvolume, like `{text}photos` or `{text}/srv/photos`"
     )]
     NoVolume {
-        /// What was given.
+        /// The invalid argument.
         text: String,
     },
-    /// What stands before the colon is no receiver's name.
+    /// The part before the colon is not a valid name of a receiver.
     #[error("in `{text}`, {source}")]
     Receiver {
-        /// What was given.
+        /// The invalid argument.
         text: String,
-        /// What is wrong.
+        /// The fault of the name.
         source: PeerNameError,
     },
-    /// The volume looks like a path, but not from the root.
+    /// The volume is a path, but not an absolute one.
     #[error(
         "in `{text}`, `{path}` is a relative path, which the daemon cannot know the start of: \
          write it from `/`"
     )]
     RelativePath {
-        /// What was given.
+        /// The invalid argument.
         text: String,
         /// The part after the colon.
         path: String,
     },
-    /// What stands after the colon is no volume's name.
+    /// The part after the colon is not a valid name of a volume.
     #[error("in `{text}`, {source}")]
     Volume {
-        /// What was given.
+        /// The invalid argument.
         text: String,
-        /// What is wrong.
+        /// The fault of the name.
         source: VolumeNameError,
     },
 }
 
 impl Target {
-    /// Reads an argument. A path may have any bytes, so this takes the argument as it came.
+    /// Parses an argument. A path may have any bytes, so the argument need not be UTF-8.
     ///
     /// # Errors
-    /// What is missing or wrong, with an example.
+    /// The missing or invalid part, with an example.
     pub fn parse(argument: impl AsRef<OsStr>) -> Result<Self, TargetError> {
         let bytes = argument.as_ref().as_bytes();
         let text = String::from_utf8_lossy(bytes).into_owned();

@@ -1,11 +1,11 @@
-//! What every name that is a checked text has in common.
+//! Conversions that all names with checked text have in common.
 
-/// Gives a newtype over `String` with `parse(&str) -> Result<Self, $error>` the conversions
-/// expected of a text; serde goes through the check in both formats we use.
+/// Gives a newtype over `String` with `parse(&str) -> Result<Self, $error>` the usual conversions of a text;
+/// serde performs the check in JSON and in TOML.
 macro_rules! checked_text {
     ($name:ident, $error:ident) => {
         impl $name {
-            /// The name as text.
+            /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -1,21 +1,21 @@
-//! What a receiver writes into the directory of a volume's copies: whose they are.
+//! The label that a receiver writes into the directory of a volume's copies to record their origin.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::SenderId;
 use crate::id::VolumeId;
 
-/// The label of a volume's directory. It stays with the copies, also where the receiver's own state is
-/// lost, and where the copies are pushed on to another receiver.
+/// The label of a volume's directory. It stays with the copies, even if the receiver loses its own state, or
+/// if the copies are pushed to another receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeLabel {
-    /// The volume.
+    /// Id of the volume.
     pub volume: VolumeId,
-    /// The sender that pushes it.
+    /// Id of the sender that pushes it.
     pub sender: SenderId,
 }
 
 impl VolumeLabel {
-    /// Name of the file.
+    /// Name of the label's file in the directory.
     pub const FILE: &str = ".sendshot-volume";
 }

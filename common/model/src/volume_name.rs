@@ -1,4 +1,4 @@
-//! What a volume is called, which is its directory on the receiver.
+//! Names of volumes, which are also their directories on the receiver.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::checked_text;
 
-/// Longest name in bytes: a file name has 255, and what is derived from a volume's name
-/// (temporary files, staging) needs some of them.
+/// Maximum length of a name in bytes: a file name has 255, and names derived from a volume's name (temporary
+/// files, staging) need some of them.
 const MAX_LEN: usize = 200;
 
-/// Bytes of the end that a shortened name keeps: the last directories tell volumes apart.
+/// Length in bytes of the end that a shortened name keeps: the last directories distinguish volumes.
 const TAIL_LEN: usize = 80;
 
-/// What the top level subvolume itself is called.
+/// Name of the top-level subvolume itself.
 const TOP_LEVEL: &str = "toplevel";
 
 /// The name of a volume, usable as one directory name.
@@ -22,7 +22,7 @@ const TOP_LEVEL: &str = "toplevel";
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);
 
-/// A text that cannot name a volume.
+/// A text cannot be the name of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` cannot be a volume's name: {reason}; a name has 1 to 200 bytes, no `/`, \
@@ -30,17 +30,17 @@ pub struct VolumeName(String);
     .text.escape_debug()
 )]
 pub struct VolumeNameError {
-    /// What was given.
+    /// The invalid text.
     pub text: String,
-    /// What is wrong with it.
+    /// The fault of the text.
     pub reason: &'static str,
 }
 
 impl VolumeName {
-    /// Checks a text.
+    /// Parses a name.
     ///
     /// # Errors
-    /// What is wrong with the text and what is allowed.
+    /// The fault of the text, and what is allowed.
     pub fn parse(text: &str) -> Result<Self, VolumeNameError> {
         match fault(text) {
             None => Ok(Self(text.to_owned())),
@@ -51,12 +51,12 @@ impl VolumeName {
         }
     }
 
-    /// The name of a subvolume that no configuration names: its path from the top level of the
-    /// file system with `-` for `/`.
+    /// Makes the name of a subvolume that is not configured: its path from the top level of the file system
+    /// with `-` for `/`.
     ///
-    /// Bytes that a name cannot have become `%XX`. A path too long loses its middle, and the
-    /// name says how many bytes. Different paths may get one name (`a/b` and `a-b`): a name is
-    /// for people, [`crate::VolumeId`] tells volumes apart.
+    /// Bytes that are invalid in a name become `%XX`. A path that is too long loses its middle, and the name
+    /// contains the number of removed bytes. Different paths can get the same name (`a/b` and `a-b`): names
+    /// are for users, [`crate::VolumeId`] distinguishes volumes.
     ///
     /// ```
     /// # use sendshot_model::VolumeName;
@@ -96,7 +96,7 @@ fn fault(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The bytes as text, with `%XX` for what is not UTF-8 or a control character.
+/// Converts bytes to text, with `%XX` for control characters and bytes that are not UTF-8.
 fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -123,7 +123,7 @@ fn shorten(name: String) -> String {
     if name.len() <= MAX_LEN {
         return name;
     }
-    // Room for the mark: a path has at most 4096 bytes, three times that when all are escaped.
+    // The mark needs five digits: a path has at most 4096 bytes, three times that if all are escaped.
     let (mut head, mut tail) = (MAX_LEN - TAIL_LEN - "~12345~".len(), name.len() - TAIL_LEN);
     while !name.is_char_boundary(head) {
         head -= 1;
