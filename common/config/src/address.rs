@@ -1,4 +1,4 @@
-//! Where a receiver is dialled.
+//! Addresses of receivers.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use sendshot_model::PeerName;
 
-/// The receiver's port unless one is given.
+/// Port of a receiver if none is given.
 pub const DEFAULT_PORT: u16 = 7117;
 
 /// A host, by name or IP address, and a port.
@@ -23,32 +23,32 @@ pub struct Address {
     port: u16,
 }
 
-/// A text that is no address.
+/// A text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` is not an address: expected HOST or HOST:PORT, like `nas2.lan`, `192.0.2.7:7117` or `[2001:db8::7]:7117`",
     .text.escape_debug()
 )]
 pub struct AddressError {
-    /// What was given.
+    /// The invalid text.
     pub text: String,
 }
 
 impl Address {
-    /// The host: a name, or an IP address without brackets.
+    /// Returns the host: a name, or an IP address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What a receiver here is called unless its administrator says: the first label of the
-    /// host's name. An IP address gives none.
+    /// Returns the default name of a receiver at this address: the first label of the host's name. An IP
+    /// address has none.
     #[must_use]
     pub fn default_name(&self) -> Option<PeerName> {
         if self.host.parse::<std::net::IpAddr>().is_ok() || self.host.contains(':') {
@@ -105,13 +105,13 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// Whether this is an IPv6 address, perhaps with the zone of a link-local one.
+/// Whether this is an IPv6 address, optionally with the zone of a link-local one.
 fn is_ipv6(host: &str) -> bool {
     let (address, zone) = host.split_once('%').unwrap_or((host, "x"));
     address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
 }
 
-/// Whether the resolver can be asked for this: characters of host names and IPv4 addresses.
+/// Whether this has only characters of host names and IPv4 addresses, so that the resolver accepts it.
 fn is_name(host: &str) -> bool {
     !host.is_empty()
         && host.len() <= 253

@@ -1,7 +1,7 @@
-//! Reading a TOML file table by table, knowing where each value stands.
+//! Reads a TOML file table by table, with the position of each value.
 //!
-//! The tables are walked rather than deserialised: an own walk knows the place of every key and
-//! value, also for what only a second look finds wrong (a relative path, a name twice).
+//! The tables are walked rather than deserialised: this walk knows the position of every key and value, also
+//! for faults that only a second check finds (a relative path, a duplicate name).
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -16,10 +16,10 @@ use toml::de::{DeTable, DeValue};
 use crate::error::ConfigError;
 use crate::error::Problem;
 
-/// How alike (0 to 1) two keys must be for one to be suggested for the other.
+/// Minimum similarity (0 to 1) of two keys for one to be suggested for the other.
 const SUGGEST_FROM: f64 = 0.8;
 
-/// Reads a file's text with `read`, which is given the whole document.
+/// Parses the text of a file with `read`, which receives the whole document.
 pub(crate) fn parse<T>(
     file: &Path,
     text: &str,
@@ -35,7 +35,7 @@ pub(crate) fn parse<T>(
     read(&root).map_err(at)
 }
 
-/// The text of a file; `remedy` says how to make one that does not exist.
+/// Reads the text of a file; `remedy` says how to create it if it does not exist.
 pub(crate) fn load(file: &Path, remedy: &'static str) -> Result<String, ConfigError> {
     std::fs::read_to_string(file).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => ConfigError::Absent {
@@ -49,11 +49,11 @@ pub(crate) fn load(file: &Path, remedy: &'static str) -> Result<String, ConfigEr
     })
 }
 
-/// A table.
+/// A table of the file.
 pub(crate) struct Section<'a> {
     name: String,
     table: &'a DeTable<'a>,
-    /// The key that names it; the document itself has none.
+    /// Position of its key; the document itself has none.
     span: Option<Range<usize>>,
 }
 
@@ -61,14 +61,14 @@ pub(crate) struct Section<'a> {
 pub(crate) struct Entry<'a> {
     /// The key alone.
     pub(crate) key: &'a str,
-    /// The key with the tables it is in.
+    /// The key, prefixed with the names of its tables.
     name: String,
     key_span: Range<usize>,
     value: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Section<'a> {
-    /// Refuses every key but these.
+    /// Rejects every key except these.
     pub(crate) fn accept(&self, keys: &[&str]) -> Result<(), Problem> {
         let unknown = self
             .entries()
@@ -95,7 +95,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// All entries in the order of the file.
+    /// Returns all entries in the order of the file.
     pub(crate) fn entries(&self) -> Vec<Entry<'a>> {
         let mut entries: Vec<_> = self.table.iter().map(|(k, v)| self.entry(k, v)).collect();
         entries.sort_by_key(|entry| entry.key_span.start);
@@ -125,7 +125,7 @@ impl<'a> Section<'a> {
             .map(|(key, value)| self.entry(key, value))
     }
 
-    /// The entry of a key that must be there; `example` is a line that would do.
+    /// Returns the entry of a required key; `example` is a valid line for it.
     pub(crate) fn require(&self, key: &str, example: &str) -> Result<Entry<'a>, Problem> {
         self.get(key).ok_or_else(|| {
             let message = match self.name.as_str() {
@@ -138,12 +138,12 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// A problem with the key.
+    /// Makes a problem about the key.
     pub(crate) fn key_problem(&self, message: impl Into<String>) -> Problem {
         Problem::new(Some(self.key_span.clone()), message)
     }
 
-    /// A problem with the value.
+    /// Makes a problem about the value.
     pub(crate) fn problem(&self, message: impl Display) -> Problem {
         Problem::new(
             Some(self.value.span()),
@@ -164,7 +164,7 @@ impl<'a> Entry<'a> {
         self.problem(format!("expected {expected}, found {found}"))
     }
 
-    /// The value as a table.
+    /// Returns the value as a table.
     pub(crate) fn section(&self) -> Result<Section<'a>, Problem> {
         match self.value.get_ref() {
             DeValue::Table(table) => Ok(Section {
@@ -176,7 +176,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The value as a text.
+    /// Returns the value as a text.
     pub(crate) fn text(&self) -> Result<&'a str, Problem> {
         self.value
             .get_ref()
@@ -184,19 +184,19 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| self.wrong_type("a string"))
     }
 
-    /// The key as one of our types.
+    /// Parses the key as a domain type.
     pub(crate) fn parse_key<T: FromStr<Err: Display>>(&self) -> Result<T, Problem> {
         self.key
             .parse()
             .map_err(|e: T::Err| self.key_problem(e.to_string()))
     }
 
-    /// The text as one of our types.
+    /// Parses the text as a domain type.
     pub(crate) fn parse<T: FromStr<Err: Display>>(&self) -> Result<T, Problem> {
         self.text()?.parse().map_err(|e| self.problem(e))
     }
 
-    /// The text as an absolute path.
+    /// Parses the text as an absolute path.
     pub(crate) fn path(&self) -> Result<PathBuf, Problem> {
         let path = PathBuf::from(self.text()?);
         if !path.is_absolute() {
@@ -211,7 +211,7 @@ impl<'a> Entry<'a> {
         Ok(path)
     }
 
-    /// The value as a whole number from 1.
+    /// Parses the value as a whole number from 1.
     pub(crate) fn count(&self) -> Result<std::num::NonZeroU32, Problem> {
         let Some(integer) = self.value.get_ref().as_integer() else {
             return Err(self.wrong_type("a whole number"));
@@ -222,7 +222,7 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| self.problem("expected a whole number from 1 to 4294967295"))
     }
 
-    /// The value as a span of time, with units: `10m`, `7 days`. Days have 24 hours.
+    /// Parses the value as a duration with units: `10m`, `7 days`. Days have 24 hours.
     pub(crate) fn duration(&self) -> Result<Duration, Problem> {
         let text = self.text()?;
         let wrong = || {
@@ -238,7 +238,7 @@ impl<'a> Entry<'a> {
             .ok_or_else(wrong)
     }
 
-    /// The value as a number of bytes, with a unit: `64 MiB`.
+    /// Parses the value as a number of bytes with a unit: `64 MiB`.
     pub(crate) fn bytes(&self) -> Result<u64, Problem> {
         let text = self.text()?;
         size(text).ok_or_else(|| {
@@ -247,7 +247,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// The value as a part of a whole: `5%`, from 0 to 100.
+    /// Parses the value as a percentage: `5%`, from 0 to 100.
     pub(crate) fn percent(&self) -> Result<u8, Problem> {
         let text = self.text()?;
         let number = text.strip_suffix('%').map(str::trim_end);
@@ -258,7 +258,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// The value as true or false.
+    /// Returns the value as true or false.
     pub(crate) fn switch(&self) -> Result<bool, Problem> {
         match self.value.get_ref() {
             DeValue::Boolean(value) => Ok(*value),
@@ -266,7 +266,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The values of a list.
+    /// Returns the values of a list.
     pub(crate) fn list(&self) -> Result<Vec<Entry<'a>>, Problem> {
         let DeValue::Array(items) = self.value.get_ref() else {
             return Err(self.wrong_type("a list"));

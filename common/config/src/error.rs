@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what would be right.
+//! Faults of a configuration, with their position and the accepted alternatives.
 
 use std::fmt;
 use std::io;
@@ -7,37 +7,37 @@ use std::path::{Path, PathBuf};
 
 use sendshot_model::{PeerNameError, ReceiverId};
 
-/// A configuration that cannot be used.
+/// A configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file does not exist.
     #[error("{}: there is no such file; {remedy}", file.display())]
     Absent {
-        /// The file.
+        /// Path of the missing file.
         file: PathBuf,
-        /// How to make one.
+        /// How to create it.
         remedy: &'static str,
     },
     /// The file or directory cannot be read.
     #[error("{}: cannot be read: {source}", file.display())]
     Read {
-        /// The file or directory.
+        /// Path of the file or directory.
         file: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
-    /// The file says something that is not accepted.
+    /// The content of the file is not accepted.
     #[error(transparent)]
     Invalid(Box<Fault>),
-    /// A file among the receivers' has a name that no receiver can have.
+    /// The name of a file in `receivers.d` is not valid for a receiver.
     #[error("{}: the file must be called after its receiver: {source}", file.display())]
     FileName {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// What is wrong with the name.
+        /// The fault of the name.
         source: PeerNameError,
     },
-    /// Two receivers have one id, and authorities of their own.
+    /// Two receivers have the same id but different authorities.
     #[error(
         "{} and {} say to be the same receiver ({id}), but have different authorities: one of them \
          lies, or is a copy of the other; `sendshot-receiver` says its id when it starts: remove \
@@ -45,46 +45,46 @@ pub enum ConfigError {
         file.display(), other.display()
     )]
     SameReceiver {
-        /// One file.
+        /// Path of one file.
         file: PathBuf,
-        /// The other.
+        /// Path of the other file.
         other: PathBuf,
-        /// What both have.
+        /// The id that both have.
         id: ReceiverId,
     },
-    /// What pairing learned cannot be written.
+    /// The result of pairing cannot be written.
     #[error("cannot write {}: {source}", file.display())]
     Write {
-        /// The file or directory.
+        /// Path of the file or directory.
         file: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
 }
 
-/// A place in a file and what is wrong there; its `Display` shows the line.
+/// A fault with its position in a file; its `Display` shows the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Where it is, unless something is missing that has no place.
+    /// Position of the fault, unless something without a position is missing.
     pub place: Option<Place>,
-    /// What is wrong.
+    /// Description of the fault.
     pub message: String,
-    /// What would be right.
+    /// What would be accepted.
     pub help: Option<String>,
 }
 
-/// A stretch of one line.
+/// A range of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Line, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
     /// Character in the line, from 1.
     pub column: usize,
-    /// Characters.
+    /// Length in characters.
     pub width: usize,
-    /// The whole line.
+    /// Text of the whole line.
     pub source: String,
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        // Tabs stay tabs, so that the mark stands under its text.
+        // Tabs are kept, so that the mark is below its text.
         let before = self.source.chars().take(self.column - 1);
         let indent: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
         writeln!(f, "{gutter} |")?;
@@ -120,7 +120,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A fault as the readers find it: by its bytes, not knowing file or line.
+/// A fault as found by the readers: with its byte range, without file or line.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) span: Option<Range<usize>>,

@@ -2,10 +2,10 @@
 //!
 //! - [`SenderConfig`]: `/etc/sendshot/sender.toml`, written by the administrator.
 //! - [`ReceiverConfig`]: `/etc/sendshot/receiver.toml`, written by the administrator.
-//! - [`ReceiverEntry`]: `/etc/sendshot/receivers.d/NAME.toml`, written by pairing and by nobody else.
+//! - [`ReceiverEntry`]: `/etc/sendshot/receivers.d/NAME.toml`, written only by pairing.
 //!
-//! What a file does not say right is refused with its line and what is accepted instead, so
-//! that a typing error never becomes a silent default.
+//! Content that is not accepted is rejected with its line and the accepted alternatives, so that a typing
+//! error never becomes a silent default.
 
 mod address;
 mod document;

@@ -1,4 +1,4 @@
-//! `/etc/sendshot/receiver.toml`: where copies are held, and what is kept.
+//! `/etc/sendshot/receiver.toml`: where copies are held, and which are kept.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,52 +13,50 @@ use crate::document::{self, Entry, Section};
 use crate::error::ConfigError;
 use crate::error::Problem;
 
-/// How long what is left of an interrupted push is kept unless the file says otherwise: as long as
-/// senders keep their side of it.
+/// Default for how long the rest of an interrupted push is kept: as long as senders keep theirs.
 const DEFAULT_PARTIAL_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Bytes between two checkpoints unless the file says otherwise.
+/// Default for the bytes between two checkpoints.
 const DEFAULT_CHECKPOINT_BYTES: u64 = 64 << 20;
 
-/// Time between two checkpoints unless the file says otherwise: each commits the file system.
+/// Default for the time between two checkpoints: each one commits the file system.
 const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the receiver is told.
+/// The receiver's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiverConfig {
-    /// Where it listens; `[::]:7117` by default, which on Linux takes IPv4 as well.
+    /// Address on which it listens; `[::]:7117` by default, which on Linux accepts IPv4 as well.
     pub listen: SocketAddr,
-    /// The directory, on btrfs, that holds each sender's directory; absolute.
+    /// The directory, on btrfs, that contains each sender's directory; absolute.
     pub root: PathBuf,
-    /// How long what is left of an interrupted push is kept.
+    /// How long the rest of an interrupted push is kept.
     pub partial_keep: Duration,
-    /// Bytes of a stream between two checkpoints, at the least.
+    /// Minimum bytes of a stream between two checkpoints.
     pub checkpoint_bytes: u64,
-    /// Time between two checkpoints, at the least.
+    /// Minimum time between two checkpoints.
     pub checkpoint_interval: Duration,
-    /// What is kept of each sender's copies. A sender that is not listed has the defaults.
+    /// Policies by sender. A sender that is not listed has the defaults.
     pub senders: BTreeMap<PeerName, SenderPolicy>,
 }
 
-/// One table `[senders.NAME]`.
+/// The content of a table `[senders.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderPolicy {
-    /// Which copies are kept.
+    /// The copies that are kept.
     pub keep: Keep,
-    /// Volumes it may have here.
+    /// Maximum number of the sender's volumes.
     pub max_volumes: NonZeroU32,
-    /// Bytes that it may have here, of streams and of what their commands made; `None` for as many as there is
-    /// room for.
+    /// Maximum number of the sender's bytes, of streams and of what their commands allocated; `None` if only
+    /// free space limits it.
     pub max_bytes: Option<u64>,
-    /// Pushes that may run or be interrupted at a time.
+    /// Maximum number of pushes that are running or interrupted at a time.
     pub max_partials: NonZeroU32,
 }
 
-/// Volumes of a sender unless the file says otherwise: more than anybody configures, few enough to be
-/// listed.
+/// Default for the volumes of a sender: more than any realistic configuration, few enough to be listed.
 const DEFAULT_MAX_VOLUMES: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Pushes of a sender at a time unless the file says otherwise. Each has a thread and files open.
+/// Default for the simultaneous pushes of a sender. Each one has a thread and open files.
 const DEFAULT_MAX_PARTIALS: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
 impl Default for SenderPolicy {
@@ -72,10 +70,10 @@ impl Default for SenderPolicy {
     }
 }
 
-/// Which copies of a sender are kept.
+/// Selects the copies of a sender that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Keep {
-    /// Every one.
+    /// Every copy is kept.
     #[default]
     All,
 }
@@ -84,22 +82,22 @@ impl ReceiverConfig {
     /// Reads the file.
     ///
     /// # Errors
-    /// If there is no such file, it cannot be read, or it says something that is not accepted.
+    /// [`ConfigError`] if the file does not exist, cannot be read, or is not accepted.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         const REMEDY: &str = "make one with a line like `root = \"/srv/backup\"`, \
             a directory on btrfs for the copies";
         Self::parse(file, &document::load(file, REMEDY)?)
     }
 
-    /// Reads a file's text; `file` is only for messages.
+    /// Parses a file's text; `file` is only for messages.
     ///
     /// # Errors
-    /// If it says something that is not accepted.
+    /// [`ConfigError`] if the content is not accepted.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         document::parse(file, text, read)
     }
 
-    /// What is kept of this sender's copies.
+    /// Returns the policy for this sender.
     #[must_use]
     pub fn policy(&self, sender: &PeerName) -> SenderPolicy {
         self.senders.get(sender).cloned().unwrap_or_default()

@@ -1,8 +1,8 @@
-//! `/etc/sendshot/receivers.d/NAME.toml`: what pairing learned about receiver NAME.
+//! `/etc/sendshot/receivers.d/NAME.toml`: the result of pairing with receiver NAME.
 //!
-//! The files are the program's own: `sendshotctl pair` writes and replaces them whole, and an
-//! administrator's files are never written. They hold no secret (the key is in the sender's
-//! state directory) but say who is backed up where, hence mode 0600.
+//! The files belong to the program: `sendshotctl pair` writes and replaces them whole, and never writes an
+//! administrator's files. They contain no secret (the key is in the sender's state directory) but show which
+//! host is backed up where, hence mode 0600.
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -22,16 +22,16 @@ use crate::error::Problem;
 const HEADER: &str = "# Written by `sendshotctl pair`, which replaces the whole file.\n";
 const EXTENSION: &str = "toml";
 
-/// A receiver this box is paired with.
+/// A receiver with which this host is paired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiverEntry {
-    /// Where it is dialled.
+    /// Address to which the sender connects.
     pub address: Address,
-    /// Which instance it is.
+    /// Instance of the receiver.
     pub receiver_id: ReceiverId,
-    /// The certificate of the receiver's authority, PEM.
+    /// Certificate of the receiver's authority in PEM.
     pub ca_certificate: String,
-    /// The certificate by which the receiver knows this sender, PEM.
+    /// Certificate by which the receiver recognises this sender, in PEM.
     pub client_certificate: String,
 }
 
@@ -45,10 +45,10 @@ struct File<'a> {
 }
 
 impl ReceiverEntry {
-    /// Reads a file's text; `file` is only for messages.
+    /// Parses a file's text; `file` is only for messages.
     ///
     /// # Errors
-    /// If it says something that is not accepted.
+    /// [`ConfigError`] if the content is not accepted.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         document::parse(file, text, read)
     }
@@ -91,18 +91,18 @@ fn certificate(entry: &Entry<'_>) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// Reads every `NAME.toml` of the directory; one that does not exist holds none.
+/// Reads every `NAME.toml` of the directory; a missing directory contains none.
 ///
 /// # Errors
-/// If the directory or a file cannot be read, or a file is not what pairing writes.
+/// [`ConfigError`] if the directory or a file cannot be read, or a file is not as pairing writes it.
 pub fn load_dir(dir: &Path) -> Result<BTreeMap<PeerName, ReceiverEntry>, ConfigError> {
     files(dir)?.into_iter().map(|file| load(&file)).collect()
 }
 
-/// Reads the directory for one receiver; `None` if it is not there.
+/// Reads the directory for one receiver; `None` if it has no file.
 ///
 /// # Errors
-/// See [`load_dir`]; or if another one says to be the same.
+/// See [`load_dir`]; also if another receiver has the same id and another authority.
 pub fn load_one(dir: &Path, name: &PeerName) -> Result<Option<ReceiverEntry>, ConfigError> {
     let mut all = load_dir(dir)?;
     let Some(entry) = all.remove(name) else {
@@ -112,8 +112,8 @@ pub fn load_one(dir: &Path, name: &PeerName) -> Result<Option<ReceiverEntry>, Co
     Ok(Some(entry))
 }
 
-/// What a receiver holds is remembered by its id, which it says itself: one that says another's could
-/// have what that one holds let go. Names of one receiver have one authority.
+/// Checks the id of a receiver. A receiver reports its id itself, and its states are recorded under it: with
+/// another's id it could cause their deletion. All names of one receiver have the same authority.
 fn check_id<'a>(
     dir: &Path,
     (name, entry): (&PeerName, &ReceiverEntry),
@@ -144,7 +144,7 @@ fn load(file: &Path) -> Result<(PeerName, ReceiverEntry), ConfigError> {
     Ok((name, ReceiverEntry::parse(file, &text)?))
 }
 
-/// The `.toml` files; hidden ones are those of an interrupted write.
+/// Lists the `.toml` files; hidden ones are left by interrupted writes.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let failed = |source| ConfigError::Read {
         file: dir.to_owned(),
@@ -171,18 +171,18 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
-/// Writes `NAME.toml`, replacing one that exists; a crash leaves the old or the new.
+/// Writes `NAME.toml`, replacing an existing one; a crash leaves the old or the new.
 ///
 /// # Errors
-/// If another receiver of the directory says to be the same, the directory cannot be made or the file
-/// cannot be written.
+/// [`ConfigError`] if another receiver of the directory has the same id and another authority, the directory
+/// cannot be made or the file cannot be written.
 pub fn store(dir: &Path, name: &PeerName, entry: &ReceiverEntry) -> Result<(), ConfigError> {
     let file = file_of(dir, name);
     let failed = |source| ConfigError::Write {
         file: file.clone(),
         source,
     };
-    // A file that says nothing is told of when it is needed, and may be the one to be replaced.
+    // An invalid file is reported when it is needed, and may be the one that is replaced.
     let others = files(dir)?.into_iter().filter_map(|file| load(&file).ok());
     let others: BTreeMap<_, _> = others.collect();
     check_id(dir, (name, entry), &others)?;
@@ -200,10 +200,10 @@ pub fn store(dir: &Path, name: &PeerName, entry: &ReceiverEntry) -> Result<(), C
     durable::write(&file, text.as_bytes(), durable::PRIVATE).map_err(failed)
 }
 
-/// Removes `NAME.toml`; it is no error if there is none.
+/// Removes `NAME.toml`; a missing file is no error.
 ///
 /// # Errors
-/// If the file exists and cannot be removed.
+/// [`ConfigError`] if the file exists and cannot be removed.
 pub fn remove(dir: &Path, name: &PeerName) -> Result<(), ConfigError> {
     let file = file_of(dir, name);
     match durable::remove(&file) {
@@ -268,11 +268,11 @@ mod tests {
         let error = store(dir.path(), &name("liar"), &other()).unwrap_err();
         assert!(matches!(error, ConfigError::SameReceiver { .. }), "{error}");
         assert!(!dir.path().join("liar.toml").exists());
-        // The same one under another name, and one that was set up anew.
+        // These are allowed: the same receiver under another name, and one that was set up again.
         store(dir.path(), &name("lan"), &entry()).unwrap();
         remove(dir.path(), &name("lan")).unwrap();
         store(dir.path(), &name("nas2"), &other()).unwrap();
-        // Nor by a file that came otherwise.
+        // A file from another source is checked, too.
         std::fs::copy(dir.path().join("nas2.toml"), dir.path().join("copy.toml")).unwrap();
         assert!(load_one(dir.path(), &name("copy")).unwrap().is_some());
         assert!(load_one(dir.path(), &name("none")).unwrap().is_none());
@@ -282,7 +282,7 @@ mod tests {
             error.contains("copy.toml and ") && error.contains("nas2.toml"),
             "{error}"
         );
-        // And that is mended by pairing again.
+        // Pairing again repairs this.
         store(dir.path(), &name("copy"), &other()).unwrap();
         assert!(load_one(dir.path(), &name("nas2")).unwrap().is_some());
     }

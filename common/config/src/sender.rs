@@ -1,4 +1,4 @@
-//! `/etc/sendshot/sender.toml`: what is replicated, and where to.
+//! `/etc/sendshot/sender.toml`: which volumes are replicated, and to which receivers.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,54 +11,53 @@ use crate::document::{self, Entry, Section};
 use crate::error::ConfigError;
 use crate::error::Problem;
 
-/// How many sendshots are kept for each receiver unless a volume says otherwise: the last common
-/// one, and two more for a receiver that lost its newest copies.
+/// Default for the sendshots kept for each receiver: the last common one, and two more for a receiver that
+/// lost its newest copies.
 const DEFAULT_KEEP: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
-/// For how long what can pass is tried again unless the file says otherwise: longer than a receiver
-/// takes to restart, not so long that a timer's next push finds this one still trying.
+/// Default for how long transient errors are retried: longer than a receiver takes to restart, but short
+/// enough that a timer's next push does not find this one still trying.
 const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// How long a push may come no further unless the file says otherwise: a disk that is being
-/// written full can take minutes for what it has been given.
+/// Default for how long a push may make no progress: a disk whose caches are being written back can take
+/// minutes.
 const DEFAULT_STALL_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// How long an interrupted push is kept unless the file says otherwise: its snapshot pins data.
+/// Default for how long an interrupted push is kept: its snapshot pins data.
 const DEFAULT_RESUME_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How much of the file system must be free for an interrupted push to stay, in percent, unless the
-/// file says otherwise.
+/// Default for the share of the file system that must be free for an interrupted push to be kept, in percent.
 const DEFAULT_RESUME_MIN_FREE: u8 = 5;
 
-/// What the sender is told.
+/// The sender's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderConfig {
-    /// For how long what can pass is tried again, since a push last came forward.
+    /// How long transient errors are retried, since a push last made progress.
     pub retry_for: Duration,
-    /// After how long without any progress a connection is given up.
+    /// Time without any progress after which a connection is closed.
     pub stall_after: Duration,
-    /// How long an interrupted push keeps its snapshot, to be resumed.
+    /// How long the snapshot of an interrupted push is kept for resuming it.
     pub resume_keep: Duration,
-    /// How much of the volume's file system must be free for that, in percent.
+    /// Share of the volume's file system that must be free for that, in percent.
     pub resume_min_free: u8,
-    /// The configured volumes; none is fine, since any subvolume can be pushed by its path.
+    /// The configured volumes; there may be none, since any subvolume can be pushed by its path.
     pub volumes: BTreeMap<VolumeName, VolumeConfig>,
 }
 
-/// One table `[volumes.NAME]`.
+/// The content of a table `[volumes.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeConfig {
-    /// Where the subvolume is mounted; absolute. Of a series of snapshots: the directory above all of them.
+    /// Mount point of the subvolume; absolute. For a series of snapshots: the directory above all of them.
     pub path: PathBuf,
-    /// The read-only snapshots that are its states, as an absolute pattern (`*`, `?`, `[…]`), if it is such
-    /// a series and no live subvolume.
+    /// The read-only snapshots that are its states, as an absolute pattern (`*`, `?`, `[…]`), if it is a
+    /// series and not a live subvolume.
     pub snapshots: Option<String>,
-    /// Where it is pushed to, by the names they were paired under; none twice.
+    /// Receivers to which it is pushed, by their names from pairing; without duplicates.
     pub receivers: Vec<PeerName>,
-    /// Sendshots kept for each receiver, the last common one included.
+    /// Number of sendshots kept for each receiver, including the last common one.
     pub keep: NonZeroU32,
-    /// Whether the last snapshot stays as the parent, for the kernel's own send, instead of a
-    /// sendshot. It pins the data of the past.
+    /// Whether the last snapshot is kept as the parent, for the kernel's own send, instead of a sendshot. It
+    /// pins the data of the past.
     pub pin_parent: bool,
 }
 
@@ -78,7 +77,7 @@ impl SenderConfig {
     /// Reads the file.
     ///
     /// # Errors
-    /// If there is no such file, it cannot be read, or it says something that is not accepted.
+    /// [`ConfigError`] if the file does not exist, cannot be read, or is not accepted.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         const REMEDY: &str = "make one with a table like `[volumes.photos]` holding \
             `path = \"/srv/photos\"` and `receivers = [\"nas2\"]`, \
@@ -86,10 +85,10 @@ impl SenderConfig {
         Self::parse(file, &document::load(file, REMEDY)?)
     }
 
-    /// Reads a file's text; `file` is only for messages.
+    /// Parses a file's text; `file` is only for messages.
     ///
     /// # Errors
-    /// If it says something that is not accepted.
+    /// [`ConfigError`] if the content is not accepted.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         document::parse(file, text, read)
     }
@@ -169,7 +168,7 @@ fn new_path(entry: &Entry<'_>, before: &SenderConfig) -> Result<PathBuf, Problem
     }
 }
 
-/// A pattern, and the directory above all that it can match.
+/// Returns a pattern, and the directory above everything that it can match.
 fn new_pattern(entry: &Entry<'_>, before: &SenderConfig) -> Result<(PathBuf, String), Problem> {
     let path = entry.path()?;
     let pattern = entry.text()?.to_owned();
