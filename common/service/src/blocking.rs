@@ -1,7 +1,7 @@
-//! Blocking work on a thread of its own.
+//! Runs blocking work on its own thread.
 //!
-//! Not on the runtime's blocking pool: its threads have no names, and the runtime waits for them
-//! at shutdown without an end.
+//! The runtime's blocking pool is not used: its threads have no names, and the runtime waits for them at
+//! shutdown without a time limit.
 
 use std::any::Any;
 use std::io;
@@ -11,35 +11,34 @@ use std::thread;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-/// Blocking work that gave no result.
+/// Blocking work gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockingError {
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("cannot start thread `{name}`: {source}")]
     Spawn {
-        /// Its name.
+        /// Name of the thread.
         name: &'static str,
-        /// Why.
+        /// Error from the system.
         source: io::Error,
     },
     /// The work panicked, which is a defect of this program.
     #[error("thread `{name}` panicked: {message}; this is a defect of sendshot")]
     Panicked {
-        /// Its name.
+        /// Name of the thread.
         name: &'static str,
-        /// What it said.
+        /// Message of the panic.
         message: String,
     },
 }
 
-/// Runs `work` on a new thread called `name` (the kernel shows 15 bytes of it), in the caller's
-/// log span.
+/// Runs `work` on a new thread called `name` (the kernel shows 15 bytes of it), in the caller's log span.
 ///
-/// Dropping the future does not end the work, it only loses the result: what can take long must
-/// watch a token of its own.
+/// Dropping the future does not end the work, but only loses the result: long work must watch a cancellation
+/// token of its own.
 ///
 /// # Errors
-/// If there is no thread to be had, or the work panics.
+/// [`BlockingError`] if no thread can be started, or the work panics.
 pub async fn run<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -47,9 +46,9 @@ pub async fn run<T: Send + 'static>(
     let (done, result) = oneshot::channel();
     let span = Span::current();
     let body = move || {
-        // Nothing that could be left half changed is seen again: the closure owns what it uses.
+        // A panic leaves no shared state half changed, because the closure owns what it uses.
         let outcome = catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
-        // The caller may be gone.
+        // The caller may have dropped the future.
         let _ = done.send(outcome.map_err(|panic| message(panic.as_ref())));
     };
     if let Err(source) = thread::Builder::new().name(name.to_owned()).spawn(body) {

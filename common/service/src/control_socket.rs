@@ -1,4 +1,4 @@
-//! The Unix socket by which `sendshotctl` talks to a daemon.
+//! The Unix socket between `sendshotctl` and a daemon.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -12,34 +12,34 @@ use nix::unistd::Group;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::{Stream, wrappers::UnixListenerStream};
 
-/// Members may talk to the daemons. What needs more, each call checks by the caller's uid.
+/// Members of this group may call the daemons. Calls that need more check the caller's uid.
 pub const GROUP: &str = "sendshot";
 
-/// Owner and group may connect, which takes write permission.
+/// Connecting takes write permission, which owner and group have.
 const MODE: u32 = 0o660;
 const PARENT_MODE: u32 = 0o755;
 
-/// A control socket that cannot be bound.
+/// A control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlSocketError {
-    /// Somebody answers there.
+    /// A daemon is listening on the socket.
     #[error("a daemon is already listening on {}; stop it, or choose another with --socket", path.display())]
     InUse {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Something else has the name.
+    /// A file of another type has the name.
     #[error("{} exists and is not a socket; move it away, or choose another with --socket", path.display())]
     NotASocket {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The system refuses.
     #[error("control socket {}: {source}", path.display())]
     Io {
-        /// The socket or its directory.
+        /// Path of the socket or its directory.
         path: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
 }
@@ -52,15 +52,15 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens on `path`, mode 0660, group `sendshot` if there is one; a directory that is
-    /// missing is made. To be called within the runtime.
+    /// Listens on `path`, mode 0660, group `sendshot` if there is one; makes a missing directory. Must be
+    /// called within the runtime.
     ///
-    /// Steps: 1. see that nobody answers there; 2. listen on a name beside it; 3. set owner and
-    /// mode; 4. rename over the old one, so that no moment has a socket with other permissions.
-    /// A crash before 4 leaves the other name, which the next start replaces.
+    /// Steps: 1. check that no daemon answers there; 2. listen on a hidden name beside it; 3. set owner and
+    /// mode; 4. rename it over the old one, so that the socket never has other permissions. A crash before 4
+    /// leaves the hidden name, which the next start replaces.
     ///
     /// # Errors
-    /// If a live daemon has the socket, something else has the name, or the system refuses.
+    /// [`ControlSocketError`] if a running daemon has the socket, another file the name, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, ControlSocketError> {
         let failed = |source| ControlSocketError::Io {
             path: path.to_owned(),
@@ -88,7 +88,7 @@ impl Stream for ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Only tidiness: a socket left behind is replaced by the next start.
+        // This is only tidiness: the next start replaces a stale socket.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -141,7 +141,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A daemon that is not root, as in a test, keeps its own group.
+/// Sets the group. A daemon that is not root, as in a test, keeps its own.
 fn hand_to(path: &Path, gid: u32) -> io::Result<()> {
     if fs::symlink_metadata(path)?.gid() == gid {
         return Ok(());
@@ -155,7 +155,7 @@ fn hand_to(path: &Path, gid: u32) -> io::Result<()> {
     }
 }
 
-/// Whether root calls, by the kernel's word.
+/// Whether the caller is root, by the peer credentials of the socket.
 pub fn is_root<T>(request: &tonic::Request<T>) -> bool {
     request
         .extensions()

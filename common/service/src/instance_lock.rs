@@ -1,4 +1,4 @@
-//! One daemon for one state directory.
+//! Ensures that only one daemon uses a state directory.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -9,39 +9,39 @@ const FILE: &str = "lock";
 const MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// A state directory that is not this daemon's.
+/// A state directory cannot be locked for this daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
-    /// Another process has it.
+    /// Another process has locked it.
     #[error(
         "another daemon is using {}; stop it, or choose another directory with --state-dir",
         dir.display()
     )]
     InUse {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
     },
     /// The lock cannot be made.
     #[error("cannot lock {}: {source}", path.display())]
     Io {
-        /// The lock's file.
+        /// Path of the lock's file.
         path: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
 }
 
-/// The right to a state directory, until dropped or the process ends, however it ends.
+/// Holds a state directory until it is dropped or the process ends for any reason.
 #[derive(Debug)]
 pub struct InstanceLock {
     _file: File,
 }
 
 impl InstanceLock {
-    /// Takes the directory, which is made (mode 0700) if it is missing; does not wait.
+    /// Locks the directory, making it (mode 0700) if it is missing; does not wait.
     ///
     /// # Errors
-    /// If another daemon has it, or the directory or the lock's file cannot be made.
+    /// [`InstanceLockError`] if another daemon holds it, or the directory or the lock's file cannot be made.
     pub fn take(dir: &Path) -> Result<Self, InstanceLockError> {
         let path = dir.join(FILE);
         let file = match open(dir, &path) {

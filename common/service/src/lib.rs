@@ -1,8 +1,8 @@
-//! What a daemon needs around its work: logs, systemd, signals, a control socket, threads.
+//! The environment of a daemon's work: logs, systemd, signals, a control socket, threads.
 //!
-//! Nothing here knows what the daemon is for. Each module stands alone; a daemon's `main` calls
+//! Nothing here depends on the daemon's purpose. The modules are independent; a daemon's `main` calls
 //! [`run()`], which sets up [`logging`], [`Signals`] and the watchdog; then its library takes the
-//! [`InstanceLock`], binds its listeners and the [`ControlSocket`], and says [`notify::ready`].
+//! [`InstanceLock`], binds its listeners and the [`ControlSocket`], and calls [`notify::ready`].
 
 pub mod blocking;
 mod control_socket;

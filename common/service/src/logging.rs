@@ -1,4 +1,4 @@
-//! Where log lines go: the journal under systemd, standard error everywhere else.
+//! Destination of log lines: the journal under systemd, standard error otherwise.
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
@@ -7,38 +7,38 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// Our own variable first, so that a line in a unit file affects nothing else.
+/// Variables with the log filter. Sendshot's own comes first, so that a line in a unit file affects nothing else.
 const VARIABLES: [&str; 2] = ["SENDSHOT_LOG", "RUST_LOG"];
 
 const DEFAULT: &str = "info";
 
-/// What the journal's names of our fields begin with: `journalctl SENDSHOT_VOLUME=photos`.
+/// Prefix of the log fields in the journal: `journalctl SENDSHOT_VOLUME=photos`.
 const FIELD_PREFIX: &str = "SENDSHOT";
 
-/// Logging that cannot be set up.
+/// Logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter in the environment is none.
+    /// The filter in the environment is invalid.
     #[error(
         "{variable}=`{value}` is no log filter ({source}); write a level like `debug`, or `sendshot_sender=debug,info`"
     )]
     Filter {
-        /// Where it was found.
+        /// Name of the environment variable.
         variable: &'static str,
-        /// What it says.
+        /// Value of the variable.
         value: String,
-        /// What is wrong.
+        /// Error of the parser.
         source: ParseError,
     },
-    /// The process logs already.
+    /// The process already has a logger.
     #[error("logging is set up already: {0}")]
     Twice(#[from] TryInitError),
 }
 
-/// Sets up logging for the process, at the level of `SENDSHOT_LOG` or `RUST_LOG`, else `info`.
+/// Sets up logging for the process, at the level of `SENDSHOT_LOG` or `RUST_LOG`, otherwise `info`.
 ///
 /// # Errors
-/// If the environment's filter is none, or logging is set up already.
+/// [`LoggingError`] if the environment's filter is invalid, or logging is already set up.
 pub fn init() -> Result<(), LoggingError> {
     let registry = tracing_subscriber::registry().with(filter(env::var)?);
     let journal = if stderr_is_journal() {
@@ -82,8 +82,8 @@ fn filter(
     }
 }
 
-/// Whether standard error leads to the journal: systemd names its device and inode. The variable
-/// alone does not tell, since it is inherited by what redirects its output.
+/// Whether standard error is the journal: systemd names its device and inode. The variable alone is not
+/// sufficient, because processes with redirected output inherit it.
 fn stderr_is_journal() -> bool {
     let Ok(stat) = rustix::fs::fstat(rustix::stdio::stderr()) else {
         return false;

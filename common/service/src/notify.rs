@@ -1,4 +1,4 @@
-//! Telling systemd how the daemon is. Without systemd, all of this does nothing.
+//! Notifies systemd of the daemon's state. Without systemd, all of this does nothing.
 
 use std::io;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-/// The daemon does its work from now on; also the end of a reload.
+/// Reports that the daemon is ready, also after a reload.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The daemon has been told to end.
+/// Reports that the daemon was requested to stop.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// The daemon reads its configuration again; [`ready`] ends it.
+/// Reports that the daemon reads its configuration again; [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -25,7 +25,7 @@ pub fn reloading() {
     }
 }
 
-/// What the daemon is doing, in one line, for `systemctl status`.
+/// Reports what the daemon is doing, in one line, for `systemctl status`.
 pub fn status(text: &str) {
     // A line end would begin another assignment.
     tell(&[NotifyState::Status(&text.replace(['\n', '\r'], " "))]);
@@ -41,12 +41,12 @@ fn complain(error: &io::Error) {
     tracing::warn!(%error, "cannot notify systemd");
 }
 
-/// The task that tells systemd's watchdog that the runtime still turns. It ends when dropped.
+/// The task that reports to systemd's watchdog that the runtime is alive. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Watchdog(Option<JoinHandle<()>>);
 
 impl Watchdog {
-    /// Starts it if the unit asks for it (`WatchdogSec=`). To be called within the runtime.
+    /// Starts the task if the unit requests it (`WatchdogSec=`). Must be called within the runtime.
     #[must_use]
     pub fn start() -> Self {
         Self(sd_notify::watchdog_enabled().map(|limit| tokio::spawn(ping(limit))))

@@ -10,15 +10,15 @@ use crate::logging;
 use crate::notify::{self, Watchdog};
 use crate::signals::Signals;
 
-/// Exit code for whatever keeps a daemon from its work.
+/// Exit code for every failure that keeps a daemon from its work.
 const FAILED: u8 = 1;
 
-/// What the outside tells a daemon.
+/// Requests from outside to a daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Life {
-    /// Cancelled when the daemon is to end; it should do so soon.
+    /// Cancelled when the daemon must end, which it should do soon.
     pub stop: CancellationToken,
-    /// Notified when the daemon is to read its configuration again.
+    /// Notified when the daemon must read its configuration again.
     pub reload: Arc<Notify>,
 }
 
@@ -46,12 +46,12 @@ where
         notify::stopping();
         result
     });
-    // What still runs has had its time; a call that hangs in the kernel must not keep us.
+    // Remaining tasks have had their time; a call that hangs in the kernel must not block the exit.
     runtime.shutdown_background();
     result
 }
 
-/// Prints an error with its causes; the exit code says whether there was one.
+/// Prints an error with its causes and returns the exit code.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What the administrator says by signals: end, or read the configuration again.
+//! Requests by signals: end, or read the configuration again.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The handlers of a daemon. Dropping it ends its task; the signals are then ignored.
+/// The signal handlers of a daemon. Dropping this ends its task; the signals are then ignored.
 #[derive(Debug)]
 pub struct Signals {
     shutdown: CancellationToken,
@@ -14,13 +14,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches SIGTERM and SIGINT, the first of which cancels [`Signals::shutdown`], and SIGHUP,
-    /// each of which calls `reload` on the runtime: it must not block.
+    /// Catches SIGTERM and SIGINT, the first of which cancels [`Signals::shutdown`], and SIGHUP, each of
+    /// which calls `reload` on the runtime: `reload` must not block.
     ///
-    /// To be called within the runtime.
+    /// Must be called within the runtime.
     ///
     /// # Errors
-    /// If the system refuses a handler.
+    /// The system's error if it refuses a handler.
     pub fn install(reload: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let caught = Caught {
             term: signal(SignalKind::terminate())?,
@@ -32,7 +32,7 @@ impl Signals {
         Ok(Self { shutdown, task })
     }
 
-    /// Cancelled when the daemon is to end; a clone of the one token.
+    /// Returns a clone of the token that is cancelled when the daemon must end.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
@@ -79,7 +79,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    // One test, since signals are the whole process's.
+    // There is only one test, since signals affect the whole process.
     #[tokio::test]
     async fn hangup_reloads_and_term_shuts_down() {
         let (reloads, mut reloaded) = mpsc::unbounded_channel();
