@@ -1,15 +1,14 @@
-//! Who the two ends are to each other: keys, certificates, pairing, and the TLS they make.
+//! Identities of sender and receiver: keys, certificates, pairing, and TLS between them.
 //!
-//! Each receiver is its own small certificate authority ([`Authority`]). An invitation
-//! ([`Senders::invite`]) gives a [`Token`] that carries a secret and the fingerprint of that
-//! authority, so pairing needs nothing but the token: the sender dials with
-//! [`pairing_client_config`], which trusts the authority of the token only, and the receiver
-//! answers the secret with a certificate ([`Senders::redeem`]).
+//! Each receiver is its own small certificate authority ([`Authority`]). An invitation ([`Senders::invite`])
+//! gives a [`Token`] that carries a secret and the fingerprint of that authority, so pairing needs only the
+//! token: the sender connects with [`pairing_client_config`], which trusts only the authority of the token,
+//! and the receiver answers the secret with a certificate ([`Senders::redeem`]).
 //!
-//! From then on TLS proves who the peer is ([`PeerIdentity`]), and [`Senders::authorize`] decides
-//! at every call what that is worth: a certificate alone opens nothing, so revoking works at once.
+//! From then on TLS authenticates the peer ([`PeerIdentity`]), and [`Senders::authorize`] decides at every
+//! call what the peer may do: a certificate alone gives no access, so revoking takes effect at once.
 //!
-//! TLS is 1.3 only, without resumption, since a resumed session would not be verified again.
+//! TLS is 1.3 only, without resumption, because a resumed session would not be verified again.
 
 mod keys;
 mod pairing;

@@ -1,4 +1,4 @@
-//! The receiver's certificate authority: it signs the receiver's own certificate and its senders'.
+//! The receiver's certificate authority, which signs the receiver's own certificate and those of its senders.
 
 use std::fmt;
 use std::fs::DirBuilder;
@@ -42,7 +42,7 @@ pub struct Authority {
     dir: PathBuf,
 }
 
-/// An authority that cannot be loaded or made.
+/// An authority cannot be loaded or made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A private key is missing, exposed or damaged.
@@ -55,31 +55,31 @@ pub enum AuthorityError {
         path.display()
     )]
     KeyLost {
-        /// The key's file.
+        /// Path of the key's file.
         path: PathBuf,
     },
-    /// The authority's certificate is not that of its key.
+    /// The authority's certificate does not match its key.
     #[error(
         "{} is damaged or belongs to another key: restore it from a backup, or remove it and pair \
          every sender again",
         path.display()
     )]
     Mismatch {
-        /// The certificate's file.
+        /// Path of the certificate's file.
         path: PathBuf,
     },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
-    /// The clock is before this program was written.
+    /// The clock is earlier than the release of this program.
     #[error("the clock says {now}: set it before certificates are made")]
     ClockUnset {
-        /// What the clock says.
+        /// Time of the clock.
         now: Timestamp,
     },
     /// A certificate could not be made.
@@ -87,45 +87,45 @@ pub enum AuthorityError {
     Certificate(#[from] CertificateError),
 }
 
-/// What a sender gets.
+/// A certificate signed for a sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderCertificate {
-    /// The certificate, PEM.
+    /// The certificate in PEM.
     pub pem: String,
-    /// Its public key.
+    /// Its public key's hash.
     pub pin: SpkiPin,
-    /// Its end.
+    /// End of its validity.
     pub not_after: Timestamp,
 }
 
-/// A request for a certificate that is not signed.
+/// A request for a certificate is not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// The request is damaged, or its sender does not have the key.
     #[error("the certificate request is not valid: {0}")]
     Request(rcgen::Error),
-    /// The key is of a kind no sender makes.
+    /// The key is of a kind that no sender makes.
     #[error("the certificate request has another kind of key than ECDSA P-256")]
     KeyKind,
     /// The certificate could not be made.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The certificate made cannot be read back.
+    /// The signed certificate cannot be read back.
     #[error(transparent)]
     Identity(#[from] PeerIdentityError),
 }
 
 impl Authority {
-    /// Loads what `dir` holds and makes what is missing; the receiver's own certificate is made
-    /// again in the last third of its life.
+    /// Loads what `dir` contains and makes what is missing; the receiver's own certificate is renewed in the
+    /// last third of its life.
     ///
-    /// Steps when new: 1. the authority's key; 2. its certificate; 3. the receiver's key; 4. its
-    /// certificate. A crash leaves a prefix of these, from which the next start goes on: nobody
-    /// can have been paired before all exist.
+    /// Steps for a new one: 1. the authority's key; 2. its certificate; 3. the receiver's key; 4. its
+    /// certificate. A crash leaves a prefix of these, from which the next start continues: no sender can have
+    /// been paired before all exist.
     ///
     /// # Errors
-    /// If a file cannot be read or written, a key is exposed, or files do not belong together.
-    /// Nothing that exists is replaced, except the receiver's own certificate.
+    /// [`AuthorityError`] if a file cannot be read or written, a key is exposed, or files do not belong
+    /// together. No existing file is replaced, except the receiver's own certificate.
     pub fn load_or_create(
         dir: &Path,
         receiver: ReceiverId,
@@ -155,11 +155,11 @@ impl Authority {
         })
     }
 
-    /// Makes the receiver's own certificate again if it is in the last third of its life; says whether
-    /// it did. What is connected stays so. Blocks.
+    /// Renews the receiver's own certificate if it is in the last third of its life; returns whether it did.
+    /// Existing connections stay open. Blocks.
     ///
     /// # Errors
-    /// If the new one cannot be made or written; the former stays.
+    /// [`AuthorityError`] if the new one cannot be made or written; the former stays.
     pub fn renew_server(&self, now: Timestamp) -> Result<bool, AuthorityError> {
         let made = load_or_make_server(
             &self.dir,
@@ -174,19 +174,19 @@ impl Authority {
         Ok(renewed)
     }
 
-    /// Whose authority this is.
+    /// Returns the id of the authority's receiver.
     #[must_use]
     pub fn receiver_id(&self) -> ReceiverId {
         self.receiver
     }
 
-    /// What a token carries of this authority.
+    /// Returns the fingerprint of this authority for tokens.
     #[must_use]
     pub fn fingerprint(&self) -> CaFingerprint {
         CaFingerprint::of(&self.ca)
     }
 
-    /// The authority's certificate, PEM.
+    /// Returns the authority's certificate in PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -194,11 +194,11 @@ impl Authority {
 
     /// Certifies that the key of a request (PKCS #10, DER) is this sender's.
     ///
-    /// Only the public key is taken from the request, and only if the request proves that its
-    /// author has the private one. Names and uses are ours.
+    /// Only the public key is taken from the request, and only if the request proves that its author has the
+    /// private one. Names and uses are set here.
     ///
     /// # Errors
-    /// If the request is damaged, not signed by its own key, or has another kind of key.
+    /// [`SignError`] if the request is damaged, not signed by its own key, or has another kind of key.
     pub fn sign_sender(
         &self,
         csr: &[u8],
@@ -226,8 +226,8 @@ impl Authority {
         &self.ca
     }
 
-    /// What the receiver presents: its certificate, and the authority's so that a pairing sender,
-    /// who knows only the fingerprint, finds it.
+    /// Returns what the receiver presents: its certificate, and the authority's so that a pairing sender,
+    /// which knows only the fingerprint, finds it.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
         vec![server.clone(), self.ca.clone()]
@@ -262,7 +262,7 @@ fn load_ca_key(dir: &Path) -> Result<KeyPair, AuthorityError> {
     let path = dir.join(CA_KEY);
     match key_file::load(&path)? {
         Some(key) => Ok(key),
-        // A new key would make every paired sender refuse this receiver without a word why.
+        // With a new key every paired sender would refuse this receiver without an explanation.
         None if dir.join(CA_CERTIFICATE).exists() => Err(AuthorityError::KeyLost { path }),
         None => Ok(key_file::create(&path)?),
     }
@@ -309,7 +309,7 @@ fn load_or_make_server(
     Ok(made.into())
 }
 
-/// A certificate of 1970 would be worthless on the day the clock is set.
+/// Rejects an unset clock: a certificate of 1970 would be worthless as soon as the clock is set.
 fn check_clock(now: Timestamp) -> Result<(), AuthorityError> {
     if now.as_second() < certificate::EARLIEST {
         return Err(AuthorityError::ClockUnset { now });
@@ -317,7 +317,7 @@ fn check_clock(now: Timestamp) -> Result<(), AuthorityError> {
     Ok(())
 }
 
-/// Whether the receiver can present this certificate for two more thirds of its life.
+/// Whether the certificate is valid for this receiver and key and not yet due for renewal.
 fn serves(found: &CertificateDer<'_>, receiver: ReceiverId, key: &KeyPair, now: Timestamp) -> bool {
     let Ok(identity) = PeerIdentity::from_certificates(std::slice::from_ref(found)) else {
         return false;

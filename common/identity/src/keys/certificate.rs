@@ -1,4 +1,4 @@
-//! What the certificates of an authority look like.
+//! Content of the certificates of an authority.
 
 use std::time::Duration;
 
@@ -20,32 +20,32 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Every certificate is valid from a day before it was made: the peer's clock may be behind.
 const BACKDATED: Duration = DAY;
 
-/// An authority outlives the disks it backs up. A new one means pairing every sender again.
+/// Life of an authority, longer than that of the disks it serves. A new one requires pairing every sender again.
 pub(crate) const CA_LIFE: Duration = YEAR.saturating_mul(20);
 
-/// A receiver's own certificate is renewed at a start of the daemon in the last third of its
-/// life, so a daemon may run for more than three years without one.
+/// Life of a receiver's own certificate. It is renewed in the last third of its life, so the daemon may be
+/// stopped for more than three years without losing it.
 pub(crate) const RECEIVER_LIFE: Duration = YEAR.saturating_mul(10);
 
-/// A sender has to be paired again after this long. Renewal over the paired channel comes later;
-/// until then a short life would only stop backups, since revoking needs no expiry.
+/// Life of a sender's certificate. Unless it is renewed within this time, the sender must be paired again. A
+/// shorter life would only risk stopping backups, since revoking needs no expiry.
 pub(crate) const SENDER_LIFE: Duration = YEAR.saturating_mul(5);
 
-/// No box runs this program before: an earlier time is that of a clock that was never set.
+/// The program did not exist before: an earlier time means that the clock was never set.
 pub(crate) const EARLIEST: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
-/// A certificate that could not be made.
+/// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The library refuses.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// There is no serial number.
+    /// No serial number could be generated.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
-/// The authority's own certificate.
+/// Makes the authority's own certificate.
 pub(crate) fn ca(
     receiver: ReceiverId,
     now: Timestamp,
@@ -60,9 +60,9 @@ pub(crate) fn ca(
     Ok(params)
 }
 
-/// The certificate of a sender or receiver.
+/// Makes the certificate of a sender or receiver.
 ///
-/// Both may serve and dial: who opens the connection is independent of who sends.
+/// It is valid for servers and clients: the direction of the connection is independent of the roles.
 pub(crate) fn leaf(
     peer: PeerId,
     now: Timestamp,
@@ -100,7 +100,7 @@ fn common_name(name: String) -> DistinguishedName {
     names
 }
 
-/// A certificate as PEM text.
+/// Encodes a certificate as PEM.
 pub(crate) fn to_pem(certificate: &CertificateDer<'_>) -> String {
     let text = data_encoding::BASE64.encode(certificate);
     let lines: Vec<_> = text
@@ -114,7 +114,7 @@ pub(crate) fn to_pem(certificate: &CertificateDer<'_>) -> String {
     )
 }
 
-/// The only certificate of a PEM text; `None` if it is not one.
+/// Decodes the only certificate of a PEM text; `None` if it is not one.
 pub(crate) fn from_pem(pem: &str) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }

@@ -1,15 +1,15 @@
-//! The few primitives used besides TLS and X.509, all of aws-lc.
+//! The few primitives used besides TLS and X.509, all from aws-lc.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// The system has no random bytes to give.
+/// The system cannot provide random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random bytes")]
 pub struct RandomError;
 
-/// The one provider every TLS configuration is built with; none is installed process-wide.
+/// Returns the only provider for TLS configurations; none is installed process-wide.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -27,12 +27,12 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
     Ok(bytes)
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in a time that does not depend on the position of differences.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-/// A newtype over bytes, written in hexadecimal.
+/// Defines a newtype over bytes, written in hexadecimal.
 macro_rules! hex_bytes {
     ($(#[$doc:meta])* $vis:vis $name:ident, $len:literal) => {
         $(#[$doc])*

@@ -1,4 +1,4 @@
-//! Private keys on disk, which nobody but their owner may read.
+//! Private keys on disk, which only their owner may read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,52 +8,52 @@ use std::path::{Path, PathBuf};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use sendshot_sys::durable;
 
-/// Read and write of group and others.
+/// Permissions of group and others.
 const NOT_THE_OWNER: u32 = 0o077;
 
-/// No key file is longer; one that is holds something else.
+/// Maximum length of a key file in bytes; a longer file contains something else.
 const MAX_LEN: u64 = 64 * 1024;
 
-/// A private key that cannot be used.
+/// A private key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// Others may read the file.
+    /// Other users may access the file.
     #[error(
         "private key {} is accessible to others (mode {mode:04o}); \
          run `chmod 600 {}`, and if somebody may have read it, remove it and pair again",
         path.display(), path.display()
     )]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
     /// The file cannot be read or written.
     #[error("private key {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error from the kernel.
         source: io::Error,
     },
-    /// The file holds no usable key.
+    /// The file contains no usable key.
     #[error("{} holds no usable private key ({source}); restore it from a backup", path.display())]
     Unusable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the parser.
         source: rcgen::Error,
     },
-    /// No key could be made.
+    /// No key could be generated.
     #[error("cannot make a private key: {source}")]
     Generate {
-        /// Why.
+        /// Error of the generator.
         source: rcgen::Error,
     },
 }
 
-/// The key in a file, or `None` if there is no such file.
+/// Loads the key from a file; `None` if there is no such file.
 pub(crate) fn load(path: &Path) -> Result<Option<KeyPair>, KeyFileError> {
     let failed = |source| KeyFileError::Io {
         path: path.to_owned(),
@@ -82,7 +82,7 @@ pub(crate) fn load(path: &Path) -> Result<Option<KeyPair>, KeyFileError> {
         })
 }
 
-/// Makes a key and writes it, mode 0600, durably.
+/// Generates a key and writes it with mode 0600, durably.
 pub(crate) fn create(path: &Path) -> Result<KeyPair, KeyFileError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
         .map_err(|source| KeyFileError::Generate { source })?;
@@ -95,7 +95,7 @@ pub(crate) fn create(path: &Path) -> Result<KeyPair, KeyFileError> {
     Ok(key)
 }
 
-/// [`load`], or [`create`] if there is no such file.
+/// Loads the key like [`load`]; makes it with [`create`] if there is no such file.
 pub(crate) fn load_or_create(path: &Path) -> Result<KeyPair, KeyFileError> {
     match load(path)? {
         Some(key) => Ok(key),

@@ -1,4 +1,4 @@
-//! Keys and certificates: how they are made, kept, checked and end.
+//! Keys and certificates: generation, storage, checks and expiry.
 
 pub(crate) mod authority;
 pub(crate) mod certificate;

@@ -1,5 +1,5 @@
-//! What a receiver says to be this sender's certificate, looked at before it is kept: one that does not work
-//! must not take the place of one that does.
+//! Checks the certificate that a receiver issued to this sender before it is stored: an invalid one must not
+//! replace a valid one.
 
 use std::time::Duration;
 
@@ -14,43 +14,43 @@ use crate::keys::sender_key::SenderKey;
 use crate::transport::peer::{PeerId, PeerIdentity, PeerIdentityError};
 use crate::transport::tls::{self, TlsError};
 
-/// Longest certificate that is kept, in bytes. One has about 600.
+/// Maximum length of a certificate in bytes. One has about 600.
 const LONGEST: usize = 16 * 1024;
 
-/// Why it is of no use.
+/// Reason why the certificate is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnCertificateError {
-    /// It is none.
+    /// There is no certificate.
     #[error("there is no certificate in it")]
     None,
-    /// It is longer than any that is made.
+    /// It is longer than any valid one.
     #[error("its certificate has {len} bytes, more than {LONGEST}")]
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
     },
-    /// It names nobody.
+    /// It names no Sendshot peer.
     #[error("its certificate names nobody")]
     Identity(#[from] PeerIdentityError),
-    /// It names somebody else.
+    /// It names another peer.
     #[error("its certificate is that of {id}")]
     Other {
-        /// Whom.
+        /// Id of the named peer.
         id: PeerId,
     },
-    /// It is of another key.
+    /// It is for another key.
     #[error("its certificate is of another key than this sender's")]
     OtherKey,
-    /// The authority cannot be used to verify.
+    /// The authority cannot be used for verification.
     #[error(transparent)]
     Authority(#[from] TlsError),
-    /// The receiver's authority has not made it, or not for now.
+    /// The receiver's authority did not sign it, or it is not valid now.
     #[error("its certificate would not be accepted by itself")]
     Refused(#[source] rustls::Error),
 }
 
-/// Expects that a certificate is this sender's, made by the authority in `ca_pem`, and good now. Returns it as
-/// PEM, without whatever stands beside it.
+/// Checks that a certificate is this sender's, signed by the authority in `ca_pem`, and valid now. Returns it
+/// as PEM, without any surrounding text.
 ///
 /// # Errors
 /// See [`OwnCertificateError`].

@@ -13,30 +13,30 @@ use crate::transport::peer::SpkiPin;
 
 const FILE: &str = "sender.key";
 
-/// The key by which every receiver knows this sender.
+/// The key by which every receiver recognises this sender.
 pub struct SenderKey(KeyPair);
 
 impl SenderKey {
     /// Loads `sender.key` from the state directory, which must exist, or makes it (mode 0600).
     ///
     /// # Errors
-    /// If the file cannot be read or written, holds no key, or is accessible to others.
+    /// [`KeyFileError`] if the file cannot be read or written, contains no key, or is accessible to others.
     pub fn load_or_create(dir: &Path) -> Result<Self, KeyFileError> {
         key_file::load_or_create(&dir.join(FILE)).map(Self)
     }
 
-    /// A request (PKCS #10, DER) that proves we have the key; it names nobody, since the receiver
-    /// takes only the key from it.
+    /// Makes a request (PKCS #10, DER) that proves possession of the key; it contains no name, since the
+    /// receiver takes only the key from it.
     ///
     /// # Errors
-    /// If the key cannot sign.
+    /// [`CertificateError`] if the key cannot sign.
     pub fn csr(&self) -> Result<Vec<u8>, CertificateError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         Ok(params.serialize_request(&self.0)?.der().to_vec())
     }
 
-    /// What a receiver pins.
+    /// Returns the hash of the public key that receivers pin.
     #[must_use]
     pub fn pin(&self) -> SpkiPin {
         SpkiPin(sha256(&self.0.subject_public_key_info()))

@@ -1,24 +1,24 @@
-//! From when to when a certificate is valid, and what is to be done about its end.
+//! The validity of a certificate, and the actions due before its end.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::keys::certificate;
 use crate::transport::peer::PeerIdentity;
 
-/// How long before its end people are told of it: it should have been renewed long before.
+/// Time before its end at which users are warned: it should have been renewed long before.
 const WARNED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A certificate's time.
+/// The validity of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// Its beginning.
+    /// Beginning of the validity.
     pub not_before: Timestamp,
-    /// Its end.
+    /// End of the validity.
     pub not_after: Timestamp,
 }
 
 impl Validity {
-    /// That of a certificate in PEM; `None` if it is none of ours.
+    /// Returns the validity of a certificate in PEM; `None` if it was not made by Sendshot.
     #[must_use]
     pub fn of_pem(pem: &str) -> Option<Self> {
         let certificate = certificate::from_pem(pem)?;
@@ -33,14 +33,14 @@ impl Validity {
         }
     }
 
-    /// Whether it is to be renewed: in the last third of its life.
+    /// Whether renewal is due: in the last third of its life.
     #[must_use]
     pub fn is_renewal_due(&self, now: Timestamp) -> bool {
         let (start, end) = (self.not_before.as_second(), self.not_after.as_second());
         now.as_second() >= end - (end - start) / 3
     }
 
-    /// Whether people are to be told that it ends.
+    /// Whether users must be warned of its end.
     #[must_use]
     pub fn ends_soon(&self, now: Timestamp) -> bool {
         self.not_after.duration_since(now) < WARNED

@@ -1,4 +1,4 @@
-//! An invitation as the receiver keeps it, and what a secret that claims it is worth.
+//! An invitation as stored by the receiver, and the verdict on a secret that claims it.
 
 use jiff::{SignedDuration, Timestamp};
 use sendshot_model::{PeerName, SenderId};
@@ -8,34 +8,34 @@ use crate::keys::crypto::equal;
 use crate::pairing::token::{Secret, SecretHash, Selector};
 use crate::transport::peer::SpkiPin;
 
-/// Long enough to walk to the other box, short enough for a token in a scrollback to be worthless.
+/// Long enough to walk to the other host, short enough to make a token in a scrollback worthless.
 const LIFE: SignedDuration = SignedDuration::from_mins(15);
 
-/// A person mistypes less often (the token's checksum sees that first); more is somebody guessing.
+/// Users mistype less often (the token's checksum detects that first); more attempts are guesses.
 const MAX_WRONG: u8 = 5;
 
-/// What an invitation is for.
+/// Purpose of an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pairing {
-    /// A sender that this receiver has not seen.
+    /// Pairs a sender that this receiver does not know.
     New,
-    /// A sender that takes over the name, directory and copies of one that is gone.
+    /// Pairs a sender that takes over the name, directory and copies of a former one.
     Replace,
 }
 
 /// An open invitation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
-    /// What the sender will be called.
+    /// Name for the sender.
     pub name: PeerName,
-    /// What it is for.
+    /// Purpose of the invitation.
     pub pairing: Pairing,
-    /// Until when.
+    /// Time of its expiry.
     pub expires_at: Timestamp,
 }
 
-/// The file of an invitation. The secret itself is not in it.
+/// The file of an invitation. It does not contain the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stored {
     pub(crate) selector: Selector,
@@ -43,11 +43,11 @@ pub(crate) struct Stored {
     pub(crate) pairing: Pairing,
     pub(crate) expires_at: Timestamp,
     wrong_attempts: u8,
-    /// Kept until it expires, so that a sender that did not get the answer can ask again.
+    /// Kept until it expires, so that a sender that lost the answer can ask again.
     pub(crate) used: Option<Use>,
 }
 
-/// Who redeemed an invitation.
+/// The sender that redeemed an invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Use {
     pub(crate) sender_id: SenderId,
@@ -56,11 +56,11 @@ pub(crate) struct Use {
     pub(crate) replaced: Option<SenderId>,
 }
 
-/// What a secret is worth that has an invitation's selector.
+/// Verdict on a secret with an invitation's selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
     Valid,
-    /// It has been counted.
+    /// The wrong attempt has been counted.
     Wrong,
     Void,
     Expired,
@@ -78,7 +78,7 @@ impl Stored {
         }
     }
 
-    /// Judges a secret; a wrong one counts, and the caller writes the count before it answers.
+    /// Checks a secret; a wrong one is counted, and the caller stores the count before it answers.
     pub(crate) fn claim(&mut self, secret: &Secret, now: Timestamp) -> Claim {
         if self.wrong_attempts >= MAX_WRONG {
             Claim::Void
@@ -92,7 +92,7 @@ impl Stored {
         }
     }
 
-    /// Whether somebody can still redeem it.
+    /// Whether it can still be redeemed.
     pub(crate) fn is_open(&self, now: Timestamp) -> bool {
         self.used.is_none() && self.wrong_attempts < MAX_WRONG && now < self.expires_at
     }

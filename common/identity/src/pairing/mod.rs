@@ -1,4 +1,4 @@
-//! How a sender comes to be known: invitations, tokens, and the list of those that are paired.
+//! Pairing of senders: invitations, tokens, and the list of paired senders.
 
 pub(crate) mod invitation;
 pub(crate) mod refusal;

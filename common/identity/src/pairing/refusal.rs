@@ -1,5 +1,4 @@
-//! Why somebody is not let in, and what they can do about it: each error says why, and its
-//! `remedy` what to run.
+//! Reasons for refusing a peer or caller: each error gives the reason, and its `remedy` what to run.
 
 use std::io;
 
@@ -14,41 +13,41 @@ use crate::keys::crypto::RandomError;
 #[error("the registry of senders: {0}")]
 pub struct RegistryError(#[from] pub(crate) io::Error);
 
-/// Nobody can be invited under this name.
+/// No sender can be invited under this name.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
-    /// The name is taken.
+    /// The name belongs to a paired sender.
     #[error("a sender is paired as `{name}` already")]
     AlreadyPaired {
-        /// The name.
+        /// The name requested.
         name: PeerName,
     },
-    /// The invitation cannot be written.
+    /// The invitation cannot be stored.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// There is no secret.
+    /// No secret could be generated.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
-/// A certificate that is not renewed.
+/// A certificate is not renewed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
-    /// The sender is not welcome.
+    /// The sender is not authorised.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The request is for another key than the sender's: that needs an administrator.
+    /// The request is for another key than the sender's, which needs an administrator.
     #[error("the request to renew a certificate is for another key")]
     OtherKey,
-    /// The request is not in order.
+    /// The request is invalid.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The new end cannot be written down.
+    /// The new expiry cannot be stored.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
-/// A token that opens nothing.
+/// A token is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
     /// No invitation has this secret.
@@ -56,82 +55,82 @@ pub enum RedeemError {
         "the receiver knows no such token: it may be another receiver's, or replaced by a newer one"
     )]
     Unknown,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token expired at {expires_at}")]
     Expired {
-        /// Who was invited.
+        /// Name of the invited sender.
         name: PeerName,
-        /// When it expired.
+        /// Time of its expiry.
         expires_at: Timestamp,
     },
-    /// Another sender has used it.
+    /// Another sender has used the token.
     #[error("the token has been used")]
     Used {
-        /// Who was invited.
+        /// Name of the invited sender.
         name: PeerName,
     },
     /// Too many wrong secrets were tried.
     #[error("the token is void, since wrong ones were tried too often")]
     Void {
-        /// Who was invited.
+        /// Name of the invited sender.
         name: PeerName,
     },
-    /// The sender has another name already.
+    /// The sender is already paired under another name.
     #[error("this sender is known to the receiver as `{name}`")]
     OtherName {
-        /// The name it has.
+        /// The sender's present name.
         name: PeerName,
     },
-    /// The request is not in order.
+    /// The request is invalid.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The pairing cannot be written.
+    /// The pairing cannot be stored.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
-/// A name that cannot be revoked.
+/// A name cannot be revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// Nobody has it.
+    /// No sender has the name.
     #[error("no sender is paired or invited as `{name}`")]
     Unknown {
-        /// The name.
+        /// The name requested.
         name: PeerName,
     },
-    /// The revocation cannot be written.
+    /// The revocation cannot be stored.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
-/// Why a peer may not do what senders do.
+/// Reason why a peer may not make a sender's calls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It did not show a sender's certificate.
+    /// The peer presented no sender's certificate.
     #[error("this receiver serves paired senders only")]
     NoCertificate,
-    /// Its certificate is ours, but the registry has no such sender.
+    /// Its certificate is from this receiver, but the registry has no such sender.
     #[error("this receiver does not know sender {sender}")]
     Unknown {
-        /// Who it says it is.
+        /// Id in the certificate.
         sender: SenderId,
     },
-    /// An administrator revoked it.
+    /// An administrator revoked the sender.
     #[error("this receiver has revoked sender `{name}`")]
     Revoked {
-        /// Its name.
+        /// Name of the sender.
         name: PeerName,
     },
-    /// The name belongs to another instance or key since.
+    /// The name now belongs to another instance or key.
     #[error("sender `{name}` has been paired again with another key")]
     KeyChanged {
-        /// Its name.
+        /// Name of the sender.
         name: PeerName,
     },
 }
 
 impl InviteError {
-    /// What the administrator can do.
+    /// Returns what the administrator can do.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
@@ -145,7 +144,7 @@ impl InviteError {
 }
 
 impl RedeemError {
-    /// What the user can do.
+    /// Returns what the user can do.
     #[must_use]
     pub fn remedy(&self) -> String {
         let another = |name: &str| {
@@ -167,7 +166,7 @@ impl RedeemError {
 }
 
 impl RevokeError {
-    /// What the administrator can do.
+    /// Returns what the administrator can do.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -178,7 +177,7 @@ impl RevokeError {
 }
 
 impl Refusal {
-    /// What to do, on which box.
+    /// Returns what to do, and on which host.
     #[must_use]
     pub fn remedy(&self) -> String {
         let again = |invite: &str| {

@@ -1,8 +1,8 @@
-//! The receiver's registry: who is invited, who is paired, who may come in.
+//! The receiver's registry of invited, paired and revoked senders.
 //!
-//! One JSON file for each sender (`senders/NAME.json`) and invitation (`invitations/NAME.json`) in
-//! the receiver's state directory. The daemon is their only writer; what it answers is in memory,
-//! and a change is there only once it is on disk.
+//! There is one JSON file for each sender (`senders/NAME.json`) and invitation (`invitations/NAME.json`) in
+//! the receiver's state directory. Only the daemon writes them; answers come from memory, and a change is
+//! visible only once it is on disk.
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -29,32 +29,32 @@ use crate::transport::peer::{PeerId, PeerIdentity, SpkiPin};
 const SENDERS: &str = "senders";
 const INVITATIONS: &str = "invitations";
 
-/// How long an invitation that nobody can redeem is kept, to say why to who tries.
+/// How long an expired invitation is kept, to report the expiry to a sender that tries it.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 
-/// What the receiver keeps of a sender.
+/// The record of a sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderRecord {
     /// The instance that has the name now.
     pub sender_id: SenderId,
-    /// Its key.
+    /// Hash of its public key.
     pub pin: SpkiPin,
-    /// When its certificate ends.
+    /// End of its certificate's validity.
     pub certificate_expires_at: Timestamp,
-    /// When it was paired.
+    /// Time of its pairing.
     pub paired_at: Timestamp,
-    /// When an administrator revoked it.
+    /// Time at which an administrator revoked it.
     pub revoked_at: Option<Timestamp>,
     /// Instances that had the name before, oldest first.
     pub former_ids: Vec<SenderId>,
 }
 
-/// What a redeemed token gives.
+/// Result of redeeming a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redeemed {
-    /// What the sender is called here.
+    /// Name of the sender at this receiver.
     pub name: PeerName,
-    /// Its certificate.
+    /// Certificate of the sender.
     pub certificate: SenderCertificate,
     /// The instance whose volumes it takes over.
     pub replaced: Option<SenderId>,
@@ -66,7 +66,7 @@ pub struct Senders {
     dir: PathBuf,
     authority: Arc<Authority>,
     records: RwLock<BTreeMap<PeerName, SenderRecord>>,
-    /// Also held over every change of `records`, so that there is one writer at a time.
+    /// Also locked during every change of `records`, so that there is one writer at a time.
     invitations: Mutex<BTreeMap<PeerName, Stored>>,
 }
 
@@ -74,8 +74,8 @@ impl Senders {
     /// Loads the registry from the receiver's state directory.
     ///
     /// # Errors
-    /// If a file cannot be read or is damaged: a registry in part would let a revoked sender in
-    /// or shut out a good one.
+    /// [`RegistryError`] if a file cannot be read or is damaged: an incomplete registry could admit a revoked
+    /// sender or refuse a valid one.
     pub fn open(state_dir: &Path, authority: Arc<Authority>) -> Result<Self, RegistryError> {
         let records = load(&state_dir.join(SENDERS))?;
         let invitations = load(&state_dir.join(INVITATIONS))?;
@@ -87,10 +87,10 @@ impl Senders {
         })
     }
 
-    /// Invites a sender to pair under a name; an earlier invitation of that name is void.
+    /// Invites a sender to pair under a name; invalidates an earlier invitation of that name.
     ///
     /// # Errors
-    /// If the name is paired and this is not to replace it, or the disk fails.
+    /// [`InviteError`] if the name is paired and `pairing` is not a replacement, or the disk fails.
     pub fn invite(
         &self,
         name: &PeerName,
@@ -108,15 +108,15 @@ impl Senders {
         Ok(token)
     }
 
-    /// Redeems a token: gives the key of the request a certificate and the sender a name.
+    /// Redeems a token: issues a certificate for the key of the request and gives the sender its name.
     ///
-    /// A token works once, but for the same key again until it expires: its sender may not have
-    /// got the answer. Steps: 1. the invitation is marked as used; 2. the sender is recorded.
-    /// A crash after 1 leaves a token that works for this key only, which then does step 2.
+    /// A token works once, but repeatedly for the same key until it expires, because its sender may have lost
+    /// the answer. Steps: 1. the invitation is marked as used; 2. the sender is recorded. A crash after 1
+    /// leaves a token that works for this key only, which then does step 2.
     ///
     /// # Errors
-    /// If the token is unknown, expired, used or void, the sender has another name, the request
-    /// is not in order, or the disk fails.
+    /// [`RedeemError`] if the token is unknown, expired, used or void, the sender has another name, the
+    /// request is invalid, or the disk fails.
     pub fn redeem(
         &self,
         secret: &Secret,
@@ -143,11 +143,11 @@ impl Senders {
         })
     }
 
-    /// Shuts a sender out, from its next call on, and voids an open invitation of the name.
-    /// Its directory and copies stay.
+    /// Revokes a sender, from its next call on, and invalidates an open invitation of the name. Its directory
+    /// and copies stay.
     ///
     /// # Errors
-    /// If nobody has the name, or the disk fails.
+    /// [`RevokeError`] if no sender has the name, or the disk fails.
     pub fn revoke(&self, name: &PeerName, now: Timestamp) -> Result<(), RevokeError> {
         let mut invitations = self.lock();
         let record = self.record(name);
@@ -167,11 +167,11 @@ impl Senders {
         Ok(self.drop_invitation(&mut invitations, name)?)
     }
 
-    /// Which sender a peer is, if it may come in now. To be asked at every call: connections
-    /// outlive a revocation.
+    /// Returns the name of the sender that a peer is, if it is authorised now. Must be called for every call:
+    /// connections outlive a revocation.
     ///
     /// # Errors
-    /// Why it may not, and what to do.
+    /// The reason for the refusal, with its remedy.
     pub fn authorize(&self, peer: Option<&PeerIdentity>) -> Result<PeerName, Refusal> {
         let Some(PeerIdentity {
             id: PeerId::Sender(sender),
@@ -196,11 +196,11 @@ impl Senders {
         }
     }
 
-    /// Gives a sender's key a certificate that lasts longer.
+    /// Issues a certificate with a later end for a sender's key.
     ///
     /// # Errors
-    /// If the sender may not come in now, the request is for another key or not in order, or the disk
-    /// fails; the former certificate is good as long as it was.
+    /// [`RenewError`] if the sender is not authorised now, the request is for another key or invalid, or the
+    /// disk fails; the former certificate stays valid until its end.
     pub fn renew(
         &self,
         peer: Option<&PeerIdentity>,
@@ -226,7 +226,7 @@ impl Senders {
         Ok(certificate)
     }
 
-    /// All senders, revoked ones included, by name.
+    /// Returns all senders, including revoked ones, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(PeerName, SenderRecord)> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
@@ -236,7 +236,7 @@ impl Senders {
             .collect()
     }
 
-    /// The invitations that can still be redeemed, by name.
+    /// Returns the invitations that can still be redeemed, by name.
     #[must_use]
     pub fn invitations(&self, now: Timestamp) -> Vec<Invitation> {
         let open = |(name, stored): (&PeerName, &Stored)| {
@@ -249,14 +249,14 @@ impl Senders {
         self.lock().iter().filter_map(open).collect()
     }
 
-    /// The instances that had a name before the present one, oldest first.
+    /// Returns the instances that had a name before the present one, oldest first.
     #[must_use]
     pub fn former_ids(&self, name: &PeerName) -> Vec<SenderId> {
         let record = self.record(name);
         record.map(|record| record.former_ids).unwrap_or_default()
     }
 
-    /// What is kept of the sender with this name.
+    /// Returns the record of the sender with this name.
     #[must_use]
     pub fn record(&self, name: &PeerName) -> Option<SenderRecord> {
         self.records
@@ -266,7 +266,7 @@ impl Senders {
             .cloned()
     }
 
-    /// Memory changes only after the disk, so what a panicking thread left is whole.
+    /// Locks the registry. Memory changes only after the disk, so even a panicking thread leaves it consistent.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerName, Stored>> {
         self.invitations
             .lock()
@@ -286,7 +286,7 @@ impl Senders {
         }
     }
 
-    /// The invitation a secret is for, if it is still worth something.
+    /// Finds the invitation of a secret, if the secret is valid for it.
     fn claim(
         &self,
         invitations: &mut BTreeMap<PeerName, Stored>,
@@ -314,7 +314,7 @@ impl Senders {
         }
     }
 
-    /// An id means one name only, else a sender could pass for another.
+    /// Checks that an id has one name only; otherwise a sender could impersonate another.
     fn check_other_names(&self, name: &PeerName, sender: SenderId) -> Result<(), RedeemError> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         let other = records
@@ -408,7 +408,7 @@ impl SenderRecord {
     }
 }
 
-/// The record of a name after `sender` redeemed a token for it.
+/// Makes the record of a name after `sender` redeemed a token for it.
 fn successor(
     old: Option<SenderRecord>,
     sender: SenderId,
@@ -431,7 +431,7 @@ fn successor(
     }
 }
 
-/// Every `NAME.json` of a directory, which is made if it is missing.
+/// Loads every `NAME.json` of a directory, making the directory if it is missing.
 fn load<T: DeserializeOwned>(dir: &Path) -> Result<BTreeMap<PeerName, T>, RegistryError> {
     DirBuilder::new()
         .recursive(true)
@@ -441,7 +441,7 @@ fn load<T: DeserializeOwned>(dir: &Path) -> Result<BTreeMap<PeerName, T>, Regist
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        // `.NAME.json.tmp` is an interrupted write.
+        // A file `.NAME.json.tmp` is from an interrupted write.
         let Some(stem) = file.strip_suffix(".json") else {
             continue;
         };

@@ -1,8 +1,8 @@
-//! The invitation's text, which a person carries from the receiver to the sender.
+//! The text of an invitation, which a user carries from the receiver to the sender.
 //!
-//! `sendshot-` and base32 of 16 bytes secret, 20 bytes fingerprint of the receiver's authority and
-//! 4 bytes checksum. The fingerprint is why pairing needs no trust in the network: nobody in
-//! between can have a certificate that matches it.
+//! It consists of `sendshot-` and the base32 of a 16-byte secret, a 20-byte fingerprint of the receiver's
+//! authority and a 4-byte checksum. With the fingerprint pairing needs no trust in the network: an
+//! intermediary cannot have a certificate that matches it.
 
 use std::fmt;
 
@@ -17,17 +17,17 @@ const FINGERPRINT_LEN: usize = 20;
 const CHECKSUM_LEN: usize = 4;
 const LEN: usize = SECRET_LEN + FINGERPRINT_LEN + CHECKSUM_LEN;
 
-/// Characters after the prefix: five bits each, without a rest.
+/// Characters after the prefix: five bits each, without a remainder.
 const TEXT_LEN: usize = LEN * 8 / 5;
 
-/// What the receiver finds an invitation by; the rest of a secret is proof.
+/// Length of the part of a secret by which the receiver finds an invitation; the rest is proof.
 ///
-/// Without it a wrong secret would count against every open invitation, and anybody who can
-/// reach the port could void them all.
+/// Without it a wrong secret would count against every open invitation, and any host that can reach the port
+/// could invalidate them all.
 const SELECTOR_LEN: usize = 4;
 
 hex_bytes! {
-    /// SHA-256 of a secret, which is what the receiver keeps.
+    /// SHA-256 of a secret, which the receiver stores.
     pub(crate) SecretHash, 32
 }
 hex_bytes! {
@@ -35,18 +35,18 @@ hex_bytes! {
     pub(crate) Selector, 4
 }
 
-/// What proves the right to pair, once.
+/// The proof of the right to pair once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; SECRET_LEN]);
 
 impl Secret {
-    /// The secret with these bytes.
+    /// Makes a secret from these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; SECRET_LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, to send them to the receiver and nowhere else.
+    /// Returns the bytes. They must be sent only to the receiver.
     #[must_use]
     pub const fn to_bytes(&self) -> [u8; SECRET_LEN] {
         self.0
@@ -76,10 +76,10 @@ pub struct Token {
     fingerprint: CaFingerprint,
 }
 
-/// A text that is no token.
+/// A text is not a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It does not look like one.
+    /// It has not the form of a token.
     #[error(
         "this is not a pairing token: one starts with `{PREFIX}` and is printed by \
          `sendshotctl peer invite NAME` on the receiver"
@@ -90,13 +90,13 @@ pub enum TokenError {
         "the token is incomplete: {found} of {TEXT_LEN} characters after `{PREFIX}`; copy all of it"
     )]
     Truncated {
-        /// Characters found.
+        /// Number of characters found.
         found: usize,
     },
-    /// It goes on.
+    /// It has additional characters.
     #[error("the token is too long: {found} characters after `{PREFIX}` instead of {TEXT_LEN}")]
     TooLong {
-        /// Characters found.
+        /// Number of characters found.
         found: usize,
     },
     /// A character is wrong.
@@ -105,10 +105,10 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// A new token for a receiver whose authority has this fingerprint.
+    /// Generates a token for a receiver whose authority has this fingerprint.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// [`RandomError`] if the system cannot provide random bytes.
     pub fn generate(fingerprint: CaFingerprint) -> Result<Self, RandomError> {
         Ok(Self {
             secret: Secret(random()?),
@@ -116,19 +116,19 @@ impl Token {
         })
     }
 
-    /// What proves the right to pair.
+    /// Returns the secret of the token.
     #[must_use]
     pub const fn secret(&self) -> &Secret {
         &self.secret
     }
 
-    /// Whose certificate to expect.
+    /// Returns the fingerprint of the receiver's authority.
     #[must_use]
     pub const fn fingerprint(&self) -> CaFingerprint {
         self.fingerprint
     }
 
-    /// The text, secret included. There is no `Display`, so that none is logged by accident.
+    /// Returns the text, including the secret. There is no `Display`, so that it is not logged by accident.
     #[must_use]
     pub fn reveal(&self) -> String {
         let mut bytes = [self.secret.0.as_slice(), &self.fingerprint.0].concat();
@@ -136,10 +136,10 @@ impl Token {
         format!("{PREFIX}{}", BASE32_NOPAD.encode(&bytes))
     }
 
-    /// Reads a token; white space and case do not matter.
+    /// Parses a token; white space and case do not matter.
     ///
     /// # Errors
-    /// In which way it is no token. The text itself is not repeated.
+    /// [`TokenError`] with the fault. It does not repeat the text.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let text: String = text
             .split_whitespace()
@@ -170,7 +170,7 @@ impl Token {
     }
 }
 
-/// Tells a typing error from a token the receiver does not know; no protection against anybody.
+/// Computes a checksum that distinguishes a typing error from an unknown token; it protects against no attack.
 fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut check = [0; CHECKSUM_LEN];
     check.copy_from_slice(&sha256(content)[..CHECKSUM_LEN]);
