@@ -1,5 +1,5 @@
-//! A receiver's authority on disk, and what it signs.
-#![allow(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+//! Tests a receiver's authority on disk, and the certificates that it signs.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! Invitations and senders: who gets in, who no longer, and what a restart remembers.
-#![allow(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+//! Tests invitations and senders: admission, refusal, and what a restart preserves.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ fn a_token_works_for_one_sender_only() {
     let first = receiver.redeem(&token, &sender).unwrap();
     let other = receiver.redeem(&token, &Sender::new()).unwrap_err();
     assert!(matches!(other, RedeemError::Used { .. }), "{other}");
-    // The same id with another key is somebody else.
+    // The same id with another key is another sender.
     let thief = Sender {
         id: sender.id,
         key: Sender::new().key,

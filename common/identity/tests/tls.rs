@@ -1,5 +1,5 @@
-//! Real TLS over loopback: pairing, and what is made of everybody who is not who they should be.
-#![allow(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+//! Tests real TLS over loopback: pairing, and the refusal of every peer that is not the expected one.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A receiver whose port greets everybody with one byte.
+/// A receiver whose port greets every peer with one byte.
 struct Receiver {
     dir: TempDir,
     authority: Arc<Authority>,
@@ -98,7 +98,7 @@ impl Sender {
             .pem
     }
 
-    /// Dials as paired with the receiver of this authority, and reads the greeting.
+    /// Connects as a sender paired with the receiver of this authority, and reads the greeting.
     async fn visit(&self, port: u16, authority: &Authority) -> Result<PeerStream, ConnectError> {
         self.visit_with(port, authority, &self.certificate(authority))
             .await
@@ -426,7 +426,7 @@ async fn a_peer_that_reads_nothing_is_ended_like_any_other() {
     let _deaf = connect("127.0.0.1", port, config, LIMIT).await.unwrap();
     let stream = streams.recv().await.unwrap().unwrap();
 
-    // Two tasks: one that waits to write must not take the other's wakeup.
+    // There are two tasks: one that waits to write must not take the other's wakeup.
     let (mut reader, mut writer) = tokio::io::split(stream);
     let reads = tokio::spawn(async move { reader.read_u8().await.map(drop) });
     let (full, is_full) = tokio::sync::oneshot::channel();
@@ -501,7 +501,7 @@ fn key(receiver: &Receiver, file: &str) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from_pem_file(receiver.dir.path().join(file)).unwrap()
 }
 
-/// A server that presents any chain at all.
+/// Makes a server that presents any given chain.
 fn presenting(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -528,7 +528,7 @@ fn expired_certificate(receiver: &Receiver, sender: &Sender) -> String {
     params.signed_by(&own_key, &issuer).unwrap().pem()
 }
 
-/// A name in a certificate gets into messages; whoever has the authority's key has written it.
+/// A name in a certificate appears in messages, and is the choice of the authority key's owner.
 #[tokio::test]
 async fn names_in_certificates_cannot_steer_a_terminal() {
     let receiver = Receiver::start().await;

@@ -1,4 +1,4 @@
-//! Taking connections, with the handshakes off the accept loop.
+//! Accepts connections, with the handshakes outside the accept loop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,28 +17,28 @@ use crate::transport::connections::Connections;
 use crate::transport::peer::PeerIdentityError;
 use crate::transport::stream::{self, PeerStream};
 
-/// A handshake is two round trips; who needs longer than this only holds a slot.
+/// A handshake takes two round trips; a peer that needs longer than this only occupies a slot.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes at a time. Each costs a signature and memory before anybody is authenticated. When
-/// all slots are taken, the oldest handshake makes room: an honest one is done after two round trips,
-/// so that only a flood of so many in that time could keep it out, and not those who hold a connection
-/// open and say nothing.
+/// Maximum number of simultaneous handshakes. Each costs a signature and memory before the peer is
+/// authenticated. When all slots are taken, the oldest handshake is aborted: an honest one is done after two
+/// round trips, so only a flood of this size within that time could displace it, and not peers that hold a
+/// connection open and send nothing.
 const PENDING_HANDSHAKES: usize = 256;
 
-/// How long what a peer still sends is read, after its handshake has failed.
+/// How long data of a peer is still read after its handshake has failed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Connections that wait for the server to take them; a few, since it takes them at once.
+/// Number of connections that wait for the server; a few suffice, since it takes them at once.
 const READY: usize = 16;
 
-/// Pause after a failed accept: out of descriptors, it would fail again at once.
+/// Pause after a failed accept: without free descriptors, it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Yields the connections of a listener once their TLS handshake is done.
+/// Yields the connections of a listener after their TLS handshake.
 ///
-/// It ends, and drops the listener and what is not yet yielded, when the receiver of the channel
-/// is closed or dropped. The items have tonic's shape; none is an error.
+/// It ends, and drops the listener and the connections not yet yielded, when the receiver of the channel is
+/// closed or dropped. The items have the type that tonic expects; none is an error.
 pub fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
@@ -56,7 +56,7 @@ async fn accept_loop(
     connections: Connections,
     ready: mpsc::Sender<io::Result<PeerStream>>,
 ) {
-    // Owns the handshakes: they end with this function.
+    // It owns the handshakes, which end with this function.
     let mut handshakes = JoinSet::new();
     let mut by_age = VecDeque::new();
     loop {
@@ -76,7 +76,7 @@ async fn accept_loop(
     }
 }
 
-/// Ends the oldest handshakes that are still under way, beyond those there is room for.
+/// Aborts the oldest running handshakes that exceed the number of slots.
 fn make_room(by_age: &mut VecDeque<AbortHandle>) {
     by_age.retain(|handshake| !handshake.is_finished());
     while by_age.len() >= PENDING_HANDSHAKES {
@@ -94,9 +94,9 @@ async fn yield_one(
     ready: mpsc::Sender<io::Result<PeerStream>>,
 ) {
     match handshake(acceptor, tcp, addr).await {
-        // An error means that nobody takes connections any more.
+        // An error means that the server no longer takes connections.
         Ok(stream) => drop(ready.send(Ok(stream.among(&connections))).await),
-        // Port scanners and health checks do this all day.
+        // Port scanners and health checks cause this often.
         Err(error) => tracing::info!(peer = %addr, %error, "no TLS connection made"),
     }
 }
@@ -130,8 +130,8 @@ async fn handshake(
     }
 }
 
-/// Closes a connection so that the peer gets the alert which says why. It has sent on meanwhile: to close
-/// with that unread would be a reset, which overtakes the alert.
+/// Closes a connection such that the peer receives the alert with the reason. The peer has sent more
+/// meanwhile: closing with unread data would send a reset, which overtakes the alert.
 async fn part(mut tcp: TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     let mut unread = [0; 4096];

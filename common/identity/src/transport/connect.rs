@@ -1,4 +1,4 @@
-//! Dialling a receiver, and what it means when that fails.
+//! Connects to a receiver, and classifies failures.
 
 use std::error::Error;
 use std::io;
@@ -16,82 +16,82 @@ use crate::transport::peer::PeerIdentityError;
 use crate::transport::stream::{self, PeerStream};
 use crate::transport::tls::receiver_name;
 
-/// Longest text about a failure that is passed on, in bytes.
-const MAX_SAID: usize = 500;
+/// Maximum length of a failure's text that is passed on, in bytes.
+const MOST_SAID: usize = 500;
 
-/// Why there is no connection to a receiver.
+/// Reason why there is no connection to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody answers: unknown host, refused, timed out, cut.
+    /// There is no answer: unknown host, refused, timed out, interrupted.
     #[error("the receiver at {address} cannot be reached: {reason}")]
     Unreachable {
-        /// Where.
+        /// Host and port.
         address: String,
-        /// What the system says.
+        /// Error from the system.
         reason: String,
     },
-    /// Somebody answers who is no Sendshot receiver.
+    /// The answering service is not a Sendshot receiver.
     #[error("{address} answers, but not as a Sendshot receiver ({reason})")]
     NotAReceiver {
-        /// Where.
+        /// Host and port.
         address: String,
-        /// What TLS says.
+        /// Error from TLS.
         reason: String,
     },
-    /// The certificate is from another authority than that of the receiver we paired with.
+    /// The certificate is from another authority than the paired receiver's.
     #[error("{address} is another receiver than the one paired ({reason})")]
     WrongReceiver {
-        /// Where.
+        /// Host and port.
         address: String,
-        /// What TLS says.
+        /// Error from TLS.
         reason: String,
     },
-    /// The receiver does not accept our certificate.
+    /// The receiver does not accept this sender's certificate.
     #[error("the receiver at {address} does not accept this sender ({reason})")]
     Refused {
-        /// Where.
+        /// Host and port.
         address: String,
-        /// What TLS says.
+        /// Error from TLS.
         reason: String,
     },
     /// A certificate is not valid at this time.
     #[error("{address}: {fault} ({reason})")]
     Clock {
-        /// Where.
+        /// Host and port.
         address: String,
-        /// Which certificate, and how.
+        /// The certificate concerned, and its fault.
         fault: ClockFault,
-        /// What TLS says.
+        /// Error from TLS.
         reason: String,
     },
 }
 
-/// A certificate outside its time.
+/// A certificate is outside its validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClockFault {
-    /// By our clock, the receiver's is over; the receiver renews it when its daemon starts.
+    /// By the sender's clock, the receiver's has expired; the receiver renews it when its daemon starts.
     #[error("the receiver's certificate has expired")]
     Expired,
-    /// By our clock, the receiver's has not begun.
+    /// By the sender's clock, the receiver's is not valid yet.
     #[error("the receiver's certificate is not valid yet")]
     NotYetValid,
-    /// By the receiver's clock, ours is over or has not begun.
+    /// By the receiver's clock, the sender's has expired or is not valid yet.
     #[error("the receiver finds this sender's certificate expired or not valid yet")]
     OwnCertificate,
 }
 
-/// When an error came: bytes that are no TLS are another service's at first, and damage later.
+/// Phase of an error: bytes that are not TLS indicate another service at first, and damage later.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Handshake,
     Established,
 }
 
-/// Dials a receiver by host (a name, or an IP address without brackets) and port.
+/// Connects to a receiver by host (a name, or an IP address without brackets) and port.
 ///
 /// # Errors
-/// Who is not there, or not who they should be. In TLS 1.3 a receiver refuses our certificate
-/// only after this has returned; see [`ConnectError::find_in`].
+/// [`ConnectError`] if there is no receiver, or not the expected one. In TLS 1.3 a receiver refuses this
+/// sender's certificate only after this has returned; see [`ConnectError::find_in`].
 pub async fn connect(
     host: &str,
     port: u16,
@@ -119,8 +119,8 @@ pub async fn connect(
     }
 }
 
-/// Tries the host's addresses in turn. Each gets its share of the time, so that a dead IPv6 route
-/// does not use it all up.
+/// Tries the host's addresses in turn. Each gets its share of the time, so that a dead IPv6 route does not
+/// use up all of it.
 async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     let deadline = Instant::now() + limit;
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
@@ -138,7 +138,7 @@ async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<(TcpStream, 
 }
 
 impl ConnectError {
-    /// What the user can do.
+    /// Returns what the user can do.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
@@ -167,7 +167,7 @@ impl ConnectError {
         }
     }
 
-    /// What the error of an established connection means.
+    /// Classifies the error of an established connection.
     #[must_use]
     pub fn from_io(address: &str, error: &io::Error) -> Self {
         Self::classify(address, error, Phase::Established)
@@ -189,7 +189,7 @@ impl ConnectError {
         }
     }
 
-    /// Looks for a connection's error among the causes of another, such as a transport's.
+    /// Finds a connection's error among the causes of another, such as a transport's.
     #[must_use]
     pub fn find_in(address: &str, error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
@@ -198,7 +198,7 @@ impl ConnectError {
                 return Some(found.clone());
             }
             if let Some(io) = error.downcast_ref::<io::Error>() {
-                // An I/O error skips the error it wraps when asked for its source.
+                // The source of an I/O error skips the error that it wraps.
                 let inner = io.get_ref().and_then(|inner| Self::find_in(address, inner));
                 return Some(inner.unwrap_or_else(|| Self::from_io(address, io)));
             }
@@ -241,7 +241,7 @@ impl ConnectError {
     }
 }
 
-/// An error in words that may hold what is in a certificate, which the other side has written.
+/// Formats an error whose text may contain parts of a certificate, which are the peer's choice.
 fn said(error: &dyn Error) -> String {
     printable_within(&error.to_string(), MAX_SAID)
 }
@@ -265,7 +265,7 @@ fn clock_fault(error: &CertificateError) -> Option<ClockFault> {
     }
 }
 
-/// The alerts by which a receiver says that it does not accept our certificate.
+/// The alerts by which a receiver reports that it does not accept this sender's certificate.
 const ABOUT_OUR_CERTIFICATE: [AlertDescription; 8] = [
     AlertDescription::BadCertificate,
     AlertDescription::UnsupportedCertificate,
@@ -281,7 +281,7 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
     ABOUT_OUR_CERTIFICATE.contains(&alert)
 }
 
-/// The alert in the text of an error: HTTP/2 passes on no more of what the connection said.
+/// Finds an alert in the text of an error: HTTP/2 passes on only the text of a connection's error.
 fn alert_in(text: &str) -> Option<AlertDescription> {
     let mut known = ABOUT_OUR_CERTIFICATE
         .into_iter()

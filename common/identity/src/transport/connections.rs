@@ -1,9 +1,8 @@
-//! The connections that are open on a port: bounded for each peer, and ended when a peer is not welcome
-//! any more.
+//! The open connections of a port: bounded for each peer, and closed when a peer is no longer authorised.
 //!
-//! Anybody can make a connection without a certificate, since pairing happens on the same port: those
-//! are few, and do not last. A sender has as many as it can use. Where there would be more, the oldest
-//! of the same kind ends, so that whoever keeps connections open takes the place of nobody else.
+//! Any host can connect without a certificate, since pairing uses the same port: these connections are few,
+//! and short-lived. A sender may have as many as it can use. Beyond the limit, the oldest one of the same
+//! kind is closed, so that a peer that keeps connections open takes no place from others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::peer::PeerId;
 
-/// Connections of one sender. It uses one for each push and one for a look.
-const MAX_OF_ONE: usize = 32;
+/// Maximum number of connections of one sender. It uses one for each push and one for queries.
+const MOST_OF_ONE: usize = 32;
 
-/// Connections without a certificate.
-const MAX_OF_STRANGERS: usize = 64;
+/// Maximum number of connections without a certificate.
+const MOST_OF_STRANGERS: usize = 64;
 
-/// How long a connection without a certificate lasts: pairing is one call.
+/// Life of a connection without a certificate: pairing is one call.
 pub(crate) const STRANGER_LIFE: Duration = Duration::from_secs(60);
 
-/// All that are open.
+/// All open connections.
 #[derive(Debug, Clone, Default)]
 pub struct Connections(Arc<Mutex<Table>>);
 
@@ -39,17 +38,17 @@ struct Entry {
     end: CancellationToken,
 }
 
-/// One connection's place; given up when dropped.
+/// The entry of one connection, which is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Open {
     all: Connections,
     number: u64,
-    /// Cancelled when it is to end.
+    /// Cancelled when the connection must end.
     pub(crate) end: CancellationToken,
 }
 
 impl Connections {
-    /// Takes a place for a connection; the oldest of the same peer ends if there are too many.
+    /// Adds a connection; closes the oldest of the same peer if there are too many.
     pub(crate) fn enter(&self, peer: Option<PeerId>) -> Open {
         let mut table = self.lock();
         let most = match peer {
@@ -76,7 +75,7 @@ impl Connections {
         }
     }
 
-    /// Ends all connections of a peer; returns how many there were.
+    /// Closes all connections of a peer; returns their number.
     pub fn end_all_of(&self, peer: PeerId) -> usize {
         let mut table = self.lock();
         let numbers: Vec<u64> = table.numbers_of(Some(peer)).collect();
@@ -131,7 +130,7 @@ mod tests {
         assert_eq!(ended, 3);
         assert!(open[..3].iter().all(|open| open.end.is_cancelled()));
         assert!(!others.end.is_cancelled());
-        // One that is closed makes room.
+        // A closed connection makes room.
         open.pop();
         let next = all.enter(Some(PeerId::Sender(greedy)));
         assert!(!open[3].end.is_cancelled() && !next.end.is_cancelled());

@@ -1,4 +1,4 @@
-//! TLS between the two ends, and who is at the other one.
+//! TLS between sender and receiver, and the identity of the peer.
 
 pub(crate) mod accept;
 pub(crate) mod connect;

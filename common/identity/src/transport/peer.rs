@@ -1,4 +1,4 @@
-//! Who a certificate says its holder is.
+//! The identity in a certificate.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use crate::keys::crypto::{hex_bytes, sha256};
 const SCHEME: &str = "sendshot://";
 
 hex_bytes! {
-    /// SHA-256 of a public key with its algorithm (SubjectPublicKeyInfo): what a sender is pinned to.
+    /// SHA-256 of a public key with its algorithm (SubjectPublicKeyInfo), by which a sender is pinned.
     pub SpkiPin, 32
 }
 hex_bytes! {
-    /// The first 20 bytes of the SHA-256 of an authority's certificate: what a token carries.
+    /// The first 20 bytes of the SHA-256 of an authority's certificate, which a token carries.
     pub CaFingerprint, 20
 }
 
 impl CaFingerprint {
-    /// The fingerprint of this certificate.
+    /// Returns the fingerprint of this certificate.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut fingerprint = [0; 20];
@@ -35,15 +35,15 @@ impl CaFingerprint {
 /// One end of a pairing, by role and instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerId {
-    /// A sender.
+    /// An instance of a sender.
     Sender(SenderId),
-    /// A receiver.
+    /// An instance of a receiver.
     Receiver(ReceiverId),
 }
 
 impl PeerId {
-    /// The DNS name in the certificate, which TLS checks: it keeps a sender's certificate from
-    /// serving as a receiver's.
+    /// Returns the DNS name in the certificate, which TLS checks: a sender's certificate cannot serve as a
+    /// receiver's.
     #[must_use]
     pub const fn dns_name(self) -> &'static str {
         match self {
@@ -74,29 +74,29 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// What a verified certificate says of its holder.
+/// The identity in a verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// Who.
+    /// Role and instance of the holder.
     pub id: PeerId,
-    /// By which key.
+    /// Hash of the holder's public key.
     pub pin: SpkiPin,
-    /// Not valid before.
+    /// Beginning of the validity.
     pub not_before: Timestamp,
-    /// Not valid after.
+    /// End of the validity.
     pub not_after: Timestamp,
 }
 
-/// A certificate that names no Sendshot peer.
+/// A certificate names no Sendshot peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerIdentityError {
     /// There is no certificate.
     #[error("the peer presented no certificate")]
     None,
-    /// The bytes are no certificate.
+    /// The bytes are not a certificate.
     #[error("the peer's certificate cannot be read: {reason}")]
     Unreadable {
-        /// What the parser says.
+        /// Error of the parser.
         reason: String,
     },
     /// The certificate was not made by Sendshot.
@@ -105,10 +105,10 @@ pub enum PeerIdentityError {
 }
 
 impl PeerIdentity {
-    /// Reads the first certificate of a chain that TLS has verified; nothing is verified here.
+    /// Reads the first certificate of a chain that TLS has verified; this does not verify anything.
     ///
     /// # Errors
-    /// If there is none, or it does not name exactly one Sendshot peer.
+    /// [`PeerIdentityError`] if there is none, or it does not name exactly one Sendshot peer.
     pub fn from_certificates(chain: &[CertificateDer<'_>]) -> Result<Self, PeerIdentityError> {
         let leaf = chain.first().ok_or(PeerIdentityError::None)?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(unreadable)?;

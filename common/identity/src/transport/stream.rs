@@ -1,4 +1,4 @@
-//! A TLS connection that knows who is at the other end.
+//! A TLS connection with the identity of its peer.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,29 +18,29 @@ use tonic::transport::server::Connected;
 use crate::transport::connections::{Connections, Open, STRANGER_LIFE};
 use crate::transport::peer::{PeerIdentity, PeerIdentityError};
 
-/// A peer that was unplugged is noticed after a minute (30 s + 3 × 10 s): soon enough to resume,
+/// Keepalive times: an unplugged peer is detected after a minute (30 s + 3 × 10 s), soon enough to resume,
 /// late enough for a router to restart.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 3;
 
-/// How long what was sent may go unacknowledged, or be held back by a peer that takes nothing, in
-/// milliseconds: the same minute. The kernel then ends the connection, also one that is closed and
-/// still has something to send; by itself it would try for a quarter of an hour, and for a peer that
-/// acknowledges but takes nothing without end. The daemons' HTTP/2 pings find out sooner whether a
-/// peer is there, as long as one can be sent.
+/// How long sent data may stay unacknowledged, or be held back because the peer does not read, in
+/// milliseconds: the same minute. The kernel then closes the connection, even if it is already closed with
+/// data left to send; by default it would try for a quarter of an hour, and without limit for a peer that
+/// acknowledges but does not read. The daemons' HTTP/2 pings detect a lost peer sooner, as long as a ping can
+/// be sent.
 const UNTAKEN_MILLISECONDS: u32 = 60_000;
 
-/// Who is at the other end; found among a request's extensions.
+/// The peer of a connection; it is one of a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its address.
+    /// Address of the peer.
     pub addr: SocketAddr,
-    /// Whom its certificate names; none if it showed none. This is who it is, not what it may do.
+    /// Identity in its certificate; none if it presented none. It identifies the peer, without any permission.
     pub identity: Option<PeerIdentity>,
 }
 
-/// A TLS connection, made by either end.
+/// A TLS connection, opened by either end.
 #[derive(Debug)]
 pub struct PeerStream {
     tls: TlsStream<TcpStream>,
@@ -48,7 +48,7 @@ pub struct PeerStream {
     life: Option<Life>,
 }
 
-/// What ends a connection that was accepted, whatever the peer does.
+/// The conditions that end an accepted connection, whatever the peer does.
 #[derive(Debug)]
 struct Life {
     _open: Open,
@@ -56,18 +56,18 @@ struct Life {
     writes: End,
 }
 
-/// The end, as who reads or who writes waits for it. A future wakes only the task that polled it
-/// last, and those two may be different tasks: each has its own.
+/// The end of a connection, for its reader or its writer. A future wakes only the task that polled it last,
+/// and reader and writer may be different tasks: each has its own.
 #[derive(Debug)]
 struct End {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// For who showed no certificate.
+    /// Time limit for a peer without a certificate.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Life {
     fn new(open: Open, limit: Option<Duration>) -> Self {
-        // The same moment for both.
+        // Both have the same deadline.
         let over = limit.map(|limit| Instant::now() + limit);
         let end = || End {
             ended: Box::pin(open.end.clone().cancelled_owned()),
@@ -98,7 +98,7 @@ impl End {
 }
 
 impl PeerStream {
-    /// Takes over a connection whose handshake is done.
+    /// Takes a connection after its handshake.
     pub(crate) fn new(
         tls: impl Into<TlsStream<TcpStream>>,
         addr: SocketAddr,
@@ -115,7 +115,7 @@ impl PeerStream {
         })
     }
 
-    /// Has it count among others, and end with them.
+    /// Adds it to the open connections, which can end it.
     pub(crate) fn among(mut self, connections: &Connections) -> Self {
         let peer = self.info.identity.as_ref().map(|identity| identity.id);
         let open = connections.enter(peer);
@@ -124,7 +124,7 @@ impl PeerStream {
         self
     }
 
-    /// Whether it is to end, for who reads. HTTP/2 always does, unless it cannot write.
+    /// Whether it must end, for the reader. HTTP/2 always reads, unless it cannot write.
     fn poll_read_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match &mut self.life {
             Some(life) => life.reads.poll(cx),
@@ -132,8 +132,8 @@ impl PeerStream {
         }
     }
 
-    /// Whether it is to end, for who writes. While a peer takes nothing, HTTP/2 only waits to
-    /// write, and would never hear of the end by reading.
+    /// Whether it must end, for the writer. While a peer does not read, HTTP/2 only waits to write, and would
+    /// not detect the end by reading.
     fn poll_write_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match &mut self.life {
             Some(life) => life.writes.poll(cx),
@@ -141,13 +141,13 @@ impl PeerStream {
         }
     }
 
-    /// Who is at the other end.
+    /// Returns the peer of the connection.
     #[must_use]
     pub fn info(&self) -> &PeerInfo {
         &self.info
     }
 
-    /// The certificates the peer presented, its own first.
+    /// Returns the certificates that the peer presented, its own first.
     #[must_use]
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         chain(&self.tls)
@@ -158,8 +158,8 @@ fn chain(tls: &TlsStream<TcpStream>) -> &[CertificateDer<'static>] {
     tls.get_ref().1.peer_certificates().unwrap_or_default()
 }
 
-/// What every connection of ours is set to before TLS begins. gRPC writes small control frames
-/// that must not wait for more, hence no delay.
+/// Sets the options of every connection before TLS begins. gRPC writes small control frames that must not
+/// wait for more data, hence no delay.
 pub(crate) fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     sockopt::set_socket_keepalive(tcp, true)?;
@@ -202,7 +202,7 @@ impl AsyncWrite for PeerStream {
         Pin::new(&mut self.tls).poll_write(cx, buf)
     }
 
-    // Without these two, h2 would copy every payload into one buffer.
+    // Without these two methods, h2 would copy every payload into one buffer.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

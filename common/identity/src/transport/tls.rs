@@ -1,7 +1,7 @@
 //! TLS configurations: 1.3 only, h2 only, no resumption.
 //!
-//! No resumption because a resumed session takes over the verification of the first one: a
-//! certificate that expired or was revoked since would still be good.
+//! A resumed session inherits the verification of the first one: a certificate that has expired or was
+//! revoked since would still be accepted.
 
 use std::sync::Arc;
 
@@ -26,30 +26,30 @@ use crate::transport::peer::{CaFingerprint, RECEIVER_DNS_NAME};
 
 const ALPN: &[u8] = b"h2";
 
-/// A configuration that cannot be made.
+/// A configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A certificate's text is none.
+    /// The text of a certificate is invalid.
     #[error("the {which} certificate is damaged")]
     Damaged {
-        /// Whose: `receiver's` or `sender's`.
+        /// Owner of the certificate: `receiver's` or `sender's`.
         which: &'static str,
     },
-    /// The library refuses, for instance a key that is not the certificate's.
+    /// The library refuses, for instance if a key does not match the certificate.
     #[error("cannot set up TLS; was a key replaced?")]
     Tls(#[from] rustls::Error),
-    /// The authority cannot be used to verify.
+    /// The authority cannot be used for verification.
     #[error("cannot set up verification: {0}")]
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// What the receiver's port speaks.
+/// Makes the configuration of the receiver's port.
 ///
-/// A peer may come without a certificate, since pairing happens on the same port; one that shows
-/// a certificate must have it from this authority.
+/// A peer may connect without a certificate, since pairing uses the same port; a presented certificate must
+/// be from this authority.
 ///
 /// # Errors
-/// If the authority's certificates and keys cannot be used.
+/// [`TlsError`] if the authority's certificates and keys cannot be used.
 pub fn server_config(authority: &Arc<Authority>) -> Result<Arc<ServerConfig>, TlsError> {
     let roots = Arc::new(roots(authority.ca())?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
@@ -65,8 +65,7 @@ pub fn server_config(authority: &Arc<Authority>) -> Result<Arc<ServerConfig>, Tl
     Ok(Arc::new(config))
 }
 
-/// What the receiver presents: its certificate as it is at the time of the handshake, since it is
-/// renewed while the daemon runs.
+/// The receiver's certificate at the time of the handshake, since it is renewed while the daemon runs.
 #[derive(Debug)]
 struct Present {
     authority: Arc<Authority>,
@@ -97,10 +96,10 @@ impl ResolvesServerCert for Present {
     }
 }
 
-/// How a paired sender dials: it trusts the receiver's authority only, and shows its certificate.
+/// Makes the configuration of a paired sender: it trusts only the receiver's authority, and presents its certificate.
 ///
 /// # Errors
-/// If a certificate is damaged, or the sender's is not that of its key.
+/// [`TlsError`] if a certificate is damaged, or the sender's does not match its key.
 pub fn client_config(
     ca_pem: &str,
     certificate_pem: &str,
@@ -118,10 +117,10 @@ pub fn client_config(
     Ok(finish(config))
 }
 
-/// How a sender dials to pair: it trusts the authority of the token only, and shows nothing.
+/// Makes the configuration for pairing: the sender trusts only the authority of the token, and presents nothing.
 ///
 /// # Errors
-/// If the library refuses; it has no reason to.
+/// [`TlsError`] if the library refuses, which is not expected.
 pub fn pairing_client_config(fingerprint: CaFingerprint) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
@@ -131,7 +130,7 @@ pub fn pairing_client_config(fingerprint: CaFingerprint) -> Result<Arc<ClientCon
     Ok(finish(config))
 }
 
-/// The authority's certificate out of the chain a receiver presented, PEM: what a sender keeps
+/// Returns the authority's certificate from the chain that a receiver presented, in PEM: a sender stores it
 /// after pairing.
 #[must_use]
 pub fn ca_pem(chain: &[CertificateDer<'_>], fingerprint: CaFingerprint) -> Option<String> {
@@ -164,8 +163,8 @@ fn find<'c, 'd>(
         .find(|certificate| CaFingerprint::of(certificate) == fingerprint)
 }
 
-/// Finds the token's authority in the presented chain and leaves every check to webpki, with that
-/// authority as the only root. A fingerprint is public, so nothing here depends on time.
+/// Finds the token's authority in the presented chain and leaves every check to webpki, with that authority
+/// as the only root. A fingerprint is public, so the comparison need not take constant time.
 #[derive(Debug)]
 struct PairingVerifier {
     fingerprint: CaFingerprint,
@@ -212,7 +211,7 @@ impl ServerCertVerifier for PairingVerifier {
     }
 }
 
-/// The name every receiver's certificate has, whatever host it is reached by.
+/// Returns the name in every receiver's certificate, which is independent of its host name.
 pub(crate) fn receiver_name() -> Result<ServerName<'static>, rustls::Error> {
     ServerName::try_from(RECEIVER_DNS_NAME).map_err(|e| rustls::Error::General(e.to_string()))
 }
