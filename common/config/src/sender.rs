@@ -19,8 +19,8 @@ const DEFAULT_KEEP: NonZeroU32 = NonZeroU32::new(3).unwrap();
 /// enough that a timer's next push does not find this one still trying.
 const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// Default for how long a push may make no progress: a disk whose caches are being written back can take
-/// minutes.
+/// Default for how long a push may make no progress: a disk that is saturated with writes can take minutes
+/// for the data it has accepted.
 const DEFAULT_STALL_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Default for how long an interrupted push is kept: its snapshot pins data.

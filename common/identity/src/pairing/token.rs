@@ -79,7 +79,7 @@ pub struct Token {
 /// A text is not a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It has not the form of a token.
+    /// It does not have the form of a token.
     #[error(
         "this is not a pairing token: one starts with `{PREFIX}` and is printed by \
          `sendshotctl peer invite NAME` on the receiver"
