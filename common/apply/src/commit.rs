@@ -88,8 +88,8 @@ pub enum CommitError {
 ///    is never used as a parent.
 /// 3. Make one read-only snapshot of it under the final name; this is atomic and inherits the received UUID.
 ///    A crash leaves the complete copy and a staging subvolume.
-/// 4. Check that the copy is as committed: other processes cannot reach staging, but if one did, no copy is
-///    better than a wrong one. A crash leaves the same as after 3.
+/// 4. Check that the copy is as committed: other processes cannot reach staging, but if one did, a missing copy
+///    is better than a wrong one. A crash leaves the same as after 3.
 /// 5. Delete the staging subvolume. A crash leaves the copy.
 ///
 /// # Errors
