@@ -18,7 +18,7 @@ const RESUME: &str = "resume";
 const RENEW: &str = "renew";
 
 /// Maximum number of a sender's former ids that are sent and accepted.
-pub const MOST_FORMER: usize = 64;
+pub const MAX_FORMER: usize = 64;
 
 /// Parses the ids of a sender's former instances; only the newest, if there are more than the maximum.
 ///

@@ -15,17 +15,17 @@ use crate::volume::VolumeKey;
 pub const COPIES_A_PART: usize = 4096;
 
 /// Maximum number of copies accepted for one volume: more than btrfs can handle well.
-pub const MOST_COPIES: usize = 250_000;
+pub const MAX_COPIES: usize = 250_000;
 
 /// Maximum accepted length of a copy's name in bytes: that of a directory name.
-const MOST_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 
 /// Maximum length of the reason why a copy cannot be a parent, in bytes.
-const MOST_REASON: usize = 200;
+const MAX_REASON: usize = 200;
 
 /// Maximum bytes of such texts in one inventory: enough for names and reasons as this version writes them, of
 /// the maximum number of copies.
-pub const MOST_TEXT: usize = 32 * 1024 * 1024;
+pub const MAX_TEXT: usize = 32 * 1024 * 1024;
 
 /// A copy that a receiver reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct Inventory {
     /// The copies, in no particular order.
     pub copies: Vec<HeldCopy>,
     /// Whether a push was running, whose copy may be missing.
-    pub push_at_work: bool,
+    pub commit_pending: bool,
     /// Interrupted transfers of the volume.
     pub partials: Vec<Partial>,
     /// The receiver's disk that was read, if the receiver reported it.

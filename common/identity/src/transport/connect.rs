@@ -17,7 +17,7 @@ use crate::transport::stream::{self, PeerStream};
 use crate::transport::tls::receiver_name;
 
 /// Maximum length of a failure's text that is passed on, in bytes.
-const MOST_SAID: usize = 500;
+const MAX_SAID: usize = 500;
 
 /// Reason why there is no connection to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::transport::peer::PeerId;
 
 /// Maximum number of connections of one sender. It uses one for each push and one for queries.
-const MOST_OF_ONE: usize = 32;
+const MAX_OF_ONE: usize = 32;
 
 /// Maximum number of connections without a certificate.
-const MOST_OF_STRANGERS: usize = 64;
+const MAX_OF_STRANGERS: usize = 64;
 
 /// Life of a connection without a certificate: pairing is one call.
 pub(crate) const STRANGER_LIFE: Duration = Duration::from_secs(60);
