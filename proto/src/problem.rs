@@ -11,7 +11,7 @@ use crate::failure::{Code, Failure};
 use crate::v1;
 
 /// Message for a journal of pushes that cannot be read or written.
-pub const JOURNAL: &str = "keep the journal of pushes on this box";
+pub const JOURNAL: &str = "keep the journal of pushes on this host";
 
 /// Determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,22 +111,22 @@ impl fmt::Display for Problem {
     }
 }
 
-const DISK_FAILS: &str = "look into this box's kernel log: the disk fails, or was unplugged";
+const DISK_FAILS: &str = "read this host's kernel log: the disk fails, or was unplugged";
 
 /// Returns what the user can do about an error of a volume's disk; empty if nothing is known.
 pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
     match durable::errno(error) {
-        Some(Errno::NOSPC) => "free space on the volume's file system on this box, and try again",
+        Some(Errno::NOSPC) => "free space on the volume's file system on this host, and try again",
         Some(Errno::DQUOT) => {
-            "raise or remove the quota on this box (`btrfs qgroup show -r` lists the limits), or free space \
+            "raise or remove the quota on this host (`btrfs qgroup show -r` lists the limits), or free space \
              within it, and try again"
         }
         Some(Errno::ROFS) => {
-            "look into this box's kernel log, mount the file system read-write, and try again"
+            "read this host's kernel log, mount the file system read-write, and try again"
         }
         Some(Errno::IO) => DISK_FAILS,
         Some(Errno::UCLEAN) => {
-            "the file system on this box is damaged: look into the kernel log, and run `btrfs check` on it \
+            "the file system on this host is damaged: read the kernel log, and run `btrfs check` on it \
              unmounted"
         }
         _ => "",
@@ -142,7 +142,7 @@ pub fn state_remedy(error: &std::io::Error) -> &'static str {
         Some(Errno::ROFS) => {
             "mount the file system of that file, the sender's state directory, read-write, and try again"
         }
-        Some(Errno::IO) => "look into this box's kernel log: the system's disk fails",
+        Some(Errno::IO) => "read this host's kernel log: the system's disk fails",
         _ => "",
     }
 }

@@ -42,7 +42,7 @@ impl Daemon {
         let paths = options.paths;
         let sender = sendshot_service::blocking::run("start", move || -> anyhow::Result<Sender> {
             let sender = Sender::load(paths)?;
-            sender.settle();
+            sender.reconcile();
             Ok(sender)
         })
         .await??;

@@ -47,13 +47,13 @@ impl Sender {
             sender.remember(&running, &outcome).await;
             running.enter(release::STAGE);
             running.reported();
-            let letting_go = async {
+            let deleting = async {
                 if let Some(left) = left {
                     left.carry_out().await;
                 }
                 drop(place);
             };
-            tokio::join!(listener.over(outcome), letting_go);
+            tokio::join!(listener.over(outcome), deleting);
         });
         Ok(())
     }

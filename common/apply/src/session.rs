@@ -273,7 +273,7 @@ impl<H: Host> Session<H> {
         else {
             return Ok(None);
         };
-        applier.settle()?;
+        applier.set_root_times()?;
         Ok(Some(Position {
             offset: self.parser.offset(),
             version,
@@ -360,7 +360,7 @@ impl<H: Host> State<H> {
         let Some((subvolume, mut applier)) = self.current.take() else {
             return Ok(());
         };
-        applier.settle().map_err(SessionError::Staging)?;
+        applier.set_root_times().map_err(SessionError::Staging)?;
         if !applier.not_kept().is_empty() {
             self.host.not_kept(applier.not_kept());
             self.not_kept.add_all(applier.not_kept());

@@ -8,21 +8,21 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sendshot_model::Engine;
 
-/// Replicate live btrfs subvolumes between boxes.
+/// Replicate live btrfs subvolumes between hosts.
 ///
 /// Exit codes: 0 done; 1 failed, cancelled, or the daemon is not running; 2 wrong usage or
 /// configuration; 3 the receiver could not be reached, try later; 4 refused by the receiver or by
-/// a rule; 10 several were asked for and some failed.
+/// a rule; 10 some of several pushes failed.
 #[derive(Debug, Parser)]
 #[command(name = "sendshotctl", version, max_term_width = 100)]
 pub struct Arguments {
-    /// Control socket of the daemon, if it is not the usual one
+    /// Control socket of the daemon, if it is not the default one
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Print JSON, one object a line
+    /// Print JSON, one object per line
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print nothing but errors and what was asked for
+    /// Print only errors and the requested output
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// What to do
@@ -33,37 +33,37 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring the present state of volumes to a receiver
+    /// Replicate the present state of volumes to a receiver
     Push(PushArguments),
     /// Show what a push would do, and why
     Plan {
         /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
         #[arg(value_name = "HOST:VOL")]
         target: OsString,
-        /// Parent to use: auto, none, or the UUID of a snapshot
+        /// Parent: auto, none (a full send), or the UUID of a snapshot
         #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
         parent: String,
-        /// What makes the stream [default: as for `push`]
+        /// Engine that generates the stream [default: as for `push`]
         #[arg(long, value_enum)]
         engine: Option<EngineArgument>,
         /// Name the N paths that cost most of the stream [default of N: 10]
         #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
         top: Option<u32>,
     },
-    /// Show what is kept on this box for later pushes
+    /// List the states that this host retains for later pushes
     List {
         /// Only this receiver and volume
         #[arg(value_name = "HOST:VOL")]
         target: Option<OsString>,
-        /// The pushes that broke off and can be resumed, instead
+        /// List the interrupted pushes that can be resumed, instead
         #[arg(long)]
         partials: bool,
     },
-    /// Let go of sendshots that `keep` of sender.toml does not want any more
+    /// Delete retained states beyond `keep` of sender.toml
     ///
-    /// A push does this for its own volume and receiver when it is done. The newest state that a
-    /// receiver holds always stays, and so does what a running push may use. Without --dry-run
-    /// it needs root.
+    /// A push does this for its own volume and receiver when it is complete. The newest state that a
+    /// receiver holds always stays, and so does every state that a running push may use. Needs root
+    /// unless --dry-run is given.
     Prune {
         /// Only this receiver and volume
         #[arg(value_name = "HOST:VOL")]
@@ -72,9 +72,9 @@ pub enum Command {
         #[arg(long, short = 'n')]
         dry_run: bool,
     },
-    /// Let go of one sendshot, or all, of a receiver and volume; the copies there stay
+    /// Delete one retained state, or all, of a receiver and volume; the copies there stay
     Forget(ForgetArguments),
-    /// Take over what another host left on a disk that came to stay
+    /// Adopt what another host left on a disk that stays with this host
     TakeOver {
         /// A path on the disk
         path: PathBuf,
@@ -82,9 +82,9 @@ pub enum Command {
         #[arg(long, short = 'y')]
         yes: bool,
     },
-    /// Show running and last pushes, receivers and volumes
+    /// Show running and recent pushes, receivers and volumes
     Status {
-        /// Keep showing it, twice a second
+        /// Refresh twice a second
         #[arg(long, short)]
         watch: bool,
     },
@@ -93,31 +93,31 @@ pub enum Command {
         /// The push of this volume to this receiver
         #[arg(value_name = "HOST:VOL", required_unless_present = "all")]
         target: Option<OsString>,
-        /// All of them
+        /// All running pushes
         #[arg(long, conflicts_with = "target")]
         all: bool,
     },
-    /// Pair with a receiver, by the token that `peer invite` printed there
+    /// Pair with a receiver, with the token that `peer invite` printed there
     Pair(PairArguments),
-    /// On the receiving box: the copies it holds
+    /// On the receiver: list copies, and manage its disks
     Copy {
         /// What to do
         #[command(subcommand)]
         command: CopyCommand,
     },
-    /// On the receiving box: the senders it knows
+    /// On the receiver: manage the senders that it serves
     Peer {
         /// What to do
         #[command(subcommand)]
         command: PeerCommand,
     },
-    /// Send streams without daemons, for pipes and files
+    /// Send and receive streams without daemons, for pipes and files
     Stream {
         /// What to do
         #[command(subcommand)]
         command: StreamCommand,
     },
-    /// Show what changed between two sendshots, path by path, without their snapshots
+    /// List what changed between two sendshots, path by path, without their snapshots
     Diff {
         /// The older one
         #[arg(value_name = "A")]
@@ -139,18 +139,18 @@ pub struct PushArguments {
     /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
     #[arg(value_name = "HOST:VOL", required = true)]
     pub targets: Vec<OsString>,
-    /// Parent to use: auto, none, or the UUID of a snapshot
+    /// Parent: auto, none (a full send), or the UUID of a snapshot
     #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
     pub parent: String,
-    /// What makes the stream [default: kernel for a read-only snapshot and for a volume with
+    /// Engine that generates the stream [default: kernel for a read-only snapshot and for a volume with
     /// `pin_parent`, else sendshot]
     #[arg(long, value_enum)]
     pub engine: Option<EngineArgument>,
-    /// Return as soon as the push is under way
+    /// Return as soon as the push has started
     #[arg(long)]
     pub detach: bool,
-    /// Try again what can pass for so long since the push last came forward, like `90s` or `12h`, also
-    /// if the receiver cannot be reached at first [default: `retry_for` of sender.toml]
+    /// Retry for this long since the last progress, like `90s` or `12h`, also if the receiver cannot be
+    /// reached at first [default: `retry_for` of sender.toml]
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub retry_for: Option<Duration>,
     /// Only show what would be done, like `plan`
@@ -170,7 +170,7 @@ fn span(text: &str) -> Result<Duration, String> {
 /// Arguments of `forget`.
 #[derive(Debug, Args)]
 pub struct ForgetArguments {
-    /// Receiver and volume, as `list` shows them; either may be gone by now
+    /// Receiver and volume, as `list` shows them; either may have been removed since
     #[arg(value_name = "HOST:VOL", required_unless_present_any = ["foreign", "filesystem"])]
     pub target: Option<OsString>,
     /// UUID, the beginning of one, or UTC time like 20261122T030000Z
@@ -179,7 +179,7 @@ pub struct ForgetArguments {
     /// All of this receiver and volume
     #[arg(long, conflicts_with_all = ["which", "root"])]
     pub all: bool,
-    /// What is common with this disk of the receiver, which is gone for good: its id in `list`
+    /// The states for this disk of the receiver, which is gone for good: its id in `list`
     #[arg(long, value_name = "ID", conflicts_with = "which", value_parser = NonEmptyStringValueParser::new())]
     pub root: Option<String>,
     /// All that other hosts left on the disk of this path
@@ -189,7 +189,7 @@ pub struct ForgetArguments {
     /// it. Nothing on it is deleted
     #[arg(long, value_name = "ID", conflicts_with_all = ["target", "which", "all", "root", "foreign", "break_chain"], value_parser = NonEmptyStringValueParser::new())]
     pub filesystem: Option<String>,
-    /// Even the last state that both boxes have in common: the next push sends everything
+    /// Even the last state that both hosts have in common: the next push sends everything
     #[arg(long)]
     pub break_chain: bool,
     /// Do not ask
@@ -203,10 +203,10 @@ pub struct PairArguments {
     /// The receiver's address
     #[arg(value_name = "HOST[:PORT]")]
     pub address: String,
-    /// Name to give it; needed if the address is no host name [default: its first label]
+    /// Name for it; required if the address is not a host name [default: its first label]
     #[arg(long)]
     pub name: Option<String>,
-    /// The token; without it, it is asked for or read from standard input
+    /// The token; without it, the command asks for it or reads it from standard input
     #[arg(long)]
     pub token: Option<String>,
 }
@@ -214,12 +214,12 @@ pub struct PairArguments {
 /// What to do with copies.
 #[derive(Debug, Subcommand)]
 pub enum CopyCommand {
-    /// Show the copies, read from the file system
+    /// List the copies, read from the file system
     List {
         /// Only this sender, or this volume of it
         #[arg(value_name = "SENDER[/VOLUME]")]
         which: Option<String>,
-        /// The transfers that run or broke off, instead; none of them is a copy
+        /// List running and interrupted transfers, instead; none of them is a copy
         #[arg(long)]
         partials: bool,
     },
@@ -234,16 +234,16 @@ pub enum CopyCommand {
 /// What to do with the disks of a receiver.
 #[derive(Debug, Subcommand)]
 pub enum RootCommand {
-    /// Use the disk that is mounted at `root` now, too
+    /// Add the disk that is mounted at `root` now
     Add,
-    /// Show the disks, and when each was seen
+    /// List the disks, and when each was last seen
     List,
-    /// Use a disk no longer; its copies stay
+    /// Remove a disk; its copies stay
     Remove {
         /// Its id in `list`, or the beginning of that
         id: String,
     },
-    /// Take over the disk that is mounted at `root` now and belongs to another receiver
+    /// Adopt the disk that is mounted at `root` now and belongs to another receiver
     TakeOver {
         /// Do not ask
         #[arg(long, short = 'y')]
@@ -258,13 +258,13 @@ pub enum PeerCommand {
     Invite {
         /// Name of the sender; its copies go into a directory of this name
         name: String,
-        /// The name is paired already and its box is a new one: keep the copies, drop the old key
+        /// The name is paired already and its host is a new one: keep the copies, revoke the old key
         #[arg(long)]
         replace: bool,
     },
-    /// Show senders and open invitations
+    /// List senders and open invitations
     List,
-    /// Serve a sender no longer; its copies stay
+    /// Stop serving a sender; its copies stay
     Revoke {
         /// Name of the sender
         name: String,
@@ -296,14 +296,14 @@ pub struct StreamReceiveArguments {
     /// has another transaction number than the stream names
     #[arg(long)]
     pub strict: bool,
-    /// Take parents and clone sources also from any depth beneath this directory of the same file
-    /// system; can be given several times
+    /// Also take parents and clone sources from any depth beneath this directory of the same file
+    /// system; may be given several times
     #[arg(long, value_name = "DIR")]
     pub parents: Vec<PathBuf>,
     /// Take parents and clone sources from anywhere on the file system
     #[arg(long)]
     pub parents_anywhere: bool,
-    /// Where the subvolumes go; parents are taken from directly here
+    /// Directory for the subvolumes; parents are found directly in it
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }
@@ -314,22 +314,22 @@ pub struct StreamSendArguments {
     /// Send only what changed since this read-only snapshot (kernel engine)
     #[arg(long, short, value_name = "SNAPSHOT", conflicts_with_all = ["sendshot", "save_sendshot"])]
     pub parent: Option<PathBuf>,
-    /// Share data with this read-only snapshot, which the receiver has; can be given several times.
+    /// Share data with this read-only snapshot, which the receiver has; may be given several times.
     /// Without --parent the best of them is the parent (kernel engine)
     #[arg(long = "clone-source", short = 'c', value_name = "SNAPSHOT")]
     pub clone_sources: Vec<PathBuf>,
     /// Send only what changed since the snapshot that this sendshot was saved of
     #[arg(long, value_name = "FILE")]
     pub sendshot: Option<PathBuf>,
-    /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then go.
-    /// In a directory, as which several snapshots need one, it is named NAME.sendshot
+    /// Save the snapshot's sendshot, to be the parent of a later stream; the snapshot can then be
+    /// deleted. Several snapshots need a directory, in which each is named NAME.sendshot
     #[arg(long, value_name = "FILE|DIR")]
     pub save_sendshot: Option<PathBuf>,
-    /// What makes the stream [default: kernel if a snapshot is named as parent or clone source, else
+    /// Engine that generates the stream [default: kernel if a snapshot is named as parent or clone source, else
     /// sendshot]
     #[arg(long, value_enum)]
     pub engine: Option<EngineArgument>,
-    /// Stream version [default: the newest this kernel makes]
+    /// Stream version [default: the newest that this kernel supports]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
     pub proto: Option<u32>,
     /// Write the stream to a file
@@ -344,7 +344,7 @@ pub struct StreamSendArguments {
 /// The engines as values of `--engine`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum EngineArgument {
-    /// Ours; its parent is a sendshot, which pins no data
+    /// The sendshot engine; its parent is a sendshot, which pins no data
     Sendshot,
     /// The kernel's own send; its parent is a snapshot, which pins the data of the past
     Kernel,

@@ -58,7 +58,7 @@ fn not_running(path: &Path, daemon: &str, error: &io::Error) -> Problem {
         ),
         _ => (
             "does not answer",
-            format!("is {daemon} running on this box? `systemctl start {daemon}`"),
+            format!("is {daemon} running on this host? `systemctl start {daemon}`"),
         ),
     };
     Problem::new(

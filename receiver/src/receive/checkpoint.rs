@@ -125,12 +125,12 @@ impl Checkpoints {
         Ok(Some(point.offset))
     }
 
-    /// Deletes the partials that `superfluous` selects.
+    /// Deletes the partials that `is_expired` selects.
     pub(crate) fn forget_those(
         &self,
-        superfluous: impl FnMut(&Partial) -> bool,
+        is_expired: impl FnMut(&Partial) -> bool,
     ) -> io::Result<usize> {
-        partials::forget_those(&self.area, superfluous)
+        partials::forget_those(&self.area, is_expired)
     }
 
     /// Deletes all checkpoints of this transfer. What cannot be deleted now, the next start tries again.

@@ -133,14 +133,14 @@ impl IncomingTransfer {
         // A transfer that waits on another disk cannot continue here. Its checkpoint remains on that disk.
         let waiting = waiting.filter(|waiting| waiting.root == root.id());
         let mut incoming = match (work.begin.resume_at, waiting) {
-            (Some(point), Some(waiting)) if waiting.goes_on_at(&work.begin, point) => waiting,
+            (Some(point), Some(waiting)) if waiting.resumes_at(&work.begin, point) => waiting,
             (Some(point), other) => {
                 drop(other);
                 Self::from_checkpoint(&root, &work, point)?
             }
             (None, other) => {
                 drop(other);
-                Self::afresh(&root, work)?
+                Self::fresh(&root, work)?
             }
         };
         let made = incoming.made();
@@ -148,7 +148,7 @@ impl IncomingTransfer {
         Ok(incoming)
     }
 
-    fn afresh(root: &OpenRoot, work: Announcement) -> Result<Box<Self>, Failure> {
+    fn fresh(root: &OpenRoot, work: Announcement) -> Result<Box<Self>, Failure> {
         let dir = volume_dir(root, &work)?; // 1
         refuse_what_is_held(root, &dir, &work.begin)?;
         let area = Area::new(root).map_err(|e| io_failure("prepare staging", &e))?;
@@ -156,7 +156,7 @@ impl IncomingTransfer {
         let concerned = |record: &Record| record.concerns(&work.caller, work.begin.volume.id);
         checkpoints
             .forget_those(|partial| concerned(&partial.record))
-            .map_err(|e| io_failure("let go of an earlier partial of the volume", &e))?;
+            .map_err(|e| io_failure("delete an earlier partial of the volume", &e))?;
         limits::check_partials(checkpoints.area(), &work.caller, &work.policy)?;
         if partials::is_taken(checkpoints.area(), work.begin.transfer)
             .map_err(|e| io_failure("look for partials", &e))?
@@ -273,7 +273,7 @@ impl IncomingTransfer {
         })
     }
 
-    fn goes_on_at(&self, begin: &Begin, point: Point) -> bool {
+    fn resumes_at(&self, begin: &Begin, point: Point) -> bool {
         let announced = Begin {
             resume_at: self.begin.resume_at,
             volume: self.begin.volume.clone(),
@@ -453,8 +453,8 @@ impl StreamPosition {
 fn not_resumable() -> Failure {
     Failure::new(
         Code::ResumeImpossible,
-        "there is nothing left of the push that could be gone on from there",
-        "push again: it begins anew",
+        "nothing is left of the push to resume from there",
+        "push again: it restarts from the beginning",
     )
 }
 

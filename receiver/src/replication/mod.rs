@@ -55,7 +55,7 @@ impl Replication for ReplicationService {
         if hello.receiver.is_some_and(|id| id != self.0.id()) {
             return Err(refusal(
                 Code::FailedPrecondition,
-                "this receiver was set up anew since it was paired",
+                "this receiver was set up again since it was paired",
                 "pair again: `sendshotctl peer invite NAME` on the receiver, then \
                  `sendshotctl pair HOST` on the sender",
             ));

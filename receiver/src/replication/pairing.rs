@@ -77,7 +77,7 @@ fn refuse(error: &RedeemError) -> Status {
 fn log(redeemed: &Redeemed, id: SenderId) {
     match redeemed.replaced {
         Some(replaced) => {
-            tracing::info!(sender = %redeemed.name, %id, %replaced, "paired, in place of a former box");
+            tracing::info!(sender = %redeemed.name, %id, %replaced, "paired, in place of a former host");
         }
         None => tracing::info!(sender = %redeemed.name, %id, "paired"),
     }

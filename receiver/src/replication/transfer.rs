@@ -175,7 +175,7 @@ enum Outcome {
     Received(Received),
     Failed(Failure),
     /// The connection broke; what was applied, if it can be resumed.
-    BrokeOff(Option<Box<IncomingTransfer>>),
+    Interrupted(Option<Box<IncomingTransfer>>),
     /// The sender is not authorised any more.
     Dropped,
 }
@@ -222,18 +222,18 @@ fn receive(
                 "push of {sender}/{volume} failed: {failure}");
             tell(Down::Failure(failure));
         }
-        Outcome::BrokeOff(Some(incoming)) => {
+        Outcome::Interrupted(Some(incoming)) => {
             let offset = incoming.offset();
             // If this removes another waiting transfer, its checkpoint stays.
             drop(slot.wait_for_sender(incoming));
             tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
-                "push of {sender}/{volume} broke off; it waits for its sender");
+                "push of {sender}/{volume} was interrupted; it waits for its sender");
         }
-        Outcome::BrokeOff(None) | Outcome::Dropped => {
+        Outcome::Interrupted(None) | Outcome::Dropped => {
             drop(slot);
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
-                "push of {sender}/{volume} broke off; its partial was dropped");
+                "push of {sender}/{volume} was interrupted; its partial was deleted");
         }
     }
 }
@@ -314,8 +314,8 @@ fn run(
             Ok(received) => Outcome::Received(received),
             Err(failure) => Outcome::Failed(failure),
         },
-        Ok(Ended::Broken) if incoming.point().is_some() => Outcome::BrokeOff(Some(incoming)),
-        Ok(Ended::Broken) => Outcome::BrokeOff(None),
+        Ok(Ended::Broken) if incoming.point().is_some() => Outcome::Interrupted(Some(incoming)),
+        Ok(Ended::Broken) => Outcome::Interrupted(None),
         Ok(Ended::Unwelcome) => {
             incoming.forget();
             Outcome::Dropped

@@ -49,7 +49,7 @@ impl Receiver {
     pub fn load(config: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
         let config = ReceiverConfig::load(&config)?;
         let id = instance(state_dir)?;
-        let root = Root::new(config.root.clone(), id, state_dir, settle)
+        let root = Root::new(config.root.clone(), id, state_dir, reconcile)
             .map_err(|error| anyhow::anyhow!("{error}; {}", error.remedy()))?;
         match root.set_up() {
             Ok(()) => {}
@@ -131,9 +131,9 @@ impl Receiver {
 }
 
 /// Reconciles a disk. What cannot be reconciled does no harm, and the next start tries again.
-fn settle(root: &OpenRoot) {
-    if let Err(e) = partials::settle(root) {
-        tracing::warn!("settle what earlier pushes left: {e:#}");
+fn reconcile(root: &OpenRoot) {
+    if let Err(e) = partials::reconcile(root) {
+        tracing::warn!("reconcile what earlier pushes left: {e:#}");
     }
 }
 

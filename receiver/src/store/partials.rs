@@ -309,17 +309,17 @@ pub fn is_taken(area: impl AsFd, transfer: TransferId) -> io::Result<bool> {
     Ok(durable::names(&area)?.iter().any(is_of))
 }
 
-/// Deletes the partials that `superfluous` selects; returns their number.
+/// Deletes the partials that `is_expired` selects; returns their number.
 ///
 /// # Errors
 /// I/O errors.
 pub fn forget_those(
     area: impl AsFd,
-    mut superfluous: impl FnMut(&Partial) -> bool,
+    mut is_expired: impl FnMut(&Partial) -> bool,
 ) -> io::Result<usize> {
     let mut forgotten = 0;
     for partial in all(&area)? {
-        if superfluous(&partial) {
+        if is_expired(&partial) {
             forget(&area, partial.record.transfer)?;
             forgotten += 1;
         }
@@ -337,7 +337,7 @@ pub fn forget_those(
 ///
 /// # Errors
 /// I/O errors.
-pub fn settle(root: &OpenRoot) -> anyhow::Result<()> {
+pub fn reconcile(root: &OpenRoot) -> anyhow::Result<()> {
     let area = Area::new(root)?;
     let swept = area.sweep(STAGING)?; // 1
     let dir = area.dir()?;

@@ -74,18 +74,18 @@ struct Shared {
     memory: PathBuf,
     disks: Mutex<Disks>,
     /// Disks on which everything that a dead daemon left has been reconciled.
-    settled: Mutex<BTreeSet<RootId>>,
+    reconciled: Mutex<BTreeSet<RootId>>,
 }
 
 /// What to do on a disk that this process has not seen before.
-type Settle = fn(&OpenRoot);
+type Reconcile = fn(&OpenRoot);
 
 /// The root of a receiver.
 #[derive(Debug, Clone)]
 pub struct Root {
     path: PathBuf,
     receiver: ReceiverId,
-    settle: Settle,
+    reconcile: Reconcile,
     shared: Arc<Shared>,
 }
 
@@ -109,7 +109,7 @@ pub struct OpenRoot {
 }
 
 impl Root {
-    /// The root of a receiver; it is checked when it is opened. `settle` is run on each disk when this process
+    /// The root of a receiver; it is checked when it is opened. `reconcile` is run on each disk when this process
     /// first sees it, before anything else is done there.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Root {
         path: PathBuf,
         receiver: ReceiverId,
         state_dir: &Path,
-        settle: Settle,
+        reconcile: Reconcile,
     ) -> Result<Self, Error> {
         let file = state_dir.join(DISKS);
         let disks = match durable::read_json(&file) {
@@ -128,12 +128,12 @@ impl Root {
         Ok(Self {
             path,
             receiver,
-            settle,
+            reconcile,
             shared: Arc::new(Shared {
                 file,
                 memory: state_dir.join(REMEMBERED),
                 disks: Mutex::new(disks),
-                settled: Mutex::default(),
+                reconciled: Mutex::default(),
             }),
         })
     }
@@ -315,9 +315,9 @@ impl Root {
             }
             None => return Err(Error::Unmarked { path }),
         };
-        let mut settled = self
+        let mut reconciled = self
             .shared
-            .settled
+            .reconciled
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let id = match mark.root {
@@ -333,8 +333,8 @@ impl Root {
         }
         let opened = OpenRoot { fd, path, id };
         self.note_seen(&opened)?;
-        if settled.insert(id) {
-            (self.settle)(&opened);
+        if reconciled.insert(id) {
+            (self.reconcile)(&opened);
         }
         Ok(opened)
     }

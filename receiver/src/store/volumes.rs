@@ -377,8 +377,8 @@ mod tests {
         std::fs::write(guard.path().join("nas1/music").join(VolumeLabel::FILE), "{").unwrap();
         let found = find(&root, &me, &photos).unwrap().unwrap();
         assert_eq!(found.name, "nas1/photos");
-        let anew = find_or_create(&root, &me, &music).unwrap();
-        assert_eq!(anew.name, "nas1/music-2");
+        let again = find_or_create(&root, &me, &music).unwrap();
+        assert_eq!(again.name, "nas1/music-2");
     }
 
     #[test]

@@ -43,10 +43,10 @@ pub enum Error {
     #[error("the receiver says: {0}")]
     Failure(#[from] Failure),
     /// The answer breaks the contract.
-    #[error("the receiver's answer makes no sense: {0}")]
+    #[error("the receiver's response is invalid: {0}")]
     Invalid(String),
     /// Another instance of the receiver answers.
-    #[error("the receiver was set up anew since it was paired")]
+    #[error("the receiver was set up again since it was paired")]
     SetUpAnew,
 }
 

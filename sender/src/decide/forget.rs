@@ -27,10 +27,10 @@ pub enum Error {
     #[error("`{0}` names no sendshot")]
     Text(String),
     /// The name has a suffix: the receiver gives it to the second copy of a second, and only the receiver knows it.
-    #[error("`{0}` is a name that the receiver gave, which this box does not know")]
+    #[error("`{0}` is a name that the receiver gave, which this host does not know")]
     Suffix(CopyName),
     /// No state of this volume and receiver is kept.
-    #[error("nothing of `{target}` is kept on this box")]
+    #[error("nothing of `{target}` is retained on this host")]
     Nothing {
         /// The requested volume and receiver.
         target: String,
@@ -65,7 +65,7 @@ pub enum Error {
     InUse { volume: String, receiver: String },
     /// Without the state the next push would be a full one.
     #[error(
-        "{name} is the last state of `{volume}` that this box and {receiver} have in common: \
+        "{name} is the last state of `{volume}` that this host and {receiver} have in common: \
          without it the next push to {receiver} sends everything again"
     )]
     LastCommon {
@@ -324,7 +324,7 @@ mod tests {
             ..here(&at(&chain, 3))
         };
         let items = [here(&at(&chain, 1)), gone];
-        assert!(breaks(&items, &[0]), "what is gone serves nobody");
+        assert!(breaks(&items, &[0]), "a deleted state is useless");
         assert!(!breaks(&items, &[1]));
     }
 

@@ -268,12 +268,12 @@ mod tests {
 
     #[test]
     fn whatever_stands_against_a_parent_means_a_full_send_that_says_so() {
-        type Spoil = fn(&mut Candidate);
+        type Break = fn(&mut Candidate);
         fn local(c: &mut Candidate) -> &mut LocalSnapshot {
             c.local.as_mut().unwrap()
         }
         use ReasonCode as Code;
-        let cases: [(Spoil, Code, &str); 12] = [
+        let cases: [(Break, Code, &str); 12] = [
             (
                 |c| {
                     c.copy.unusable = Some(Unusable {
@@ -346,10 +346,10 @@ mod tests {
                 "not a snapshot of",
             ),
         ];
-        for (spoil, code, expected) in cases {
-            let mut spoilt = candidate(10, VOLUME, 60);
-            spoil(&mut spoilt);
-            let plan = decide(ParentChoice::Auto, &lineage(), vec![spoilt]).unwrap();
+        for (break_it, code, expected) in cases {
+            let mut broken = candidate(10, VOLUME, 60);
+            break_it(&mut broken);
+            let plan = decide(ParentChoice::Auto, &lineage(), vec![broken]).unwrap();
             assert_eq!(plan.parent, None, "{expected}");
             assert_eq!(plan.reason.code, code);
             assert!(plan.reason.text.contains(expected), "{}", plan.reason);

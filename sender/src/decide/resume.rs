@@ -32,7 +32,7 @@ impl RestartReason {
         match self {
             Self::NothingThere => "the receiver has nothing of it any more".to_owned(),
             Self::Unknown => {
-                "the receiver has more of it than this box knows to have sent, or less".to_owned()
+                "the receiver has more of it than this host recorded as sent, or less".to_owned()
             }
             Self::Differs { offset } => format!(
                 "what the receiver has of it up to {} is not what was sent",

@@ -33,7 +33,7 @@ pub enum Verdict {
     /// An interrupted push; the next one resumes it.
     Interrupted,
     /// Delete: left over from an interrupted push.
-    BrokenOff,
+    LeftOver,
     /// Delete: what it names no longer exists.
     Gone,
 }
@@ -47,7 +47,7 @@ impl Verdict {
             | Self::Unconfirmed
             | Self::InUse
             | Self::Interrupted => false,
-            Self::PinsData | Self::Surplus(_) | Self::BrokenOff | Self::Gone => true,
+            Self::PinsData | Self::Surplus(_) | Self::LeftOver | Self::Gone => true,
         }
     }
 
@@ -95,12 +95,12 @@ impl Verdict {
             ),
             Self::Interrupted => (
                 Code::Interrupted,
-                "it broke off; the next push goes on with it".to_owned(),
+                "interrupted; the next push resumes it".to_owned(),
             ),
-            Self::BrokenOff => (Code::LeftOver, "left by a push that broke off".to_owned()),
+            Self::LeftOver => (Code::LeftOver, "left by an interrupted push".to_owned()),
             Self::Gone => (
                 Code::DeletedElsewhere,
-                "what it stands for was deleted by somebody else".to_owned(),
+                "what it stands for was deleted by another program".to_owned(),
             ),
         };
         Reason::new(code, text)
@@ -124,7 +124,7 @@ pub fn decide(
                 (State::Sending, Presence::Here) if item.record.is_resumable() => {
                     Verdict::Interrupted
                 }
-                (State::Sending, _) => Verdict::BrokenOff,
+                (State::Sending, _) => Verdict::LeftOver,
                 (State::Unconfirmed, _) => Verdict::Unconfirmed,
                 (State::Acknowledged, Presence::Gone) => Verdict::Gone,
                 (State::Acknowledged, Presence::Here) => {
@@ -308,8 +308,8 @@ pub(crate) mod tests {
             in_state(State::Unconfirmed, Presence::Gone),
             in_state(State::Sending, Presence::Here),
         ];
-        use Verdict::{BrokenOff, Unconfirmed};
-        assert_eq!(decided(&items, 1), [Unconfirmed, Unconfirmed, BrokenOff]);
+        use Verdict::{LeftOver, Unconfirmed};
+        assert_eq!(decided(&items, 1), [Unconfirmed, Unconfirmed, LeftOver]);
     }
 
     #[test]
@@ -386,7 +386,7 @@ pub(crate) mod tests {
             (Verdict::PinsData, &good, Code::PinsData),
             (surplus(2), &good, Code::MoreThanKeep),
             (Verdict::Interrupted, &sending, Code::Interrupted),
-            (Verdict::BrokenOff, &sending, Code::LeftOver),
+            (Verdict::LeftOver, &sending, Code::LeftOver),
             (Verdict::Gone, &good, Code::DeletedElsewhere),
         ] {
             assert_eq!(verdict.reason(record).code, code);

@@ -148,7 +148,7 @@ impl Verdict {
                 "a push of the live volume with `--engine sendshot` can build on it".to_owned(),
             ),
             Self::SendshotUnusable(why) if why.code == ReasonCode::SendshotUnreadable => {
-                Some("look into this box's kernel log: the disk may fail".to_owned())
+                Some("read this host's kernel log: the disk may fail".to_owned())
             }
             Self::Writable => Some(
                 "if the snapshot was not changed, make it read-only again: \
@@ -227,7 +227,7 @@ impl fmt::Display for Verdict {
                 "its hidden snapshot, which the journal of pushes still names, was deleted",
             ),
             Self::OnlySendshot => f.write_str(
-                "only a sendshot of it is on this box, and the kernel engine needs the snapshot, \
+                "only a sendshot of it is on this host, and the kernel engine needs the snapshot, \
                  which was deleted after the push",
             ),
             Self::NoSendshot => {
@@ -237,7 +237,7 @@ impl fmt::Display for Verdict {
                 write!(f, "{why}")
             }
             Self::SendshotUnusable(why) => {
-                write!(f, "its sendshot on this box cannot be used: {why}")
+                write!(f, "its sendshot on this host cannot be used: {why}")
             }
             Self::SendshotOtherState { copy, sendshot } => write!(
                 f,
@@ -256,23 +256,23 @@ impl fmt::Display for Verdict {
             Self::Rejected => {
                 f.write_str("a receiver could not apply the streams that were built on it")
             }
-            Self::Writable => f.write_str("its snapshot on this box is writable"),
+            Self::Writable => f.write_str("its snapshot on this host is writable"),
             Self::Changed { sent, now } => write!(
                 f,
-                "its snapshot on this box changed after it was sent (transaction {now}, sent at {sent})"
+                "its snapshot on this host changed after it was sent (transaction {now}, sent at {sent})"
             ),
             Self::OtherState { sent, now } => write!(
                 f,
-                "its snapshot on this box is of transaction {now} and the copy of a later one, {sent}: \
+                "its snapshot on this host is of transaction {now} and the copy of a later one, {sent}: \
                  they may be different states"
             ),
             Self::OnceChanged { changed, created } => write!(
                 f,
-                "its snapshot on this box was once writable or was deduplicated (transaction {changed}, \
+                "its snapshot on this host was once writable or was deduplicated (transaction {changed}, \
                  created in {created})"
             ),
             Self::ReceivedByOtherTool => f.write_str(
-                "its snapshot on this box was received by another tool, which wrote into it after it \
+                "its snapshot on this host was received by another tool, which wrote into it after it \
                  was created",
             ),
             Self::Later {

@@ -38,7 +38,7 @@ impl From<Error> for Problem {
             } => (
                 Kind::Refused,
                 format!(
-                    "`sendshotctl forget {receiver}:{volume} --root ID` lets go of one that is gone for good; \
+                    "`sendshotctl forget {receiver}:{volume} --root ID` deletes what is retained for one that is gone for good; \
                      `sendshotctl list` shows them"
                 ),
             ),
@@ -62,7 +62,7 @@ impl From<Error> for Problem {
             }
             Error::Kept(source) => {
                 let problem = Problem::from(*source);
-                let hint = "the next push goes on where this one stopped";
+                let hint = "the next push resumes where this one stopped";
                 let remedy = match problem.remedy.as_str() {
                     "" => hint.to_owned(),
                     remedy => format!("{remedy}; {hint}"),
@@ -82,7 +82,7 @@ fn register_remedy(error: &std::io::Error) -> &'static str {
     match io_remedy(error) {
         "" => {
             "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, what \
-             the disk says of its volumes is written anew"
+             the disk says of its volumes is written again"
         }
         remedy => remedy,
     }
@@ -217,7 +217,7 @@ mod tests {
             assert!(
                 problem
                     .remedy
-                    .ends_with("the next push goes on where this one stopped")
+                    .ends_with("the next push resumes where this one stopped")
             );
         }
     }

@@ -75,7 +75,7 @@ fn name_in(mut problem: Problem, missed: Vec<NotLookedAt>) -> Problem {
         });
     }
     let first = looks.into_iter().find(|look| !look.is_empty());
-    let look = first.unwrap_or_else(|| "look into this box's kernel log".to_owned());
+    let look = first.unwrap_or_else(|| "read this host's kernel log".to_owned());
     problem.remedy = match problem.remedy.as_str() {
         "" => format!("{look}, and try again"),
         remedy => format!("{look}, and try again; or {remedy}"),

@@ -15,7 +15,7 @@ use crate::push::give_up::{discard, give_up};
 use crate::push::request::Request;
 use crate::push::retry::{self, RetryBudget, RetryDecision};
 use crate::push::stages::connect;
-use crate::push::stages::record::Superfluous;
+use crate::push::stages::record::Superseded;
 use crate::push::stages::standing;
 use crate::state::record::Standing;
 
@@ -29,7 +29,7 @@ const MAX_REFUSAL: usize = 400;
 
 /// The result of an attempt that did not fail.
 pub(crate) enum Attempt {
-    Done(Box<(Report, Superfluous)>),
+    Done(Box<(Report, Superseded)>),
     StartOver,
     /// The transfer waits for another of the receiver's disks.
     Elsewhere,
@@ -85,9 +85,9 @@ pub(crate) async fn after(
         RetryDecision::Negotiate | RetryDecision::Restart | RetryDecision::Hopeless
             if delivery.origin == Origin::Interrupted =>
         {
-            context.enter("resume", format!("it begins anew: {error}"));
+            context.enter("resume", format!("restarting from the beginning: {error}"));
             tracing::info!(push = %context.running.push, volume = %context.running.volume,
-                "an interrupted push cannot go on: {error}");
+                "an interrupted push cannot be resumed: {error}");
             discard(context, delivery).await;
             Err(Stopped::StartOver)
         }
@@ -105,8 +105,11 @@ pub(crate) async fn after(
             delivery.progress.restarts += 1;
             delivery.restart();
             delivery.progress.furthest = 0;
-            context.enter("retry", format!("{error}; it is sent anew"));
-            tracing::info!(push = %context.running.push, "{error}; it is sent anew");
+            context.enter(
+                "retry",
+                format!("{error}; it is sent again from the beginning"),
+            );
+            tracing::info!(push = %context.running.push, "{error}; it is sent again from the beginning");
             Ok(())
         }
     }

@@ -92,7 +92,7 @@ impl PushContext {
             }
         });
         if let Err(e) = discarded.await.map_err(std::io::Error::other).flatten() {
-            tracing::warn!(%push, "an abandoned push is left to be settled later: {e}");
+            tracing::warn!(%push, "an abandoned push is left to be reconciled later: {e}");
         }
     }
 }

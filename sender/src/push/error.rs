@@ -103,7 +103,7 @@ pub enum Error {
     #[error("another of the receiver's disks is there than when the push began")]
     DiskExchanged,
     /// The record of the push was deleted during the push.
-    #[error("the record of the push was deleted by somebody else")]
+    #[error("the record of the push was deleted by another program")]
     RecordGone,
     /// The sendshot of the chosen parent was not read.
     #[error("the parent's sendshot is not among those that were read")]
@@ -112,7 +112,7 @@ pub enum Error {
     #[error("{} was replaced just now", .0.display())]
     Replaced(PathBuf),
     /// An interrupted push can be neither resumed nor sent again.
-    #[error("the push came to nothing")]
+    #[error("the push did not complete")]
     CameToNothing,
     /// A dry run has no sendshots to measure.
     #[error("nothing was captured")]

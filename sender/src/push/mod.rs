@@ -59,7 +59,7 @@ use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::RetryBudget;
 use crate::push::stages::prepare::{self, Adoption};
-use crate::push::stages::record::Superfluous;
+use crate::push::stages::record::Superseded;
 use crate::push::stages::release::Release;
 use crate::push::stages::resume::{self, Resumption};
 use crate::push::stages::{connect, negotiate, send, source};
@@ -105,18 +105,18 @@ pub async fn run(
     let is_new = |path: &&String| !known.contains(*path);
     let newly_skipped: Vec<String> = skipped.iter().filter(is_new).cloned().collect();
     let done = complete_and_send(&mut context, volume, &request, &mut retry_budget).await;
-    let (outcome, superfluous) = match done {
-        Ok((report, superfluous)) => {
+    let (outcome, superseded) = match done {
+        Ok((report, superseded)) => {
             let report = Report {
                 skipped,
                 newly_skipped,
                 ..report
             };
-            (Ok(report), superfluous)
+            (Ok(report), superseded)
         }
-        Err(error) => (Err(error), Superfluous::default()),
+        Err(error) => (Err(error), Superseded::default()),
     };
-    (outcome, Some(Release::new(context.state, superfluous)))
+    (outcome, Some(Release::new(context.state, superseded)))
 }
 
 /// Completes an interrupted push, then sends the current state of the volume.
@@ -125,16 +125,16 @@ async fn complete_and_send(
     volume: Volume,
     request: &Request,
     retry_budget: &mut RetryBudget,
-) -> Result<(Report, Superfluous), Error> {
+) -> Result<(Report, Superseded), Error> {
     let mut completed = None;
     if let Some(interrupted) = resume::interrupted(context, &volume, request).await? {
         let mut delivery = interrupted.into_delivery(&context.sender);
         match deliver(context, &mut delivery, request, retry_budget).await {
-            Ok((report, superfluous)) => {
+            Ok((report, superseded)) => {
                 if resume::is_unchanged(&volume, &delivery).await {
-                    return Ok((report, superfluous));
+                    return Ok((report, superseded));
                 }
-                let release = Release::new(Arc::clone(&context.state), superfluous);
+                let release = Release::new(Arc::clone(&context.state), superseded);
                 release.carry_out().await;
                 completed = Some(report);
             }
@@ -146,7 +146,7 @@ async fn complete_and_send(
     let source = source::take(context, volume).await?;
     let mut delivery = Delivery::fresh(source);
     match deliver(context, &mut delivery, request, retry_budget).await {
-        Ok((report, superfluous)) => Ok((report.after(completed), superfluous)),
+        Ok((report, superseded)) => Ok((report.after(completed), superseded)),
         Err(Stopped::Failed(error)) => Err(error),
         // Only an interrupted delivery starts over.
         Err(Stopped::StartOver) => Err(Error::CameToNothing),
@@ -159,7 +159,7 @@ async fn deliver(
     delivery: &mut Delivery,
     request: &Request,
     retry_budget: &mut RetryBudget,
-) -> Result<(Report, Superfluous), Stopped> {
+) -> Result<(Report, Superseded), Stopped> {
     retry_budget.contact();
     loop {
         match attempt(context, delivery, request).await {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::push::context::PushContext;
 use crate::push::delivery::Delivery;
 use crate::push::error::Error;
-use crate::push::stages::record::{self, Superfluous};
+use crate::push::stages::record::{self, Superseded};
 use crate::push::stages::transfer::{self, Committed};
 use crate::state::record::State;
 
@@ -20,7 +20,7 @@ pub(crate) async fn already_held(
     context: &PushContext,
     delivery: &Delivery,
     inventory: &Inventory,
-) -> Result<Option<(Report, Superfluous)>, Error> {
+) -> Result<Option<(Report, Superseded)>, Error> {
     let (uuid, ctransid) = delivery.identity();
     let held = inventory
         .copies
@@ -33,24 +33,24 @@ pub(crate) async fn already_held(
     match record.map(|record| record.state) {
         None => {
             let report = nothing_to_do(context, delivery, copy);
-            Ok(Some((report, Superfluous::default())))
+            Ok(Some((report, Superseded::default())))
         }
         Some(State::Unconfirmed) => {
-            tracing::info!(push = %context.running.push, "a lost acknowledgement was found out");
+            tracing::info!(push = %context.running.push, "a lost acknowledgement was detected");
             let committed = Committed {
                 copy: format!("{}/{}", inventory.directory, copy.name),
                 stream_bytes: context.running.total(),
                 not_kept: NotKept::default(),
             };
-            let (report, superfluous) = finish(context, delivery, committed).await?;
+            let (report, superseded) = finish(context, delivery, committed).await?;
             let reason = report.parent_reason;
             let parent_reason =
-                format!("{reason}; it had been committed before, and the word of it lost");
+                format!("{reason}; it had been committed before, and the acknowledgement was lost");
             let report = Report {
                 parent_reason,
                 ..report
             };
-            Ok(Some((report, superfluous)))
+            Ok(Some((report, superseded)))
         }
         // No receiver can hold a state that was never sent whole.
         Some(State::Sending | State::Acknowledged) => Err(transfer::Error::ProtocolViolation(
@@ -68,12 +68,12 @@ pub(crate) async fn finish(
     context: &PushContext,
     delivery: &Delivery,
     committed: Committed,
-) -> Result<(Report, Superfluous), Error> {
+) -> Result<(Report, Superseded), Error> {
     let plan = delivery.plan();
     let record = delivery.source.record.clone();
-    let superfluous = record::record(context, record, plan.parent).await?;
+    let superseded = record::record(context, record, plan.parent).await?;
     let (uuid, _) = delivery.identity();
-    let pruned = superfluous.older.iter();
+    let pruned = superseded.older.iter();
     let report = Report {
         uuid,
         parent: plan.parent.map(|parent| parent.uuid),
@@ -88,7 +88,7 @@ pub(crate) async fn finish(
         not_kept: committed.not_kept,
         ..report(context, delivery)
     };
-    Ok((report, superfluous))
+    Ok((report, superseded))
 }
 
 fn nothing_to_do(context: &PushContext, delivery: &Delivery, copy: &HeldCopy) -> Report {

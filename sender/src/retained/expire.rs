@@ -107,7 +107,7 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
         };
         if let Err(e) = gone {
             stay += 1;
-            tracing::warn!(push = %record.push, "let go of an interrupted push: {e}");
+            tracing::warn!(push = %record.push, "discard an interrupted push: {e}");
         }
         state.reclaim_space();
     }

@@ -66,7 +66,7 @@ pub enum Failed {
     #[error(transparent)]
     Kept(#[from] Error),
     /// I/O error after some deletions.
-    #[error("{done} of {of} let go, then: {}", with_causes(.source))]
+    #[error("{done} of {of} deleted, then: {}", with_causes(.source))]
     NotDeleted {
         /// Number of states deleted before.
         done: usize,

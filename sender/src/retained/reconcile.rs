@@ -39,7 +39,7 @@ pub fn leftovers(
     sender: SenderId,
     running: impl Fn(PushId) -> bool,
 ) -> io::Result<usize> {
-    let mut settled = 0;
+    let mut reconciled = 0;
     for listed in journal::records(state.pushes())? {
         if running(listed.push) {
             continue;
@@ -54,20 +54,20 @@ pub fn leftovers(
             continue;
         }
         match discard::discard(state, &record) {
-            Ok(()) => settled += 1,
-            Err(e) => tracing::warn!(push = %record.push, "settle an unfinished push: {e}"),
+            Ok(()) => reconciled += 1,
+            Err(e) => tracing::warn!(push = %record.push, "reconcile an unfinished push: {e}"),
         }
     }
     for dir in [state.pushes(), state.sendshots()] {
         durable::sweep_temporaries(dir)?;
     }
-    if settled > 0 {
+    if reconciled > 0 {
         tracing::info!(
-            settled,
+            reconciled,
             "unfinished pushes of an earlier run were cleaned up"
         );
     }
-    Ok(settled)
+    Ok(reconciled)
 }
 
 /// A receiver's report, and which receiver it is.
@@ -138,7 +138,7 @@ pub fn acknowledgements(
             Verdict::Drop => discard::discard(state, &record)?,
             Verdict::Acknowledge => {
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
-                    volume = %record.volume_name, "a lost acknowledgement was found out");
+                    volume = %record.volume_name, "a lost acknowledgement was detected");
                 record.state = State::Acknowledged;
                 record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
                 record.store(state.pushes())?;
@@ -176,7 +176,7 @@ fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bo
 
 impl Sender {
     /// Reconciles at start what a crash left. Blocks.
-    pub fn settle(&self) {
+    pub fn reconcile(&self) {
         match std::fs::remove_dir_all(self.temporary_dir()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("remove what pushes from read-only file systems left: {e}");
@@ -185,11 +185,11 @@ impl Sender {
         }
         self.remember_configured();
         self.filesystems().each(|state| {
-            let settled = self
+            let reconciled = self
                 .take_over_former(state)
                 .and_then(|()| leftovers(state, self.id(), |_| false));
-            if let Err(e) = settled {
-                tracing::warn!("settle unfinished pushes: {e}");
+            if let Err(e) = reconciled {
+                tracing::warn!("reconcile unfinished pushes: {e}");
             }
             Ok(())
         });

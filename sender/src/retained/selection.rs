@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{}", with_causes(.0))]
     Path(#[from] resolve::Error),
     /// The path leads to a volume that was never pushed.
-    #[error("{} was never pushed from this box", .0.display())]
+    #[error("{} was never pushed from this host", .0.display())]
     NeverPushed(PathBuf),
 }
 

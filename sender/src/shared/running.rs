@@ -63,7 +63,7 @@ impl Running {
     }
 
     /// Records that the stream is sent from this offset on.
-    pub fn goes_on_at(&self, offset: u64) {
+    pub fn resumes_at(&self, offset: u64) {
         self.stream_bytes.store(offset, Ordering::Relaxed);
         self.applied_bytes.store(offset, Ordering::Relaxed);
     }

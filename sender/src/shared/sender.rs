@@ -79,7 +79,7 @@ pub struct Sender {
     pub(crate) table: Table,
     /// Held while a push is about to enter the table, and while the user's deletions run: a state found unused then
     /// stays so until it is deleted.
-    letting_go: Arc<Mutex<()>>,
+    deleting: Arc<Mutex<()>>,
     interrupted: InterruptedPushes,
     pub(crate) stop: CancellationToken,
     pub(crate) pushes: TaskTracker,
@@ -101,7 +101,7 @@ impl Sender {
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::load(&paths.state_dir)?,
             table: Table::default(),
-            letting_go: Arc::default(),
+            deleting: Arc::default(),
             interrupted: InterruptedPushes::default(),
             stop: CancellationToken::new(),
             pushes: TaskTracker::new(),
@@ -215,7 +215,7 @@ impl Sender {
         let adopted = register::adopt(state, self.id, is_own)?;
         if adopted > 0 {
             tracing::info!(fsid = %state.top().fsid(), records = adopted,
-                "what this sender left before it was set up anew is its own again");
+                "what this sender left before it was set up again is its own again");
         }
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Sender {
 
     /// Keeps pushes from starting as long as the guard is held; running pushes continue.
     pub async fn hold_starts(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.letting_go).lock_owned().await
+        Arc::clone(&self.deleting).lock_owned().await
     }
 
     pub fn history(&self) -> &History {

@@ -215,11 +215,11 @@ impl SegmentLog {
 
     fn write(&self, state: &mut State, waypoint: ResumePoint) -> io::Result<()> {
         if state.stale || state.marks.len() >= MAX_MARKS {
-            let superfluous = match state.marks.len() {
+            let superseded = match state.marks.len() {
                 few if few < MAX_MARKS => 0,
                 many => many - MAX_MARKS / 2,
             };
-            let kept = state.marks.get(superfluous..).unwrap_or_default();
+            let kept = state.marks.get(superseded..).unwrap_or_default();
             let marks = [kept, &[waypoint]].concat();
             self.rewrite(&marks)?;
             (state.marks, state.file, state.stale) = (marks, None, false);

@@ -223,7 +223,7 @@ fn prune_applies_keep_and_says_of_each_why() {
     assert!(dry.jsons().iter().all(|one| one["dry_run"] == true));
     assert_eq!(list(sender).len(), 3, "a dry run deleted something");
     let told = sender.ctl(&["prune", "-n"]).success().stdout;
-    assert_eq!(told.matches("would let go").count(), 2, "{told}");
+    assert_eq!(told.matches("would delete").count(), 2, "{told}");
     assert_eq!(told.matches("would keep").count(), 1, "{told}");
 
     let done = sender.ctl(&["prune", "--json", "nas2:photos"]).success();
@@ -461,7 +461,7 @@ fn on_a_terminal_forget_asks_and_takes_only_a_yes() {
         let (code, shown) = answer(&hosts.sender, &["nas2:photos", first], no);
         assert_eq!(code, 1, "{shown}");
         assert!(shown.contains(first) && shown.contains("[y/N]"), "{shown}");
-        assert!(shown.contains("nothing was let go"), "{shown}");
+        assert!(shown.contains("nothing was deleted"), "{shown}");
         assert_eq!(list(&hosts.sender).len(), 3);
     }
     let (code, shown) = answer(&hosts.sender, &["nas2:photos", first], "y\n");

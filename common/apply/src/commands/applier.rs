@@ -118,7 +118,7 @@ impl Applier {
     ///
     /// # Errors
     /// I/O errors.
-    pub fn settle(&mut self) -> Result<(), Cause> {
+    pub fn set_root_times(&mut self) -> Result<(), Cause> {
         if let Some(times) = &self.root_times {
             rustix::fs::futimens(self.dirs.root(), times)?;
         }

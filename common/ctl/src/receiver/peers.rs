@@ -43,7 +43,7 @@ pub async fn invite(mut client: Receiver, name: String, replace: bool, output: &
         .into_inner();
     outcome::check(answer.problem)?;
     output.note(&format!(
-        "on {name}, run `sendshotctl pair` with this box's address and give it this token, which \
+        "on {name}, run `sendshotctl pair` with this host's address and give it this token, which \
          works once and until {}:",
         output::time(answer.expires_at)
     ));

@@ -107,7 +107,7 @@ pub fn check_terminal() -> Result<(), Problem> {
     }
     Err(Problem::new(
         Kind::Usage,
-        "standard input is no terminal, so nobody can be asked",
+        "standard input is not a terminal, so the question cannot be asked",
     )
     .remedy("say --yes if you are sure"))
 }
@@ -117,10 +117,10 @@ fn confirm(would_go: &ForgetResponse) -> Result<(), Problem> {
     for kept in &would_go.snapshots {
         eprintln!("{}, {}", list::one_line(kept), list::size(kept));
     }
-    let question = format!("Let go of this? {}.", would_go.consequence);
+    let question = format!("Delete this? {}.", would_go.consequence);
     match is_yes(&question)? {
         true => Ok(()),
-        false => Err(Problem::new(Kind::Cancelled, "nothing was let go")),
+        false => Err(Problem::new(Kind::Cancelled, "nothing was deleted")),
     }
 }
 
@@ -137,7 +137,7 @@ pub fn is_yes(question: &str) -> io::Result<bool> {
 }
 
 fn show(kept: KeptSnapshot, consequence: &str, output: &Output) {
-    let line = format!("let go of {}, {}", list::one_line(&kept), list::size(&kept));
+    let line = format!("deleted {}, {}", list::one_line(&kept), list::size(&kept));
     let json = ForgottenJson {
         kept: list::json(kept),
         consequence: consequence.to_owned(),

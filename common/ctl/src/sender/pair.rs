@@ -45,7 +45,7 @@ pub async fn run(mut client: Sender, arguments: PairArguments, output: &Output) 
     };
     output.result(&paired, || {
         format!(
-            "paired with {}, which knows this box as `{}`; written to {}\nnow: sendshotctl push {}:/path/of/a/subvolume",
+            "paired with {}, which knows this host as `{}`; written to {}\nnow: sendshotctl push {}:/path/of/a/subvolume",
             paired.receiver, paired.sender_name, paired.file, paired.receiver
         )
     });

@@ -49,7 +49,7 @@ pub async fn run(
     outcome::check(answer.problem)?;
     if answer.verdicts.is_empty() {
         output.note(match answer.not_looked_at.len() {
-            0 => "nothing is kept, so there is nothing to let go",
+            0 => "nothing is retained, so there is nothing to delete",
             _ => "nothing was found where could be looked",
         });
     }
@@ -73,8 +73,8 @@ fn exit_code(verdicts: &[PruneVerdict]) -> ExitCode {
 fn show(verdict: PruneVerdict, dry_run: bool, output: &Output) {
     let kept: KeptSnapshot = verdict.snapshot.unwrap_or_default();
     let what = match (verdict.verdict.as_str(), dry_run) {
-        ("let_go", true) => "would let go",
-        ("let_go", false) => "let go",
+        ("let_go", true) => "would delete",
+        ("let_go", false) => "deleted",
         ("kept", true) => "would keep",
         (other, _) => other,
     };

@@ -177,10 +177,7 @@ async fn follow(
                     .try_into()
                     .map(|report| Followed::Done(Box::new(report)))
                     .map_err(|e| {
-                        Problem::new(
-                            Kind::Failed,
-                            format!("the daemon's report makes no sense: {e}"),
-                        )
+                        Problem::new(Kind::Failed, format!("the daemon's report is invalid: {e}"))
                     });
             }
             Some(Event::Failed(problem)) => return Err(problem.into()),

@@ -444,7 +444,7 @@ fn extent(offset: u64, bytes: &[u8]) -> io::Result<Option<Extent>> {
 fn broken() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        "an item of the file system makes no sense",
+        "an item of the file system is invalid",
     )
 }
 

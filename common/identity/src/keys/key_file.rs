@@ -20,7 +20,7 @@ pub enum KeyFileError {
     /// Other users may access the file.
     #[error(
         "private key {} is accessible to others (mode {mode:04o}); \
-         run `chmod 600 {}`, and if somebody may have read it, remove it and pair again",
+         run `chmod 600 {}`, and if another user may have read it, remove it and pair again",
         path.display(), path.display()
     )]
     Exposed {

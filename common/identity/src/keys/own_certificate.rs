@@ -30,7 +30,7 @@ pub enum OwnCertificateError {
         len: usize,
     },
     /// It names no Sendshot peer.
-    #[error("its certificate names nobody")]
+    #[error("its certificate names no host")]
     Identity(#[from] PeerIdentityError),
     /// It names another peer.
     #[error("its certificate is that of {id}")]

@@ -136,7 +136,7 @@ impl InviteError {
         match self {
             Self::AlreadyPaired { name } => format!(
                 "choose another name, or run `sendshotctl peer invite {name} --replace` for a new \
-                 box to take over its directory and copies"
+                 host to take over its directory and copies"
             ),
             Self::Registry(_) | Self::Random(_) => String::new(),
         }
@@ -154,7 +154,7 @@ impl RedeemError {
             Self::Unknown => another("NAME"),
             Self::Expired { name, .. } | Self::Void { name } => another(name.as_str()),
             Self::Used { name } => format!(
-                "if it was not by this box, run `sendshotctl peer revoke {name}` on the receiver; \
+                "if it was not by this host, run `sendshotctl peer revoke {name}` on the receiver; \
                  for a new one, `sendshotctl peer invite {name} --replace`"
             ),
             Self::OtherName { name } => format!(
@@ -192,7 +192,7 @@ impl Refusal {
                 format!("to admit it again, {}", again(&format!("{name} --replace")))
             }
             Self::KeyChanged { name } => format!(
-                "if this is the right box, {}",
+                "if this is the right host, {}",
                 again(&format!("{name} --replace"))
             ),
         }

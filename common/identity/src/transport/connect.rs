@@ -142,7 +142,7 @@ impl ConnectError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Unreachable { .. } => "see that the box is up, that `sendshot-receiver` runs on it and \
+            Self::Unreachable { .. } => "check that the host is up, that `sendshot-receiver` runs on it and \
                                          that no firewall is in between; then try again"
                 .to_owned(),
             Self::NotAReceiver { .. } => {
@@ -155,12 +155,12 @@ impl ConnectError {
             ),
             Self::Refused { address, .. } => pair_again(address),
             Self::Clock { address, fault, .. } => match fault {
-                ClockFault::Expired => "set the clocks of both boxes right; if they are, restart the \
+                ClockFault::Expired => "correct the clocks of both hosts; if they are, restart the \
                                         receiver, which renews its certificate"
                     .to_owned(),
-                ClockFault::NotYetValid => "set the clocks of both boxes right".to_owned(),
+                ClockFault::NotYetValid => "correct the clocks of both hosts".to_owned(),
                 ClockFault::OwnCertificate => format!(
-                    "set the clocks of both boxes right; if they are, {}",
+                    "correct the clocks of both hosts; if they are, {}",
                     pair_again(address)
                 ),
             },

@@ -56,8 +56,8 @@ impl Connections {
             None => MAX_OF_STRANGERS,
         };
         let same: Vec<u64> = table.numbers_of(peer).collect();
-        let superfluous = (same.len() + 1).saturating_sub(most);
-        for number in same.into_iter().take(superfluous) {
+        let excess = (same.len() + 1).saturating_sub(most);
+        for number in same.into_iter().take(excess) {
             table.end(number);
         }
         let end = CancellationToken::new();

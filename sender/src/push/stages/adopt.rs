@@ -122,6 +122,6 @@ pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
 /// Undoes an adoption; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
     if let Err(e) = discard::discard(state, record) {
-        tracing::warn!(push = %record.push, "an adoption is left to be settled later: {e}");
+        tracing::warn!(push = %record.push, "an adoption is left to be reconciled later: {e}");
     }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn negotiate(
         Arc::clone(&context.sender),
         context.running.receiver.clone(),
     );
-    let settled = context.on_store("settle", move |state| {
+    let reconciled = context.on_store("reconcile", move |state| {
         let running = |push| sender.table().contains(push);
         let told = reconcile::ReceiverReport {
             inventory: &inventory,
@@ -74,7 +74,7 @@ pub(crate) async fn negotiate(
         };
         reconcile::acknowledgements(state, volume, &told, purpose, running).map(|()| inventory)
     });
-    settled.await?.map_err(Error::volume(JOURNAL))
+    reconciled.await?.map_err(Error::volume(JOURNAL))
 }
 
 /// Asks again by the id in the receiver's own label, if this host has lost that id; returns it then.
@@ -107,7 +107,7 @@ async fn take_label(context: &PushContext, label: VolumeId) -> Result<(), Error>
     let (sender, state) = (Arc::clone(&context.sender), Arc::clone(&context.state));
     let (volume, receiver) = (context.key.id, context.link.receiver());
     tracing::info!(volume = %context.key.name, receiver = %context.running.receiver, %label,
-        "the receiver knows the volume by an id that this box had forgotten");
+        "the receiver knows the volume by an id that this host had forgotten");
     let work = move || -> std::io::Result<()> {
         match sender.volume_ids().take_label(volume, receiver, label)? {
             Some(binding) => sender.register(&state, &binding),

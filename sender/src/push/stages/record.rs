@@ -24,7 +24,7 @@ use sendshot_proto::problem::JOURNAL;
 
 /// What an acknowledged push supersedes.
 #[derive(Debug, Default)]
-pub struct Superfluous {
+pub struct Superseded {
     /// The record of the push, if a sendshot replaces its snapshot.
     pub snapshot_of: Option<Record>,
     /// Older states, with everything kept of them.
@@ -39,23 +39,23 @@ pub(crate) async fn record(
     context: &PushContext,
     record: Option<Record>,
     parent: Option<Parent>,
-) -> Result<Superfluous, Error> {
+) -> Result<Superseded, Error> {
     context.enter("record", "");
     let Some(record) = record else {
-        return Ok(Superfluous::default());
+        return Ok(Superseded::default());
     };
     let keep = context.sender.keep(&context.key.name);
     let recorded = context.on_store("record", move |state| {
         acknowledged(state, record, parent, keep)
     });
-    let superfluous = recorded.await?.map_err(Error::volume(JOURNAL))?;
-    let detail = match superfluous.older.len() {
-        0 => "nothing to let go".to_owned(),
-        1 => "1 older state is let go".to_owned(),
-        n => format!("{n} older states are let go"),
+    let superseded = recorded.await?.map_err(Error::volume(JOURNAL))?;
+    let detail = match superseded.older.len() {
+        0 => "nothing to delete".to_owned(),
+        1 => "1 older state is deleted".to_owned(),
+        n => format!("{n} older states are deleted"),
     };
     context.enter("prune", detail);
-    Ok(superfluous)
+    Ok(superseded)
 }
 
 /// Records an acknowledgement; returns what it supersedes. `keep` sendshots stay.
@@ -71,14 +71,14 @@ pub fn acknowledged(
     mut record: Record,
     parent: Option<Parent>,
     keep: NonZeroU32,
-) -> io::Result<Superfluous> {
+) -> io::Result<Superseded> {
     record.state = State::Acknowledged;
     record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
     record.store(state.pushes())?; // 1
     sendshot_sys::crash::point("acknowledged-noted");
     let older = superseded(state, &record, keep); // 2
     let mut older = older.unwrap_or_else(|e| {
-        tracing::warn!(push = %record.push, "what this push supersedes stays until the next: {e}");
+        tracing::warn!(push = %record.push, "states that this push supersedes stay until the next push: {e}");
         Vec::new()
     });
     if let Some(Local::Sendshot(parent)) = parent.map(|parent| parent.local)
@@ -90,7 +90,7 @@ pub fn acknowledged(
     let is_parent = |older: &Record| older.snapshot.map(|s| s.uuid) == parent && parent.is_some();
     older.retain(|older| keep.get() == 1 || older.engine == Engine::Kernel || !is_parent(older));
     let has_sendshot = record.engine == Engine::Sendshot;
-    Ok(Superfluous {
+    Ok(Superseded {
         snapshot_of: has_sendshot.then_some(record),
         older,
     })
@@ -111,8 +111,8 @@ pub fn superseded(
             && item.record.replication_key() == newest.replication_key()
     });
     let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);
-    let superfluous = items.into_iter().zip(verdicts);
-    Ok(superfluous
+    let superseded = items.into_iter().zip(verdicts);
+    Ok(superseded
         .filter(|(_, verdict)| verdict.deletes())
         .map(|(item, _)| item.record)
         .collect())

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use crate::push::stages::record::Superfluous;
+use crate::push::stages::record::Superseded;
 use crate::shared::blocking::blocking;
 use crate::state::discard;
 use crate::state::store::StateSubvolume;
@@ -27,12 +27,12 @@ pub const STAGE: &str = "release";
 #[derive(Debug)]
 pub struct Release {
     state: Arc<StateSubvolume>,
-    superfluous: Superfluous,
+    superseded: Superseded,
 }
 
 impl Release {
-    pub fn new(state: Arc<StateSubvolume>, superfluous: Superfluous) -> Self {
-        Self { state, superfluous }
+    pub fn new(state: Arc<StateSubvolume>, superseded: Superseded) -> Self {
+        Self { state, superseded }
     }
 
     /// Carries it out. What cannot be deleted now stays on record, and the next push tries again.
@@ -42,16 +42,16 @@ impl Release {
             return;
         }
         let work = move || {
-            self.superfluous.delete(&self.state);
+            self.superseded.delete(&self.state);
             self.state.reclaim_space();
         };
         if let Err(e) = blocking("release", work).await {
-            tracing::warn!("let go of what a push left: {e}");
+            tracing::warn!("delete what a push left: {e}");
         }
     }
 }
 
-impl Superfluous {
+impl Superseded {
     fn delete(&self, state: &StateSubvolume) {
         let own = self.snapshot_of.iter();
         let own = own.map(|record| (record, discard::delete_snapshot(state, record))); // 1
@@ -59,7 +59,7 @@ impl Superfluous {
         let older = older.map(|record| (record, discard::discard(state, record))); // 2
         for (record, deleted) in own.chain(older) {
             if let Err(e) = deleted {
-                tracing::warn!(push = %record.push, "delete what is superfluous: {e}");
+                tracing::warn!(push = %record.push, "delete a superseded state: {e}");
             }
         }
     }

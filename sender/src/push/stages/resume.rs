@@ -75,7 +75,7 @@ pub(crate) async fn discard_interrupted(context: &PushContext) -> Result<(), Err
             // A transfer to another of the receiver's disks is resumed when that disk is back.
             let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
             if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
-                tracing::info!(push = %record.push, "an interrupted push is let go: another one takes its place");
+                tracing::info!(push = %record.push, "an interrupted push is discarded: another one takes its place");
                 sender.interrupted().take_recent(record.push);
                 discard::discard(state, &record)?;
             }
@@ -139,9 +139,9 @@ pub(crate) fn resumption(
         Some(Start::At(waypoint)) => Resumption::At(Some(waypoint)),
         Some(Start::Beginning(why)) => {
             let why = why.reason();
-            context.enter("resume", format!("it begins anew: {why}"));
+            context.enter("resume", format!("restarting from the beginning: {why}"));
             tracing::info!(push = %context.running.push, volume = %context.running.volume,
-                "an interrupted push cannot go on: {why}");
+                "an interrupted push cannot be resumed: {why}");
             if delivery.origin == Origin::Interrupted {
                 return Resumption::StartOver;
             }

@@ -34,7 +34,7 @@ pub(crate) async fn send(
     let cancel = context.running.cancel.clone();
     let offset = from.map(|from| from.place.offset);
     let detail = offset.map_or_else(String::new, |offset| {
-        format!("goes on at {}", sendshot_model::human::bytes_human(offset))
+        format!("resumes at {}", sendshot_model::human::bytes_human(offset))
     });
     context.enter("transfer", detail);
     // The receiver may learn of the transfer even if its answer is lost.
@@ -46,7 +46,7 @@ pub(crate) async fn send(
         () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
     };
     delivery.progress.resumed_at = offset;
-    context.running.goes_on_at(offset.unwrap_or(0));
+    context.running.resumes_at(offset.unwrap_or(0));
     let segment_log = delivery.progress.segment_log.clone();
     let is_resumable = announce::is_resumable(context, delivery);
     if let Some(segment_log) = segment_log.clone().filter(|_| is_resumable) {

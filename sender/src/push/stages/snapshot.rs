@@ -106,7 +106,7 @@ fn create(
 /// Undoes a failed attempt; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
     if let Err(e) = crate::state::discard::discard(state, record) {
-        tracing::warn!(push = %record.push, "an abandoned push is left to be settled later: {e}");
+        tracing::warn!(push = %record.push, "an abandoned push is left to be reconciled later: {e}");
     }
 }
 

@@ -31,7 +31,7 @@ impl Still {
             return Err(match e.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => io::Error::other(Moved(
                     "btrfs has stopped writing to the file system after an error, so that what can be read may \
-                     be no one state; unmount it, and mount it read-only anew"
+                     be no one state; unmount it, and mount it read-only again"
                         .to_owned(),
                 )),
                 _ => e,

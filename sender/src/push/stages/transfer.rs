@@ -56,7 +56,7 @@ pub enum Error {
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
     /// The receiver breaks the contract.
-    #[error("the receiver's answer makes no sense: {0}")]
+    #[error("the receiver's response is invalid: {0}")]
     ProtocolViolation(String),
     /// A volume without a snapshot changed while it was read.
     #[error("{0}")]
@@ -65,7 +65,7 @@ pub enum Error {
     #[error("write the push's record")]
     Record(#[source] std::io::Error),
     /// No progress within the stall time-out.
-    #[error("{address} is connected, but the push came no further for {}", human::duration(*.after))]
+    #[error("{address} is connected, but the push made no progress for {}", human::duration(*.after))]
     Stalled {
         address: String,
         /// The stall time-out.
@@ -151,7 +151,7 @@ impl Transfer {
                 Ok((transfer, checkpoints))
             }
             Down::Accepted { resume_at, .. } => Err(Error::ProtocolViolation(format!(
-                "it wants to go on at byte {resume_at} of a push that is to go on at {from}"
+                "it wants to resume at byte {resume_at} of a push that resumes at {from}"
             ))),
             Down::Failure(failure) => Err(failure.into()),
             Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => Err(
