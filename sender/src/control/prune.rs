@@ -59,7 +59,7 @@ fn verdict(pruned: prune::Pruned, all: &[Kept], paired: &Paired) -> v1::PruneVer
             };
             ("failed", Reason::new(reason.code, text))
         }
-        (None, true) => ("let_go", reason),
+        (None, true) => ("deleted", reason),
         (None, false) => ("kept", reason),
     };
     v1::PruneVerdict {

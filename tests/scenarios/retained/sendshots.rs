@@ -216,7 +216,7 @@ fn prune_applies_keep_and_says_of_each_why() {
     let dry = sender.ctl(&["prune", "--dry-run", "--json"]).success();
     let expected: Vec<(String, String)> = pushed
         .iter()
-        .zip(["let_go", "let_go", "kept"])
+        .zip(["deleted", "deleted", "kept"])
         .map(|(pushed, verdict)| (text(pushed, "uuid").to_owned(), verdict.to_owned()))
         .collect();
     assert_eq!(verdicts(&dry), expected);
@@ -284,7 +284,7 @@ fn prune_never_leaves_a_receiver_without_a_state() {
     });
     let done = hosts.sender.ctl(&["prune", "--json"]).success().jsons();
     let verdict = |uuid: &Value| done.iter().find(|one| one["uuid"] == *uuid).unwrap();
-    assert_eq!(verdict(&newest)["verdict"], "let_go");
+    assert_eq!(verdict(&newest)["verdict"], "deleted");
     assert!(text(verdict(&newest), "reason").contains("deleted by somebody else"));
     assert_eq!(verdict(&pushed[1]["uuid"])["verdict"], "kept");
     assert_only_listed(&hosts.sender);

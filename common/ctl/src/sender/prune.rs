@@ -18,7 +18,7 @@ use crate::sender::plan;
 struct VerdictJson {
     #[serde(flatten)]
     kept: KeptJson,
-    /// `kept`, `let_go`, or `failed`.
+    /// `kept`, `deleted`, or `failed`.
     verdict: String,
     dry_run: bool,
 }
@@ -63,7 +63,7 @@ pub async fn run(
 
 fn exit_code(verdicts: &[PruneVerdict]) -> ExitCode {
     let count = |what: &str| verdicts.iter().filter(|v| v.verdict == what).count();
-    match (count("failed"), count("let_go")) {
+    match (count("failed"), count("deleted")) {
         (0, _) => ExitCode::SUCCESS,
         (_, 0) => ExitCode::FAILURE,
         (_, _) => ExitCode::from(SOME_FAILED),
@@ -73,8 +73,8 @@ fn exit_code(verdicts: &[PruneVerdict]) -> ExitCode {
 fn show(verdict: PruneVerdict, dry_run: bool, output: &Output) {
     let kept: KeptSnapshot = verdict.snapshot.unwrap_or_default();
     let what = match (verdict.verdict.as_str(), dry_run) {
-        ("let_go", true) => "would delete",
-        ("let_go", false) => "deleted",
+        ("deleted", true) => "would delete",
+        ("deleted", false) => "deleted",
         ("kept", true) => "would keep",
         (other, _) => other,
     };

@@ -207,10 +207,10 @@ async fn adopt(
         };
         Ok((known, Some(adopted)))
     };
-    let (known, adopted) = blocking("adopt", work).await??;
+    let (known, adopted) = blocking("capture-held", work).await??;
     if adopted.is_some() {
         let detail = "a sendshot was made of the last snapshot that the receiver holds";
-        context.enter("adopt", detail);
+        context.enter("capture-held", detail);
     }
     Ok((known, adopted))
 }
