@@ -78,8 +78,8 @@ mod tests {
             "nas2",
             "a",
             "0",
-            "box.lan",
-            "my_old-box.example.org",
+            "nas.lan",
+            "my_old-nas.example.org",
             &"x".repeat(64),
         ] {
             assert_eq!(PeerName::parse(text).unwrap().as_str(), text);
