@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
-use sendshot_engine::{Head, Place, SkeletonHash};
+use sendshot_engine::{Head, SkeletonHash, StreamPosition};
 use sendshot_model::Engine;
 use sendshot_model::{PeerName, PushId, ReceiverId, SenderId, TransferId, VolumeId, VolumeName};
 use sendshot_proto::chain::Chain;
@@ -114,7 +114,7 @@ fn chain(stream: Stream, at: u8) -> Chain {
 
 fn waypoint(point: Point) -> ResumePoint {
     ResumePoint {
-        place: Place {
+        position: StreamPosition {
             offset: u64::from(point.at),
             skeleton: SkeletonHash::default(),
         },

@@ -36,20 +36,20 @@ pub enum PathError {
 
 /// A checked path: the directory (empty: the subvolume's root) and the name in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
+pub(crate) struct DirEntry<'a> {
     pub(crate) dir: &'a [u8],
     pub(crate) name: &'a [u8],
 }
 
 /// Checks a path and splits off its last component.
-pub(crate) fn split(path: &[u8]) -> Result<Place<'_>, PathError> {
+pub(crate) fn split(path: &[u8]) -> Result<DirEntry<'_>, PathError> {
     check(path)?;
     Ok(match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => Place {
+        Some(slash) => DirEntry {
             dir: &path[..slash],
             name: &path[slash + 1..],
         },
-        None => Place {
+        None => DirEntry {
             dir: b"",
             name: path,
         },
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn ordinary_paths_split_at_the_last_slash() {
-        let place = |dir, name| Ok(Place { dir, name });
+        let place = |dir, name| Ok(DirEntry { dir, name });
         assert_eq!(split(b"a"), place(b"", b"a"));
         assert_eq!(split(b"a/b/c"), place(b"a/b", b"c"));
         assert_eq!(split(b"..a/...\xff"), place(b"..a", b"...\xff"));

@@ -68,7 +68,7 @@ pub struct Fault {
     /// Path of the file.
     pub file: PathBuf,
     /// Position of the fault, unless something without a position is missing.
-    pub place: Option<Place>,
+    pub place: Option<SourceLocation>,
     /// Description of the fault.
     pub message: String,
     /// What would be accepted.
@@ -77,7 +77,7 @@ pub struct Fault {
 
 /// A range of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// Number of the line, from 1.
     pub line: usize,
     /// Character in the line, from 1.
@@ -107,7 +107,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
@@ -154,12 +154,12 @@ impl Problem {
     }
 }
 
-fn place(text: &str, span: Range<usize>) -> Place {
+fn place(text: &str, span: Range<usize>) -> SourceLocation {
     let start = boundary(text, span.start);
     let end = boundary(text, span.end).max(start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-    Place {
+    SourceLocation {
         line: text[..line_start].matches('\n').count() + 1,
         column: text[line_start..start].chars().count() + 1,
         width: text[start..end.min(line_end)]

@@ -9,7 +9,7 @@
 //!   [`mod@diff::rule`] decides what is unchanged and gives the proof;
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot; [`stream_from()`] resumes in
 //!   its middle; [`mod@stream::measure`] computes its size without generating it;
-//! - [`mod@format::hashes`] is a file beside a sendshot, for files without checksums; [`verify()`] compares
+//! - [`mod@format::hashes`] is a file beside a sendshot, for files without checksums; [`compare_hashes()`] compares
 //!   what only hashes can decide.
 
 pub mod capture;
@@ -28,6 +28,6 @@ pub use format::entry::{
 pub use format::file::Sendshot;
 pub use format::reader::Reader;
 pub use format::writer::Writer;
-pub use stream::skeleton::{Place, SkeletonHash};
-pub use stream::verify::verify;
+pub use stream::compare_hashes::compare_hashes;
+pub use stream::skeleton::{SkeletonHash, StreamPosition};
 pub use stream::{Part, Source, stream, stream_from};

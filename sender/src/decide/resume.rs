@@ -45,7 +45,7 @@ impl RestartReason {
 /// Compares what the receiver offers with what this host knows, and chooses the furthest point at which both
 /// agree. A point that differs invalidates everything after it.
 pub fn choose(known: &[ResumePoint], offered: &[Point]) -> Start {
-    let at = |offset: u64| known.iter().find(|w| w.place.offset == offset);
+    let at = |offset: u64| known.iter().find(|w| w.position.offset == offset);
     let differs = offered
         .iter()
         .filter(|point| at(point.offset).is_some_and(|w| w.chain != point.chain))
@@ -55,7 +55,7 @@ pub fn choose(known: &[ResumePoint], offered: &[Point]) -> Start {
         .iter()
         .filter(|point| differs.is_none_or(|differs| point.offset < differs))
         .filter_map(|point| at(point.offset))
-        .max_by_key(|waypoint| waypoint.place.offset);
+        .max_by_key(|waypoint| waypoint.position.offset);
     match (agreed, differs) {
         (Some(waypoint), _) => Start::At(*waypoint),
         (None, Some(offset)) => Start::Beginning(RestartReason::Differs { offset }),
@@ -73,14 +73,14 @@ pub fn offered(partials: &[Partial], transfer: TransferId) -> Vec<Point> {
 
 #[cfg(test)]
 mod tests {
-    use sendshot_engine::{Place, SkeletonHash};
+    use sendshot_engine::{SkeletonHash, StreamPosition};
     use sendshot_proto::chain::Chain;
 
     use super::*;
 
     fn known(offset: u64, chain: u8) -> ResumePoint {
         ResumePoint {
-            place: Place {
+            position: StreamPosition {
                 offset,
                 skeleton: SkeletonHash([0; 32]),
             },

@@ -69,7 +69,7 @@ pub fn after_transfer(error: &transfer::Error) -> RetryDecision {
             generate::Error::Engine(_)
             | generate::Error::Kernel(send_pipe::Error::Send(_) | send_pipe::Error::Deleted)
             | generate::Error::Read(_)
-            | generate::Error::Verify(_),
+            | generate::Error::CompareHashes(_),
         ) => RetryDecision::Hopeless,
         transfer::Error::Moved(_) => RetryDecision::Hopeless,
         transfer::Error::Generate(

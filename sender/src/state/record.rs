@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use sendshot_engine::Place;
+use sendshot_engine::StreamPosition;
 use sendshot_engine::format::hashes;
 use sendshot_model::{
     Engine, PeerName, PushId, ReasonCode, ReceiverId, RootId, SenderId, TransferId, VolumeId,
@@ -238,7 +238,7 @@ pub struct Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumePoint {
     /// The offset, and the skeleton of the stream before it.
-    pub place: Place,
+    pub position: StreamPosition,
     /// Chain value at the offset.
     pub chain: Chain,
 }
@@ -247,7 +247,7 @@ impl ResumePoint {
     /// The part that the receiver knows.
     pub fn point(&self) -> Point {
         Point {
-            offset: self.place.offset,
+            offset: self.position.offset,
             chain: self.chain,
         }
     }

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
-use sendshot_engine::{Place, SkeletonHash};
+use sendshot_engine::{SkeletonHash, StreamPosition};
 use sendshot_model::PushId;
 use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::CheckpointPolicy;
@@ -46,9 +46,9 @@ const MARKS_PER_CHECKPOINT: u64 = 4;
 impl ResumePoint {
     fn to_bytes(self) -> [u8; MARK_LEN] {
         let mut bytes = [0; MARK_LEN];
-        bytes[..8].copy_from_slice(&self.place.offset.to_le_bytes());
+        bytes[..8].copy_from_slice(&self.position.offset.to_le_bytes());
         bytes[8..40].copy_from_slice(&self.chain.0);
-        bytes[40..CHECKED_LEN].copy_from_slice(&self.place.skeleton.0);
+        bytes[40..CHECKED_LEN].copy_from_slice(&self.position.skeleton.0);
         let check = blake3::hash(&bytes[..CHECKED_LEN]);
         bytes[CHECKED_LEN..].copy_from_slice(&check.as_bytes()[..MARK_LEN - CHECKED_LEN]);
         bytes
@@ -62,7 +62,7 @@ impl ResumePoint {
             part
         };
         let found = Self {
-            place: Place {
+            position: StreamPosition {
                 offset: u64::from_le_bytes(bytes[..8].try_into().ok()?),
                 skeleton: SkeletonHash(part(40)),
             },
@@ -152,7 +152,10 @@ impl SegmentLog {
 
     /// Offset of the last mark; 0 if there is none.
     pub fn last_mark(&self) -> u64 {
-        self.lock().marks.last().map_or(0, |mark| mark.place.offset)
+        self.lock()
+            .marks
+            .last()
+            .map_or(0, |mark| mark.position.offset)
     }
 
     /// Discards everything after `from`: it will be sent again, in other segments. From now on marks are made as
@@ -161,11 +164,11 @@ impl SegmentLog {
     /// # Errors
     /// I/O errors.
     pub fn restart(&self, from: Option<ResumePoint>, policy: CheckpointPolicy) -> io::Result<()> {
-        let offset = from.map_or(0, |from| from.place.offset);
+        let offset = from.map_or(0, |from| from.position.offset);
         let mut state = self.lock();
         state.recent.clear();
         state.recent.extend(from);
-        state.marks.retain(|mark| mark.place.offset <= offset);
+        state.marks.retain(|mark| mark.position.offset <= offset);
         state.policy = policy;
         state.last_mark = (offset, Instant::now());
         state.checkpoint = state.checkpoint.min(offset);
@@ -191,11 +194,11 @@ impl SegmentLog {
         if state.recent.len() > MAX_RECENT_SEGMENTS {
             state.recent.pop_front();
         }
-        if !state.is_mark_due(waypoint.place.offset) {
+        if !state.is_mark_due(waypoint.position.offset) {
             return Mark::None;
         }
         // A failed mark is not retried sooner than the next one is due.
-        state.last_mark = (waypoint.place.offset, Instant::now());
+        state.last_mark = (waypoint.position.offset, Instant::now());
         match self.write(&mut state, waypoint) {
             Ok(()) => {
                 crash::point("mark-written");
@@ -203,7 +206,7 @@ impl SegmentLog {
             }
             Err(e) => {
                 tracing::info!(
-                    offset = waypoint.place.offset,
+                    offset = waypoint.position.offset,
                     "a mark to resume from is not kept: {e}"
                 );
                 // Marks after a torn end would not be found.
@@ -290,7 +293,7 @@ mod tests {
 
     fn waypoint(offset: u64) -> ResumePoint {
         ResumePoint {
-            place: Place {
+            position: StreamPosition {
                 offset,
                 skeleton: SkeletonHash([offset as u8; 32]),
             },

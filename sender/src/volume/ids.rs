@@ -76,14 +76,14 @@ impl Binding {
         self.at.get(&receiver).copied().unwrap_or(self.id)
     }
 
-    fn is_subvolume(&self, place: &Place) -> bool {
+    fn is_subvolume(&self, place: &VolumeLocation) -> bool {
         self.subvolume == place.subvolume && self.fsid.is_none_or(|fsid| fsid == place.fsid)
     }
 }
 
 /// Location of a subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct VolumeLocation {
     /// Id of its file system.
     pub fsid: Uuid,
     /// Whether the file system has this id only until it is unmounted: a copy of a disk, mounted beside the disk.
@@ -94,7 +94,7 @@ pub struct Place {
 
 /// Where a volume is looked up, besides this list.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownBindings<'a> {
     /// The disk's own list of its volumes.
     pub disk: &'a [Binding],
     pub configured: &'a [VolumeName],
@@ -163,7 +163,7 @@ impl VolumeIds {
     }
 
     /// Finds the volume of a subvolume, without binding it.
-    pub fn of_subvolume(&self, place: &Place, disk: &[Binding]) -> Option<Binding> {
+    pub fn of_subvolume(&self, place: &VolumeLocation, disk: &[Binding]) -> Option<Binding> {
         let bindings = merge(&self.lock(), disk, place.fsid);
         bindings.into_iter().find(|b| b.is_subvolume(place))
     }
@@ -179,7 +179,12 @@ impl VolumeIds {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn bind(&self, naming: Naming, place: &Place, known: Known<'_>) -> Result<Binding, Error> {
+    pub fn bind(
+        &self,
+        naming: Naming,
+        place: &VolumeLocation,
+        known: KnownBindings<'_>,
+    ) -> Result<Binding, Error> {
         let mut bindings = self.lock();
         let mut merged = merge(&bindings, known.disk, place.fsid);
         let found = resolve(&mut merged, naming, place, known.configured)?;
@@ -275,7 +280,7 @@ fn merge(known: &[Binding], disk: &[Binding], fsid: Uuid) -> Vec<Binding> {
 fn resolve(
     bindings: &mut Vec<Binding>,
     naming: Naming,
-    place: &Place,
+    place: &VolumeLocation,
     configured: &[VolumeName],
 ) -> Result<Binding, Error> {
     let still_configured = |binding: &Binding| match &binding.naming {
@@ -346,8 +351,8 @@ mod tests {
         Naming::Configured(name.parse().unwrap())
     }
 
-    fn place(subvolume: u128) -> Place {
-        Place {
+    fn place(subvolume: u128) -> VolumeLocation {
+        VolumeLocation {
             fsid: FSID,
             passing: false,
             subvolume: Uuid::from_u128(subvolume),
@@ -418,7 +423,7 @@ mod tests {
     fn the_same_subvolume_on_a_copy_of_the_disk_is_another_volume() {
         let mut bindings = Vec::new();
         let original = bind(&mut bindings, "photos", 1).unwrap();
-        let mut copy = Place {
+        let mut copy = VolumeLocation {
             fsid: Uuid::from_u128(101),
             passing: true,
             ..place(1)

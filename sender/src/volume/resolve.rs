@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::decide::parent::Lineage;
 use crate::state::store::{self, StateSubvolume};
-use crate::volume::ids::{self, Binding, Known, Naming, Place, VolumeIds};
+use crate::volume::ids::{self, Binding, KnownBindings, Naming, VolumeIds, VolumeLocation};
 use crate::volume::label::{label_of, of_label};
 use crate::volume::lineage;
 use crate::volume::register;
@@ -369,9 +369,9 @@ fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
 
 /// Returns a subvolume's location. The top level of file systems made before 2018 has no UUID; a file system
 /// has one top level, so the file system's id replaces it.
-fn place(fd: &OwnedFd, info: &Info) -> io::Result<Place> {
+fn place(fd: &OwnedFd, info: &Info) -> io::Result<VolumeLocation> {
     let fsid = filesystem::fsid(fd)?;
-    Ok(Place {
+    Ok(VolumeLocation {
         fsid,
         passing: filesystem::has_passing_id(fsid),
         subvolume: if info.uuid.is_nil() { fsid } else { info.uuid },
@@ -385,13 +385,18 @@ struct Snapshot<'a> {
     from_top: &'a Path,
     /// The snapshot's own naming.
     naming: Naming,
-    place: Place,
+    place: VolumeLocation,
 }
 
 impl Finder<'_> {
-    fn bind(&self, naming: Naming, place: &Place, told: &[Binding]) -> Result<Binding, Error> {
+    fn bind(
+        &self,
+        naming: Naming,
+        place: &VolumeLocation,
+        told: &[Binding],
+    ) -> Result<Binding, Error> {
         let configured: Vec<VolumeName> = self.config.volumes.keys().cloned().collect();
-        let known = Known {
+        let known = KnownBindings {
             disk: told,
             configured: &configured,
         };
@@ -400,12 +405,17 @@ impl Finder<'_> {
 
     /// The location to which a series is bound. Only its name identifies a series: the origin of its snapshots
     /// changes with every rollback, and can be another volume.
-    fn place_of_series(&self, naming: &Naming, place: Place, told: &[Binding]) -> Place {
+    fn place_of_series(
+        &self,
+        naming: &Naming,
+        place: VolumeLocation,
+        told: &[Binding],
+    ) -> VolumeLocation {
         let by_name = |binding: &&Binding| binding.naming == *naming;
         let known = told.iter().find(by_name).cloned();
         let known = known.or_else(|| self.ids.by_naming(naming));
         let subvolume = known.map_or_else(Uuid::new_v4, |binding| binding.subvolume);
-        Place { subvolume, ..place }
+        VolumeLocation { subvolume, ..place }
     }
 
     /// Finds the volume of which a read-only snapshot is a state:
@@ -434,7 +444,7 @@ impl Finder<'_> {
         }
         if let Some(label) = label_of(fd, info) {
             let directory = from_top.parent().unwrap_or(Path::new(""));
-            let of = Place {
+            let of = VolumeLocation {
                 subvolume: of_label(&label),
                 ..place
             };
@@ -443,7 +453,7 @@ impl Finder<'_> {
         if info.parent_uuid.is_nil() {
             return self.bind(naming, &place, told);
         }
-        let of = Place {
+        let of = VolumeLocation {
             subvolume: info.parent_uuid,
             ..place
         };
@@ -451,7 +461,7 @@ impl Finder<'_> {
         if !info.received_uuid.is_nil() {
             // Stock `btrfs receive` makes a subvolume as a snapshot of the copy before it, and so on.
             let before = made_after(fd, info).into_iter();
-            known.extend(before.map(|subvolume| Place { subvolume, ..place }));
+            known.extend(before.map(|subvolume| VolumeLocation { subvolume, ..place }));
         }
         let mut known = known.iter();
         if let Some(binding) = known.find_map(|place| self.ids.of_subvolume(place, told)) {

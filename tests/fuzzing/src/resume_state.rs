@@ -136,10 +136,10 @@ fn marks(dir: &TempDir, bytes: Vec<u8>) {
     // What stays is what was there up to a place.
     let from = known.get(known.len() / 2).copied();
     trail.restart(from, Default::default()).unwrap();
-    let upto = from.map_or(0, |from| from.place.offset);
+    let upto = from.map_or(0, |from| from.position.offset);
     let expected = known
         .iter()
-        .filter(|waypoint| waypoint.place.offset <= upto);
+        .filter(|waypoint| waypoint.position.offset <= upto);
     assert_eq!(open().known(), expected.copied().collect::<Vec<_>>());
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::beneath::{CONFINED, proc_path};
 use crate::commands::inherited::are_inherited;
 use crate::error::Cause;
-use crate::paths::{self, Place};
+use crate::paths::{self, DirEntry};
 
 /// Number of directories that stay open. Streams stay in one directory for a while, but switch between it,
 /// the root and the targets of renames.
@@ -148,7 +148,7 @@ impl Dirs {
 #[derive(Debug)]
 pub(crate) struct Named<'p> {
     pub(crate) fd: Arc<OwnedFd>,
-    pub(crate) place: Place<'p>,
+    pub(crate) place: DirEntry<'p>,
 }
 
 impl<'p> Named<'p> {

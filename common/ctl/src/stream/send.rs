@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
-use sendshot_engine::{Frozen, Sendshot, WireNumber, verify};
+use sendshot_engine::{Frozen, Sendshot, WireNumber, compare_hashes};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_sys::send_pipe::{self, Source};
@@ -309,11 +309,12 @@ fn send_by_sendshot(
     let mut captured = capture(frozen, before, path)?;
     if let (Some(before), Some(path)) = (before, path) {
         let (dir, name) = save::place(path)?;
-        captured = verify(before, captured, &snapshot.root, dir, name).map_err(|e| failed(&e))?;
+        captured =
+            compare_hashes(before, captured, &snapshot.root, dir, name).map_err(|e| failed(&e))?;
     }
     let source = sendshot_engine::Source {
-        m: before,
-        n: &captured,
+        parent: before,
+        target: &captured,
         snapshot: &snapshot.root,
         name: snapshot.name.as_bytes(),
         version: match stream_version {

@@ -62,33 +62,33 @@ impl From<io::Error> for Error {
 /// # Errors
 /// See [`Error`].
 pub fn recapture<W: Write>(
-    m: &Sendshot,
+    parent: &Sendshot,
     snapshot: Frozen<'_>,
     number: WireNumber,
     out: W,
 ) -> Result<(W, Head, Counts, Effort), Error> {
-    recapture_existing(m, snapshot, number, out).map_err(|e| match e {
+    recapture_existing(parent, snapshot, number, out).map_err(|e| match e {
         Error::Capture(e) => e.or_deleted(snapshot).into(),
         Error::Before(e) => e.into(),
     })
 }
 
 fn recapture_existing<W: Write>(
-    m: &Sendshot,
+    parent: &Sendshot,
     snapshot: Frozen<'_>,
     number: WireNumber,
     out: W,
 ) -> Result<(W, Head, Counts, Effort), Error> {
     let info = subvolume::info(snapshot)?;
     let head = head(snapshot, &info, number)?;
-    if Kinship::of(m.head(), &head) != Kinship::Lineage {
+    if Kinship::of(parent.head(), &head) != Kinship::Lineage {
         let (out, head, counts) = capture(snapshot, number, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
-    let changed = Changed::find(snapshot, m.head().otransid)?;
-    let mut gone = Gone::new(m, &snapshot, &changed)?;
+    let changed = Changed::find(snapshot, parent.head().otransid)?;
+    let mut gone = Gone::new(parent, &snapshot, &changed)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
-    let (mut search, mut reader) = (Search::new(), m.reader()?);
+    let (mut search, mut reader) = (Search::new(), parent.reader()?);
     let mut next = changed.again.iter().copied().peekable();
     // Adjacent inodes are read with one search.
     let mut run: Option<(u64, u64)> = None;
@@ -218,9 +218,9 @@ struct Gone<'a, F> {
 }
 
 impl<'a, F: AsFd> Gone<'a, F> {
-    fn new(m: &Sendshot, snapshot: &'a F, changed: &'a Changed) -> Result<Self, Error> {
+    fn new(parent: &Sendshot, snapshot: &'a F, changed: &'a Changed) -> Result<Self, Error> {
         let mut dirs = HashMap::new();
-        let mut reader = m.reader()?;
+        let mut reader = parent.reader()?;
         while !changed.dirs.is_empty()
             && let Some(old) = reader.glance()?
         {
@@ -244,13 +244,13 @@ impl<'a, F: AsFd> Gone<'a, F> {
     }
 
     /// Whether the next inode of the previous sendshot, which was not read again, is gone.
-    fn is_gone(&mut self, ino: u64, m: &mut Reader<&File>) -> Result<bool, Error> {
+    fn is_gone(&mut self, ino: u64, parent: &mut Reader<&File>) -> Result<bool, Error> {
         if ino == ROOT || self.changed.dirs.is_empty() {
             return Ok(false);
         }
         let mut parents = std::mem::take(&mut self.parents);
         parents.clear();
-        let generation = m.parents_ahead(|parent| parents.push(parent))?;
+        let generation = parent.parents_ahead(|dir| parents.push(dir))?;
         let mut is_named = false;
         for parent in &parents {
             is_named = is_named || (!self.is_dir_gone(*parent)? && self.names(*parent, ino)?);

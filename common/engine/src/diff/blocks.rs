@@ -4,7 +4,7 @@
 //! parent sent and of what the target holds. This module looks them up and reports which are missing
 //! ([`Step::Check`]) and which the next push will need ([`Step::Hash`]).
 
-use super::out::Out;
+use super::out::StepWriter;
 use super::pair::Pair;
 use super::step::{Error, Sink, Step};
 use crate::format::entry::Inode;
@@ -13,8 +13,8 @@ use crate::format::hashes::{BLOCK, Cursor, Hash};
 /// Hashes of both sides, read in the order of inodes.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    m: Option<Cursor>,
-    n: Option<Cursor>,
+    parent: Option<Cursor>,
+    target: Option<Cursor>,
     /// The parent's hashes again, for carrying over, which happens later than the comparison.
     carried: Option<Cursor>,
     /// The block of the last [`Step::Check`].
@@ -44,12 +44,12 @@ fn len(block: u64, size: u64) -> u64 {
 
 impl Blocks {
     pub(super) fn new(pair: &Pair<'_>) -> Result<Self, Error> {
-        let m = pair.m.and_then(|m| m.hashes());
-        let n = pair.n.hashes();
+        let parent = pair.parent.and_then(|parent| parent.hashes());
+        let target = pair.target.hashes();
         Ok(Self {
-            m: m.map(|hashes| hashes.cursor()).transpose()?,
-            n: n.map(|hashes| hashes.cursor()).transpose()?,
-            carried: m.map(|hashes| hashes.cursor()).transpose()?,
+            parent: parent.map(|hashes| hashes.cursor()).transpose()?,
+            target: target.map(|hashes| hashes.cursor()).transpose()?,
+            carried: parent.map(|hashes| hashes.cursor()).transpose()?,
             ..Self::default()
         })
     }
@@ -66,17 +66,17 @@ impl Blocks {
         inode: &Inode,
         (from, to): (u64, u64),
         same: &mut Vec<(u64, u64)>,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
-        let Some(m) = &mut self.m else {
+        let Some(parent) = &mut self.parent else {
             return Ok(());
         };
         for block in blocks(from, to) {
-            let Some(old) = m.find(inode.ino, block).map_err(Error::from)? else {
+            let Some(old) = parent.find(inode.ino, block).map_err(Error::from)? else {
                 continue;
             };
-            let new = match &mut self.n {
-                Some(n) => n.find(inode.ino, block).map_err(Error::from)?,
+            let new = match &mut self.target {
+                Some(target) => target.find(inode.ino, block).map_err(Error::from)?,
                 None => None,
             };
             if new == Some(old) {
@@ -104,7 +104,7 @@ impl Blocks {
         &mut self,
         inode: &Inode,
         (from, to): (u64, u64),
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if self.carried.is_none() || !inode.item.is_nodatasum() {
             return Ok(());
@@ -121,7 +121,7 @@ impl Blocks {
         &mut self,
         inode: &Inode,
         (from, to): (u64, u64),
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if !inode.item.is_nodatasum() || inode.item.swap {
             return Ok(());
@@ -137,7 +137,7 @@ impl Blocks {
         &mut self,
         inode: &Inode,
         number: u64,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<&mut Block, S::Error> {
         if self.block.is_none_or(|block| block.number != number) {
             self.end(inode, out)?;
@@ -153,7 +153,7 @@ impl Blocks {
     pub(super) fn end<S: Sink>(
         &mut self,
         inode: &Inode,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         let Some(block) = self.block.take() else {
             return Ok(());

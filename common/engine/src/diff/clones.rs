@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use sendshot_stream::Command;
 
-use super::pair::Open;
+use super::pair::FileReader;
 use super::pair::Pair;
 use super::step::Error;
 use crate::diff::paths::Tree;
@@ -37,7 +37,7 @@ enum Side {
 
 /// Location of a range of an extent in the receiver's trees.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ExtentLocation {
     side: Side,
     ino: u64,
     /// Offset in the file.
@@ -51,7 +51,7 @@ struct Place {
     to_end: bool,
 }
 
-impl Place {
+impl ExtentLocation {
     fn end(&self) -> u64 {
         u64::from(self.start) + u64::from(self.len)
     }
@@ -62,7 +62,7 @@ impl Place {
 pub(super) struct Clones {
     /// Addresses of the shared extents, sorted.
     wanted: Vec<u64>,
-    places: Vec<Option<Place>>,
+    places: Vec<Option<ExtentLocation>>,
     names: HashMap<(Side, u64), Name>,
     names_len: usize,
     /// otransid of the target.
@@ -72,14 +72,15 @@ pub(super) struct Clones {
 }
 
 /// Whether two items map the same extent at the same place.
-fn is_in_place(m: &Extent, n: &Extent) -> bool {
-    m.disk_bytenr == n.disk_bytenr
-        && m.disk_offset.wrapping_sub(m.offset) == n.disk_offset.wrapping_sub(n.offset)
+fn is_in_place(parent: &Extent, target: &Extent) -> bool {
+    parent.disk_bytenr == target.disk_bytenr
+        && parent.disk_offset.wrapping_sub(parent.offset)
+            == target.disk_offset.wrapping_sub(target.offset)
 }
 
 /// A range of a file that can be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct CloneRange {
     /// Offset of its first byte in the new file.
     pub(super) from: u64,
     /// Offset after its last byte.
@@ -89,7 +90,7 @@ pub(super) struct Found {
     source_offset: u64,
 }
 
-impl Found {
+impl CloneRange {
     /// Builds its clone command.
     pub(super) fn command<'a>(&'a self, path: &'a [u8], pair: &Heads) -> Command<'a> {
         let (clone_uuid, clone_ctransid) = match self.side {
@@ -118,9 +119,9 @@ pub(super) struct Heads {
 impl Heads {
     pub(super) fn of(pair: &Pair<'_>) -> Self {
         let of = |head: &crate::format::entry::Head| (head.wire_uuid, head.wire_ctransid);
-        let new = of(pair.n.head());
+        let new = of(pair.target.head());
         Self {
-            parent: pair.m.map_or(new, |m| of(m.head())),
+            parent: pair.parent.map_or(new, |parent| of(parent.head())),
             new,
         }
     }
@@ -138,23 +139,23 @@ impl Clones {
     /// Notes the shared extents of a new or changed file. An extent older than the parent is not new data,
     /// even if it has only one reference left.
     ///
-    /// `m` yields the extents of the same file in the parent: an extent in place there needs no source.
+    /// `parent` yields the extents of the same file in the parent: an extent in place there needs no source.
     pub(super) fn want(
         &mut self,
         since: Option<u64>,
-        mut m: Option<&mut Open<'_>>,
-        n: &mut Open<'_>,
+        mut parent: Option<&mut FileReader<'_>>,
+        target: &mut FileReader<'_>,
     ) -> Result<(), Error> {
         let mut old: Option<Extent> = None;
-        while let Some(extent) = n.next_extent()? {
+        while let Some(extent) = target.next_extent()? {
             let is_old = since.is_some_and(|since| extent.extent_generation <= since);
             if extent.kind != ExtentKind::Regular || !(extent.is_shared || is_old) {
                 continue;
             }
-            while let Some(m) = &mut m
+            while let Some(parent) = &mut parent
                 && old.is_none_or(|old| old.end() <= extent.offset)
             {
-                old = m.next_extent()?;
+                old = parent.next_extent()?;
                 if old.is_none() {
                     break;
                 }
@@ -192,11 +193,12 @@ impl Clones {
 
     fn read_parent(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
         // With equal UUIDs a clone command could not distinguish the two trees.
-        let is_told_apart = |m: &&Sendshot| m.head().wire_uuid != pair.n.head().wire_uuid;
-        let Some(m) = pair.m.filter(|_| self.is_old).filter(is_told_apart) else {
+        let is_distinct =
+            |parent: &&Sendshot| parent.head().wire_uuid != pair.target.head().wire_uuid;
+        let Some(parent) = pair.parent.filter(|_| self.is_old).filter(is_distinct) else {
             return Ok(());
         };
-        let mut reader = m.reader()?;
+        let mut reader = parent.reader()?;
         while let Some(inode) = reader.next_inode()? {
             // Without checksums its data may have changed since the parent was deleted.
             if inode.item.is_nodatasum() || !inode.item.is_regular() {
@@ -238,7 +240,7 @@ impl Clones {
             return;
         }
         if self.remember(side, inode) {
-            self.places[at] = Some(Place {
+            self.places[at] = Some(ExtentLocation {
                 side,
                 ino: inode.ino,
                 offset: extent.offset,
@@ -285,7 +287,7 @@ impl Clones {
         extent: &Extent,
         from: u64,
         to: u64,
-    ) -> Option<Found> {
+    ) -> Option<CloneRange> {
         let at = self.wanted.binary_search(&extent.disk_bytenr).ok()?;
         let place = self.places[at]?;
         if place.generation != extent.generation || !self.allows(target, place.side, extent) {
@@ -314,7 +316,7 @@ impl Clones {
             Side::Parent => target.m_dirs,
             Side::New => target.n_dirs,
         };
-        Some(Found {
+        Some(CloneRange {
             from,
             to: from + (end - start),
             side: place.side,

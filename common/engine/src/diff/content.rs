@@ -1,6 +1,6 @@
 //! Contents and attributes, file by file, then those of directories.
 //!
-//! Order within one file, and why: inode flags first (see [`Out::early_flags`]), then removals of attributes
+//! Order within one file, and why: inode flags first (see [`StepWriter::early_flags`]), then removals of attributes
 //! (a write or chown at the receiver drops security.capability by itself, and removing it later would fail),
 //! other attributes, data, size, owner, mode (a chown clears set-id bits), capabilities (data and owner drop
 //! them), times, flags that forbid changes.
@@ -14,8 +14,8 @@ use super::clones::Clones;
 use super::data::{self, Stream};
 use super::flags;
 use super::names::{dir_id, is_inheritable};
-use super::out::{CAPABILITY, Out, Touched};
-use super::pair::Open;
+use super::out::{CAPABILITY, StepWriter, Touched};
+use super::pair::FileReader;
 use super::pair::Pair;
 use super::side_by_side::SideBySide;
 use super::step::{Error, Sink};
@@ -31,7 +31,7 @@ pub(super) fn files<S: Sink>(
     sink: &mut S,
 ) -> Result<(), S::Error> {
     let mut both = SideBySide::new(pair)?;
-    let mut known = Known {
+    let mut context = DataContext {
         clones,
         blocks: Blocks::new(pair)?,
     };
@@ -43,26 +43,32 @@ pub(super) fn files<S: Sink>(
         if inode.item.is_dir() {
             continue;
         }
-        match (before, &mut both.m) {
+        match (before, &mut both.parent) {
             (Some(before), Some(_)) if pair.is_unchanged(&before, &inode) => {
-                known.unchanged(&inode, &mut both.n, sink)?;
+                context.unchanged(&inode, &mut both.target, sink)?;
             }
-            (Some(before), Some(m)) => {
-                changed(pair, &mut known, (&before, m), (&inode, &mut both.n), sink)?;
+            (Some(before), Some(parent)) => {
+                changed(
+                    pair,
+                    &mut context,
+                    (&before, parent),
+                    (&inode, &mut both.target),
+                    sink,
+                )?;
             }
-            _ => made(pair, &mut known, &inode, &mut both.n, sink)?,
+            _ => made(pair, &mut context, &inode, &mut both.target, sink)?,
         }
     }
     Ok(())
 }
 
-/// What is known of data while the files are walked.
-struct Known {
+/// What is context of data while the files are walked.
+struct DataContext {
     clones: Clones,
     blocks: Blocks,
 }
 
-impl Known {
+impl DataContext {
     fn stream<'r, 'a>(&'r mut self, pair: &'r Pair<'a>) -> Stream<'r, 'a> {
         Stream {
             pair,
@@ -75,11 +81,11 @@ impl Known {
     fn unchanged<S: Sink>(
         &mut self,
         inode: &Inode,
-        n: &mut Open<'_>,
+        target: &mut FileReader<'_>,
         sink: &mut S,
     ) -> Result<(), S::Error> {
         while !self.clones.is_idle()
-            && let Some(extent) = n.next_extent().map_err(Error::from)?
+            && let Some(extent) = target.next_extent().map_err(Error::from)?
         {
             self.clones.sent(inode, &extent);
         }
@@ -90,9 +96,9 @@ impl Known {
 /// Emits a file that the parent does not have.
 fn made<S: Sink>(
     pair: &mut Pair<'_>,
-    known: &mut Known,
+    context: &mut DataContext,
     inode: &Inode,
-    n: &mut Open<'_>,
+    target: &mut FileReader<'_>,
     sink: &mut S,
 ) -> Result<(), S::Error> {
     let mut paths = Vec::with_capacity(inode.names.len());
@@ -111,7 +117,7 @@ fn made<S: Sink>(
     let Some((path, links)) = paths.split_first() else {
         return Ok(());
     };
-    let mut out = Out { sink, path };
+    let mut out = StepWriter { sink, path };
     out.command(make(inode, path))?;
     let inherits = inode.names.first().is_some_and(|name| pair.inherits(name));
     out.early_flags(pair.version, inherits, inode)?;
@@ -125,7 +131,7 @@ fn made<S: Sink>(
         out.set_xattr(xattr)?;
     }
     if inode.item.is_regular() {
-        data::emit(known.stream(pair), None, inode, n, &mut out)?;
+        data::emit(context.stream(pair), None, inode, target, &mut out)?;
     }
     out.attributes(None, inode, Touched::Yes)?;
     out.utimes(&inode.item)?;
@@ -153,9 +159,9 @@ fn make<'a>(inode: &'a Inode, path: &'a [u8]) -> Command<'a> {
 /// Emits a file that both have and that changed.
 fn changed<S: Sink>(
     pair: &Pair<'_>,
-    known: &mut Known,
-    (before, m): (&Inode, &mut Open<'_>),
-    (inode, n): (&Inode, &mut Open<'_>),
+    context: &mut DataContext,
+    (before, parent): (&Inode, &mut FileReader<'_>),
+    (inode, target): (&Inode, &mut FileReader<'_>),
     sink: &mut S,
 ) -> Result<(), S::Error> {
     let Some(name) = inode.names.first() else {
@@ -169,12 +175,18 @@ fn changed<S: Sink>(
         .n_dirs
         .path(&place)
         .ok_or_else(|| pair.orphan(inode.ino))?;
-    let mut out = Out { sink, path: &path };
+    let mut out = StepWriter { sink, path: &path };
     out.changed_flags(pair.version, before, inode)?;
     out.changed_xattrs(before, inode)?;
     let mut touched = Touched::No;
     if inode.item.is_regular() {
-        touched = data::emit(known.stream(pair), Some((before, m)), inode, n, &mut out)?;
+        touched = data::emit(
+            context.stream(pair),
+            Some((before, parent)),
+            inode,
+            target,
+            &mut out,
+        )?;
     }
     out.attributes(Some(before), inode, touched)?;
     out.utimes(&inode.item)?;
@@ -217,7 +229,7 @@ fn directory<S: Sink>(
         .n_dirs
         .dir_path(id)
         .ok_or_else(|| pair.orphan(inode.ino))?;
-    let mut out = Out { sink, path: &path };
+    let mut out = StepWriter { sink, path: &path };
     match before {
         Some(before) => {
             let mut before = before.clone();

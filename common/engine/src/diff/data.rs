@@ -13,9 +13,9 @@
 use sendshot_stream::Command;
 
 use super::blocks::Blocks;
-use super::clones::{Clones, Found, Heads, Target};
-use super::out::{Out, Touched};
-use super::pair::{Open, Pair};
+use super::clones::{CloneRange, Clones, Heads, Target};
+use super::out::{StepWriter, Touched};
+use super::pair::{FileReader, Pair};
 use super::step::{Error, Sink, Step, Version};
 use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind};
@@ -35,16 +35,16 @@ pub(super) struct Stream<'r, 'a> {
     pub(super) blocks: &'r mut Blocks,
 }
 
-/// Sends the data of `inode`, whose extents `n` yields next. `before` is the same file in the parent and the
+/// Sends the data of `inode`, whose extents `target` yields next. `before` is the same file in the parent and the
 /// reader that yields its extents next.
 pub(super) fn emit<S: Sink>(
     stream: Stream<'_, '_>,
-    before: Option<(&Inode, &mut Open<'_>)>,
+    before: Option<(&Inode, &mut FileReader<'_>)>,
     inode: &Inode,
-    n: &mut Open<'_>,
-    out: &mut Out<'_, '_, S>,
+    target: &mut FileReader<'_>,
+    out: &mut StepWriter<'_, '_, S>,
 ) -> Result<Touched, S::Error> {
-    let (before, m) = before.unzip();
+    let (before, parent) = before.unzip();
     let mut data = Data {
         stream,
         before,
@@ -55,18 +55,18 @@ pub(super) fn emit<S: Sink>(
         run: None,
         unchanged: Vec::new(),
     };
-    let mut parent = Parent {
-        reader: m,
+    let mut extents = Parent {
+        reader: parent,
         held: None,
     };
     data.stream.blocks.begin(before);
-    data.emit(&mut parent, n, out)?;
+    data.emit(&mut extents, target, out)?;
     Ok(data.touched)
 }
 
 /// The parent's extents; the current one is held.
 struct Parent<'o, 'f> {
-    reader: Option<&'o mut Open<'f>>,
+    reader: Option<&'o mut FileReader<'f>>,
     held: Option<Extent>,
 }
 
@@ -118,15 +118,15 @@ impl Data<'_, '_> {
     fn emit<S: Sink>(
         &mut self,
         parent: &mut Parent<'_, '_>,
-        n: &mut Open<'_>,
-        out: &mut Out<'_, '_, S>,
+        target: &mut FileReader<'_>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if self.size() < self.old_size() {
             self.truncate(out)?;
         }
         parent.advance()?;
         let mut at = 0;
-        while let Some(extent) = n.next_extent().map_err(Error::from)? {
+        while let Some(extent) = target.next_extent().map_err(Error::from)? {
             let end = match extent.kind {
                 ExtentKind::Prealloc => extent.end(),
                 ExtentKind::Inline | ExtentKind::Regular => extent.end().min(self.size()),
@@ -160,7 +160,7 @@ impl Data<'_, '_> {
         self.stream.blocks.end(self.inode, out)
     }
 
-    fn truncate<S: Sink>(&mut self, out: &mut Out<'_, '_, S>) -> Result<(), S::Error> {
+    fn truncate<S: Sink>(&mut self, out: &mut StepWriter<'_, '_, S>) -> Result<(), S::Error> {
         self.touched = Touched::Yes;
         let (path, size) = (out.path, self.size());
         out.command(Command::Truncate { path, size })
@@ -176,7 +176,7 @@ impl Data<'_, '_> {
         extent: &Extent,
         end: u64,
         parent: &mut Parent<'_, '_>,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         self.compare(extent, end, parent, out)?;
         let unchanged = std::mem::take(&mut self.unchanged);
@@ -199,7 +199,7 @@ impl Data<'_, '_> {
         extent: &Extent,
         end: u64,
         parent: &mut Parent<'_, '_>,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         self.unchanged.clear();
         let mut at = extent.offset;
@@ -230,7 +230,7 @@ impl Data<'_, '_> {
         extent: &Extent,
         from: u64,
         to: u64,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if from >= to {
             return Ok(());
@@ -248,7 +248,7 @@ impl Data<'_, '_> {
         self.send(extent, found.to, to, out)
     }
 
-    fn find(&self, extent: &Extent, from: u64, to: u64) -> Option<Found> {
+    fn find(&self, extent: &Extent, from: u64, to: u64) -> Option<CloneRange> {
         let pair = self.stream.pair;
         if self.stream.clones.is_idle() {
             return None;
@@ -269,7 +269,7 @@ impl Data<'_, '_> {
         extent: &Extent,
         from: u64,
         to: u64,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         let whole = from == extent.offset && to == extent.end().min(self.size());
         let encoded = self.version() == Version::V2
@@ -292,7 +292,7 @@ impl Data<'_, '_> {
         &mut self,
         offset: u64,
         end: u64,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if offset >= end {
             return Ok(());
@@ -308,7 +308,7 @@ impl Data<'_, '_> {
         Ok(())
     }
 
-    fn flush<S: Sink>(&mut self, out: &mut Out<'_, '_, S>) -> Result<(), S::Error> {
+    fn flush<S: Sink>(&mut self, out: &mut StepWriter<'_, '_, S>) -> Result<(), S::Error> {
         match self.run.take() {
             Some((offset, end)) => {
                 out.data(offset, end - offset)?;
@@ -330,7 +330,7 @@ impl Data<'_, '_> {
         offset: u64,
         end: u64,
         parent: &mut Parent<'_, '_>,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         if offset >= end {
             return Ok(());
@@ -416,7 +416,7 @@ impl Data<'_, '_> {
         &mut self,
         from: u64,
         to: u64,
-        out: &mut Out<'_, '_, S>,
+        out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
         let page_end = to.checked_next_multiple_of(PAGE).unwrap_or(to);
         if self.version() == Version::V2 && from.is_multiple_of(PAGE) {

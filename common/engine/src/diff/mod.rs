@@ -37,21 +37,25 @@ pub fn is_temporary(path: &[u8]) -> bool {
     path.starts_with(names::TEMPORARY.as_bytes())
 }
 
-/// Passes the steps of the stream of `n`, based on `m` or in full, to `sink`. `name` is the stream's name for
+/// Passes the steps of the stream of `target`, based on `parent` or in full, to `sink`. `name` is the stream's name for
 /// the subvolume.
 ///
 /// # Errors
 /// Errors of the sink, and [`Error`] for invalid files.
 pub fn diff<S: Sink>(
-    m: Option<&Sendshot>,
-    n: &Sendshot,
+    parent: Option<&Sendshot>,
+    target: &Sendshot,
     name: &[u8],
     version: Version,
     sink: &mut S,
 ) -> Result<(), S::Error> {
-    sink.step(Step::Command(begin(m.map(Sendshot::head), n.head(), name)))?;
-    let mut pair = Pair::new(m, n, version);
-    let mut clones = Clones::new(n.head().otransid);
+    sink.step(Step::Command(begin(
+        parent.map(Sendshot::head),
+        target.head(),
+        name,
+    )))?;
+    let mut pair = Pair::new(parent, target, version);
+    let mut clones = Clones::new(target.head().otransid);
     let changes = names::gather(&mut pair, &mut clones)?;
     clones.look_in_parent(&pair)?;
     names::emit(&mut pair, changes, sink)?;
@@ -60,19 +64,19 @@ pub fn diff<S: Sink>(
     sink.step(Step::Command(Command::End))
 }
 
-fn begin<'a>(m: Option<&Head>, n: &Head, path: &'a [u8]) -> Command<'a> {
-    match m {
+fn begin<'a>(parent: Option<&Head>, target: &Head, path: &'a [u8]) -> Command<'a> {
+    match parent {
         None => Command::Subvol {
             path,
-            uuid: n.wire_uuid,
-            ctransid: n.wire_ctransid,
+            uuid: target.wire_uuid,
+            ctransid: target.wire_ctransid,
         },
-        Some(m) => Command::Snapshot {
+        Some(parent) => Command::Snapshot {
             path,
-            uuid: n.wire_uuid,
-            ctransid: n.wire_ctransid,
-            clone_uuid: m.wire_uuid,
-            clone_ctransid: m.wire_ctransid,
+            uuid: target.wire_uuid,
+            ctransid: target.wire_ctransid,
+            clone_uuid: parent.wire_uuid,
+            clone_ctransid: parent.wire_ctransid,
         },
     }
 }

@@ -24,7 +24,7 @@ use super::flags::kept;
 use super::pair::Pair;
 use super::side_by_side::SideBySide;
 use super::step::{Error, Sink, Step, Version};
-use crate::diff::paths::{DirId, Place, Tree};
+use crate::diff::paths::{DirEntry, DirId, Tree};
 use crate::format::entry::Inode;
 use crate::format::entry::{GUARDS, INHERITED, Name, ROOT, Xattr};
 use crate::format::reader::Reader;
@@ -68,20 +68,20 @@ pub(super) struct Changes {
 /// Reads both files side by side and fills the trees of directories.
 pub(super) fn gather(pair: &mut Pair<'_>, clones: &mut Clones) -> Result<Changes, Error> {
     let mut changes = Changes::default();
-    let mut m = pair.m.map(|m| m.reader()).transpose()?;
-    let mut n = pair.n.reader()?;
+    let mut parent = pair.parent.map(|parent| parent.reader()).transpose()?;
+    let mut target = pair.target.reader()?;
     let (mut old, mut new) = (None, None);
     loop {
-        if let (None, None, Some(m)) = (&old, &new, &mut m)
+        if let (None, None, Some(parent)) = (&old, &new, &mut parent)
             && pair.skips_same()
         {
-            skip_same(m, &mut n, |inode| inode.is_dir() || inode.swap)?;
+            skip_same(parent, &mut target, |inode| inode.is_dir() || inode.swap)?;
         }
         if old.is_none() {
-            old = next(&mut m)?;
+            old = next(&mut parent)?;
         }
         if new.is_none() {
-            new = n.next_inode()?;
+            new = target.next_inode()?;
         }
         let (before, after) = match (&old, &new) {
             (None, None) => break,
@@ -97,10 +97,10 @@ pub(super) fn gather(pair: &mut Pair<'_>, clones: &mut Clones) -> Result<Changes
         if let Some(after) = after.as_ref().filter(|after| after.item.is_regular())
             && !before.as_ref().is_some_and(|b| pair.is_unchanged(b, after))
         {
-            let since = pair.m.map(|m| m.head().otransid);
+            let since = pair.parent.map(|parent| parent.head().otransid);
             let is_old = before.as_ref().is_some_and(|b| pair.is_same(b, after));
-            let m = m.as_mut().filter(|_| is_old);
-            clones.want(since, m, &mut n)?;
+            let parent = parent.as_mut().filter(|_| is_old);
+            clones.want(since, parent, &mut target)?;
         }
     }
     pair.m_dirs.seal();
@@ -224,7 +224,7 @@ struct Names<'p, 'a, S> {
     /// Current places of directories.
     now: Tree,
     /// Names of the target that the parent does not have, in directories of both.
-    wanted: HashSet<Place>,
+    wanted: HashSet<DirEntry>,
     temporaries: u64,
 }
 
@@ -267,7 +267,7 @@ fn moved_dirs(pair: &Pair<'_>) -> Vec<DirId> {
     moved
 }
 
-fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place> {
+fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<DirEntry> {
     let mut wanted = HashSet::new();
     wanted.extend(
         moved
@@ -293,7 +293,7 @@ fn wanted(pair: &Pair<'_>, changes: &Changes, moved: &[DirId]) -> HashSet<Place>
 impl<S: Sink> Names<'_, '_, S> {
     /// Whether an object at `place` must move before others take their places. New files do not count: they
     /// are made after all moves.
-    fn is_in_the_way(&self, place: &Place) -> bool {
+    fn is_in_the_way(&self, place: &DirEntry) -> bool {
         !self.pair.lives(place.parent) || self.wanted.contains(place)
     }
 
@@ -338,7 +338,7 @@ impl<S: Sink> Names<'_, '_, S> {
         &mut self,
         dead: &[Name],
         renamed: &[Renamed],
-    ) -> Result<HashMap<u64, Place>, S::Error> {
+    ) -> Result<HashMap<u64, DirEntry>, S::Error> {
         for name in dead {
             self.unlink(name)?;
         }
@@ -366,7 +366,7 @@ impl<S: Sink> Names<'_, '_, S> {
     }
 
     fn remove_dirs(&mut self) -> Result<(), S::Error> {
-        let mut dead: BTreeMap<(std::cmp::Reverse<usize>, DirId), Place> = BTreeMap::new();
+        let mut dead: BTreeMap<(std::cmp::Reverse<usize>, DirId), DirEntry> = BTreeMap::new();
         for (dir, place) in self.pair.m_dirs.places() {
             if !self.pair.lives(dir) {
                 let depth = self.pair.m_dirs.depth(dir).unwrap_or(0);
@@ -419,7 +419,7 @@ impl<S: Sink> Names<'_, '_, S> {
     fn place_files(
         &mut self,
         renamed: &[Renamed],
-        mut waiting: HashMap<u64, Place>,
+        mut waiting: HashMap<u64, DirEntry>,
     ) -> Result<(), S::Error> {
         for file in renamed {
             let mut added = file.added.as_slice();
@@ -456,18 +456,23 @@ impl<S: Sink> Names<'_, '_, S> {
     }
 
     /// Renames to a temporary name in the root.
-    fn rename(&mut self, from: &Place, to: &Place) -> Result<(), S::Error> {
+    fn rename(&mut self, from: &DirEntry, to: &DirEntry) -> Result<(), S::Error> {
         let target = self.path(to)?;
         self.emit_rename(from, to, &target)
     }
 
     /// Renames to a final place.
-    fn rename_to(&mut self, from: &Place, to: &Place, ino: u64) -> Result<(), S::Error> {
+    fn rename_to(&mut self, from: &DirEntry, to: &DirEntry, ino: u64) -> Result<(), S::Error> {
         let target = self.final_path(to, ino)?;
         self.emit_rename(from, to, &target)
     }
 
-    fn emit_rename(&mut self, from: &Place, to: &Place, target: &[u8]) -> Result<(), S::Error> {
+    fn emit_rename(
+        &mut self,
+        from: &DirEntry,
+        to: &DirEntry,
+        target: &[u8],
+    ) -> Result<(), S::Error> {
         let path = self.path(from)?;
         self.command(Command::Rename {
             path: &path,
@@ -478,34 +483,34 @@ impl<S: Sink> Names<'_, '_, S> {
         Ok(())
     }
 
-    fn old_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {
+    fn old_place(&self, name: &Name, ino: u64) -> Result<DirEntry, Error> {
         let place = self.pair.m_dirs.place_of(name);
         place.ok_or_else(|| self.pair.orphan_before(ino))
     }
 
-    fn new_place(&self, name: &Name, ino: u64) -> Result<Place, Error> {
+    fn new_place(&self, name: &Name, ino: u64) -> Result<DirEntry, Error> {
         let place = self.pair.n_dirs.place_of(name);
         place.ok_or_else(|| self.pair.orphan(ino))
     }
 
     /// Returns the current path of a place.
-    fn path(&self, place: &Place) -> Result<Vec<u8>, Error> {
+    fn path(&self, place: &DirEntry) -> Result<Vec<u8>, Error> {
         let path = self.now.path(place);
         path.ok_or_else(|| self.pair.orphan(place.parent.ino))
     }
 
     /// Returns the final path of a place; its directories are already there.
-    fn final_path(&self, place: &Place, ino: u64) -> Result<Vec<u8>, Error> {
+    fn final_path(&self, place: &DirEntry, ino: u64) -> Result<Vec<u8>, Error> {
         let path = self.pair.n_dirs.path(place);
         path.ok_or_else(|| self.pair.orphan(ino))
     }
 
     /// Makes a temporary name. It is unused: the UUID did not exist before the snapshot was taken.
-    fn temporary(&mut self) -> Place {
-        let uuid = self.pair.n.head().uuid.simple();
+    fn temporary(&mut self) -> DirEntry {
+        let uuid = self.pair.target.head().uuid.simple();
         let number = self.temporaries;
         self.temporaries += 1;
-        Place {
+        DirEntry {
             parent: DirId {
                 ino: ROOT,
                 generation: 0,

@@ -20,12 +20,12 @@ pub(super) enum Touched {
 }
 
 /// Output for the steps of one inode.
-pub(super) struct Out<'s, 'p, S> {
+pub(super) struct StepWriter<'s, 'p, S> {
     pub(super) sink: &'s mut S,
     pub(super) path: &'p [u8],
 }
 
-impl<S: Sink> Out<'_, '_, S> {
+impl<S: Sink> StepWriter<'_, '_, S> {
     pub(super) fn command(&mut self, command: Command<'_>) -> Result<(), S::Error> {
         self.sink.step(Step::Command(command))
     }
@@ -111,7 +111,7 @@ impl<S: Sink> Out<'_, '_, S> {
     }
 
     pub(super) fn changed_xattrs(&mut self, before: &Inode, inode: &Inode) -> Result<(), S::Error> {
-        // [`Out::changed_flags`] has already removed the compression property.
+        // [`StepWriter::changed_flags`] has already removed the compression property.
         for old in &before.xattrs {
             if old.name != COMPRESSION && !inode.xattrs.iter().any(|new| new.name == old.name) {
                 let (path, name) = (self.path, &old.name);

@@ -10,12 +10,12 @@ use crate::format::file::Sendshot;
 use crate::format::reader::Reader;
 
 /// A reader of one of them.
-pub(super) type Open<'a> = Reader<&'a std::fs::File>;
+pub(super) type FileReader<'a> = Reader<&'a std::fs::File>;
 
 /// State that all passes share.
 pub(super) struct Pair<'a> {
-    pub(super) m: Option<&'a Sendshot>,
-    pub(super) n: &'a Sendshot,
+    pub(super) parent: Option<&'a Sendshot>,
+    pub(super) target: &'a Sendshot,
     pub(super) rule: Option<Rule>,
     pub(super) version: Version,
     pub(super) m_dirs: Tree,
@@ -29,11 +29,15 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub(super) fn new(m: Option<&'a Sendshot>, n: &'a Sendshot, version: Version) -> Self {
+    pub(super) fn new(
+        parent: Option<&'a Sendshot>,
+        target: &'a Sendshot,
+        version: Version,
+    ) -> Self {
         Self {
-            m,
-            n,
-            rule: m.map(|m| Rule::new(m.head(), n.head())),
+            parent,
+            target,
+            rule: parent.map(|parent| Rule::new(parent.head(), target.head())),
             version,
             m_dirs: Tree::default(),
             n_dirs: Tree::default(),
@@ -48,14 +52,14 @@ impl Pair<'_> {
     /// Reports an inode of the parent with a name in no directory.
     pub(super) fn orphan_before(&self, ino: u64) -> Error {
         Error::Orphan {
-            path: self.m.unwrap_or(self.n).path().to_owned(),
+            path: self.parent.unwrap_or(self.target).path().to_owned(),
             ino,
         }
     }
 
     pub(super) fn orphan(&self, ino: u64) -> Error {
         Error::Orphan {
-            path: self.n.path().to_owned(),
+            path: self.target.path().to_owned(),
             ino,
         }
     }

@@ -11,9 +11,9 @@ pub(crate) struct DirId {
     pub(crate) generation: u64,
 }
 
-/// Place of a directory entry.
+/// DirEntry of a directory entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct DirEntry {
     pub(crate) parent: DirId,
     pub(crate) name: Vec<u8>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tree {
     generations: HashMap<u64, u64>,
-    places: HashMap<DirId, Place>,
+    places: HashMap<DirId, DirEntry>,
     raw: Vec<(DirId, Name)>,
 }
 
@@ -64,22 +64,22 @@ impl Tree {
     }
 
     /// Resolves the directory of a name.
-    pub(crate) fn place_of(&self, name: &Name) -> Option<Place> {
-        Some(Place {
+    pub(crate) fn place_of(&self, name: &Name) -> Option<DirEntry> {
+        Some(DirEntry {
             parent: self.dir(name.parent)?,
             name: name.name.clone(),
         })
     }
 
-    pub(crate) fn place(&self, dir: DirId) -> Option<&Place> {
+    pub(crate) fn place(&self, dir: DirId) -> Option<&DirEntry> {
         self.places.get(&dir)
     }
 
-    pub(crate) fn places(&self) -> impl Iterator<Item = (DirId, &Place)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (DirId, &DirEntry)> {
         self.places.iter().map(|(dir, place)| (*dir, place))
     }
 
-    pub(crate) fn move_to(&mut self, dir: DirId, place: Place) {
+    pub(crate) fn move_to(&mut self, dir: DirId, place: DirEntry) {
         self.places.insert(dir, place);
     }
 
@@ -98,7 +98,7 @@ impl Tree {
     }
 
     /// Returns the path of a directory entry.
-    pub(crate) fn path(&self, place: &Place) -> Option<Vec<u8>> {
+    pub(crate) fn path(&self, place: &DirEntry) -> Option<Vec<u8>> {
         let mut parts: Vec<&[u8]> = vec![&place.name];
         let mut dir = place.parent;
         while dir.ino != ROOT {

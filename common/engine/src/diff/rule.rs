@@ -1,7 +1,7 @@
 //! The rule: what is unchanged between two sendshots, and the proof that this is safe.
 //!
-//! The parent `m` is a sendshot of a long deleted snapshot, made in transaction `s` (its otransid); the
-//! target `n` is the new one. Plausible rules are wrong here. The plain one, "same address, same offset, same
+//! The parent `parent` is a sendshot of a long deleted snapshot, made in transaction `s` (its otransid); the
+//! target `target` is the new one. Plausible rules are wrong here. The plain one, "same address, same offset, same
 //! item generation", is sound only while a snapshot holds a reference on the data; here no snapshot does.
 //! What breaks it: a balance moves another extent of the same generation to the freed address; a reflink
 //! carries an old item generation along; a file without checksums is overwritten in place through another
@@ -53,9 +53,9 @@ pub enum Kinship {
 }
 
 impl Kinship {
-    /// Determines how `n` is related to `m`.
-    pub fn of(m: &Head, n: &Head) -> Self {
-        match Difference::between(m, n) {
+    /// Determines how `target` is related to `parent`.
+    pub fn of(parent: &Head, target: &Head) -> Self {
+        match Difference::between(parent, target) {
             None => Self::Lineage,
             Some(Difference::Filesystem | Difference::Later) => Self::None,
             Some(
@@ -86,19 +86,19 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// Reason why `m` and `n` are not of one lineage; `None` if they are.
-    pub fn between(m: &Head, n: &Head) -> Option<Self> {
-        if m.fsid != n.fsid {
+    /// Reason why `parent` and `target` are not of one lineage; `None` if they are.
+    pub fn between(parent: &Head, target: &Head) -> Option<Self> {
+        if parent.fsid != target.fsid {
             Some(Self::Filesystem)
-        } else if m.otransid > n.otransid {
+        } else if parent.otransid > target.otransid {
             Some(Self::Later)
-        } else if m.parent_uuid.is_nil() {
+        } else if parent.parent_uuid.is_nil() {
             Some(Self::OriginUnknown)
-        } else if m.parent_uuid != n.parent_uuid {
+        } else if parent.parent_uuid != target.parent_uuid {
             Some(Self::Subvolume)
-        } else if !m.is_pristine() {
+        } else if !parent.is_pristine() {
             Some(Self::ParentChanged)
-        } else if !n.is_pristine() {
+        } else if !target.is_pristine() {
             Some(Self::NewChanged)
         } else {
             None
@@ -116,10 +116,10 @@ pub struct Rule {
 
 impl Rule {
     /// Makes the rule for a pair.
-    pub fn new(m: &Head, n: &Head) -> Self {
+    pub fn new(parent: &Head, target: &Head) -> Self {
         Self {
-            kinship: Kinship::of(m, n),
-            since: m.otransid,
+            kinship: Kinship::of(parent, target),
+            since: parent.otransid,
         }
     }
 
@@ -133,50 +133,54 @@ impl Rule {
     /// file change) must agree; `targets` are those of links.
     pub fn is_same_object(
         &self,
-        m: &InodeItem,
-        n: &InodeItem,
+        parent: &InodeItem,
+        target: &InodeItem,
         targets: (Option<&Vec<u8>>, Option<&Vec<u8>>),
     ) -> bool {
         self.kinship != Kinship::None
-            && m.generation == n.generation
-            && m.kind() == n.kind()
-            && m.rdev == n.rdev
-            && (n.kind() != REGULAR || m.flags & NODATACOW == n.flags & NODATACOW)
-            && (n.kind() != SYMLINK || targets.0 == targets.1)
+            && parent.generation == target.generation
+            && parent.kind() == target.kind()
+            && parent.rdev == target.rdev
+            && (target.kind() != REGULAR || parent.flags & NODATACOW == target.flags & NODATACOW)
+            && (target.kind() != SYMLINK || targets.0 == targets.1)
     }
 
     /// Whether the same object is unchanged.
-    pub fn is_unchanged(&self, m: &InodeItem, n: &InodeItem) -> bool {
-        self.kinship == Kinship::Lineage && m.transid == n.transid && !n.swap && !m.swap
+    pub fn is_unchanged(&self, parent: &InodeItem, target: &InodeItem) -> bool {
+        self.kinship == Kinship::Lineage
+            && parent.transid == target.transid
+            && !target.swap
+            && !parent.swap
     }
 
     /// Whether the overlapping range of two items of the same object is unchanged.
-    pub fn is_same_data(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
-        let held =
-            !inode.is_nodatasum() || (n.leaf_generation != 0 && n.leaf_generation <= self.since);
-        self.is_same_extent(inode, m, n) && held
+    pub fn is_same_data(&self, inode: &InodeItem, parent: &Extent, target: &Extent) -> bool {
+        let held = !inode.is_nodatasum()
+            || (target.leaf_generation != 0 && target.leaf_generation <= self.since);
+        self.is_same_extent(inode, parent, target) && held
     }
 
     /// Whether the range would be unchanged except that its leaf is too young. Then equal hashes of parent
     /// and target decide.
-    pub fn is_same_if_hashed(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
-        self.is_same_extent(inode, m, n) && !self.is_same_data(inode, m, n)
+    pub fn is_same_if_hashed(&self, inode: &InodeItem, parent: &Extent, target: &Extent) -> bool {
+        self.is_same_extent(inode, parent, target) && !self.is_same_data(inode, parent, target)
     }
 
-    fn is_same_extent(&self, inode: &InodeItem, m: &Extent, n: &Extent) -> bool {
-        let same_mapping = m.kind == ExtentKind::Regular
-            && n.kind == ExtentKind::Regular
-            && m.disk_bytenr == n.disk_bytenr
-            && m.disk_len == n.disk_len
-            && m.disk_offset.wrapping_sub(m.offset) == n.disk_offset.wrapping_sub(n.offset)
-            && m.generation == n.generation
-            && m.compression == n.compression;
-        same_mapping && self.is_same_allocation(n) && !inode.swap
+    fn is_same_extent(&self, inode: &InodeItem, parent: &Extent, target: &Extent) -> bool {
+        let same_mapping = parent.kind == ExtentKind::Regular
+            && target.kind == ExtentKind::Regular
+            && parent.disk_bytenr == target.disk_bytenr
+            && parent.disk_len == target.disk_len
+            && parent.disk_offset.wrapping_sub(parent.offset)
+                == target.disk_offset.wrapping_sub(target.offset)
+            && parent.generation == target.generation
+            && parent.compression == target.compression;
+        same_mapping && self.is_same_allocation(target) && !inode.swap
     }
 
     /// Whether the target's data at this address is what the parent had there, if the parent had any.
-    pub fn is_same_allocation(&self, n: &Extent) -> bool {
-        self.kinship != Kinship::None && n.extent_generation <= self.since
+    pub fn is_same_allocation(&self, target: &Extent) -> bool {
+        self.kinship != Kinship::None && target.extent_generation <= self.since
     }
 }
 
@@ -241,43 +245,50 @@ mod tests {
 
     #[test]
     fn what_was_rolled_back_changed_or_is_older_is_not() {
-        let (m, n) = (head(1), head(2));
+        let (parent, target) = (head(1), head(2));
         let other = Uuid::from_u128(9);
         let rolled_back = Head {
             parent_uuid: other,
-            ..n.clone()
+            ..target.clone()
         };
-        assert_eq!(Kinship::of(&m, &rolled_back), Kinship::Filesystem);
+        assert_eq!(Kinship::of(&parent, &rolled_back), Kinship::Filesystem);
         let orphan = |head: &Head| Head {
             parent_uuid: Uuid::nil(),
             ..head.clone()
         };
-        assert_eq!(Kinship::of(&orphan(&m), &orphan(&n)), Kinship::Filesystem);
-        for (m, n) in [
+        assert_eq!(
+            Kinship::of(&orphan(&parent), &orphan(&target)),
+            Kinship::Filesystem
+        );
+        for (parent, target) in [
             (
                 Head {
                     ctransid: 2,
-                    ..m.clone()
+                    ..parent.clone()
                 },
-                n.clone(),
+                target.clone(),
             ),
             (
-                m.clone(),
+                parent.clone(),
                 Head {
                     ctransid: 3,
-                    ..n.clone()
+                    ..target.clone()
                 },
             ),
         ] {
-            assert_eq!(Kinship::of(&m, &n), Kinship::Filesystem, "deduplicated");
+            assert_eq!(
+                Kinship::of(&parent, &target),
+                Kinship::Filesystem,
+                "deduplicated"
+            );
         }
         let foreign = Head {
             fsid: other,
-            ..n.clone()
+            ..target.clone()
         };
-        assert_eq!(Kinship::of(&m, &foreign), Kinship::None);
+        assert_eq!(Kinship::of(&parent, &foreign), Kinship::None);
         assert_eq!(
-            Kinship::of(&n, &m),
+            Kinship::of(&target, &parent),
             Kinship::None,
             "transactions went backwards"
         );
@@ -425,7 +436,9 @@ mod tests {
     #[test]
     fn another_kind_of_thing_under_the_same_number_is_another_thing() {
         let rule = rule();
-        let same = |m: &InodeItem, n: &InodeItem| rule.is_same_object(m, n, (None, None));
+        let same = |parent: &InodeItem, target: &InodeItem| {
+            rule.is_same_object(parent, target, (None, None))
+        };
         assert!(same(&file(1), &file(2)));
         assert!(!same(
             &file(1),

@@ -1,6 +1,6 @@
 //! Both sendshots of a diff, read side by side.
 
-use super::pair::Open;
+use super::pair::FileReader;
 use super::pair::Pair;
 use super::step::Error;
 use crate::format::codec::Glance;
@@ -9,8 +9,8 @@ use crate::format::reader::skip_same;
 
 /// Both files read side by side, by the inodes of the target.
 pub(super) struct SideBySide<'a> {
-    pub(super) m: Option<Open<'a>>,
-    pub(super) n: Open<'a>,
+    pub(super) parent: Option<FileReader<'a>>,
+    pub(super) target: FileReader<'a>,
     /// The parent's inode that is ahead of the target's.
     old: Option<Inode>,
     skips_same: bool,
@@ -20,8 +20,8 @@ impl<'a> SideBySide<'a> {
     pub(super) fn new(pair: &Pair<'a>) -> Result<Self, Error> {
         Ok(Self {
             old: None,
-            n: pair.n.reader()?,
-            m: pair.m.map(|m| m.reader()).transpose()?,
+            target: pair.target.reader()?,
+            parent: pair.parent.map(|parent| parent.reader()).transpose()?,
             skips_same: pair.skips_same(),
         })
     }
@@ -32,14 +32,14 @@ impl<'a> SideBySide<'a> {
         &mut self,
         is_of_interest: impl Fn(&Glance) -> bool,
     ) -> Result<Option<Inode>, Error> {
-        if let (None, Some(m), true) = (&self.old, &mut self.m, self.skips_same) {
-            skip_same(m, &mut self.n, is_of_interest)?;
+        if let (None, Some(parent), true) = (&self.old, &mut self.parent, self.skips_same) {
+            skip_same(parent, &mut self.target, is_of_interest)?;
         }
-        let Some(inode) = self.n.next_inode()? else {
+        let Some(inode) = self.target.next_inode()? else {
             return Ok(None);
         };
         while self.old.as_ref().is_none_or(|old| old.ino < inode.ino) {
-            self.old = next(&mut self.m)?;
+            self.old = next(&mut self.parent)?;
             if self.old.is_none() {
                 break;
             }
@@ -53,8 +53,8 @@ impl<'a> SideBySide<'a> {
     }
 }
 
-fn next(m: &mut Option<Open<'_>>) -> Result<Option<Inode>, Error> {
-    match m {
+fn next(parent: &mut Option<FileReader<'_>>) -> Result<Option<Inode>, Error> {
+    match parent {
         Some(reader) => Ok(reader.next_inode()?),
         None => Ok(None),
     }

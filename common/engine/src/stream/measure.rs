@@ -37,13 +37,13 @@ pub struct PathCost {
 /// # Errors
 /// [`Error::Diff`] or [`Error::Encode`].
 pub fn measure(
-    m: Option<&Sendshot>,
-    n: &Sendshot,
+    parent: Option<&Sendshot>,
+    target: &Sendshot,
     name: &[u8],
     version: Version,
 ) -> Result<Size, Error> {
     let mut counter = Counter::new(version, Tally::default());
-    diff(m, n, name, version, &mut counter)?;
+    diff(parent, target, name, version, &mut counter)?;
     Ok(counter.size)
 }
 
@@ -52,14 +52,14 @@ pub fn measure(
 /// # Errors
 /// [`Error::Diff`] or [`Error::Encode`].
 pub fn measure_paths(
-    m: Option<&Sendshot>,
-    n: &Sendshot,
+    parent: Option<&Sendshot>,
+    target: &Sendshot,
     name: &[u8],
     version: Version,
     top: usize,
 ) -> Result<(Size, Vec<PathCost>), Error> {
     let mut counter = Counter::new(version, Tally::of(top));
-    diff(m, n, name, version, &mut counter)?;
+    diff(parent, target, name, version, &mut counter)?;
     Ok((counter.size, counter.tally.dearest()))
 }
 

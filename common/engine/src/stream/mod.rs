@@ -1,8 +1,8 @@
 //! Turns the steps of a diff into the bytes of a send stream; data is read from the snapshot.
 
+pub mod compare_hashes;
 pub mod measure;
 pub mod skeleton;
-pub mod verify;
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -17,7 +17,7 @@ use crate::diff::{self, Sink, Step, Version, diff};
 use crate::format::entry::Extent;
 use crate::format::file::Sendshot;
 use crate::format::hashes::{self, Hash};
-use crate::stream::skeleton::{Place, Skeleton};
+use crate::stream::skeleton::{Skeleton, StreamPosition};
 
 /// Maximum length of an encoded extent on disk, in bytes.
 const MAX_ENCODED: usize = 128 * 1024;
@@ -70,10 +70,10 @@ pub(crate) fn chunk(version: Version) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a, F> {
     /// Sendshot of the receiver's copy; `None` for a full send.
-    pub m: Option<&'a Sendshot>,
+    pub parent: Option<&'a Sendshot>,
     /// Sendshot of the copy that the stream produces.
-    pub n: &'a Sendshot,
-    /// Root directory of the snapshot from which `n` was captured.
+    pub target: &'a Sendshot,
+    /// Root directory of the snapshot from which `target` was captured.
     pub snapshot: F,
     /// Name of the subvolume in the stream.
     pub name: &'a [u8],
@@ -90,7 +90,7 @@ pub struct Part {
     /// The encoded commands.
     pub bytes: Vec<u8>,
     /// Position in the stream after them.
-    pub end: Place,
+    pub end: StreamPosition,
 }
 
 /// Passes the stream to `out`, part by part, and the hashes that the next push will need to `hashes`.
@@ -112,7 +112,7 @@ pub fn stream<F: AsFd>(
 /// See [`Error`]; [`Error::Diverged`] comes before any output.
 pub fn stream_from<F: AsFd>(
     source: &Source<'_, F>,
-    from: Option<Place>,
+    from: Option<StreamPosition>,
     hashes: Option<&mut HashWriter>,
     out: impl FnMut(Part) -> io::Result<()>,
 ) -> Result<(), Error> {
@@ -127,20 +127,20 @@ pub fn stream_from<F: AsFd>(
 
 fn stream_existing<F: AsFd>(
     source: &Source<'_, F>,
-    from: Option<Place>,
+    from: Option<StreamPosition>,
     hashes: Option<&mut HashWriter>,
     out: impl FnMut(Part) -> io::Result<()>,
 ) -> Result<(), Error> {
     let snapshot = Snapshot::new(&source.snapshot).map_err(Error::Write)?;
     let mut writer = Stream::new(snapshot, source.version, from, hashes, out);
     let Source {
-        m,
-        n,
+        parent,
+        target,
         name,
         version,
         ..
     } = *source;
-    diff(m, n, name, version, &mut writer)?;
+    diff(parent, target, name, version, &mut writer)?;
     writer.finish()
 }
 
@@ -157,14 +157,14 @@ struct Stream<'h, F> {
     offset: u64,
     skeleton: Skeleton,
     /// Position at which output begins; steps before it are only counted.
-    from: Option<Place>,
+    from: Option<StreamPosition>,
 }
 
 impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
     fn new(
         snapshot: Snapshot,
         stream: Version,
-        from: Option<Place>,
+        from: Option<StreamPosition>,
         hashes: Option<&'h mut HashWriter>,
         out: F,
     ) -> Self {
@@ -198,7 +198,7 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
         }
         let bytes = std::mem::replace(&mut self.batch, Self::empty_batch());
         self.offset += bytes.len() as u64;
-        let end = Place {
+        let end = StreamPosition {
             offset: self.offset,
             skeleton: self.skeleton.value(),
         };
@@ -221,12 +221,12 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
     }
 
     /// Counts a command that an earlier run passed on; `data` bytes of data follow its encoding in the batch.
-    fn passed(&mut self, from: Place, data: u64) -> Result<(), Error> {
+    fn passed(&mut self, from: StreamPosition, data: u64) -> Result<(), Error> {
         self.pass_over(data);
         if self.offset < from.offset {
             return Ok(());
         }
-        let here = Place {
+        let here = StreamPosition {
             offset: self.offset,
             skeleton: self.skeleton.value(),
         };
@@ -284,7 +284,12 @@ impl<'h, F: FnMut(Part) -> io::Result<()>> Stream<'h, F> {
         self.pass_on()
     }
 
-    fn pass_data(&mut self, command: &Command<'_>, from: Place, data: u64) -> Result<(), Error> {
+    fn pass_data(
+        &mut self,
+        command: &Command<'_>,
+        from: StreamPosition,
+        data: u64,
+    ) -> Result<(), Error> {
         self.encoder.command(command, &mut self.batch)?;
         self.passed(from, data)
     }

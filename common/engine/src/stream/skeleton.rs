@@ -25,7 +25,7 @@ impl fmt::Debug for SkeletonHash {
 
 /// A position between two commands of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamPosition {
     /// Bytes of the stream before it.
     pub offset: u64,
     /// Hash of the commands before it.

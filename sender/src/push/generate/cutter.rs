@@ -39,7 +39,7 @@ pub enum Error {
     Engine(#[from] sendshot_engine::stream::Error),
     /// Files without checksums could not be compared by hash.
     #[error("compare files without checksums")]
-    Verify(#[from] sendshot_engine::stream::verify::Error),
+    CompareHashes(#[from] sendshot_engine::stream::compare_hashes::Error),
     /// A thread ended without a result.
     #[error("the thread of the generator died")]
     Died,

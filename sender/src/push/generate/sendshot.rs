@@ -101,17 +101,17 @@ fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
 
 fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Result<(), Error> {
     let stream = Source {
-        m: source.parent.as_deref(),
-        n: &source.new,
+        parent: source.parent.as_deref(),
+        target: &source.new,
         snapshot: &source.snapshot,
         name: NAME,
         version: version(source.stream_version),
     };
-    let from = source.from.map(|from| from.place);
+    let from = source.from.map(|from| from.position);
     let out = |part: Part| {
         let mark = |behind: Point| {
             source.segment_log.passed(ResumePoint {
-                place: part.end,
+                position: part.end,
                 chain: behind.chain,
             })
         };

@@ -30,7 +30,7 @@ use sendshot_sys::subvolume;
 
 use crate::decide::adoption;
 use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, ParentChoice};
-use crate::push::stages::capture::{self, Captured, Known};
+use crate::push::stages::capture::{self, Captured, KnownSendshots};
 use crate::state::discard;
 use crate::state::record::{Intent, Origin, Record, SnapshotId, Standing, State};
 use crate::state::store::StateSubvolume;
@@ -55,7 +55,7 @@ pub fn choose(
     new: &Head,
     lineage: &Lineage,
     candidates: Vec<Candidate>,
-    known: &Known,
+    known: &KnownSendshots,
 ) -> Option<LocalSnapshot> {
     let known = known.sendshots.iter();
     let usable = known.filter(|(record, _)| record.standing != Standing::Rejected);
@@ -71,7 +71,7 @@ pub fn capture(
     state: &StateSubvolume,
     snapshot: &LocalSnapshot,
     intent: Intent,
-    known: &Known,
+    known: &KnownSendshots,
 ) -> Result<(Record, Sendshot), Error> {
     let fd = lineage::open(state.top(), snapshot.id)?.ok_or(Error::Changed)?;
     let mut record = Record::new(intent);

@@ -13,7 +13,7 @@ use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::stages::adopt;
-use crate::push::stages::capture::{self, Known};
+use crate::push::stages::capture::{self, KnownSendshots};
 use crate::state::record::{Intent, Record, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
@@ -32,7 +32,7 @@ pub enum Demand {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<Known, Error> {
+pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<KnownSendshots, Error> {
     capture::acknowledged(state, volume).map_err(Error::volume(JOURNAL))
 }
 
@@ -47,7 +47,7 @@ pub fn adopt(
     subject: (impl AsFd, &Info),
     held: &[HeldCopy],
     parent_choice: ParentChoice,
-    known: &mut Known,
+    known: &mut KnownSendshots,
     intent: Intent,
 ) -> Result<Option<(Record, Sendshot)>, Error> {
     let failed = Error::volume("look for what both sides hold");
@@ -84,7 +84,7 @@ pub struct Chosen {
 /// # Errors
 /// See [`Error`].
 pub fn choose(
-    known: Known,
+    known: KnownSendshots,
     new: &Sendshot,
     held: Vec<HeldCopy>,
     demand: Demand,
@@ -130,7 +130,7 @@ pub fn choose(
 }
 
 /// The best sendshot of a copy: preferably of exactly its state, and not rejected.
-fn sendshot_of(known: &Known, copy: &HeldCopy) -> OwnSendshot {
+fn sendshot_of(known: &KnownSendshots, copy: &HeldCopy) -> OwnSendshot {
     let best = known
         .sendshots
         .iter()
@@ -177,7 +177,7 @@ fn unusable_code(error: &error::Error) -> ReasonCode {
     }
 }
 
-fn take(known: Known, push: PushId) -> Result<Sendshot, Error> {
+fn take(known: KnownSendshots, push: PushId) -> Result<Sendshot, Error> {
     let mut sendshots = known.sendshots.into_iter();
     let found = sendshots.find(|(record, _)| record.push == push);
     let (_, sendshot) = found.ok_or(Error::ParentGone)?;
@@ -200,12 +200,12 @@ mod tests {
             unusable: None,
             committed_at: 0,
         };
-        let code = |known: &Known| match sendshot_of(known, &copy) {
+        let code = |known: &KnownSendshots| match sendshot_of(known, &copy) {
             OwnSendshot::Unusable(why) => Some(why.code),
             OwnSendshot::None => None,
             OwnSendshot::Usable { .. } => panic!("there is none"),
         };
-        let mut known = Known::default();
+        let mut known = KnownSendshots::default();
         assert_eq!(code(&known), None);
         let record = crate::decide::retention::tests::record();
         known.gone = vec![crate::decide::retention::tests::at(&record, 1)];

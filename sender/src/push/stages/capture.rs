@@ -19,7 +19,7 @@ use sendshot_model::Engine;
 
 /// The sendshots of a volume: of its acknowledged pushes to any receiver, and of adopted snapshots.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownSendshots {
     /// The readable ones.
     pub sendshots: Vec<(Record, Sendshot)>,
     /// The unreadable ones, and why.
@@ -30,7 +30,7 @@ pub struct Known {
     pub not_made: Option<(Uuid, String)>,
 }
 
-impl Known {
+impl KnownSendshots {
     /// The sendshot to capture from: the newest, unless one of them has a fault that may have spread to others.
     /// Then everything is read.
     fn source(&self) -> Option<&(Record, Sendshot)> {
@@ -85,7 +85,7 @@ pub fn capture(
     state: &StateSubvolume,
     snapshot: Frozen<'_>,
     record: &Record,
-    known: &Known,
+    known: &KnownSendshots,
 ) -> Result<Captured, Error> {
     let source = known.source();
     let before = source.map(|(_, sendshot)| sendshot);
@@ -114,8 +114,8 @@ pub fn capture(
 ///
 /// # Errors
 /// I/O errors of the journal.
-pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Known> {
-    let mut known = Known::default();
+pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<KnownSendshots> {
+    let mut known = KnownSendshots::default();
     for record in journal::records(state.pushes())? {
         let wanted = record.volume == volume && record.state == State::Acknowledged;
         if !wanted || record.engine != Engine::Sendshot {

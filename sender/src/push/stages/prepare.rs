@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sendshot_engine::capture::recapture::Effort;
-use sendshot_engine::{Frozen, Sendshot, verify};
+use sendshot_engine::{Frozen, Sendshot, compare_hashes};
 use sendshot_model::PushId;
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
@@ -18,7 +18,7 @@ use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::stages::adopt;
 use crate::push::stages::candidates::{self, Chosen, Demand};
-use crate::push::stages::capture::{self, Captured, Known};
+use crate::push::stages::capture::{self, Captured, KnownSendshots};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
@@ -63,7 +63,7 @@ pub(crate) struct BySendshots {
 #[derive(Debug)]
 struct Prospects {
     new: Captured,
-    known: Known,
+    known: KnownSendshots,
 }
 
 /// What becomes of an adopted sendshot.
@@ -179,7 +179,7 @@ async fn adopt(
     held: Vec<HeldCopy>,
     parent_choice: ParentChoice,
     adoption: Adoption,
-) -> Result<(Known, Option<Adopted>), Error> {
+) -> Result<(KnownSendshots, Option<Adopted>), Error> {
     let (state, volume) = (Arc::clone(&context.state), context.key.id);
     let (fd, info) = (another(&source.fd)?, source.info.clone());
     let protected = context.sender.table().protect(PushId::generate());
@@ -219,7 +219,7 @@ async fn capture(
     context: &PushContext,
     source: &SourceSnapshot,
     record: Record,
-    known: Known,
+    known: KnownSendshots,
 ) -> Result<Prospects, Error> {
     let (state, fd) = (Arc::clone(&context.state), another(&source.fd)?);
     let work = move || {
@@ -266,8 +266,8 @@ async fn plan_by_sendshots(
         let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
         chosen.plan = chosen.plan.with(acknowledged);
         let new = match &chosen.parent {
-            Some(parent) => verify(parent, new, &snapshot, state.sendshots(), &name)
-                .map_err(generate::Error::Verify)?,
+            Some(parent) => compare_hashes(parent, new, &snapshot, state.sendshots(), &name)
+                .map_err(generate::Error::CompareHashes)?,
             None => new,
         };
         Ok((chosen, new))

@@ -32,7 +32,7 @@ pub(crate) async fn send(
 ) -> Result<Committed, Error> {
     let begin = announce::begin(context, delivery, from).await?;
     let cancel = context.running.cancel.clone();
-    let offset = from.map(|from| from.place.offset);
+    let offset = from.map(|from| from.position.offset);
     let detail = offset.map_or_else(String::new, |offset| {
         format!("resumes at {}", sendshot_model::human::bytes_human(offset))
     });

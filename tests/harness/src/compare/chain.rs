@@ -18,7 +18,8 @@ use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{
-    Entry, Frozen, Sendshot, Source, WireNumber, capture, recapture, stream, stream_from, verify,
+    Entry, Frozen, Sendshot, Source, WireNumber, capture, compare_hashes, recapture, stream,
+    stream_from,
 };
 
 use crate::compare::inode_flags;
@@ -270,11 +271,11 @@ pub fn make_stream(
     let old = old.map(sendshot_engine::open).transpose()?;
     let mut new = sendshot_engine::open(new)?;
     if let Some(old) = &old {
-        new = verify(old, new, &root, &dir, file)?;
+        new = compare_hashes(old, new, &root, &dir, file)?;
     }
     let source = Source {
-        m: old.as_ref(),
-        n: &new,
+        parent: old.as_ref(),
+        target: &new,
         snapshot: &root,
         name: snapshot.file_name().context("a name")?.as_encoded_bytes(),
         version,
@@ -301,7 +302,7 @@ fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
         Ok(())
     })?;
     ensure!(again == bytes, "the stream is another one the second time");
-    let size = measure(source.m, source.n, source.name, source.version)?;
+    let size = measure(source.parent, source.target, source.name, source.version)?;
     ensure!(
         size.bytes == bytes.len() as u64,
         "{} bytes were planned, {} came",

@@ -21,29 +21,29 @@ pub enum Error {
     Save(#[from] io::Error),
 }
 
-/// Reads the blocks that only hashes can decide and writes their hashes to the companion of `n`, whose file
-/// is `name` in `dir`. Returns `n` with these hashes; without hashes of `m` there is nothing to read.
+/// Reads the blocks that only hashes can decide and writes their hashes to the companion of `target`, whose file
+/// is `name` in `dir`. Returns `target` with these hashes; without hashes of `parent` there is nothing to read.
 ///
 /// # Errors
-/// See [`Error`]. `n` stays usable then, but more would be sent.
-pub fn verify(
-    m: &Sendshot,
-    n: Sendshot,
+/// See [`Error`]. `target` stays usable then, but more would be sent.
+pub fn compare_hashes(
+    parent: &Sendshot,
+    target: Sendshot,
     snapshot: impl AsFd,
     dir: impl AsFd,
     name: &OsStr,
 ) -> Result<Sendshot, Error> {
-    if m.hashes().is_none_or(|hashes| hashes.count() == 0) {
-        return Ok(n);
+    if parent.hashes().is_none_or(|hashes| hashes.count() == 0) {
+        return Ok(target);
     }
-    let uuid = n.head().uuid;
-    let n = n.with_hashes(None);
+    let uuid = target.head().uuid;
+    let target = target.with_hashes(None);
     let snapshot = Snapshot::new(snapshot)?;
     hashes::save(&dir, name, uuid, |hashes| {
         let mut reading = Reading { snapshot, hashes };
-        diff(Some(m), &n, b"", Version::V2, &mut reading)
+        diff(Some(parent), &target, b"", Version::V2, &mut reading)
     })??;
-    Ok(n.with_hashes(hashes::open_at(dir, name, uuid)))
+    Ok(target.with_hashes(hashes::open_at(dir, name, uuid)))
 }
 
 /// Hashes the blocks that the diff requests.
