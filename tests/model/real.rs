@@ -20,7 +20,7 @@ use sendshot_sender::decide::retention;
 use sendshot_sender::push::retry;
 use sendshot_sender::push::stages::transfer;
 use sendshot_sender::state::record::{
-    self, Intent, Item, ParentState, Presence, ResumePoint, SnapshotId, Standing, State,
+    self, Intent, Item, ParentState, Phase, Presence, ResumePoint, SnapshotId, Standing,
     Transferring,
 };
 use uuid::Uuid;
@@ -72,10 +72,10 @@ fn record(record: &Record) -> record::Record {
         engine: Engine::Sendshot,
     });
     record::Record {
-        state: match record.came {
-            Came::Sending => State::Sending,
-            Came::Unconfirmed => State::Unconfirmed,
-            Came::Acknowledged => State::Acknowledged,
+        phase: match record.came {
+            Came::Sending => Phase::Sending,
+            Came::Unconfirmed => Phase::Unconfirmed,
+            Came::Acknowledged => Phase::Acknowledged,
         },
         snapshot: record.is_named.then(|| SnapshotId {
             uuid: uuid(record.push),

@@ -17,7 +17,7 @@ use crate::retained::selection::Selection;
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 
 /// Lists the kept states.
 pub(super) async fn answer(
@@ -92,7 +92,7 @@ fn interrupted(waiting: &Waiting) -> v1::Interrupted {
         taken_at: record.taken_at,
         offset: waiting.offset,
         until: waiting.until,
-        unconfirmed: record.state == State::Unconfirmed,
+        unconfirmed: record.phase == Phase::Unconfirmed,
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn describe(
             .map(|uuid| uuid.as_bytes().to_vec())
             .unwrap_or_default(),
         taken_at: record.taken_at,
-        state: state_name(record.state).to_owned(),
+        state: phase_name(record.phase).to_owned(),
         reason_code: reason_code(&reason),
         reason: reason.text,
         sendshot_bytes: kept.sendshot_bytes,
@@ -146,22 +146,22 @@ fn reason_code(reason: &Reason) -> String {
 }
 
 /// Name of a state in messages.
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Acknowledged => "acknowledged",
-        State::Unconfirmed => "unconfirmed",
-        State::Sending => "unfinished",
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Acknowledged => "acknowledged",
+        Phase::Unconfirmed => "unconfirmed",
+        Phase::Sending => "unfinished",
     }
 }
 
 fn holder(record: &Record, paired: &Paired) -> Option<v1::Holder> {
-    if record.state == State::Sending {
+    if record.phase == Phase::Sending {
         return None;
     }
     Some(v1::Holder {
         receiver: record.receiver_name.to_string(),
         receiver_id: record.receiver.to_bytes().to_vec(),
-        state: state_name(record.state).to_owned(),
+        state: phase_name(record.phase).to_owned(),
         paired: paired.values().any(|id| *id == record.receiver),
     })
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sendshot_model::{CopyName, human};
 
 use crate::decide::retention;
-use crate::state::record::{Item, Origin, Presence, Record, State};
+use crate::state::record::{Item, Origin, Phase, Presence, Record};
 
 /// The choice among the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,7 +201,7 @@ fn roots(records: &[&Record]) -> usize {
 
 /// Whether a state can be the parent of the next push. An unconfirmed one can turn out to be.
 fn may_be_parent(item: &Item) -> bool {
-    item.presence == Presence::Here && item.record.state != State::Sending
+    item.presence == Presence::Here && item.record.phase != Phase::Sending
 }
 
 /// Checks that every chain which has a possible parent keeps an acknowledged state. A state known only by the
@@ -214,7 +214,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
     let stays = |instead_of: &Record| {
         items.iter().any(|item| {
             retention::succeeds(&item.record, instead_of)
-                && item.record.state == State::Acknowledged
+                && item.record.phase == Phase::Acknowledged
                 && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Reported)
                 && item.presence == Presence::Here
                 && !goes(&item.record)
@@ -360,17 +360,17 @@ mod tests {
         let chain = record();
         let in_state = |state, n| {
             here(&Record {
-                state,
+                phase: state,
                 ..at(&chain, n)
             })
         };
         let items = [
-            in_state(State::Acknowledged, 1),
-            in_state(State::Unconfirmed, 2),
+            in_state(Phase::Acknowledged, 1),
+            in_state(Phase::Unconfirmed, 2),
         ];
         assert!(!breaks(&items, &[1]));
         assert!(breaks(&items, &[0]));
         assert!(breaks(&items[1..], &[0]));
-        assert!(!breaks(&[in_state(State::Sending, 1)], &[0]));
+        assert!(!breaks(&[in_state(Phase::Sending, 1)], &[0]));
     }
 }

@@ -9,7 +9,7 @@ use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
 pub use crate::decide::verdict::{Relation, Verdict};
-use crate::state::record::{Origin, Record, State};
+use crate::state::record::{Origin, Phase, Record};
 
 /// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl Acknowledged {
     ) -> Self {
         let acknowledged = records.iter().filter(|record| {
             record.volume == volume
-                && record.state == State::Acknowledged
+                && record.phase == Phase::Acknowledged
                 && record.origin == Origin::Sent
         });
         let newest = |by: &dyn Fn(&Record) -> bool| {

@@ -4,7 +4,7 @@
 use sendshot_model::SenderId;
 use sendshot_proto::inventory::Inventory;
 
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -25,10 +25,10 @@ pub(crate) fn is_held(record: &Record, inventory: &Inventory) -> bool {
 
 /// Decides at start, for a record whose push is not running.
 pub fn at_start(record: &Record, sender: SenderId) -> Verdict {
-    match record.state {
-        State::Sending if record.is_resumable() => Verdict::Keep,
-        State::Sending if record.sender == sender => Verdict::Drop,
-        State::Sending | State::Unconfirmed | State::Acknowledged => Verdict::Keep,
+    match record.phase {
+        Phase::Sending if record.is_resumable() => Verdict::Keep,
+        Phase::Sending if record.sender == sender => Verdict::Drop,
+        Phase::Sending | Phase::Unconfirmed | Phase::Acknowledged => Verdict::Keep,
     }
 }
 
@@ -39,13 +39,13 @@ pub fn after_inventory(record: &Record, inventory: &Inventory) -> Verdict {
         (Some(sent_to), Some(here)) => sent_to != here,
         (None, _) | (_, None) => false,
     };
-    match (record.state, is_held(record, inventory)) {
-        (State::Unconfirmed, true) => Verdict::Acknowledge,
-        (State::Unconfirmed, false) if elsewhere => Verdict::Keep,
+    match (record.phase, is_held(record, inventory)) {
+        (Phase::Unconfirmed, true) => Verdict::Acknowledge,
+        (Phase::Unconfirmed, false) if elsewhere => Verdict::Keep,
         // The connection broke, and the receiver has a commit pending.
-        (State::Unconfirmed, false) if inventory.commit_pending => Verdict::Keep,
-        (State::Unconfirmed, false) => Verdict::Drop,
-        (State::Sending | State::Acknowledged, _) => Verdict::Keep,
+        (Phase::Unconfirmed, false) if inventory.commit_pending => Verdict::Keep,
+        (Phase::Unconfirmed, false) => Verdict::Drop,
+        (Phase::Sending | Phase::Acknowledged, _) => Verdict::Keep,
     }
 }
 
@@ -59,13 +59,13 @@ mod tests {
     use sendshot_proto::inventory::HeldCopy;
     use uuid::Uuid;
 
-    fn record(state: State) -> Record {
+    fn record(phase: Phase) -> Record {
         let snapshot = Some(SnapshotId {
             uuid: Uuid::from_u128(7),
             otransid: 1,
         });
         Record {
-            state,
+            phase,
             snapshot,
             ..retention::tests::record()
         }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_can_be_resumed_is_kept_at_start_and_not_what_never_began() {
-        let never_began = record(State::Sending);
+        let never_began = record(Phase::Sending);
         assert_eq!(at_start(&never_began, never_began.sender), Verdict::Drop);
         let transfer = Some(Transferring {
             id: TransferId::generate(),
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn only_what_cannot_have_been_committed_is_dropped_unheard() {
-        let sending = record(State::Sending);
+        let sending = record(Phase::Sending);
         assert_eq!(at_start(&sending, sending.sender), Verdict::Drop);
         assert_eq!(at_start(&sending, SenderId::generate()), Verdict::Keep);
-        for state in [State::Unconfirmed, State::Acknowledged] {
+        for state in [Phase::Unconfirmed, Phase::Acknowledged] {
             let kept = record(state);
             assert_eq!(at_start(&kept, kept.sender), Verdict::Keep);
         }
@@ -125,14 +125,14 @@ mod tests {
 
     #[test]
     fn the_receivers_report_decides_about_the_unconfirmed() {
-        let unconfirmed = record(State::Unconfirmed);
+        let unconfirmed = record(Phase::Unconfirmed);
         assert_eq!(
             after_inventory(&unconfirmed, &held(7)),
             Verdict::Acknowledge
         );
         assert_eq!(after_inventory(&unconfirmed, &held(8)), Verdict::Drop);
         assert_eq!(
-            after_inventory(&record(State::Acknowledged), &Inventory::default()),
+            after_inventory(&record(Phase::Acknowledged), &Inventory::default()),
             Verdict::Keep
         );
     }
@@ -143,7 +143,7 @@ mod tests {
             commit_pending: true,
             ..copies
         };
-        let unconfirmed = record(State::Unconfirmed);
+        let unconfirmed = record(Phase::Unconfirmed);
         assert_eq!(
             after_inventory(&unconfirmed, &at_work(held(8))),
             Verdict::Keep

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 
 use sendshot_model::{Reason, ReasonCode, VolumeName};
 
-use crate::state::record::{Item, Origin, Presence, Record, Standing, State};
+use crate::state::record::{Item, Origin, Phase, Presence, Record, Standing};
 use sendshot_model::Engine;
 
 /// What becomes of a record, and why.
@@ -78,7 +78,7 @@ impl Verdict {
                 Code::Unconfirmed,
                 format!("{receiver} may have committed it; the next push finds out"),
             ),
-            Self::InUse if record.state == State::Sending => {
+            Self::InUse if record.phase == Phase::Sending => {
                 (Code::BeingPushed, "it is being pushed".to_owned())
             }
             Self::InUse => (
@@ -120,14 +120,14 @@ pub fn decide(
             if in_use(&item.record) {
                 return Verdict::InUse;
             }
-            match (item.record.state, item.presence) {
-                (State::Sending, Presence::Here) if item.record.is_resumable() => {
+            match (item.record.phase, item.presence) {
+                (Phase::Sending, Presence::Here) if item.record.is_resumable() => {
                     Verdict::Interrupted
                 }
-                (State::Sending, _) => Verdict::LeftOver,
-                (State::Unconfirmed, _) => Verdict::Unconfirmed,
-                (State::Acknowledged, Presence::Gone) => Verdict::Gone,
-                (State::Acknowledged, Presence::Here) => {
+                (Phase::Sending, _) => Verdict::LeftOver,
+                (Phase::Unconfirmed, _) => Verdict::Unconfirmed,
+                (Phase::Acknowledged, Presence::Gone) => Verdict::Gone,
+                (Phase::Acknowledged, Presence::Here) => {
                     acknowledged(&item.record, items, keep(&item.record.volume_name))
                 }
             }
@@ -140,7 +140,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .iter()
         .filter(|other| other.presence == Presence::Here)
         .map(|other| &other.record)
-        .filter(|other| other.state == State::Acknowledged && succeeds(other, record))
+        .filter(|other| other.phase == Phase::Acknowledged && succeeds(other, record))
         // Otherwise a lying receiver could have this host delete states that it really holds.
         .filter(|other| other.origin == Origin::Sent)
         .filter(|other| other.age_order() > record.age_order())
@@ -178,7 +178,7 @@ pub(crate) mod tests {
 
     pub(crate) fn record() -> Record {
         Record {
-            state: State::Acknowledged,
+            phase: Phase::Acknowledged,
             ..Record::new(Intent {
                 sender: SenderId::generate(),
                 volume: VolumeId::generate(),
@@ -298,15 +298,15 @@ pub(crate) mod tests {
         let chain = record();
         let in_state = |state, presence| Item {
             record: Record {
-                state,
+                phase: state,
                 ..at(&chain, 1)
             },
             presence,
         };
         let items = [
-            in_state(State::Unconfirmed, Presence::Here),
-            in_state(State::Unconfirmed, Presence::Gone),
-            in_state(State::Sending, Presence::Here),
+            in_state(Phase::Unconfirmed, Presence::Here),
+            in_state(Phase::Unconfirmed, Presence::Gone),
+            in_state(Phase::Sending, Presence::Here),
         ];
         use Verdict::{LeftOver, Unconfirmed};
         assert_eq!(decided(&items, 1), [Unconfirmed, Unconfirmed, LeftOver]);
@@ -316,7 +316,7 @@ pub(crate) mod tests {
     fn an_unconfirmed_state_is_not_the_last_common_one_of_its_chain() {
         let chain = record();
         let unconfirmed = Record {
-            state: State::Unconfirmed,
+            phase: Phase::Unconfirmed,
             ..at(&chain, 9)
         };
         let items = [here(&at(&chain, 1)), here(&unconfirmed)];
@@ -330,7 +330,7 @@ pub(crate) mod tests {
     fn what_a_running_push_uses_is_never_let_go() {
         let chain = record();
         let sending = Record {
-            state: State::Sending,
+            phase: Phase::Sending,
             ..at(&chain, 3)
         };
         let items = [here(&at(&chain, 1)), here(&at(&chain, 2)), here(&sending)];
@@ -372,7 +372,7 @@ pub(crate) mod tests {
             ..record()
         };
         let sending = Record {
-            state: State::Sending,
+            phase: Phase::Sending,
             ..record()
         };
         for (verdict, record, code) in [

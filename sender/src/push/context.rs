@@ -15,7 +15,7 @@ use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
-use crate::state::record::{Intent, Record, State};
+use crate::state::record::{Intent, Phase, Record};
 use crate::state::store::StateSubvolume;
 
 pub(crate) struct PushContext {
@@ -87,7 +87,7 @@ impl PushContext {
         let push = record.push;
         let discarded = self.on_store("abandon", move |state| {
             match journal::find(state.pushes(), push)? {
-                Some(now) if now.state == State::Sending => discard::discard(state, &now),
+                Some(now) if now.phase == Phase::Sending => discard::discard(state, &now),
                 Some(_) | None => Ok(()),
             }
         });

@@ -14,7 +14,7 @@ use crate::push::stages::prepare::{BySendshots, Prepared};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::Refused;
 use crate::shared::running::Protected;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 use crate::state::segment_log::{RecentSegments, SegmentLog};
 
 #[derive(Debug)]
@@ -144,9 +144,9 @@ impl Delivery {
         if sent_to.is_none() || root.is_none() || sent_to == root {
             return Disk::Same;
         }
-        match (self.origin, record.map(|record| record.state)) {
+        match (self.origin, record.map(|record| record.phase)) {
             (Origin::Interrupted, _) => Disk::Awaited,
-            (Origin::Fresh, Some(State::Unconfirmed)) => Disk::Unconfirmed,
+            (Origin::Fresh, Some(Phase::Unconfirmed)) => Disk::Unconfirmed,
             (Origin::Fresh, _) => Disk::Exchanged,
         }
     }

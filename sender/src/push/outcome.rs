@@ -10,7 +10,7 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::record::{self, Superseded};
 use crate::push::stages::transfer::{self, Committed};
-use crate::state::record::State;
+use crate::state::record::Phase;
 
 /// Completes the push without a transfer, if the receiver already holds exactly this state.
 ///
@@ -30,12 +30,12 @@ pub(crate) async fn already_held(
     // A volume that was read in place may have been pushed before, without anything being kept of it.
     let record = delivery.source.record.as_ref();
     let record = record.filter(|_| delivery.source.still.is_none());
-    match record.map(|record| record.state) {
+    match record.map(|record| record.phase) {
         None => {
             let report = nothing_to_do(context, delivery, copy);
             Ok(Some((report, Superseded::default())))
         }
-        Some(State::Unconfirmed) => {
+        Some(Phase::Unconfirmed) => {
             tracing::info!(push = %context.running.push, "a lost acknowledgement was detected");
             let committed = Committed {
                 copy: format!("{}/{}", inventory.directory, copy.name),
@@ -53,7 +53,7 @@ pub(crate) async fn already_held(
             Ok(Some((report, superseded)))
         }
         // No receiver can hold a state that was never sent whole.
-        Some(State::Sending | State::Acknowledged) => Err(transfer::Error::ProtocolViolation(
+        Some(Phase::Sending | Phase::Acknowledged) => Err(transfer::Error::ProtocolViolation(
             "it claims to hold a state that was not sent to it".to_owned(),
         )
         .into()),

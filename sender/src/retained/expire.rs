@@ -18,7 +18,7 @@ use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 use crate::state::segment_log::{RecentSegments, SegmentLog};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
@@ -97,13 +97,13 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
         sender.interrupted().take_recent(record.push);
-        let gone = match (record.state, record.engine) {
-            (State::Sending, _) | (State::Unconfirmed, Engine::Kernel) => {
+        let gone = match (record.phase, record.engine) {
+            (Phase::Sending, _) | (Phase::Unconfirmed, Engine::Kernel) => {
                 discard::discard(state, &record)
             }
             // Its sendshot, which pins nothing, stays until the receiver has reported.
-            (State::Unconfirmed, Engine::Sendshot) => discard::delete_snapshot(state, &record),
-            (State::Acknowledged, _) => continue,
+            (Phase::Unconfirmed, Engine::Sendshot) => discard::delete_snapshot(state, &record),
+            (Phase::Acknowledged, _) => continue,
         };
         if let Err(e) = gone {
             stay += 1;
@@ -115,7 +115,7 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
 }
 
 fn has_snapshot(state: &StateSubvolume, record: &Record) -> bool {
-    (record.is_resumable() || record.state == State::Unconfirmed)
+    (record.is_resumable() || record.phase == Phase::Unconfirmed)
         && durable::open_dir(state.snapshots(), &record.snapshot_name()).is_ok()
 }
 

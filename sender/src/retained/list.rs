@@ -9,7 +9,7 @@ use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::presence;
-use crate::state::record::{Item, Origin, Presence, Record, State};
+use crate::state::record::{Item, Origin, Phase, Presence, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -81,7 +81,7 @@ pub fn list(
 ) -> (Vec<(Kept, Reason)>, Vec<NotLookedAt>) {
     let keep = |volume: &_| sender.keep(volume);
     let in_use =
-        |record: &Record| record.state == State::Sending && sender.table().contains(record.push);
+        |record: &Record| record.phase == Phase::Sending && sender.table().contains(record.push);
     let mut listed = Vec::new();
     let missed = each(sender, selection, |state, items| {
         let verdicts = retention::decide(&items, keep, in_use);
@@ -121,7 +121,7 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
     record.origin == Origin::Sent
         && items.iter().any(|other| {
             other.presence == Presence::Here
-                && other.record.state == State::Acknowledged
+                && other.record.phase == Phase::Acknowledged
                 && other.record.origin == Origin::Reported
                 && other.record.replication_key() == record.replication_key()
                 && other.record.age_order() > record.age_order()

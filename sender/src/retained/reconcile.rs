@@ -17,7 +17,7 @@ use crate::decide::reconcile::{Verdict, after_inventory, at_start, is_held};
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -91,7 +91,7 @@ impl ReceiverReport<'_> {
         let Some(root) = self.inventory.root else {
             return false;
         };
-        if record.state != State::Acknowledged {
+        if record.phase != Phase::Acknowledged {
             return false;
         }
         let is_new = if record.receiver == self.receiver {
@@ -139,7 +139,7 @@ pub fn acknowledgements(
             Verdict::Acknowledge => {
                 tracing::info!(push = %record.push, receiver = %record.receiver_name,
                     volume = %record.volume_name, "a lost acknowledgement was detected");
-                record.state = State::Acknowledged;
+                record.phase = Phase::Acknowledged;
                 record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
                 record.store(state.pushes())?;
                 if record.engine == Engine::Sendshot {
@@ -153,7 +153,7 @@ pub fn acknowledgements(
 
 /// Deletes a snapshot that its sendshot replaces: a crash between acknowledgement and deletion leaves it.
 fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: SenderId) {
-    let over = record.state == State::Acknowledged && record.engine == Engine::Sendshot;
+    let over = record.phase == Phase::Acknowledged && record.engine == Engine::Sendshot;
     if !over || record.sender != sender {
         return;
     }
@@ -171,7 +171,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
 fn is_half_gone(state: &StateSubvolume, record: &Record, sender: SenderId) -> bool {
     let snapshot = durable::open_dir(state.snapshots(), &record.snapshot_name());
     let gone = matches!(snapshot, Err(e) if e.kind() == io::ErrorKind::NotFound);
-    record.state == State::Sending && record.sender == sender && gone
+    record.phase == Phase::Sending && record.sender == sender && gone
 }
 
 impl Sender {

@@ -19,7 +19,7 @@ pub(crate) const VERSION: u32 = 1;
 /// How far a push has come. Each state is written before the step that it announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum Phase {
     /// The snapshot is about to be made, or was made; the receiver cannot have committed.
     Sending,
     /// Everything was sent: the receiver may have committed, but its acknowledgement is missing.
@@ -86,7 +86,8 @@ pub struct Record {
     /// When the receiver's acknowledgement arrived, seconds since 1970 UTC by this host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_at: Option<i64>,
-    pub state: State,
+    #[serde(rename = "state")]
+    pub phase: Phase,
     /// When the snapshot was taken, seconds since 1970 UTC.
     pub taken_at: i64,
     /// The snapshot, known once it is made.
@@ -159,9 +160,9 @@ impl Record {
     pub fn is_resumable(&self) -> bool {
         self.engine == Engine::Sendshot
             && self.transfer.is_some()
-            && match self.state {
-                State::Sending | State::Unconfirmed => true,
-                State::Acknowledged => false,
+            && match self.phase {
+                Phase::Sending | Phase::Unconfirmed => true,
+                Phase::Acknowledged => false,
             }
     }
 
@@ -177,7 +178,7 @@ impl Record {
             receiver_name: intent.receiver_name,
             root: None,
             acknowledged_at: None,
-            state: State::Sending,
+            phase: Phase::Sending,
             taken_at: intent.taken_at,
             snapshot: None,
             engine: intent.engine,

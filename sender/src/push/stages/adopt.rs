@@ -32,7 +32,7 @@ use crate::decide::adoption;
 use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, ParentChoice};
 use crate::push::stages::capture::{self, Captured, KnownSendshots};
 use crate::state::discard;
-use crate::state::record::{Intent, Origin, Record, SnapshotId, Standing, State};
+use crate::state::record::{Intent, Origin, Phase, Record, SnapshotId, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
 
@@ -109,7 +109,7 @@ pub fn capture(
 /// # Errors
 /// I/O errors; the adoption is undone then.
 pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
-    (record.state, record.origin) = (State::Acknowledged, Origin::Reported);
+    (record.phase, record.origin) = (Phase::Acknowledged, Origin::Reported);
     match record.store(state.pushes()) {
         Ok(()) => Ok(record),
         Err(e) => {

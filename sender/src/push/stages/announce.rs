@@ -14,7 +14,7 @@ use crate::push::delivery::Delivery;
 use crate::push::error::Error;
 use crate::push::stages::still::Still;
 use crate::shared::blocking::blocking;
-use crate::state::record::{ParentState, Record, ResumePoint, State, Transferring};
+use crate::state::record::{ParentState, Phase, Record, ResumePoint, Transferring};
 
 /// Whether the same stream can be made again, and the receiver can resume it.
 pub(crate) fn is_resumable(context: &PushContext, delivery: &Delivery) -> bool {
@@ -112,7 +112,7 @@ pub(crate) async fn end(
         return Ok(());
     };
     let stored = context.on_store("record", move |state| {
-        record.state = State::Unconfirmed;
+        record.phase = Phase::Unconfirmed;
         record.store(state.pushes())?;
         crash::point("end-announced");
         Ok(())

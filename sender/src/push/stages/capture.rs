@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::push::stages::standing::CapturedFrom;
 use crate::state::journal;
-use crate::state::record::{Record, Standing, State};
+use crate::state::record::{Phase, Record, Standing};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -117,7 +117,7 @@ pub fn capture(
 pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<KnownSendshots> {
     let mut known = KnownSendshots::default();
     for record in journal::records(state.pushes())? {
-        let wanted = record.volume == volume && record.state == State::Acknowledged;
+        let wanted = record.volume == volume && record.phase == Phase::Acknowledged;
         if !wanted || record.engine != Engine::Sendshot {
             continue;
         }

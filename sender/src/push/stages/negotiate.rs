@@ -19,7 +19,7 @@ use crate::push::error::Error;
 use crate::retained::reconcile::{self, Purpose};
 use crate::shared::blocking::blocking;
 use crate::state::journal;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 
 /// Longest wait for an inventory: the receiver opens every copy, possibly from a cold disk.
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(120);
@@ -161,7 +161,7 @@ pub(crate) async fn has_unconfirmed_push(context: &PushContext) -> Result<bool, 
         let records = journal::records(state.pushes())?;
         Ok(records.iter().any(|record| {
             record.replication_key() == chain
-                && record.state == State::Unconfirmed
+                && record.phase == Phase::Unconfirmed
                 && (record.root.is_none() || root.is_none() || record.root == root)
                 && !sender.table().contains(record.push)
         }))

@@ -17,7 +17,7 @@ use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::stages::standing;
 use crate::state::presence;
-use crate::state::record::{Record, State};
+use crate::state::record::{Phase, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 use sendshot_proto::problem::JOURNAL;
@@ -72,7 +72,7 @@ pub fn acknowledged(
     parent: Option<Parent>,
     keep: NonZeroU32,
 ) -> io::Result<Superseded> {
-    record.state = State::Acknowledged;
+    record.phase = Phase::Acknowledged;
     record.acknowledged_at = Some(jiff::Timestamp::now().as_second());
     record.store(state.pushes())?; // 1
     sendshot_sys::crash::point("acknowledged-noted");
@@ -107,7 +107,7 @@ pub fn superseded(
 ) -> io::Result<Vec<Record>> {
     let mut items = presence::items(state)?;
     items.retain(|item| {
-        item.record.state == State::Acknowledged
+        item.record.phase == Phase::Acknowledged
             && item.record.replication_key() == newest.replication_key()
     });
     let verdicts = retention::decide(&items, |_| keep, |record| record.push == newest.push);

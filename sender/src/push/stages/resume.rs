@@ -26,7 +26,7 @@ use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
-use crate::state::record::{self, Record, ResumePoint, State, Transferring};
+use crate::state::record::{self, Phase, Record, ResumePoint, Transferring};
 use crate::state::segment_log::SegmentLog;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
@@ -71,7 +71,7 @@ pub(crate) async fn discard_interrupted(context: &PushContext) -> Result<(), Err
     let discarded = context.on_store("let-go", move |state| -> io::Result<()> {
         for record in journal::records(state.pushes())? {
             let mine = record.replication_key() == chain;
-            let unfinished = record.state == State::Sending && record.is_resumable();
+            let unfinished = record.phase == Phase::Sending && record.is_resumable();
             // A transfer to another of the receiver's disks is resumed when that disk is back.
             let elsewhere = record.root.is_some() && root.is_some() && record.root != root;
             if mine && unfinished && !elsewhere && !sender.table().contains(record.push) {
