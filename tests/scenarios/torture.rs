@@ -5,7 +5,7 @@
 use std::env;
 use std::time::Duration;
 
-use sendshot_torture::{self, Options};
+use sendshot_torture::Options;
 
 /// Long enough for every kind of fault to come many times.
 const SECONDS: u64 = 150;
@@ -21,7 +21,7 @@ fn number(name: &str) -> Option<u64> {
 fn whatever_happens_to_a_push_the_next_one_succeeds() {
     let time = Duration::from_secs(number("TORTURE_SECONDS").unwrap_or(SECONDS));
     let seed = number("SEED").unwrap_or(SEED);
-    let table = torture::run(&Options::lasting(time, seed));
+    let table = sendshot_torture::run(&Options::lasting(time, seed));
     println!("{table}");
     assert_eq!(table.failed(), 0, "SEED={seed}\n{table}");
 }
