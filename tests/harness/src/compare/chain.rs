@@ -1,6 +1,6 @@
-//! A volume whose snapshots are sent one after the other from sendshots: to stock
-//! `btrfs receive` and to our applier, which both must end up with what was snapshotted. Each
-//! snapshot is gone before anything else happens, so that nothing pins its data.
+//! Sends the snapshots of a volume one after the other from sendshots, to stock `btrfs receive` and to
+//! `sendshot-apply`; both copies must equal the snapshot. Each snapshot is deleted before anything else
+//! happens, so that nothing pins its data.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ use crate::disks::streams::{self, Format};
 /// Bytes of each file system.
 const SIZE: u64 = 1 << 30;
 
-/// The volume, and who receives it.
+/// The volume and the file systems that receive it.
 #[derive(Debug)]
 pub struct Chain {
     source: LoopFs,
@@ -41,28 +41,28 @@ pub struct Chain {
     keeps_last: bool,
 }
 
-/// A snapshot and the two copies made of it.
+/// A snapshot and its two copies.
 #[derive(Debug)]
 pub struct Sent {
-    /// Which round of the chain, from 0.
+    /// The round of the chain, from 0.
     pub round: u64,
-    /// The snapshot; gone when [`Chain::send`] has returned.
+    /// The snapshot; deleted by the time [`Chain::send`] returns.
     pub snapshot: PathBuf,
-    /// The copy that stock `btrfs receive` made.
+    /// The copy made by stock `btrfs receive`.
     pub stock: PathBuf,
-    /// The copy that our applier made.
+    /// The copy made by `sendshot-apply`.
     pub ours: PathBuf,
     /// The stream.
     pub stream: Vec<u8>,
-    /// Length of the kernel's stream of the same change, if the chain is beside the kernel.
+    /// Length of the kernel's stream of the same change, if the chain runs beside the kernel.
     pub kernels_len: Option<u64>,
 }
 
 impl Sent {
-    /// How many commands of each kind the stream has.
+    /// Counts the commands of the stream by kind.
     ///
     /// # Panics
-    /// If it does not parse.
+    /// If the stream does not parse.
     #[track_caller]
     pub fn commands(&self) -> BTreeMap<&'static str, u64> {
         streams::commands(&self.stream).unwrap()
@@ -78,8 +78,8 @@ impl Chain {
         Self::with(version, &[], "", "")
     }
 
-    /// The same with options for making and mounting the volume's file system, and for mounting
-    /// that of our applier.
+    /// As [`Chain::new`], with options for making and mounting the volume's file system, and for mounting the
+    /// file system of `sendshot-apply`.
     ///
     /// # Errors
     /// As [`Chain::new`].
@@ -96,8 +96,8 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The same chain, with each snapshot kept until the next one was sent, and the kernel's own
-    /// stream made of both.
+    /// Keeps each snapshot until the next one is sent, and also makes the kernel's own stream from
+    /// the two.
     #[must_use]
     pub fn beside_the_kernel(self) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl Chain {
         }
     }
 
-    /// The volume's file system.
+    /// Mount point of the volume's file system.
     pub fn fs(&self) -> &Path {
         self.source.path()
     }
@@ -121,15 +121,15 @@ impl Chain {
         self.files.path().join(format!("{round}.sendshot"))
     }
 
-    /// Sends the volume as it is now and deletes the snapshot.
+    /// Sends the current state of the volume and deletes the snapshot.
     ///
     /// # Errors
-    /// The first difference between the snapshot and a copy, or whatever fails.
+    /// The first difference between the snapshot and a copy, or the step that fails.
     pub fn send(&self) -> Result<Sent> {
         self.send_and(|_| Ok(()))
     }
 
-    /// The same, with a look at snapshot and copies before the snapshot is deleted.
+    /// As [`Chain::send`], but runs `look` on snapshot and copies before the snapshot is deleted.
     ///
     /// # Errors
     /// As [`Chain::send`], and those of `look`.
@@ -161,11 +161,11 @@ impl Chain {
         Ok(sent)
     }
 
-    /// Sends on the copy that stock `btrfs receive` has just finished, from what was sent on before: our
-    /// applier must end up with the same once more.
+    /// Sends the copy that stock `btrfs receive` has just finished, incrementally to the one relayed
+    /// before it: `sendshot-apply` must make an equal copy again.
     ///
     /// # Errors
-    /// The first difference, or whatever fails.
+    /// The first difference, or the step that fails.
     pub fn relay(&self, sent: &Sent) -> Result<()> {
         let dir = self.receivers.ours.path().join("relayed");
         if !dir.exists() {
@@ -213,7 +213,7 @@ impl Chain {
         Ok(Some(stream.len() as u64))
     }
 
-    /// Captures and makes the stream, from the sendshot of the round before.
+    /// Captures the snapshot and makes its stream, from the sendshot of the previous round.
     fn stream(&self, round: u64, snapshot: &Path) -> Result<Vec<u8>> {
         let path = self.sendshot(round);
         let root = File::open(snapshot)?;
@@ -243,10 +243,10 @@ impl Chain {
         &self.receivers
     }
 
-    /// Waits until nothing is left of deleted subvolumes.
+    /// Waits until the cleaner has removed all deleted subvolumes.
     ///
     /// # Errors
-    /// Those of `btrfs`.
+    /// If `btrfs` fails.
     pub fn clean(&self) -> Result<()> {
         run(Command::new("btrfs")
             .args(["subvolume", "sync"])
@@ -254,12 +254,12 @@ impl Chain {
     }
 }
 
-/// Makes the stream of a snapshot from its sendshot and perhaps another one, as the daemon does:
-/// with hashes of blocks beside both. Its length must be the planned one, and it must be the same a
-/// second time.
+/// Makes the stream of a snapshot from its sendshot, and from an older one if given, as the daemon does:
+/// with block hashes stored beside both. Checks that its length is the planned one and that a second run
+/// gives the same bytes.
 ///
 /// # Errors
-/// The engine's, or the difference.
+/// Errors of the engine, or the difference.
 pub fn make_stream(
     old: Option<&Path>,
     new: &Path,
@@ -292,7 +292,7 @@ pub fn make_stream(
     Ok(bytes)
 }
 
-/// The same a second time, as long as planned, and the same from any place on.
+/// Checks that a second run, and one resumed from any position, gives the same bytes of the planned length.
 fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
     let mut again = Vec::new();
     let mut places = Vec::new();
@@ -324,19 +324,19 @@ fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Two file systems that receive the same streams: by stock `btrfs receive`, and by our applier.
+/// Two file systems that receive the same streams, by stock `btrfs receive` and by `sendshot-apply`.
 #[derive(Debug)]
 pub struct Receivers {
-    /// Of the stock tool.
+    /// Receives by the stock tool.
     pub stock: LoopFs,
-    /// Of our applier.
+    /// Receives by `sendshot-apply`.
     pub ours: LoopFs,
-    /// How that is mounted.
+    /// Mount options of `ours`.
     mount: String,
 }
 
 impl Receivers {
-    /// Makes them.
+    /// Makes both with default mount options.
     ///
     /// # Errors
     /// As [`LoopFs::new`].
@@ -344,7 +344,7 @@ impl Receivers {
         Self::mounted("")
     }
 
-    /// The same with options for mounting that of our applier.
+    /// As [`Receivers::new`], with mount options for the file system of `sendshot-apply`.
     ///
     /// # Errors
     /// As [`LoopFs::new`].
@@ -356,10 +356,10 @@ impl Receivers {
         })
     }
 
-    /// Both receive the stream of a snapshot and must end up with what that has.
+    /// Receives the stream of a snapshot on both; both copies must equal the snapshot.
     ///
     /// # Errors
-    /// If one cannot receive it, or the first difference.
+    /// If a stream cannot be received, or the first difference.
     pub fn receive(&self, stream: &[u8], snapshot: &Path) -> Result<()> {
         streams::stock_receive(stream, self.stock.path()).context("stock receive")?;
         let options = Options {
@@ -377,7 +377,7 @@ impl Receivers {
         Ok(())
     }
 
-    /// Inode flags that the copy of our applier has otherwise than the snapshot. The stock tool keeps none.
+    /// Lists the inode flags in which the copy by `sendshot-apply` differs. The stock tool keeps none.
     fn flag_differences(&self, sent: &Sent) -> Result<Vec<String>> {
         let left_out = match self.mount.as_str() {
             "nodatacow" => &['C', 'c', 'm'][..],
@@ -387,16 +387,16 @@ impl Receivers {
         inode_flags::compare_but(&sent.snapshot, &sent.ours, left_out)
     }
 
-    /// What a copy that our applier made has otherwise than the snapshot.
+    /// Lists what differs between a snapshot and the copy by `sendshot-apply`.
     fn differences(&self, snapshot: &Path, copy: &Path) -> Result<Vec<String>> {
-        // Without checksums nothing is compressed.
+        // btrfs compresses only data that has checksums.
         let has_none = self.mount.contains("nodatasum") || self.mount.contains("nodatacow");
         let left_out = has_none.then_some(&b"btrfs.compression"[..]);
         tree::compare_but(snapshot, copy, Layout::Ignore, left_out)
     }
 }
 
-/// Capturing only what changed must give what capturing everything gives.
+/// Checks that capturing only the changes gives the same sendshot as capturing everything.
 ///
 /// # Errors
 /// The first difference.
@@ -421,7 +421,7 @@ pub fn same_when_captured_from(old: &Sendshot, new: &Sendshot, root: &File) -> R
     }
 }
 
-/// Whether an extent is shared is only asked when it is read, and may change without a trace.
+/// Clears `is_shared`, which is current only when the extent is read and may change without a trace.
 fn compared(entry: Option<Entry>) -> Option<Entry> {
     match entry {
         Some(Entry::Extent(mut extent)) => {

@@ -1,5 +1,5 @@
-//! Random histories of a volume, sent round by round from sendshots whose snapshots are gone:
-//! stock `btrfs receive` and our applier must both end up with the tree that was snapshotted.
+//! Random histories of a volume, sent round by round from sendshots whose snapshots are deleted: stock
+//! `btrfs receive` and `sendshot-apply` must both make a copy equal to the snapshot.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,22 +16,22 @@ use crate::trees::random::Random;
 /// Changes between two rounds.
 const CHANGES: u64 = 160;
 
-/// What happens around the changes of a history.
+/// The conditions under which a history runs.
 #[derive(Debug, Clone, Copy)]
 struct Setting {
     source: Source,
-    /// How the file system of our applier is mounted.
+    /// Mount options of the file system of `sendshot-apply`.
     receiver: &'static str,
     version: Version,
     balances: bool,
     rollbacks: bool,
-    /// Mounts with other options on the way.
+    /// Remounts with other options between rounds.
     remounts: bool,
     /// Unmounts and mounts in each round, after deletions.
     unmounts: bool,
-    /// Never syncs.
+    /// Never calls `sync`.
     never_syncs: bool,
-    /// Sends on what stock `btrfs receive` has just finished.
+    /// Sends on the copy that stock `btrfs receive` has just finished.
     relays: bool,
 }
 
@@ -48,7 +48,7 @@ struct Source {
 enum Quotas {
     Off,
     Full,
-    /// By the ioctl: the tools of Debian 12 do not know them.
+    /// Enabled by ioctl: the tools of Debian 12 do not know them.
     Simple,
 }
 
@@ -118,18 +118,18 @@ fn enable_simple_quotas(chain: &Chain) -> Result<()> {
     run(Command::new("perl").args(["-e", SCRIPT]).arg(chain.fs()))
 }
 
-/// What a history came to.
+/// Totals of a history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outcome {
     /// Bytes of all its streams.
     pub stream_bytes: u64,
-    /// Bytes of the kernel's streams of the same changes, if it was asked for them.
+    /// Bytes of the kernel's streams of the same changes, if they were requested.
     pub kernels_bytes: u64,
     /// Rounds that were compared.
     pub rounds: u64,
 }
 
-/// A history under way.
+/// A running history.
 struct History {
     chain: Chain,
     setting: Setting,
@@ -146,7 +146,7 @@ pub fn history(seed: u64, rounds: u64) -> Result<Outcome> {
     run_history(History { chain, setting }, random, seed, rounds)
 }
 
-/// Runs a history without balances and rollbacks beside the kernel, which keeps its parents.
+/// Runs a history without balances and rollbacks; the kernel, which keeps its parents, sends the same rounds.
 ///
 /// # Errors
 /// As [`history`].
@@ -209,7 +209,7 @@ impl History {
         Ok(sent)
     }
 
-    /// Things that happen to a file system.
+    /// Balances, remounts or rolls back the file system between two rounds.
     fn between(&self, random: &mut Random, round: u64) -> Result<()> {
         if self.setting.balances && random.once_in(3) {
             let balance = ["balance", "start", "--full-balance"];

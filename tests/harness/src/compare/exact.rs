@@ -1,4 +1,4 @@
-//! Whether a push brought over exactly what was snapshotted.
+//! Checks that a copy equals the snapshot it was made from.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,20 +13,20 @@ use crate::hosts::command::run;
 use crate::hosts::receiver_host::ReceiverHost;
 use crate::hosts::sender_host::SenderHost;
 
-/// Most differences that are shown.
+/// Most differences shown in a failure.
 const SHOWN: usize = 20;
 
-/// A snapshot of a volume to compare copies with, deleted when this is dropped.
+/// A snapshot of a volume to compare copies with; deleted on drop.
 #[derive(Debug)]
 pub struct Reference {
     path: PathBuf,
 }
 
 impl Reference {
-    /// Takes it, beside the volumes of a file system whose top level is mounted at `fs`.
+    /// Takes the snapshot beside the volumes of a file system whose top level is mounted at `fs`.
     ///
     /// # Panics
-    /// If it cannot be made.
+    /// If the snapshot fails.
     #[track_caller]
     pub fn of(fs: &Path, volume: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -36,7 +36,7 @@ impl Reference {
         Self { path }
     }
 
-    /// Where it is.
+    /// Path of the snapshot.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -52,9 +52,9 @@ impl Drop for Reference {
     }
 }
 
-/// Compares the copy that a push reported, in everything a copy has and where holes are, with what
-/// was pushed: with the kernel's engine with the snapshot that the sender keeps hidden, else with the
-/// volume, which must have stood still since then.
+/// Compares the copy that a push reported with its source, in everything that a copy keeps and in the
+/// position of holes. With the kernel's engine the source is the snapshot that the sender keeps hidden, else
+/// the volume, which must be unchanged since the push.
 ///
 /// # Panics
 /// If anything differs.
@@ -67,8 +67,8 @@ pub fn assert_exact(sender: &SenderHost, receiver: &ReceiverHost, pushed: &Value
     assert_copy_of(sender, receiver, pushed, &sender.volume(pushed));
 }
 
-/// Compares the copy that a push reported with a volume that stood still since then. By a
-/// snapshot of it: looking at the volume would change its access times.
+/// Compares the copy that a push reported with a volume that is unchanged since then. Compares
+/// with a snapshot: reading the volume itself would change its access times.
 ///
 /// # Panics
 /// If anything differs.
@@ -78,7 +78,7 @@ pub fn assert_copy_of(sender: &SenderHost, receiver: &ReceiverHost, pushed: &Val
     assert_same(reference.path(), &assert_copy(receiver, pushed));
 }
 
-/// Expects that a push's copy is where it says: read-only, whole, known by the snapshot's UUID.
+/// Asserts that the copy of a push is at its reported path, read-only, and carries the snapshot's UUID.
 ///
 /// # Panics
 /// If it is not.
@@ -105,20 +105,20 @@ pub fn assert_copy(receiver: &ReceiverHost, pushed: &Value) -> PathBuf {
     copy
 }
 
-/// Expects two trees to be the same.
+/// Asserts that two trees are equal.
 ///
 /// # Panics
-/// If they are not.
+/// If they differ.
 #[track_caller]
 pub fn assert_same(snapshot: &Path, copy: &Path) {
     assert_same_but(snapshot, copy, &[]);
 }
 
-/// Expects two trees to be the same, but for what is not there in the copy: the empty
-/// directories that a snapshot has where the volume has subvolumes.
+/// Asserts that two trees are equal except for `left_out`, which the copy lacks: the empty
+/// directories that a snapshot has in place of nested subvolumes.
 ///
 /// # Panics
-/// If they are not.
+/// If they differ.
 #[track_caller]
 pub fn assert_same_but(snapshot: &Path, copy: &Path, left_out: &[&str]) {
     let mut found = tree::compare_with(snapshot, copy, Layout::Holes).unwrap();

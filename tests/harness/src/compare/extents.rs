@@ -1,31 +1,31 @@
-//! Where a file's data is on disk, as the kernel tells it.
+//! Location of a file's data on disk, as reported by `filefrag`.
 
 use std::path::Path;
 
 use crate::hosts::command::tool;
 
-/// Bytes that extents are told in.
+/// Bytes of a block in `filefrag`'s output.
 const UNIT: u64 = 4096;
 
 /// A range of a file that is not a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where in the file, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// How many bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// Where on the file system.
+    /// Address on the file system, in bytes.
     pub physical: u64,
-    /// Whether it is reserved and not written.
+    /// Whether the range is reserved but not written.
     pub is_reserved: bool,
-    /// Whether others have it too.
+    /// Whether other files share the extent.
     pub is_shared: bool,
 }
 
-/// The extents of a file, all of whose data is on disk.
+/// Lists the extents of a file after flushing it to disk.
 ///
 /// # Panics
-/// If `filefrag` fails or prints something else.
+/// If `filefrag` fails or its output has another format.
 #[track_caller]
 pub fn of(file: &Path) -> Vec<Extent> {
     let sync = [
@@ -42,7 +42,7 @@ pub fn of(file: &Path) -> Vec<Extent> {
     lines.map(parse).collect()
 }
 
-/// `0:  0..  3:  3328..  3331:  4:  3456: last,unwritten,shared`
+/// Parses `0:  0..  3:  3328..  3331:  4:  3456: last,unwritten,shared`.
 fn parse(line: &str) -> Extent {
     let fields: Vec<&str> = line.split(':').map(str::trim).collect();
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
@@ -56,7 +56,7 @@ fn parse(line: &str) -> Extent {
     }
 }
 
-/// The ranges of a file that are reserved and not written: offset and length.
+/// Lists the ranges of a file that are reserved but not written, as offset and length.
 ///
 /// # Panics
 /// As [`of`].
@@ -73,7 +73,7 @@ pub fn reserved(file: &Path) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// Whether two files have the same data on disk, at the same place, from a given offset on.
+/// Whether two files share the data on disk at the given offset.
 ///
 /// # Panics
 /// As [`of`].

@@ -1,5 +1,5 @@
-//! Compares the inode flags of two directory trees. Independent of the project's code, so that it does not
-//! share its mistakes.
+//! Compares the inode flags of two directory trees. Uses none of the project's code, so as not to share
+//! its mistakes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{IFlags, OFlags};
 use rustix::io::Errno;
 
-/// Flags that a user can set, and how `lsattr` shows them.
+/// Flags that a user can set, and their letters in `lsattr`.
 const SETTABLE: [(u32, char); 9] = [
     (0x8, 'S'),
     (0x10, 'i'),
@@ -23,22 +23,22 @@ const SETTABLE: [(u32, char); 9] = [
     (0x80_0000, 'C'),
 ];
 
-/// The flag that goes with the property for compression.
+/// Letter of the flag that accompanies the compression property.
 const COMPRESS: char = 'c';
 
-/// Compares the flags of all files and directories below two directories, themselves included, that are
-/// in the first. Returns what differs, one line each.
+/// Compares the flags of all files and directories of the first tree, its root included, with those of the
+/// second. Returns the differences, one line each.
 ///
-/// Two things are as they are to be although they differ: a copy's root is never immutable or append-only,
-/// and the flag for compression without its property is not in the copy.
+/// Two differences are intended and not reported: a copy's root is never immutable or append-only, and a
+/// compression flag without its property is not copied.
 ///
 /// # Errors
-/// If a tree cannot be read, or the second lacks something of the first.
+/// If a tree cannot be read, or the second lacks an entry of the first.
 pub fn compare(a: &Path, b: &Path) -> Result<Vec<String>> {
     compare_but(a, b, &[])
 }
 
-/// The same without some flags, as `lsattr` shows them: those that the second file system cannot keep.
+/// As [`compare`], ignoring the given flags (`lsattr` letters), which the second file system cannot keep.
 ///
 /// # Errors
 /// As [`compare`].
@@ -53,11 +53,11 @@ pub fn compare_but(a: &Path, b: &Path, left_out: &[char]) -> Result<Vec<String>>
     Ok(comparison.differences)
 }
 
-/// The flags of a file or directory, as `lsattr` shows them, but that for compression only beside its
-/// property.
+/// Returns the flags of a file or directory as `lsattr` letters, the compression flag only if its property is
+/// set too.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn of(path: &Path) -> Result<String> {
     let flags = all(path)?;
     let mut property = [0; 64];
@@ -68,10 +68,10 @@ pub fn of(path: &Path) -> Result<String> {
     }
 }
 
-/// The flags of a file or directory, as `lsattr` shows them.
+/// Returns all flags of a file or directory as `lsattr` letters.
 ///
 /// # Errors
-/// The kernel's.
+/// I/O errors.
 pub fn all(path: &Path) -> Result<String> {
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME;
     let mut options = OpenOptions::new();

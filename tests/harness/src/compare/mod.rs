@@ -1,4 +1,4 @@
-//! Oracles: what a copy is compared with.
+//! Test oracles: what copies are compared with.
 
 pub mod chain;
 pub mod equivalence;

@@ -1,5 +1,5 @@
-//! What Sendshot states as reasons, read out of its JSON, and what of a host has to be looked at or changed
-//! to have it state one.
+//! Reads the reasons that Sendshot states out of its JSON, and prepares the conditions on a host that make it
+//! state one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use crate::hosts::sender_host::SenderHost;
 use crate::hosts::until;
 use crate::trees::fill;
 
-/// Asks for the kernel's engine.
+/// Options that select the kernel's engine.
 pub const KERNEL: [&str; 2] = ["--engine", "kernel"];
 
-/// What a plan says.
+/// Printed JSON of a plan.
 #[derive(Debug)]
 pub struct Planned(Value);
 
 /// Plans a push.
 ///
 /// # Panics
-/// If that fails.
+/// If `plan` fails.
 #[track_caller]
 pub fn plan(sender: &SenderHost, target: &str, options: &[&str]) -> Planned {
     let arguments = [&["plan", "--json", target], options].concat();
@@ -34,25 +34,25 @@ pub fn plan(sender: &SenderHost, target: &str, options: &[&str]) -> Planned {
 }
 
 impl Planned {
-    /// What a plan printed that was started elsewhere.
+    /// Wraps the JSON of a plan that was printed elsewhere.
     pub fn of(printed: Value) -> Self {
         Self(printed)
     }
 
-    /// Expects a reason with this code, and each text in its words.
+    /// Asserts a reason with this code whose text contains each of `texts`.
     ///
     /// # Panics
-    /// If it is another one.
+    /// If the reason is another one.
     #[track_caller]
     pub fn because(self, code: ReasonCode, texts: &[&str]) -> Self {
         assert_reason(&self.0, code, texts);
         self
     }
 
-    /// Expects this code for the copy that a push reported.
+    /// Asserts this verdict code for the copy that a push reported.
     ///
     /// # Panics
-    /// If it is another one.
+    /// If the verdict is another one.
     #[track_caller]
     pub fn verdict(self, pushed: &Value, code: ReasonCode, texts: &[&str]) -> Self {
         let copies = self.0["candidates"].as_array().unwrap();
@@ -63,7 +63,7 @@ impl Planned {
         self
     }
 
-    /// Expects that there is no parent.
+    /// Asserts that there is no parent.
     ///
     /// # Panics
     /// If there is one.
@@ -73,10 +73,10 @@ impl Planned {
         self
     }
 
-    /// Expects that the parent is the copy that a push reported.
+    /// Asserts that the parent is the copy that a push reported.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it is another one.
     #[track_caller]
     pub fn builds_on(self, pushed: &Value) -> Self {
         assert_eq!(self.0["parent"], pushed["uuid"], "{}", self.0);
@@ -84,17 +84,17 @@ impl Planned {
     }
 }
 
-/// Expects that a push or plan has a reason with this code, and each text in its words.
+/// Asserts that a push or plan has a reason with this code whose text contains each of `texts`.
 ///
 /// # Panics
-/// If it is another one.
+/// If the reason is another one.
 #[track_caller]
 pub fn assert_reason(value: &Value, code: ReasonCode, texts: &[&str]) {
     assert_eq!(value["parent_reason_code"], code.as_str(), "{value}");
     assert_texts(&value["parent_reason"], texts);
 }
 
-/// Expects each text in some words.
+/// Asserts that a JSON string contains each text.
 ///
 /// # Panics
 /// If one is missing.
@@ -105,7 +105,7 @@ pub fn assert_texts(words: &Value, texts: &[&str]) {
     }
 }
 
-/// The reasons of all that `list` or `prune` shows: codes and words.
+/// Returns code and text of the reason of each object that `list` or `prune` shows.
 ///
 /// # Panics
 /// If the command fails.
@@ -118,7 +118,7 @@ pub fn stated(sender: &SenderHost, arguments: &[&str]) -> Vec<(String, String)> 
     objects.iter().map(reason).collect()
 }
 
-/// The codes of them.
+/// As [`stated`], the codes alone.
 ///
 /// # Panics
 /// If the command fails.
@@ -128,10 +128,10 @@ pub fn codes(sender: &SenderHost, arguments: &[&str]) -> Vec<String> {
     stated.into_iter().map(|(code, _)| code).collect()
 }
 
-/// Writes into a read-only subvolume, which is read-only again then.
+/// Writes into a read-only subvolume and makes it read-only again.
 ///
 /// # Panics
-/// If it cannot be written.
+/// If the write fails.
 #[track_caller]
 pub fn change(subvolume: &Path) {
     raw::set_flags(subvolume, raw::WRITABLE);
@@ -143,14 +143,14 @@ pub fn change(subvolume: &Path) {
 /// Ends the running transaction of a file system.
 ///
 /// # Panics
-/// If that fails.
+/// If `btrfs` fails.
 #[track_caller]
 pub fn sync(path: &Path) {
     let path = path.to_str().unwrap();
     tool("btrfs", &["filesystem", "sync", path]);
 }
 
-/// Boxes with a filled volume whose last snapshot stays as parent.
+/// Hosts with a filled volume that keeps its last snapshot as parent.
 ///
 /// # Panics
 /// If they cannot be made.
@@ -162,7 +162,7 @@ pub fn pinned() -> Paired {
     hosts
 }
 
-/// Boxes with a filled volume.
+/// Hosts with a filled volume.
 ///
 /// # Panics
 /// If they cannot be made.
@@ -173,11 +173,11 @@ pub fn filled() -> Paired {
     hosts
 }
 
-/// Takes a snapshot of the volume, the way users have them; returns where it is, and the target of a push of
+/// Takes a user's snapshot of the volume; returns its path and the target of a push of
 /// it.
 ///
 /// # Panics
-/// If that fails.
+/// If the snapshot fails.
 #[track_caller]
 pub fn snapshot(sender: &SenderHost, name: &str) -> (PathBuf, String) {
     let path = sender.fs().join(name);
@@ -186,7 +186,7 @@ pub fn snapshot(sender: &SenderHost, name: &str) -> (PathBuf, String) {
     (path, target)
 }
 
-/// The sender's state subvolume, and in it the sendshot that a push left, for a moment.
+/// Runs `work` on the sender's mounted state subvolume and the path of the sendshot that a push left in it.
 ///
 /// # Panics
 /// If the push left no record.
@@ -207,10 +207,10 @@ pub fn in_state<T>(sender: &SenderHost, pushed: &Value, work: impl FnOnce(&Path,
     work(&state, &sendshot.with_extension("sendshot"))
 }
 
-/// Does something to the image of a host's file system while it is not mounted.
+/// Runs `work` on the image of a host's file system while it is unmounted.
 ///
 /// # Panics
-/// If something keeps the file system busy.
+/// If the file system stays busy.
 #[track_caller]
 pub fn with_image(fs: &Path, work: impl FnOnce(&str)) {
     let image = mount::image(fs);

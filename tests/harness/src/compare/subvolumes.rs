@@ -1,4 +1,4 @@
-//! Subvolumes as `btrfs` shows them.
+//! Subvolumes as `btrfs` lists them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,19 @@ use crate::hosts::sender_host::SenderHost;
 /// A line of `btrfs subvolume list`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subvolume {
-    /// Its path from the top level.
+    /// Path from the top level.
     pub path: String,
-    /// Its UUID.
+    /// UUID of the subvolume.
     pub uuid: String,
-    /// The UUID of what it is a snapshot of, or `-`.
+    /// UUID of the subvolume that this is a snapshot of, or `-`.
     pub parent_uuid: String,
-    /// The UUID of what it is a copy of, or `-`.
+    /// UUID of the subvolume that this is a copy of, or `-`.
     pub received_uuid: String,
-    /// The generation it was last changed in.
+    /// Generation of its last change.
     pub generation: u64,
 }
 
-/// All subvolumes of a file system whose top level is mounted at a path.
+/// Lists all subvolumes of a file system whose top level is mounted at a path.
 ///
 /// # Panics
 /// If `btrfs` fails.
@@ -42,7 +42,7 @@ pub fn list(fs: &Path) -> Vec<Subvolume> {
     printed.lines().map(parse).collect()
 }
 
-/// `ID 257 gen 11 top level 5 parent_uuid - received_uuid - uuid U path P`, with blanks to align.
+/// Parses `ID 257 gen 11 top level 5 parent_uuid - received_uuid - uuid U path P`, aligned with blanks.
 fn parse(line: &str) -> Subvolume {
     let (fields, path) = line.split_once(" path ").unwrap();
     let words: Vec<&str> = fields.split_whitespace().collect();
@@ -59,7 +59,7 @@ fn parse(line: &str) -> Subvolume {
     }
 }
 
-/// Where the subvolume with a UUID is.
+/// Returns the path of the subvolume with a UUID.
 ///
 /// # Panics
 /// If there is none.
@@ -72,12 +72,12 @@ pub fn by_uuid(fs: &Path, uuid: &Value) -> PathBuf {
     fs.join(&found.path)
 }
 
-/// The subvolumes of a sender's file system that are not ours: nothing may ever happen to them.
+/// Lists the subvolumes of a sender's file system that are not Sendshot's: these must never change.
 #[track_caller]
 pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
     let ours = |path: &str| path == ".sendshot" || path.starts_with(".sendshot/");
     let mut others: BTreeSet<_> = list(fs).into_iter().filter(|s| !ours(&s.path)).collect();
-    // A snapshot of a volume, or a look at it, may write its root item again.
+    // Taking a snapshot of a volume, or reading it, may rewrite its root item and so change its generation.
     others = others
         .into_iter()
         .map(|s| Subvolume { generation: 0, ..s })
@@ -85,11 +85,11 @@ pub fn others(fs: &Path) -> BTreeSet<Subvolume> {
     others
 }
 
-/// Expects that nothing is left but copies, what is kept, and what is listed as a push that broke off:
-/// on the sender its snapshot, on the receiver its staging and checkpoints.
+/// Asserts that nothing is left but copies, retained state, and what is listed as an interrupted push: its
+/// snapshot on the sender, its staging and checkpoints on the receiver.
 ///
 /// # Panics
-/// If there is more.
+/// If anything else is left.
 #[track_caller]
 pub fn assert_only_resumable_left(sender: &SenderHost, receiver: &ReceiverHost) {
     sender.wait_until_released();
@@ -137,12 +137,12 @@ pub fn assert_only_resumable_left(sender: &SenderHost, receiver: &ReceiverHost) 
     }
 }
 
-/// Expects that no trace of a transfer is left: on the sender only the snapshots that `list`
-/// names as acknowledged (a push by sendshots leaves none), on the receiver only the copies that
-/// `copy list` names.
+/// Asserts that no trace of a transfer is left: on the sender only the snapshots that `list`
+/// shows as acknowledged (a push by sendshots leaves none), on the receiver only the copies that
+/// `copy list` shows.
 ///
 /// # Panics
-/// If there is more.
+/// If anything else is left.
 #[track_caller]
 pub fn assert_no_leftovers(sender: &SenderHost, receiver: &ReceiverHost) {
     sender.wait_until_released();

@@ -1,5 +1,5 @@
-//! Compares two directory trees in everything that a copy must have. Independent of the
-//! project's code, so that it does not share its mistakes.
+//! Compares two directory trees in everything that a copy must have. Uses none of the project's
+//! code, so that it does not share its mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -17,21 +17,21 @@ use rustix::process::{Resource, Rlimit};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1024 * 1024;
-/// Largest extended attribute, and largest list of names: the kernel's 64 KiB.
+/// Largest extended attribute, and largest list of names: the kernel's limit of 64 KiB.
 const XATTR_MAX: usize = 64 * 1024;
 
-/// What to compare besides what every copy must have.
+/// What to compare in addition to what every copy must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// Nothing.
+    /// Nothing more.
     Ignore,
-    /// Where files have holes.
+    /// Position of holes in files.
     Holes,
 }
 
-/// Compares the trees below two directories, themselves included: names, types, modes,
-/// owners, sizes, times of access and change of content, extended attributes of all
-/// namespaces, targets of links, device numbers, hard links, content. Returns what differs, one line each.
+/// Compares the trees below two directories, these included: names, types, modes, owners, sizes,
+/// times of access and modification, extended attributes of all namespaces, targets of links,
+/// device numbers, hard links, content. Returns the differences, one line each.
 ///
 /// # Errors
 /// If a tree cannot be read.
@@ -39,7 +39,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<Vec<String>> {
     compare_with(a, b, Layout::Ignore)
 }
 
-/// [`compare`], and perhaps more.
+/// As [`compare`], with a choice of layout.
 ///
 /// # Errors
 /// If a tree cannot be read.
@@ -47,7 +47,7 @@ pub fn compare_with(a: &Path, b: &Path, layout: Layout) -> Result<Vec<String>> {
     compare_but(a, b, layout, None)
 }
 
-/// The same, with one extended attribute left out.
+/// As [`compare_with`], ignoring one extended attribute.
 ///
 /// # Errors
 /// If a tree cannot be read.
@@ -71,7 +71,7 @@ pub fn compare_but(
     Ok(comparison.differences)
 }
 
-/// A side's inodes with several names: all paths of each.
+/// The inodes with several names on one side: inode number and all its paths.
 type Links = BTreeMap<u64, BTreeSet<Vec<u8>>>;
 
 struct Comparison {
@@ -94,7 +94,7 @@ impl Comparison {
             .push(format!("{path}: {what}: {a:?} / {b:?}"));
     }
 
-    /// Compares what is in two directories. `path` is that of both, with a final slash.
+    /// Compares the entries of two directories. `path` is the path of both, with a final slash.
     fn directory(&mut self, dirs: &[OwnedFd; 2], path: &mut Vec<u8>) -> Result<()> {
         let names = [names(&dirs[0])?, names(&dirs[1])?];
         for name in names[0].symmetric_difference(&names[1]) {
@@ -116,7 +116,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares the inodes that have a name; returns their type if it is the same.
+    /// Compares the two inodes of a name; returns their type if it is equal.
     fn inode(&mut self, dirs: &[OwnedFd; 2], name: &[u8], path: &[u8]) -> Result<Option<FileType>> {
         let stats = [stat(&dirs[0], name)?, stat(&dirs[1], name)?];
         let [a, b] = &stats;
@@ -151,7 +151,7 @@ impl Comparison {
             ("nlink", a.st_nlink, b.st_nlink),
             ("rdev", a.st_rdev, b.st_rdev),
         ];
-        // A directory's size counts names, among them those of nested subvolumes.
+        // A directory's size counts its names, including those of nested subvolumes.
         if kind != FileType::Directory {
             fields.push(("size", a.st_size as u64, b.st_size as u64));
         }
@@ -212,7 +212,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares which paths are names of the same inode.
+    /// Compares which paths are hard links to the same inode.
     fn links(&mut self) {
         let [a, b] = [0, 1].map(|side| -> BTreeSet<BTreeSet<Vec<u8>>> {
             self.links[side].values().cloned().collect()
@@ -281,7 +281,7 @@ fn printable(xattrs: &Xattrs) -> Vec<String> {
     xattrs.iter().map(text).collect()
 }
 
-/// The first byte that differs. Ranges that are holes in both are not read.
+/// Returns the offset of the first byte that differs. Skips ranges that are holes in both files.
 fn first_difference(a: &File, b: &File) -> Result<Option<u64>> {
     let size = a.metadata()?.len().min(b.metadata()?.len());
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
@@ -307,7 +307,7 @@ fn next_data(file: &File, at: u64, size: u64) -> Result<u64> {
     }
 }
 
-/// Where a file has data, as ranges of bytes.
+/// Lists the ranges of a file that hold data, as start and end in bytes.
 fn data_ranges(file: &File) -> Result<Vec<(u64, u64)>> {
     let size = file.metadata()?.len();
     let (mut ranges, mut at) = (Vec::new(), 0);
@@ -322,14 +322,14 @@ fn data_ranges(file: &File) -> Result<Vec<(u64, u64)>> {
     Ok(ranges)
 }
 
-/// A tree as deep as paths can be keeps two descriptors open for each level.
+/// Raises the descriptor limit: a tree of the deepest possible paths keeps two descriptors open per level.
 fn allow_many_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // If that fails, opening fails later and says so.
+    // If this fails, a later open fails and reports it.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
@@ -351,7 +351,7 @@ mod tests {
         (dir, a, b)
     }
 
-    /// Gives everything in and with a directory the same times.
+    /// Gives a directory and everything in it the same times.
     fn settle(side: &Path) {
         let set = |path: &Path| {
             let time = std::time::UNIX_EPOCH;

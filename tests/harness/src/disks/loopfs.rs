@@ -1,4 +1,4 @@
-//! A file system of its own for a test, on a loop device over an image in memory.
+//! A file system for one test, on a loop device over an image in memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// Where images lie: memory, so that no test waits for a disk.
+/// Directory of the images: in memory, so that no test waits for a disk.
 const IMAGES: &str = "/dev/shm";
 
-/// How often to try to unmount while something still holds the mount, a tenth of a second
-/// apart.
+/// Attempts to unmount while the mount is still in use, a tenth of a second apart.
 const UNMOUNT_ATTEMPTS: u32 = 30;
 
-/// A mounted file system, unmounted and gone when this is dropped.
+/// A mounted file system; unmounted and deleted on drop.
 #[derive(Debug)]
 pub struct LoopFs {
     mount: PathBuf,
@@ -25,7 +24,7 @@ pub struct LoopFs {
 }
 
 impl LoopFs {
-    /// Makes a btrfs of `size` bytes (the image takes only what is written) and mounts it.
+    /// Makes a btrfs of `size` bytes in a sparse image and mounts it.
     ///
     /// # Errors
     /// If the caller is not root, or a tool is missing or fails.
@@ -37,7 +36,7 @@ impl LoopFs {
         )
     }
 
-    /// Makes a file system by a `mkfs` that takes `-q` and the image, and mounts it.
+    /// Makes a file system with a `mkfs` that takes `-q` and the image, and mounts it.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -45,7 +44,7 @@ impl LoopFs {
         Self::made_in(Path::new(IMAGES), mkfs, size, mount_options)
     }
 
-    /// The same with its image in a directory: on a disk that fails, for example.
+    /// As [`made_by`](Self::made_by), with the image in a given directory: on a failing disk, for example.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -68,7 +67,7 @@ impl LoopFs {
         })
     }
 
-    /// Where it is mounted.
+    /// Path of the mount point.
     pub fn path(&self) -> &Path {
         &self.mount
     }
@@ -76,7 +75,7 @@ impl LoopFs {
     /// Unmounts it and mounts it again with the same options.
     ///
     /// # Errors
-    /// If something uses it, or it cannot be mounted.
+    /// If the mount is in use, or mounting fails.
     pub fn remount(&self) -> Result<()> {
         run(Command::new("umount").arg(&self.mount))?;
         mount_loop(&self.dir.path().join("image"), &self.mount, &self.options)
@@ -89,7 +88,7 @@ impl Drop for LoopFs {
     }
 }
 
-/// Unmounts, and if something keeps using the mount, detaches it.
+/// Unmounts; detaches the mount if it stays in use.
 pub(crate) fn unmount(mount: &Path) {
     for _ in 0..UNMOUNT_ATTEMPTS {
         if run(Command::new("umount").arg(mount)).is_ok() {
@@ -116,7 +115,7 @@ fn mount_loop(image: &Path, mount: &Path, options: &str) -> Result<()> {
         .arg(mount))
 }
 
-/// Says clearly why a test cannot run, instead of skipping it.
+/// Fails with the reason why a test cannot run, instead of skipping the test.
 ///
 /// # Errors
 /// If the process is not root.
@@ -128,18 +127,18 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits for it.
 ///
 /// # Errors
-/// If it cannot be run or fails, with what it printed.
+/// If it cannot be started or fails, with its standard error.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-/// Runs a command to its end, and returns what it printed.
+/// Runs a command, waits for it, and returns its standard output.
 ///
 /// # Errors
-/// If it cannot be run or fails, with what it printed.
+/// If it cannot be started or fails, with its standard error.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .output()

@@ -1,4 +1,4 @@
-//! Further mounts of a test's file system.
+//! Additional mounts of a test's file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use tempfile::TempDir;
 use crate::disks::loopfs;
 use crate::hosts::command::tool;
 
-/// A mount, undone when this is dropped.
+/// A mount; unmounted on drop.
 #[derive(Debug)]
 pub struct Mount {
     path: PathBuf,
-    /// Holds the mount point, if it is not somebody else's.
+    /// Holds the mount point if this mount made it.
     _dir: Option<TempDir>,
 }
 
 impl Mount {
-    /// Mounts a device or a directory somewhere private.
+    /// Mounts a device or a directory on a new private directory.
     ///
     /// # Panics
-    /// If that fails.
+    /// If mounting fails.
     #[track_caller]
     pub fn private(what: &Path, options: &str) -> Self {
         let dir = tempfile::Builder::new()
@@ -34,10 +34,10 @@ impl Mount {
         mount
     }
 
-    /// Mounts a device or a directory on a directory.
+    /// Mounts a device or a directory on an existing directory.
     ///
     /// # Panics
-    /// If that fails.
+    /// If mounting fails.
     #[track_caller]
     pub fn at(what: &Path, path: &Path, options: &str) -> Self {
         mount(what, path, options);
@@ -47,24 +47,24 @@ impl Mount {
         }
     }
 
-    /// Where it is mounted.
+    /// Path of the mount point.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
 impl Drop for Mount {
-    /// What is still mounted would be removed with the mount point: a process that another test is just starting
-    /// can keep it busy for a moment.
+    /// Retries the unmount, because removing the mount point would delete what is still mounted there: a
+    /// process that another test is just starting can keep the mount busy for a moment.
     fn drop(&mut self) {
         loopfs::unmount(&self.path);
     }
 }
 
-/// Mounts, for somebody else to unmount.
+/// Mounts and leaves the unmount to the caller.
 ///
 /// # Panics
-/// If that fails.
+/// If mounting fails.
 #[track_caller]
 pub fn mount(what: &Path, path: &Path, options: &str) {
     let arguments = [
@@ -76,7 +76,7 @@ pub fn mount(what: &Path, path: &Path, options: &str) {
     tool("mount", &arguments);
 }
 
-/// The loop devices of the image of a file system mounted at `fs`; none if nothing uses it.
+/// Lists the loop devices of the image of the file system mounted at `fs`; none if the image is unused.
 ///
 /// # Panics
 /// If `losetup` fails.
@@ -92,7 +92,7 @@ pub fn devices(fs: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The image of a file system mounted at `fs`.
+/// Path of the image of the file system mounted at `fs`.
 pub fn image(fs: &Path) -> PathBuf {
     fs.with_file_name("image")
 }

@@ -1,4 +1,4 @@
-//! What the kernel does to subvolumes and files when it is asked directly, without what tools do besides.
+//! Direct kernel calls on subvolumes and files, without the additional steps that tools take.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use crate::hosts::command::tool;
 
 /// Flags of a read-only subvolume.
 pub const READ_ONLY: u64 = 2;
-/// Flags of a writable one.
+/// Flags of a writable subvolume.
 pub const WRITABLE: u64 = 0;
 
-/// Sets the flags of a subvolume without what `btrfs property set` does besides.
+/// Sets the flags of a subvolume without the additional steps of `btrfs property set`.
 ///
 /// # Panics
-/// If the kernel says no.
+/// If the kernel refuses.
 #[track_caller]
 pub fn set_flags(path: &Path, flags: u64) {
     // BTRFS_IOC_SUBVOL_SETFLAGS
@@ -23,10 +23,10 @@ pub fn set_flags(path: &Path, flags: u64) {
     tool("python3", &["-c", program, path.to_str().unwrap(), &flags]);
 }
 
-/// Has a file, also one of a read-only subvolume, share its data with another: duperemove does the same.
+/// Makes a file, also one in a read-only subvolume, share its data with another, as duperemove does.
 ///
 /// # Panics
-/// If they differ, or the kernel says no.
+/// If the contents differ, or the kernel refuses.
 #[track_caller]
 pub fn dedupe(from: &Path, to: &Path) {
     // FIDEDUPERANGE: one destination, all of the file.

@@ -1,4 +1,4 @@
-//! Streams made by `btrfs send`, and stock `btrfs receive` to compare with.
+//! Streams from `btrfs send`, and stock `btrfs receive` as reference.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,47 +9,47 @@ use sendshot_stream::{Item, Parser};
 
 use crate::disks::loopfs::{output, run};
 
-/// What kind of stream `btrfs send` makes.
+/// Kind of stream that `btrfs send` makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Version 1.
     V1,
     /// Version 2, data decoded.
     V2,
-    /// Version 2, compressed extents as they are.
+    /// Version 2, compressed extents as stored.
     V2Compressed,
 }
 
-/// Makes subvolume `path`.
+/// Creates the subvolume `path`.
 ///
 /// # Errors
-/// Those of `btrfs`.
+/// If `btrfs` fails.
 pub fn create(path: &Path) -> Result<()> {
     run(btrfs(&["subvolume", "create"]).arg(path))
 }
 
-/// Makes a read-only snapshot.
+/// Takes a read-only snapshot.
 ///
 /// # Errors
-/// Those of `btrfs`.
+/// If `btrfs` fails.
 pub fn snapshot(source: &Path, snapshot: &Path) -> Result<()> {
     run(btrfs(&["subvolume", "snapshot", "-r"])
         .arg(source)
         .arg(snapshot))
 }
 
-/// Deletes a subvolume; its data may be in use a while longer.
+/// Deletes a subvolume; the cleaner frees its data later.
 ///
 /// # Errors
-/// Those of `btrfs`.
+/// If `btrfs` fails.
 pub fn delete(subvolume: &Path) -> Result<()> {
     run(btrfs(&["subvolume", "delete", "--commit-after"]).arg(subvolume))
 }
 
-/// The stream of a snapshot, incremental if there is a parent. All of it is held in memory.
+/// Returns the stream of a snapshot, incremental if there is a parent. Holds all of it in memory.
 ///
 /// # Errors
-/// Those of `btrfs`.
+/// If `btrfs` fails.
 pub fn send(format: Format, parent: Option<&Path>, snapshot: &Path) -> Result<Vec<u8>> {
     let mut command = btrfs(&["send", "--quiet"]);
     command.args(match format {
@@ -63,20 +63,20 @@ pub fn send(format: Format, parent: Option<&Path>, snapshot: &Path) -> Result<Ve
     output(command.arg(snapshot))
 }
 
-/// Has `btrfs receive` receive a stream into `dir`.
+/// Receives a stream into `dir` with stock `btrfs receive`.
 ///
 /// # Errors
-/// Those of `btrfs`.
+/// If `btrfs` fails.
 pub fn stock_receive(stream: &[u8], dir: &Path) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), stream)?;
     run(btrfs(&["receive", "-f"]).arg(file.path()).arg(dir))
 }
 
-/// How many commands of each kind a stream has.
+/// Counts the commands of a stream by kind.
 ///
 /// # Errors
-/// If it does not parse.
+/// If the stream does not parse.
 pub fn commands(stream: &[u8]) -> Result<BTreeMap<&'static str, u64>> {
     let mut counts = BTreeMap::new();
     let (mut parser, mut input) = (Parser::new(), stream);

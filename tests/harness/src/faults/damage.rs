@@ -1,4 +1,4 @@
-//! A disk that has lost something below its file system.
+//! Damage to a disk below its file system.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::disks::mount;
 use crate::hosts::command::tool;
 
-/// Bytes of a block of data.
+/// Bytes of a data block.
 const BLOCK: usize = 4096;
-/// Bytes that are looked through at a time.
+/// Bytes searched at a time.
 const PIECE: usize = 1 << 20;
 
-/// What was damaged.
+/// Damaged blocks of an image.
 #[derive(Debug)]
 pub struct Damage {
     image: PathBuf,
-    /// Where, and what was there.
+    /// Offset in the image and original bytes.
     blocks: Vec<(u64, Vec<u8>)>,
 }
 
 impl Damage {
-    /// Overwrites the first block of a file whose content is known, as often as the disk holds it.
+    /// Overwrites the first block of a file with known content, in every place where the disk holds it.
     ///
     /// # Panics
-    /// If it is not found.
+    /// If the block is not found.
     #[track_caller]
     pub fn of(fs: &Path, file: &Path, content: &[u8]) -> Self {
         File::open(file).unwrap().sync_all().unwrap();
@@ -46,10 +46,10 @@ impl Damage {
         Self::at(image, &found, BLOCK)
     }
 
-    /// Overwrites a node of a tree in all places where an image has it, which is not mounted.
+    /// Overwrites a tree node in all its mirrors in an unmounted image.
     ///
     /// # Panics
-    /// If there is none at this address of the file system.
+    /// If no node has this logical address.
     #[track_caller]
     pub fn of_node(image: &str, address: u64, len: usize) -> Self {
         let (address, bytes) = (address.to_string(), len.to_string());
@@ -76,10 +76,10 @@ impl Damage {
         damage
     }
 
-    /// Puts back what was there.
+    /// Restores the original bytes.
     ///
     /// # Panics
-    /// If it cannot be written.
+    /// If the write fails.
     pub fn restore(self) {
         self.write(<[u8]>::to_vec);
     }

@@ -1,12 +1,12 @@
-//! The places at which the daemons can be made to die, by name.
+//! Named fail points at which the daemons can be made to die.
 
-/// The variable of a daemon's environment that arms them.
+/// Environment variable that arms them in a daemon.
 pub const VARIABLE: &str = "FAILPOINTS";
 
-/// Whether the daemons were built with them.
+/// Whether the daemons were built with fail points.
 pub const BUILT: bool = cfg!(feature = "failpoints");
 
-/// Those of the sender, in the order of a push.
+/// Fail points of the sender, in the order of a push.
 pub const SENDER: [&str; 11] = [
     "snapshot-record",
     "snapshot-made",
@@ -21,7 +21,7 @@ pub const SENDER: [&str; 11] = [
     "prune-record",
 ];
 
-/// Those of the receiver, in the order of a push.
+/// Fail points of the receiver, in the order of a push.
 pub const RECEIVER: [&str; 10] = [
     "partial-noted",
     "staging-made",
@@ -35,7 +35,7 @@ pub const RECEIVER: [&str; 10] = [
     "partial-forgotten",
 ];
 
-/// What arms a place: the daemon dies there after it has passed it so many times.
+/// Value that arms a fail point: the daemon dies there after passing it `passed` times.
 pub fn armed(name: &str, passed: u64) -> String {
     match passed {
         0 => format!("{name}=1*return"),

@@ -1,4 +1,4 @@
-//! A network link between two hosts, under the test's control.
+//! A network link between two hosts, controlled by the test.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_s
 
 use crate::hosts::address;
 
-/// Small, so that what the link does is felt at once and not after megabytes of buffers.
+/// Small, so that a rule takes effect at once instead of after megabytes of buffers.
 const BUFFER: usize = 64 * 1024;
 
 /// Bytes moved at a time.
@@ -19,43 +19,43 @@ const PIECE: usize = 16 * 1024;
 /// A direction of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// From who dialled to who listens.
+    /// From the side that connects to the side that listens.
     Up = 0,
-    /// Back.
+    /// From the side that listens to the side that connects.
     Down = 1,
 }
 
-/// What happens to bytes that go one way.
+/// What happens to bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// They arrive.
     Pass,
-    /// They arrive, so many a second.
+    /// They arrive at this many bytes per second.
     Slow(u64),
-    /// They are not taken: who sends finds its buffers full.
+    /// They are not read: the sending side finds its buffers full.
     Stall,
-    /// They are taken and lost.
+    /// They are read and dropped.
     Lose,
-    /// They arrive, each piece so much later.
+    /// They arrive, each piece delayed by this time.
     Delay(Duration),
-    /// The bit of this number of the next byte is flipped; then all pass.
+    /// The bit with this number is flipped in the next byte; then all bytes pass.
     Flip(u8),
-    /// What is connected is reset, once; what connects then passes.
+    /// Open connections are reset once; later connections pass.
     Cut,
-    /// What is connected is reset, and what comes is refused until the link is mended.
+    /// Open connections are reset, and new ones refused until the link is mended.
     Sever,
 }
 
 #[derive(Debug)]
 struct Direction {
     rule: Rule,
-    /// Takes the rule's place once this many bytes went through since the link was made.
+    /// Rule that replaces the current one once this many bytes have passed since the link was made.
     then: Option<(u64, Rule)>,
     bytes: u64,
 }
 
 impl Direction {
-    /// What applies to the next byte, and how many it applies to.
+    /// Returns the rule for the next bytes, and how many it applies to.
     fn next(&mut self) -> (Rule, usize) {
         match self.then {
             Some((at, rule)) if self.bytes >= at => {
@@ -80,8 +80,8 @@ struct State {
 }
 
 impl State {
-    /// What applies to the next byte, and how many it applies to. A cut is made here, whether or
-    /// not a byte follows: `None`, as what was connected is not any more.
+    /// Returns the rule for the next bytes, and how many it applies to. Makes a cut even if no byte
+    /// follows; then returns `None`, because the connection is gone.
     fn next(&mut self, way: Way) -> Option<(Rule, usize)> {
         if self.gone {
             return None;
@@ -97,7 +97,7 @@ impl State {
         None
     }
 
-    /// Does to bytes that came what a rule says that is meant for one of them.
+    /// Flips the bit that a [`Rule::Flip`] asks for.
     fn corrupt(&mut self, way: Way, piece: &mut [u8]) {
         if let Rule::Flip(bit) = self.directions[way as usize].rule {
             piece[0] ^= 1 << (bit % 8);
@@ -119,7 +119,7 @@ impl Shared {
     }
 }
 
-/// A proxy that forwards connections to one address. Everything ends when this is dropped.
+/// A proxy that forwards connections to one address. Ends all of them on drop.
 #[derive(Debug)]
 pub struct Link {
     shared: Arc<Shared>,
@@ -127,7 +127,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link to an address, on which everything passes.
+    /// Makes a link to an address, on which everything passes.
     ///
     /// # Panics
     /// If it cannot listen.
@@ -156,32 +156,32 @@ impl Link {
         Self { shared, address }
     }
 
-    /// Where it listens.
+    /// Address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Bytes that went through one way.
+    /// Bytes that have passed in one direction.
     pub fn bytes(&self, way: Way) -> u64 {
         self.shared.lock().directions[way as usize].bytes
     }
 
-    /// How many cuts and flips that were set as rules have been made.
+    /// Number of cuts and flips made so far by rules.
     pub fn faults(&self) -> u64 {
         self.shared.lock().faults
     }
 
-    /// What connects from now on goes to another address; what is connected stays as it is.
+    /// Sends later connections to another address; open ones stay as they are.
     pub fn aim(&self, target: SocketAddr) {
         self.shared.lock().target = target;
     }
 
-    /// Resets what is connected; what connects then passes.
+    /// Resets open connections; later ones pass.
     pub fn reset(&self) {
         hang_up(&mut self.shared.lock());
     }
 
-    /// Sets what happens one way from now on.
+    /// Sets the rule of one direction from now on.
     pub fn set(&self, way: Way, rule: Rule) {
         let mut state = self.shared.lock();
         let direction = &mut state.directions[way as usize];
@@ -189,14 +189,14 @@ impl Link {
         self.shared.changed.notify_all();
     }
 
-    /// Sets what happens one way after `more` further bytes.
+    /// Sets the rule that applies to one direction after `more` further bytes.
     pub fn set_after(&self, way: Way, more: u64, rule: Rule) {
         let mut state = self.shared.lock();
         let direction = &mut state.directions[way as usize];
         direction.then = Some((direction.bytes + more, rule));
     }
 
-    /// Resets what is connected, and refuses what comes.
+    /// Resets open connections and refuses new ones.
     pub fn cut(&self) {
         let mut state = self.shared.lock();
         state.up = false;
@@ -223,7 +223,7 @@ impl Drop for Link {
             hang_up(&mut state);
             self.shared.changed.notify_all();
         }
-        // Wakes the thread that accepts, which then ends.
+        // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -265,14 +265,14 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Moves bytes one way until either end closes.
+/// Moves bytes in one direction until either end closes.
 fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let mut piece = [0; PIECE];
     while let Some((rule, most)) = next(shared, way) {
         let Ok(len @ 1..) = from.read(&mut piece[..most]) else {
             break;
         };
-        // The rule may have changed while nothing came.
+        // The rule may have changed while the read waited.
         let rule = match next(shared, way) {
             Some((Rule::Lose, _)) => Rule::Lose,
             Some(_) => rule,
@@ -296,7 +296,7 @@ fn pump(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let _ = from.shutdown(Shutdown::Read);
 }
 
-/// Waits while the way is stalled. `None` once the link, or what was connected, is gone.
+/// Waits while the direction is stalled. Returns `None` once the link or the connection is gone.
 fn next(shared: &Shared, way: Way) -> Option<(Rule, usize)> {
     let mut state = shared.lock();
     loop {
@@ -311,7 +311,7 @@ fn next(shared: &Shared, way: Way) -> Option<(Rule, usize)> {
 mod tests {
     use super::*;
 
-    /// A link to somebody who sends back what comes.
+    /// A link to a server that sends back what it receives.
     fn echo() -> Link {
         let listener = address::listen();
         let link = Link::to(listener.local_addr().unwrap());
@@ -328,8 +328,8 @@ mod tests {
         link
     }
 
-    /// Sends bytes of zeros, and returns what comes back until the end of the connection or as
-    /// much as was sent.
+    /// Sends `len` zero bytes, and returns what comes back until the connection ends or `len` bytes
+    /// have arrived.
     fn exchange(link: &Link, len: usize) -> Vec<u8> {
         let mut stream = TcpStream::connect(link.address()).unwrap();
         let _ = stream.write_all(&vec![0; len]);

@@ -1,4 +1,4 @@
-//! What happens to hosts: cut links, lost power, deaths, broken disks.
+//! Faults of hosts: cut links, lost power, deaths of daemons, broken disks.
 
 pub mod damage;
 pub mod fail_points;

@@ -1,9 +1,9 @@
-//! A file system whose power can be cut: from one instant on, the disk holds what it had taken.
+//! A file system whose power can be cut: the disk then holds what it had taken at one instant.
 //!
 //! The image lies on an outer file system that can share extents (XFS in memory), and its loop
-//! device writes past the page cache: what is in the image is what a disk would hold that has
-//! taken everything in order. Sharing the image's extents with a copy waits for the writes under
-//! way and takes no others, so that the copy is the disk at one instant.
+//! device bypasses the page cache: the image holds what a disk would hold that has taken all
+//! writes in order. Sharing the image's extents with a copy waits for the writes in flight and
+//! admits no others, so that the copy is the disk at one instant.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::disks::loopfs::{LoopFs, output, run, unmount};
 
-/// The smallest XFS that its tools make by themselves is 300 MiB.
+/// 512 MiB: the XFS tools make none smaller than 300 MiB by default.
 const OUTER_LEAST: u64 = 512 << 20;
 
-/// How long a file system may be in use by what has just been killed. A process that this one
-/// starts at the same time holds all descriptors for a moment, too.
+/// Longest time that a just killed process may keep the file system in use. A process that this one
+/// starts at the same time also holds all descriptors for a moment.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
-/// A mounted btrfs, unmounted and gone when this is dropped.
+/// A mounted btrfs; unmounted and deleted on drop.
 #[derive(Debug)]
 pub struct PowerFs {
     mount: PathBuf,
@@ -50,7 +50,7 @@ impl PowerFs {
         Ok(power)
     }
 
-    /// Where it is mounted.
+    /// Path of the mount point.
     pub fn path(&self) -> &Path {
         &self.mount
     }
@@ -59,7 +59,7 @@ impl PowerFs {
         self.outer.path().join("image")
     }
 
-    /// Mounts the image. Its loop device goes with the mount.
+    /// Mounts the image. Its loop device is freed at the unmount.
     fn switch_on(&self) -> Result<()> {
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show", "--direct-io=on"]);
@@ -76,25 +76,25 @@ impl PowerFs {
 
     /// Cuts the power, and switches it on again.
     ///
-    /// Steps: 1. the disk as it is now is set aside, while everything runs; 2. `stop` ends
-    /// what uses the file system; 3. it is unmounted, and with its image all is lost that came
-    /// later; 4. what was set aside is mounted in its place. The kernel must not know the old one
-    /// any more by then: both have one id.
+    /// Steps: 1. the current disk is set aside while everything runs; 2. `stop` ends what uses the
+    /// file system; 3. it is unmounted, and everything written since step 1 is lost with its image;
+    /// 4. the disk set aside is mounted in its place. By then the kernel must have forgotten the old
+    /// one: both have the same file system UUID.
     ///
     /// # Errors
-    /// If something keeps using it.
+    /// If the file system stays in use.
     pub fn cut(&self, stop: impl FnOnce()) -> Result<()> {
         let aside = self.outer.path().join("aside");
         let copy = File::create(&aside)?;
         rustix::fs::ioctl_ficlone(&copy, File::open(self.image())?).context("share the image")?; // 1
         drop(copy);
         stop(); // 2
-        self.let_go()?; // 3
+        self.unmount_and_detach()?; // 3
         fs::rename(&aside, self.image())?;
         self.switch_on() // 4
     }
 
-    fn let_go(&self) -> Result<()> {
+    fn unmount_and_detach(&self) -> Result<()> {
         let end = Instant::now() + LETTING_GO;
         loop {
             let Err(error) = run(Command::new("umount").arg(&self.mount)) else {
@@ -121,12 +121,12 @@ impl Drop for PowerFs {
     }
 }
 
-/// What a host has for a disk.
+/// The disk of a host.
 #[derive(Debug)]
 pub(crate) enum Disk {
-    /// One whose power nobody cuts.
+    /// A disk without power cuts.
     Plain(LoopFs),
-    /// One whose power can be cut.
+    /// A disk whose power can be cut.
     Power(PowerFs),
 }
 
@@ -145,7 +145,7 @@ impl Disk {
         }
     }
 
-    /// Where its host keeps its state: on the disk, if that is to suffer what the disk does.
+    /// Directory of the host's state: on the disk if the state is to suffer the same power cuts.
     pub(crate) fn home(&self, dir: &Path) -> PathBuf {
         match self {
             Self::Plain(_) => dir.to_owned(),
@@ -171,7 +171,7 @@ impl Disk {
         }
     }
 
-    /// Sees to it that what was written is there after a power cut.
+    /// Makes everything written so far survive a power cut.
     pub(crate) fn sync(&self) {
         rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
     }

@@ -1,5 +1,5 @@
-//! A volume that is sent from sendshots alone: every snapshot is gone, and cleaned, before anything
-//! else changes. For tests that make the state in which a plausible rule would send too little.
+//! A volume that is sent from sendshots alone: every snapshot is deleted and cleaned before anything
+//! else changes. For tests of conditions in which a plausible rule would send too little.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,29 +16,29 @@ use crate::disks::loopfs::{LoopFs, run};
 use crate::disks::mount;
 use crate::disks::streams;
 
-/// A source with a volume, and two file systems that receive what it sends.
+/// A source with a volume, and two file systems that receive its streams.
 #[derive(Debug)]
 pub struct Snapshotless {
     source: LoopFs,
     receivers: Receivers,
-    /// Sendshots that lie beside the file system, as one that is carried about would.
+    /// Sendshots, stored outside the file system as on removable media.
     files: tempfile::TempDir,
 }
 
-/// A snapshot that was captured, and what its files held.
+/// A captured snapshot and the contents of its files.
 #[derive(Debug)]
 pub struct State {
-    /// Its sendshot.
+    /// The sendshot captured from the snapshot.
     pub sendshot: Sendshot,
-    /// The snapshot; deleted when the state is forgotten.
+    /// Path of the snapshot; deleted by [`Snapshotless::forget`].
     pub snapshot: PathBuf,
-    /// The content of the regular files in its root.
+    /// Contents of the regular files in its root.
     contents: BTreeMap<String, Vec<u8>>,
     inodes: BTreeMap<String, (u64, InodeItem, Vec<Extent>)>,
 }
 
 impl Snapshotless {
-    /// A source of this size, with a volume that is empty.
+    /// Makes a source of this size with an empty volume.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -53,12 +53,12 @@ impl Snapshotless {
         made
     }
 
-    /// Where the source is mounted.
+    /// Mount point of the source.
     pub fn fs(&self) -> &Path {
         self.source.path()
     }
 
-    /// The volume.
+    /// Path of the volume.
     pub fn volume(&self) -> PathBuf {
         self.fs().join("volume")
     }
@@ -66,7 +66,7 @@ impl Snapshotless {
     /// Takes and captures a snapshot.
     ///
     /// # Panics
-    /// If that fails.
+    /// If either fails.
     #[track_caller]
     pub fn take(&self, name: &str) -> State {
         self.capture(self.snapshot(name))
@@ -75,7 +75,7 @@ impl Snapshotless {
     /// Takes a snapshot.
     ///
     /// # Panics
-    /// If that fails.
+    /// If `btrfs` fails.
     #[track_caller]
     pub fn snapshot(&self, name: &str) -> PathBuf {
         let snapshot = self.fs().join(name);
@@ -86,7 +86,7 @@ impl Snapshotless {
     /// Captures a snapshot.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the capture fails.
     #[track_caller]
     pub fn capture(&self, snapshot: PathBuf) -> State {
         let name = snapshot.file_name().unwrap().to_str().unwrap();
@@ -107,50 +107,50 @@ impl Snapshotless {
         }
     }
 
-    /// Sends a state, from another or in full; both receivers must end up with what was
-    /// snapshotted. Returns the length of the stream.
+    /// Sends a state, from another or in full; both copies must equal the snapshot. Returns the
+    /// length of the stream.
     ///
     /// # Panics
-    /// If they do not.
+    /// If they differ.
     #[track_caller]
     pub fn send(&self, parent: Option<&State>, state: &State) -> usize {
         self.try_send(parent, state).unwrap()
     }
 
-    /// The same with an error for what goes wrong.
+    /// As [`send`](Self::send), but returns an error.
     ///
     /// # Errors
-    /// If no stream can be made or received, or what was received differs.
+    /// If the stream cannot be made or received, or a copy differs.
     pub fn try_send(&self, parent: Option<&State>, state: &State) -> Result<usize> {
         let bytes = self.stream(parent, state)?;
         self.receivers.receive(&bytes, &state.snapshot)?;
         Ok(bytes.len())
     }
 
-    /// The stream of a state, from another or in full.
+    /// Makes the stream of a state, from another or in full.
     ///
     /// # Errors
-    /// The engine's.
+    /// Errors of the engine.
     pub fn stream(&self, parent: Option<&State>, state: &State) -> Result<Vec<u8>> {
         let parent = parent.map(|parent| parent.sendshot.path());
         let path = state.sendshot.path();
         chain::make_stream(parent, path, &state.snapshot, Version::V2)
     }
 
-    /// Deletes the snapshot of a state and waits until the cleaner is through with it, so that
-    /// nothing pins its data.
+    /// Deletes the snapshot of a state and waits until the cleaner has finished with it, so that nothing
+    /// pins its data.
     ///
     /// # Panics
-    /// If that fails.
+    /// If `btrfs` fails.
     #[track_caller]
     pub fn forget(&self, state: &State) {
         self.delete(&state.snapshot);
     }
 
-    /// Deletes a subvolume, for good.
+    /// Deletes a subvolume and waits for the cleaner.
     ///
     /// # Panics
-    /// If that fails.
+    /// If `btrfs` fails.
     #[track_caller]
     pub fn delete(&self, subvolume: &Path) {
         btrfs(&["subvolume", "delete", "--commit-after"], &[subvolume]);
@@ -158,19 +158,19 @@ impl Snapshotless {
         btrfs(&["subvolume", "sync"], &[self.fs()]);
     }
 
-    /// Ends the running transaction, and what the kernel does behind it.
+    /// Ends the running transaction and waits for the kernel's work on it.
     ///
     /// # Panics
-    /// If that fails.
+    /// If `btrfs` fails.
     #[track_caller]
     pub fn commit(&self) {
         btrfs(&["filesystem", "sync"], &[self.fs()]);
     }
 
-    /// Takes, captures and sends a state, and forgets its snapshot.
+    /// Takes, captures and sends a state, and deletes its snapshot.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn push(&self, parent: Option<&State>, name: &str) -> State {
         let state = self.take(name);
@@ -179,26 +179,26 @@ impl Snapshotless {
         state
     }
 
-    /// Unmounts the file system and mounts it again: from here on the kernel gives out the inode numbers
-    /// again that were deleted last.
+    /// Unmounts the file system and mounts it again: from then on the kernel reuses the inode numbers
+    /// that were deleted last.
     ///
     /// # Panics
-    /// If something keeps it busy.
+    /// If the file system stays busy.
     #[track_caller]
     pub fn remount(&self) {
         self.unmounted(|_| {});
     }
 
-    /// Unmounts the file system, has its image changed and mounts it again.
+    /// Unmounts the file system, changes its image and mounts it again.
     ///
     /// # Panics
-    /// If something keeps it busy.
+    /// If the file system stays busy.
     #[track_caller]
     pub fn change_image(&self, change: impl FnOnce(&Path)) {
         self.unmounted(change);
     }
 
-    /// Captures a state once more from the sendshot of an earlier one, which must give the same.
+    /// Captures a state again from the sendshot of an earlier one, which must give the same sendshot.
     ///
     /// # Panics
     /// If it does not, or if everything was read again.
@@ -210,10 +210,10 @@ impl Snapshotless {
         assert!(matches!(effort, Effort::Changes(_)), "{effort:?}");
     }
 
-    /// What the disk holds now, to be put back later.
+    /// Saves the content of the disk for [`restore`](Self::restore).
     ///
     /// # Panics
-    /// If it cannot be read.
+    /// If the image cannot be read.
     #[track_caller]
     pub fn image(&self) -> PathBuf {
         let old = self.files.path().join("image");
@@ -223,10 +223,10 @@ impl Snapshotless {
         old
     }
 
-    /// Puts back what the disk held.
+    /// Restores a saved content of the disk.
     ///
     /// # Panics
-    /// If it cannot be written.
+    /// If the image cannot be written.
     #[track_caller]
     pub fn restore(&self, old: &Path) {
         self.unmounted(|image| {
@@ -244,7 +244,7 @@ impl Snapshotless {
 }
 
 impl State {
-    /// A file's inode number, its inode, and its extents.
+    /// Returns a file's inode number, inode item and extents.
     ///
     /// # Panics
     /// If there is no such file.
@@ -253,7 +253,7 @@ impl State {
         &self.inodes[name]
     }
 
-    /// What a file held.
+    /// Returns the content of a file.
     ///
     /// # Panics
     /// If there is no such file.
@@ -262,9 +262,8 @@ impl State {
         &self.contents[name]
     }
 
-    /// Ranges of a file that two states map alike (address, offset, length, generation of the
-    /// item, compression) and in which it holds different bytes: what the naive rule would not
-    /// send.
+    /// Lists the extents of a file that two states map alike (address, offset, length, generation of the
+    /// item, compression) although its bytes differ there: changes that the naive rule would miss.
     #[track_caller]
     pub fn collisions(&self, later: &State, name: &str) -> Vec<(Extent, Extent)> {
         let (_, _, before) = self.file(name);
@@ -292,7 +291,7 @@ impl State {
     }
 }
 
-/// The naive rule.
+/// The naive rule: equal mapping means equal data.
 fn mapped_alike(m: &Extent, n: &Extent) -> bool {
     let key = |e: &Extent| {
         (

@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The port that a receiver's address has if it names none.
+/// Default port of a receiver's address.
 pub const PORT: u16 = 7117;
 
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
-/// An address of [`listen`] for somebody who listens later.
+/// Returns an address from [`listen`] for use by a later listener.
 ///
 /// # Panics
 /// If none of this process's addresses is free.
@@ -17,8 +17,8 @@ pub fn own() -> SocketAddr {
     listen().local_addr().unwrap()
 }
 
-/// Listens at an address in 127.0.0.0/8, from the process's id and a counter: tests side by side, in one
-/// process or several, never wait for or talk to each other's daemons.
+/// Listens at an address in 127.0.0.0/8 made from the process id and a counter: concurrent tests, in
+/// one process or several, never wait for or reach each other's daemons.
 ///
 /// # Panics
 /// If none of this process's addresses is free.

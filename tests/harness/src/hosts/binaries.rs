@@ -1,12 +1,12 @@
-//! Where the programs under test are.
+//! Location of the programs under test.
 
 use std::env;
 use std::path::PathBuf;
 
-/// Names another directory, such as that of the release build.
+/// Environment variable that names another directory, such as that of the release build.
 pub const BIN_DIR: &str = "SENDSHOT_BIN_DIR";
 
-/// The path of one of the programs: beside the directory that cargo put this test in, unless
+/// Path of a program: in the parent of the directory that cargo put this test in, unless
 /// [`BIN_DIR`] names another.
 ///
 /// # Panics
@@ -23,7 +23,7 @@ pub fn path(name: &str) -> PathBuf {
 
 fn dir() -> PathBuf {
     if let Some(dir) = env::var_os(BIN_DIR) {
-        // Cargo runs tests in their package's directory, `make` is run in that above.
+        // Cargo runs tests in the directory of their package, `make` runs in the parent of that.
         let dir = PathBuf::from(dir);
         let above = PathBuf::from("..").join(&dir);
         let found = [dir.clone(), above].into_iter().find(|d| d.is_dir());

@@ -1,5 +1,5 @@
-//! A clock for a daemon that can be set while it runs, by a library that stands between it and the
-//! system's (Debian's package `faketime`).
+//! An adjustable clock for a running daemon, by a library that intercepts calls to the system's
+//! clock (Debian's package `faketime`).
 
 use std::fs;
 use std::path::Path;
@@ -10,15 +10,15 @@ use crate::hosts::daemon::Daemon;
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
-/// The clock. Time that is measured, not told, goes on as it does.
+/// An adjustable wall clock. The monotonic clock is unaffected.
 #[derive(Debug)]
 pub struct Clock(TempDir);
 
 impl Clock {
-    /// One that is right.
+    /// Makes a clock that is right.
     ///
     /// # Panics
-    /// If it cannot be made.
+    /// If its file cannot be made.
     #[must_use]
     pub fn new() -> Self {
         let clock = Self(tempfile::tempdir().unwrap());
@@ -26,15 +26,15 @@ impl Clock {
         clock
     }
 
-    /// Has it go wrong by so much from now on: `+20d`, `-2y`.
+    /// Sets the error of the clock from now on: `+20d`, `-2y`.
     ///
     /// # Panics
-    /// If that cannot be written.
+    /// If its file cannot be written.
     pub fn set(&self, offset: &str) {
         fs::write(self.0.path().join("offset"), offset).unwrap();
     }
 
-    /// Gives it to a daemon, which is restarted for that.
+    /// Gives the clock to a daemon, and restarts the daemon for that.
     ///
     /// # Panics
     /// If the library is missing, or the daemon does not start.
@@ -55,13 +55,13 @@ impl Clock {
     }
 }
 
-/// Removes what the library shares with the children of a process that was killed.
+/// Removes the shared memory that the library leaves behind for children of a killed process.
 pub(crate) fn forget(process: u32) {
     for name in [
         format!("faketime_shm_{process}"),
         format!("sem.faketime_sem_{process}"),
     ] {
-        // There is none if the process had no clock of its own.
+        // A process without a clock of its own has none.
         let _ = fs::remove_file(Path::new("/dev/shm").join(name));
     }
 }

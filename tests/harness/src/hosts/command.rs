@@ -1,4 +1,4 @@
-//! Programs run by tests: never for ever, and with all that they said at hand.
+//! Programs run by tests, with a time limit and with their whole output captured.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -12,10 +12,10 @@ use serde_json::Value;
 /// Longer than the longest push of a test.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-/// What a program printed, and how it ended.
+/// Output and exit code of a program.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The exit code, or the number of the signal that killed it, negated.
+    /// The exit code, or the negated number of the signal that killed it.
     pub code: i32,
     /// Standard output.
     pub stdout: String,
@@ -25,7 +25,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Expects exit code 0.
+    /// Asserts exit code 0.
     ///
     /// # Panics
     /// If it is another.
@@ -35,10 +35,10 @@ impl Output {
         self
     }
 
-    /// Expects an exit code and, in the messages to the user, each of some texts.
+    /// Asserts an exit code and that the messages to the user contain each of `texts`.
     ///
     /// # Panics
-    /// If it is another code, or a text is missing.
+    /// If the code is another, or a text is missing.
     #[track_caller]
     pub fn fails(self, code: i32, texts: &[&str]) -> Self {
         assert_eq!(
@@ -57,10 +57,10 @@ impl Output {
         self
     }
 
-    /// Standard output as one JSON object.
+    /// Parses standard output as one JSON object.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it is anything else.
     #[track_caller]
     pub fn json(&self) -> Value {
         let mut all = self.jsons();
@@ -68,10 +68,10 @@ impl Output {
         all.remove(0)
     }
 
-    /// Standard output as JSON objects, one a line.
+    /// Parses standard output as JSON objects, one per line.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it is anything else.
     #[track_caller]
     pub fn jsons(&self) -> Vec<Value> {
         let parse = |line: &str| -> Value {
@@ -82,7 +82,7 @@ impl Output {
     }
 }
 
-/// A program that runs. Killed if it still does when this is dropped.
+/// A running program; killed on drop.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -91,7 +91,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, with nothing to read and its output collected.
+    /// Starts it with empty standard input, and collects its output.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -117,23 +117,23 @@ impl Running {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// If it is gone.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     ///
     /// # Panics
-    /// If the system does not know.
+    /// If its status cannot be read.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for it to end.
     ///
     /// # Panics
-    /// If that takes too long.
+    /// If it is still running after the time limit.
     #[track_caller]
     pub fn finish(mut self) -> Output {
         let end = Instant::now() + DEADLINE;
@@ -156,7 +156,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits for a child until a time.
+/// Waits for a child until `end`; returns `None` if it is still running then.
 pub(crate) fn wait(child: &mut Child, end: Instant) -> Option<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -177,7 +177,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Runs a program to its end.
+/// Runs a program and waits for it.
 ///
 /// # Panics
 /// If it cannot be started or does not end.
@@ -186,7 +186,7 @@ pub fn run(command: &mut Command) -> Output {
     Running::start(command).finish()
 }
 
-/// Runs a tool with arguments; it must succeed. Returns what it printed.
+/// Runs a tool that must succeed, and returns its standard output.
 ///
 /// # Panics
 /// If it fails.

@@ -1,4 +1,4 @@
-//! A daemon process, the way a service manager runs it.
+//! A daemon process, run as by a service manager.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,14 +17,14 @@ use crate::hosts::clock;
 use crate::hosts::command::wait;
 use crate::hosts::until::PATIENCE;
 
-/// How long a daemon may take to stop. A service manager waits longer, a user does not.
+/// Time limit for a daemon to stop. A service manager waits longer, a user does not.
 const STOPPING: Duration = Duration::from_secs(10);
 
-/// What must not be in a log that nobody declared.
+/// Markers of log lines that fail a test unless it declared them.
 const TROUBLE: [&str; 3] = [" WARN ", " ERROR ", "panicked at"];
 
-/// A daemon with its log and its control socket. Ended when this is dropped, and its log looked
-/// through: a warning or an error that the test did not declare fails the test.
+/// A daemon with its log and its control socket. Ended on drop, and its log checked: a warning or
+/// an error that the test did not declare fails the test.
 #[derive(Debug)]
 pub struct Daemon {
     name: &'static str,
@@ -33,16 +33,16 @@ pub struct Daemon {
     state: PathBuf,
     environment: Vec<(OsString, OsString)>,
     child: Option<Child>,
-    /// Where it says that it is ready.
+    /// Socket on which the daemon reports that it is ready.
     notify: Option<UnixDatagram>,
     declared: Mutex<Vec<String>>,
-    /// Somebody has reported already what is wrong with it.
+    /// Whether to skip the log check, because the test has already reported the failure.
     forgiven: bool,
 }
 
 impl Daemon {
-    /// Not started yet. `dir` is for its log and its control socket, `home` for its state: what
-    /// its host has on disk.
+    /// Describes a daemon without starting it. `dir` holds its log and its control socket, `home` its
+    /// state, as part of the host's disk.
     pub(crate) fn new(name: &'static str, dir: &Path, home: &Path, config: &Path) -> Self {
         let mut arguments = Vec::new();
         let state = home.join("state");
@@ -71,12 +71,12 @@ impl Daemon {
         self.arguments.extend([option.into(), path.into()]);
     }
 
-    /// Its control socket.
+    /// Path of its control socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("control.sock")
     }
 
-    /// Where it keeps its state.
+    /// Directory of its state.
     pub fn state_dir(&self) -> PathBuf {
         self.state.clone()
     }
@@ -86,24 +86,24 @@ impl Daemon {
         self.environment.push((key.into(), value.into()));
     }
 
-    /// Whether [`env`](Self::env) has set something.
+    /// Whether [`env`](Self::env) has set a variable.
     pub fn is_armed(&self) -> bool {
         !self.environment.is_empty()
     }
 
-    /// Forgets what [`env`](Self::env) set.
+    /// Clears the variables that [`env`](Self::env) set.
     pub fn clear_env(&mut self) {
         self.environment.clear();
     }
 
-    /// A command of it with all its options.
+    /// Returns the command that starts it, with all its options.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binaries::path(self.name));
         command.args(&self.arguments);
         command
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it reports that it is ready.
     ///
     /// # Panics
     /// If it ends instead, or takes too long.
@@ -154,7 +154,7 @@ impl Daemon {
         panic!("{} never became ready:\n{}", self.name, self.log());
     }
 
-    /// Stops it the way a service manager does. Returns how long that took.
+    /// Stops it as a service manager does. Returns how long that took.
     ///
     /// # Panics
     /// If it does not stop in time, or not cleanly.
@@ -181,7 +181,7 @@ impl Daemon {
         begin.elapsed()
     }
 
-    /// Stops one that is armed: it may come to its place meanwhile, and die there.
+    /// Stops a daemon with an armed fail point: it may reach that point meanwhile, and die there.
     ///
     /// # Panics
     /// If it does not stop in time.
@@ -196,7 +196,7 @@ impl Daemon {
     /// Kills it, as a crash does.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
@@ -204,10 +204,10 @@ impl Daemon {
         clock::forget(child.id());
     }
 
-    /// Whether it runs. What has ended by itself is over with.
+    /// Whether it is running. Drops the process handle once it has ended by itself.
     ///
     /// # Panics
-    /// If the system does not know.
+    /// If its status cannot be read.
     pub fn runs(&mut self) -> bool {
         let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
         if self.child.as_mut().is_some_and(ended) {
@@ -219,7 +219,7 @@ impl Daemon {
     /// Waits for it to end by itself, as at a fail point. Returns whether it did.
     ///
     /// # Panics
-    /// If the system does not know.
+    /// If its status cannot be read.
     pub fn wait_dead(&mut self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
         while self.runs() {
@@ -231,10 +231,10 @@ impl Daemon {
         true
     }
 
-    /// Kills it if it still runs.
+    /// Kills it if it is still running.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the kill fails.
     pub fn kill_if_alive(&mut self) {
         if self.runs() {
             self.kill();
@@ -244,16 +244,16 @@ impl Daemon {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
-    /// The most memory it ever held, in bytes.
+    /// Its peak resident memory, in bytes.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn peak_memory(&self) -> u64 {
         let id = self.child.as_ref().expect("it runs").id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -262,35 +262,35 @@ impl Daemon {
         kib * 1024
     }
 
-    /// The sockets that it has open.
+    /// Number of its open sockets.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn sockets(&self) -> usize {
         let id = self.child.as_ref().expect("it runs").id();
         let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap();
-        // One that was closed since it was listed is not counted.
+        // A socket closed since the listing is not counted.
         open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
             .filter(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
             .count()
     }
 
-    /// All it has logged.
+    /// The whole content of its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Declares that lines with this text may be in the log as warnings or errors.
+    /// Declares that warnings and errors in the log may contain this text.
     pub fn may_log(&self, text: &str) {
         self.declared.lock().unwrap().push(text.to_owned());
     }
 
-    /// Lets the log be as it is, for whom it has been reported to.
+    /// Skips the log check, for a test that has already reported the failure.
     pub fn forgive(&mut self) {
         self.forgiven = true;
     }
 
-    /// The warnings and errors in its log that nobody declared.
+    /// Lists the warnings and errors in its log that the test did not declare.
     ///
     /// # Panics
     /// If a thread panicked while it declared one.

@@ -1,4 +1,4 @@
-//! Hosts: a file system, a daemon and a control command each.
+//! Hosts, each with a file system, a daemon and a control command.
 
 pub mod address;
 pub mod binaries;

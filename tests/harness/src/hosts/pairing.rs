@@ -1,4 +1,4 @@
-//! Boxes that know each other.
+//! Paired hosts.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,10 @@ use crate::faults::link::Link;
 use crate::hosts::receiver_host::ReceiverHost;
 use crate::hosts::sender_host::{NAME, SenderHost};
 
-/// Pairs a sender with a receiver, directly.
+/// Pairs a sender with a receiver over a direct connection.
 ///
 /// # Panics
-/// If that fails.
+/// If pairing fails.
 #[track_caller]
 pub fn pair(sender: &SenderHost, receiver: &ReceiverHost, name: &str) {
     pair_at(sender, receiver, name, receiver.address());
@@ -18,7 +18,7 @@ pub fn pair(sender: &SenderHost, receiver: &ReceiverHost, name: &str) {
 /// Pairs a sender with a receiver that it reaches at another address.
 ///
 /// # Panics
-/// If that fails.
+/// If pairing fails.
 #[track_caller]
 pub fn pair_at(sender: &SenderHost, receiver: &ReceiverHost, name: &str, address: SocketAddr) {
     let token = receiver.invite(&[NAME]);
@@ -27,7 +27,7 @@ pub fn pair_at(sender: &SenderHost, receiver: &ReceiverHost, name: &str, address
     sender.ctl(&arguments).success();
 }
 
-/// A sender with one volume `photos`, a receiver that it knows as `nas2`, and nothing between.
+/// A sender with one volume `photos`, and a receiver that it knows as `nas2`, directly connected.
 #[derive(Debug)]
 pub struct Paired {
     /// The sending host.
@@ -37,19 +37,19 @@ pub struct Paired {
 }
 
 impl Paired {
-    /// Makes both.
+    /// Makes both hosts.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn new() -> Self {
         Self::of(SenderHost::new())
     }
 
-    /// With a sender that was made otherwise.
+    /// Pairs a given sender with a new receiver.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn of(sender: SenderHost) -> Self {
         let receiver = ReceiverHost::new();
@@ -64,37 +64,37 @@ impl Default for Paired {
     }
 }
 
-/// The same with a link between them.
+/// As [`Paired`], with a link between the hosts.
 #[derive(Debug)]
 pub struct Linked {
     /// The sending host.
     pub sender: SenderHost,
-    /// What is between them.
+    /// The link between them.
     pub link: Link,
     /// The receiving host.
     pub receiver: ReceiverHost,
 }
 
 impl Linked {
-    /// Makes all three.
+    /// Makes both hosts and the link.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn new() -> Self {
         Self::of(SenderHost::new())
     }
 
-    /// With a sender that was made otherwise.
+    /// Links a given sender with a new receiver.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn of(sender: SenderHost) -> Self {
         Self::between(sender, ReceiverHost::new())
     }
 
-    /// With hosts that were made otherwise.
+    /// Links given hosts.
     ///
     /// # Panics
     /// If they cannot be paired.

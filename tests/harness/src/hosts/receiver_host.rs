@@ -14,10 +14,10 @@ use crate::hosts::command::{self, Output};
 use crate::hosts::daemon::Daemon;
 use crate::hosts::sender_host::{ctl_command, private_dir};
 
-/// A receiving host. Everything of it is gone when this is dropped.
+/// A receiving host, deleted on drop.
 #[derive(Debug)]
 pub struct ReceiverHost {
-    /// Its daemon.
+    /// The receiver's daemon.
     pub daemon: Daemon,
     fs: Disk,
     home: PathBuf,
@@ -26,7 +26,7 @@ pub struct ReceiverHost {
     address: SocketAddr,
 }
 
-/// What a receiving host is made of.
+/// Description of a receiving host.
 #[derive(Debug, Clone)]
 pub struct ReceiverSetup {
     size: u64,
@@ -36,28 +36,28 @@ pub struct ReceiverSetup {
 }
 
 impl ReceiverSetup {
-    /// A file system of another size.
+    /// Sets the size of the file system, in bytes.
     #[must_use]
     pub fn size(mut self, size: u64) -> Self {
         self.size = size;
         self
     }
 
-    /// Options that the file system is mounted with.
+    /// Sets the mount options of the file system.
     #[must_use]
     pub fn mount(mut self, options: &str) -> Self {
         options.clone_into(&mut self.mount);
         self
     }
 
-    /// A host whose power can be cut: what it keeps lies on the disk that is cut off.
+    /// Makes a host whose power can be cut: its state lies on the disk that loses power.
     #[must_use]
     pub fn power(mut self) -> Self {
         self.power = true;
         self
     }
 
-    /// Lines for the top of its configuration.
+    /// Sets the first lines of its configuration.
     #[must_use]
     pub fn keys(mut self, keys: &str) -> Self {
         keys.clone_into(&mut self.keys);
@@ -67,7 +67,7 @@ impl ReceiverSetup {
     /// Makes the host and starts its daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn start(self) -> ReceiverHost {
         let mut receiver = self.make();
@@ -75,10 +75,10 @@ impl ReceiverSetup {
         receiver
     }
 
-    /// Makes the host; its daemon is not started.
+    /// Makes the host without starting its daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn make(self) -> ReceiverHost {
         let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
@@ -101,7 +101,7 @@ impl ReceiverSetup {
 }
 
 impl ReceiverHost {
-    /// A host of 1 GiB whose root is the directory `backup`, with its daemon running.
+    /// Makes a host of 1 GiB whose root is the directory `backup`, with its daemon running.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -110,7 +110,7 @@ impl ReceiverHost {
         Self::with_size(1 << 30)
     }
 
-    /// A host of another size.
+    /// As [`new`](Self::new), with another size in bytes.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -119,7 +119,7 @@ impl ReceiverHost {
         Self::setup().size(size).start()
     }
 
-    /// A host whose daemon is not started.
+    /// Makes a host without starting its daemon.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -128,7 +128,7 @@ impl ReceiverHost {
         Self::setup().size(size).mount(mount_options).make()
     }
 
-    /// A host to be described: 1 GiB.
+    /// Starts the description of a host of 1 GiB.
     pub fn setup() -> ReceiverSetup {
         ReceiverSetup {
             size: 1 << 30,
@@ -149,50 +149,50 @@ impl ReceiverHost {
         self.fs.sync();
     }
 
-    /// Cuts its power and switches it on again; its daemon is to be started then. What it had
-    /// said before must not be known to others that go on: cut the link first.
+    /// Cuts its power and switches it on again; the caller then starts its daemon. Peers that keep running
+    /// must not have received what it sent after the cut: cut the link first.
     ///
     /// # Panics
-    /// If it was not made for that, or something else than its daemon uses its disk.
+    /// If the host was not made for that, or another process than its daemon uses its disk.
     #[track_caller]
     pub fn power_cut(&mut self) {
         let daemon = &mut self.daemon;
         self.fs.cut(|| daemon.kill_if_alive());
     }
 
-    /// Its configuration file.
+    /// Path of its configuration file.
     pub fn config(&self) -> PathBuf {
         self.home.join("receiver.toml")
     }
 
-    /// Where the file system is mounted.
+    /// Mount point of the file system.
     pub fn fs(&self) -> &Path {
         self.fs.path()
     }
 
-    /// The directory that holds the copies.
+    /// Directory of the copies.
     pub fn root(&self) -> PathBuf {
         self.fs().join("backup")
     }
 
-    /// Where it listens.
+    /// Address that the daemon listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The copy that a push reported.
+    /// Path of the copy that a push reported.
     #[track_caller]
     pub fn copy(&self, pushed: &Value) -> PathBuf {
         self.root().join(pushed["copy"].as_str().unwrap())
     }
 
-    /// Runs sendshotctl to its end.
+    /// Runs sendshotctl and waits for it.
     #[track_caller]
     pub fn ctl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
         command::run(&mut ctl_command(&self.daemon, arguments))
     }
 
-    /// A token for a sender.
+    /// Makes an invitation token for a sender.
     #[track_caller]
     pub fn invite(&self, arguments: &[&str]) -> String {
         let arguments = [&["peer", "invite"], arguments].concat();

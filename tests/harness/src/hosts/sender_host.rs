@@ -18,24 +18,24 @@ use crate::hosts::command::{self, Output, Running};
 use crate::hosts::daemon::Daemon;
 use crate::hosts::until;
 
-/// What the sending host is called by the receiving one.
+/// Name of the sending host on the receiving one.
 pub const NAME: &str = "nas1";
 
-/// A sending host. Everything of it is gone when this is dropped.
+/// A sending host, deleted on drop.
 #[derive(Debug)]
 pub struct SenderHost {
-    /// Its daemon.
+    /// The sender's daemon.
     pub daemon: Daemon,
     fs: Disk,
     home: PathBuf,
     _dir: TempDir,
     keys: String,
     pin_parent: bool,
-    /// The configured volumes: names and paths.
+    /// Names and paths of the configured volumes.
     volumes: Mutex<BTreeMap<String, PathBuf>>,
 }
 
-/// What a sending host is made of.
+/// Description of a sending host.
 #[derive(Debug, Clone)]
 pub struct SenderSetup {
     size: u64,
@@ -54,42 +54,42 @@ struct Volume {
 }
 
 impl SenderSetup {
-    /// A file system of another size.
+    /// Sets the size of the file system, in bytes.
     #[must_use]
     pub fn size(mut self, size: u64) -> Self {
         self.size = size;
         self
     }
 
-    /// Options that the file system is mounted with.
+    /// Sets the mount options of the file system.
     #[must_use]
     pub fn mount(mut self, options: &str) -> Self {
         options.clone_into(&mut self.mount);
         self
     }
 
-    /// A host whose power can be cut: what it keeps lies on the disk that is cut off.
+    /// Makes a host whose power can be cut: its state lies on the disk that loses power.
     #[must_use]
     pub fn power(mut self) -> Self {
         self.power = true;
         self
     }
 
-    /// Lines for the top of its configuration.
+    /// Sets the first lines of its configuration.
     #[must_use]
     pub fn keys(mut self, keys: &str) -> Self {
         keys.clone_into(&mut self.keys);
         self
     }
 
-    /// All volumes keep their last snapshot as parent: the kernel's engine is their usual one.
+    /// Makes all volumes keep their last snapshot as parent, which makes the kernel's engine the default.
     #[must_use]
     pub fn pin_parent(mut self) -> Self {
         self.pin_parent = true;
         self
     }
 
-    /// A volume: a subvolume that is made, at a path from the top level of the file system.
+    /// Adds a volume and creates its subvolume, at a path from the top level of the file system.
     #[must_use]
     pub fn volume(mut self, name: &str, path: &str) -> Self {
         self.volumes.push(Volume {
@@ -100,7 +100,7 @@ impl SenderSetup {
         self
     }
 
-    /// A volume that is configured only, with a path from the mount point or an absolute one.
+    /// Adds a volume to the configuration only, with a path from the mount point or an absolute one.
     #[must_use]
     pub fn configured(mut self, name: &str, path: impl AsRef<Path>) -> Self {
         self.volumes.push(Volume {
@@ -114,7 +114,7 @@ impl SenderSetup {
     /// Makes the host and starts its daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn start(self) -> SenderHost {
         let mut sender = self.make();
@@ -122,10 +122,10 @@ impl SenderSetup {
         sender
     }
 
-    /// Makes the host; its daemon is not started.
+    /// Makes the host without starting its daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     pub fn make(self) -> SenderHost {
         let fs = Disk::new(self.size, &self.mount, self.power).unwrap();
@@ -156,7 +156,7 @@ impl SenderSetup {
 }
 
 impl SenderHost {
-    /// A host with one empty volume, `photos`.
+    /// Makes a host with one empty volume, `photos`.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -165,7 +165,7 @@ impl SenderHost {
         Self::setup().volume("photos", "photos").start()
     }
 
-    /// A host to be described: 1 GiB and no volume; it tells of a broken connection at once.
+    /// Starts the description of a host of 1 GiB without volumes, which reports a broken connection at once.
     pub fn setup() -> SenderSetup {
         SenderSetup {
             size: 1 << 30,
@@ -177,23 +177,23 @@ impl SenderHost {
         }
     }
 
-    /// Where the file system is mounted.
+    /// Mount point of the file system.
     pub fn fs(&self) -> &Path {
         self.fs.path()
     }
 
-    /// The volume that most tests have.
+    /// Path of the volume `photos`, which most tests use.
     pub fn photos(&self) -> PathBuf {
         self.fs().join("photos")
     }
 
-    /// Its configuration file.
+    /// Path of its configuration file.
     pub fn config(&self) -> PathBuf {
         self.home.join("sender.toml")
     }
 
-    /// Writes a configuration with these volumes: names, and paths from the mount point or
-    /// absolute ones. The daemon reads it when it is started.
+    /// Writes a configuration with these volumes: names, and paths from the mount point or absolute
+    /// ones. The daemon reads it at its next start.
     ///
     /// # Panics
     /// If the file cannot be written.
@@ -216,30 +216,30 @@ impl SenderHost {
         self.fs.sync();
     }
 
-    /// Cuts its power and switches it on again; its daemon is to be started then. What it had
-    /// said before must not be known to others that go on: cut the link first.
+    /// Cuts its power and switches it on again; the caller then starts its daemon. Peers that keep running
+    /// must not have received what it sent after the cut: cut the link first.
     ///
     /// # Panics
-    /// If it was not made for that, or something else than its daemon uses its disk.
+    /// If the host was not made for that, or another process than its daemon uses its disk.
     #[track_caller]
     pub fn power_cut(&mut self) {
         let daemon = &mut self.daemon;
         self.fs.cut(|| daemon.kill_if_alive());
     }
 
-    /// Unmounts the file system and mounts it again, as who unplugs a disk does.
+    /// Unmounts the file system and mounts it again, as when a disk is unplugged and plugged in.
     ///
     /// # Panics
-    /// If something keeps it busy.
+    /// If the file system stays busy.
     #[track_caller]
     pub fn replug(&self) {
         self.fs.replug();
     }
 
-    /// Has all volumes keep their last snapshot as parent, or none, and restarts the daemon.
+    /// Sets for all volumes whether they keep their last snapshot as parent, and restarts the daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the restart fails.
     #[track_caller]
     pub fn set_pin_parent(&mut self, pin_parent: bool) {
         self.pin_parent = pin_parent;
@@ -248,7 +248,7 @@ impl SenderHost {
         self.daemon.start();
     }
 
-    /// Where a volume is that a push reported.
+    /// Path of the volume that a push reported.
     ///
     /// # Panics
     /// If it is not configured.
@@ -264,7 +264,7 @@ impl SenderHost {
     /// Configures other volumes and restarts the daemon.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the restart fails.
     #[track_caller]
     pub fn reconfigure(&mut self, volumes: &[(&str, &str)]) {
         self.configure(volumes.iter().map(|(name, path)| (*name, Path::new(*path))));
@@ -272,18 +272,18 @@ impl SenderHost {
         self.daemon.start();
     }
 
-    /// What pairing writes for a receiver.
+    /// Path of the file that pairing writes for a receiver.
     pub fn receiver_file(&self, name: &str) -> PathBuf {
         let file = format!("receivers.d/{name}.toml");
         self.home.join(file)
     }
 
-    /// A command of sendshotctl for this host.
+    /// Returns a command of sendshotctl for this host.
     pub fn ctl_command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         ctl_command(&self.daemon, arguments)
     }
 
-    /// Runs sendshotctl to its end.
+    /// Runs sendshotctl and waits for it.
     #[track_caller]
     pub fn ctl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
         command::run(&mut self.ctl_command(arguments))
@@ -295,11 +295,11 @@ impl SenderHost {
         Running::start(&mut self.ctl_command(arguments))
     }
 
-    /// Waits until no push that was reported holds the file system any more: after the report its
-    /// snapshot is deleted and the disk let go of, which status shows as a stage of its own.
+    /// Waits until no reported push holds the file system any more: after the report the daemon deletes the
+    /// snapshot and closes the file system, which `status` shows as the stage `release`.
     ///
     /// # Panics
-    /// If one does not let go.
+    /// If a push stays in that stage.
     #[track_caller]
     pub fn wait_until_released(&self) {
         until::holds("no push holds the disk that is over", || {
@@ -309,13 +309,13 @@ impl SenderHost {
         });
     }
 
-    /// A push that must succeed; returns its report when the daemon has let go of the disk.
+    /// Runs a push that must succeed; returns its report once the daemon has closed the file system.
     #[track_caller]
     pub fn push(&self, target: &str) -> Value {
         self.push_with(target, &[])
     }
 
-    /// A push with further options that must succeed; returns its report.
+    /// As [`push`](Self::push), with further options.
     #[track_caller]
     pub fn push_with(&self, target: &str, options: &[&str]) -> Value {
         let arguments = [&["push", "--json", target], options].concat();
@@ -332,7 +332,7 @@ impl Default for SenderHost {
 }
 
 pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> Command {
-    // Whoever runs the tests under nohup or in the background has it ignore some signals.
+    // Under nohup or in the background, tests inherit ignored signals; this resets them.
     let mut command = Command::new("env");
     command.arg("--default-signal");
     command.arg(binaries::path("sendshotctl"));
@@ -340,7 +340,7 @@ pub(crate) fn ctl_command<A: AsRef<OsStr>>(daemon: &Daemon, arguments: &[A]) -> 
     command
 }
 
-/// For a daemon's state, log and configuration; in memory like the file systems.
+/// Directory of a daemon's state, log and configuration; in memory like the file systems.
 pub(crate) fn private_dir() -> TempDir {
     tempfile::Builder::new()
         .prefix("sendshot-test-")

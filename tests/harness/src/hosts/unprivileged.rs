@@ -1,4 +1,4 @@
-//! A user without rights, who may talk to the daemons.
+//! An unprivileged user who may talk to the daemons.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use crate::hosts::binaries;
 use crate::hosts::command::{Output, run, tool};
 use crate::hosts::daemon::Daemon;
 
-/// Runs sendshotctl as that user.
+/// Runs sendshotctl as an unprivileged user.
 ///
 /// # Panics
 /// If it cannot be run.
@@ -18,11 +18,11 @@ pub fn as_unprivileged(daemon: &Daemon, arguments: &[&str]) -> Output {
     let dir = socket.parent().unwrap();
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    // Where the programs were built, others may not look.
+    // The build directory is not readable for other users.
     let program = dir.join("sendshotctl");
     if !program.exists() {
-        // By another process: a descriptor for writing, inherited by what a test beside this one
-        // starts, would make it "busy".
+        // Copied by another process: a descriptor open for writing, inherited by a process that a
+        // concurrent test starts, would make the program "busy".
         let built = binaries::path("sendshotctl");
         tool("cp", &[built.as_os_str(), program.as_os_str()]);
     }

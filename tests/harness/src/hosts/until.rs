@@ -1,17 +1,17 @@
-//! Waiting for a condition instead of for a time.
+//! Waits for a condition instead of for a fixed time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const EVERY: Duration = Duration::from_millis(10);
-/// How long anything may take that takes a moment on an idle host.
+/// Time limit for anything that takes a moment on an idle host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 ///
 /// # Panics
-/// If it does not within [`PATIENCE`]; `what` says what was waited for.
+/// If it does not within [`PATIENCE`]; `what` names the condition.
 #[track_caller]
 pub fn some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! Random changes of every kind that a file system knows to a small tree.
+//! Random changes to a small tree, of every kind that a file system knows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FallocateFlags, FileType, Mode, RenameFlags, XattrFlags};
 
 use crate::trees::random::Random;
 
-/// Few names, so that they are taken, freed and taken again; one is not UTF-8.
+/// Few names, so that they are used, freed and used again; one is not UTF-8.
 const NAMES: [&[u8]; 6] = [
     b"a",
     b"b",
@@ -21,7 +21,7 @@ const NAMES: [&[u8]; 6] = [
     b"a longer name than the others",
 ];
 
-/// Largest offset that is written to.
+/// Largest offset of a write.
 const REACH: u64 = 600_000;
 
 fn name(random: &mut Random) -> PathBuf {
@@ -35,10 +35,10 @@ fn path(random: &mut Random, root: &Path) -> PathBuf {
     (0..depth).fold(root.to_owned(), |path, _| path.join(name(random)))
 }
 
-/// How many kinds of changes there are.
+/// Number of kinds of changes.
 const KINDS: u64 = 45;
 
-/// The directories of a tree without its root, in an order that is the same for the same tree.
+/// Lists the directories of a tree without its root, sorted, so that equal trees give equal lists.
 fn dirs(root: &Path) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
     while let Some(dir) = open.pop() {
@@ -53,7 +53,7 @@ fn dirs(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The regular files of a tree, in an order that is the same for the same tree.
+/// Lists the regular files of a tree, sorted, so that equal trees give equal lists.
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut dirs = vec![root.to_owned()];
@@ -81,8 +81,8 @@ fn range(random: &mut Random) -> (u64, u64) {
     }
 }
 
-/// Makes one change. What the file system refuses (names that are taken or missing, a
-/// directory into itself) is no change. Returns which kind it was to be, and whether it was made.
+/// Makes one change. An operation that the file system refuses (names that are in use or missing, a
+/// directory into itself) changes nothing. Returns the kind of change, and whether it was made.
 pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
     let kind = random.below(KINDS);
     let (mut path, mut other) = (path(random, root), path(random, root));
@@ -94,7 +94,7 @@ pub fn change(random: &mut Random, root: &Path) -> (u64, bool) {
         }
     }
     if of_files || (matches!(kind, 25..=29 | 35 | 36) && random.once_in(2)) {
-        // On names taken blindly these would nearly always find nothing.
+        // On random names these operations would almost never find a file.
         let files = files(root);
         if !files.is_empty() {
             path = files[random.below(files.len() as u64) as usize].clone();
@@ -157,7 +157,7 @@ fn mode(random: &mut Random) -> u32 {
 fn create(random: &mut Random, path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).open(path)?;
     if random.once_in(5) {
-        // Without checksums; only possible while the file is empty.
+        // Disables checksums, which is only possible while the file is empty.
         chattr("+C", path)?;
     }
     let len = random.pick(&[0, 10, 1500, 4096, 5000, 70_000, 300_000]);
@@ -174,7 +174,7 @@ fn overwrite(random: &mut Random, path: &Path) -> io::Result<()> {
     writable(path)?.write_all_at(&bytes, offset)
 }
 
-/// Opens a regular file, and nothing that would block or answer.
+/// Opens a regular file, and refuses anything that would block or answer.
 fn writable(path: &Path) -> io::Result<File> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -211,7 +211,7 @@ fn reflink(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
     )
 }
 
-/// Shares a range of a file with another place in it.
+/// Shares a range of a file with another offset in it.
 fn reflink_within(random: &mut Random, path: &Path) -> io::Result<()> {
     let file = writable(path)?;
     let blocks = file.metadata()?.len() / 4096;
@@ -221,7 +221,7 @@ fn reflink_within(random: &mut Random, path: &Path) -> io::Result<()> {
     sendshot_sys::clone::clone_range(&file, &file, from, len, to)
 }
 
-/// Shares up to the end of a file, which need not be the end of a block, as the end of another.
+/// Shares the tail of a file, which need not end at a block, as the tail of another.
 fn reflink_tail(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
     let (source, target) = (writable(from)?, writable(to)?);
     let size = source.metadata()?.len();
@@ -231,8 +231,8 @@ fn reflink_tail(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
     sendshot_sys::clone::clone_range(&target, &source, start, size - start, there)
 }
 
-/// Flags of a file or a directory; for those that forbid changes see [`guard`]. `C` and `m` take only where
-/// btrfs lets them.
+/// Sets or clears a flag of a file or a directory; for those that forbid changes see [`guard`]. `C` and `m`
+/// take effect only where btrfs allows them.
 fn flag(random: &mut Random, path: &Path) -> io::Result<()> {
     let flag = random.pick(&["c", "m", "d", "A", "S", "C"]);
     let sign = random.pick(&["+", "-"]);
@@ -257,7 +257,7 @@ fn compression(random: &mut Random, path: &Path) -> io::Result<()> {
     )
 }
 
-/// Deletes a file that is written to all the same, and makes another of its name.
+/// Deletes a file, writes to it through an open descriptor, and creates another with its name.
 fn replace_open(random: &mut Random, path: &Path) -> io::Result<()> {
     let file = writable(path)?;
     fs::remove_file(path)?;
@@ -265,7 +265,7 @@ fn replace_open(random: &mut Random, path: &Path) -> io::Result<()> {
     create(random, path)
 }
 
-/// Space beyond the end, with and without the end moving there.
+/// Allocates space beyond the end of a file, with or without growing the file.
 fn grow(random: &mut Random, path: &Path) -> io::Result<()> {
     let file = writable(path)?;
     let end = file.metadata()?.len();
@@ -274,7 +274,7 @@ fn grow(random: &mut Random, path: &Path) -> io::Result<()> {
     Ok(rustix::fs::fallocate(&file, how, end, len)?)
 }
 
-/// Deletes a whole tree, and makes few or many things of other kinds.
+/// Deletes a whole tree, and creates few or many entries of other kinds.
 fn replace_tree(random: &mut Random, path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)?;
     let count = random.pick(&[1, 2, 12]);
@@ -282,12 +282,12 @@ fn replace_tree(random: &mut Random, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What is made last in a round has the highest inode numbers.
+/// The tree made last in a round, which has the highest inode numbers.
 const LATEST: &str = "latest";
-/// A file that is in the latest tree, and older than that.
+/// A file in the latest tree that is older than the tree.
 const OLDER: &str = "older";
 
-/// Makes a tree whose inode numbers are the highest, with an older file in it. What cannot be made is left out.
+/// Makes a tree with the highest inode numbers, and moves an older file into it. Skips what cannot be made.
 pub fn make_latest(random: &mut Random, root: &Path) {
     let older = root.join(OLDER);
     let _ = fs::write(&older, random.bytes(500));
@@ -300,10 +300,10 @@ pub fn make_latest(random: &mut Random, root: &Path) {
     }
 }
 
-/// Deletes it, at times but for the older file.
+/// Deletes the latest tree, sometimes without its older file.
 pub fn delete_latest(random: &mut Random, root: &Path) {
     let latest = root.join(LATEST);
-    // Something in it may be immutable by now.
+    // An entry of it may be immutable by now.
     let _ = unguard_all(root);
     if random.once_in(2) {
         let _ = fs::rename(latest.join(OLDER), root.join(OLDER));
@@ -311,7 +311,7 @@ pub fn delete_latest(random: &mut Random, root: &Path) {
     let _ = fs::remove_dir_all(latest);
 }
 
-/// Makes few or many things of any kind: after a mount they get the numbers of what was deleted.
+/// Creates few or many entries of any kind: after a mount they get the inode numbers of deleted ones.
 pub fn use_numbers_again(random: &mut Random, root: &Path) {
     let first = root.join("first of the used numbers");
     let _ = match random.below(3) {
@@ -323,11 +323,11 @@ pub fn use_numbers_again(random: &mut Random, root: &Path) {
     make_others(random, root, count);
 }
 
-/// Makes things of several kinds.
+/// Creates entries of several kinds.
 fn make_others(random: &mut Random, dir: &Path, count: u64) {
     for n in 0..count {
         let path = dir.join(format!("after {n}"));
-        // A name that is taken already is none to make.
+        // A name that is in use is skipped.
         let _ = match random.below(4) {
             0 => fs::create_dir(&path),
             1 => symlink("somewhere", &path),
@@ -337,7 +337,7 @@ fn make_others(random: &mut Random, dir: &Path, count: u64) {
     }
 }
 
-/// Takes flags from a directory that are inherited, or gives it some, and builds two levels below.
+/// Clears or sets inheritable flags of a directory, and builds two levels below it.
 fn build_below_lost_flags(random: &mut Random, path: &Path) -> io::Result<()> {
     let flag = random.pick(&["-C", "-m", "-C", "-m", "+C", "+m"]);
     if !is_dir(path) {
@@ -347,7 +347,7 @@ fn build_below_lost_flags(random: &mut Random, path: &Path) -> io::Result<()> {
     build_below(random, path)
 }
 
-/// The same with compression: by the flag, whose algorithm is the mount's, or by the property.
+/// As [`build_below_lost_flags`], with compression: by the flag (the mount's algorithm) or the property.
 fn build_below_compression(random: &mut Random, path: &Path) -> io::Result<()> {
     if !is_dir(path) {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -370,20 +370,20 @@ fn build_below(random: &mut Random, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes something immutable or append-only, with a compression property or without.
+/// Makes a file or directory immutable or append-only, with or without a compression property.
 fn guard(random: &mut Random, path: &Path) -> io::Result<()> {
     let kind = fs::symlink_metadata(path)?.file_type();
     if !kind.is_file() && !kind.is_dir() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     if random.once_in(2) {
-        // Not on a file system without checksums.
+        // Fails on a file system without checksums.
         let _ = compression(random, path);
     }
     chattr(random.pick(&["+i", "+a"]), path)
 }
 
-/// Takes from everything what forbids changes.
+/// Clears all flags that forbid changes.
 fn unguard_all(root: &Path) -> io::Result<()> {
     for path in dirs(root).into_iter().chain(files(root)) {
         chattr("-ia", &path)?;
@@ -391,7 +391,7 @@ fn unguard_all(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes two ranges equal first, so that there is something to share.
+/// Deduplicates two ranges after making them equal.
 fn dedupe(random: &mut Random, from: &Path, to: &Path) -> io::Result<()> {
     let (source, target) = (writable(from)?, writable(to)?);
     let len = 4096 * (1 + random.below(8));
@@ -437,7 +437,7 @@ fn attribute(random: &mut Random, path: &Path) -> io::Result<()> {
     )?)
 }
 
-/// An access control list with one named user.
+/// Sets or removes an access control list with one named user.
 fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
     let name = match is_dir(path) && random.once_in(2) {
         true => "system.posix_acl_default",
@@ -468,12 +468,12 @@ fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Whether a path is that of a directory.
+/// Whether a path is a directory.
 fn is_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
-/// CAP_NET_RAW, permitted and effective.
+/// Sets CAP_NET_RAW, permitted and effective.
 fn capability(path: &Path) -> io::Result<()> {
     writable(path)?;
     let mut value = 0x0200_0001u32.to_le_bytes().to_vec();
@@ -557,10 +557,10 @@ fn chattr(flag: &str, path: &Path) -> io::Result<()> {
     quietly(Command::new("chattr").arg(flag).arg(path))
 }
 
-/// Whether btrfs still refuses to insert and to collapse ranges, which is why no change does.
+/// Whether btrfs still refuses to insert and to collapse ranges, which is why no change here does so.
 ///
 /// # Errors
-/// That of the file, if it cannot be opened.
+/// If the file cannot be opened.
 pub fn shifting_ranges_is_refused(path: &Path) -> io::Result<bool> {
     let file = writable(path)?;
     let refused = |how| {
@@ -581,7 +581,7 @@ fn quietly(command: &mut Command) -> io::Result<()> {
     }
 }
 
-/// Files that are open without a name while a snapshot is made.
+/// Opens a file without a name, to stay open while a snapshot is taken.
 pub fn unnamed(root: &Path) -> io::Result<File> {
     /// O_TMPFILE
     const TMPFILE: i32 = 0o20_200_000;

@@ -1,4 +1,4 @@
-//! A tree with one of everything, and a change of everything in it.
+//! A tree with one of each kind of file, and a change of everything in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -18,7 +18,7 @@ use crate::trees::fill;
 /// Fills an empty volume.
 ///
 /// # Panics
-/// If the system refuses.
+/// If a system call fails.
 #[track_caller]
 pub fn fill(root: &Path) {
     special_files(root);
@@ -32,13 +32,13 @@ pub fn fill(root: &Path) {
 fn special_files(root: &Path) {
     node(&root.join("fifo"), FileType::Fifo, 0);
     node(&root.join("null"), FileType::CharacterDevice, makedev(1, 3));
-    // Minor numbers above 255 are stored apart.
+    // Minor numbers above 255 are stored in separate bits.
     node(
         &root.join("disk"),
         FileType::BlockDevice,
         makedev(259, 70_000),
     );
-    // Sockets have no name longer than 107 bytes, hence not by the whole path.
+    // A socket's address holds at most 107 bytes, hence the short path.
     let beside = tempfile::tempdir().unwrap();
     symlink(root, beside.path().join("v")).unwrap();
     drop(UnixListener::bind(beside.path().join("v/socket")).unwrap());
@@ -214,10 +214,10 @@ fn punch(path: &Path, at: u64, len: u64) {
 /// Changes everything in a filled volume.
 ///
 /// # Panics
-/// If the system refuses.
+/// If a system call fails.
 #[track_caller]
 pub fn change(root: &Path) {
-    // Names that become something else.
+    // Names that change their file type.
     fs::remove_file(root.join("null")).unwrap();
     node(&root.join("null"), FileType::CharacterDevice, makedev(1, 5));
     fs::remove_file(root.join("fifo")).unwrap();
@@ -243,7 +243,7 @@ pub fn change(root: &Path) {
     let dir = root.join("attributes");
     chmod(&dir.join("setuid"), 0o755);
     chown(dir.join("setgid"), Some(1), Some(1)).unwrap();
-    // A write by root keeps the bits and takes the capability.
+    // A write by root keeps the mode bits and removes the capability.
     fs::write(dir.join("all"), "changed").unwrap();
     chmod(&dir.join("all"), 0o6711);
     fs::write(dir.join("capable"), "changed").unwrap();

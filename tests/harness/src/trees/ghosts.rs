@@ -1,4 +1,4 @@
-//! Sendshots that describe what is not there.
+//! Sendshots that describe files that do not exist.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use sendshot_engine::format::entry::{InodeItem, Name, REGULAR};
 use sendshot_engine::{Entry, Sendshot, Writer};
 
-/// The inode number of a ghost: higher than that of anything which a test makes.
+/// Inode number of the added file: higher than that of any file that a test makes.
 const NUMBER: u64 = 1 << 30;
 
 /// Adds an empty file `name` in the directory with inode number `parent` to a sendshot.

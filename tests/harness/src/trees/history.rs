@@ -1,4 +1,4 @@
-//! A subvolume with everything that a file system can hold, and changes of every kind to it.
+//! A subvolume with every kind of entry that a file system can hold, and changes of every kind to it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use anyhow::Result;
 
 use crate::disks::loopfs::run;
 
-/// Names of one file: more than fit into one item of a file system tree.
+/// Hard links of one file: more than fit into one item of a file system tree.
 const LINKS: usize = 2000;
 
 /// Fills an empty subvolume.
 ///
 /// # Errors
-/// Those of the file system and of the tools.
+/// If the file system or a tool fails.
 pub fn first(root: &Path) -> Result<()> {
     shell(root, "setfacl -d -m u:1000:rwx . && setfacl -m g:100:rx .")?;
     contents(root)?;
@@ -32,7 +32,7 @@ pub fn first(root: &Path) -> Result<()> {
 /// Changes what [`first`] made, in every way that a send stream expresses differently.
 ///
 /// # Errors
-/// Those of the file system and of the tools.
+/// If the file system or a tool fails.
 pub fn second(root: &Path) -> Result<()> {
     changed_contents(root)?;
     changed_names(root)?;
@@ -99,10 +99,10 @@ fn names(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Directories of the longest names, so many beneath each other, and a file in the last.
+/// Makes `levels` nested directories with the longest possible names, and a file in the last.
 ///
 /// # Errors
-/// Those of the file system.
+/// I/O errors.
 pub fn deep(root: &Path, levels: usize) -> Result<()> {
     let dir = deep_dir(root, levels);
     fs::create_dir_all(&dir)?;
@@ -261,7 +261,7 @@ fn shell(dir: &Path, script: &str) -> Result<()> {
         .current_dir(dir))
 }
 
-/// Bytes that every algorithm compresses.
+/// Returns bytes that every algorithm compresses.
 fn text(len: usize, seed: u64) -> Vec<u8> {
     let line = format!("line {seed} of a text that is much like the next one\n");
     let mut bytes: Vec<u8> = line.bytes().cycle().take(len).collect();
@@ -271,7 +271,7 @@ fn text(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that nothing compresses (xorshift64*).
+/// Returns bytes that no algorithm compresses (xorshift64*).
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
