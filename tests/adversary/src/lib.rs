@@ -1,10 +1,10 @@
-//! Peers that mean harm: one between two honest daemons that tells a lie, a receiver that answers anything, and
-//! streams and calls of a sender that try to reach what is not theirs.
+//! Hostile peers: one between two honest daemons that tells a lie, a receiver with arbitrary responses, and a
+//! sender whose streams and calls try to reach foreign data.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what fails in a test ends it, and where says enough"
+    reason = "a failure in a test ends it, and its location says enough"
 )]
 
 pub mod hostile;

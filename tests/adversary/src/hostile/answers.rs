@@ -1,4 +1,4 @@
-//! What a hostile receiver says: the pieces that lies are made of.
+//! Responses of a hostile receiver: the building blocks of lies.
 
 use bytes::Bytes;
 use sendshot_proto::v1::transfer_down::Message as Down;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::hostile::receiver::{Call, Script, Step, Until, Wire, changed, down};
 
-/// Accepted from the beginning.
+/// Accepts the transfer from the beginning.
 pub fn accepted() -> Bytes {
     down(Down::Accepted(Accepted {
         resume_at: 0,
@@ -21,12 +21,12 @@ pub fn accepted() -> Bytes {
     }))
 }
 
-/// Committed, as an honest receiver says it.
+/// Reports a commit, as an honest receiver does.
 pub fn committed() -> Bytes {
     committed_as("20300101T000000Z", "nas1/photos")
 }
 
-/// Committed under this name in this directory.
+/// Reports a commit under this name in this directory.
 pub fn committed_as(name: &str, directory: &str) -> Bytes {
     down(Down::Committed(Committed {
         name: name.to_owned(),
@@ -35,17 +35,17 @@ pub fn committed_as(name: &str, directory: &str) -> Bytes {
     }))
 }
 
-/// Applied so far.
+/// Reports the stream as applied up to `offset`.
 pub fn applied(offset: u64) -> Bytes {
     down(Down::Applied(Applied { offset }))
 }
 
-/// A checkpoint here.
+/// Reports a checkpoint at `offset`.
 pub fn checkpoint(offset: u64) -> Bytes {
     down(Down::Checkpoint(Checkpoint { offset }))
 }
 
-/// Failed, in so many bytes that a terminal obeys.
+/// Reports a failure of about `len` bytes that contains control sequences of a terminal.
 pub fn failure(code: i32, len: usize) -> Bytes {
     down(Down::Failure(Failure {
         code,
@@ -54,31 +54,31 @@ pub fn failure(code: i32, len: usize) -> Bytes {
     }))
 }
 
-/// Takes a whole stream and says that it has committed it.
+/// Receives a whole stream and reports it as committed.
 pub fn takes_all() -> Vec<Step> {
     between_begin_and_end(Vec::new())
 }
 
-/// The same, saying something when it has accepted.
+/// As [`takes_all`], with further steps after it has accepted.
 pub fn between_begin_and_end(said: Vec<Step>) -> Vec<Step> {
     let first = [Step::Hear(Until::Begin), Step::Say(accepted())];
     let last = [Step::Hear(Until::End), Step::Say(committed())];
     [&first[..], &said, &last].concat()
 }
 
-/// Accepts, and then does this.
+/// Accepts, and then takes these steps.
 pub fn accepts(then: Vec<Step>) -> Script {
     let first = vec![Step::Hear(Until::Begin), Step::Say(accepted())];
     Script::to(Call::Transfer, [first, then].concat())
 }
 
-/// Lies in what it holds, and then takes everything.
+/// Lies about its copies, and then receives everything.
 pub fn holds(lie: impl Fn(&mut InventoryResponse) + Send + Sync + 'static) -> Script {
     let lie = changed(move |answer: &mut InventoryResponse, _| lie(answer));
     Script::to(Call::Inventory, vec![lie]).and(Call::Transfer, takes_all())
 }
 
-/// A copy of a UUID, as it was never made.
+/// A copy with a UUID, which was never made.
 pub fn copy(uuid: &[u8]) -> HeldCopy {
     HeldCopy {
         uuid: uuid.to_vec(),
@@ -90,24 +90,24 @@ pub fn copy(uuid: &[u8]) -> HeldCopy {
     }
 }
 
-/// The UUID that a push reported.
+/// The UUID that a push reported, as bytes.
 pub fn uuid(pushed: &Value) -> Vec<u8> {
     let uuid: Uuid = pushed["uuid"].as_str().unwrap().parse().unwrap();
     uuid.as_bytes().to_vec()
 }
 
-/// Lies in its greeting, and then takes everything.
+/// Lies in its greeting, and then receives everything.
 pub fn greets(lie: impl Fn(&mut HelloResponse) + Send + Sync + 'static) -> Script {
     let lie = changed(move |answer: &mut HelloResponse, _| lie(answer));
     Script::to(Call::Hello, vec![lie]).and(Call::Transfer, takes_all())
 }
 
-/// Answers one call so, and the others honestly.
+/// Answers one call with these steps, and the others honestly.
 pub fn says_only(call: Call, steps: Vec<Step>) -> Script {
     Script::to(call, steps)
 }
 
-/// So many points that were never sent.
+/// Makes this many resume points of data that was never sent.
 pub fn any_points(of: usize) -> Vec<ResumePoint> {
     let point = |offset: usize| ResumePoint {
         offset: 1 + offset as u64,
@@ -116,7 +116,7 @@ pub fn any_points(of: usize) -> Vec<ResumePoint> {
     (0..of).map(point).collect()
 }
 
-/// Takes everything, and wants checkpoints like this.
+/// Receives everything, and asks for checkpoints at this rate.
 pub fn policy(checkpoint_bytes: u64, checkpoint_milliseconds: u64) -> Script {
     let accepted = down(Down::Accepted(Accepted {
         resume_at: 0,
@@ -132,19 +132,19 @@ pub fn policy(checkpoint_bytes: u64, checkpoint_milliseconds: u64) -> Script {
     Script::to(Call::Transfer, steps)
 }
 
-/// Accepts, and takes next to nothing of the stream.
+/// Accepts, with a window that admits almost nothing of the stream.
 pub fn deaf(then: Vec<Step>) -> Script {
     let steps = [vec![Step::Say(accepted())], then].concat();
     Script::on(Wire::Http2(1000)).and(Call::Transfer, steps)
 }
 
-/// Accepts, and takes so many bytes of the stream, one by one: nine of frame head go with each.
+/// Accepts, and receives this many bytes of the stream one by one, each with a frame header of nine bytes.
 pub fn nibbles(bytes: usize, then: Vec<Step>) -> Script {
     let steps = [vec![Step::Say(accepted()), Step::Nibble(bytes)], then].concat();
     Script::on(Wire::Http2(1)).and(Call::Transfer, steps)
 }
 
-/// What there is of a transfer.
+/// A partial of a transfer with these resume points.
 pub fn partial<'a>(id: &[u8], points: impl IntoIterator<Item = (u64, &'a [u8])>) -> Vec<Partial> {
     let point = |(offset, chain): (u64, &[u8])| ResumePoint {
         offset,
@@ -156,7 +156,7 @@ pub fn partial<'a>(id: &[u8], points: impl IntoIterator<Item = (u64, &'a [u8])>)
     }]
 }
 
-/// Frames of HTTP/2 that are said without end.
+/// HTTP/2 frames that are sent without end.
 pub fn frames() -> Vec<(&'static str, Wire)> {
     let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
         let len = (payload.len() as u32).to_be_bytes();
@@ -165,7 +165,7 @@ pub fn frames() -> Vec<(&'static str, Wire)> {
     let settings = frame(4, 0, 0, &[]);
     let accepted = frame(4, 1, 0, &[]);
     let first = |more: &[u8]| Bytes::from([&settings, &accepted, more].concat());
-    // HPACK: `:status: 200`, and `:status: 100` spelt out.
+    // HPACK: `:status: 200`, and `:status: 100` as a literal.
     let headers = frame(1, 4, 1, &[0x88]);
     let raw = |more: &[u8], again: Vec<u8>| Wire::Raw(first(more), again.into());
     vec![

@@ -1,15 +1,15 @@
-//! Attributes that are missing, twice there, cut off, or not what they should be.
+//! Attributes that are missing, duplicated, truncated or invalid.
 
 use crate::hostile::World;
 use crate::hostile::frame::{self, attribute, command, frame, path, tlv};
 use crate::hostile::trick::{Trick, encode, mkfile, write_head};
 
-/// A file, then one command of these attributes.
+/// A file, then one command with these attributes.
 fn file_and(w: &World, number: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
     w.framed(&[encode(&mkfile(b"f")), frame(number, attributes)])
 }
 
-/// A stream whose subvolume has these attributes.
+/// A stream whose subvolume command has these attributes.
 fn subvol(attributes: &[Vec<u8>]) -> Vec<u8> {
     let commands = [frame(command::SUBVOL, attributes), frame(command::END, &[])];
     [frame::header(2), commands.concat()].concat()

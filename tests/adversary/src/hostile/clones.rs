@@ -1,4 +1,4 @@
-//! Data and parents that belong to somebody else.
+//! Data and parents that belong to another sender or volume.
 
 use sendshot_stream::Command;
 use uuid::Uuid;
@@ -8,12 +8,12 @@ use crate::hostile::trick::{
 };
 use crate::hostile::{World, frame};
 
-/// A clone of a file of a copy.
+/// Clones a file of a copy.
 fn steal(w: &World, held: Held, path: &[u8]) -> Vec<u8> {
     w.whole(&[mkfile(b"mine"), clone(held.uuid, held.ctransid, path)])
 }
 
-/// A clone of a place in the sender's own copy.
+/// Clones a range of the sender's own copy.
 fn range(w: &World, clone_offset: u64, len: u64, offset: u64) -> Vec<u8> {
     let hostile = Command::Clone {
         path: b"mine",
@@ -27,7 +27,7 @@ fn range(w: &World, clone_offset: u64, len: u64, offset: u64) -> Vec<u8> {
     w.whole(&[mkfile(b"mine"), hostile])
 }
 
-/// A stream that builds on a copy.
+/// A stream that is incremental to a copy.
 fn onto(w: &World, held: Held) -> Vec<u8> {
     let snapshot = Command::Snapshot {
         path: b"hostile",
@@ -41,7 +41,7 @@ fn onto(w: &World, held: Held) -> Vec<u8> {
     [frame::header(2), commands].concat()
 }
 
-fn nobody(uuid: u128) -> Held {
+fn unknown(uuid: u128) -> Held {
     let uuid = Uuid::from_u128(uuid);
     Held { uuid, ctransid: 5 }
 }
@@ -72,11 +72,11 @@ pub(super) const TRICKS: &[Trick] = &[
         },
     ),
     Trick::refused("clone from a copy that nobody has", |w| {
-        steal(w, nobody(0xdead), SECRET)
+        steal(w, unknown(0xdead), SECRET)
     }),
     Trick::refused(
         "clone from the nil UUID, which what is not received has",
-        |w| steal(w, nobody(0), SECRET),
+        |w| steal(w, unknown(0), SECRET),
     ),
     Trick::refused("clone from the own copy, climbing to a neighbour", |w| {
         steal(w, w.own, b"../../photos/secret")
@@ -132,8 +132,8 @@ pub(super) const TRICKS: &[Trick] = &[
     Trick::refused_by_daemon("SNAPSHOT of the own copy in a full send", |w| {
         onto(w, w.own)
     }),
-    Trick::refused("SNAPSHOT of nothing", |w| onto(w, nobody(0xdead))),
-    Trick::refused("SNAPSHOT of the nil UUID", |w| onto(w, nobody(0))),
+    Trick::refused("SNAPSHOT of nothing", |w| onto(w, unknown(0xdead))),
+    Trick::refused("SNAPSHOT of the nil UUID", |w| onto(w, unknown(0))),
     Trick::refused("SNAPSHOT of itself", |w| {
         let (uuid, ctransid) = (w.uuid, w.ctransid);
         onto(w, Held { uuid, ctransid })

@@ -1,5 +1,5 @@
-//! Bytes of a stream as nobody honest makes them, with checksums that are right. Independent of the
-//! project's encoder, which refuses much of it.
+//! Encodes streams that no honest sender makes, with correct checksums. Does not use the project's
+//! encoder, which refuses much of this.
 
 /// Numbers of commands.
 pub mod command {
@@ -39,7 +39,7 @@ pub mod attribute {
 /// CRC-32C, reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// CRC-32C of bytes, going on from a state, with no inversion anywhere.
+/// Continues a CRC-32C from a state, without any inversion.
 pub fn crc32c(state: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(state, |state, byte| {
         let shifted = |state: u32, _| (state >> 1) ^ (POLYNOMIAL * (state & 1));
@@ -47,7 +47,7 @@ pub fn crc32c(state: u32, bytes: &[u8]) -> u32 {
     })
 }
 
-/// What [`crc32c`] has to be before four zero bytes for it to be `state` behind them.
+/// Returns the [`crc32c`] state that becomes `state` after four zero bytes.
 pub fn before_four_zeros(state: u32) -> u32 {
     (0..32).fold(state, |state, _| {
         if state >> 31 == 1 {
@@ -65,13 +65,13 @@ pub fn header(version: u32) -> Vec<u8> {
     bytes
 }
 
-/// A command of these attributes.
+/// A command with these attributes.
 pub fn frame(number: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
     let payload = attributes.concat();
     claiming(number, u32::try_from(payload.len()).unwrap(), &payload)
 }
 
-/// A command that claims a length of its payload.
+/// A command that claims a payload length.
 pub fn claiming(number: u16, len: u32, payload: &[u8]) -> Vec<u8> {
     let head = [&len.to_le_bytes()[..], &number.to_le_bytes()].concat();
     let crc = crc32c(crc32c(crc32c(0, &head), &[0; 4]), payload);
@@ -104,7 +104,7 @@ pub fn time(number: u16, seconds: u64, nanoseconds: u32) -> Vec<u8> {
     bytes(number, &data)
 }
 
-/// The data of version 2, which has no length.
+/// A data attribute of version 2, which has no length field.
 pub fn data(bytes: &[u8]) -> Vec<u8> {
     [&attribute::DATA.to_le_bytes()[..], bytes].concat()
 }

@@ -1,21 +1,21 @@
-//! Lengths, checksums, versions: streams that are no streams.
+//! Wrong lengths, checksums and versions: bytes that are not a valid stream.
 
 use crate::hostile::World;
 use crate::hostile::frame::{self, attribute, claiming, command, frame};
 use crate::hostile::trick::{Trick, encode, mkfile, write_head};
 
-/// A file, then bytes, and the end.
+/// A file, then these bytes, and the end.
 fn file_then(w: &World, bytes: Vec<u8>) -> Vec<u8> {
     w.framed(&[encode(&mkfile(b"f")), bytes])
 }
 
-/// A whole stream that claims a version.
+/// A complete stream that claims a version.
 fn version(w: &World, number: u32) -> Vec<u8> {
     let stream = w.whole(&[mkfile(b"f")]);
     [frame::header(number), stream[17..].to_vec()].concat()
 }
 
-/// A command whose checksum is something else.
+/// A command whose checksum is replaced.
 fn sealed(w: &World, crc: impl Fn(u32) -> u32) -> Vec<u8> {
     let mut command = encode(&mkfile(b"f"));
     let right = u32::from_le_bytes(command[6..10].try_into().unwrap());

@@ -1,4 +1,4 @@
-//! What looks bad and is legal in a subvolume: whoever holds the copy must not be harmed by it.
+//! Suspicious content that is legal in a subvolume: it must not harm the host that holds the copy.
 
 use sendshot_stream::{Command, Timespec};
 
@@ -14,13 +14,13 @@ fn file_and(w: &World, commands: &[Command<'_>]) -> Vec<u8> {
     w.whole(&[&[mkfile(b"f")], commands].concat())
 }
 
-/// The same command for each of some names.
+/// The same command for each of several names.
 fn each(w: &World, names: &[Vec<u8>], command: fn(&[u8]) -> Command<'_>) -> Vec<u8> {
     let made: Vec<u8> = names.iter().flat_map(|n| encode(&command(n))).collect();
     w.framed(&[encode(&mkfile(b"f")), made])
 }
 
-/// Paths `d`, `d/d` …
+/// Nested paths: `d`, `d/d` and so on.
 fn ladder(name: &[u8; 1], levels: usize) -> Vec<Vec<u8>> {
     let above = |n| [name[0], b'/'].repeat(n);
     (0..levels)
@@ -28,7 +28,7 @@ fn ladder(name: &[u8; 1], levels: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Names of the same length and the same hash.
+/// Names of equal length and equal hash.
 fn collisions(count: usize) -> Vec<Vec<u8>> {
     let (start, goal) = (!1, 0x5eed_5eed);
     let ending = frame::before_four_zeros(goal);
@@ -288,7 +288,7 @@ pub(super) const TRICKS: &[Trick] = &[
     Trick::harmless("a clone of 4 EiB of nothing", |w| huge(w, 1 << 62, 0)),
 ];
 
-/// A few hundred bytes that must not take the receiver's whole disk: what they copy is a hole.
+/// Streams of a few hundred bytes that must not fill the receiver's disk: they clone only holes.
 pub(super) const FILLING: &[Trick] = &[
     Trick::harmless(
         "a clone of 4 EiB of nothing, to a file of another kind",
@@ -300,7 +300,7 @@ pub(super) const FILLING: &[Trick] = &[
     ),
 ];
 
-/// A clone of a hole between two files, one with inode flags.
+/// Clones a hole between two files, one of them with inode flags.
 fn huge(w: &World, len: u64, inode_flags: u64) -> Vec<u8> {
     let cloned = Command::Clone {
         path: b"mine",

@@ -1,5 +1,5 @@
-//! Symbolic links on the way, also such as take the place of something in mid-transfer, and data for what
-//! is no file.
+//! Symbolic links in paths, also links that replace a directory or file during the transfer, and data for
+//! inodes that are not regular files.
 
 use sendshot_stream::Command;
 
@@ -14,7 +14,7 @@ fn through(w: &World, command: Command<'_>) -> Vec<u8> {
     w.whole(&[mkfile(b"mine"), symlink(b"way", &w.inside("")), command])
 }
 
-/// A link to the file outside, and a command that works on it.
+/// A link to the file on another file system, and a command on the link.
 fn at(w: &World, command: Command<'_>) -> Vec<u8> {
     w.whole(&[
         mkfile(b"mine"),

@@ -1,5 +1,5 @@
-//! Streams and pushes of a sender that means harm, a watch over what they must not touch, and answers of a
-//! receiver that does.
+//! Streams and pushes of a hostile sender, a record of what they must not change, and responses of a hostile
+//! receiver.
 
 pub mod answers;
 #[allow(missing_docs, reason = "numbers, named as in the format")]
@@ -24,7 +24,7 @@ mod traversal;
 
 pub use crate::hostile::trick::{Expect, Trick, World};
 
-/// Every trick, by what it is about.
+/// Returns every trick, grouped by subject.
 pub fn corpus() -> Vec<Trick> {
     [
         traversal::TRICKS,
@@ -39,7 +39,7 @@ pub fn corpus() -> Vec<Trick> {
     .concat()
 }
 
-/// Short streams that copy nothing but holes, of more bytes than any disk has.
+/// Returns short streams that clone only holes, of more bytes than any disk has.
 pub fn filling() -> &'static [Trick] {
     harmless::FILLING
 }

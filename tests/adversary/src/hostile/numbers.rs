@@ -1,4 +1,4 @@
-//! Values that the format can hold and no file can, or that contradict each other.
+//! Values that the format can represent but no file can have, and values that contradict each other.
 
 use sendshot_stream::Command;
 
@@ -22,7 +22,7 @@ struct Fields {
     encryption: u32,
 }
 
-/// Such as are right, for [`ZEROS_BY_ZSTD`].
+/// Correct fields for [`ZEROS_BY_ZSTD`].
 const RIGHT: Fields = Fields {
     offset: 0,
     file_len: 4096,

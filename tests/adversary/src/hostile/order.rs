@@ -1,4 +1,4 @@
-//! Commands where none belong, and such as make no sense where they are.
+//! Commands in a place where they are not allowed or invalid.
 
 use sendshot_stream::Command;
 use uuid::Uuid;
@@ -7,13 +7,13 @@ use crate::hostile::World;
 use crate::hostile::frame::{self, command, frame};
 use crate::hostile::trick::{Trick, encode, link, mkdir, mkfile, rename, write};
 
-/// A stream of these commands and nothing else, but the header.
+/// A stream of these commands alone after the header.
 fn bare(commands: &[Command<'_>]) -> Vec<u8> {
     let commands: Vec<u8> = commands.iter().flat_map(encode).collect();
     [frame::header(2), commands].concat()
 }
 
-/// A whole stream, and something behind it.
+/// A complete stream, followed by further bytes.
 fn behind(w: &World, more: &[u8]) -> Vec<u8> {
     [w.whole(&[mkfile(b"f")]), more.to_vec()].concat()
 }

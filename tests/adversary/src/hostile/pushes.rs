@@ -1,4 +1,4 @@
-//! Tricks in what is said around a stream that is fine in itself.
+//! Tricks in the messages of a push whose stream is valid.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::hostile::sender::{Then, begin, said, segments, up};
 use crate::hostile::trick::{Held, encode, mkfile, write};
 use crate::hostile::{Expect, World, frame};
 
-/// Longest segment that is taken.
+/// Longest segment that the receiver accepts, in bytes.
 const MAX_SEGMENT: usize = 1 << 20;
 
-/// A push, named for what it tries.
+/// A hostile push.
 #[derive(Debug, Clone, Copy)]
 pub struct PushTrick {
-    /// Its name.
+    /// What it tries.
     pub name: &'static str,
-    /// What is to come of it.
+    /// The expected outcome.
     pub expect: Expect,
     /// Makes its messages.
     pub messages: fn(&World) -> Vec<TransferUp>,
-    /// What the sender does then.
+    /// What the sender does after the messages.
     pub then: Then,
 }
 
@@ -58,17 +58,17 @@ const fn closed(name: &'static str, messages: fn(&World) -> Vec<TransferUp>) -> 
     }
 }
 
-/// A push that would be taken.
+/// The begin message of a push that would be accepted.
 fn fine(w: &World) -> Begin {
     begin(w, VOLUME_ID, VOLUME)
 }
 
-/// A stream that would be.
+/// A stream that would be accepted.
 fn stream(w: &World) -> Vec<u8> {
     w.whole(&[mkfile(b"f"), write(b"f")])
 }
 
-/// Like a push that would be, but for its beginning.
+/// A push that would be accepted except for a changed begin message.
 fn beginning(w: &World, change: impl FnOnce(&mut Begin)) -> Vec<TransferUp> {
     let mut begin = fine(w);
     change(&mut begin);
@@ -83,21 +83,21 @@ fn named(w: &World, name: &str) -> Vec<TransferUp> {
     })
 }
 
-/// Like a push that would be taken, but for its segments and end.
+/// A push that would be accepted except for changed segments and end.
 fn segmented(w: &World, change: impl FnOnce(&mut Vec<Segment>, &mut End)) -> Vec<TransferUp> {
     let (mut segments, mut end) = segments(&stream(w), 64);
     change(&mut segments, &mut end);
     said(fine(w), segments, [end])
 }
 
-/// Like a push that would be, but for the order of messages.
+/// A push that would be accepted except for the order of its messages.
 fn ordered(w: &World, change: impl FnOnce(&mut Vec<TransferUp>)) -> Vec<TransferUp> {
     let mut messages = segmented(w, |_, _| {});
     change(&mut messages);
     messages
 }
 
-/// A push that says that it builds on a copy, and a stream that does.
+/// A push that names one copy as its parent, and a stream that is incremental to another or the same.
 fn onto(w: &World, said_parent: Held, built_on: Held) -> Vec<TransferUp> {
     let snapshot = Command::Snapshot {
         path: b"hostile",
@@ -129,13 +129,13 @@ fn resumed(w: &World, offset: u64, chain: usize) -> Vec<TransferUp> {
     })
 }
 
-/// Data of which only its length counts.
+/// Data of which only the length matters.
 fn lump(w: &World, len: usize) -> Vec<TransferUp> {
     let (segments, end) = segments(&[&stream(w)[..], &vec![7; len]].concat()[..len], len);
     said(fine(w), segments, [end])
 }
 
-/// All of them.
+/// All hostile pushes.
 pub const PUSHES: &[PushTrick] = &[
     refused("a volume named ..", |w| named(w, "..")),
     refused("a volume named .", |w| named(w, ".")),

@@ -1,5 +1,5 @@
-//! A receiver that has a paired host's keys and says what it likes: messages that are out of order, huge,
-//! slow or without end, and HTTP/2 that is none.
+//! A receiver that has a paired host's keys and responds arbitrarily: with messages that are out of order,
+//! huge, slow or endless, and with invalid HTTP/2.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,40 +30,40 @@ use sendshot_harness::hosts::address;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 
-/// Bytes of a flood that are written at a time, and the pause between: fast enough to fill a memory that is
-/// not bounded, slow enough for several floods at once.
+/// Bytes of a flood written at a time, and the pause in between: fast enough to fill unbounded memory, slow
+/// enough for several floods at once.
 const PIECE: usize = 64 * 1024;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The window of a receiver that takes what comes.
+/// Receive window of a receiver that reads everything.
 const WINDOW: u32 = 1 << 20;
 
-/// What every message has before it: not compressed, and its length.
+/// Length of the gRPC prefix of a message: the compression flag and the message length.
 const HEAD: usize = 5;
 
-/// Makes an answer of the honest one and of what was heard so far.
+/// Makes a response from the honest one and from what was heard so far.
 pub type Change = Arc<dyn Fn(Bytes, &Heard) -> Bytes + Send + Sync>;
 
-/// One thing that is done in answer to a call.
+/// One step of the response to a call.
 #[derive(Clone)]
 pub enum Step {
-    /// Says what the honest receiver says, changed. Not for transfers.
+    /// Sends the honest receiver's response, changed. Not for transfers.
     Honest(Change),
-    /// Takes what the sender says until it has said this.
+    /// Reads messages until the sender has sent this one.
     Hear(Until),
-    /// Takes so many bytes, and no more than the window at a time.
+    /// Reads this many bytes, and at most the window at a time.
     Nibble(usize),
-    /// Says bytes.
+    /// Sends bytes.
     Say(Bytes),
-    /// Says bytes one by one, with a pause behind each.
+    /// Sends bytes one by one, with a pause after each.
     Drip(Bytes, Duration),
-    /// Says the same so many times.
+    /// Sends the same bytes this many times.
     Flood(Bytes, u64),
-    /// Begins its answer with these headers.
+    /// Begins the response with these headers.
     Headers(HeaderMap),
-    /// Does nothing for a while.
+    /// Does nothing for this time.
     Wait(Duration),
-    /// Does nothing, and takes nothing, until the sender hangs up.
+    /// Sends and reads nothing until the sender hangs up.
     Hold,
     /// Ends the call with these trailers.
     End(HeaderMap),
@@ -89,27 +89,27 @@ impl fmt::Debug for Step {
     }
 }
 
-/// What is waited for.
+/// The message to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// The sender has said what it begins with.
+    /// The sender's begin message.
     Begin,
-    /// It has sent a part of its stream.
+    /// A segment of its stream.
     Segment,
-    /// It has said that its stream is over.
+    /// The end of its stream.
     End,
-    /// Nothing; the sender hangs up.
+    /// None; reads until the sender hangs up.
     Never,
 }
 
-/// What is done with a connection.
+/// What is sent over a connection.
 #[derive(Debug, Clone)]
 pub enum Wire {
-    /// HTTP/2, with a window of so many bytes for each call.
+    /// HTTP/2, with a window of this many bytes for each call.
     Http2(u32),
-    /// These bytes when the sender has said something, and then those for ever.
+    /// The first bytes once the sender has sent anything, then the second ones without end.
     Raw(Bytes, Bytes),
-    /// These bytes one by one, with a pause behind each.
+    /// These bytes one by one, with a pause after each.
     Drip(Bytes, Duration),
 }
 
@@ -141,7 +141,7 @@ impl Call {
     }
 }
 
-/// What is answered. A call that is not in it is answered honestly, a transfer not at all.
+/// The responses to calls. Other calls are answered honestly, other transfers not at all.
 #[derive(Debug, Clone)]
 pub struct Script {
     wire: Wire,
@@ -149,18 +149,18 @@ pub struct Script {
 }
 
 impl Script {
-    /// What is answered to one call.
+    /// Sets the response to one call.
     pub fn to(call: Call, steps: Vec<Step>) -> Self {
         Self::on(Wire::Http2(WINDOW)).and(call, steps)
     }
 
-    /// Honest answers over a connection that may not be honest.
+    /// Answers all calls honestly, over a connection that may be hostile itself.
     pub fn on(wire: Wire) -> Self {
         let calls = HashMap::new();
         Self { wire, calls }
     }
 
-    /// The same with another answer to another call.
+    /// Adds the response to another call.
     #[must_use]
     pub fn and(mut self, call: Call, steps: Vec<Step>) -> Self {
         self.calls.insert(call, steps);
@@ -168,22 +168,22 @@ impl Script {
     }
 }
 
-/// What the sender has said since the script began.
+/// What the sender has sent since the script began.
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
-    /// How its last transfer began.
+    /// The begin message of its last transfer.
     pub begin: Option<v1::Begin>,
-    /// Bytes of its stream, in all transfers.
+    /// Bytes of its streams, in all transfers.
     pub bytes: u64,
-    /// Where its last segment ended.
+    /// End of its last segment.
     pub point: Option<v1::ResumePoint>,
-    /// Segments that were marked.
+    /// Number of marked segments.
     pub marked: u64,
-    /// Ends of streams.
+    /// Number of ended streams.
     pub ends: u64,
-    /// Calls.
+    /// Number of calls.
     pub calls: u64,
-    /// Connections.
+    /// Number of connections.
     pub connections: u64,
 }
 
@@ -199,7 +199,7 @@ impl Shared {
     }
 }
 
-/// The hostile receiver. Who is connected finds the connection broken when this is dropped.
+/// The hostile receiver. Open connections break on drop.
 #[derive(Debug)]
 pub struct HostileReceiver {
     address: SocketAddr,
@@ -208,7 +208,7 @@ pub struct HostileReceiver {
 }
 
 impl HostileReceiver {
-    /// With the keys of a receiver that a sender calls `name`. Whoever dials its address talks to it.
+    /// Makes one with the keys of a receiver that a sender calls `name`, at an address of its own.
     ///
     /// # Panics
     /// If the hosts are not paired, or it cannot listen.
@@ -241,32 +241,32 @@ impl HostileReceiver {
         }
     }
 
-    /// Where it listens.
+    /// Address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Says this from the next call on, and forgets what it has heard.
+    /// Uses this script from the next call on, and clears what it has heard.
     ///
     /// # Panics
-    /// If a thread panicked while it said something.
+    /// If a thread panicked while it answered.
     pub fn says(&self, script: Script) {
         *self.shared.lock() = (script, Heard::default());
     }
 
-    /// A certificate by the receiver's authority for the key of a request, as if it were another time.
+    /// Makes a certificate from the receiver's authority for the key of a request, as of time `now`.
     ///
     /// # Panics
-    /// If the request is none.
+    /// If the request is invalid.
     pub fn certify(&self, request: &[u8], sender: SenderId, now: Timestamp) -> String {
         let authority = &self.shared.stolen.authority;
         authority.sign_sender(request, sender, now).unwrap().pem
     }
 
-    /// What it has heard of the sender.
+    /// What it has heard from the sender.
     ///
     /// # Panics
-    /// If a thread panicked while it said something.
+    /// If a thread panicked while it answered.
     pub fn heard(&self) -> Heard {
         self.shared.lock().1.clone()
     }
@@ -302,7 +302,7 @@ where
     }
 }
 
-/// Says bytes and then more and more, with a pause behind each piece, until the sender hangs up.
+/// Sends `first` and then `more`, with a pause after each piece, until the sender hangs up.
 async fn say_raw<S>(
     stream: S,
     first: Bytes,
@@ -312,7 +312,7 @@ async fn say_raw<S>(
     S: AsyncRead + AsyncWrite + Send,
 {
     let (mut from, mut to) = tokio::io::split(stream);
-    // The first call is on its way then.
+    // After this read the first call is on its way.
     let mut heard = [0; 1024];
     let _ = from.read(&mut heard).await;
     sleep(PAUSE * 10).await;
@@ -358,7 +358,7 @@ where
     }
 }
 
-/// A call that is being answered.
+/// A call being answered.
 struct Talk {
     shared: Arc<Shared>,
     call: Call,
@@ -400,7 +400,7 @@ async fn answer(
             cut.notify_one();
             return;
         }
-        // The sender has hung up.
+        // An error means that the sender has hung up.
         if talk.take(step).await.is_err() {
             return;
         }
@@ -490,7 +490,7 @@ impl Talk {
         self.hear(Until::Never).await
     }
 
-    /// The next message of the sender; `None` if it says no more.
+    /// Returns the next message of the sender; `None` at the end of its direction.
     async fn message(&mut self) -> Result<Option<Bytes>, h2::Error> {
         loop {
             let len = |unread: &BytesMut| {
@@ -507,7 +507,7 @@ impl Talk {
         }
     }
 
-    /// Takes what comes next; false if nothing does any more.
+    /// Reads the next data; false at the end of the sender's direction.
     async fn more(&mut self) -> Result<bool, h2::Error> {
         let Some(data) = self.up.data().await else {
             return Ok(false);
@@ -555,7 +555,7 @@ impl Talk {
         }
     }
 
-    /// What the honest receiver answers.
+    /// Asks the honest receiver, and returns its response.
     async fn ask(&mut self) -> Result<Bytes, Status> {
         let broken = |e: h2::Error| Status::unavailable(e.to_string());
         let question = self.message().await.map_err(broken)?.unwrap_or_default();
@@ -579,30 +579,30 @@ impl Talk {
     }
 }
 
-/// A message as it stands in the body of a call.
+/// Encodes a message with its gRPC prefix.
 pub fn framed(message: &impl Message) -> Bytes {
     let message = message.encode_to_vec();
     let len = u32::try_from(message.len()).unwrap();
     [&[0], &len.to_be_bytes()[..], &message].concat().into()
 }
 
-/// A message that says of itself to be so long, and is not.
+/// Prefixes bytes with a length that they do not have.
 pub fn framed_as(len: u32, bytes: &[u8]) -> Bytes {
     [&[0], &len.to_be_bytes()[..], bytes].concat().into()
 }
 
-/// A message of a transfer.
+/// Encodes a message of a transfer.
 pub fn down(message: Down) -> Bytes {
     let message = Some(message);
     framed(&TransferDown { message })
 }
 
-/// The honest answer as it is.
+/// Sends the honest response unchanged.
 pub fn honest() -> Step {
     Step::Honest(Arc::new(|answer, _| answer))
 }
 
-/// The honest answer, changed.
+/// Sends the honest response, changed.
 pub fn changed<M: Message + Default>(
     change: impl Fn(&mut M, &Heard) + Send + Sync + 'static,
 ) -> Step {
@@ -613,7 +613,7 @@ pub fn changed<M: Message + Default>(
     }))
 }
 
-/// Headers or trailers of one name.
+/// Headers or trailers with a single name.
 pub fn header(name: &'static str, value: &[u8]) -> HeaderMap {
     let value = HeaderValue::from_bytes(value).unwrap();
     HeaderMap::from_iter([(HeaderName::from_static(name), value)])

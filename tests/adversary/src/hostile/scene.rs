@@ -1,4 +1,4 @@
-//! A receiver with copies of two senders, one of which turns hostile, and things that must not change.
+//! A receiver with copies of two senders, one of which turns hostile, and files that must not change.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -27,28 +27,28 @@ use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
-/// The volume that the hostile sender pushes, and its id.
+/// Name of the volume that the hostile sender pushes.
 pub const VOLUME: &str = "hostile";
 /// Id of [`VOLUME`].
 pub const VOLUME_ID: [u8; 16] = [0x5e; 16];
 
-/// How long what a transfer leaves in staging may take to go.
+/// Time limit for the receiver to remove what a transfer leaves in staging.
 const CLEANING: Duration = Duration::from_secs(10);
 
-/// What neither the daemon nor a program may ever hold, in bytes. The program is not given more.
+/// Memory limit of the daemon and of `sendshotctl`, in bytes; the program runs under this limit.
 const MEMORY: u64 = 128 << 20;
 
-/// Seconds that a program may take for a stream.
+/// Time limit of the program for a stream, in seconds.
 const DEADLINE: &str = "60";
 
-/// The scene. Everything of it is gone when this is dropped.
+/// The scene, deleted on drop.
 #[derive(Debug)]
 pub struct Scene {
     /// The honest hosts; the hostile sender has the key of the sending one.
     pub hosts: Paired,
     /// Another sender of the same receiver.
     pub other: SenderHost,
-    /// What speaks for the hostile sender.
+    /// The hostile sender.
     pub hostile: HostileSender,
     pipe: PathBuf,
     outside: TempDir,
@@ -56,13 +56,13 @@ pub struct Scene {
     in_pipe: World,
     staging: BTreeSet<PathBuf>,
     number: u128,
-    /// What went wrong, a line each.
+    /// The problems found, one line each.
     pub problems: Vec<String>,
     before: Watch,
 }
 
 impl Scene {
-    /// Makes it.
+    /// Makes the scene.
     ///
     /// # Panics
     /// If it cannot be made.
@@ -139,7 +139,7 @@ impl Scene {
         scene
     }
 
-    /// Gives the hostile sender an honest copy, both ways.
+    /// Gives the hostile sender an honest copy, by the daemon and by the pipe.
     #[track_caller]
     fn seed(&self) {
         let stream = |world: &World| {
@@ -176,7 +176,7 @@ impl Scene {
         });
     }
 
-    /// A world for one more trick at the daemon.
+    /// Makes a world for one more trick against the daemon.
     pub fn world(&mut self) -> World {
         self.number += 1;
         World {
@@ -185,7 +185,7 @@ impl Scene {
         }
     }
 
-    /// Plays a trick both ways, and looks.
+    /// Plays a trick against the daemon and in the pipe, and checks the outcome.
     pub fn play(&mut self, trick: &Trick) {
         let started = Instant::now();
         let world = self.world();
@@ -223,7 +223,7 @@ impl Scene {
         println!("  {daemon:?} {:?}", started.elapsed());
     }
 
-    /// Plays a trick with the daemon, and looks.
+    /// Plays a hostile push against the daemon, and checks the outcome.
     pub fn play_push(&mut self, trick: &PushTrick) {
         let world = self.world();
         let answer = self.hostile.push((trick.messages)(&world), trick.then);
@@ -236,7 +236,7 @@ impl Scene {
         } else {
             self.judge(trick.name, trick.expect == Expect::Harmless, &answer);
         }
-        // A volume that is new gets a directory of its own.
+        // A new volume gets its own directory.
         let may_begin = trick.expect == Expect::Harmless;
         let own = self.root().join("nas1");
         let (itself, below) = (format!("{own:?} was"), own.join("").display().to_string());
@@ -246,7 +246,7 @@ impl Scene {
         });
     }
 
-    /// Whether an answer is what was to come.
+    /// Records a problem if an answer is not the expected one.
     pub fn judge(&mut self, what: &str, may_commit: bool, answer: &Answer) {
         let fine = match answer {
             Answer::Committed(_) => may_commit,
@@ -260,12 +260,12 @@ impl Scene {
         }
     }
 
-    /// Removes what was rightly committed, and looks whether all else is as it was.
+    /// Removes what was rightly committed, and records anything else that changed.
     pub fn look(&mut self, what: &str) {
         self.look_but(what, |_| false);
     }
 
-    /// The same, but for changes that are allowed.
+    /// As [`look`](Self::look), except for allowed changes.
     pub fn look_but(&mut self, what: &str, allowed: impl Fn(&str) -> bool) {
         for made in subvolumes::list(self.hosts.receiver.fs()) {
             let ours = made.received_uuid.starts_with("00000000-0000-0000-0000-")
@@ -304,7 +304,7 @@ impl Scene {
         }
     }
 
-    /// An honest push of changes, which must be exact.
+    /// Pushes honest changes, whose copy must be exact.
     ///
     /// # Panics
     /// If it is not.
@@ -322,10 +322,10 @@ impl Scene {
         self.before = self.watch();
     }
 
-    /// Expects that nothing went wrong, and that the daemon never held much.
+    /// Asserts that no problem was found, and that the daemon's peak memory stayed below the limit.
     ///
     /// # Panics
-    /// If it did.
+    /// If one was, or it did not.
     #[track_caller]
     pub fn end(&mut self) {
         self.push_honestly();
@@ -342,12 +342,12 @@ impl Scene {
         );
     }
 
-    /// Where the copies are.
+    /// Directory of the copies.
     pub fn root(&self) -> PathBuf {
         self.hosts.receiver.root()
     }
 
-    /// Receives a stream in the directory of the pipe: the exit code and what was said.
+    /// Receives a stream in the directory of the pipe; returns the exit code and the messages.
     #[track_caller]
     fn receive(&self, stream: &[u8]) -> (i32, String) {
         let file = self.outside.path().with_extension("stream");
@@ -374,7 +374,7 @@ impl Scene {
         Watch::of(self.hosts.receiver.fs(), &[self.outside.path()], &busy)
     }
 
-    /// What is in staging, two levels of it.
+    /// Lists two levels of the staging directory.
     fn in_staging(&self) -> BTreeSet<PathBuf> {
         let list = |dir: &Path| -> Vec<PathBuf> {
             let entries = fs::read_dir(dir).into_iter().flatten();
@@ -404,7 +404,7 @@ fn is_typed(failure: &sendshot_proto::v1::Failure) -> bool {
     typed.contains(&failure.code())
 }
 
-/// Whether it is something, and nothing that a terminal or a log obeys.
+/// Whether a text is not empty and free of control characters, which a terminal or a log would obey.
 fn is_text(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
@@ -425,7 +425,7 @@ fn is_typed_status(status: &tonic::Status) -> bool {
     typed.contains(&status.code()) && !status.message().is_empty()
 }
 
-/// What a copy says that it is a copy of.
+/// Returns the UUID and ctransid that a copy is a copy of.
 #[track_caller]
 fn held(copy: &Path, pushed: &Value) -> Held {
     let shown = tool(

@@ -1,4 +1,4 @@
-//! A sender that has a paired host's key and says what it likes.
+//! A sender that has a paired host's key and sends arbitrary messages.
 
 use std::time::Duration;
 
@@ -22,35 +22,35 @@ use crate::lying_peer::dial::{self, Stolen};
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 
-/// How long a receiver may take to say how a push ended.
+/// Time limit for a receiver to report how a push ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Usual length of a segment.
 const SEGMENT: usize = 256 * 1024;
 
-/// What a receiver answered at last.
+/// The receiver's final answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// It has a copy.
+    /// It has committed a copy.
     Committed(Committed),
-    /// It told what is wrong.
+    /// It reported a failure.
     Failure(Failure),
     /// It ended the call with a status.
     Status(Status),
-    /// It ended the call and said nothing.
+    /// It ended the call without an answer.
     Nothing,
-    /// It did not answer.
+    /// It did not answer in time.
     Silence,
 }
 
-/// What is done when the messages are said.
+/// What the sender does after its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// Wait for the answer.
+    /// Waits for the answer.
     Wait,
-    /// Close this direction, and wait for the answer.
+    /// Closes its direction, and waits for the answer.
     Close,
-    /// Say nothing more for a moment, and cut the connection.
+    /// Sends nothing more for this time, then cuts the connection.
     HangUp(Duration),
 }
 
@@ -66,7 +66,7 @@ impl HostileSender {
     /// Connects with the key of a sender that calls the receiver `name`.
     ///
     /// # Panics
-    /// If it is not let in.
+    /// If the receiver refuses it.
     #[track_caller]
     pub fn connect(sender: &SenderHost, receiver: &ReceiverHost, name: &str) -> Self {
         let stolen = Stolen::from(sender, receiver, name);
@@ -79,30 +79,30 @@ impl HostileSender {
         }
     }
 
-    /// Makes any calls over a connection of their own.
+    /// Makes any calls over a separate connection.
     ///
     /// # Panics
-    /// If it is not let in.
+    /// If the receiver refuses it.
     pub fn call<F: Future>(&self, calls: impl FnOnce(Channel) -> F) -> F::Output {
         self.runtime
             .block_on(async { calls(self.stolen.channel().await.unwrap()).await })
     }
 
-    /// Asks what is held of a volume.
+    /// Asks for the copies of a volume.
     ///
     /// # Errors
-    /// The receiver's.
+    /// The status of the receiver.
     pub fn inventory(&self, request: InventoryRequest) -> Result<InventoryResponse, Status> {
         let asked = dial::inventory(self.client.clone(), request);
         self.runtime.block_on(asked)
     }
 
-    /// Says these messages without waiting for an answer in between, and then hears the answer.
+    /// Sends these messages without waiting for answers in between, and then reads the answer.
     pub fn push(&self, messages: Vec<TransferUp>, then: Then) -> Answer {
         self.push_pausing(messages, then, Duration::ZERO)
     }
 
-    /// The same with a pause before the last message.
+    /// As [`push`](Self::push), with a pause before the last message.
     pub fn push_pausing(&self, messages: Vec<TransferUp>, then: Then, pause: Duration) -> Answer {
         let Then::HangUp(moment) = then else {
             let heard = say(self.client.clone(), messages, then, pause);
@@ -113,7 +113,7 @@ impl HostileSender {
         self.hang_up(vec![messages], moment, || {})
     }
 
-    /// Says messages, the last one after a pause, and cuts the connection after another one.
+    /// Sends messages, the last one after a pause, and cuts the connection after another pause.
     pub fn hang_up_pausing(&self, messages: Vec<TransferUp>, pause: Duration) -> Answer {
         let runtime = runtime();
         let answer = runtime.block_on(async {
@@ -126,8 +126,8 @@ impl HostileSender {
         answer
     }
 
-    /// Says messages of several pushes at once over a connection of their own, does something after a
-    /// moment, and cuts the connection. Returns the first push's answer.
+    /// Sends messages of several pushes at once over a separate connection, runs `meanwhile` after
+    /// `moment`, and cuts the connection. Returns the first push's answer.
     pub fn hang_up(
         &self,
         pushes: Vec<Vec<TransferUp>>,
@@ -164,7 +164,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// A connection on which the greetings have been exchanged.
+/// Opens a connection and exchanges the greetings.
 async fn greeted(stolen: &Stolen) -> ReplicationClient<Channel> {
     let mut client = stolen.dial().await.unwrap();
     let hello = HelloRequest {
@@ -175,7 +175,7 @@ async fn greeted(stolen: &Stolen) -> ReplicationClient<Channel> {
         receiver_id: Vec::new(),
     };
     client.hello(hello).await.unwrap();
-    // Bigger messages than are allowed are to be sent.
+    // Allows messages beyond the size limit.
     client.max_encoding_message_size(64 << 20)
 }
 
@@ -218,7 +218,7 @@ async fn say(
     }
 }
 
-/// The beginning of a push of what a world's stream says it is.
+/// The begin message for a world's stream.
 pub fn begin(world: &World, volume_id: [u8; 16], volume_name: &str) -> Begin {
     Begin {
         transfer_id: world.uuid.as_bytes().to_vec(),
@@ -241,7 +241,7 @@ pub fn up(message: Up) -> TransferUp {
     TransferUp { message }
 }
 
-/// A stream as segments of a length, with all hashes right, and its end.
+/// Splits a stream into segments of a length, with correct hashes, and makes its end message.
 pub fn segments(stream: &[u8], len: usize) -> (Vec<Segment>, End) {
     let pieces: Vec<_> = stream.chunks(len).map(<[u8]>::to_vec).collect();
     let (mut segments, end) = self::pieces(&pieces);
@@ -251,7 +251,7 @@ pub fn segments(stream: &[u8], len: usize) -> (Vec<Segment>, End) {
     (segments, end)
 }
 
-/// Pieces of a stream as segments that are all marked, with all hashes right, and its end.
+/// Makes segments of pieces of a stream, all marked, with correct hashes, and the end message.
 pub fn pieces(pieces: &[Vec<u8>]) -> (Vec<Segment>, End) {
     let (mut chain, mut offset) = (Chain::default(), 0);
     let mut segments = Vec::new();

@@ -8,25 +8,25 @@ use uuid::Uuid;
 
 use crate::hostile::frame::{self, attribute};
 
-/// What is to come of a trick. Nothing outside staging is touched in either case.
+/// The expected outcome of a trick. In each case nothing outside staging changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// It is told in words that this is not taken, and nothing of it stays.
+    /// The stream is refused with a message, and nothing of it stays.
     Refused,
-    /// A subvolume may legally hold this. It is taken or refused.
+    /// A subvolume may legally hold this. It is accepted or refused.
     Harmless,
-    /// Legal in a pipe, where any subvolume is welcome; a daemon that agreed on one refuses it.
+    /// Legal in a pipe, which accepts any subvolume; a daemon that agreed on one refuses it.
     RefusedByDaemon,
 }
 
-/// A stream, named for what it tries.
+/// A hostile stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Trick {
-    /// Its name.
+    /// What it tries.
     pub name: &'static str,
-    /// What is to come of it.
+    /// The expected outcome.
     pub expect: Expect,
-    /// Makes it.
+    /// Makes the stream.
     pub stream: fn(&World) -> Vec<u8>,
 }
 
@@ -62,24 +62,24 @@ impl Trick {
 /// A copy that the receiver holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    /// What it is a copy of.
+    /// UUID of the snapshot that it is a copy of.
     pub uuid: Uuid,
-    /// Of which state.
+    /// Ctransid of that snapshot.
     pub ctransid: u64,
 }
 
-/// What a trick knows of the place it is played in.
+/// What a trick knows of its surroundings.
 #[derive(Debug, Clone)]
 pub struct World {
-    /// What the stream says it is.
+    /// UUID that the stream claims.
     pub uuid: Uuid,
-    /// Of which state.
+    /// Ctransid that the stream claims.
     pub ctransid: u64,
     /// A directory with a file `victim` and a directory `dir`, on the receiver's file system.
     pub inside: PathBuf,
-    /// Another one, on another file system.
+    /// A directory with the same content, on another file system.
     pub outside: PathBuf,
-    /// A copy of the same volume; may be used. It has a file [`SECRET`].
+    /// A copy of the same volume, which may be used. It has a file [`SECRET`].
     pub own: Held,
     /// A copy of another volume of the same sender.
     pub other_volume: Held,
@@ -90,26 +90,26 @@ pub struct World {
 /// A file of 64 KiB that every copy has.
 pub const SECRET: &[u8] = b"secret";
 
-/// Length of [`SECRET`].
+/// Length of [`SECRET`] in bytes.
 pub const SECRET_LEN: u64 = 64 * 1024;
 
 impl World {
-    /// The absolute path of something in the directory on the receiver's file system.
+    /// Absolute path of `name` in the directory on the receiver's file system.
     pub fn inside(&self, name: &str) -> Vec<u8> {
         bytes(&self.inside.join(name))
     }
 
-    /// The absolute path of something in the directory on another file system.
+    /// Absolute path of `name` in the directory on another file system.
     pub fn outside(&self, name: &str) -> Vec<u8> {
         bytes(&self.outside.join(name))
     }
 
-    /// The same by way of the root directory, from however deep below.
+    /// As [`outside`](Self::outside), climbing to the root directory by `..` from any depth.
     pub fn up(&self, name: &str) -> Vec<u8> {
         climb(&self.outside(name))
     }
 
-    /// The same for the directory on the receiver's file system.
+    /// As [`inside`](Self::inside), climbing to the root directory by `..` from any depth.
     pub fn up_inside(&self, name: &str) -> Vec<u8> {
         climb(&self.inside(name))
     }
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// A stream of commands of version 2, from its header to its end.
+    /// A complete stream of version 2 with these commands.
     ///
     /// # Panics
     /// If the format cannot hold them.
@@ -133,7 +133,7 @@ impl World {
         self.framed(&[stream])
     }
 
-    /// The same in pieces that end between commands.
+    /// As [`whole`](Self::whole), in pieces that end between commands.
     ///
     /// # Panics
     /// If the format cannot hold them.
@@ -154,7 +154,7 @@ impl World {
         .concat()
     }
 
-    /// The same in version 1.
+    /// As [`framed`](Self::framed), in version 1.
     pub fn framed_v1(&self, middle: &[Vec<u8>]) -> Vec<u8> {
         let mut stream = self.framed(middle);
         stream[13] = 1;
@@ -170,7 +170,7 @@ fn climb(absolute: &[u8]) -> Vec<u8> {
     [b"..", &b"/..".repeat(15)[..], absolute].concat()
 }
 
-/// One command of version 2.
+/// Encodes one command of version 2.
 pub(super) fn encode(command: &Command<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = Encoder::new(Version::V2);
@@ -235,13 +235,13 @@ pub(super) fn utimes(path: &[u8], sec: i64) -> Command<'_> {
     }
 }
 
-/// Device 1:3, which swallows what is written to it.
+/// Makes device 1:3 (`/dev/null`), which discards writes.
 pub(super) fn device(path: &[u8]) -> Command<'_> {
     let (mode, rdev) = (0o20666, 0x103);
     Command::Mknod { path, mode, rdev }
 }
 
-/// 4 KiB at the beginning of `mine`, from the beginning of a file.
+/// Clones the first 4 KiB of a file to the beginning of `mine`.
 pub(super) fn clone(clone_uuid: Uuid, clone_ctransid: u64, clone_path: &[u8]) -> Command<'_> {
     Command::Clone {
         path: b"mine",
@@ -254,7 +254,7 @@ pub(super) fn clone(clone_uuid: Uuid, clone_ctransid: u64, clone_path: &[u8]) ->
     }
 }
 
-/// 4 KiB of a file in compressed form.
+/// Writes 4 KiB of a file in compressed form.
 pub(super) fn encoded(path: &[u8]) -> Command<'_> {
     Command::EncodedWrite {
         path,
@@ -268,12 +268,12 @@ pub(super) fn encoded(path: &[u8]) -> Command<'_> {
     }
 }
 
-/// 4096 zero bytes by zstd: a frame with one block that repeats one byte.
-pub const ZEROS_BY_ZSTD: [u8; 11] = [
+/// 4096 zero bytes in zstd: a frame with one block that repeats one byte.
+pub(crate) const ZEROS_BY_ZSTD: [u8; 11] = [
     0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x00, 0x0f, 0x03, 0x80, 0x00, 0x00,
 ];
 
-/// The beginning of a write in raw bytes: path and offset.
+/// The first attributes of a write, encoded: path and offset.
 pub(super) fn write_head(path: &[u8]) -> Vec<u8> {
     [frame::path(path), frame::number(attribute::FILE_OFFSET, 0)].concat()
 }

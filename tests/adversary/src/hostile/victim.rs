@@ -1,4 +1,4 @@
-//! A sender that a hostile receiver talks to, and what must hold of it whatever it is told.
+//! A sender that talks to a hostile receiver, and what must hold for it whatever the receiver reports.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,70 +18,70 @@ use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
-/// How long a push may go on with a receiver that lies: what the sender waits for at most, where it waits
-/// seconds, and then some.
+/// Time limit of a push to a lying receiver: the sender's longest wait, which is seconds here, and some
+/// reserve.
 const LIMIT: Duration = Duration::from_secs(12);
 
-/// What the daemon may never hold, in bytes: an honest push makes it hold about a third of that.
+/// Memory limit of the daemon, in bytes: an honest push needs about a third of it.
 pub const MEMORY: u64 = 128 << 20;
 
-/// More than the sender may say to a user about anything, in bytes.
+/// Limit for the length of a message to the user, in bytes.
 const TEXT: usize = 8 << 10;
 
-/// What comes of a lie.
+/// The expected outcome of a lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// The push fails with one of these exit codes, and the user is told this.
+    /// The push fails with one of these exit codes, and this text in its message.
     Fails(&'static [i32], &'static str),
-    /// The push ends well: what was said is harmless, or cannot be told from the truth.
+    /// The push succeeds: the lie is harmless, or cannot be distinguished from the truth.
     Believed,
 }
 
 /// A lie.
 #[derive(Debug)]
 pub struct Row {
-    /// What it is.
+    /// What the lie says.
     pub name: &'static str,
-    /// What is said.
+    /// Makes the receiver's responses.
     pub script: fn(&Victim) -> Script,
-    /// What comes of it.
+    /// The expected outcome.
     pub expect: Expect,
 }
 
 /// A record of the sender's journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// Names its files.
+    /// Id of the push, which names its files.
     pub push: String,
-    /// The state's UUID.
+    /// UUID of the snapshot.
     pub uuid: String,
     /// `sending`, `unconfirmed` or `acknowledged`.
     pub state: String,
-    /// The volume.
+    /// Name of the volume.
     pub volume: String,
-    /// The receiver.
+    /// Name of the receiver.
     pub receiver: String,
 }
 
-/// The sender, its honest receivers and the hostile one. Everything of it is gone when this is dropped.
+/// The sender, its honest receivers and the hostile one; all deleted on drop.
 pub struct Victim {
-    /// It has the volumes `photos` and `music`.
+    /// The sender, with the volumes `photos` and `music`.
     pub sender: SenderHost,
-    /// The receiver that it calls `nas2`, by way of the link.
+    /// The receiver that the sender calls `nas2`, reached over the link.
     pub receiver: ReceiverHost,
-    /// The receiver that it calls `nas3`.
+    /// The receiver that the sender calls `nas3`.
     pub other: ReceiverHost,
-    /// Leads to the honest receiver or to the hostile one.
+    /// The link to the honest receiver or to the hostile one.
     pub link: Link,
-    /// Has the keys of `nas2`.
+    /// The hostile receiver, with the keys of `nas2`.
     pub hostile: HostileReceiver,
-    /// The last push to the honest `nas2`.
+    /// Report of the last push to the honest `nas2`.
     pub last: Value,
-    /// The last push of `music` to it.
+    /// Report of the last push of `music` to it.
     pub music: Value,
-    /// The last push of `photos` to `nas3`.
+    /// Report of the last push of `photos` to `nas3`.
     pub elsewhere: Value,
-    /// What went wrong, a line each.
+    /// The problems found, one line each.
     pub problems: Vec<String>,
     changes: u64,
 }
@@ -95,17 +95,17 @@ impl std::fmt::Debug for Victim {
 }
 
 impl Victim {
-    /// Makes all of it, with something pushed everywhere.
+    /// Makes all hosts, and pushes to each receiver.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a step fails.
     #[track_caller]
     #[expect(clippy::new_without_default, reason = "it starts daemons")]
     pub fn new() -> Self {
         let setup = SenderHost::setup().keys("retry_for = \"0s\"\nstall_after = \"2s\"");
         let setup = setup.volume("photos", "photos").volume("music", "music");
         let (sender, receiver, other) = (setup.start(), ReceiverHost::new(), ReceiverHost::new());
-        // What a receiver says of a stream is the administrator's to know.
+        // The sender logs a receiver's report on a stream for the administrator.
         sender.daemon.may_log("a stream could not be applied");
         let link = Link::to(receiver.address());
         pair_at(&sender, &receiver, "nas2", link.address());
@@ -134,7 +134,7 @@ impl Victim {
         victim
     }
 
-    /// Changes `photos`: some segments, if it is pushed.
+    /// Changes `photos`, so that a push of it has several segments.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -146,7 +146,7 @@ impl Victim {
         fs::write(photos.join("small"), self.changes.to_string()).unwrap();
     }
 
-    /// The records of the sender's journal.
+    /// Reads the records of the sender's journal.
     ///
     /// # Panics
     /// If they cannot be read.
@@ -169,7 +169,7 @@ impl Victim {
                 volume: text(&json["volume_name"]),
                 receiver: text(&json["receiver_name"]),
             };
-            // One without its sendshot is nobody's parent.
+            // An acknowledged record without its sendshot cannot be a parent.
             let file = dir.join("sendshots").join(&record.push);
             let file = file.with_extension("sendshot");
             if record.state != "acknowledged" || fs::metadata(file).is_ok_and(|f| f.len() > 0) {
@@ -179,7 +179,7 @@ impl Victim {
         records
     }
 
-    /// The states of `photos` that the sender counts as held by `nas2`.
+    /// The states of `photos` that the sender considers held by `nas2`.
     #[track_caller]
     pub fn acknowledged(&self) -> BTreeSet<String> {
         let mut records = self.records();
@@ -189,7 +189,7 @@ impl Victim {
         records.into_iter().map(|record| record.uuid).collect()
     }
 
-    /// Pushes a change of `photos` to the hostile receiver: what came of it, and what that has heard.
+    /// Pushes a change of `photos` to the hostile receiver; returns the output and what that has heard.
     #[track_caller]
     pub fn push_to_liar(&mut self, script: Script) -> (Output, Heard) {
         self.change();
@@ -199,13 +199,13 @@ impl Victim {
         (output, self.hostile.heard())
     }
 
-    /// Has a lie told to the sender, looks what came of it, and pushes to the honest receiver.
+    /// Tells the sender a lie, checks the outcome, and pushes to the honest receiver.
     #[track_caller]
     pub fn play(&mut self, row: &Row) {
         self.play_script(row.name, (row.script)(self), row.expect);
     }
 
-    /// The same with a script that was made already.
+    /// As [`play`](Self::play), with a given script.
     #[track_caller]
     pub fn play_script(&mut self, name: &str, script: Script, expect: Expect) {
         let before = self.acknowledged();
@@ -259,8 +259,8 @@ impl Victim {
         );
     }
 
-    /// Looks whether the daemon lives, what was really held is still known, and nothing counts as held besides,
-    /// unless a stream was sent whole.
+    /// Checks that the daemon is running, still knows the states that are really held, and considers no other
+    /// state held unless a stream was sent whole.
     #[track_caller]
     pub fn look(&mut self, what: &str, before: &BTreeSet<String>, sent: bool) {
         if !self.sender.daemon.runs() {
@@ -286,10 +286,10 @@ impl Victim {
         }
     }
 
-    /// Pushes a change of `photos` to the honest receiver, which must have an exact copy then.
+    /// Pushes a change of `photos` to the honest receiver, whose copy must be exact.
     ///
     /// # Panics
-    /// If it has not, or something is left.
+    /// If it is not, or something is left over.
     #[track_caller]
     pub fn push_honestly(&mut self) {
         self.change();
@@ -299,10 +299,10 @@ impl Victim {
         assert_no_leftovers(&self.sender, &self.receiver);
     }
 
-    /// Expects that nothing went wrong, and that the daemon never held much.
+    /// Asserts that no problem was found, and that the daemon's peak memory stayed below the limit.
     ///
     /// # Panics
-    /// If it did.
+    /// If one was, or it did not.
     #[track_caller]
     pub fn end(self) {
         let peak = self.sender.daemon.peak_memory();

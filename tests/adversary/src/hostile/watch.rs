@@ -1,4 +1,4 @@
-//! All of a file system but what is in staging, to be compared with itself later.
+//! A record of a file system except staging, to compare with a later one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use sendshot_harness::compare::subvolumes;
 
-/// Files up to this size are read.
+/// Largest size of a file whose content is read, in bytes.
 const READ: u64 = 256 * 1024;
 
-/// Where transfers may do what they like.
+/// Directory in which transfers may change anything.
 const STAGING: &str = ".sendshot-staging";
 
-/// What is known of something: type, mode, owner, size, times, content.
+/// What is recorded of a file: type, mode, owner, size, times, content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     mode: u32,
@@ -26,7 +26,7 @@ struct Seen {
     content: Option<[u8; 32]>,
 }
 
-/// Everything at a moment.
+/// The record of all files and subvolumes at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     seen: BTreeMap<PathBuf, Seen>,
@@ -34,11 +34,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks at a file system, and at other directories. What is made and removed again in the
-    /// directories `busy` changes their times, which do not count; a file that is busy is not looked at.
+    /// Records a file system, and other directories. Ignores the times of the directories in `busy`, where
+    /// files come and go, and skips the files in `busy`.
     ///
     /// # Panics
-    /// If something cannot be read.
+    /// If a file cannot be read.
     #[track_caller]
     pub fn of(fs: &Path, others: &[&Path], busy: &[&Path]) -> Self {
         let mut seen = BTreeMap::new();
@@ -56,7 +56,7 @@ impl Watch {
         }
     }
 
-    /// What is different now, one line each.
+    /// Lists the differences to a later record, one line each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes = differences(&self.seen, &now.seen);
         changes.extend(differences(&self.subvolumes, &now.subvolumes));

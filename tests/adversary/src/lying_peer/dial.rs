@@ -1,4 +1,4 @@
-//! What a man in the middle needs of both hosts: their keys, and a connection to the receiver.
+//! What a man in the middle needs from both hosts: their keys, and a connection to the receiver.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ use sendshot_harness::hosts::sender_host::SenderHost;
 /// Longest wait for the receiver.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The keys of both hosts. Nobody on the way has them; only so can the way lie.
+/// The keys of both hosts. A real man in the middle has neither; without them it cannot lie.
 #[derive(Debug)]
 pub(crate) struct Stolen {
     pub(crate) authority: Arc<Authority>,
@@ -32,7 +32,7 @@ pub(crate) struct Stolen {
 }
 
 impl Stolen {
-    /// Takes them out of the hosts' state.
+    /// Reads the keys from the hosts' state.
     #[track_caller]
     pub(crate) fn from(sender: &SenderHost, receiver: &ReceiverHost, name: &str) -> Self {
         let file = sender.receiver_file(name);
@@ -48,13 +48,13 @@ impl Stolen {
         }
     }
 
-    /// Dials the receiver as the sender does.
+    /// Connects to the receiver as the sender does.
     pub(crate) async fn dial(&self) -> Result<ReplicationClient<Channel>, Status> {
         let client = ReplicationClient::new(self.channel().await?);
         Ok(client.max_decoding_message_size(MAX_MESSAGE))
     }
 
-    /// A connection to the receiver, for calls of any service.
+    /// Opens a connection to the receiver, for calls of any service.
     pub(crate) async fn channel(&self) -> Result<Channel, Status> {
         let gone = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
         let entry = &self.entry;
@@ -83,7 +83,7 @@ impl Stolen {
     }
 }
 
-/// All that the receiver says of what it holds, as one part.
+/// Reads the receiver's whole inventory into one part.
 pub(crate) async fn inventory(
     mut client: ReplicationClient<Channel>,
     request: InventoryRequest,

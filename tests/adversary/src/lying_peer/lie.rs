@@ -3,88 +3,88 @@
 /// A kind of lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
-    /// None: it is honest.
+    /// No lie: the peer is honest.
     Nothing,
-    // About what is held.
-    /// Copies that do not exist.
+    // In the inventory.
+    /// Adds copies that do not exist.
     Invent,
-    /// Copies are left out.
+    /// Leaves out copies.
     Conceal,
-    /// Copies are of another state than they are.
+    /// Changes the ctransid of copies.
     OtherTransid,
-    /// Copies cannot be parents.
+    /// Reports copies as unusable for a parent.
     Unusable,
-    /// Copies are of something else.
+    /// Changes the UUID of copies.
     OtherUuid,
-    /// Two copies are each other.
+    /// Exchanges the UUIDs of two copies.
     Exchange,
-    /// A push is at work that is not, or the other way round.
+    /// Inverts the report of an unconfirmed push.
     AtWork,
-    /// An id of five bytes.
+    /// Truncates an id to five bytes.
     Malformed,
-    /// It could not look.
+    /// Reports that the inventory failed.
     CouldNotLook,
-    /// A push can be taken up elsewhere.
+    /// Changes the offset at which a push can resume.
     OtherPoint,
-    /// A push can be taken up where its chain value is another.
+    /// Changes the chain value at which a push can resume.
     OtherPointChain,
-    /// There is something of another push, or of one that there is nothing of.
+    /// Adds a partial of another push, or of a push without one.
     InventPartial,
-    /// There is nothing of a push.
+    /// Leaves out the partial of a push.
     ConcealPartial,
-    // In what the receiver says of a push.
-    /// Accepted from the middle.
+    // In the receiver's responses to a push.
+    /// Accepts from the middle.
     AcceptElsewhere,
-    /// Accepted twice.
+    /// Accepts twice.
     AcceptTwice,
-    /// More was applied than sent.
+    /// Reports more as applied than was sent.
     ApplyBeyond,
-    /// A checkpoint that is not there.
+    /// Reports a checkpoint that does not exist.
     Checkpoint,
-    /// Checkpoints are taken more often, or more seldom, than they are.
+    /// Changes how often checkpoints are requested.
     CheckpointRate,
-    /// Committed before the end.
+    /// Reports a commit before the end.
     CommitEarly,
-    /// Committed at the end, by a receiver that never hears of the end.
+    /// Reports a commit at the end, while the receiver never gets the end.
     CommitNothing,
-    /// Committed under an invented name.
+    /// Reports a commit under an invented name.
     CommitElsewhere,
-    /// It failed, with any code.
+    /// Reports a failure, with any code.
     Fail,
-    /// The receiver is not heard any more.
+    /// Suppresses everything the receiver sends.
     Silence,
-    /// The receiver is not heard when it has committed.
+    /// Suppresses everything from the receiver's commit on.
     SwallowCommit,
-    // In what the sender says.
-    /// Data with a flipped bit.
+    // In the sender's messages.
+    /// Flips a bit of the data.
     FlipData,
-    /// Another chain value.
+    /// Changes the chain value.
     OtherChain,
-    /// Another offset.
+    /// Changes the offset.
     OtherOffset,
-    /// A segment is missing.
+    /// Drops a segment.
     Drop,
-    /// A segment comes twice.
+    /// Repeats a segment.
     Twice,
-    /// Two segments change places.
+    /// Exchanges two segments.
     Swap,
-    /// The end after the first half.
+    /// Ends the stream early.
     EndEarly,
-    /// Another length.
+    /// Changes the length at the end.
     OtherLength,
-    /// Another chain value at the end.
+    /// Changes the chain value at the end.
     OtherEndChain,
-    /// The push is of another state.
+    /// Changes the snapshot that the push is of.
     BeginOther,
-    /// The push builds on another parent, or on none.
+    /// Changes or removes the parent of the push.
     BeginParent,
-    /// The push is taken up elsewhere.
+    /// Changes where the push resumes.
     BeginElsewhere,
-    /// All segments are marked, or none is.
+    /// Inverts the marks of all segments.
     Marks,
 }
 
-/// All of them that are lies.
+/// All kinds that are lies.
 pub const LIES: [Lie; 37] = {
     use Lie::*;
     [

@@ -1,5 +1,5 @@
-//! A peer that lies: it speaks to the sender as the receiver and to the receiver as the sender,
-//! with their own keys, and changes what they tell each other.
+//! A lying peer: it acts as the receiver towards the sender and as the sender towards the receiver,
+//! with their own keys, and changes their messages.
 
 pub(crate) mod dial;
 mod lie;
@@ -26,10 +26,10 @@ use sendshot_harness::hosts::address;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 
-/// Messages that wait, each way.
+/// Queued messages in each direction.
 const QUEUE: usize = 4;
 
-/// A man in the middle. Who is connected finds the connection broken when this is dropped.
+/// A man in the middle. Open connections break on drop.
 #[derive(Debug)]
 pub struct LyingPeer {
     address: SocketAddr,
@@ -38,8 +38,8 @@ pub struct LyingPeer {
 }
 
 impl LyingPeer {
-    /// One that tells a lie of a kind, at a place that `seed` chooses, and is honest otherwise.
-    /// `name` is what the sender calls the receiver. Whoever dials its address talks to it.
+    /// Makes a peer that tells a lie of one kind, at a place chosen by `seed`, and is honest otherwise.
+    /// `name` is the sender's name for the receiver. The peer listens at an address of its own.
     ///
     /// # Panics
     /// If the hosts are not paired, or it cannot listen.
@@ -60,8 +60,8 @@ impl LyingPeer {
         )
     }
 
-    /// One that is honest, and has something happen each time that the sender has asked what is held, before
-    /// it is told: it has taken its snapshot then, and not looked at it yet.
+    /// Makes an honest peer that runs `meddle` each time the sender has asked for the inventory, before it
+    /// passes on the response: by then the sender has taken its snapshot but not read it yet.
     ///
     /// # Panics
     /// As [`between`](Self::between).
@@ -91,8 +91,8 @@ impl LyingPeer {
             .enable_all()
             .build()
             .unwrap();
-        // Kept from here on: what this process starts meanwhile has its descriptors for a moment,
-        // and an address that is let go would not be free.
+        // Kept open from here on: processes that this one starts meanwhile hold its descriptors for a
+        // moment, so a closed address would not be free at once.
         let listener = address::listen();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -119,15 +119,15 @@ impl LyingPeer {
         }
     }
 
-    /// Where it listens.
+    /// Address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many lies it has told.
+    /// Number of lies told so far.
     ///
     /// # Panics
-    /// If it died of one.
+    /// If a thread panicked while it told one.
     pub fn told(&self) -> u64 {
         self.rewriter.lock().unwrap().told()
     }
@@ -141,7 +141,7 @@ impl Drop for LyingPeer {
     }
 }
 
-/// What happens before the sender is told what is held.
+/// Runs before the sender gets the inventory.
 type Meddle = Box<dyn Fn() + Send + Sync>;
 
 struct Between {
@@ -216,7 +216,7 @@ impl Replication for Between {
 
 type ToSender = mpsc::Sender<Result<v1::TransferDown, Status>>;
 
-/// Until either side hangs up.
+/// Forwards the sender's messages until either side hangs up.
 async fn forward_up(
     rewriter: &Mutex<MessageRewriter>,
     mut messages: Streaming<v1::TransferUp>,
@@ -236,7 +236,7 @@ async fn forward_up(
     }
 }
 
-/// Until the receiver has no more to say, or must not be heard any more.
+/// Forwards the receiver's messages until it ends the call, or must be silenced.
 async fn forward_down(
     rewriter: &Mutex<MessageRewriter>,
     mut answers: Streaming<v1::TransferDown>,

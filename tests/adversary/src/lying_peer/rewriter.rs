@@ -1,4 +1,4 @@
-//! Tells lies: what a message becomes.
+//! Changes messages into lies.
 
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::transfer_up::Message as Up;
@@ -10,20 +10,20 @@ use sendshot_proto::v1::{
 use crate::lying_peer::lie::Lie;
 use sendshot_harness::trees::random::Random;
 
-/// What a message of the sender becomes: what the receiver hears, and what the sender hears.
+/// Result of rewriting a message of the sender: what the receiver gets, and what the sender gets.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub(super) up: Vec<TransferUp>,
     pub(super) down: Vec<TransferDown>,
 }
 
-/// Tells a lie.
+/// Rewrites messages to tell a lie.
 #[derive(Debug)]
 pub(super) struct MessageRewriter {
     lie: Lie,
     random: Random,
     told: u64,
-    /// The segment of a push at which the lie is told, of those still to come.
+    /// Number of segments still to pass before the lie is told.
     at: u64,
     held_back: Option<TransferUp>,
     silent: bool,
@@ -45,12 +45,12 @@ impl MessageRewriter {
         self.told
     }
 
-    /// Whether the receiver is not to be heard any more.
+    /// Whether the receiver's messages are suppressed from now on.
     pub(super) fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// A push begins.
+    /// Resets the state of a push when one begins.
     pub(super) fn begins(&mut self) {
         self.at = self.random.below(6);
         self.held_back = None;
@@ -126,7 +126,7 @@ impl MessageRewriter {
         self.told += u64::from(*answer != before);
     }
 
-    /// What the sender hears when the receiver says something.
+    /// Rewrites a message of the receiver into those that the sender gets.
     pub(super) fn down(&mut self, message: TransferDown) -> Vec<TransferDown> {
         if self.silent {
             return Vec::new();
@@ -180,7 +180,7 @@ impl MessageRewriter {
         lie
     }
 
-    /// What both hear when the sender says something.
+    /// Rewrites a message of the sender into those that each side gets.
     pub(super) fn up(&mut self, message: TransferUp) -> Said {
         match message.message {
             Some(Up::Begin(begin)) => self.begin(begin),
@@ -296,7 +296,7 @@ impl MessageRewriter {
                     down: vec![invented()],
                 };
             }
-            // There was but one segment to change places with.
+            // There is no later segment to exchange it with.
             Lie::Swap if self.held_back.is_some() => {
                 self.told += 1;
                 [
@@ -346,7 +346,7 @@ fn any_point(random: &mut Random) -> ResumePoint {
     }
 }
 
-/// Any code, and some that do not exist.
+/// A failure with any code, possibly one that does not exist.
 fn failure(random: &mut Random) -> Failure {
     Failure {
         code: random.below(16) as i32,

@@ -1,4 +1,4 @@
-//! In how it greets.
+//! Lies in the greeting.
 
 use std::iter::repeat_n;
 
@@ -10,7 +10,7 @@ use crate::hostile::receiver::{Call, Step, header, status};
 use crate::hostile::victim::Expect::{Believed, Fails};
 use crate::hostile::victim::Row;
 
-/// In how it greets.
+/// Lies in the response to `Hello`.
 pub const HELLO: &[Row] = &[
     Row {
         name: "version 0",

@@ -1,4 +1,4 @@
-//! In what it holds.
+//! Lies about the copies that the receiver holds.
 
 use std::iter::repeat_n;
 
@@ -17,7 +17,7 @@ use sendshot_harness::compare::subvolumes;
 /// As many copies as fit into a message.
 const MANY: usize = 100_000;
 
-/// In what it holds.
+/// Lies in the response to `Inventory`.
 pub const INVENTORY: &[Row] = &[
     Row {
         name: "it holds copies of random UUIDs",
@@ -45,7 +45,7 @@ pub const INVENTORY: &[Row] = &[
                 }
             })
         },
-        // Only if the ctransid is guessed.
+        // The push builds on the lie only if the ctransid is guessed.
         expect: Fails(FAILED, "was not sent to it"),
     },
     Row {
@@ -348,7 +348,7 @@ pub const INVENTORY: &[Row] = &[
     },
 ];
 
-/// Nothing but this, of any ctransid.
+/// Reports only this state, with 200 possible ctransids.
 fn holds_only(uuid: Vec<u8>) -> Script {
     holds(move |answer| {
         let all = (0..200).map(|ctransid| HeldCopy {

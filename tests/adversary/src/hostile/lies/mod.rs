@@ -1,4 +1,4 @@
-//! The lies of a hostile receiver, by what they are about, and what comes of each.
+//! The lies of a hostile receiver, by subject, with the expected outcome of each.
 
 mod greeting;
 mod holdings;

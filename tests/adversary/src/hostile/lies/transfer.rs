@@ -1,4 +1,4 @@
-//! In what it says of a push.
+//! Lies about a push.
 
 use bytes::Bytes;
 use sendshot_proto::v1::Accepted;
@@ -13,7 +13,7 @@ use crate::hostile::receiver::{Call, Script, Step, Until, Wire, down, framed_as}
 use crate::hostile::victim::Expect::{Believed, Fails};
 use crate::hostile::victim::Row;
 
-/// In what it says of a push.
+/// Lies in the responses to `Transfer`.
 pub const TRANSFER: &[Row] = &[
     Row {
         name: "accepted elsewhere than it was asked for",
