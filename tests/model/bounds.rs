@@ -1,45 +1,45 @@
-//! How far the model is explored, and what can be wrong in it on purpose.
+//! How far the model is explored, and the faults that can be built into it.
 
 use std::num::NonZeroU32;
 
 /// Receivers in the model.
 pub const SLOTS: usize = 2;
 
-/// What happens at most, each so often in one run of the model; a run is any order of that.
+/// Upper limits of events in one run of the model; a run is any order of these events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bounds {
     /// Segments of a stream.
     pub segments: u8,
     /// Snapshots taken for each receiver.
     pub snapshots: [u8; SLOTS],
-    /// Pushes asked for to each receiver; one that goes on takes no snapshot.
+    /// Pushes requested to each receiver; a resumed one takes no snapshot.
     pub requests: [u8; SLOTS],
-    /// How many of those ask for a full send, which goes on from nothing.
+    /// Number of these that request a full send, which resumes nothing.
     pub full_sends: u8,
     /// Deaths of the sender.
     pub sender_crashes: u8,
     /// Deaths of each receiver.
     pub receiver_crashes: [u8; SLOTS],
-    /// Starts of each receiver after that.
+    /// Starts of each receiver after a death.
     pub receiver_starts: [u8; SLOTS],
-    /// Receivers set up anew and paired again.
+    /// Reinstallations of each receiver, with a new pairing.
     pub replacements: [u8; SLOTS],
-    /// Connections that break, each with every part of what is under way lost, the rest late.
+    /// Broken connections, each with any number of the messages in flight lost, and the others late.
     pub breaks: u8,
     /// Attempts after a failure, beyond the first of each push.
     pub attempts: u8,
-    /// Messages that come twice.
+    /// Duplicated messages.
     pub duplicates: u8,
     /// Copies that a user deletes.
     pub deletions: u8,
-    /// Interrupted pushes and partials that have got too old.
+    /// Interrupted pushes and partials that expire.
     pub ages: u8,
     /// Sendshots kept per receiver.
     pub keep: NonZeroU32,
 }
 
 impl Bounds {
-    /// One push to the first receiver, and nothing that goes wrong.
+    /// One push to the first receiver, without any failure.
     pub const CALM: Self = Self {
         segments: 2,
         snapshots: [1, 0],
@@ -61,24 +61,24 @@ impl Bounds {
 /// A step in the wrong order, or left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// None: the order of the daemons.
+    /// No fault: the order of the daemons.
     None,
-    /// The sender records the acknowledgement when it has sent all, not when it was told.
+    /// The sender records the acknowledgement after sending everything, before it is reported.
     RecordBeforeAcknowledge,
-    /// The sender tells that it is all, and then writes down that it may be committed.
+    /// The sender sends the end, and only then records that the push may be committed.
     EndBeforeUnconfirmed,
-    /// What the receiver may have committed goes at the sender's next start.
+    /// A starting sender deletes what the receiver may have committed.
     DropUnconfirmed,
-    /// The sender does not mind that a call of it is still at work at the receiver.
+    /// The sender ignores that the receiver is still processing one of its calls.
     IgnoreWork,
-    /// A segment leaves before its mark is durable.
+    /// The sender sends a segment before its mark is durable.
     MarkAfterSegment,
-    /// Staging is taken up after a restart, at the last place that was written down.
+    /// A restarted receiver reuses staging, from the last recorded position.
     ReplayOverStaging,
-    /// A parent is chosen of what was acknowledged once.
+    /// The sender chooses a parent from everything that was ever acknowledged.
     PlanWithoutAsking,
-    /// Retention does not tell receiver instances apart.
+    /// Retention does not distinguish receiver instances.
     PruneAcrossInstances,
-    /// An attempt of a push goes to whatever answers to the receiver's name by then.
+    /// An attempt of a push goes to any receiver that currently has the name.
     ReconnectToAnother,
 }

@@ -1,20 +1,20 @@
-//! What becomes of a push that fails: another attempt, or what is kept of it.
+//! The outcome of a failed push: another attempt, or the decision to keep or discard it.
 
 use crate::bounds::Fault;
 use crate::real;
 use crate::state::{Came, Daemon, Job, Kind, Next, Origin, Phase, Record, Then, Trail, World};
 
-/// How often in a row a state is sent anew; the daemon's bound is higher.
-const MAX_RESTARTS: u8 = 1;
+/// Limit for restarts of one state in a row; the daemon's limit is higher.
+const MOST_RESTARTS: u8 = 1;
 
 impl World {
-    /// The attempt ends.
+    /// Ends the attempt.
     pub fn fail(&mut self, slot: usize, job: &mut Job, (next, kind): (Next, Kind)) {
         self.receivers[slot].call = None;
         job.phase = Phase::Failed(next, kind);
     }
 
-    /// Whether there is another attempt after this failure, with what is left.
+    /// Whether there is another attempt after this failure, within the bounds.
     pub fn can_try_again(&self, slot: usize, job: &Job, next: Next, fault: Fault) -> bool {
         let receiver = &self.receivers[slot];
         match next {
@@ -27,7 +27,7 @@ impl World {
         }
     }
 
-    /// Dials again and goes on.
+    /// Reconnects and continues.
     pub fn try_again(&mut self, slot: usize, fault: Fault) {
         let Some(mut job) = self.sender.jobs[slot].take() else {
             return;
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// After a failure: the next attempt, as `Job::before_next` has it.
+    /// Prepares the next attempt after a failure, as `Job::before_next` does.
     pub fn again(&mut self, job: &mut Job, next: Next) {
         if next == Next::Again && job.origin == Origin::Interrupted {
             job.phase = Phase::LetGo(Then::StartOver);
@@ -57,8 +57,8 @@ impl World {
         job.phase = Phase::Ask;
     }
 
-    /// Whether the daemon keeps what a failed push has left. Of one that did not fail by its
-    /// connection it does if the receiver has told of a checkpoint: both are looked at.
+    /// Whether the daemon may keep, and may discard, a failed push. After a failure other than a broken
+    /// connection it keeps the push if the receiver reported a checkpoint: both cases are explored.
     pub fn is_worth_keeping(&self, job: &Job, kind: Kind) -> (bool, bool) {
         let marks = job.push.and_then(|push| self.sender.record(push));
         let known = job.recent.places | marks.map_or(0, |record| record.marks.places);
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// Gives a push up.
+    /// Gives up a push.
     pub fn give_up(&mut self, slot: usize, keep: bool) {
         let job = self.sender.jobs[slot].take();
         if let Some(job) = job.filter(|_| !keep) {
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// The attempt ends while its record is being written by a thread that nobody stops.
+    /// Ends the attempt while a thread that cannot be cancelled still writes its record.
     pub fn fail_while_announcing(&mut self, slot: usize) {
         let Some(mut job) = self.sender.jobs[slot].take() else {
             return;
@@ -95,7 +95,7 @@ impl World {
         self.sender.jobs[slot] = Some(job);
     }
 
-    /// What such a thread has written is there, whatever has become of the push.
+    /// Applies the write of that thread, whatever has become of the push.
     pub fn write_stray(&mut self) {
         let Some(written) = self.sender.stray.take() else {
             return;
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// The sender dies, and with it what it had not sent; of the rest `arrives` messages do.
+    /// Kills the sender and its unsent messages; of the sent ones `arrives` messages still arrive.
     pub fn crash_sender(&mut self, arrives: usize) {
         self.sender.daemon = Daemon::Dead;
         self.sender.stray = None;

@@ -1,37 +1,37 @@
 //! The protocol as a model that is explored exhaustively: every order of the steps of both daemons,
-//! with connections that break, messages that are lost, late or come twice, and deaths of either side
+//! with broken connections, messages that are lost, late or duplicated, and deaths of either side
 //! between any two steps.
 //!
 //! | module | what |
 //! |---|---|
-//! | `bounds` | how often what happens at most, and which step can be wrong on purpose |
-//! | `state` | both sides and what is under way between them, in small numbers |
+//! | `bounds` | limits for the number of events, and the faults that can be built in |
+//! | `state` | both sides and the messages between them, in small numbers |
 //! | `sender`, `sending`, `settling`, `failing` | the sender's steps, as the numbered ones in the daemon's modules |
-//! | `receiver` | the receiver's |
-//! | `real` | the daemons' own decisions, which the steps ask: settling, resuming, the plan, retention, what is tried again |
-//! | `model` | what can happen in a state |
+//! | `receiver` | the receiver's steps |
+//! | `real` | the daemons' own decisions, which the steps call: reconciling, resuming, the plan, retention, retries |
+//! | `model` | the possible events in a state |
 //! | `properties` | what must always hold, and what must be possible |
 //!
-//! A step is as small as a crash can tell it from the next: one durable write, one deletion, one
-//! message. What one side does durably in one step is atomic there, too (a rename, a snapshot). A
-//! stream is one to three segments, and its chain value says which snapshot, which parent and which
-//! segment; staging is the list of what was applied over what, so segments that are left out,
-//! applied twice, or of another stream make a copy that is visibly wrong.
+//! A step is as small as a crash can distinguish it from the next: one durable write, one deletion, one
+//! message. A step that is atomic and durable in the model is so in the daemon, too (a rename, a
+//! snapshot). A stream is one to three segments, and its chain value encodes the snapshot, the parent and
+//! the segment; staging is the list of the segments applied over a parent, so segments that are left
+//! out, applied twice, or of another stream make a copy that is visibly wrong.
 //!
-//! Each test says its bounds; within them nothing is left out. Most have two segments, two snapshots
-//! of the volume, two or three pushes, one death of the sender, one of the receiver, one connection that
-//! breaks with any part of what is under way lost and the rest late, and one attempt more after that;
-//! to which each adds more of one thing. `-- --nocapture` prints how many states there were.
+//! Each test states its bounds; within them the exploration is complete. Most have two segments, two
+//! snapshots of the volume, two or three pushes, one death of the sender, one of the receiver, one broken
+//! connection with any number of the messages in flight lost and the others late, and one more attempt
+//! after that; each adds more of one kind. `-- --nocapture` prints the number of states.
 //!
-//! What is not in the model: clocks (what depends on time can happen at any time), the kernel's
-//! engine, segments of other lengths after a resumption, a push that is cancelled (it is one whose
-//! connection breaks), and a receiver that is paired under the name of another in the middle of a push,
-//! which the sender refuses to go on with ([`Fault::ReconnectToAnother`] is what it would be otherwise).
+//! Not in the model: clocks (an event that depends on time can happen at any time), the kernel's engine,
+//! segments of other lengths after a resumption, a cancelled push (it equals a broken connection), and a
+//! receiver that is paired under the name of another in the middle of a push, which the sender refuses to
+//! continue with ([`Fault::ReconnectToAnother`] shows the outcome without that refusal).
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what fails in a test ends it, and where says enough"
+    reason = "a failure in a test ends it, and its location says enough"
 )]
 
 mod bounds;
@@ -54,7 +54,7 @@ use bounds::{Bounds, Fault};
 use model::{Action, Protocol};
 use state::World;
 
-/// Two pushes to one receiver, one death of each side, and one connection that breaks.
+/// Two pushes to one receiver, one death of each side, and one broken connection.
 const ONE_RECEIVER: Bounds = Bounds {
     snapshots: [2, 0],
     requests: [2, 0],
@@ -64,9 +64,9 @@ const ONE_RECEIVER: Bounds = Bounds {
     ..Bounds::CALM
 };
 
-/// Explores all there is within bounds; fails with the way to what must not happen, or with the
-/// name of what did not come about. `least` is how many states there are at least: fewer, and something
-/// is not explored any more.
+/// Explores all states within bounds; fails with the path to a violated property, or with the name of
+/// a property that never occurred. `least` is the least number of states: with fewer, a part of the
+/// model is no longer explored.
 fn explore(bounds: Bounds, more: fn() -> Vec<Property<Protocol>>, least: usize) {
     let started = Instant::now();
     let model = Protocol::new(bounds, Fault::None, more);
@@ -90,7 +90,7 @@ fn explore(bounds: Bounds, more: fn() -> Vec<Property<Protocol>>, least: usize) 
     assert!(states >= least, "only {states} states");
 }
 
-/// What happened, and what came of it.
+/// Describes the events of a path and its last state.
 fn story(path: Path<World, Action>) -> String {
     let last = format!("{:#?}", path.last_state());
     let actions = path.into_actions();
@@ -98,7 +98,7 @@ fn story(path: Path<World, Action>) -> String {
     lines.chain([last]).collect()
 }
 
-/// Whether a model with a fault comes to the place where `property` does not hold; tells the way.
+/// Whether a model with a fault violates `property`; prints the length of the path.
 fn finds(bounds: Bounds, fault: Fault, property: &'static str) -> bool {
     let model = Protocol::new(bounds, fault, Vec::new);
     let until = HasDiscoveries::AnyOf(BTreeSet::from([property]));
@@ -179,7 +179,7 @@ fn copies_that_a_user_deletes_are_no_parents() {
 }
 
 #[test]
-fn what_is_too_old_to_go_on_with_goes() {
+fn pushes_too_old_to_resume_are_deleted() {
     let bounds = Bounds {
         ages: 2,
         ..ONE_RECEIVER

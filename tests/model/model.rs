@@ -1,4 +1,4 @@
-//! What can happen in a state, and what comes of it.
+//! The possible events in a state, and their effects.
 
 use stateright::{Model, Property};
 
@@ -9,63 +9,63 @@ use crate::state::{
     Daemon, Doing, Entry, Job, Partial, Phase, Push, Receiver, Up, Wish, World, bit,
 };
 
-/// The protocol within bounds, with a fault perhaps.
+/// The protocol within bounds, with at most one fault.
 #[derive(Debug, Clone)]
 pub struct Protocol {
     pub bounds: Bounds,
     pub fault: Fault,
-    /// What is looked at besides what must always hold.
+    /// Properties to check in addition to those that must always hold.
     pub more: fn() -> Vec<Property<Protocol>>,
 }
 
-/// Something that happens. Numbers of receivers are those of their slots.
+/// An event. Receivers are given by their slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A user asks for a push.
+    /// A user requests a push.
     Ask(usize),
-    /// A user asks for a full send.
+    /// A user requests a full send.
     AskFull(usize),
-    /// The push goes one step on.
+    /// The push takes its next step.
     Sender(usize),
-    /// It sends a segment, marked or not.
+    /// The push sends a segment, marked or not.
     Send(usize, bool),
-    /// It notices that it has failed while a thread writes that it may be committed.
+    /// The push notices that it has failed while a thread records that it may be committed.
     FailWhileAnnouncing(usize),
-    /// That thread has written.
+    /// That thread completes its write.
     WriteStray,
-    /// It makes another attempt.
+    /// The push makes another attempt.
     TryAgain(usize),
-    /// It gives up, and keeps what the next one can go on from or does not.
+    /// The push is given up, and either kept for a later resumption or discarded.
     GiveUp { slot: usize, keep: bool },
-    /// The receiver's thread goes one step on.
+    /// The receiver's thread takes its next step.
     Receiver(usize),
     /// An announcement arrives.
     Deliver(usize),
-    /// One arrives when its connection is dead.
+    /// An announcement arrives after its connection has died.
     DeliverLate(usize),
-    /// What waits for its sender has waited too long.
+    /// A parked transfer has waited too long for its sender.
     StopWaiting(usize),
-    /// The connection breaks; so many of the messages to the receiver arrive all the same.
+    /// The connection breaks; `arrives` messages to the receiver still arrive.
     Break { slot: usize, arrives: usize },
-    /// The last message to the receiver comes twice.
+    /// The last message to the receiver is duplicated.
     Duplicate(usize),
-    /// The sender dies; so many of its messages to each receiver arrive all the same.
+    /// The sender dies; `arrives` of its messages to each receiver still arrive.
     CrashSender { arrives: usize },
-    /// It starts.
+    /// The sender starts.
     StartSender,
-    /// Starting, it settles the next thing.
+    /// The starting sender reconciles its next record.
     Settle,
     /// A receiver dies.
     CrashReceiver(usize),
-    /// It starts.
+    /// A receiver starts.
     StartReceiver(usize),
-    /// It is set up anew, empty, and paired again.
+    /// A receiver is reinstalled, empty, and paired again.
     Replace(usize),
     /// A user deletes a copy.
     Delete(usize, Push),
-    /// An interrupted push has got too old.
+    /// An interrupted push expires.
     LetGoOfOld(Push),
-    /// A receiver's partial has.
+    /// A receiver's partial expires.
     ForgetOld(usize),
 }
 
@@ -78,7 +78,7 @@ impl Model for Protocol {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        // What follows on what must not happen is of no interest.
+        // States after a violation are of no interest.
         if world.ghost.violation.is_some() {
             return;
         }
@@ -192,7 +192,7 @@ impl Model for Protocol {
 }
 
 impl Protocol {
-    /// The model, with properties besides those that must always hold.
+    /// Makes the model, with properties in addition to those that must always hold.
     pub fn new(bounds: Bounds, fault: Fault, more: fn() -> Vec<Property<Protocol>>) -> Self {
         Self {
             bounds,
@@ -294,7 +294,7 @@ fn of_network(world: &World, slot: usize, actions: &mut Vec<Action>) {
     }
 }
 
-/// How many messages are on their way to a receiver whose sender is there.
+/// Counts the messages on their way to a receiver whose sender is connected.
 fn under_way(receiver: &Receiver) -> usize {
     let begins = receiver
         .call

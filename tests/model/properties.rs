@@ -1,4 +1,4 @@
-//! What must always hold, and what must be possible.
+//! Properties that must always hold, and properties that must be possible.
 
 use stateright::{Model, Property};
 
@@ -9,7 +9,7 @@ use crate::state::{
     Came, Daemon, Doing, Entry, Job, Origin, Phase, Push, Receiver, Record, Violation, World, bit,
 };
 
-/// What must always hold, by the numbers of ARCHITECTURE.md where it has one.
+/// Properties that must always hold, with the number that ARCHITECTURE.md gives them.
 pub fn always() -> Vec<Property<Protocol>> {
     vec![
         Property::always("1: a copy is what was snapshotted", |_, world: &World| {
@@ -68,7 +68,7 @@ pub fn always() -> Vec<Property<Protocol>> {
     ]
 }
 
-/// What must be possible with one receiver, some deaths and some breaks.
+/// Properties that must be possible with one receiver, some deaths and some broken connections.
 pub fn sometimes() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("a resumed push completes", |_, world: &World| {
@@ -121,7 +121,7 @@ pub fn sometimes() -> Vec<Property<Protocol>> {
     ]
 }
 
-/// What must be possible when a receiver is replaced: each instance has its own last common state.
+/// Property that must be possible when a receiver is replaced: each instance has its own last common state.
 pub fn replaced() -> Vec<Property<Protocol>> {
     vec![Property::sometimes(
         "the old instance's last common state outlives pushes to the new one",
@@ -134,7 +134,7 @@ pub fn replaced() -> Vec<Property<Protocol>> {
     )]
 }
 
-/// What must be possible with two receivers.
+/// Property that must be possible with two receivers.
 pub fn both() -> Vec<Property<Protocol>> {
     vec![Property::sometimes(
         "both receivers have the volume",
@@ -144,7 +144,7 @@ pub fn both() -> Vec<Property<Protocol>> {
     )]
 }
 
-/// What must come about, and be possible, when the first receiver goes away for ever.
+/// Properties for the case that the first receiver goes away for good.
 pub fn second_completes() -> Vec<Property<Protocol>> {
     vec![
         Property::always(
@@ -166,8 +166,8 @@ pub fn second_completes() -> Vec<Property<Protocol>> {
     ]
 }
 
-/// The sendshot is there, and its record says that the receiver may have its state. (A record
-/// that a thread writes late can be `unconfirmed` once more, until the receiver has told again.)
+/// Whether the sendshot exists, and its record says that the receiver may have its state. (A late write
+/// by a thread can set a record to `unconfirmed` again, until the next report of the receiver.)
 fn has_sendshot(world: &World, push: Push) -> bool {
     let record = world.sender.record(push);
     record.is_some_and(|record| record.sendshot && record.came != Came::Sending)
@@ -197,7 +197,7 @@ fn holds_what_it_says(receiver: &Receiver) -> bool {
     all.all(|(at, tree)| tree.applied.len() == usize::from(at))
 }
 
-/// Of a transfer that both sides know, the sender knows every checkpoint durably.
+/// Whether the sender durably knows every checkpoint of a transfer that both sides know.
 fn can_go_on_from_checkpoints(world: &World, record: &Record) -> bool {
     let mut receivers = world.receivers.iter();
     let receiver = receivers.find(|receiver| receiver.instance == record.instance);
@@ -217,7 +217,7 @@ fn can_go_on_from_checkpoints(world: &World, record: &Record) -> bool {
     })
 }
 
-/// A push that waits is answered by what is under way: it cannot wait for ever.
+/// Whether a waiting push has an answer on its way, and so cannot wait for ever.
 fn is_owed_an_answer(job: &Job, receiver: &Receiver) -> bool {
     if !job.connected || !matches!(job.phase, Phase::Opening(_) | Phase::Waiting) {
         return true;

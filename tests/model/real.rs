@@ -1,4 +1,4 @@
-//! The daemons' own decisions, asked with their own types made of the model's numbers.
+//! Calls the daemons' own decisions, with their own types made from the model's numbers.
 
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
@@ -27,13 +27,13 @@ use uuid::Uuid;
 
 use crate::state::{self, Came, Code, Inventory, Kind, Next, Point, Push, Record, Stream};
 
-/// The sender's id.
+/// Id of the sender.
 const SENDER: SenderId = SenderId::from_bytes([1; 16]);
-/// The volume's id.
+/// Id of the volume.
 const VOLUME: VolumeId = VolumeId::from_bytes([2; 16]);
-/// The subvolume that is snapshotted.
+/// UUID of the subvolume that is snapshotted.
 const SUBVOLUME: Uuid = Uuid::from_u128(3);
-/// Its file system.
+/// UUID of its file system.
 const FILESYSTEM: Uuid = Uuid::from_u128(4);
 
 static NAMES: LazyLock<(VolumeName, PeerName)> =
@@ -55,7 +55,7 @@ fn uuid(push: Push) -> Uuid {
     Uuid::from_u128(100 + u128::from(push))
 }
 
-/// Snapshots are of growing transactions; a pristine one has the same ctransid.
+/// Transaction id of a snapshot, growing with each push; an unchanged snapshot has an equal ctransid.
 fn transid(push: Push) -> u64 {
     100 + u64::from(push)
 }
@@ -122,7 +122,7 @@ fn waypoint(point: Point) -> ResumePoint {
     }
 }
 
-fn told(inventory: &Inventory) -> inventory::Inventory {
+fn reported(inventory: &Inventory) -> inventory::Inventory {
     let partial = |&(transfer, point): &(u8, Point)| places::Partial {
         transfer: transfer_id(transfer),
         points: vec![waypoint(point).point()],
@@ -151,14 +151,14 @@ fn head(push: Push) -> Head {
     }
 }
 
-/// What a start does with a record: [`reconcile::at_start`].
+/// Decides on a record when the sender starts: [`reconcile::at_start`].
 pub fn at_start(of: &Record) -> Verdict {
     reconcile::at_start(&record(of), SENDER)
 }
 
-/// What the receiver's report does with a record: [`reconcile::after_inventory`].
+/// Decides on a record after the receiver's report: [`reconcile::after_inventory`].
 pub fn after_inventory(of: &Record, inventory: &Inventory) -> Verdict {
-    reconcile::after_inventory(&record(of), &told(inventory))
+    reconcile::after_inventory(&record(of), &reported(inventory))
 }
 
 /// [`Record::is_resumable`].
@@ -166,21 +166,21 @@ pub fn is_resumable(of: &Record) -> bool {
     record(of).is_resumable()
 }
 
-/// Where to go on, by [`resume::offered`] and [`resume::choose`]; `None` for the beginning.
+/// Decides where to resume, by [`resume::offered`] and [`resume::choose`]; `None` for the beginning.
 pub fn goes_on_at(
     known: impl Iterator<Item = Point> + Clone,
     inventory: &Inventory,
     transfer: u8,
 ) -> Option<Point> {
-    let waypoints: Vec<ResumePoint> = known.clone().map(waypoint).collect();
-    let offered = resume::offered(&told(inventory).partials, transfer_id(transfer));
+    let waypoints: Vec<Waypoint> = known.clone().map(waypoint).collect();
+    let offered = resume::offered(&reported(inventory).partials, transfer_id(transfer));
     match resume::choose(&waypoints, &offered) {
         resume::Start::At(chosen) => known.into_iter().find(|point| waypoint(*point) == chosen),
         resume::Start::Beginning(_) => None,
     }
 }
 
-/// The parent, by [`parent_sendshot::decide`], of copies and the sendshots that are here.
+/// Decides the parent, by [`parent_sendshot::decide`], from the copies and the local sendshots.
 pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) -> Option<Push> {
     let candidate = |&push: &Push| Candidate {
         copy: held(push),
@@ -208,7 +208,7 @@ pub fn parent(of: Push, wish: state::Wish, copies: &[Push], sendshots: &[Push]) 
     })
 }
 
-/// What `newest` supersedes, by [`retention::decide`].
+/// Decides what `newest` supersedes, by [`retention::decide`].
 pub fn superseded(newest: Push, records: &[Record], keep: NonZeroU32) -> Vec<Push> {
     let items: Vec<Item> = records
         .iter()
@@ -229,7 +229,7 @@ pub fn superseded(newest: Push, records: &[Record], keep: NonZeroU32) -> Vec<Pus
         .collect()
 }
 
-/// What becomes of a push after a receiver's refusal, by [`retry::after`].
+/// Decides on a push after a receiver's refusal, by [`retry::after`].
 pub fn after_refusal(code: Code) -> (Next, Kind) {
     let code = match code {
         Code::Busy => failure::Code::Busy,
@@ -242,7 +242,7 @@ pub fn after_refusal(code: Code) -> (Next, Kind) {
     after(transfer::Error::Refused(Failure::new(code, "", "")))
 }
 
-/// What becomes of a push after its connection has broken, by [`retry::after`].
+/// Decides on a push after its connection has broken, by [`retry::after`].
 pub fn after_break() -> (Next, Kind) {
     let broken = connection::error::Error::Broken {
         address: String::new(),
@@ -253,12 +253,10 @@ pub fn after_break() -> (Next, Kind) {
 
 fn after(error: transfer::Error) -> (Next, Kind) {
     let next = match retry::after_transfer(&error) {
-        retry::RetryDecision::Later => Next::Later,
-        retry::RetryDecision::Negotiate
-        | retry::RetryDecision::Restart
-        | retry::RetryDecision::Otherwise => Next::Again,
-        // Nothing that a receiver says or a connection does is hopeless.
-        retry::RetryDecision::Never | retry::RetryDecision::Hopeless => Next::Never,
+        retry::Next::Later => Next::Later,
+        retry::Next::Negotiate | retry::Next::Afresh | retry::Next::Otherwise => Next::Again,
+        // No report of a receiver and no state of a connection is hopeless.
+        retry::Next::Never | retry::Next::Hopeless => Next::Never,
     };
     let kind = match Problem::from(error).kind {
         problem::Kind::Unreachable | problem::Kind::Cancelled => Kind::Unreachable,

@@ -1,4 +1,4 @@
-//! The receiver's steps, each as far as a crash can tell it from the next.
+//! The receiver's steps, each as small as a crash can distinguish it from the next.
 
 use crate::bounds::Fault;
 use crate::state::{
@@ -11,7 +11,7 @@ impl Receiver {
         self.copies.iter().any(|copy| copy.push == push)
     }
 
-    /// What it answers when asked.
+    /// Answers an inventory request.
     pub fn inventory(&self) -> Inventory {
         let mut points = Vec::new();
         for partial in &self.partials {
@@ -29,7 +29,7 @@ impl Receiver {
         }
     }
 
-    /// A message of the call that is under way.
+    /// Receives a message of the current call.
     pub fn take_up(&mut self, up: Up) {
         if let Some(Entry::Running(thread)) = &mut self.entry
             && thread.live
@@ -38,19 +38,19 @@ impl Receiver {
         }
     }
 
-    /// The next answer of the call that is under way.
+    /// Returns the next answer of the current call.
     pub fn answer(&mut self) -> Option<Down> {
         let call = self.call.as_mut()?;
         (!call.down.is_empty()).then(|| call.down.remove(0))
     }
 
-    fn tell(&mut self, down: Down) {
+    fn report(&mut self, down: Down) {
         if let Some(call) = &mut self.call {
             call.down.push(down);
         }
     }
 
-    /// The connection breaks; of what is under way to this side `arrives` messages still come.
+    /// Breaks the connection; of the messages in flight to this side `arrives` still arrive.
     pub fn hang_up(&mut self, arrives: usize) {
         if let Some(begin) = self.call.take().and_then(|call| call.begin)
             && arrives > 0
@@ -65,17 +65,17 @@ impl Receiver {
         }
     }
 
-    /// The announcement of the call that is under way arrives.
+    /// Delivers the announcement of the current call.
     pub fn deliver(&mut self, ghost: &mut Ghost) {
         if let Some(begin) = self.call.as_mut().and_then(|call| call.begin.take()) {
             match self.enter(begin, true, ghost) {
-                Ok(at) => self.tell(Down::Accepted(at)),
-                Err(code) => self.tell(Down::Failure(code)),
+                Ok(at) => self.report(Down::Accepted(at)),
+                Err(code) => self.report(Down::Failure(code)),
             }
         }
     }
 
-    /// One of a dead connection does.
+    /// Delivers an announcement of a dead connection.
     pub fn deliver_late(&mut self, ghost: &mut Ghost) {
         if let Some(begin) = self.late.take() {
             let _ = self.enter(begin, false, ghost);
@@ -94,7 +94,7 @@ impl Receiver {
         let intake = match (begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.goes_on_at(begin, point) => waiting,
             (Some(point), _) => self.at_checkpoint(begin, point)?,
-            (None, _) => self.afresh(begin)?,
+            (None, _) => self.from_beginning(begin)?,
         };
         if begin.resume_at.is_none() && begin.stream.parent.is_some_and(|p| !self.holds(p)) {
             ghost.violation = Some(Violation::ParentNotHeld);
@@ -109,7 +109,7 @@ impl Receiver {
         Ok(at)
     }
 
-    fn afresh(&mut self, begin: Begin) -> Result<Intake, Code> {
+    fn from_beginning(&mut self, begin: Begin) -> Result<Intake, Code> {
         if self.holds(begin.stream.push) {
             return Err(Code::AlreadyHeld);
         }
@@ -161,7 +161,7 @@ impl Receiver {
         })
     }
 
-    /// One step of the thread that applies.
+    /// Takes one step of the applying thread.
     pub fn step(&mut self, segments: u8, ghost: &mut Ghost) {
         let Some(Entry::Running(mut thread)) = self.entry.take() else {
             return;
@@ -206,7 +206,7 @@ impl Receiver {
             Doing::Forget => {
                 self.forget(&thread.intake);
                 if thread.live {
-                    self.tell(Down::Committed);
+                    self.report(Down::Committed);
                 }
                 return;
             }
@@ -227,7 +227,7 @@ impl Receiver {
 
     fn take(&mut self, mut thread: Thread) {
         let refused = if thread.input.is_empty() {
-            // The connection broke: what is between two commands waits.
+            // The connection broke: a transfer between two commands is parked.
             if !thread.live && thread.intake.point().is_some() {
                 self.entry = Some(Entry::Waiting(thread.intake));
                 return;
@@ -247,13 +247,13 @@ impl Receiver {
             Some(code) => {
                 self.forget(&thread.intake);
                 if thread.live {
-                    self.tell(Down::Failure(code));
+                    self.report(Down::Failure(code));
                 }
             }
         }
     }
 
-    /// It dies.
+    /// The receiver dies.
     pub fn crash(&mut self, fault: Fault) {
         self.up = false;
         let entry = self.entry.take();
@@ -267,7 +267,7 @@ impl Receiver {
         self.late = None;
     }
 
-    /// It starts, and settles what a dead daemon left.
+    /// The receiver starts, and reconciles what a dead daemon left.
     pub fn start(&mut self) {
         self.up = true;
         let copies = &self.copies;
@@ -296,7 +296,7 @@ impl Receiver {
         });
     }
 
-    /// It is set up anew, empty, and paired again.
+    /// The receiver is reinstalled, empty, and paired again.
     pub fn replace(&mut self, instance: u8) {
         self.crash(Fault::None);
         self.copies.clear();

@@ -1,4 +1,4 @@
-//! The steps of a push, each as far as a crash can tell it from the next: `push.rs`, `snapshot.rs`,
+//! The steps of a push, each as small as a crash can distinguish it from the next: `push.rs`, `snapshot.rs`,
 //! `job.rs` and `prepare.rs` of the daemon.
 
 use crate::bounds::Fault;
@@ -9,7 +9,7 @@ use crate::state::{
 };
 
 impl Job {
-    /// A push that was just asked for, connected to `link`.
+    /// A push that was just requested, connected to `link`.
     pub fn new(link: Instance, wish: Wish) -> Self {
         Self {
             push: None,
@@ -27,7 +27,7 @@ impl Job {
         }
     }
 
-    /// Whether the present step needs the receiver.
+    /// Whether the current step needs the receiver.
     fn talks(&self) -> bool {
         matches!(
             self.phase,
@@ -42,7 +42,7 @@ impl Job {
 }
 
 impl World {
-    /// One step of a push.
+    /// Takes one step of a push.
     pub fn step_sender(&mut self, slot: usize, fault: Fault) {
         let Some(mut job) = self.sender.jobs[slot].take() else {
             return;
@@ -52,13 +52,13 @@ impl World {
             self.sender.jobs[slot] = Some(job);
             return;
         }
-        // Others see it as running while its step is taken.
+        // Other jobs see it as running while it takes its step.
         self.sender.jobs[slot] = Some(job.clone());
         let goes_on = self.step_job(slot, &mut job, fault);
         self.sender.jobs[slot] = goes_on.then_some(job);
     }
 
-    /// What the push does next; `false` when it is over.
+    /// Takes the next step of the push; `false` when it has ended.
     fn step_job(&mut self, slot: usize, job: &mut Job, fault: Fault) -> bool {
         let phase = job.phase.clone();
         match phase {
@@ -115,7 +115,7 @@ impl World {
         true
     }
 
-    /// The record of a push that runs.
+    /// Returns the record of a running push.
     pub fn record_of(&mut self, job: &Job) -> &mut Record {
         let push = job.push.expect("it has a record");
         self.sender
@@ -123,12 +123,12 @@ impl World {
             .expect("nobody else removes it")
     }
 
-    /// The sender says that the receiver makes no sense, which it does.
+    /// Notes that the sender reported an invalid response, although the receiver is honest.
     pub fn accuse(&mut self) {
         self.ghost.violation = Some(Violation::HonestReceiverAccused);
     }
 
-    /// The newest push that broke off for which everything is there, as `resume::find` has it.
+    /// Finds the newest interrupted push with everything that it needs, as `resume::find` does.
     fn find_interrupted(&self, job: &mut Job) {
         let whole = |record: &&Record| {
             let parent = record.transfer.and_then(|transfer| transfer.parent);
@@ -149,7 +149,7 @@ impl World {
         job.phase = Phase::Ask;
     }
 
-    /// The first step of a snapshot.
+    /// Takes the first step of a snapshot.
     fn write_record(&mut self, slot: usize, job: &mut Job) {
         let push = self.sender.next_push;
         self.sender.next_push += 1;
@@ -168,7 +168,7 @@ impl World {
         job.phase = Phase::TakeSnapshot;
     }
 
-    /// From the inventory to what is sent from where: `Job::attempt`.
+    /// Decides from the inventory what to send and from where: `Job::attempt`.
     fn start(&mut self, slot: usize, job: &mut Job, told: Inventory, fault: Fault) {
         let record = self.record_of(job).clone();
         if told.copies.contains(&record.push) {
@@ -207,7 +207,7 @@ impl World {
         };
     }
 
-    /// Capture, and plan.
+    /// Captures and plans.
     fn capture(&mut self, job: &mut Job, told: &Inventory) {
         let record = self.record_of(job);
         record.sendshot = true;
@@ -219,7 +219,7 @@ impl World {
         job.phase = Phase::NoteTransfer;
     }
 
-    /// What it takes to go on is durable before the transfer begins.
+    /// Makes everything that a resumption needs durable before the transfer begins.
     fn note_transfer(&mut self, job: &mut Job) {
         let parent = job.prepared.flatten();
         let record = self.record_of(job);
@@ -229,7 +229,7 @@ impl World {
     }
 }
 
-/// What the push's stream is made of.
+/// Returns what determines the bytes of the push's stream.
 pub fn stream(job: &Job) -> Stream {
     Stream {
         push: job.push.expect("it has a record"),

@@ -28,7 +28,7 @@ impl World {
         job.phase = Phase::Opening(from.map_or(0, |from| from.at));
     }
 
-    /// The receiver has answered.
+    /// Handles the receiver's answer to the announcement.
     pub fn opened(&mut self, slot: usize, job: &mut Job, from: u8) {
         match self.receivers[slot].answer() {
             Some(Down::Accepted(at)) if at == from => {
@@ -67,7 +67,7 @@ impl World {
         self.sender.jobs[slot] = Some(job);
     }
 
-    /// Behind the last segment, or when the receiver has refused.
+    /// Handles the end of the segments, or the receiver's refusal.
     pub fn all_sent(&mut self, slot: usize, job: &mut Job, sent: u8, fault: Fault) {
         match self.receivers[slot].answer() {
             Some(Down::Failure(code)) => self.fail(slot, job, real::after_refusal(code)),
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// Writes down that the receiver may commit from here on.
+    /// Records that the receiver may commit from now on.
     pub fn announce(&mut self, job: &mut Job, fault: Fault) {
         self.record_of(job).came = match fault {
             Fault::RecordBeforeAcknowledge => Came::Acknowledged,
@@ -90,7 +90,7 @@ impl World {
         };
     }
 
-    /// Tells the receiver that it is all.
+    /// Sends the end of the stream.
     pub fn end(&mut self, slot: usize, job: &mut Job, fault: Fault) {
         let end = Point {
             stream: stream(job),
@@ -103,7 +103,7 @@ impl World {
         };
     }
 
-    /// Records the acknowledgement and chooses what it supersedes.
+    /// Records the acknowledgement and decides what it supersedes.
     pub fn acknowledge(&mut self, slot: usize, job: &mut Job, fault: Fault) {
         let record = self.record_of(job).clone();
         self.mark_acknowledged(record.push);

@@ -1,4 +1,4 @@
-//! What the sender lets go, when, step by step: `reconcile.rs`, `prune.rs`, `release.rs` and
+//! What the sender deletes, and when, step by step: `reconcile.rs`, `prune.rs`, `release.rs` and
 //! `expire.rs` of the daemon.
 
 use sendshot_sender::decide::reconcile::Verdict;
@@ -8,7 +8,7 @@ use crate::real;
 use crate::state::{Came, Inventory, Job, Phase, Push, Then, Trail, World, bit};
 
 impl World {
-    /// The next step of what a starting sender settles; `false` when all is settled.
+    /// Reconciles the next leftover of a starting sender; `false` when none is left.
     pub fn settle_leftovers(&mut self, fault: Fault) -> bool {
         let records = &self.sender.records;
         let mut idle = records.iter().filter(|r| !self.sender.runs(r.push));
@@ -26,7 +26,7 @@ impl World {
         true
     }
 
-    /// What the report decides about pushes that do not run: `reconcile::acknowledgements`.
+    /// Applies the receiver's report to pushes that are not running: `reconcile::acknowledgements`.
     pub fn settle_told(&mut self, job: &mut Job, told: Inventory, fault: Fault) {
         let told_of_work = Inventory {
             at_work: told.at_work && fault != Fault::IgnoreWork,
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// Deletes the next of what a record names: the snapshot with its marks, the sendshot, the
+    /// Deletes the next part of a push: the snapshot with its marks, then the sendshot, then the
     /// record.
     pub fn let_go_step(&mut self, push: Push) {
         let Some(record) = self.sender.record_mut(push) else {
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Deletes a push's snapshot, and notes it if nobody has committed it.
+    /// Deletes a push's snapshot, and notes the deletion if the receiver has not committed the push.
     fn release(&mut self, push: Push) {
         let Some(record) = self.sender.record_mut(push) else {
             return;
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// Ends an interrupted push that is too old.
+    /// Discards an interrupted push that is too old.
     pub fn let_go_of_old(&mut self, push: Push) {
         let Some(record) = self.sender.record_mut(push) else {
             return;
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// What `Push::let_go_of_interrupted` lets go.
+    /// Finds a push that `Push::let_go_of_interrupted` discards.
     pub fn unfinished(&self, instance: u8) -> Option<Push> {
         let mut records = self.sender.records.iter();
         let found = records.find(|record| {
@@ -110,7 +110,7 @@ impl World {
         found.map(|record| record.push)
     }
 
-    /// The receiver has committed it.
+    /// Records that the receiver has committed the push.
     pub fn mark_acknowledged(&mut self, push: Push) {
         let Some(record) = self.sender.record_mut(push) else {
             return;
@@ -120,7 +120,7 @@ impl World {
         *newest = (*newest).max(Some(push));
     }
 
-    /// Lets go of the push's own record, unless the receiver may have committed.
+    /// Discards the push's own record, unless the receiver may have committed it.
     pub fn let_go_job(&mut self, job: &mut Job, then: Then) -> bool {
         let push = job.push.filter(|push| {
             let record = self.sender.record(*push);
@@ -139,7 +139,7 @@ impl World {
         then == Then::StartOver
     }
 
-    /// Deletes the push's own snapshot, then the older states; `false` when that is done.
+    /// Deletes the push's own snapshot, then superseded states; `false` when that is done.
     pub fn release_step(&mut self, job: &mut Job, mut older: Vec<Push>) -> bool {
         let record = self.record_of(job);
         let push = record.push;

@@ -1,16 +1,16 @@
-//! The state of both sides and of what is under way between them, in small numbers. A push, its
+//! The state of both sides and of the messages between them, in small numbers. A push, its
 //! snapshot and the snapshot's UUID have the same number; an offset is a number of segments.
 
 use crate::bounds::{Bounds, SLOTS};
 
-/// A push, its snapshot, its state of the volume.
+/// A push, its snapshot, and the state of the volume in it.
 pub type Push = u8;
 /// One installation of a receiver.
 pub type Instance = u8;
-/// Most instances: each receiver can be replaced once.
+/// Number of instances: each receiver can be replaced once.
 pub const INSTANCES: usize = 2 * SLOTS;
 
-/// Everything.
+/// The state of the whole model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     pub sender: Sender,
@@ -19,22 +19,22 @@ pub struct World {
     pub ghost: Ghost,
 }
 
-/// What nobody in the model knows, for properties to look at.
+/// Facts that neither side knows, for the properties to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Ghost {
-    /// Pushes that each instance has ever committed, a bit each.
+    /// Pushes that each instance has ever committed, one bit each.
     pub committed: [u8; INSTANCES],
     /// The newest push acknowledged for each instance.
     pub newest: [Option<Push>; INSTANCES],
-    /// Pushes whose snapshot the sender let go though they were not committed, a bit each.
+    /// Pushes whose snapshot the sender deleted although they were not committed, one bit each.
     pub let_go: u8,
-    /// Pushes whose copy a user deleted, a bit each.
+    /// Pushes whose copy a user deleted, one bit each.
     pub deleted: u8,
-    /// What must not happen, and did.
+    /// The violation that has occurred, if any.
     pub violation: Option<Violation>,
 }
 
-/// What must not happen.
+/// An event that must not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Violation {
     ParentNotReported,
@@ -49,24 +49,24 @@ pub struct Sender {
     pub daemon: Daemon,
     /// The journal, durable.
     pub records: Vec<Record>,
-    /// What runs, lost in a crash.
+    /// Running pushes, lost in a crash.
     pub jobs: [Option<Job>; SLOTS],
-    /// A record that a thread still writes whose push has failed meanwhile.
+    /// A record that a thread still writes although its push has failed meanwhile.
     pub stray: Option<Record>,
     pub next_push: Push,
 }
 
-/// Whether the sender runs.
+/// Whether the sender is running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Daemon {
     #[default]
     Up,
-    /// Settling what it finds.
+    /// Reconciling what it finds.
     Starting,
     Dead,
 }
 
-/// How far a push came, as its record says.
+/// Progress of a push according to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Came {
     Sending,
@@ -74,7 +74,7 @@ pub enum Came {
     Acknowledged,
 }
 
-/// A record of the journal with all that it names on disk.
+/// A record of the journal with everything that it names on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     pub push: Push,
@@ -88,35 +88,35 @@ pub struct Record {
     pub marks: Trail,
 }
 
-/// What it takes to make a stream again.
+/// What is needed to make a stream again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Transfer {
     pub id: u8,
     pub parent: Option<Push>,
 }
 
-/// What a stream is made of: its bytes are a function of it.
+/// What determines the bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream {
     pub push: Push,
     pub parent: Option<Push>,
 }
 
-/// Places of a stream, a bit each.
+/// Positions of a stream, one bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Trail {
     pub stream: Option<Stream>,
     pub places: u8,
 }
 
-/// A place in a stream; what its chain value stands for.
+/// A position in a stream; stands for its chain value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Point {
     pub stream: Stream,
     pub at: u8,
 }
 
-/// A push that runs.
+/// A running push.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Job {
     /// None before it has a record.
@@ -124,36 +124,36 @@ pub struct Job {
     pub wish: Wish,
     pub origin: Origin,
     pub begun: bool,
-    /// The parent that was decided on, when something was.
+    /// The chosen parent, once the plan is made.
     pub prepared: Option<Option<Push>>,
-    /// What this process remembers of the stream.
+    /// The part of the stream that this process remembers.
     pub recent: Trail,
-    /// What the receiver has reported in this push, a bit each.
+    /// Copies that the receiver has reported in this push, one bit each.
     pub reported: u8,
-    /// Where it went on.
+    /// Where it resumed.
     pub resumed_at: u8,
     pub restarts: u8,
     pub connected: bool,
-    /// The instance at the other end.
+    /// The connected instance.
     pub link: Instance,
     pub phase: Phase,
 }
 
-/// What the user wants.
+/// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wish {
     Best,
     FullSend,
 }
 
-/// Where a state that is pushed comes from.
+/// Origin of the state that is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     Fresh,
     Interrupted,
 }
 
-/// What the push does next.
+/// The next step of the push.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Phase {
     Leftovers,
@@ -170,7 +170,7 @@ pub enum Phase {
     Begin(Option<Point>),
     Opening(u8),
     Sending(u8),
-    /// A segment is under way whose mark is not written: only with a fault.
+    /// A segment was sent whose mark is not written: only with a fault.
     Mark(u8),
     Announce,
     End,
@@ -181,14 +181,14 @@ pub enum Phase {
     Failed(Next, Kind),
 }
 
-/// What comes after a push was let go.
+/// What follows after a push was discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Then {
     StartOver,
     Over,
 }
 
-/// What the daemon makes of a failure.
+/// The daemon's decision after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Next {
     Later,
@@ -196,7 +196,7 @@ pub enum Next {
     Never,
 }
 
-/// How a failure is told, as far as it matters for what is kept.
+/// How a failure is reported, as far as it decides what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Unreachable,
@@ -204,7 +204,7 @@ pub enum Kind {
     Refused,
 }
 
-/// What a receiver reports.
+/// A receiver's report.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Inventory {
     pub copies: Vec<Push>,
@@ -221,25 +221,24 @@ pub struct Receiver {
     pub copies: Vec<Copy>,
     /// Durable.
     pub partials: Vec<Partial>,
-    /// The volume's place in the table, lost in a crash.
+    /// The volume's slot in the table of transfers, lost in a crash.
     pub entry: Option<Entry>,
-    /// Only with a fault: staging that a crash has left.
+    /// Staging that a crash has left: only with a fault.
     pub relic: Option<Intake>,
-    /// The call of the push that runs.
+    /// The call of the running push.
     pub call: Option<Call>,
-    /// An announcement on a dead connection that still arrives.
+    /// An announcement of a dead connection that still arrives.
     pub late: Option<Begin>,
 }
 
-/// A copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Copy {
     pub push: Push,
-    /// Whether it is what was snapshotted.
+    /// Whether it equals the snapshot.
     pub is_right: bool,
 }
 
-/// A partial as it is on disk.
+/// A partial as on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Partial {
     pub transfer: u8,
@@ -247,25 +246,25 @@ pub struct Partial {
     pub checkpoints: Vec<(u8, Tree)>,
 }
 
-/// What is in staging: the parent, and the segments applied over it.
+/// Content of staging: the parent, and the segments applied over it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tree {
     pub base: Option<Push>,
     pub applied: Vec<Point>,
 }
 
-/// A push as far as it was applied.
+/// The applied part of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Intake {
     pub transfer: u8,
     pub stream: Stream,
     pub offset: u8,
     pub tree: Tree,
-    /// Its last checkpoint.
+    /// Offset of its last checkpoint.
     pub last: Option<u8>,
 }
 
-/// A place in the table of pushes.
+/// A slot in the table of transfers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Entry {
     Running(Thread),
@@ -276,14 +275,14 @@ pub enum Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Thread {
     pub intake: Intake,
-    /// What has arrived or is under way.
+    /// Messages that have arrived or are in flight.
     pub input: Vec<Up>,
-    /// Whether its sender is still there.
+    /// Whether its sender is still connected.
     pub live: bool,
     pub doing: Doing,
 }
 
-/// What the thread does next.
+/// The next step of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doing {
     Take,
@@ -302,14 +301,14 @@ pub struct Begin {
     pub resume_at: Option<Point>,
 }
 
-/// From sender to receiver, behind the announcement.
+/// A message from sender to receiver, after the announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Up {
     Segment { ends: Point, marked: bool },
     End(Point),
 }
 
-/// From receiver to sender.
+/// A message from receiver to sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Down {
     Accepted(u8),
@@ -317,7 +316,7 @@ pub enum Down {
     Committed,
 }
 
-/// Why a receiver refuses.
+/// Why a receiver refuses a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     Busy,
@@ -328,7 +327,7 @@ pub enum Code {
     InvalidStream,
 }
 
-/// A call under way.
+/// A current call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Call {
     pub begin: Option<Begin>,
@@ -336,7 +335,7 @@ pub struct Call {
 }
 
 impl World {
-    /// Two hosts that have never met.
+    /// Two hosts that have never connected.
     pub fn new(bounds: Bounds) -> Self {
         let receiver = |instance| Receiver {
             instance,
@@ -391,14 +390,13 @@ impl Trail {
 }
 
 impl Tree {
-    /// Whether it is what a whole stream makes.
+    /// Whether it is the result of a whole stream.
     pub fn is(&self, stream: Stream, segments: u8) -> bool {
         let right = (1..=segments).map(|at| Point { stream, at });
         self.base == stream.parent && self.applied.iter().copied().eq(right)
     }
 }
 
-/// A bit.
 pub fn bit(push: Push) -> u8 {
     1 << push
 }

@@ -1,10 +1,10 @@
-//! Taking an input apart. What is missing at its end is zero, so every input means something.
+//! Reads values from an input. Beyond its end all bytes are zero, so every input is valid.
 
 /// The rest of an input.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
-/// Numbers at which something may change: sizes of blocks and limits, and the ends of what a number can be.
+/// Boundary values: sizes of blocks, limits, and the ends of integer types.
 const NUMBERS: [u64; 24] = [
     0,
     1,
@@ -33,22 +33,22 @@ const NUMBERS: [u64; 24] = [
 ];
 
 impl<'a> Bytes<'a> {
-    /// Whether nothing is left.
+    /// Whether no byte is left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The next byte.
+    /// Reads a byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    /// The next two.
+    /// Reads two bytes.
     pub fn short(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// A number, often one at which something may change.
+    /// Reads a number, often a boundary value.
     pub fn number(&mut self) -> u64 {
         let which = usize::from(self.byte());
         match NUMBERS.get(which) {
@@ -58,20 +58,20 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// As many bytes as there are, up to `len`.
+    /// Reads up to `len` bytes, as many as are left.
     pub fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// A length, and as many bytes.
+    /// Reads a length, and as many bytes.
     pub fn counted(&mut self) -> &'a [u8] {
         let len = self.byte();
         self.take(len.into())
     }
 
-    /// An array, zero where nothing is left.
+    /// Reads an array, padded with zeros.
     pub fn array<const LEN: usize>(&mut self) -> [u8; LEN] {
         let mut array = [0; LEN];
         let taken = self.take(LEN);

@@ -1,9 +1,9 @@
-//! The applier, against a scratch directory on btrfs. Needs root.
+//! Fuzzes the applier, against a scratch directory on btrfs. Needs root.
 //!
-//! An input: how, then either a stream whose checksums are made right (bit 0 of how), or commands, a
-//! byte for which and a few for each operand. Names are those of things that are there, or of what must
-//! not be reached. The other bits of how: 1 always copy instead of cloning, 2 always decode, 3 begin from a
-//! parent, 4 take it up again in the middle.
+//! An input: a byte of options, then either a stream whose checksums are corrected (bit 0), or commands:
+//! a byte for the kind and a few for each operand. Paths are those of existing files, or of files that
+//! must not be reached. The other option bits: 1 always copy instead of cloning, 2 always decode,
+//! 3 begin from a parent, 4 resume in the middle.
 
 use std::error::Error as StdError;
 use std::fs::{self, File};
@@ -25,43 +25,43 @@ use sendshot_adversary::hostile::trick::ZEROS_BY_ZSTD;
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
 
-/// Bytes of the scratch file system.
+/// Size of the scratch file system in bytes.
 const SIZE: u64 = 1 << 30;
 
-/// The parent, as streams name it.
+/// UUID of the parent in streams.
 const PARENT: Uuid = Uuid::from_u128(2);
-/// What is made.
+/// UUID of the subvolume that is made.
 const MADE: Uuid = Uuid::from_u128(1);
 
-/// Data.
+/// Data of writes and extended attributes.
 static FILLING: [u8; 128 * 1024] = [0xa5; 128 * 1024];
 
-/// A file system that nobody else sees: it is gone with the process, however that ends.
+/// A file system without a mount point: it disappears with the process, however that ends.
 struct Scratch {
     top: TopLevel,
     parent: OwnedFd,
-    /// What must not be reached.
+    /// Directory that must not be reached.
     outside: PathBuf,
     before: Vec<Seen>,
-    /// Ways that lead there.
+    /// Paths that lead there.
     ways: Vec<Vec<u8>>,
 }
 
-/// Something outside, as far as anybody could change it.
+/// Everything about a file outside that a command could change.
 type Seen = (PathBuf, u32, u64, u64, (i64, i64), (i64, i64), Vec<u8>);
 
 static SCRATCH: Mutex<Option<Scratch>> = Mutex::new(None);
 
-/// Takes an input. Nothing outside staging is touched, and staging is gone afterwards.
+/// Applies an input. Nothing outside staging may change, and staging must be empty afterwards.
 ///
 /// # Panics
-/// If one of these does not hold, or the file system cannot be made.
+/// If either does not hold, or the file system cannot be made.
 pub fn run(input: &[u8]) {
     let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
     scratch.get_or_insert_with(Scratch::new).play(input);
 }
 
-/// The hostile corpus, from nothing and from a parent, and some commands.
+/// The hostile corpus, and some commands, from nothing and from a parent.
 pub fn seeds() -> Vec<Vec<u8>> {
     let streams = super::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
     let streams = streams.map(|stream| [&[1][..], &stream].concat());
@@ -94,7 +94,7 @@ impl Scratch {
         drop(fs);
         let parent = durable::open_dir(&top, "parent".as_ref()).unwrap();
         let outside = PathBuf::from(format!("/proc/self/fd/{}/outside", top.as_fd().as_raw_fd()));
-        // So that the way by the working directory leads there, too.
+        // Makes the path by the working directory lead there, too.
         std::env::set_current_dir(&outside).unwrap();
         let ways = [
             outside.to_str().unwrap(),
@@ -159,7 +159,7 @@ impl Scratch {
         );
     }
 
-    /// Commands from an input, as many as there are.
+    /// Encodes as many commands as the input holds.
     fn stream<'a>(&'a self, mut input: Bytes<'a>, from_parent: bool) -> Vec<u8> {
         let encoder = Encoder::new(Version::V2);
         let mut stream = Vec::new();
@@ -183,14 +183,14 @@ impl Scratch {
         while !input.is_empty() {
             let kind = input.byte();
             let command = self.command(kind, &mut input);
-            // What the format cannot say is no command.
+            // A command that the format cannot encode is skipped.
             let _ = encoder.command(&command, &mut stream);
         }
         encoder.command(&Command::End, &mut stream).unwrap();
         stream
     }
 
-    /// A path that is there, that may be, that must not be reached, or any bytes.
+    /// Picks a path that exists, may exist, must not be reached, or is arbitrary bytes.
     fn path<'a>(&'a self, input: &mut Bytes<'a>) -> &'a [u8] {
         const PATHS: [&[u8]; 24] = [
             b"",
@@ -330,7 +330,7 @@ impl Scratch {
     }
 }
 
-/// Kinds of commands that are made.
+/// Number of kinds of commands.
 const KINDS: u8 = 23;
 
 fn xattr<'a>(input: &mut Bytes<'a>) -> &'a [u8] {
@@ -374,7 +374,7 @@ fn whole(host: Bench<'_>, stream: &[u8], policies: Policies) -> Ended {
     session.finish().map(drop)
 }
 
-/// Takes the session up again at a command in the middle, as after a restart.
+/// Checkpoints and resumes the session at a command in the middle, as after a restart.
 fn halfway(host: Bench<'_>, stream: &[u8], policies: Policies) -> Ended {
     let mut session = Session::new(host, Subvolumes::One, policies);
     let mut rest = stream;
@@ -396,7 +396,7 @@ fn halfway(host: Bench<'_>, stream: &[u8], policies: Policies) -> Ended {
     session.finish().map(drop)
 }
 
-/// Stages from the parent, whatever the stream calls it.
+/// Stages from the parent, whatever UUID the stream gives it.
 #[derive(Debug)]
 struct Bench<'a> {
     area: Area,

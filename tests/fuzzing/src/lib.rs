@@ -1,14 +1,14 @@
-//! What a fuzzer feeds: one function for each place that reads bytes which anybody may have made. Each takes
-//! any bytes, and panics if a promise is broken.
+//! Fuzz targets: one function for each place that reads untrusted bytes. Each accepts any bytes, and panics
+//! if a promise is broken.
 //!
-//! Checksums keep a fuzzer out of everything behind them, so the functions that need it make right ones
-//! around the bytes they are given; the first byte of an input says how it is to be understood.
-//! `tests/fuzz` runs them under libFuzzer; `tests/scenarios/security/fuzz_corpus.rs` runs them over what that has found.
+//! Checksums keep a fuzzer away from the code behind them, so the functions that need it add correct ones to
+//! the bytes they are given; the first byte of an input selects how it is interpreted. `tests/fuzz` runs them
+//! under libFuzzer; `tests/scenarios/security/fuzz_corpus.rs` runs them over the inputs found by it.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what fails in a test ends it, and where says enough"
+    reason = "a failure in a test ends it, and its location says enough"
 )]
 
 pub mod bytes;
@@ -25,18 +25,18 @@ use sendshot_adversary::hostile;
 use sendshot_adversary::hostile::World;
 use sendshot_adversary::hostile::trick::Held;
 
-/// Something to be fuzzed.
+/// A fuzz target.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, which is also that of the program and of the directory of its inputs.
+    /// Name of the target, its program and the directory of its inputs.
     pub name: &'static str,
-    /// Takes an input.
+    /// Runs the target on an input.
     pub run: fn(&[u8]),
-    /// Inputs to begin with.
+    /// Makes the first inputs.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 6] = [
     Target {
         name: "stream",
@@ -70,7 +70,7 @@ pub const TARGETS: [Target; 6] = [
     },
 ];
 
-/// The streams of the hostile corpus, played nowhere.
+/// The streams of the hostile corpus, with placeholder paths.
 fn hostile_streams() -> impl Iterator<Item = Vec<u8>> {
     let held = |n: u128| Held {
         uuid: Uuid::from_u128(n),

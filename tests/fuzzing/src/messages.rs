@@ -1,6 +1,6 @@
-//! The messages of the contract, from bytes to what the daemons work with.
+//! Fuzzes the messages of the contract and their conversion to domain types.
 //!
-//! An input: which message, then its bytes as they come over the wire.
+//! An input: a byte for the kind of message, then its bytes as on the wire.
 
 use std::fmt::Debug;
 
@@ -17,8 +17,8 @@ use sendshot_proto::v1;
 /// Longest text of a peer that may get into a log or a terminal, in bytes.
 const LONGEST: usize = 2100;
 
-/// Takes an input. What is taken says the same when it is said again; texts are short and cannot steer a
-/// terminal.
+/// Converts an input. An accepted message must convert back to an equal one; its texts must be short and free
+/// of control characters.
 ///
 /// # Panics
 /// If that does not hold.

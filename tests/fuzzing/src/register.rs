@@ -1,15 +1,15 @@
-//! The register of volumes on a disk, which can come from anywhere.
+//! Fuzzes the register of volumes on a disk, which is untrusted.
 //!
 //! An input: the file's bytes.
 
 use sendshot_sender::volume::register::Register;
 use uuid::Uuid;
 
-/// The file system that the disk has.
+/// UUID of the disk's file system.
 const FSID: Uuid = Uuid::from_u128(5);
 
-/// Takes an input. What is read speaks of its own file system only, names no host in a way that a terminal
-/// would obey, and is read again the same.
+/// Parses an input. Accepted volumes must be of the disk's own file system, host names free of control
+/// characters, and the register must survive writing and parsing.
 ///
 /// # Panics
 /// If that does not hold.
@@ -42,7 +42,7 @@ pub fn run(input: &[u8]) {
     assert_eq!(Register::parse(&written, FSID).unwrap(), register);
 }
 
-/// One of this file system, one of another, and one of a later version.
+/// Registers of this file system, of another one, and of a later version.
 pub fn seeds() -> Vec<Vec<u8>> {
     let id = |n: u8| format!("00000000-0000-4000-8000-00000000000{n}");
     let register = |version: u8, fsid: u8, naming: &str| {

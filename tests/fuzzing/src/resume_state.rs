@@ -1,7 +1,7 @@
-//! What both sides have written down to take up pushes that broke off, and what the sender decides from it.
+//! Fuzzes the files that both sides keep to resume interrupted pushes, and the sender's decisions on them.
 //!
-//! An input: which file (sender's marks, sender's record, receiver's record and checkpoint, the sender's history and
-//! volumes), then its bytes.
+//! An input: a byte for the kind of file (sender's marks, sender's record, receiver's record and checkpoint,
+//! the sender's history and volumes), then its bytes.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -25,15 +25,15 @@ use tempfile::TempDir;
 use crate::bytes::Bytes;
 use sendshot_harness::blake3;
 
-/// Where such files lie for a moment.
+/// Directory of the files: in memory.
 const MEMORY: &str = "/dev/shm";
-/// A push.
+/// Id of the push.
 const PUSH: &str = "00000000-0000-4000-8000-000000000001";
-/// Bytes of a mark, the last eight of which check the others.
+/// Bytes of a mark, whose last eight are a checksum of the others.
 const MARK: usize = 80;
 
-/// Takes an input. Damage is told and never taken for something else: what is read can be written and is read
-/// again the same.
+/// Reads an input. Damage must be reported and never misread: accepted content must be writable and read back
+/// equal.
 ///
 /// # Panics
 /// If that does not hold.
@@ -120,7 +120,7 @@ fn marks(dir: &TempDir, bytes: Vec<u8>) {
     let trail = open();
     let known = trail.known();
     assert!(known.len() <= bytes.len() / MARK);
-    // Where both sides agree is where to go on; nobody goes on at another place.
+    // A push resumes where both sides agree, and nowhere else.
     let offered: Vec<_> = known.iter().map(|waypoint| waypoint.point()).collect();
     match resume::choose(&known, &offered) {
         Start::At(at) => assert!(known.contains(&at)),
@@ -133,7 +133,7 @@ fn marks(dir: &TempDir, bytes: Vec<u8>) {
     let others: Vec<_> = others.collect();
     let start = resume::choose(&known, &others);
     assert!(matches!(start, Start::Beginning(_)), "{start:?}");
-    // What stays is what was there up to a place.
+    // A restart keeps the marks up to its position.
     let from = known.get(known.len() / 2).copied();
     trail.restart(from, Default::default()).unwrap();
     let upto = from.map_or(0, |from| from.position.offset);
@@ -178,7 +178,7 @@ fn receiver_record(dir: &TempDir, bytes: &[u8]) {
     }
 }
 
-/// A directory is not a checkpoint, whatever it is called.
+/// A directory must never be taken for a checkpoint, whatever its name.
 fn checkpoint(dir: &TempDir, input: Bytes<'_>) {
     let name = [b"checkpoint-", input.0].concat();
     let is_name = name.len() < 256 && !name.iter().any(|byte| [0, b'/'].contains(byte));

@@ -1,9 +1,9 @@
-//! The reader of sendshots, of the hashes beside them, and the diff.
+//! Fuzzes the reader of sendshots and of the hashes beside them, and the diff.
 //!
-//! An input: how, then files. The bits of how: 0 what follows is a file as it lies on disk; 1 two files, the first
-//! of which has the length that follows; 2 with hashes; 3 for version 1 of the stream; 4 and 5 which is
-//! compared with which. Files are built around the bytes that are given, with right checksums;
-//! `docs/sendshot-file.md` is what they are built by.
+//! An input: a byte of options, then files. The option bits: 0 the rest is a file as stored on disk; 1 two
+//! files, the first with the length that follows; 2 with hashes; 3 version 1 of the stream; 4 and 5 which
+//! file is compared with which. Files are built from the given bytes with correct checksums, following
+//! `docs/sendshot-file.md`.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,11 +20,11 @@ use uuid::Uuid;
 use crate::bytes::Bytes;
 use sendshot_harness::blake3;
 
-/// Steps after which a diff is broken off: a file of a few bytes can tell of a petabyte.
-const MAX_STEPS: u64 = 20_000;
+/// Limit for the steps of a diff: a file of a few bytes can describe a petabyte.
+const MOST_STEPS: u64 = 20_000;
 
-/// Takes an input. A file that is found whole is read the same twice, to its end or to an error, and can be
-/// compared.
+/// Reads an input. A valid file must read the same twice, to its end or to an error, and be
+/// comparable.
 ///
 /// # Panics
 /// If that does not hold.
@@ -65,7 +65,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Files with an inode or two, alone and in pairs.
+/// Files with few inodes, alone and in pairs.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![0; 200]];
     for count in [1_u64, 2, 5] {
@@ -87,7 +87,7 @@ fn written(count: u64) -> Vec<u8> {
     written_as(count, 7)
 }
 
-/// The same, announced by another transaction number if it is not 7: layout version 3.
+/// As [`written`], with layout version 3 if the wire ctransid is not 7.
 fn written_as(count: u64, wire_ctransid: u64) -> Vec<u8> {
     let head = Head {
         wire_uuid: Uuid::from_u128(1),
@@ -121,8 +121,8 @@ fn written_as(count: u64, wire_ctransid: u64) -> Vec<u8> {
     writer.finish().unwrap().0
 }
 
-/// The head's fields, the counts and the decoded block of a file with one block, in the order that
-/// [`build`] takes them.
+/// Returns the fields of the head, the counts and the decoded block of a file with one block, in the order in
+/// which [`build`] reads them.
 fn decoded(file: &[u8]) -> Vec<u8> {
     let raw_len = u32::from_le_bytes(file[124..128].try_into().unwrap()) as usize;
     let packed_len = u32::from_le_bytes(file[128..132].try_into().unwrap()) as usize;
@@ -132,8 +132,8 @@ fn decoded(file: &[u8]) -> Vec<u8> {
     [&file[12..108], counts, &[0], &len, &block].concat()
 }
 
-/// A file of version 2: its head's fields, its counts, and blocks, each with how it is stored (bit 0: not
-/// compressed, and claiming another length) and its length before it.
+/// Builds a file of version 2 from the fields of its head, its counts, and blocks, each preceded by a byte
+/// for its storage (bit 0: uncompressed, with a wrong raw length) and its length.
 fn build(input: &[u8]) -> Vec<u8> {
     let mut input = Bytes(input);
     let mut file = b"sendshot\x02\0\0\0".to_vec();
@@ -188,7 +188,7 @@ fn in_memory(bytes: &[u8]) -> File {
     file
 }
 
-/// A companion with these bytes as its list.
+/// A hash file with these bytes as its list.
 fn hashes(list: &[u8], snapshot: Uuid) -> Option<Hashes> {
     let head = [b"sendhash\x01\0\0\0", &snapshot.as_bytes()[..]].concat();
     let body = [&head[..], list].concat();
@@ -220,19 +220,19 @@ fn compare(m: Option<&Sendshot>, n: &Sendshot, version: Version) {
     let mut steps = Steps::default();
     let ended = diff(m, n, b"fuzzed", version, &mut steps);
     if ended.is_ok() && steps.data < 1 << 30 {
-        // What the stream is made of can also be measured.
+        // A stream that was described can also be measured.
         let _ = measure(m, n, b"fuzzed", version);
     }
 }
 
-/// Counts steps, up to a limit.
+/// Counts steps, up to [`MOST_STEPS`].
 #[derive(Debug, Default)]
 struct Steps {
     count: u64,
     data: u64,
 }
 
-/// The diff failed, or there were enough steps.
+/// The diff failed, or reached the limit.
 #[derive(Debug)]
 struct Enough;
 

@@ -1,6 +1,6 @@
-//! The parser of send streams.
+//! Fuzzes the parser of send streams.
 //!
-//! An input: how (bit 0: give every command its right checksum), a length to slice by, the stream.
+//! An input: a byte of options (bit 0: correct the checksum of every command), a slice length, the stream.
 
 use sendshot_stream::{DecodeError, Encoder, HEADER_LEN, Item, Parser, Version, dump};
 
@@ -10,11 +10,11 @@ use sendshot_adversary::hostile::frame::crc32c;
 /// Bytes of a command before its payload.
 const COMMAND_HEAD: usize = 10;
 
-/// What became of a stream: places and bytes of its commands, and why it was refused.
+/// Result of parsing: positions and bytes of the commands, and the error if there was one.
 type Outcome = (Vec<(u64, u64, Vec<u8>)>, Result<(), DecodeError>);
 
-/// Takes an input. Slices do not matter, what was parsed can be said again in the same way, and what is
-/// shown to users cannot steer a terminal.
+/// Parses an input. The result must not depend on the slices, parsed commands must encode and parse again
+/// equal, and text shown to users must be free of control characters.
 ///
 /// # Panics
 /// If one of these does not hold.
@@ -36,7 +36,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// The hostile corpus, whose checksums are right, mostly.
+/// The hostile corpus, most of whose checksums are correct.
 pub fn seeds() -> Vec<Vec<u8>> {
     let streams = super::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
     streams
@@ -44,7 +44,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A stream whose commands have right checksums, as far as they are whole.
+/// Returns the stream with corrected checksums of all complete commands.
 pub(super) fn mended(stream: &[u8]) -> Vec<u8> {
     let mut stream = stream.to_vec();
     let mut at = HEADER_LEN;

@@ -1,4 +1,4 @@
-//! What must hold after every iteration.
+//! Checks after every iteration.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,31 +13,31 @@ use sendshot_harness::compare::subvolumes;
 use sendshot_harness::compare::tree::{self, Layout};
 use sendshot_harness::hosts::command::Output;
 
-/// How long both sides may clean up after a push that is over.
+/// Time limit for both sides to clean up after an ended push.
 const CLEANING: Duration = Duration::from_secs(10);
 
-/// Where holes are is no matter of faults, and random changes find places where a copy has a block
-/// of zeros instead.
+/// Position of holes is ignored: faults do not affect it, and random changes find places where a copy
+/// has a block of zeros instead.
 const LAYOUT: Layout = Layout::Ignore;
 
-/// Most differences that are shown.
+/// Most differences shown in a failure.
 const SHOWN: usize = 5;
 
-/// What a push is to build on.
+/// The expected parent of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parent {
-    /// There is nothing.
+    /// No parent.
     None,
-    /// What both sides have in common.
+    /// The newest common state.
     Common,
-    /// The same, but the push before was not to.
+    /// The newest common state, although the previous push was requested without a parent.
     NotAskedFor,
 }
 
 impl World {
-    /// Checks everything after a push that nothing stood in the way of. The volume's states since
-    /// `since` are those that can have been pushed since the last check, the newest by this push.
-    /// `before` are the copies that were there when it began.
+    /// Checks everything after an undisturbed push. The states of the volume since `since` are those that
+    /// may have been pushed since the last check, the newest by this push. `before` are the copies that
+    /// existed when it began.
     pub(super) fn check(
         &mut self,
         pushed: &Value,
@@ -46,9 +46,9 @@ impl World {
         before: &BTreeSet<String>,
     ) {
         let held = self.held();
-        // A full one that was asked for may have gone on from the middle.
+        // A requested full push may have resumed in the middle.
         let goes_on = parent == Parent::NotAskedFor && !pushed["resumed_at"].is_null();
-        // One may have been committed by the push before, and nothing was to be sent any more.
+        // The push before may have committed the state already, so that nothing was left to send.
         let was_there = pushed["stream_bytes"] == 0;
         if parent != Parent::None && !goes_on && !was_there {
             self.parent_is_the_newest(pushed, before, &uuids(&held));
@@ -60,7 +60,7 @@ impl World {
         let newest = self.states.len() - 1;
         self.check_told(pushed, newest);
         pushed["uuid"].as_str().unwrap().clone_into(&mut self.last);
-        self.what_is_acknowledged_is_held(&held);
+        self.acknowledged_states_are_held(&held);
         self.nothing_is_left(&held);
         let Self { hosts, .. } = self;
         for daemon in [&hosts.sender.daemon, &hosts.receiver.daemon] {
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Expects that the copy a report names is there, and of the state `since` or a later one.
+    /// Asserts that the copy named in a report exists, and is of state `since` or a later one.
     pub(super) fn check_told(&self, pushed: &Value, since: usize) {
         let uuid = pushed["uuid"].as_str().unwrap();
         let copy = self.copies.get(uuid);
@@ -82,7 +82,7 @@ impl World {
         );
     }
 
-    /// What was committed costs nothing more, whether or not the sender was told.
+    /// Asserts that committed states are not sent again, even if their acknowledgement was lost.
     fn parent_is_the_newest(
         &self,
         pushed: &Value,
@@ -91,7 +91,7 @@ impl World {
     ) {
         let uuid = pushed["uuid"].as_str().unwrap();
         let unknown = |uuid: &&String| !self.copies.contains_key(*uuid);
-        // By the push that the fault happened to, and by this one before what it reports.
+        // Copies made by the disturbed push, and by this one before the copy it reports.
         let untold: BTreeSet<_> = before.iter().filter(unknown).collect();
         let on_the_way: BTreeSet<_> = held.difference(before).filter(|u| *u != uuid).collect();
         let newest = match untold.is_empty() {
@@ -99,9 +99,9 @@ impl World {
             false => untold,
         };
         if newest.iter().any(|u| **u == uuid) {
-            return; // found out to have been committed, with nothing to send since
+            return; // its lost acknowledgement was detected, and nothing was left to send
         }
-        // A lying_peer has had a parent refused, which is never used again.
+        // A lying peer has had a parent refused, which is never used again.
         if self.lie.is_some() && self.hosts.sender.daemon.log().contains(REFUSED) {
             return;
         }
@@ -114,12 +114,11 @@ impl World {
         );
     }
 
-    /// The UUIDs of the copies.
     pub(super) fn held_uuids(&self) -> BTreeSet<String> {
         uuids(&self.held())
     }
 
-    /// The copies, by the receiver's word.
+    /// The copies that the receiver lists.
     fn held(&self) -> Vec<Value> {
         let held = self.hosts.receiver.ctl(&["copy", "list", "--json"]);
         held.success().jsons()
@@ -137,7 +136,7 @@ impl World {
         assert!(gone.is_empty(), "copies are gone: {gone:?}");
     }
 
-    /// Finds out which state a copy is of that was not there before: the newest that it equals.
+    /// Finds the state of a new copy: the newest that it equals.
     fn know(&mut self, copy: &Value, since: usize) {
         let uuid = copy["uuid"].as_str().unwrap();
         if self.copies.contains_key(uuid) {
@@ -168,7 +167,7 @@ impl World {
         tree::compare_with(self.states[state].path(), copy, LAYOUT).unwrap()
     }
 
-    /// Compares every copy once more with its state.
+    /// Compares every copy again with its state.
     pub(super) fn all_copies_are_what_they_were(&self) {
         for (uuid, copy) in &self.copies {
             let mut differences = self.differences(copy.state, &copy.path);
@@ -180,7 +179,7 @@ impl World {
         }
     }
 
-    fn what_is_acknowledged_is_held(&self, held: &[Value]) {
+    fn acknowledged_states_are_held(&self, held: &[Value]) {
         let acknowledged = acknowledged(&self.kept());
         let held = uuids(held);
         let missing: Vec<_> = acknowledged.difference(&held).collect();
@@ -194,15 +193,15 @@ impl World {
         );
     }
 
-    /// Remembers what a lying_peer has made the sender believe.
+    /// Notes the states that a lying peer has made the sender take for acknowledged.
     pub(super) fn note_false_acknowledgements(&mut self) {
         let held = uuids(&self.held());
         let acknowledged = acknowledged(&self.kept());
         self.lied.extend(acknowledged.difference(&held).cloned());
     }
 
-    /// Expects that nothing of ours is on either disk that nothing owns, as soon as both sides
-    /// have cleaned up.
+    /// Asserts that, once both sides have cleaned up, every file and subvolume of Sendshot on both disks
+    /// has an owner.
     fn nothing_is_left(&self, held: &[Value]) {
         self.hosts.sender.wait_until_released();
         let end = Instant::now() + CLEANING;
@@ -236,7 +235,7 @@ impl World {
         let hashes = number(&|k| k["hashes_bytes"].as_u64() > Some(0));
         for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
             let mut names = names(&fs.join(".sendshot").join(dir));
-            // They belong to the record beside them, and go with it at the latest.
+            // Marks belong to the record beside them, and are deleted with it at the latest.
             let records: Vec<_> = names
                 .iter()
                 .filter(|n| n.ends_with(".json"))

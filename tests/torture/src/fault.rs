@@ -1,4 +1,4 @@
-//! A push to which a fault happens.
+//! A push that is disturbed by a fault.
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +16,22 @@ use sendshot_harness::hosts::command::{Output, Running};
 use sendshot_harness::hosts::pairing::Linked;
 use sendshot_harness::trees::random::Random;
 
-/// How long a fault lasts at most that heals while its push goes on.
+/// Longest duration of a fault that heals during its push.
 const LASTING: Duration = Duration::from_millis(60);
 
-/// What the sender logs of a stream that it was told not to fit the receiver's copy.
+/// Log line of the sender when a stream is reported not to fit the receiver's copy.
 pub(super) const REFUSED: &str = "a stream could not be applied";
 
-/// How long a lying_peer is listened to after its lie, and a push may hang after a flipped bit.
+/// How long a lying peer stays connected after its lie, and a push may hang after a flipped bit.
 const LISTENING: Duration = Duration::from_millis(300);
 
-/// More bytes than a connection that is over may still send.
+/// More bytes than a closing connection still sends.
 const FAREWELL: u64 = 1000;
 
-/// Exit codes of a push that could not be made by nobody's mistake: it failed, the receiver was not
-/// reached, the receiver said no.
+/// Exit codes of a push that failed through no fault of a user: it failed, the receiver was not
+/// reached, the receiver refused.
 const EXCUSABLE: [i32; 3] = [1, 3, 4];
 
-/// A host, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Sender,
@@ -41,8 +40,8 @@ enum Side {
 }
 
 impl World {
-    /// Makes the push that the fault happens to. Returns how it went, and its report if it ended
-    /// well. What is broken afterwards is broken.
+    /// Makes the push that the fault disturbs. Returns how it went, and its report if it succeeded.
+    /// Does not repair what the fault broke.
     pub(super) fn struck_push(
         &mut self,
         kind: Kind,
@@ -97,7 +96,7 @@ impl World {
     fn cancel(&self, full: bool, measure: Measure, random: &mut Random) -> (bool, Output) {
         let before = self.hosts.link.bytes(Way::Up);
         let mut push = self.start_push(full);
-        // Earlier, the command dies of the signal, and it is open whether the daemon has heard of it.
+        // Before that the command dies of the signal, and whether the daemon has begun the push is open.
         let begun = self.comes_when(&mut push, |world| {
             world.hosts.link.bytes(Way::Up) > before + FAREWELL
         });
@@ -139,7 +138,7 @@ impl World {
             _ => self.comes_when(&mut push, |_| link.faults() > faults) || link.faults() > faults,
         };
         if struck && matches!(rule, Rule::Flip(_)) {
-            // A length that was changed has the other side wait for what does not come.
+            // A changed length makes the other side wait for bytes that never come.
             let patience = Moment::At(Instant::now() + LISTENING);
             if self.comes(patience, &mut push) {
                 link.reset();
@@ -191,7 +190,7 @@ impl World {
         }
     }
 
-    /// Has a daemon die at a place in its code.
+    /// Makes a daemon die at a fail point.
     fn fail_point(
         &mut self,
         side: Side,
@@ -227,7 +226,7 @@ impl World {
         let Linked {
             sender, receiver, ..
         } = &mut self.hosts;
-        // What comes after the report is part of the push.
+        // The steps after the report are part of the push.
         let daemon = match side {
             Side::Sender | Side::Both => &mut sender.daemon,
             Side::Receiver => &mut receiver.daemon,
@@ -235,7 +234,7 @@ impl World {
         (daemon.wait_dead(Duration::from_millis(50)), output)
     }
 
-    /// Cuts the power of a host at some time. Nobody hears of what it did after that.
+    /// Cuts the power of a host at some time. The link is cut first, so that its later steps stay unknown.
     fn power(
         &mut self,
         side: Side,
@@ -263,7 +262,7 @@ impl World {
         (struck, finish(push))
     }
 
-    /// Has somebody in between lie, until a while after the lie.
+    /// Puts a lying peer between the hosts, until a while after its lie.
     fn lie(&mut self, lie: Lie, full: bool, random: &mut Random) -> (bool, Output) {
         self.lie = Some(lie);
         let Linked {

@@ -2,26 +2,26 @@
 
 use std::fmt;
 
-/// What happens to a push.
+/// A fault of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The connection is reset at some byte.
     Cut,
-    /// A bit is flipped on the way.
+    /// A bit is flipped in transit.
     Flip,
-    /// Nothing passes any more, for a while.
+    /// The link stalls for a while.
     Stall,
     /// The sender's daemon dies.
     KillSender,
     /// The receiver's daemon dies.
     KillReceiver,
-    /// Both die.
+    /// Both daemons die.
     KillBoth,
     /// The sender's power is cut.
     PowerSender,
     /// The receiver's power is cut.
     PowerReceiver,
-    /// The word that all was committed is lost.
+    /// The acknowledgement of a commit is lost.
     LostAck,
     /// A peer lies.
     Lie,
@@ -30,7 +30,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 11] = [
         Self::Cut,
         Self::Flip,
@@ -45,7 +45,7 @@ impl Kind {
         Self::Cancel,
     ];
 
-    /// Its name in lists and tables.
+    /// Name of the kind in lists and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cut => "cut",
@@ -62,7 +62,7 @@ impl Kind {
         }
     }
 
-    /// The variable that asks for a number of them.
+    /// Environment variable with the number of faults of this kind.
     pub fn variable(self) -> &'static str {
         match self {
             Self::Cut => "CUTS",
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// How often it comes if nothing is asked for, compared with the others.
+    /// Relative frequency if no numbers are given.
     pub fn weight(self) -> u64 {
         match self {
             Self::Cut => 40,
@@ -91,7 +91,7 @@ impl Kind {
         }
     }
 
-    /// That of a name.
+    /// Returns the kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }

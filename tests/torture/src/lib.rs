@@ -1,14 +1,14 @@
-//! Pushes under faults of every kind, at random places, for as long as one likes: whatever
-//! happens to one push, the next honest one must succeed, and everything must hold then.
+//! Pushes under faults of every kind, at random points, for any length of time: whatever happens to
+//! one push, the next undisturbed one must succeed, and all checks must pass then.
 //!
-//! Boxes live for some twenty iterations, a *life*. All that is chosen at random in a life
-//! follows from its seed and its list of faults, which are printed when it fails; what two
-//! processes do at the same time does not.
+//! Hosts live for some twenty iterations, a *life*. All random choices in a life follow from its
+//! seed and its list of faults, which are printed when it fails; the timing of two concurrent
+//! processes does not.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what fails in a test ends it, and where says enough"
+    reason = "a failure in a test ends it, and its location says enough"
 )]
 
 mod check;
@@ -34,23 +34,23 @@ pub use table::Table;
 use life::Life;
 use pool::Pool;
 
-/// Set when whoever started it wants no more.
+/// Set when the run is to stop early.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Has a run end as soon as its hosts are put away.
+/// Ends a run as soon as its hosts are deleted.
 pub fn stop() {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// Whether nothing further is to be begun.
+/// Whether no further iteration may begin.
 fn is_over(end: Option<Instant>) -> bool {
     STOPPED.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end)
 }
 
-/// Runs it; returns what happened.
+/// Runs the torture test; returns the results.
 ///
 /// # Panics
-/// If a worker cannot be started. Iterations that fail are counted and told, not more.
+/// If a worker cannot be started. Failed iterations are only counted and printed.
 pub fn run(options: &Options) -> Table {
     println!("SEED={}", options.seed);
     let table = Mutex::new(Table::default());
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Table {
     table.into_inner().unwrap()
 }
 
-/// Lives one life after the other.
+/// Runs one life after the other.
 fn work(pool: &Mutex<Pool>, table: &Mutex<Table>, end: Option<Instant>) {
     while !is_over(end) {
         let life: Option<Life> = pool.lock().unwrap().take();

@@ -1,4 +1,4 @@
-//! A life: some iterations on the same hosts.
+//! A life: several iterations on the same hosts.
 
 use std::any::Any;
 use std::fmt;
@@ -10,10 +10,10 @@ use crate::kind::Kind;
 use crate::table::Table;
 use crate::world::World;
 
-/// Lines of each log that are shown of a failure.
+/// Lines of each log shown for a failure.
 const TAIL: usize = 40;
 
-/// A life that is to be lived. As text it can be lived again.
+/// A planned life. Its text can be parsed to repeat it.
 #[derive(Debug, Clone)]
 pub(super) struct Life {
     pub(super) seed: u64,
@@ -21,7 +21,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Parses `SEED:KIND,KIND,…`.
+    /// Parses a list `SEED:KIND,KIND` of any length.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (seed, kinds) = text.split_once(':')?;
         Some(Self {
@@ -30,7 +30,7 @@ impl Life {
         })
     }
 
-    /// Lives it until something fails or the time is over. Returns what did not happen.
+    /// Runs it until a failure or the end of the time. Returns the faults that did not happen.
     pub(super) fn live(&self, table: &Mutex<Table>, end: Option<Instant>) -> Vec<Kind> {
         let mut world = match catch(|| World::new(self.seed)) {
             Ok(world) => world,
@@ -69,7 +69,7 @@ impl Life {
             self.fail(table, last, began, &why);
             world.forgive();
         }
-        // Their daemons stop cleanly, and nothing keeps their disks.
+        // Dropping the hosts checks that the daemons stop cleanly and that their disks are free.
         if let Err(why) = catch(|| drop(world)) {
             self.fail(table, last, began, &why);
         }
@@ -94,7 +94,7 @@ impl fmt::Display for Life {
     }
 }
 
-/// What a failed assertion says ends an iteration, not the run.
+/// Catches a failed assertion, so that it ends an iteration, not the run.
 fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| text(&*panic))
 }

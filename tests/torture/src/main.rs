@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ctrl-C ends it when what is under way is put away; the daemons get it, too, so that this one fails.
+/// Ends the run on Ctrl-C once its hosts are deleted. Current iterations fail, as the daemons get it too.
 fn end_by_ctrl_c() {
     std::thread::spawn(|| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();

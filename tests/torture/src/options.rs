@@ -1,4 +1,4 @@
-//! What is asked for, by variables of the environment.
+//! The options of a run, from environment variables.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::kind::Kind;
 use crate::life::Life;
 
-/// What a run is to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What follows all that is random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// How long; `None` for until all that was asked for is done.
+    /// Duration; `None` to run until all counts are reached.
     pub time: Option<Duration>,
     /// Pairs of hosts at a time.
     pub workers: usize,
-    /// How many faults of each kind; empty for any.
+    /// Number of faults of each kind; empty for any.
     pub counts: BTreeMap<Kind, u64>,
-    /// Only this life.
+    /// The only life to run, if given.
     pub(super) replay: Option<Life>,
 }
 
 impl Options {
-    /// A run of a length, with faults of any kind.
+    /// A run of this duration, with faults of any kind.
     pub fn lasting(time: Duration, seed: u64) -> Self {
         Self {
             seed,
@@ -34,11 +34,11 @@ impl Options {
         }
     }
 
-    /// `MINUTES`, `SEED`, `WORKERS`, `LIFE`, and a number for each kind: [`Kind::variable`].
-    /// Without `MINUTES` it lasts until all numbers are reached, or three minutes if there are none.
+    /// Reads `MINUTES`, `SEED`, `WORKERS`, `LIFE`, and a number for each kind: [`Kind::variable`].
+    /// Without `MINUTES` the run lasts until all numbers are reached, or three minutes if there are none.
     ///
     /// # Panics
-    /// If one of them is no number.
+    /// If one of them is not a number.
     pub fn from_environment() -> Self {
         let numbers = Kind::ALL.into_iter();
         let counts: BTreeMap<_, _> = numbers
@@ -66,19 +66,19 @@ impl Options {
         }
     }
 
-    /// When it is to be over, if it begins now.
+    /// When a run that begins now has to end.
     pub(super) fn end(&self) -> Option<Instant> {
         self.time.map(|time| Instant::now() + time)
     }
 }
 
-/// One that nobody chose.
+/// A seed from the clock.
 pub fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_nanos() as u64 % 1_000_000_000
 }
 
-/// Empty is as good as not set: a Makefile passes on what nobody gave.
+/// Returns a variable; an empty one counts as not set, because a Makefile passes on unset ones as empty.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|text| !text.is_empty())
 }

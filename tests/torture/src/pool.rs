@@ -1,4 +1,4 @@
-//! What is still to be done, dealt out as lives.
+//! The remaining faults, dealt out as lives.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use crate::life::Life;
 use crate::options::Options;
 use sendshot_harness::trees::random::Random;
 
-/// Iterations on the same hosts: enough for what is kept to be pruned and reused many times, few
+/// Iterations on the same hosts: enough for kept states to be pruned and reused many times, few
 /// enough for the disks to have room.
 const LENGTH: usize = 20;
 
-/// What is still to be done.
+/// The remaining faults.
 #[derive(Debug)]
 pub(super) struct Pool {
     random: Random,
-    /// How many of each kind; `None` for no end.
+    /// Number of each kind; `None` for no limit.
     left: Option<BTreeMap<Kind, u64>>,
 }
 
@@ -28,7 +28,7 @@ impl Pool {
         }
     }
 
-    /// The next life; `None` if nothing is left.
+    /// Deals out the next life; `None` if no fault is left.
     pub(super) fn take(&mut self) -> Option<Life> {
         let kinds: Vec<_> = (0..LENGTH).map_while(|_| self.kind()).collect();
         let seed = self.random.below(1 << 40);
@@ -57,7 +57,7 @@ impl Pool {
         Some(kind)
     }
 
-    /// Takes back what could not be done.
+    /// Takes back faults that did not happen.
     pub(super) fn give_back(&mut self, kinds: &[Kind]) {
         if let Some(left) = &mut self.left {
             for kind in kinds {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_asked_for_is_dealt_out_and_what_comes_back_again() {
+    fn faults_given_back_are_dealt_out_again() {
         let counts = BTreeMap::from([(Kind::Cut, 30), (Kind::Lie, 7)]);
         let options = Options {
             counts,

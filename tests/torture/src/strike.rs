@@ -1,4 +1,4 @@
-//! When a fault comes.
+//! The moment of a fault.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,27 +8,27 @@ use sendshot_harness::faults::link::Way;
 use sendshot_harness::hosts::command::{Output, Running};
 use sendshot_harness::trees::random::Random;
 
-/// How often is looked.
+/// Interval between two checks of a condition.
 const EVERY: Duration = Duration::from_micros(500);
 
-/// What a push takes at most that is not held up for ever.
+/// Time limit of a push that nothing blocks.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What greets, asks and begins is in the first bytes.
+/// Bytes of a push that contain the greeting, the inventory and the announcement.
 const BEGINNING: u64 = 12_000;
-/// What ends is in the last.
+/// Bytes of a push that contain its end.
 const ENDING: u64 = 40_000;
 
-/// A place in the course of a push.
+/// A point in the course of a push.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Moment {
-    /// So many bytes have gone one way since the link was made.
+    /// This many bytes have passed in one direction since the link was made.
     Bytes(Way, u64),
-    /// A time.
+    /// A point in time.
     At(Instant),
 }
 
-/// How many further bytes one way until the fault.
+/// Chooses the number of further bytes in one direction before the fault.
 pub(super) fn offset(random: &mut Random, measure: Measure, way: Way) -> u64 {
     let all = measure.bytes[way as usize];
     match random.below(6) {
@@ -39,7 +39,7 @@ pub(super) fn offset(random: &mut Random, measure: Measure, way: Way) -> u64 {
 }
 
 impl World {
-    /// A place in the course of a push that begins now.
+    /// Chooses a point in the course of a push that begins now.
     pub(super) fn moment(&self, random: &mut Random, measure: Measure) -> Moment {
         if self.slow || random.once_in(3) {
             let more = offset(random, measure, Way::Up);
@@ -49,7 +49,7 @@ impl World {
         Moment::At(Instant::now() + Duration::from_micros(random.below(most)))
     }
 
-    /// Waits for it. Returns whether it came before the push was over.
+    /// Waits for the moment. Returns whether it came before the push ended.
     pub(super) fn comes(&self, moment: Moment, push: &mut Running) -> bool {
         self.comes_when(push, |world| match moment {
             Moment::Bytes(way, bytes) => world.hosts.link.bytes(way) >= bytes,
@@ -57,7 +57,7 @@ impl World {
         })
     }
 
-    /// The same for any condition.
+    /// As [`comes`](Self::comes), for any condition.
     pub(super) fn comes_when(
         &self,
         push: &mut Running,
@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-/// Waits for the end of a push that nothing holds up any more.
+/// Waits for the end of a push that nothing blocks any more.
 #[track_caller]
 pub(super) fn finish(mut push: Running) -> Output {
     let end = Instant::now() + PATIENCE;
@@ -86,7 +86,7 @@ pub(super) fn finish(mut push: Running) -> Output {
     push.finish()
 }
 
-/// A short while; often none.
+/// Sleeps for a short random time, often none.
 pub(super) fn pause(random: &mut Random, most: Duration) {
     if random.once_in(2) {
         let most = most.as_micros() as u64;

@@ -1,4 +1,4 @@
-//! What happened, counted.
+//! Counts of the results.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use crate::kind::Kind;
 
-/// How an iteration went that broke nothing.
+/// Result of an iteration in which no check failed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Went {
-    /// The fault came before the push was over.
+    /// The fault came before the push ended.
     pub(super) struck: bool,
-    /// The push ended well all the same.
+    /// The push succeeded despite the fault.
     pub(super) survived: bool,
-    /// It, or the next one, went on from the middle.
+    /// The push, or the next one, resumed in the middle.
     pub(super) resumed: bool,
-    /// The place in its code at which a daemon died.
+    /// The fail point at which a daemon died.
     pub(super) died_at: Option<&'static str>,
 }
 
 impl Went {
-    /// What to tell of several pushes.
+    /// Combines the results of several pushes.
     pub(super) fn and(self, next: Self) -> Self {
         Self {
             struck: self.struck || next.struck,
@@ -41,7 +41,7 @@ struct Row {
     time: Duration,
 }
 
-/// What happened, by kind of fault.
+/// Results by kind of fault.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     rows: BTreeMap<Kind, Row>,
@@ -66,19 +66,19 @@ impl Table {
         }
     }
 
-    /// Iterations after which everything held.
+    /// Number of iterations whose checks passed.
     pub fn passed(&self) -> u64 {
         self.rows.values().map(|row| row.passed).sum()
     }
 
-    /// Those after which something did not.
+    /// Number of iterations with a failed check.
     pub fn failed(&self) -> u64 {
         self.rows.values().map(|row| row.failed).sum()
     }
 }
 
 impl fmt::Display for Table {
-    /// `struck` are those whose fault came in time, `survived` of these those whose push ended well.
+    /// `struck` counts the faults that came in time, `survived` the pushes that succeeded despite these.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = [
             "struck", "survived", "resumed", "missed", "passed", "failed", "s each",

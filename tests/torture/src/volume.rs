@@ -1,4 +1,4 @@
-//! The volume that is pushed, and how it changes.
+//! The volume that is pushed, and its changes.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,9 @@ use sendshot_harness::trees::changes;
 use sendshot_harness::trees::fill;
 use sendshot_harness::trees::random::Random;
 
-/// Large files in it, written anew now and then.
+/// Number of large files, one of which is often rewritten.
 const LARGE: u64 = 4;
-/// The largest of them, in bytes: a few segments of a stream.
+/// Size of the largest of them, in bytes: a few segments of a stream.
 const LARGEST: u64 = 3 << 20;
 
 /// Fills a new volume.
@@ -22,7 +22,7 @@ pub(super) fn fill(random: &mut Random, volume: &Path) {
     }
 }
 
-/// Changes it. Returns about how many bytes were written.
+/// Changes the volume. Returns about how many bytes were written.
 pub(super) fn change(random: &mut Random, volume: &Path) -> u64 {
     for _ in 0..random.below(12) {
         changes::change(random, volume);
@@ -31,7 +31,7 @@ pub(super) fn change(random: &mut Random, volume: &Path) -> u64 {
     match random.below(4) {
         0 => 0,
         1 => {
-            // Something, so that there is something to send.
+            // A small change, so that there is something to send.
             fs::write(volume.join("note"), random.bytes(3000)).unwrap();
             3000
         }

@@ -1,4 +1,4 @@
-//! The hosts of a life, and what they hold by what was seen.
+//! The hosts of a life, and the record of what they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,59 +21,58 @@ use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::random::Random;
 
-/// Short, so that a push whose receiver stays away is over soon.
+/// Short, so that a push to an absent receiver ends soon.
 const SENDER_KEYS: &str = "retry_for = \"1s\"";
-/// Often, so that small pushes have checkpoints.
+/// Frequent, so that small pushes have checkpoints.
 const RECEIVER_KEYS: &str = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
 
-/// The hosts' disks: sparse, and room for all copies of a life.
+/// Size of the hosts' disks in bytes: sparse, with room for all copies of a life.
 const DISK: u64 = 1 << 30;
 
-/// About what goes up with a push that has nothing to send, in bytes.
+/// Approximate bytes sent to the receiver by a push without data.
 const GREETING: u64 = 6000;
 
-/// How many pushes a fault happens to before one is left alone.
+/// Choices for the number of disturbed pushes before an undisturbed one.
 const STRIKES: &[u64] = &[1, 1, 1, 1, 1, 2, 2, 4];
 
-/// A copy, and which state of the volume it is of.
+/// A copy, and the state of the volume it is of.
 #[derive(Debug)]
 pub(super) struct Copy {
     pub(super) path: PathBuf,
     pub(super) state: usize,
 }
 
-/// About what a push takes.
+/// Approximate cost of a push.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Measure {
-    /// Bytes each way.
+    /// Bytes in each direction.
     pub(super) bytes: [u64; 2],
     pub(super) time: Duration,
 }
 
-/// The hosts of a life.
 #[derive(Debug)]
 pub(super) struct World {
-    /// The states the volume was pushed in, one after the other. Before the hosts, to be dropped
-    /// before them.
+    /// The pushed states of the volume, oldest first. Declared before the hosts, to be dropped before
+    /// them.
     pub(super) states: Vec<Reference>,
     pub(super) hosts: Linked,
     seed: u64,
-    /// By UUID.
+    /// The copies by UUID.
     pub(super) copies: BTreeMap<String, Copy>,
-    /// The copy of the last push that nothing stood in the way of.
+    /// UUID of the copy of the last undisturbed push.
     pub(super) last: String,
-    /// What the sender was told is held, and is not.
+    /// States that the sender was falsely told are held.
     pub(super) lied: BTreeSet<String>,
     pub(super) full: Measure,
     pub(super) incremental: Measure,
-    /// The link is so slow that times of pushes say nothing.
+    /// Whether the link is so slow that the durations of pushes are useless.
     pub(super) slow: bool,
-    /// The last lie that was told, for who reads of a failure.
+    /// The last lie that was told, printed with a failure.
     pub(super) lie: Option<Lie>,
 }
 
 impl World {
-    /// New hosts of which a volume has been pushed.
+    /// Makes new hosts and pushes a volume between them.
     pub(super) fn new(seed: u64) -> Self {
         let sender = SenderHost::setup().keys(SENDER_KEYS).size(DISK).power();
         let sender = sender.volume("photos", "photos");
@@ -98,14 +97,14 @@ impl World {
         world
     }
 
-    /// Keeps the volume's state to compare copies with. It is on the disk then.
+    /// Keeps the volume's state to compare copies with, and so flushes it to disk.
     pub(super) fn keep_state(&mut self) {
         let sender = &self.hosts.sender;
         let state = Reference::of(sender.fs(), &sender.photos());
         self.states.push(state);
     }
 
-    /// Has a fault happen to a push, or to one after the other, heals everything, pushes, and checks.
+    /// Disturbs one or more pushes by a fault, repairs everything, pushes undisturbed, and checks.
     pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
         let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
         let (since, mut went, mut told) = (self.states.len(), Went::default(), Vec::new());
@@ -120,7 +119,7 @@ impl World {
                 parent = Parent::NotAskedFor;
             }
             if kind == Kind::Lie && random.once_in(2) {
-                // There is something to lie about.
+                // An interrupted push first, to have something to lie about.
                 let (_, report) = self.struck_push(Kind::Cancel, full, &mut random);
                 told.extend(report.map(|report| (report, self.states.len() - 1)));
                 self.heal();
@@ -152,7 +151,7 @@ impl World {
         went
     }
 
-    /// Some links are slow, which gives more to interrupt.
+    /// Slows down some links, so that faults find more to interrupt.
     fn slow_down(&mut self, random: &mut Random) {
         let link = &self.hosts.link;
         self.slow = true;
@@ -167,14 +166,14 @@ impl World {
         }
     }
 
-    /// Changes the volume and keeps that state. Returns about how many bytes were written.
+    /// Changes the volume and keeps its state. Returns about how many bytes were written.
     fn change(&mut self, random: &mut Random) -> u64 {
         let written = volume::change(random, &self.hosts.sender.photos());
         self.keep_state();
         written
     }
 
-    /// A push with nothing in its way.
+    /// Makes an undisturbed push.
     fn honest_push(&self) -> (Value, Measure) {
         let link = &self.hosts.link;
         let bytes = || [Way::Up, Way::Down].map(|way| link.bytes(way));
@@ -188,7 +187,7 @@ impl World {
         (pushed, Measure { bytes, time })
     }
 
-    /// Everything works again: the link is honest, both daemons run, and die nowhere.
+    /// Repairs everything: the link is honest, and both daemons run without fail points.
     fn heal(&mut self) {
         let Linked {
             sender,
@@ -208,7 +207,7 @@ impl World {
         }
     }
 
-    /// Makes a daemon die at a place, from its next start on, which is now. Returns the place.
+    /// Restarts a daemon with a random fail point armed. Returns the fail point.
     pub(super) fn arm(
         daemon: &mut Daemon,
         places: &[&'static str],
@@ -225,7 +224,7 @@ impl World {
         place
     }
 
-    /// Prints what is needed to understand a failure.
+    /// Prints the last lie and the ends of the logs.
     pub(super) fn show(&self, lines: usize) {
         if let Some(lie) = self.lie {
             println!("  the last lie: {lie:?}");
@@ -244,14 +243,14 @@ impl World {
         println!("---");
     }
 
-    /// Lets the hosts go without further complaints.
+    /// Skips the log checks of both hosts.
     pub(super) fn forgive(&mut self) {
         self.hosts.sender.daemon.forgive();
         self.hosts.receiver.daemon.forgive();
     }
 }
 
-/// What a push reported of the newest state. One that finished another before has two reports.
+/// Returns the report on the newest state. A push that finished another before has two reports.
 pub(super) fn report(output: &Output) -> Value {
     output.jsons().pop().expect("a push that succeeds reports")
 }

@@ -1,7 +1,7 @@
-//! Our stream against the kernel's, on a real tree on images in memory: `bench [ROUNDS]`.
+//! Compares the sendshot engine's stream with the kernel's, on a real tree on images in memory: `bench
+//! [ROUNDS]`.
 //!
-//! Both are run in turns, and medians are compared, since machines are noisy. Fails beyond a
-//! limit.
+//! Runs both in turns and compares medians, since timings vary on a busy machine. Fails beyond a limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -15,7 +15,7 @@ use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 
-/// Where files are taken from, until there are enough.
+/// Directories to copy files from, until there are enough.
 const SOURCES: [&str; 5] = [
     "/usr/share",
     "/usr/lib/python3",
@@ -23,20 +23,20 @@ const SOURCES: [&str; 5] = [
     "/usr/include",
     "/usr/lib",
 ];
-/// How many files the tree has at least.
+/// Least number of files in the tree.
 const FILES: usize = 50_000;
-/// Bytes of the file system.
+/// Size of the file system in bytes.
 const SIZE: u64 = 8 << 30;
-/// One file in so many is changed.
+/// One file in this many is changed.
 const CHANGED: usize = 100;
 
-/// Most that our full stream may take of the kernel's time.
+/// Limit for our full stream, as a part of the kernel's time.
 const FULL: f64 = 0.35;
-/// Most that our increment may take, from the sendshot on disk to the last byte.
+/// Limit for our increment, from the sendshot on disk to the last byte, as a part of the kernel's time.
 const INCREMENT: f64 = 1.0;
-/// Most that a capture may take of the kernel's full send.
+/// Limit for a capture, as a part of the kernel's full send.
 const CAPTURE: f64 = 0.1;
-/// Most bytes that a sendshot may have for each inode.
+/// Limit for the size of a sendshot, in bytes per inode.
 const INODE: f64 = 40.0;
 
 fn main() -> ExitCode {
@@ -90,14 +90,14 @@ fn bench() -> Result<bool> {
             &mut || capture(),
         ],
     )?;
-    good &= told("full stream", full, kernel, FULL);
-    good &= told("capture, against the full stream", capture, kernel, CAPTURE);
+    good &= report("full stream", full, kernel, FULL);
+    good &= report("capture, against the full stream", capture, kernel, CAPTURE);
     let parent = ["-p".as_ref(), before.as_os_str(), after.as_os_str()];
     let [kernel, ours] = medians(
         rounds,
         [&mut || self::kernel(&parent), &mut || ours(&increment)],
     )?;
-    good &= told(
+    good &= report(
         "increment, 1 % of the files changed",
         ours,
         kernel,
@@ -114,7 +114,7 @@ fn bench() -> Result<bool> {
     Ok(good && each <= INODE)
 }
 
-/// Copies real files until there are enough; returns the files.
+/// Copies real files until there are enough; returns all of them.
 fn fill(volume: &Path) -> Result<Vec<PathBuf>> {
     for (number, source) in SOURCES.iter().enumerate() {
         if !Path::new(source).exists() {
@@ -175,7 +175,7 @@ fn to_nowhere(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs all in turns, and once before, so that all find the same in memory.
+/// Runs all in turns, after one round that is not counted, so that all find the same caches.
 fn medians<const N: usize>(
     rounds: usize,
     mut all: [&mut dyn FnMut() -> Result<()>; N],
@@ -196,7 +196,7 @@ fn medians<const N: usize>(
     }))
 }
 
-fn told(what: &str, ours: Duration, kernels: Duration, limit: f64) -> bool {
+fn report(what: &str, ours: Duration, kernels: Duration, limit: f64) -> bool {
     let ratio = ours.as_secs_f64() / kernels.as_secs_f64();
     println!(
         "{what}: {:.3} s, the kernel {:.3} s: {ratio:.2} (limit {limit})",

@@ -1,10 +1,10 @@
-//! Two builds against each other: `compare OLD NEW [ROUNDS]`, each the directory of a build.
+//! Compares two builds: `compare OLD NEW [ROUNDS]`, each the directory of a build.
 //!
-//! Both make a full stream and an increment, and push everything, in turns, of the same tree on images in memory.
-//! Medians are compared. Fails if the new build takes more than 3 % longer than the old one, unless the old one
-//! differs from itself by more between its odd and its even rounds.
+//! Both make a full stream and an increment, and push everything, in turns, from the same tree on images in
+//! memory. Compares medians. Fails if the new build takes more than 3 % longer than the old one, unless the
+//! old one's odd rounds differ by more from its even ones.
 
-#![allow(clippy::expect_used, reason = "what fails ends the measurement")]
+#![allow(clippy::expect_used, reason = "a failure ends the measurement")]
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -21,22 +21,22 @@ use serde::{Deserialize, Serialize};
 
 /// The tree that is sent.
 const SOURCE: &str = "/usr/share";
-/// File systems with room for it.
+/// Size of the file systems in bytes, with room for the tree.
 const DISK: u64 = 6 << 30;
-/// One file in so many is changed for the increment.
+/// One file in this many is changed for the increment.
 const CHANGED: usize = 100;
-/// How much longer the new build may take.
+/// Tolerated slowdown of the new build.
 const TOLERANCE: f64 = 0.03;
-/// What is measured.
+/// The measured operations.
 const MEASURED: [&str; 3] = ["full stream", "increment", "push of everything"];
-/// Makes this program the one that measures a single build.
+/// Option that makes this program measure a single build.
 const SINGLE: &str = "--single";
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Took {
     seconds: f64,
-    /// Seconds that the processors of the machine were busy.
+    /// Seconds that the machine's processors were busy.
     busy: f64,
 }
 
@@ -61,7 +61,7 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The measurements of a build: one a round, for each of what is measured.
+/// The measurements of a build: for each round, one of each operation.
 struct Build {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
@@ -114,7 +114,7 @@ impl Build {
 fn compare(old: &str, new: &str, rounds: usize) -> ExitCode {
     let (mut old, mut new) = (Build::start(old), Build::start(new));
     for round in 0..=rounds {
-        // Who goes first changes from round to round; the first one warms up.
+        // The builds take turns in going first; the first round warms up.
         let took = match round % 2 {
             0 => {
                 let first = old.round();
@@ -156,7 +156,7 @@ fn compare(old: &str, new: &str, rounds: usize) -> ExitCode {
     }
 }
 
-/// Measures the build of the environment once for each line of its input.
+/// Measures the build named by the environment once for each line of standard input.
 fn single_build() {
     let setup = SenderHost::setup().size(DISK);
     let sender = setup.volume("photos", "photos").start();
@@ -179,7 +179,7 @@ fn single_build() {
     let next = sender.fs().join("after.sendshot");
     for line in io::stdin().lines() {
         line.expect("lines from the one who compares");
-        // What an earlier round left to be written is not this one's.
+        // Data that an earlier round left unwritten must not count for this one.
         run(&mut Command::new("sync"));
         let full = took(|| to_nowhere(&[&before]));
         let increment = [
@@ -215,8 +215,8 @@ fn took(work: impl FnOnce()) -> Took {
     }
 }
 
-/// Seconds that the processors were busy since the start: user, nice, system, and interrupts of `/proc/stat`
-/// (proc(5)), in ticks of a hundredth of a second.
+/// Returns the seconds that the processors were busy since boot: user, nice, system, and interrupts of
+/// `/proc/stat` (proc(5)), counted in hundredths of a second.
 fn busy() -> f64 {
     let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters");
     let line = stat.lines().next().unwrap_or_default();

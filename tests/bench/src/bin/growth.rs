@@ -1,6 +1,6 @@
-//! Peak memory of capture, diff and stream for very large volumes: a million files, and one file of
-//! five million extents, with one in a hundred changed: `growth [FILES] [EXTENTS]`. Fails above
-//! 128 MiB.
+//! Measures the peak memory of capture, diff and stream for very large volumes: a million files, and one
+//! file of five million extents, each with one in a hundred changed: `growth [FILES] [EXTENTS]`. Fails
+//! above 128 MiB.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,16 +18,16 @@ use sendshot_harness::hosts::binaries;
 use sendshot_harness::trees::random::Random;
 use sendshot_sys::clone::clone_range;
 
-/// What a process may hold at most, in MiB.
+/// Memory limit of a process, in MiB.
 const LIMIT: i64 = 128;
-/// Room for a million blocks and their metadata.
+/// Bytes of the file system: room for a million blocks and their metadata.
 const SIZE: u64 = 16 << 30;
 const BLOCK: u64 = 4096;
 /// Files in a directory.
 const DIR: u64 = 1000;
-/// Extents that are made one by one; the others are clones of all before them.
+/// Extents written one by one; the others are clones of these.
 const SCATTERED: u64 = 1 << 18;
-/// One in so many is changed.
+/// One in this many is changed.
 const CHANGED: usize = 100;
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Files of one extent each.
+/// Measures a volume of many files with one extent each.
 fn many_files(files: u64) -> Result<()> {
     let fs = LoopFs::new(SIZE, &["-m", "single"], "noatime")?;
     let volume = fs.path().join("volume");
@@ -77,14 +77,14 @@ fn many_files(files: u64) -> Result<()> {
     })
 }
 
-/// One file whose extents are scattered.
+/// Measures a volume with one file whose extents are scattered.
 fn many_extents(extents: u64) -> Result<()> {
     let fs = LoopFs::new(SIZE, &["-m", "single"], "noatime")?;
     let volume = fs.path().join("volume");
     streams::create(&volume)?;
     let scattered = SCATTERED.min(extents);
     let (base, large) = (fs.path().join("base"), volume.join("large"));
-    // Nothing large is ever in our own memory, which a child has too until it is another program.
+    // This process never holds large data, because a forked child also has it until its exec.
     let base = File::create_new(base)?;
     let mut random = Random::new(3);
     for at in 0..scattered {
@@ -98,7 +98,7 @@ fn many_extents(extents: u64) -> Result<()> {
         .create_new(true)
         .open(large)?;
     for at in 0..scattered {
-        // An odd factor reaches every block of a power of two once.
+        // An odd factor visits every block of a power of two once.
         let from = at * 7919 % scattered;
         clone_range(&file, &base, from * BLOCK, BLOCK, at * BLOCK)?;
     }
@@ -171,7 +171,7 @@ fn send(what: &str, kind: &str, arguments: Vec<std::ffi::OsString>, snapshot: &P
     Ok(())
 }
 
-/// Most that any process which was waited for held, in MiB.
+/// Peak memory of all child processes waited for so far, in MiB.
 fn peak() -> Result<i64> {
     Ok(getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() / 1024)
 }

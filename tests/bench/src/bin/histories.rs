@@ -1,4 +1,4 @@
-//! Runs random histories: `fuzz HISTORIES SEED [ROUNDS]`.
+//! Runs random histories: `histories HISTORIES SEED [ROUNDS]`.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! Pushes 2 GiB and tells how much memory both daemons held at most. Fails above 64 MiB.
+//! Pushes 2 GiB and prints the peak memory of both daemons. Fails above 64 MiB.
 
-#![allow(clippy::expect_used, reason = "what fails ends the measurement")]
+#![allow(clippy::expect_used, reason = "a failure ends the measurement")]
 
 use std::process::ExitCode;
 
@@ -13,11 +13,11 @@ use sendshot_harness::trees::fill;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-/// What each daemon may hold at most.
+/// Memory limit of each daemon, in bytes.
 const LIMIT: u64 = 64 * MIB;
-/// File systems with room for what is pushed.
+/// Size of the file systems in bytes, with room for the volume.
 const DISK: u64 = 6 << 30;
-/// Files of a volume: many that are small, and few that are big.
+/// Files of the volume: many small ones, and few big ones.
 const SMALL: u64 = 20_000;
 const SMALL_LEN: usize = 25_000;
 const BIG: u64 = 13;
@@ -32,10 +32,10 @@ fn main() -> ExitCode {
     pair(&sender, &receiver, "nas2");
     write(&sender);
     let full = sender.push("nas2:photos");
-    told("full push", &full);
+    report("full push", &full);
     std::fs::write(sender.photos().join("new"), "new").expect("the volume is writable");
     let next = sender.push("nas2:photos");
-    told("incremental push", &next);
+    report("incremental push", &next);
     assert_exact(&sender, &receiver, &next);
 
     let held = [("sender", &sender.daemon), ("receiver", &receiver.daemon)];
@@ -56,7 +56,7 @@ fn write(sender: &SenderHost) {
     }
 }
 
-fn told(what: &str, pushed: &Value) {
+fn report(what: &str, pushed: &Value) {
     let bytes = pushed["stream_bytes"].as_u64().unwrap_or_default();
     let seconds = pushed["seconds"].as_f64().unwrap_or_default();
     let rate = bytes as f64 / MIB as f64 / seconds;

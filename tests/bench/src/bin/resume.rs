@@ -1,10 +1,10 @@
-//! What an interruption costs: a push of some GiB is cut at nine tenths in every way there is, and the
-//! link counts what is sent again. Then what checkpoints cost a push that nothing interrupts.
+//! Measures the cost of an interruption: a push of some GiB is cut at nine tenths by each kind of fault, and
+//! the link counts the bytes sent again. Then measures the cost of checkpoints in an uninterrupted push.
 //!
-//! `resume [MIB] [ROUNDS]`; by default 4096 MiB and 5 rounds. It takes three times as much memory as
-//! is pushed.
+//! `resume [MIB] [ROUNDS]`; by default 4096 MiB and 5 rounds. It needs three times as much memory as
+//! the push has bytes.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a benchmark ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a benchmark ends it")]
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use serde_json::Value;
 const MIB: u64 = 1 << 20;
 /// Bytes of one file of the volume.
 const FILE: u64 = 64 * MIB;
-/// What may be sent twice when only the connection breaks.
+/// Bytes that may be sent twice if only the connection breaks.
 const WINDOW: u64 = 8 * MIB;
-/// What checkpoints may cost, of a push's time.
+/// Limit for the cost of checkpoints, as a part of a push's time.
 const MOST: f64 = 0.10;
 
-/// What happens at nine tenths.
+/// The fault at nine tenths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -36,11 +36,11 @@ enum Fault {
     PowerReceiver,
 }
 
-/// A push with its fault, as the link saw it.
+/// Measurements of a push with its fault.
 struct Measured {
-    /// Bytes that went up.
+    /// Bytes sent to the receiver.
     up: u64,
-    /// The largest distance between two checkpoints.
+    /// The largest distance between two checkpoints, in bytes.
     gap: u64,
     pushed: Value,
 }
@@ -184,7 +184,7 @@ fn strike(hosts: &mut Linked, fault: Fault) {
     }
 }
 
-/// Pushes with checkpoints and without take turns, so that what else the machine does hits both.
+/// Alternates pushes with and without checkpoints, so that other load on the machine affects both.
 fn checkpoints_are_cheap(size: u64, rounds: u64) -> bool {
     let with = paired(size, "");
     let without = paired(size, "checkpoint_bytes = \"1000 TiB\"");
@@ -215,7 +215,7 @@ fn paired(size: u64, keys: &str) -> Paired {
     Paired { sender, receiver }
 }
 
-/// A full push; its copy is deleted, so that the next one finds the same room.
+/// Times a full push, then deletes its copy, so that the next push finds the same free space.
 fn seconds(hosts: &Paired) -> f64 {
     let pushed = hosts.sender.push_with("nas2:photos", &["--parent", "none"]);
     let copy = hosts.receiver.copy(&pushed);

@@ -1,4 +1,4 @@
-//! Writes the inputs that a fuzzer begins with: `fuzz_seeds TARGET DIRECTORY`.
+//! Writes the first inputs of a fuzzer: `fuzz_seeds TARGET DIRECTORY`.
 
 use std::fs;
 use std::path::Path;

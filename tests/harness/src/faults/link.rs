@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_severed_stays_so_until_it_is_mended() {
+    fn a_severed_link_stays_down_until_mended() {
         let link = echo();
         link.set_after(Way::Up, 10, Rule::Sever);
         for _ in 0..2 {
