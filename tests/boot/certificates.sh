@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Years pass, by a library between the daemons and the clock.
+# Lets years pass, by a library between the daemons and the clock.
 set -Eeuo pipefail
 
 scenario 'Certificates renew themselves in the last third of their lives'
@@ -17,11 +17,11 @@ renewed() { ! cmp -s /root/first /etc/sendshot/receivers.d/nas2.toml; }
 cp /etc/sendshot/receivers.d/nas2.toml /root/first
 push nas2:years
 if renewed; then die "it was renewed for nothing"; fi
-# Of the five years that a sender's certificate lasts.
+# A sender's certificate lasts five years.
 echo +4y > /run/clock
 push nas2:years
 wait_for 5 renewed
-# When the first one would be over, and the receiver's own is in its last third.
+# The first certificate would have expired, and the receiver's own is in its last third.
 echo +7y > /run/clock
 echo later > /srv/years/later
 push nas2:years

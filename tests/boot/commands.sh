@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Every command against the running daemons: by root, by a member of the control group, and by
-# somebody who is neither.
+# Runs every command against the running daemons: as root, as a member of the control group, and
+# as a user who is neither.
 set -Eeuo pipefail
 
 member() { runuser -u member -- sendshotctl "$@"; }
@@ -53,8 +53,8 @@ kept() { sendshotctl --json list nas2:photos | wc -l; }
 cp /etc/sendshot/sender.toml /root/keep-3
 sed -i '/path = "\/srv\/photos"/a keep = 2' /etc/sendshot/sender.toml
 systemctl reload sendshot-sender
-# A reload is over when the daemon is told of it, not when it is done.
-goes_by_two() { [ "$(sendshotctl --json prune --dry-run nas2:photos | grep -c '"verdict":"deleted')" -eq 1 ]; }
+# A reload ends when the daemon gets the signal, not when it has read the configuration.
+goes_by_two() { [ "$(sendshotctl --json prune --dry-run nas2:photos | grep -c '"verdict":"let_go')" -eq 1 ]; }
 wait_for 5 goes_by_two
 says 'keep' sendshotctl prune nas2:photos
 [ "$(kept)" -eq 2 ]

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A every_file_kind, pushed whole and changed, by both engines.
+# Pushes a tree with every kind of file, whole and changed, by both engines.
 set -Eeuo pipefail
 
 scenario 'A full push of a every_file_kind by our engine: everything is there, nothing is pinned'
@@ -36,7 +36,7 @@ change_every_kind /srv/kernels/every_file_kind
 push --engine kernel nas2:kernels
 [ "$(reported parent)" = "$first" ]
 same /srv/kernels "$COPY"
-# Its parent is pinned, and that alone.
+# Only its parent is pinned.
 [ "$(btrfs subvolume list /srv | grep -c '\.sendshot/snapshots/')" -eq 1 ]
 
 scenario 'By sendshots from then on: what was pinned goes'

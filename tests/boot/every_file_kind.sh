@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# A tree with one of everything that a file system can hold, a change of everything in it, and how its
-# data must lie in a copy.
+# A tree with every kind of file that a file system can hold, a change of everything in it, and the layout
+# that its data must have in a copy.
 set -Eeuo pipefail
 
-# Data in a file, of a size in KiB, that does not compress.
+# Writes a file of incompressible data, of a size in KiB.
 noise() { head -c "$2K" /dev/urandom > "$1"; }
 
 fill_every_kind() (
@@ -37,7 +37,7 @@ fill_every_kind() (
         seq 200000 > $method/text
     done
     touch -d '1969-01-01 00:00:00.123456789' regular; touch -a -d '2100-01-01 00:00:00.000000001' empty
-    # In the order in which they forbid it.
+    # In this order, because each flag forbids the steps before it.
     echo x > append; chattr +a append; mkdir append.d; echo x > append.d/x; chattr +a append.d
     mkdir immutable.d; echo x > immutable.d/x; chattr +d immutable.d/x; chattr +i immutable.d/x immutable.d
     noise immutable 300; chattr +iA immutable
@@ -60,10 +60,10 @@ change_every_kind() (
     chattr -i immutable.d; echo new > immutable.d/new; chattr +i immutable.d/new immutable.d
 )
 
-# Where the first extent of a file lies.
+# Prints the address of the first extent of a file.
 physical() { filefrag -v "$1" | awk '$1 == "0:" { sub(/\.\..*/, "", $4); print $4 }'; }
-# Expects what of the every_file_kind's data lies in a special way to lie so in a copy, where $2 ends the name of a
-# clone, and the others are the compressions that are used.
+# Asserts that data of the tree with a special layout has that layout in a copy, too. $2 ends the name of a
+# clone, and the further arguments are the compressions in use.
 same_layout() {
     local at=$1/every_file_kind method
     [ -n "$(physical "$at/original")" ]

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Both hosts on one system: disks, users, configuration, units, and pairing by invitation.
+# Sets up both hosts on one system: disks, users, configuration, units, and pairing by invitation.
 set -Eeuo pipefail
 
 ROOT=/srv/backup
@@ -19,7 +19,7 @@ useradd stranger
 configure_receiver() { printf 'root = "%s"\nlisten = "127.0.0.1:7117"\n' "$1" > /etc/sendshot/receiver.toml; }
 configure_receiver "$ROOT"
 volume photos "$PHOTOS" > /etc/sendshot/sender.toml
-# A watchdog that bites within the test, and restarts that it need not wait for.
+# Sets a watchdog that expires within the test, and a short restart delay.
 for unit in sender receiver; do
     mkdir -p "/etc/systemd/system/sendshot-$unit.service.d"
     printf '[Service]\nWatchdogSec=2\nRestartSec=1\n' > "/etc/systemd/system/sendshot-$unit.service.d/test.conf"
@@ -37,7 +37,7 @@ pair
 says 'nas1' sendshotctl peer list
 says 'nas2' sendshotctl status
 
-# Exposure of a unit, by its file (what is only implied there counts as left out) or as it runs.
+# Prints the exposure of a unit, by its file (which counts implied settings as missing) or as it runs.
 exposure() {
     local unit=/usr/local/lib/systemd/system/sendshot-$1.service offline=--offline=yes
     if [ "$2" = runs ]; then unit=sendshot-$1 offline=; fi
@@ -54,7 +54,7 @@ sender $(exposure sender file), as it runs $(exposure sender runs), at most 4.0"
 exposed_at_most receiver 3.5
 exposed_at_most sender 4.0
 
-# Capabilities that a unit's file leaves to its daemon, and those that the daemon has.
+# Print the capabilities that a unit's file leaves to its daemon, and those that the daemon has.
 capabilities() { sed -n 's/^CapabilityBoundingSet=//p' "/usr/local/lib/systemd/system/sendshot-$1.service" | tr 'A-Z ' 'a-z\n' | sort; }
 held() { capsh --decode="$(awk '/^CapBnd:/ { print $2 }' "/proc/$1/status")" | sed 's/.*=//' | tr , '\n' | sort; }
 
@@ -63,7 +63,7 @@ for unit in sender receiver; do
     pid=$(systemctl show -P MainPID "sendshot-$unit")
     [ "$(held "$pid")" = "$(capabilities "$unit")" ] || die "the $unit has $(held "$pid")"
     grep -qP '^NoNewPrivs:\t1' "/proc/$pid/status"
-    # 2: by a filter of system calls.
+    # 2 means a filter of system calls.
     grep -qP '^Seccomp:\t2' "/proc/$pid/status"
     [ "$(readlink "/proc/$pid/ns/mnt")" != "$(readlink /proc/self/ns/mnt)" ]
     fails 1 'read-only' nsenter --target "$pid" --mount mkdir /sys/fs/cgroup/sendshot

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Daemons that are killed, stopped and restarted in the middle of a push.
+# Kills, stops and restarts daemons in the middle of a push.
 set -Eeuo pipefail
 
 MIB=1048576
 
-# Begins a push, of so much that it can be caught in its middle.
+# Begins a push that is large enough to be caught in its middle.
 begin() {
     head -c 512M /dev/urandom > "/srv/$1/big"
     sync_photos
@@ -14,7 +14,7 @@ begin() {
     [ "$(count_copies "$1")" -eq "$before" ] || die "the push was over before it could be disturbed"
 }
 
-# The push that broke off has ended by itself, or the next one goes on; the copy is exact.
+# The interrupted push has completed by itself, or the next one resumes it; the copy is exact.
 ends_well() {
     wait_for 60 idle
     push "nas2:$1"
@@ -25,10 +25,10 @@ ended_by_itself() {
     [ "$(count_copies "$1")" -gt "$before" ] || die "the sender gave up"
 }
 
-# What systemd says of a daemon that is killed.
+# Declares what systemd logs when a daemon is killed.
 logs_a_death() { logs 'Main process exited'; logs "Failed with result '$1'"; }
 
-# Kills a daemon, which systemd starts again.
+# Kills a daemon, which systemd restarts.
 kill_daemon() {
     local was
     was=$(restarts "$1")

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scenarios share: their names and count, expectations, waiting, pushes, and the comparison
-# of a copy with its source by tools that are not ours.
+# What the scenarios share: their names and count, assertions, waiting, pushes, and the comparison of a
+# copy with its source by tools outside the project.
 set -Eeuo pipefail
 
 scenario=''
@@ -8,7 +8,7 @@ began=0
 count=0
 expected=()
 
-# Begins a scenario; the one before has passed if the daemons said nothing unexpected.
+# Begins a scenario; the previous one has passed if the daemons logged nothing unexpected.
 scenario() {
     passed
     scenario=$1
@@ -35,11 +35,11 @@ die() {
 }
 trap 'die "${BASH_SOURCE[0]}:$LINENO: ${BASH_COMMAND:0:200}"' ERR
 
-# A warning or error that this scenario provokes, and which must then be there.
+# Declares a warning or error that this scenario provokes, and which then must be in the journal.
 logs() { expected+=("$1"); }
 
-# What the journal has since it was last asked under this name, a message a line. It ends with 1 if
-# that is nothing.
+# Prints the new journal entries since the last call with this name, one message a line. Returns 1 if
+# there are none.
 news() {
     local name=$1
     shift
@@ -47,8 +47,8 @@ news() {
         | jq -r '.MESSAGE | tostring | gsub("\n"; " ")'
 }
 
-# Warnings, errors, and whatever a unit's restrictions denied since the scenario before, by the
-# daemons and by systemd about them.
+# Prints warnings, errors, and everything that a unit's restrictions denied since the previous scenario,
+# from the daemons and from systemd about them.
 daemons_are_content() {
     local lines pattern
     journalctl --sync
@@ -62,7 +62,7 @@ daemons_are_content() {
     [ -z "$lines" ] || die "denied by a unit: $lines"
 }
 
-# Waits until a command succeeds, no longer than so many seconds.
+# Waits until a command succeeds, at most this many seconds.
 wait_for() {
     local limit=$1 end=$((SECONDS + $1))
     shift
@@ -72,7 +72,7 @@ wait_for() {
     done
 }
 
-# Expects that a command fails with an exit code and in words that match.
+# Asserts that a command fails with an exit code and a message that matches.
 fails() {
     local code=$1 words=$2 said status=0
     shift 2
@@ -81,7 +81,7 @@ fails() {
     grep -qiE -- "$words" <<< "$said" || die "$* does not say '$words': $said"
 }
 
-# Expects that the words of a command match.
+# Asserts that the output of a command matches.
 says() {
     local words=$1 said
     shift
@@ -89,7 +89,7 @@ says() {
     grep -qiE -- "$words" <<< "$said" || die "$* does not say '$words': $said"
 }
 
-# Pushes; its report is in `REPORT`, the copy's path in `COPY`.
+# Pushes; leaves the report in `REPORT` and the copy's path in `COPY`.
 REPORT='' COPY=''
 push() {
     local said status=0
@@ -102,15 +102,15 @@ push() {
 }
 reported() { jq -r ".$1" <<< "$REPORT"; }
 
-# Has no push, and what pushes need is let go of.
+# Whether no push is running and everything that pushes need is closed.
 idle() { [ "$(sendshotctl --json status | jq '.running | length')" -eq 0 ]; }
-# Has sent so many bytes of a push that goes on.
+# Whether a running push has sent this many bytes.
 transferred() { [ "$(sendshotctl --json status | jq '[.running[].stream_bytes] | add // 0')" -ge "$1" ]; }
 
-# Has read the configuration again: a reload is over when the daemon is told of it.
+# Whether the configuration was read again: a reload ends when the daemon gets the signal.
 knows() { sendshotctl --json status | jq -e --arg path "$1" 'any(.volumes[]; .path == $path)' > /dev/null; }
 
-# Makes a subvolume that is pushed to nas2, with these lines in its table.
+# Makes a subvolume that is pushed to nas2, with these lines in its table of the configuration.
 new_volume() {
     btrfs -q subvolume create "$2"
     volume "$@" >> /etc/sendshot/sender.toml
@@ -122,10 +122,10 @@ volume() {
     if [ $# -gt 2 ]; then printf '%s\n' "${@:3}"; fi
 }
 
-# Sends data that was just written to the disk, where extents are.
+# Flushes data that was just written to disk, because only then it has extents.
 sync_photos() { btrfs filesystem sync "$PHOTOS"; }
 
-# Settings of a unit for as long as a scenario needs them; `restart` has them used.
+# Adds settings to a unit for one scenario; `restart` applies them.
 drop_in() {
     mkdir -p "/run/systemd/system/sendshot-$1.service.d"
     cat > "/run/systemd/system/sendshot-$1.service.d/scenario.conf"
@@ -136,13 +136,13 @@ no_drop_ins() {
     systemctl daemon-reload
 }
 
-# No snapshot of a push is left on the sender, and nothing in the receiver's staging.
+# Asserts that no snapshot of a push is left on the sender, and nothing in the receiver's staging.
 nothing_left() {
     [ "$(btrfs subvolume list "$1" | grep -c '\.sendshot/snapshots/')" -eq 0 ] || die "a snapshot is pinned"
     [ ! -e "$ROOT/.sendshot-staging" ] || [ -z "$(ls -A "$ROOT/.sendshot-staging")" ] || die "staging is not empty"
 }
 
-# The copies of a volume.
+# Lists the copies of a volume.
 copies() { [ ! -d "$ROOT/nas1/$1" ] || find "$ROOT/nas1/$1" -mindepth 1 -maxdepth 1 -name '2*' | sort; }
 count_copies() { copies "$1" | wc -l; }
 
@@ -152,16 +152,16 @@ pair() {
     sendshotctl --quiet pair 127.0.0.1 --name nas2 --token "$TOKEN" > /dev/null
 }
 
-# Is up, as systemd sees it.
+# Whether systemd reports the daemon as running.
 active() { [ "$(systemctl show -P SubState "sendshot-$1")" = running ]; }
-# How often systemd has started it again, by itself.
+# How often systemd has restarted it.
 restarts() { systemctl show -P NRestarts "sendshot-$1"; }
 restarted() { [ "$(restarts "$1")" -eq "$2" ] && active "$1"; }
 
-# Restarts with the configuration that was written meanwhile.
+# Restarts daemons with their changed configuration.
 restart() { for unit in "$@"; do systemctl restart "sendshot-$unit"; done; }
 
-# All that a tree tells of itself but the content, line by line.
+# Lists everything about a tree except content, one line per fact.
 listing() (
     cd "$1"
     find . -print0 | sort -z > /run/names
@@ -173,7 +173,7 @@ listing() (
 )
 inode_flags() ( cd "$1" && find . \( -type f -o -type d \) -print0 | sort -z | xargs -0 lsattr -d )
 
-# Expects that a listing of both trees is the same, and is one at all.
+# Asserts that a listing of both trees is the same, and not empty.
 alike() {
     local differences
     "$1" "$2" > /run/here
@@ -183,12 +183,12 @@ alike() {
     [ -z "$differences" ] || die "the copy differs by $1: $(head -n 30 <<< "$differences")"
 }
 
-# Expects that a copy has everything of a tree that rsync, stat, getfacl, getfattr and getcap can see.
+# Asserts that a copy has everything of a tree that rsync, stat, getfacl, getfattr and getcap can see.
 same() {
     local differences
     differences=$(rsync -naHAXc --delete --itemize-changes "$1/" "$2/")
     [ -z "$differences" ] || die "rsync sees in the copy: $(head -n 30 <<< "$differences")"
     alike listing "$1" "$2"
 }
-# And inode flags, which only our engine brings over.
+# Compares inode flags, too, which only the sendshot engine transfers.
 same_flags() { alike inode_flags "$1" "$2"; }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A host that is paired again, and one that is served no more.
+# A host that is paired again, and one that is revoked.
 set -Eeuo pipefail
 
 scenario 'A thief of a used token gets nothing; a new host goes on in the directories of the old'

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# More file systems than one: volumes below /home, a receiver's root that is full, read-only, or not
-# mounted.
+# More than one file system: volumes below /home, and a receiver's root that is full, read-only, or
+# not mounted.
 set -Eeuo pipefail
 
 scenario 'Two volumes of one host at once, in different file systems, one of which belongs to a user'
@@ -28,7 +28,7 @@ nothing_left /home/second
 echo more > /home/second/music/more; rm "$PHOTOS/more"
 sendshotctl --quiet push nas2:photos nas2:music > /dev/null
 
-# A receiver's root of its own, on a small disk mounted as the README advises.
+# Gives the receiver a root of its own, on a small disk mounted as the README advises.
 scenario 'A full receiver is told as such, nothing is half done, and with space the push goes on'
 new_volume books /srv/books
 echo x > /srv/books/file
@@ -40,7 +40,7 @@ push nas2:books
 same /srv/books "$COPY"
 first=$(reported uuid)
 head -c 60M /dev/urandom > /srv/books/big
-# As much as there is, until not even 4 KiB are left.
+# Fills the disk until not even 4 KiB are left.
 fill_up() {
     for size in 1M 4K; do
         while dd if=/dev/zero bs=$size count=64 status=none >> /srv/small/filler 2>/dev/null; do :; done

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the units promise to systemd: reload, a wrong configuration, the journal, the watchdog; and
-# that their filters stand in the way of nothing.
+# that their filters block nothing that the daemons need.
 set -Eeuo pipefail
 
 scenario 'The journal has a push with its fields'
@@ -23,7 +23,7 @@ echo 'recievers = []' >> /etc/sendshot/sender.toml
 logs 'Reload failed'
 fails 1 'failed' systemctl reload sendshot-sender
 push nas2:docs
-# Whoever goes round the check is told by the daemon.
+# A signal that bypasses the unit's check is answered by the daemon itself.
 logs 'the former configuration stays in use.*recievers'
 systemctl kill --kill-whom=main --signal=HUP sendshot-sender
 told() { journalctl --sync && journalctl -q -u sendshot-sender -p err --since=-1min | grep 'stays in use' > /dev/null; }

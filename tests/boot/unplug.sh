@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The last one: it takes the disk away.
+# Runs last, because it takes the disk away.
 set -Eeuo pipefail
 
 scenario 'Nothing keeps a disk busy while no push is running'
@@ -9,10 +9,10 @@ holders() {
         grep -l " $1 .* btrfs " "/proc/$(systemctl show -P MainPID "sendshot-$unit")/mountinfo" || true
     done
 }
-# Each daemon has a mount namespace of its own: what the host unmounts must go from there, too.
+# Each daemon has its own mount namespace: a file system that the host unmounts must be unmounted there, too.
 [ "$(holders /srv | wc -l)" -eq 2 ] || die "the daemons do not see the disk"
 umount /srv/small
 umount /srv
 [ -z "$(holders /srv)" ] || die "a daemon keeps the disk mounted"
-# A block device that is in use cannot be opened exclusively.
+# Opening a block device exclusively fails while it is in use.
 perl -MFcntl -e 'sysopen(F, $ARGV[0], O_RDONLY | O_EXCL) or die "$!\n"' "$MAIN" || die "the disk is in use"
