@@ -1,11 +1,11 @@
-//! Scenarios on real btrfs, a module a subject. They need root, and say so without it.
+//! Scenarios on real btrfs, one module per subject. They need root, and fail with that reason without it.
 //!
-//! `cargo test -p sendshot-scenarios push::` runs those of a subject; `make scenarios` builds what they need and runs all.
+//! `cargo test -p sendshot-scenarios push::` runs one subject; `make scenarios` builds and runs everything.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what fails in a test ends it, and where says enough"
+    reason = "a failure in a test ends it, and its location says enough"
 )]
 
 mod apply;

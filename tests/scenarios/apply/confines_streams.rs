@@ -1,4 +1,4 @@
-//! Whatever a stream says, nothing outside its own staging subvolume changes or is read.
+//! No stream, whatever its content, changes or reads anything outside its own staging subvolume.
 //! Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 const OURS: Uuid = Uuid::from_u128(0x1234);
 const FOREIGN: Uuid = Uuid::from_u128(0x9999);
 
-/// A file system with a directory to receive into, and things beside it that must not change.
+/// A file system with a directory to receive into, and files beside it that must not change.
 struct Target {
     fs: LoopFs,
 }
@@ -33,7 +33,7 @@ impl Target {
         streams::create(&outside).unwrap();
         fs::create_dir(outside.join("dir")).unwrap();
         fs::write(outside.join("victim"), "precious").unwrap();
-        // A snapshot, because copying would read, which shows in access times.
+        // A snapshot, because copying would read the files and so change their access times.
         streams::snapshot(&outside, &this.fs.path().join("before")).unwrap();
         this
     }
@@ -66,8 +66,8 @@ impl Target {
         )
     }
 
-    /// Receives a subvolume of these commands, which must fail; says why. Nothing may be left,
-    /// nothing outside may have changed.
+    /// Receives a subvolume of these commands, which must fail; returns the cause. Asserts that nothing
+    /// is left and nothing outside has changed.
     fn refusal(&self, commands: &[Command<'_>]) -> Cause {
         let error = self.receive(&whole(commands)).unwrap_err();
         self.assert_untouched();
@@ -104,7 +104,7 @@ fn now() -> Timespec {
     Timespec { sec: 7, nsec: 0 }
 }
 
-/// Every command that takes a path, with this one.
+/// Returns every command that takes a path, with this path.
 fn with_path(path: &[u8]) -> Vec<Command<'_>> {
     let (atime, mtime, ctime, otime) = (now(), now(), now(), None);
     let (offset, len, data) = (0, 4096, b"overwritten" as &[u8]);
@@ -167,7 +167,7 @@ fn with_path(path: &[u8]) -> Vec<Command<'_>> {
     ]
 }
 
-/// Commands with two paths, the second of which is this one.
+/// Returns commands with two paths, with this path in each place.
 fn with_other_path(path: &[u8]) -> Vec<Command<'_>> {
     vec![
         Command::Rename {
@@ -245,7 +245,7 @@ fn links_are_not_followed_on_the_way() {
     let b = Target::new();
     let outside = b.outside().into_os_string().into_encoded_bytes();
     let dir = Command::Mkdir { path: b"dir" };
-    // The last one stays inside, but would give things several paths.
+    // The last target stays inside, but would give files several paths.
     for target in [
         &outside[..],
         b"../../../outside",
@@ -306,7 +306,7 @@ fn links_are_not_followed_at_the_end() {
     };
     assert!(matches!(b.refusal(&[link, chmod]), Cause::ModeOfSymlink));
 
-    // These work on the link itself.
+    // These commands work on the link itself.
     let own = Command::Chown {
         path: b"link",
         uid: 5,
@@ -363,7 +363,7 @@ fn only_regular_files_have_data() {
 fn clones_come_from_allowed_subvolumes_only() {
     let b = Target::new();
     let mine = Command::Mkfile { path: b"mine" };
-    // A read-only subvolume of somebody else's, not directly in the target directory.
+    // A read-only subvolume of another owner, not directly in the target directory.
     let live = b.fs.path().join("theirs");
     streams::create(&live).unwrap();
     fs::write(live.join("secret"), "secret data").unwrap();

@@ -1,4 +1,4 @@
-//! What streams may say but the kernel's seldom or never do. Needs root.
+//! Commands that a stream may contain but the kernel's rarely or never do. Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs::{self, File};
@@ -83,7 +83,7 @@ const ACL: &[u8] = b"\x02\0\0\0\
     \x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
-/// All attributes in a tree, as `getfattr` prints them.
+/// Returns all attributes in a tree, as `getfattr` prints them.
 fn attributes(path: &Path) -> String {
     let mut getfattr = process::Command::new("getfattr");
     getfattr
@@ -107,7 +107,7 @@ fn inodes_inherit_nothing_from_their_directory() {
             mkdir("zip"),
             mkfile("acl/before"),
             mkdir("other"),
-            set("other", DEFAULT_ACL, ACL), // from here on directories are looked at
+            set("other", DEFAULT_ACL, ACL), // from here on the applier checks directories
             mkfile("acl/between"),
             mkfile("zip/between"),
             set("acl", DEFAULT_ACL, ACL),
@@ -138,14 +138,14 @@ fn inodes_inherit_nothing_from_their_directory() {
     assert!(!text.contains("posix_acl_access"), "{text}");
 }
 
-/// Bytes of an extent that compresses well, different at every place.
+/// Bytes of an extent that compresses well and differs at every offset.
 fn extent() -> Vec<u8> {
     (0..128 * 1024_u32)
         .map(|n| if n % 16 == 0 { (n / 500) as u8 } else { b'-' })
         .collect()
 }
 
-/// An extent as the kernel has compressed it, taken from a real stream.
+/// Returns an extent as the kernel compressed it, taken from a real stream.
 fn compressed(algorithm: &str) -> (u32, u64, Vec<u8>) {
     use sendshot_stream::{Item, Parser};
     let source = LoopFs::new(512 << 20, &[], &format!("compress-force={algorithm}")).unwrap();
@@ -280,7 +280,7 @@ fn every_fallocate_of_a_stream_does_what_it_says() {
     assert!(fs::read(copy.join("f")).unwrap() == expected);
 }
 
-/// The kernel's stream makes new inodes in the root, but says the root's times only if the
+/// The kernel's stream makes new inodes in the root, but contains the root's times only if the
 /// sender's root has changed too. `btrfs receive` gets this wrong.
 #[test]
 fn the_root_keeps_its_times_where_a_stream_does_not_say_them() {
@@ -318,7 +318,7 @@ fn the_root_keeps_its_times_where_a_stream_does_not_say_them() {
     }
 }
 
-/// The applier keeps files open; a path must never lead to what had it before.
+/// The applier keeps files open; a path must never lead to the file that had it before.
 #[test]
 fn a_path_means_what_has_it_now() {
     let fs = btrfs();
@@ -370,7 +370,7 @@ fn a_path_means_what_has_it_now() {
 }
 
 #[test]
-fn what_a_flag_forbids_a_later_command_may_still_do() {
+fn an_immutable_flag_blocks_no_later_command() {
     let fs = btrfs();
     let flags = Command::Fileattr {
         path: b"f",

@@ -1,4 +1,4 @@
-//! Our receive makes of a stream what `btrfs receive` makes of it, and what was sent.
+//! `sendshot-apply` makes the same copy of a stream as `btrfs receive`, equal to the snapshot.
 //! Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -13,15 +13,15 @@ use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams::{self, Format};
 use sendshot_harness::trees::history;
 
-/// Room for the sparse files' data and all copies.
+/// Size of the file systems, with room for the sparse files' data and all copies.
 const SIZE: u64 = 4 << 30;
 
-/// As a real receiver works.
+/// The policies of a normal receiver.
 const DEFAULT: Policies = Policies {
     encoded: EncodedPolicy::Store,
     clone: ClonePolicy::Share,
 };
-/// As one works whose kernel refuses what it can.
+/// The policies of a receiver whose kernel refuses encoded writes and clones.
 const FALLBACK: Policies = Policies {
     encoded: EncodedPolicy::Decode,
     clone: ClonePolicy::Copy,
@@ -79,8 +79,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What stock receive gets wrong: new inodes keep what they inherit from the directory that
-/// the stream first makes them in, which is the root with its default ACL.
+/// Mistakes of stock receive: new inodes keep what they inherit from the directory in which the
+/// stream first makes them, which is the root with its default ACL.
 const WRONG_IN_STOCK: [&str; 2] = [
     "meta/plain-in-default: xattrs",
     "meta/plain-in-default/f: xattrs",
@@ -113,7 +113,7 @@ fn subdirectory(fs: &LoopFs, name: &str) -> PathBuf {
     dir
 }
 
-/// Receives full and incremental streams of all formats with stock and with both policies.
+/// Receives full and incremental streams of all formats with stock receive and with both policies.
 fn check(mount_options: &str) {
     let source = Source::new(mount_options);
     for format in [Format::V1, Format::V2, Format::V2Compressed] {
@@ -161,7 +161,7 @@ fn paths_as_long_as_they_can_be() {
     let source = LoopFs::new(1 << 30, &[], "").unwrap();
     let live = source.path().join("live");
     streams::create(&live).unwrap();
-    // Made by moving, as no call takes the whole path together with its prefix.
+    // Made by moving, as no system call takes the whole path together with its prefix.
     history::deep(&live, 15).unwrap();
     let rest = "/deep".len() + 15 * 256 + "/bottom".len();
     let upper = live.join("u".repeat(4095 - rest));
@@ -176,10 +176,10 @@ fn paths_as_long_as_they_can_be() {
     assert_same(&snapshot, &target.path().join("s1"), Layout::Holes);
 }
 
-/// A directory whose new files are NOCOW must not make copies so: cloning between files with
-/// and without checksums is refused by the kernel, and compression is lost.
+/// Copies in a directory whose new files are NOCOW must not be NOCOW: the kernel refuses to clone
+/// between files with and without checksums, and compression would be lost.
 #[test]
-fn what_the_target_directory_would_hand_down_is_not_inherited() {
+fn copies_inherit_nothing_from_the_target_directory() {
     use sendshot_harness::disks::loopfs::run;
     use std::process::Command;
 
@@ -207,7 +207,7 @@ fn what_the_target_directory_would_hand_down_is_not_inherited() {
     assert!(!flags.contains('C'), "{flags}");
 }
 
-/// A fallback that is always taken would be as right, and slow and large.
+/// A fallback that is always used would also make correct copies, but slow and large ones.
 #[test]
 fn compressed_extents_are_stored_as_they_come() {
     let source = Source::new("compress-force=zstd");

@@ -1,4 +1,4 @@
-//! What our applier leaves out because a file system cannot keep it, and what it does not. Needs root.
+//! What `sendshot-apply` leaves out because a file system cannot keep it, and what it keeps. Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs::File;
@@ -155,7 +155,7 @@ fn nothing_is_left_out_where_everything_can_be_kept() {
             fileattr("b", COMPRESS),
             compression("b", "zstd"),
             fileattr("b", COMPRESS | 0x40),
-            // From one to the other.
+            // Changes one flag for the other.
             mkfile("c"),
             fileattr("c", NOCOW),
             fileattr("c", NOCOMPRESS),
@@ -171,9 +171,9 @@ fn nothing_is_left_out_where_everything_can_be_kept() {
     assert_eq!(property(&at("b")).unwrap(), b"zstd");
 }
 
-/// The kernel's streams make everything in the root, and tell the root's flags first.
+/// The kernel's streams make everything in the root, and send the root's flags first.
 #[test]
-fn what_is_made_in_a_directory_with_flags_takes_none_of_them() {
+fn new_files_take_no_flags_from_their_directory() {
     for flags in [NOCOW, NOCOMPRESS] {
         let fs = btrfs("");
         let dir = Command::Mkdir { path: b"dir" };
@@ -199,7 +199,7 @@ fn what_is_made_in_a_directory_with_flags_takes_none_of_them() {
     }
 }
 
-/// The kernel takes no further flags beside the flags `C` and `m`, and `m` says nothing beside `C`.
+/// The kernel refuses further flags beside both `C` and `m`, and `m` has no effect beside `C`.
 #[test]
 fn an_immutable_file_that_is_overwritten_in_place_is_both() {
     let fs = btrfs("");
@@ -218,7 +218,7 @@ fn an_immutable_file_that_is_overwritten_in_place_is_both() {
     assert_eq!(flags, "iC");
 }
 
-/// So the kernel's streams say it, which tell flags last.
+/// The kernel's streams have this order: flags come last.
 #[test]
 fn a_flag_that_only_an_empty_file_takes_is_counted() {
     let fs = btrfs("");

@@ -1,4 +1,4 @@
-//! What a receiver's file system cannot keep is left out and listed; what it cannot hold fails the push.
+//! A push leaves out and lists what the receiver's file system cannot keep; it fails if data cannot be held.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -29,7 +29,7 @@ fn set(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 
-/// A file with a property for compression.
+/// Makes a file with a compression property.
 fn compressed(path: &Path, algorithm: &str) {
     File::create(path).unwrap();
     set(path, "btrfs.compression", algorithm.as_bytes());
@@ -40,7 +40,7 @@ fn properties(count: u64, example: &str) -> Value {
     json!([{"kind": "compression_property", "count": count, "example": example}])
 }
 
-/// What `copy list` says that the copy of a push lacks.
+/// Returns what the copy of a push lacks according to `copy list`.
 #[track_caller]
 fn listed(receiver: &ReceiverHost, pushed: &Value) -> Value {
     let copies = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
@@ -67,7 +67,7 @@ fn a_receiver_without_checksums_lists_lost_compression() {
             let same = fs::read(copy.join(name)).unwrap() == fs::read(photos.join(name)).unwrap();
             assert!(same, "{name}");
         }
-        // What the parent lacks the copy lacks, and what is new; also after a restart of both.
+        // A copy lacks what its parent lacks, and new losses; also after a restart of the receiver.
         hosts.receiver.daemon.stop();
         hosts.receiver.daemon.start();
         fs::create_dir(photos.join("new")).unwrap();
@@ -77,7 +77,7 @@ fn a_receiver_without_checksums_lists_lost_compression() {
         assert_eq!(second["not_kept"], properties(3, "a"), "{mount}");
         assert_eq!(listed(&hosts.receiver, &second), second["not_kept"]);
         assert_eq!(listed(&hosts.receiver, &first), first["not_kept"]);
-        // A copy that is made in full lacks what its own stream lost.
+        // A copy of a full send lacks only what its own stream lost.
         fs::remove_file(photos.join("a")).unwrap();
         let full = hosts.sender.push_with("nas2:photos", &["--parent", "none"]);
         assert_eq!(full["not_kept"], properties(2, "b"), "{mount}");
@@ -100,7 +100,7 @@ fn a_receiver_with_checksums_lists_nothing() {
     assert!(!text.contains("not kept"), "{text}");
 }
 
-/// The kernel's streams tell the property as well.
+/// The kernel's streams contain the property as well.
 #[test]
 fn the_kernels_engine_lists_what_is_not_kept_too() {
     let hosts = hosts("nodatacow");
@@ -172,7 +172,7 @@ fn an_acl_that_the_receiver_cannot_hold_fails_the_push() {
     let receiver = receiver.keys(CHECKPOINTS).start();
     pair(&sender, &receiver, "nas2");
     let hosts = Paired { sender, receiver };
-    // So much that it could be resumed, and fail again.
+    // Enough data that the push could be resumed, and fail again.
     for i in 0..4 {
         fill::file(hosts.sender.photos().join(format!("big{i}")), i, 8 * MIB);
     }
@@ -183,7 +183,7 @@ fn an_acl_that_the_receiver_cannot_hold_fails_the_push() {
     push.fails(1, &["does not support", "file", "noacl"]);
     let copies = hosts.receiver.ctl(&["copy", "list", "--json"]).success();
     assert!(copies.jsons().is_empty(), "{}", copies.stdout);
-    // It is for the user to mend, and the next push works.
+    // The user removes the cause, and the next push works.
     rustix::fs::removexattr(&file, "system.posix_acl_access").unwrap();
     hosts.sender.push("nas2:photos");
 }

@@ -1,4 +1,4 @@
-//! Random changes to a small tree, sent round by round: every copy equals what was sent.
+//! Random changes to a small tree, sent round by round: every copy equals its snapshot.
 //! Needs root. `SENDSHOT_SEED` repeats a run, `SENDSHOT_ROUNDS` makes it longer.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -19,10 +19,10 @@ use sendshot_harness::disks::streams::{self, Format};
 const ROUNDS: u64 = 25;
 /// Changes between two snapshots.
 const CHANGES: u64 = 40;
-/// Few names, so that they are taken, freed and taken again.
+/// Few names, so that they are used, freed and used again.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// xorshift64*: the same numbers for the same seed, everywhere.
+/// xorshift64*: the same numbers for the same seed on every machine.
 struct Random(u64);
 
 impl Random {
@@ -68,8 +68,8 @@ impl Random {
     }
 }
 
-/// One change. Those that the file system refuses (names that are taken or missing, a
-/// directory into itself) are no change.
+/// Makes one change. An operation that the file system refuses (names that are in use or missing, a
+/// directory into itself) changes nothing.
 fn change(random: &mut Random, root: &Path) -> std::io::Result<()> {
     let path = random.path(root);
     match random.below(16) {
@@ -120,7 +120,7 @@ fn reflink(random: &mut Random, path: &Path, root: &Path) -> std::io::Result<()>
     Ok(())
 }
 
-/// Attributes of which some are inherited, some dropped by other changes.
+/// Sets or removes attributes, some of which are inherited or dropped by other changes.
 fn attribute(random: &mut Random, path: &Path) -> std::io::Result<()> {
     let value = format!("value{}", random.below(100));
     let mut command = match random.below(7) {

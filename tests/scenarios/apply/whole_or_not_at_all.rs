@@ -1,4 +1,4 @@
-//! A stream becomes a copy that is complete, durable and known by its identity, or nothing.
+//! A stream becomes a copy that is complete, durable and identified by its UUID, or nothing.
 //! Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -29,7 +29,7 @@ fn btrfs() -> LoopFs {
     LoopFs::new(SIZE, &[], "").unwrap()
 }
 
-/// A source with three small snapshots in a row, and a file system to receive into.
+/// A source with three consecutive small snapshots, and a file system to receive into.
 struct Boxes {
     source: LoopFs,
     target: LoopFs,
@@ -70,7 +70,7 @@ impl Boxes {
         assert!(differences.is_empty(), "{differences:?}");
     }
 
-    /// Names in the target directory.
+    /// Lists the names in the target directory.
     fn left(&self) -> Vec<String> {
         names(self.dir())
     }
@@ -209,7 +209,7 @@ fn a_taken_name_is_refused_before_any_data() {
     let hosts = Boxes::new();
     let stream = hosts.full(1);
     fs::create_dir(hosts.dir().join("s1")).unwrap();
-    // The end is missing: without the early look it would be that which is said.
+    // The end is missing: without the early check the error would be about that.
     let error = host_error(receive(&stream[..stream.len() / 2], hosts.dir()));
     assert!(matches!(error, HostError::Exists(name) if name == "s1"));
     assert_eq!(names(&hosts.dir().join("s1")), [""; 0]);
@@ -232,7 +232,7 @@ fn a_missing_parent_is_said_and_a_writable_one_not_taken() {
     assert_eq!(hosts.left(), ["s1"]);
 }
 
-/// By the ioctl itself: `btrfs property set` would also clear the received UUID.
+/// Uses the ioctl itself: `btrfs property set` would also clear the received UUID.
 fn set_writable(subvolume: &Path) {
     use sendshot_sys::subvolume::{Access, set_access};
     set_access(File::open(subvolume).unwrap(), Access::ReadWrite).unwrap();
@@ -243,7 +243,7 @@ fn set_read_only(subvolume: &Path) {
     set_access(File::open(subvolume).unwrap(), Access::ReadOnly).unwrap();
 }
 
-/// Stock receive takes such a parent, and makes a copy with wrong content.
+/// Stock receive accepts such a parent, and makes a copy with wrong content.
 #[test]
 fn a_parent_that_was_changed_in_between_is_not_taken() {
     let hosts = Boxes::new();
@@ -334,7 +334,7 @@ fn a_full_file_system_leaves_nothing_and_says_so() {
 }
 
 #[test]
-fn what_a_dead_run_has_left_is_swept_and_a_living_one_is_not() {
+fn only_leftovers_of_dead_runs_are_deleted() {
     let hosts = Boxes::new();
     let dir = File::open(hosts.dir()).unwrap();
     let area = Area::new(&dir).unwrap();
@@ -388,7 +388,7 @@ fn many_receive_into_one_directory_at_once() {
     }
 }
 
-/// A host as a daemon has it, for a stream without parent.
+/// The host of a session as in a daemon, for a stream without parent.
 struct Daemon {
     area: Area,
     staged: Option<Staged>,
@@ -503,7 +503,7 @@ fn a_second_subvolume_is_refused_where_one_is_allowed() {
     assert!(matches!(session.finish(), Err(SessionError::Failed)));
 }
 
-/// The kernel says that there is no space, which would have people delete copies.
+/// The kernel reports a lack of space, which would mislead users into deleting copies.
 #[test]
 fn an_attribute_too_large_for_a_leaf_is_reported() {
     let larger = LoopFs::new(SIZE, &["--nodesize", "65536"], "").unwrap();
@@ -530,7 +530,7 @@ fn an_attribute_too_large_for_a_leaf_is_reported() {
         ),
         "{error:?}"
     );
-    // The largest that fits, fits.
+    // The largest attribute that fits is kept.
     rustix::fs::setxattr(&file, "user.large", &[7; 16_228 - 10], flags).unwrap();
     let second = larger.path().join("s2");
     streams::snapshot(&volume, &second).unwrap();

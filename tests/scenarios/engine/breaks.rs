@@ -1,5 +1,5 @@
-//! States of a file system in which a plausible rule calls changed data unchanged, each really
-//! made: the tests show first that the trap is there, then that every copy is right. Needs root.
+//! States of a file system in which a plausible rule takes changed data for unchanged, each made
+//! for real: each test first shows that the trap exists, then that every copy is right. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -16,10 +16,10 @@ use sendshot_harness::hosts::pairing::Paired;
 use sendshot_sys::clone::clone_range;
 
 const MIB: usize = 1 << 20;
-/// A file system that is soon full, so that an allocation has only one place to go.
+/// Size of a file system that is soon full, so that an allocation has only one place to go.
 const SMALL: u64 = 512 << 20;
 const LARGE: u64 = 1 << 30;
-/// How often a state that depends on when a transaction ends is tried to be made.
+/// Attempts to make a state that depends on when a transaction ends.
 const ATTEMPTS: usize = 20;
 
 /// Shares all of one file with another, as `cp --reflink` over an existing file does.
@@ -40,15 +40,15 @@ fn overwrite(path: &Path, bytes: &[u8]) {
     file.write_all_at(bytes, 0).unwrap();
 }
 
-/// A file without checksums, whose data is written in place.
+/// Makes a file without checksums, whose data is written in place.
 fn create_nocow(path: &Path, bytes: &[u8]) {
     File::create(path).unwrap();
     tool("chattr", &["+C".as_ref(), path.as_os_str()]);
     overwrite(path, bytes);
 }
 
-/// Expects that the naive rule would call changed bytes of a file unchanged, even where it asks
-/// for the generation of the extent itself if `old` says so.
+/// Asserts that the naive rule would take changed bytes of a file for unchanged, even one that also
+/// compares the generation of the extent itself for [`Trap::SameExtent`].
 #[track_caller]
 fn assert_trap(m: &State, n: &State, name: &str, trap: Trap) {
     assert_eq!(
@@ -72,21 +72,21 @@ fn assert_trap(m: &State, n: &State, name: &str, trap: Trap) {
     }
 }
 
-/// Bytes of an extent whose place is taken by another.
+/// Bytes of an extent whose address is reused by another.
 const EXTENT: usize = 8 * MIB;
 
-/// What lies under the same address.
+/// What is stored at the same address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trap {
-    /// Another extent, which its own item tells.
+    /// Another extent, which its own item shows.
     MovedExtent,
-    /// The very same one, written in place: only the leaf tells.
+    /// The very same extent, written in place: only the leaf shows it.
     SameExtent,
 }
 
 // --- Another extent under the same address ---
 
-/// Writes a file as one extent of its own, at once.
+/// Writes a file as a single new extent.
 fn write_extent(path: &Path, len: usize, seed: u8) {
     let command = format!("pwrite -b {len} -S {seed} 0 {len}");
     let file: [&std::ffi::OsStr; 5] = [
@@ -112,7 +112,7 @@ fn fill_up(dir: &Path) {
     }
 }
 
-/// The addresses of the block group that an address is in.
+/// Returns the address range of the block group that contains an address.
 fn block_group(lab: &Snapshotless, address: u64) -> std::ops::Range<u64> {
     let image = sendshot_harness::disks::mount::image(lab.fs());
     let arguments = ["inspect-internal", "dump-tree", "-t", "chunk"];
@@ -134,7 +134,7 @@ fn block_group(lab: &Snapshotless, address: u64) -> std::ops::Range<u64> {
     panic!("no block group has {address}: {dump}");
 }
 
-/// Where the first extent of a file lies; `None` if it has none.
+/// Returns the address of the first extent of a file; `None` if it has none.
 fn address(path: &Path) -> Option<u64> {
     let mut command = Command::new("filefrag");
     let shown = run(command.args(["-v", "-b1"]).arg(path)).success().stdout;
@@ -143,9 +143,9 @@ fn address(path: &Path) -> Option<u64> {
     physical.split("..").next().unwrap().trim().parse().ok()
 }
 
-/// A disk on which `f` and `x`, 8 MiB each, are two extents of one generation in different block
-/// groups, and nothing else has room; and the state in which that was pushed. `None` if the allocator
-/// laid them out otherwise, or the transaction ended by itself, which is up to the kernel.
+/// Makes a disk on which `f` and `x`, 8 MiB each, are two extents of one generation in different block
+/// groups with no other free space, and pushes that state. `None` if the allocator laid them out
+/// otherwise, or the transaction ended by itself, which the kernel decides.
 fn two_extents_of_one_transaction() -> Option<(Snapshotless, State)> {
     let lab = Snapshotless::new(SMALL, "commit=900");
     let volume = lab.volume();
@@ -165,11 +165,11 @@ fn two_extents_of_one_transaction() -> Option<(Snapshotless, State)> {
     (f.generation == x.generation && apart).then_some((lab, m))
 }
 
-/// Has a balance move what `f` and `x` share by now to where `f` was; returns the state after it.
+/// Makes a balance move the extent shared by `f` and `x` to the former address of `f`; returns the state.
 fn move_to_the_freed_place(lab: &Snapshotless, m: &State) -> State {
     let volume = lab.volume();
     let other = m.file("x").2[0];
-    // The only free place of this size becomes the one that f had.
+    // The former place of `f` becomes the only free one of this size.
     reflink(&volume.join("x"), &volume.join("f"));
     lab.commit();
     let group = block_group(lab, other.disk_bytenr);
@@ -200,10 +200,10 @@ fn a_balance_onto_a_freed_address_hides_no_change() {
     lab.send(Some(&m), &n);
 }
 
-// --- The same extent, written in place by somebody else ---
+// --- The same extent, written in place by another file ---
 
-/// A volume and another subvolume that share an extent without checksums, and the state of the
-/// volume whose snapshot is gone.
+/// Makes a volume and another subvolume that share an extent without checksums, and a state of the
+/// volume whose snapshot is deleted.
 fn shared_nocow() -> (Snapshotless, PathBuf, PathBuf, State) {
     let lab = Snapshotless::new(LARGE, "");
     let other = lab.fs().join("other");
@@ -236,7 +236,7 @@ fn unchecksummed_data_written_by_taking_back_is_sent() {
     let (lab, f, g, m) = shared_nocow();
     truncate(&f);
     lab.commit();
-    // Still in memory when it is shared: sharing writes it first, in place.
+    // Still in memory when it is shared: sharing first writes it, in place.
     overwrite(&g, &vec![2; MIB]);
     reflink(&g, &f);
     let n = lab.take("n");
@@ -247,7 +247,7 @@ fn unchecksummed_data_written_by_taking_back_is_sent() {
 #[test]
 fn a_partly_lent_file_is_exact() {
     let (lab, f, g, m) = shared_nocow();
-    // The file stays, a part of it is given away and taken back.
+    // The file stays; a part of it is lent to the other file and taken back.
     let part = (256 << 10, 512 << 10);
     let punch = format!("fpunch {} {}", part.0, part.1);
     tool("xfs_io", &["-c".as_ref(), punch.as_ref(), f.as_os_str()]);
@@ -273,7 +273,7 @@ fn truncate_to(path: &Path, len: u64) {
 
 // --- Swap files ---
 
-/// A swap file in use; no more when this is dropped.
+/// A swap file in use, until it is dropped.
 struct Swap(PathBuf);
 
 impl Swap {
@@ -289,11 +289,11 @@ impl Drop for Swap {
     }
 }
 
-/// A group of processes that may hold little memory. Gone when this is dropped.
+/// A control group of processes with a small memory limit; removed on drop.
 struct Cramped(PathBuf);
 
 impl Cramped {
-    /// With either of the kernel's two interfaces.
+    /// Works with both versions of the kernel's cgroup interface.
     fn new(bytes: usize) -> Self {
         let name = format!("sendshot-test-{}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/memory");
@@ -310,7 +310,7 @@ impl Cramped {
         cramped
     }
 
-    /// Has a shell in it run a command.
+    /// Runs a command in the group by a shell.
     fn run(&self, command: &str) {
         let procs = self.0.join("cgroup.procs");
         let script = format!("echo $$ > {} && {command}", procs.display());
@@ -380,7 +380,7 @@ fn an_old_disk_image_is_not_a_later_state() {
         n.file("f").1.transid <= m_head.otransid,
         "a rule by transaction would send it"
     );
-    // What is kept of the lost future is no parent; what the image itself knows of is.
+    // States of the lost future are no parents; states that the image itself has are.
     assert_eq!(Kinship::of(m_head, n_head), Kinship::None);
     let full = lab.stream(None, &n).unwrap().len();
     assert_eq!(Kinship::of(first.sendshot.head(), n_head), Kinship::Lineage);
@@ -431,7 +431,7 @@ fn an_older_disk_image_has_matching_retained_states() {
     });
     hosts.sender.daemon.start();
 
-    // The transactions of the lost future are lived once more, with other content.
+    // The transaction numbers of the lost future are used again, with other content.
     write(4);
     for _ in 0..20 {
         btrfs(&["filesystem", "sync"], &[&mounted]);
@@ -443,7 +443,7 @@ fn an_older_disk_image_has_matching_retained_states() {
     assert_eq!(push(&hosts)["parent"], again["uuid"]);
 }
 
-/// Replaces the volume by a writable snapshot of something.
+/// Replaces the volume by a writable snapshot of `to`.
 fn roll_back(lab: &Snapshotless, to: &Path) {
     lab.delete(&lab.volume());
     btrfs(&["subvolume", "snapshot"], &[to, &lab.volume()]);
@@ -480,10 +480,10 @@ fn a_volume_replaced_by_an_older_state_is_compared() {
     lab.send(Some(&m), &n);
 }
 
-/// A volume and its past in which a file of the same name was made in one transaction, with the
-/// same inode number, and other bytes. `None` if a transaction ended in between.
+/// Makes a volume and its past in which a file of the same name was made in one transaction, with the
+/// same inode number but other bytes. `None` if a transaction ended in between.
 fn try_twins(len: usize, nocow: bool) -> Option<(Snapshotless, State, State)> {
-    // Data is written in the transaction in which it was handed over.
+    // With this option data is written in the transaction in which it was handed over.
     let lab = Snapshotless::new(LARGE, "flushoncommit");
     fs::write(lab.volume().join("before"), "both have it").unwrap();
     let past = lab.fs().join("past");
@@ -530,9 +530,9 @@ fn twins_of_one_transaction_are_distinguished() {
     }
 }
 
-// --- Deduplication of what is being sent ---
+// --- Deduplication of a snapshot being sent ---
 
-/// Has the kernel share the first bytes of one file with another, both read-only, as duperemove
+/// Makes the kernel share the first bytes of one file with another, both read-only, as duperemove
 /// and bees do.
 fn dedupe(snapshot: &Path, from: &str, to: &str, len: usize) {
     let command = format!("dedupe {} 0 0 {len}", snapshot.join(from).display());
@@ -554,7 +554,7 @@ fn ctransid(snapshot: &Path) -> u64 {
         .ctransid
 }
 
-/// Files of which some are equal, in a volume that was sent once.
+/// Makes a volume with equal files that was sent once.
 fn equals(mount_options: &str) -> (Snapshotless, State) {
     let lab = Snapshotless::new(LARGE, mount_options);
     let write = |name: &str, byte: u8| {
@@ -566,7 +566,7 @@ fn equals(mount_options: &str) -> (Snapshotless, State) {
     write("b", 1);
     write("c", 2);
     let m = lab.push(None, "m");
-    // Equal to c by now, and not what was sent.
+    // Now equal to `c`, which differs from the sent state.
     write("b", 2);
     write("d", 1);
     (lab, m)
@@ -578,7 +578,7 @@ fn a_snapshot_deduplicated_before_capture_is_exact() {
         let (lab, m) = equals(options);
         let snapshot = lab.snapshot("n");
         let before = ctransid(&snapshot);
-        // To what is old, from what is old.
+        // Shares old extents with a changed file, and changed ones with an old file.
         dedupe(&snapshot, "c", "b", MIB);
         dedupe(&snapshot, "d", "a", MIB / 2);
         lab.commit();
@@ -620,7 +620,7 @@ fn a_snapshot_deduplicated_during_the_send_is_exact() {
     }
 }
 
-// --- What a stock receiver adds by itself ---
+// --- Attributes that a stock receiver adds by itself ---
 
 #[test]
 fn a_moved_file_inherits_no_compression() {

@@ -89,7 +89,7 @@ fn a_sendshot_replaces_its_snapshot_in_a_pipe() {
 }
 
 #[test]
-fn what_is_no_sendshot_is_refused_by_name_and_nothing_is_left() {
+fn a_file_that_is_no_sendshot_is_named() {
     let (source, _) = volume();
     let fs = source.path();
     streams::snapshot(&fs.join("v"), &fs.join("s1")).unwrap();

@@ -1,5 +1,5 @@
-//! Inode flags and the property for compression in copies that our engine's streams make: what a file has
-//! at the source it has in the copy, whatever its directory had before.
+//! Inode flags and the compression property in copies made by the sendshot engine's streams: a file has in
+//! the copy what it has at the source, whatever its directory had before.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -24,7 +24,7 @@ fn chattr(flags: &str, path: &Path) {
     tool("chattr", &[flags.as_ref(), path.as_os_str()]);
 }
 
-/// Sets flags as `chattr` does, but leaves the property for compression as it is.
+/// Sets flags as `chattr` does, but leaves the compression property unchanged.
 fn set_attributes(flags: &str, path: &Path) {
     let command = format!("chattr {flags}");
     tool(
@@ -48,7 +48,7 @@ fn compress(path: &Path, algorithm: &str) {
     .unwrap();
 }
 
-/// Sends a round, and compares the flags of the snapshot with those of our copy.
+/// Sends a round, and compares the flags of the snapshot with those of the copy by `sendshot-apply`.
 #[track_caller]
 fn send(chain: &Chain) -> Sent {
     chain.send_and(same_flags).unwrap()
@@ -60,7 +60,7 @@ fn same_flags(sent: &Sent) -> Result<()> {
     Ok(())
 }
 
-/// The commands of a stream as `stream dump` shows them, with single spaces.
+/// Returns the commands of a stream as `stream dump` shows them, with single spaces.
 fn commands(stream: &[u8]) -> Vec<String> {
     let (mut parser, mut input, mut lines) = (Parser::new(), stream, Vec::new());
     while let Some(located) = parser.next(&mut input).unwrap() {
@@ -78,7 +78,7 @@ fn truncate(path: &Path) {
 }
 
 #[test]
-fn what_is_made_below_a_directory_that_lost_its_flag_is_plain() {
+fn new_files_below_a_cleared_flag_are_plain() {
     for flag in ["C", "m"] {
         let chain = chain();
         let top = chain.volume().join("top");
@@ -93,12 +93,12 @@ fn what_is_made_below_a_directory_that_lost_its_flag_is_plain() {
             fill::file(top.join(dir).join("file"), 1, 50_000);
             fill::file(top.join(dir).parent().unwrap().join("file"), 2, 50_000);
         }
-        // A name that moves there, and one that moves from there, are as they were.
+        // A directory that is moved there, and its content, keep their flags.
         fs::create_dir(chain.volume().join("moved")).unwrap();
         fs::rename(chain.volume().join("moved"), top.join("new/moved")).unwrap();
         fill::file(top.join("new/moved/file"), 3, 50_000);
         let sent = send(&chain);
-        // A receiver that does not do it by itself is told.
+        // The stream clears the flag explicitly, for a receiver that inherits it.
         let commands = commands(&sent.stream);
         for dir in ["./top/new", "./top/old/new"] {
             let made = format!("mkdir {dir}");
@@ -113,13 +113,13 @@ fn what_is_made_below_a_directory_that_lost_its_flag_is_plain() {
 }
 
 #[test]
-fn what_is_made_below_a_new_directory_with_a_flag_has_its_own() {
+fn files_below_a_new_flagged_directory_keep_their_flags() {
     let chain = chain();
     let top = chain.volume().join("top");
     fs::create_dir(&top).unwrap();
     chattr("+C", &top);
     send(&chain);
-    // Inherits, but for one file that is not to be compressed, and one that is.
+    // Everything inherits the flag except one file with `m`, and one with a compression property.
     fs::create_dir_all(top.join("nocow/deep")).unwrap();
     fill::file(top.join("nocow/deep/file"), 1, 50_000);
     chattr("-C", &top);
@@ -161,7 +161,7 @@ fn an_immutable_file_keeps_its_compression_property() {
     chattr("+D", &at("synchronous"));
     compress(&at("synchronous"), "zstd");
     send(&chain);
-    // Changed while the flag was off, and with it.
+    // Changed while the flag was off, and while it was on.
     set_attributes("-i", &at("immutable"));
     fill::file(at("immutable"), 2, 60_000);
     set_attributes("+i", &at("immutable"));
@@ -202,7 +202,7 @@ fn a_flag_outlives_the_property_that_brought_it() {
     }
     send(&chain);
     for name in ["off", "off-dir", "on", "on-dir", "plain", "plain-dir"] {
-        // Sets the flag, and removes the property.
+        // Sets the flag, and so removes the property.
         chattr("-c", &at(name));
         chattr("+m", &at(name));
         assert_eq!(inode_flags::all(&at(name)).unwrap(), "m");
@@ -219,7 +219,7 @@ fn a_flag_outlives_the_property_that_brought_it() {
     }
     send(&chain);
     for name in ["off", "off-dir", "on", "on-dir"] {
-        // As `btrfs property set FILE compression ''` does.
+        // Does the same as `btrfs property set FILE compression ''`.
         rustix::fs::removexattr(at(name), "btrfs.compression").unwrap();
         assert_eq!(inode_flags::all(&at(name)).unwrap(), "");
     }
@@ -242,7 +242,7 @@ fn a_file_emptied_to_change_a_flag_has_it_in_the_copy() {
         fill::file(path, 3, 150_000);
     }
     send(&chain);
-    // And nothing of it is sent again when nothing of it changes.
+    // Unchanged files are not sent again.
     fill::file(chain.volume().join("third"), 4, 10_000);
     let sent = send(&chain);
     assert!(sent.stream.len() < 30_000, "{}", sent.stream.len());
@@ -267,13 +267,13 @@ fn a_source_without_checksums_adds_no_attribute() {
                     let flags = inode_flags::all(&sent.ours.join(name))?;
                     ensure!(!flags.contains('c'), "{name}: {flags}");
                 }
-                // Stock receive sets no flags, so that this is about ours.
+                // Stock receive sets no flags, so this checks only the copy by `sendshot-apply`.
                 let differences = tree::compare(&sent.snapshot, &sent.ours)?;
                 ensure!(differences.is_empty(), "{}", differences.join("\n"));
                 Ok(())
             })
             .unwrap();
-        // The same for what is changed later.
+        // The same must hold for later changes.
         fill::file(top.join("file"), 2, 60_000);
         fill::file(top.join("below/new"), 2, 60_000);
         send(&chain);

@@ -1,4 +1,4 @@
-//! Random histories of a volume, each round sent from a sendshot whose snapshot is gone. Needs root.
+//! Random histories of a volume, each round sent from a sendshot whose snapshot is deleted. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -10,7 +10,7 @@ use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::trees::changes;
 use sendshot_harness::trees::random::Random;
 
-/// Histories that every run of the tests goes through; `make fuzz` runs others and more.
+/// Number of histories in every run of the tests; `make fuzz` runs others and more.
 const HISTORIES: u64 = 20;
 const ROUNDS: u64 = 6;
 
@@ -31,7 +31,7 @@ fn ranges_cannot_be_inserted_or_collapsed_so_no_history_does() {
     assert!(changes::shifting_ranges_is_refused(&file).unwrap());
 }
 
-/// An operation whose tool does not know an option would be no change, and nobody would notice.
+/// An operation whose tool lacks an option would change nothing, and no other test would detect it.
 #[test]
 fn every_kind_of_change_happens() {
     let disk = LoopFs::new(1 << 30, &[], "").unwrap();

@@ -1,5 +1,5 @@
-//! What our streams keep and the kernel's drop, or keep as well: shared data, reservations,
-//! inode flags, compressed extents; and what is not sent although its file changed.
+//! What the sendshot engine's streams keep, whether or not the kernel's do: shared data, reservations,
+//! inode flags, compressed extents; and what they do not send although its file changed.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -49,7 +49,7 @@ fn chattr(flags: &str, path: &Path) {
     tool("chattr", &[flags.as_ref(), path.as_os_str()]);
 }
 
-/// The flags that `lsattr` shows.
+/// Returns the flags that `lsattr` shows.
 fn flags(path: &Path) -> String {
     let shown = tool("lsattr", &["-d".as_ref(), path.as_os_str()]);
     shown.split_whitespace().next().unwrap().replace('-', "")
@@ -74,7 +74,7 @@ fn files_that_share_data_share_it_in_the_copy() {
 }
 
 #[test]
-fn what_is_cloned_from_the_past_is_not_sent_again() {
+fn data_cloned_from_the_parent_is_not_resent() {
     let chain = chain();
     let volume = chain.volume();
     fill::file(volume.join("old"), 1, 4 * MIB);
@@ -83,7 +83,7 @@ fn what_is_cloned_from_the_past_is_not_sent_again() {
     chain.clean().unwrap();
     clone(&volume.join("old"), &volume.join("new"));
     fs::remove_file(volume.join("old")).unwrap();
-    // A part of it, at another place of a file that is there already.
+    // A part of it, at another offset of an existing file.
     let range =
         "reflink ".to_owned() + volume.join("new").to_str().unwrap() + " 1048576 131072 524288";
     let changed = volume.join("changed");
@@ -123,7 +123,7 @@ fn reservations_are_made_and_released_in_the_copy() {
     };
     chain.send_and(same(&["file", "beyond"])).unwrap();
     assert!(!reserved(&file).is_empty() && !reserved(&beyond).is_empty());
-    // Written to in part, given back in part, asked for where there was data.
+    // Partly written to, partly released, and newly reserved where there was data.
     writable(&file).write_all_at(&[7; 8192], 160 * KIB).unwrap();
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     allocate(&file, hole, 256 * KIB, 64 * KIB);
@@ -177,7 +177,7 @@ fn inode_flags_come_along_and_do_not_hinder_later_changes() {
     };
     chain.send_and(same).unwrap();
     assert_eq!(flags(&at("locked/a")), "i");
-    // Everything that the flags forbid happens while they are off.
+    // While the flags are off, everything that they forbid is done.
     chattr("-i", &at("locked"));
     chattr("-i", &at("locked/a"));
     fs::remove_file(at("locked/b")).unwrap();
@@ -209,7 +209,7 @@ fn compressed_data_is_sent_as_it_is() {
     fs::write(&file, "0".repeat(MIB) + &"1".repeat(MIB)).unwrap();
     let sent = chain.send().unwrap();
     assert!(sent.stream.len() < 100_000, "{}", sent.stream.len());
-    // Of an extent that is overwritten for the most part, only what is left is wanted.
+    // Of an extent that is mostly overwritten, only the remaining part is needed.
     writable(&file).write_all_at(&vec![b'2'; MIB], 0).unwrap();
     let sent = chain.send().unwrap();
     assert!(
@@ -219,15 +219,15 @@ fn compressed_data_is_sent_as_it_is() {
     );
 }
 
-/// The kernel's rule for files without checksums holds only as long as it holds their data; ours
-/// compares hashes.
+/// The kernel's rule for files without checksums is right only while it pins their data; the sendshot
+/// engine compares hashes.
 #[test]
 fn of_a_file_without_checksums_only_what_changed_is_sent() {
     let chain = chain();
     let image = chain.volume().join("image");
     File::create(&image).unwrap();
     chattr("+C", &image);
-    // So many extents that they fill several leaves.
+    // Enough extents to fill several leaves.
     let file = writable(&image);
     for block in 0..400_u64 {
         let bytes = vec![block as u8; 16 * 1024];
@@ -244,15 +244,15 @@ fn of_a_file_without_checksums_only_what_changed_is_sent() {
     let second = chain.send().unwrap();
     assert!(second.stream.len() < 400_000, "{}", second.stream.len());
     chain.clean().unwrap();
-    // What was not sent the second time is still known.
+    // The hashes of blocks that the second stream did not contain are still known.
     file.write_all_at(b"changed", 50 * 16 * KIB).unwrap();
     let third = chain.send().unwrap();
     assert!(third.stream.len() < 200_000, "{}", third.stream.len());
 }
 
-/// The rest of a page whose beginning is inline reads as zeros, whatever M has there.
+/// The rest of a page with inline data reads as zeros, whatever the parent has there.
 #[test]
-fn what_follows_inline_data_in_its_page_is_cleared() {
+fn the_page_after_inline_data_is_cleared() {
     for version in [Version::V1, Version::V2] {
         let chain = Chain::with(version, &[], "compress=lzo", "").unwrap();
         let path = chain.volume().join("file");
@@ -264,7 +264,7 @@ fn what_follows_inline_data_in_its_page_is_cleared() {
         file.set_len(0).unwrap();
         file.write_all_at(&[b'a'; 221], 0).unwrap();
         file.sync_all().unwrap();
-        // A clone behind the end leaves what was the last page as it is.
+        // A clone beyond the end leaves the former last page unchanged.
         let range = format!("reflink {} 0 8192 8192", other.display());
         tool("xfs_io", &["-c".as_ref(), range.as_ref(), path.as_os_str()]);
         let sent = chain.send().unwrap();
@@ -275,7 +275,7 @@ fn what_follows_inline_data_in_its_page_is_cleared() {
     }
 }
 
-/// Whether the first file with extents is inline at first and longer than that.
+/// Whether the first file with extents begins with an inline extent and is longer than that.
 fn begins_inline(sendshot: &Path) -> bool {
     let sendshot = sendshot_engine::open(sendshot).unwrap();
     let mut reader = sendshot.reader().unwrap();

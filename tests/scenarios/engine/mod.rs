@@ -1,4 +1,4 @@
-//! Sendshots against the kernel, without daemons.
+//! Sendshots compared with the kernel's streams, without daemons.
 
 mod breaks;
 mod diff;

@@ -1,6 +1,6 @@
-//! Clones, blocks and reservations at every odd place: ends that are not aligned, files that
-//! shrink and grow over the border of a block, sources that move or go, and identities that are
-//! not unique. Both receivers must end up with the snapshot, in both versions of the stream.
+//! Clones, blocks and reservations at unusual offsets: unaligned ends, files that shrink and grow
+//! across a block border, sources that move or are deleted, and identities that are not unique. Both
+//! receivers must make a copy equal to the snapshot, in both versions of the stream.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -68,7 +68,7 @@ fn clones_follow_their_source_and_end_at_its_limits() {
         fill::file(v.at("a/b/c/deep"), 5, 200_000);
         fs::hard_link(v.at("a/b/c/deep"), v.at("a/link")).unwrap();
         send(&chain);
-        // An unaligned end in a longer and in a reserved file; the source is gone.
+        // An unaligned end in a longer and in a reserved file; the source is deleted.
         let source = v.at("source");
         copy(&source, &v.at("copy"));
         let reserved = "falloc -k 0 1m".to_owned();
@@ -82,7 +82,7 @@ fn clones_follow_their_source_and_end_at_its_limits() {
         ];
         xfs_io(&v.at("tail"), &parts);
         fs::remove_file(&source).unwrap();
-        // What has another path in the parent than now.
+        // A file whose path in the parent differs from the current one.
         fs::rename(v.at("a/b/c"), v.at("c")).unwrap();
         fs::rename(v.at("a"), v.at("c/a")).unwrap();
         copy(&v.at("c/deep"), &v.at("c/a/b/again"));
@@ -104,7 +104,7 @@ fn clones_follow_their_source_and_end_at_its_limits() {
             &["pwrite 0 100".to_owned(), "truncate 90001".to_owned()],
         );
         send(&chain);
-        // Shared reservations, written to by both.
+        // Shared reservations, written to through both files.
         let reserve = ["falloc 0 1m".to_owned(), "pwrite 0 64k".to_owned()];
         File::create(v.at("p")).unwrap();
         xfs_io(&v.at("p"), &reserve);
@@ -117,7 +117,7 @@ fn clones_follow_their_source_and_end_at_its_limits() {
         ];
         xfs_io(&v.at("q"), &both);
         send(&chain);
-        // Everything moves on disk, then the past comes back from another file.
+        // All data moves on disk, then old content comes back from another file.
         let balance = [
             "balance".as_ref(),
             "start".as_ref(),
@@ -148,7 +148,7 @@ fn files_without_checksums_change_at_the_borders_of_blocks() {
         file.write_all_at(&[7; 65536], 65536).unwrap();
         file.set_len(131_072).unwrap();
         send(&chain);
-        // A clone of it, and the original goes on.
+        // A clone of the file, while the original changes.
         without_checksums(&v.at("clone"), b"");
         xfs_io(&v.at("clone"), &[reflink(&v.at("image"), "")]);
         file.write_all_at(b"zz", 4000).unwrap();
@@ -157,7 +157,7 @@ fn files_without_checksums_change_at_the_borders_of_blocks() {
     }
 }
 
-/// Snapshots of a volume that carries a received UUID all have it: a clone command could not say
+/// All snapshots of a volume that has a received UUID have the same one: a clone command could not tell
 /// which of them it means.
 #[test]
 fn nothing_is_cloned_from_a_parent_of_the_same_identity() {

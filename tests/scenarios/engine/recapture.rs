@@ -1,4 +1,4 @@
-//! Capturing only what changed, on a tree of many leaves. Needs root.
+//! Captures only the changes, on a tree of many leaves. Needs root.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs::{self, File};
@@ -35,7 +35,7 @@ fn fill(root: &Path, random: &mut Random) {
     }
 }
 
-/// A few changes; what is not there (any more) is no change.
+/// Makes a few changes; an operation on a missing file changes nothing.
 fn change(root: &Path, random: &mut Random) {
     for _ in 0..3 {
         let _ = fs::remove_file(file(root, random));

@@ -1,4 +1,4 @@
-//! Inode numbers that are used again after a mount: a number is no identity. Needs root.
+//! Inode numbers that are reused after a mount: a number is no identity. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -20,7 +20,7 @@ fn ino(path: &Path) -> u64 {
     fs::symlink_metadata(path).unwrap().ino()
 }
 
-/// Sends a state from another: captured whole and from the sendshot before, it must be the same.
+/// Sends a state from another: captured whole and from the previous sendshot, it must be the same.
 fn send_next(lab: &Snapshotless, before: &State, name: &str) -> State {
     let state = lab.take(name);
     lab.recapture(before, &state);
@@ -80,7 +80,7 @@ fn the_numbers_of_a_deleted_tree_go_to_things_of_every_kind() {
     }
 }
 
-/// Its name says the same as before: the same number of a directory, and the same name.
+/// The name is the same as before: the same directory number, and the same file name.
 #[test]
 fn a_file_moves_into_a_directory_with_a_reused_number() {
     let lab = Snapshotless::new(SIZE, "");
@@ -103,7 +103,7 @@ fn a_file_moves_into_a_directory_with_a_reused_number() {
     send_next(&lab, &first, "s1");
 }
 
-/// The same without a mount: a rolled back volume gives out numbers that its future had used.
+/// As above without a mount: a volume that is rolled back reuses the numbers of its lost future.
 #[test]
 fn a_rollback_puts_a_file_into_a_directory_of_equal_number() {
     let lab = Snapshotless::new(SIZE, "");

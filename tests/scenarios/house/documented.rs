@@ -1,4 +1,4 @@
-//! What the documentation says is made by tests: those that it names are there.
+//! Checks that the tests named by the documentation exist.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 

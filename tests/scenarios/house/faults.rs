@@ -1,4 +1,4 @@
-//! The harness's faults do what they say, and the programs withstand each of them once.
+//! Checks that the harness's faults have their effect, and that the programs withstand each of them once.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -14,11 +14,11 @@ use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
-/// So much takes some seconds at [`SLOW`].
+/// A file size that takes some seconds at [`SLOW`].
 const BIG: usize = 8 << 20;
 const SLOW: Rule = Rule::Slow(2 << 20);
 
-/// Boxes whose power can be cut, of which the volume has been pushed once and has much new since.
+/// Hosts whose power can be cut; the volume has been pushed once and has much new data since.
 fn with_news() -> (Linked, Value) {
     let sender = SenderHost::setup().volume("photos", "photos").power();
     let receiver = ReceiverHost::setup().power();
@@ -29,7 +29,7 @@ fn with_news() -> (Linked, Value) {
     (hosts, first)
 }
 
-/// The link works again, and so does a push; it builds on `parent`.
+/// Repairs the link; the next push must succeed, incrementally to `parent`.
 #[track_caller]
 fn goes_on_from(hosts: &Linked, parent: &Value) {
     hosts.link.mend();
@@ -96,7 +96,7 @@ fn a_power_cut_of_the_receiver_loses_nothing() {
 }
 
 #[test]
-fn what_a_disk_had_not_taken_is_gone_after_a_power_cut() {
+fn unflushed_data_is_lost_in_a_power_cut() {
     let (mut hosts, _) = with_news();
     let photos = hosts.sender.photos();
     fill::file(photos.join("big"), 2, BIG);
@@ -109,7 +109,7 @@ fn what_a_disk_had_not_taken_is_gone_after_a_power_cut() {
     hosts.sender.push("nas2:photos");
 }
 
-/// A push through somebody who tells one lie; returns how it ended.
+/// Pushes through a peer that tells one lie; returns the output.
 #[track_caller]
 fn push_through(hosts: &Linked, lie: Lie) -> Output {
     let lying_peer = LyingPeer::between(&hosts.sender, &hosts.receiver, "nas2", lie, 7);

@@ -1,5 +1,5 @@
-//! Who may import whom: no file is in a loop, no room sees one above it, decisions touch nothing, and what deletes
-//! and what speaks the wire stays where it is looked for.
+//! Checks the imports: no file is in a loop, no room sees one above it, decisions do no I/O, and code that
+//! deletes or uses generated types stays in its rooms.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use syn::visit::{self, Visit};
 
-/// The files of a crate by their modules, such as `push::stages::still`; the root is the empty text.
+/// The files of a crate by module, such as `push::stages::still`; the root is the empty string.
 type Sources = BTreeMap<String, String>;
 
-/// The crates whose files are in no loop; the harness of the tests is not among them yet.
+/// The crates whose files must not be in a loop; the harness of the tests is not among them yet.
 const CRATES: [&str; 12] = [
     "common/apply",
     "common/config",
@@ -28,7 +28,7 @@ const CRATES: [&str; 12] = [
     "sender",
 ];
 
-/// Rooms from the top down: each sees itself and what stands behind it.
+/// Rooms from the top down: each may import itself and those after it.
 const SENDER: [&str; 11] = [
     "daemon",
     "control",
@@ -53,7 +53,7 @@ const RECEIVER: [&str; 7] = [
 ];
 const ENGINE: [&str; 4] = ["stream", "capture", "diff", "format"];
 
-/// What decisions may not name: they are functions of values.
+/// Paths that decisions must not name: they are functions of values.
 const IMPURE: [&str; 8] = [
     "tokio",
     "rustix",
@@ -65,14 +65,14 @@ const IMPURE: [&str; 8] = [
     "Instant::now",
 ];
 
-/// Where snapshots, sendshots and what belongs to them are deleted.
+/// Rooms that delete snapshots, sendshots and what belongs to them.
 const DELETES: [(&str, &[&str]); 3] = [
     ("sender", &["state"]),
     ("receiver", &["store::partials"]),
     ("common/apply", &["staging", "commit", "commands::nodes"]),
 ];
 
-/// Where generated types of the wire and of the control sockets are spoken.
+/// Rooms that use the generated types of the wire and of the control sockets.
 const SPEAKS: [(&str, &[&str]); 2] = [
     (
         "sender",
@@ -87,7 +87,7 @@ const SPEAKS: [(&str, &[&str]); 2] = [
     ("receiver", &["control", "daemon", "replication"]),
 ];
 
-/// Where the words for the user are made of errors, or handed on.
+/// Rooms that make the messages for the user from errors, or pass them on.
 const WORDS: [&str; 4] = ["control", "pushes", "problem", "push::progress"];
 
 fn read(krate: &str) -> Sources {
@@ -123,7 +123,7 @@ fn read(krate: &str) -> Sources {
     sources
 }
 
-/// Collects the paths that are written in a file, those of `use` one by one; tests beside the code do not count.
+/// Collects the paths in a file, each path of a `use` separately; unit tests in the file do not count.
 #[derive(Default)]
 struct Paths {
     written: BTreeSet<String>,
@@ -197,7 +197,7 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 
-/// The other files of its crate that a file names.
+/// Returns the other files of its crate that a file names.
 fn imports(sources: &Sources, module: &str, paths: &Paths) -> BTreeSet<String> {
     let own: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
     let resolve = |path: &String| -> Option<String> {
@@ -236,7 +236,7 @@ fn graph(sources: &Sources) -> BTreeMap<String, BTreeSet<String>> {
     sources.iter().map(edges).collect()
 }
 
-/// Files that are in a loop: take away those that import nothing that is left, until none goes.
+/// Finds files in a loop: repeatedly removes those that import no remaining file.
 fn loops(sources: &Sources) -> Vec<String> {
     let mut left = graph(sources);
     loop {
@@ -252,7 +252,7 @@ fn loops(sources: &Sources) -> Vec<String> {
         left.values_mut()
             .for_each(|to| to.retain(|module| !free.contains(module)));
     }
-    // What only leads into a loop is not in it.
+    // Removes files that only lead into a loop.
     while let Some(outside) = left
         .keys()
         .find(|m| !left.values().any(|to| to.contains(*m)))
@@ -290,7 +290,7 @@ fn upwards(sources: &Sources, rooms: &[&str]) -> Vec<String> {
     found
 }
 
-/// Files outside some rooms that write a path of a kind.
+/// Lists the files outside some rooms that contain a path of a kind.
 fn outside(sources: &Sources, rooms: &[&str], is_kind: impl Fn(&str) -> bool) -> Vec<String> {
     let writes = |text: &str| Paths::of(text).written.iter().any(|path| is_kind(path));
     let found = sources
@@ -334,7 +334,7 @@ fn impure(sources: &Sources) -> Vec<String> {
     )
 }
 
-/// What decisions import of the room that reads and writes, besides the values that it records.
+/// Lists the imports of decisions from the room that does I/O, except the values that it records.
 fn reading(sources: &Sources) -> Vec<String> {
     let decisions = graph(sources).into_iter();
     let decisions = decisions.filter(|(from, _)| is_in(from, &["decide"]));

@@ -1,4 +1,4 @@
-//! Which parent a push takes, and why it says so. A wrong one would give a wrong copy; none
+//! Which parent a push takes, and the reason it states. A wrong one would give a wrong copy; none
 //! where there is one would send everything again.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
@@ -26,7 +26,7 @@ fn push(hosts: &Paired, target: &str) -> Value {
     pushed
 }
 
-/// Expects a full send, and each text in its reason.
+/// Asserts a full send, and each text in its reason.
 #[track_caller]
 fn assert_full(pushed: &Value, texts: &[&str]) {
     assert_eq!(
@@ -60,7 +60,7 @@ fn delete(path: &Path) {
     tool("btrfs", &["subvolume", "delete", path.to_str().unwrap()]);
 }
 
-/// Boxes whose volume keeps its last snapshot as parent.
+/// Hosts whose volume keeps its last snapshot as parent.
 fn pinned() -> Paired {
     let setup = SenderHost::setup().volume("photos", "photos");
     Paired::of(setup.pin_parent().start())
@@ -79,7 +79,7 @@ fn each_push_builds_on_the_one_acknowledged_before() {
         assert_eq!(next["engine"], "sendshot");
         assert_parent(&next, all.last().unwrap());
         all.push(next);
-        // Three sendshots are kept; the one before them is let go, and the user is told.
+        // Three sendshots are kept; the one before them is deleted, and reported.
         let pruned: Vec<_> = all.iter().rev().skip(3).take(1).collect();
         let pruned: Vec<_> = pruned.iter().map(|pushed| &pushed["uuid"]).collect();
         assert_eq!(all.last().unwrap()["pruned"], serde_json::json!(pruned));
@@ -99,7 +99,7 @@ fn with_pin_parent_only_the_last_snapshot_is_kept() {
         let next = push(&hosts, "nas2:photos");
         assert_eq!(next["engine"], "kernel");
         assert_parent(&next, &last);
-        // The one before that is no longer needed and must not pin space on the sender.
+        // The previous snapshot is no longer needed and must not pin space on the sender.
         assert_eq!(next["pruned"], serde_json::json!([last["uuid"]]));
         last = next;
     }
@@ -178,10 +178,10 @@ fn a_renamed_volume_keeps_its_history() {
     hosts.sender.reconfigure(&[("pictures", "moved/pictures")]);
     let second = push(&hosts, "nas2:pictures");
     assert_parent(&second, &first);
-    // The receiver's directory stays, so that scripts that look there go on finding it.
+    // The receiver's directory keeps its name, so that scripts that use it continue to work.
     let copy = second["copy"].as_str().unwrap();
     assert!(copy.starts_with("nas1/photos/"), "{copy}");
-    // Then only the name changes.
+    // Now only the name changes.
     hosts.sender.reconfigure(&[("album", "moved/pictures")]);
     assert_parent(&push(&hosts, "nas2:album"), &second);
 }
@@ -210,7 +210,7 @@ fn a_path_that_becomes_a_configured_volume_keeps_its_history() {
     assert_parent(&push(&hosts, "nas2:photos"), &first);
 }
 
-/// Goes back to a snapshot, the way people do it: the volume makes way for a writable snapshot
+/// Rolls back to a snapshot as users do: the volume is replaced by a writable snapshot
 /// of its past.
 fn roll_back(fs: &Path, to: &str) {
     fs::rename(fs.join("photos"), fs.join("photos.bad")).unwrap();
@@ -252,7 +252,7 @@ fn a_volume_replaced_by_its_past_is_exact() {
         "the roll-back is not explained: {reason}"
     );
     assert_eq!(back["volume"], bad["volume"]);
-    // Inode numbers are used a second time, for other files.
+    // Inode numbers are reused for other files.
     every_file_kind::change(&photos);
     fs::write(photos.join("of the good future"), "good").unwrap();
     let next = push(&hosts, "nas2:photos");
@@ -261,8 +261,8 @@ fn a_volume_replaced_by_its_past_is_exact() {
 
 #[test]
 fn equal_inode_numbers_hide_no_change() {
-    // Old and new state written in one transaction: the file systems numbers cannot tell them
-    // apart, only their content can.
+    // Old and new state are written in one transaction: the file system's numbers are equal, only
+    // the content differs.
     let hosts = Paired::of(
         SenderHost::setup()
             .mount("commit=300")
@@ -317,7 +317,7 @@ fn a_parent_named_by_hand_is_taken_or_refused() {
     let auto = hosts.sender.push_with("nas2:photos", &["--parent", "auto"]);
     assert_parent(&auto, &by_hand);
 
-    // Long gone from the sender, and one that never was: no silent full send instead.
+    // Pruned on the sender, and one that never existed: neither causes a silent full send.
     for gone in [uuid, "01234567-89ab-cdef-0123-456789abcdef"] {
         let arguments = ["push", "nas2:photos", "--parent", gone];
         hosts.sender.ctl(&arguments).fails(2, &[gone]);
@@ -355,7 +355,7 @@ fn a_copy_that_is_writable_is_no_parent() {
     let hosts = Paired::new();
     fill::tree(&hosts.sender.photos(), 1);
     let first = push(&hosts, "nas2:photos");
-    // Not with stock tools, which would clear what makes it a copy.
+    // Not with stock tools, which would clear the received UUID.
     raw_flags(&hosts.receiver.copy(&first), 0);
     assert_full(&push(&hosts, "nas2:photos"), &["writable"]);
 }
@@ -399,7 +399,7 @@ fn a_copy_changed_with_stock_tools_is_never_a_parent() {
 
 const READ_ONLY: u64 = 2;
 
-/// Sets the flags of a subvolume without what `btrfs property set` does besides.
+/// Sets the flags of a subvolume without the additional steps of `btrfs property set`.
 fn raw_flags(path: &Path, flags: u64) {
     // BTRFS_IOC_SUBVOL_SETFLAGS
     let program = "import fcntl, os, struct, sys\n\
@@ -441,8 +441,8 @@ fn a_changed_hidden_snapshot_is_never_a_parent() {
     );
 }
 
-/// Pushes different volumes by their paths, twice each: each has a directory of its own, and its
-/// own history.
+/// Pushes different volumes by their paths, twice each, and asserts that each has its own directory and
+/// its own history.
 #[track_caller]
 fn assert_apart(hosts: &Paired, volumes: &[PathBuf]) {
     let targets: Vec<_> = volumes
@@ -519,7 +519,7 @@ fn each_receiver_has_its_own_last_common_state() {
     let first = push(&hosts, "nas2:photos");
     let there = hosts.sender.push("nas3:photos");
     assert_full(&there, &[]);
-    // nas3 is away for many pushes to nas2, which must not let go of what nas3 has.
+    // Many pushes to nas2 while nas3 is absent must not delete what nas3 has.
     for i in 0..5 {
         fill::file(photos.join("changes"), i, 10_000);
         push(&hosts, "nas2:photos");

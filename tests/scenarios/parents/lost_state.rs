@@ -1,4 +1,4 @@
-//! What a host keeps of itself is lost, or is older than its disks: what lies with the data decides.
+//! A host's own state is lost, or older than its disks: the state stored with the data decides.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -21,9 +21,9 @@ use sendshot_harness::trees::fill;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-/// What an increment in these tests may cost on the link, in either direction.
+/// Limit for the traffic of an increment in these tests, both directions together.
 const LITTLE: u64 = MIB;
-/// What a volume holds: much more than that.
+/// Bytes of a big file in the volume: much more than that.
 const BIG: usize = 24 << 20;
 
 fn run(program: &str, arguments: &[&Path]) {
@@ -39,7 +39,7 @@ fn receivers(sender: &SenderHost) -> PathBuf {
     sender.receiver_file("x").parent().unwrap().to_owned()
 }
 
-/// The system is set up anew: nothing is left of it but its configuration.
+/// Reinstalls the system: only its configuration is left.
 fn lose_system(sender: &mut SenderHost) {
     sender.daemon.kill_if_alive();
     fs::remove_dir_all(sender.daemon.state_dir()).unwrap();
@@ -55,7 +55,7 @@ fn pair_again(hosts: &Linked) {
     hosts.sender.ctl(&arguments).success();
 }
 
-/// A volume with much in it.
+/// Hosts with much data in the volume.
 fn hosts() -> Linked {
     let hosts = Linked::new();
     fill::tree(&hosts.sender.photos(), 1);
@@ -67,7 +67,7 @@ fn change(hosts: &Linked, seed: u64) {
     fill::file(hosts.sender.photos().join(format!("new{seed}")), seed, 5000);
 }
 
-/// A push that must build on what is there already: returns its report.
+/// Makes a push that must be incremental and small; returns its report.
 #[track_caller]
 fn pushes_little(hosts: &Linked, target: &str, options: &[&str]) -> Value {
     let before = hosts.link.bytes(Way::Up) + hosts.link.bytes(Way::Down);
@@ -81,7 +81,7 @@ fn pushes_little(hosts: &Linked, target: &str, options: &[&str]) -> Value {
     pushed
 }
 
-/// The directories of volumes at the receiver.
+/// Lists the directories of volumes at the receiver.
 fn directories(receiver: &ReceiverHost) -> Vec<String> {
     let dir = receiver.root().join(NAME);
     let names = fs::read_dir(dir).unwrap();
@@ -144,7 +144,7 @@ fn the_new_system_begins_with_another_receiver() {
             false => "photos".to_owned(),
             true => photos.display().to_string(),
         };
-        // Nobody has said yet what this host was before.
+        // No receiver has reported yet which host this was before.
         let another = ReceiverHost::new();
         pair(&hosts.sender, &another, "nas3");
         let there = hosts.sender.push(&format!("nas3:{name}"));
@@ -164,7 +164,7 @@ fn the_new_system_begins_with_another_receiver() {
         }
         assert_eq!(directories(&hosts.receiver), ["photos"]);
         assert_eq!(directories(&another), ["photos"]);
-        // Nothing is left over that would be kept for ever.
+        // No leftover would be kept for ever.
         let listed = listed(&hosts.sender);
         assert!(
             listed.iter().all(|state| state["foreign_host"].is_null()),
@@ -173,9 +173,9 @@ fn the_new_system_begins_with_another_receiver() {
     }
 }
 
-/// A host whose volume at `photos` was pushed to nas2 under a name; its system is set up anew with another name
-/// for it, or with a volume at another path, and pushes that to nas3 before it is paired with nas2 again. Returns
-/// what was pushed first to either.
+/// Makes a host whose volume at `photos` was pushed to nas2 under a name; its reinstalled system has another
+/// name for it, or a volume at another path, and pushes that to nas3 before it is paired with nas2 again.
+/// Returns the first report from each receiver.
 fn begun_with_another(
     before: &str,
     (name, path): (&str, &str),
@@ -209,7 +209,7 @@ fn the_new_system_reused_the_name_of_a_volume() {
         .sender
         .configure([("photos", &*films), ("archive", &*archive)]);
     hosts.sender.daemon.start();
-    // Both orders: what was found first must not hide the other.
+    // Pushes in both orders: the volume found first must not hide the other.
     let onward = hosts.sender.push("nas3:photos");
     assert_eq!(onward["parent"], there["uuid"]);
     for round in 0..2 {
@@ -321,7 +321,7 @@ fn all_is_lost_but_the_copies_and_they_stay_in_one_directory() {
     );
     drop(top);
     hosts.sender.daemon.start();
-    // Nothing is left that an increment could build on; the directory is the volume's all the same.
+    // No state is left for an increment; the directory still belongs to the volume.
     let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["parent"].is_null(), "{pushed:#}");
     assert_eq!(directories(&hosts.receiver), ["photos"]);
@@ -364,7 +364,7 @@ fn copied_with_dd(mut hosts: Linked) {
     configure(&mut hosts.sender);
     let refused = hosts.sender.ctl(&["push", "nas2:clone"]);
     refused.fails(2, &["`photos`", "btrfstune -u"]);
-    // Nothing was bound anew: the original goes on.
+    // The refused push has changed no binding: the original continues.
     change(&hosts, 2);
     let second = pushes_little(&hosts, "nas2:photos", &[]);
     assert_eq!(second["parent"], first["uuid"]);
@@ -410,7 +410,7 @@ fn snapshots_of_an_unconfigured_volume_are_one_volume() {
         let pushed = pushes_little(&hosts, &target(&next), &[]);
         assert_same(&next, &assert_copy(&hosts.receiver, &pushed));
     }
-    // Also when what they are of is gone.
+    // The same holds when the source of the snapshots is deleted.
     let last = snapshot(5);
     run(
         "btrfs",
@@ -426,7 +426,7 @@ fn snapshots_of_an_unconfigured_volume_are_one_volume() {
 }
 
 #[test]
-fn what_was_received_is_pushed_on_and_stays_one_volume() {
+fn received_snapshots_pushed_on_stay_one_volume() {
     // nas1 pushes to nas2, whose backup disk is pushed on to nas3 by a sender on the same host.
     let hosts = Paired::new();
     let photos = hosts.sender.photos();
@@ -456,7 +456,7 @@ fn what_was_received_is_pushed_on_and_stays_one_volume() {
 }
 
 #[test]
-fn what_another_host_left_on_the_disk_stays_its_own() {
+fn states_of_another_host_stay_its_own() {
     let hosts = hosts();
     hosts.sender.push("nas2:photos");
     let other = Paired::of(SenderHost::setup().start());
@@ -494,7 +494,7 @@ fn a_receiver_claims_another_hosts_id_for_its_sender() {
     let target = format!("nas2:{}", volume.display());
     other.sender.push(&target);
     other.sender.push(&target);
-    // They are still shown as the other host's, and nothing of it is deleted.
+    // The states are still shown as the other host's, and none of them is deleted.
     let of_victim = |state: &&Value| state["uuid"] == first["uuid"];
     let states = listed(&other.sender);
     let found = states.iter().find(of_victim).unwrap();
@@ -506,7 +506,7 @@ fn a_receiver_claims_another_hosts_id_for_its_sender() {
     assert_eq!(second["parent"], first["uuid"]);
 }
 
-/// What the state subvolume of a file system is called, while nobody else uses it.
+/// Runs `work` on the mounted state subvolume of a file system.
 fn in_state<T>(fs: &Path, work: impl FnOnce(&Path) -> T) -> T {
     let top = Mount::private(&mount::devices(fs)[0], "subvolid=5");
     work(&top.path().join(".sendshot"))
@@ -527,7 +527,7 @@ fn a_disk_from_elsewhere_claims_a_volume_of_another_disk() {
     hosts.sender.daemon.stop();
     hosts.sender.daemon.start();
     hosts.sender.push("nas2:films");
-    // What the sender knew of this disk is lost, and on the disk is an id that is not its own.
+    // The sender loses its knowledge of this disk, and the disk claims the id of another volume.
     hosts.sender.daemon.stop();
     let known = hosts.sender.daemon.state_dir().join("volumes.json");
     let mut volumes: Value = serde_json::from_slice(&fs::read(&known).unwrap()).unwrap();
@@ -585,7 +585,7 @@ fn a_foreign_disk_has_odd_files_in_dot_sendshot() {
                 }
             });
             hosts.sender.daemon.start();
-            // It is passed over or refused by its name; nothing waits for it or reads without end.
+            // The file is skipped or refused by its name; no command blocks on it or reads without end.
             hosts.sender.ctl(&["list"]).success();
             hosts.sender.ctl(&["prune"]).success();
             let pushed = hosts.sender.ctl(&["push", "nas2:photos"]);
@@ -610,7 +610,7 @@ fn a_foreign_disk_has_odd_files_in_dot_sendshot() {
     directory_and_sendshot_are_odd(&mut hosts);
 }
 
-/// A file in place of a directory, and a pipe in place of a sendshot.
+/// Puts a file in place of a directory, and a pipe in place of a sendshot.
 fn directory_and_sendshot_are_odd(hosts: &mut Linked) {
     let fs_path = hosts.sender.fs().to_owned();
     in_state(&fs_path, |state| {
@@ -635,7 +635,7 @@ fn directory_and_sendshot_are_odd(hosts: &mut Linked) {
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
-/// The system disks of both hosts died: no receiver knows what the sender was before.
+/// Loses the system disks of both hosts: no receiver knows the sender's former ids.
 fn lose_both(hosts: &mut Linked) {
     lose_system(&mut hosts.sender);
     hosts.receiver.daemon.stop();
@@ -659,7 +659,7 @@ fn the_system_disks_of_both_hosts_died() {
     let mut hosts = hosts();
     let first = hosts.sender.push("nas2:photos");
     lose_both(&mut hosts);
-    // Nobody can say that it is this host's own, but root.
+    // Only root can tell that the states are this host's own.
     let kept = listed(&hosts.sender);
     assert_eq!(kept.len(), 1, "{kept:#?}");
     assert!(kept[0]["foreign_host"].is_string(), "{kept:#?}");

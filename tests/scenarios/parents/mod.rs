@@ -1,4 +1,4 @@
-//! Which parent a push builds on.
+//! The parent of a push.
 
 mod choice;
 mod lost_state;

@@ -1,5 +1,5 @@
-//! Streams that the receiver cannot apply: inode numbers that were used again, and sendshots that describe what
-//! is not there. The push succeeds by itself, and says what it did.
+//! Streams that the receiver cannot apply: reused inode numbers, and sendshots that describe files that do
+//! not exist. The push recovers by itself, and reports how.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -18,7 +18,7 @@ use sendshot_harness::trees::fill;
 use sendshot_harness::trees::ghosts;
 use serde_json::Value;
 
-/// What the sender logs of a refused stream.
+/// Log line of the sender for a refused stream.
 const REFUSED: &str = "a stream could not be applied";
 
 #[track_caller]
@@ -55,7 +55,7 @@ fn a_deleted_directorys_number_is_reused_after_a_mount() {
     assert_no_leftovers(&sender, &receiver);
 }
 
-/// As an installation has it that took a number for an identity.
+/// Such sendshots come from versions that took an inode number for an identity.
 #[test]
 fn a_sendshot_that_names_what_is_gone_is_no_parent() {
     let Paired { sender, receiver } = Paired::new();
@@ -106,9 +106,9 @@ fn a_rejected_parent_is_not_used_again() {
     assert_no_leftovers(&sender, &receiver);
 }
 
-/// What was captured from a wrong sendshot is wrong; captured whole it is right, and the increment is one.
+/// A capture from a wrong sendshot is wrong; a whole capture is right, and the push stays incremental.
 #[test]
-fn what_was_taken_over_from_a_wrong_sendshot_is_read_again() {
+fn data_from_a_wrong_sendshot_is_captured_again() {
     let sender = SenderHost::new();
     let (receiver, other) = (ReceiverHost::new(), ReceiverHost::new());
     pair(&sender, &receiver, "nas2");
@@ -132,7 +132,7 @@ fn what_was_taken_over_from_a_wrong_sendshot_is_read_again() {
     assert!(!reason(&third).contains("captured whole"), "{third}");
 }
 
-/// The stream breaks off before the place that cannot be applied, and is refused when it is resumed.
+/// The stream is interrupted before the command that cannot be applied, and is refused when it is resumed.
 #[test]
 fn a_refused_resumed_stream_is_not_repeated() {
     let hosts = Linked::new();

@@ -20,17 +20,17 @@ use sendshot_harness::trees::fill;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-/// What an increment in these tests may cost on the link, in either direction.
+/// Limit for the traffic of an increment in these tests, both directions together.
 const LITTLE: u64 = MIB;
-/// What a volume holds: much more than that.
+/// Bytes of a big file in the volume: much more than that.
 const BIG: usize = 16 << 20;
 
-/// Disks that are mounted in turn where the receiver's root is.
+/// Disks that are mounted in turn at the receiver's root.
 struct Rotation {
     hosts: Linked,
     disks: Vec<LoopFs>,
     root: PathBuf,
-    /// The disk that is there now; the receiver's own first one is none of them.
+    /// The mounted disk; the receiver's own first one is not counted.
     mounted: Option<usize>,
 }
 
@@ -62,7 +62,7 @@ impl Rotation {
         rotation
     }
 
-    /// Unmounts what is there and mounts another disk; the daemon is told nothing.
+    /// Unmounts the current disk and mounts another; the daemon gets no notice.
     fn exchange(&mut self, disk: Option<usize>) {
         if self.mounted.take().is_some() {
             tool("umount", &[&self.root]);
@@ -80,7 +80,7 @@ impl Rotation {
         self.mounted = disk;
     }
 
-    /// The same, while the daemon may still look at what it has applied there.
+    /// As [`exchange`](Self::exchange), while the daemon may still read what it has applied there.
     fn pull_out(&mut self, next: usize) {
         tool("umount", &[Path::new("-l"), &self.root]);
         self.mounted = None;
@@ -100,7 +100,7 @@ impl Rotation {
         );
     }
 
-    /// A push, and what crossed the link.
+    /// Pushes; returns the report and the bytes that crossed the link.
     #[track_caller]
     fn push(&self) -> (Value, u64) {
         let link = &self.hosts.link;
@@ -126,7 +126,7 @@ impl Rotation {
         self.hosts.sender.ctl(&["list", "--json"]).success().jsons()
     }
 
-    /// No snapshot holds space, and nothing waits to be gone on with.
+    /// Asserts that no snapshot holds space, and no interrupted push is left.
     #[track_caller]
     fn sender_is_tidy(&self) {
         let sender = &self.hosts.sender;
@@ -166,7 +166,7 @@ fn three_disks_take_turns_over_twenty_pushes() {
         rotation.exchange(Some(disk));
         rotation.push();
     }
-    // Disk 2 is in the bank.
+    // Disk 2 is away for a while.
     for night in 0..15 {
         rotation.exchange(Some(night % 2));
         rotation.change(night as u64);
@@ -177,7 +177,7 @@ fn three_disks_take_turns_over_twenty_pushes() {
         rotation.change(night);
         rotation.pushes_little(&format!("night {night}, disk {disk}"));
     }
-    // Each disk keeps what it has in common, `keep` of each at most.
+    // Each disk keeps its own common states, at most `keep` of them.
     let listed = rotation.listed();
     let mut counts = rotation.ids().into_iter().map(|id| {
         let of_disk = listed.iter().filter(|state| state["root"] == *id);
@@ -194,7 +194,7 @@ fn three_disks_take_turns_over_twenty_pushes() {
     );
     let text = rotation.hosts.sender.ctl(&["list"]).success().stdout;
     assert!(text.contains("DISK"), "{text}");
-    // And `status` says when each was last pushed to.
+    // And `status` shows the last push to each.
     let sender = &rotation.hosts.sender;
     let status = sender.ctl(&["status", "--json"]).success().json();
     let disks = status["last"][0]["disks"].as_array().unwrap();
@@ -212,7 +212,7 @@ fn a_push_is_refused_without_a_known_disk() {
     let mut rotation = Rotation::new(1);
     rotation.push();
     rotation.exchange(None);
-    // What lies under the mount point is the receiver's first disk, so that is removed.
+    // The directory under the mount point is the receiver's first disk, so that is removed.
     let first = rotation.ids().into_iter().find(|id| {
         let roots = rotation
             .hosts
@@ -295,7 +295,7 @@ fn uuid_of(fs: &Path, snapshot: &Path) -> String {
     found.unwrap().uuid
 }
 
-/// A sender that goes on trying for a while.
+/// Describes a sender that retries for a while.
 fn patient() -> SenderSetup {
     let setup = SenderHost::setup().volume("photos", "photos");
     setup.keys("retry_for = \"2m\"")
@@ -323,7 +323,7 @@ fn disks_are_exchanged_before_the_acknowledgement() {
     rotation.pull_out(1);
     rotation.hosts.link.mend();
     push.finish().fails(1, &["another one is", "push again"]);
-    // The first disk may have it, so it is kept; the other gets what it lacks.
+    // The first disk may have the state, so it is kept; the other disk gets what it lacks.
     let unconfirmed = rotation.listed();
     let unconfirmed = unconfirmed
         .iter()
@@ -357,7 +357,7 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
     let mut snapshot = |n: u64| {
         let sender = &rotation.hosts.sender;
         fill::file(sender.photos().join(format!("new{n}")), n, 2 << 20);
-        // Their names are in another order than their ages.
+        // The order of the names differs from that of the ages.
         let path = sender.fs().join(format!(".snapshots/{}", 9 - n));
         streams::snapshot(&sender.photos(), &path).unwrap();
         made.push(path);
@@ -373,7 +373,7 @@ fn disks_are_exchanged_in_the_middle_of_a_series() {
     rotation.pull_out(1);
     rotation.hosts.link.mend();
     push.finish().fails(1, &["another", "disk", "push again"]);
-    // Each disk gets all of them, whatever the other has.
+    // Each disk gets all snapshots, whatever the other has.
     for disk in [0, 1] {
         rotation.exchange(Some(disk));
         let pushed = rotation.hosts.sender.push("nas2:x");
@@ -427,7 +427,7 @@ fn a_disk_that_died_is_forgotten_and_the_other_goes_on() {
 fn a_receiver_that_brings_ever_new_disks_fills_nothing() {
     let mut rotation = Rotation::new(1);
     rotation.exchange(Some(0));
-    // A mark of another id is another disk, as far as anybody can tell.
+    // A mark with another id is another disk for both sides.
     let mark = rotation.root.join(".sendshot-root");
     let text = fs::read_to_string(&mark).unwrap();
     let mut value: Value = serde_json::from_str(&text).unwrap();
@@ -486,7 +486,7 @@ fn the_receivers_system_disk_died() {
     );
     assert_exact(&hosts.sender, &hosts.receiver, &second);
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
-    // All that is kept is in common with the receiver that is paired now.
+    // All retained states are common with the receiver that is paired now.
     let listed = hosts.sender.ctl(&["list", "--json"]).success().jsons();
     assert!(
         listed

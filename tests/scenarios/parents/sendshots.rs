@@ -1,4 +1,4 @@
-//! Pushes from sendshots: nothing of the past stays on the sender, and every copy is exact.
+//! Pushes from sendshots: no old data is pinned on the sender, and every copy is exact.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const MIB: usize = 1024 * 1024;
 
-/// Pushes and compares the copy with a snapshot taken just before, since looking at the volume
+/// Pushes and compares the copy with a snapshot taken just before, since reading the volume
 /// itself would change its access times.
 #[track_caller]
 fn push(hosts: &Paired) -> Value {
@@ -41,7 +41,7 @@ fn delete(subvolume: &Path) {
     );
 }
 
-/// Bytes that the file system uses for data, once what was deleted is really gone.
+/// Returns the bytes that the file system uses for data, once deleted data is really freed.
 fn used(fs: &Path) -> u64 {
     for what in ["filesystem", "subvolume", "filesystem"] {
         tool("btrfs", &[what.as_ref(), "sync".as_ref(), fs.as_os_str()]);
@@ -59,13 +59,13 @@ fn used(fs: &Path) -> u64 {
     data.rsplit("used=").next().unwrap().trim().parse().unwrap()
 }
 
-/// The hidden directory of the sender, seen for a moment.
+/// Runs `look` on the mounted state subvolume of the sender.
 fn state_subvolume<T>(hosts: &Paired, look: impl FnOnce(&Path) -> T) -> T {
     let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     look(&top.path().join(".sendshot"))
 }
 
-/// A whole gibibyte, so that nothing else on the file system counts.
+/// Uses a whole gibibyte, so that nothing else on the file system matters.
 #[test]
 fn the_next_push_is_incremental_and_nothing_is_pinned() {
     const FILES: u64 = 64;
@@ -247,7 +247,7 @@ fn a_plan_names_the_paths_that_cost_most() {
     assert!(sum > 11 * MIB as u64);
     let (paths, sum, all) = top(&["--top"]);
     assert!(paths.contains(&json!("small")), "{paths:?}");
-    // All but the header of the stream.
+    // Everything except the header of the stream.
     assert_eq!(sum + 17, all);
     let told = hosts.sender.ctl(&["plan", "--top=1", "nas2:photos"]);
     let told = told.success().stdout;

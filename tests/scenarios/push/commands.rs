@@ -1,4 +1,4 @@
-//! What administrators and scripts use around a push: pairing again, permissions, lists, the
+//! What administrators and scripts use besides pushes: pairing again, permissions, lists, the
 //! log, help, and streams without daemons.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
@@ -21,7 +21,7 @@ use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
-/// Pairs by an invitation that replaces.
+/// Pairs by an invitation that replaces the old pairing.
 #[track_caller]
 fn pair_again(sender: &SenderHost, hosts: &Paired) {
     let token = hosts.receiver.invite(&["nas1", "--replace"]);
@@ -50,7 +50,7 @@ fn a_replaced_disk_continues_in_the_old_directory() {
     assert_exact(&new, &hosts.receiver, &first);
     assert_same(reference.path(), &hosts.receiver.copy(&old));
     assert_eq!(new.push("nas2:photos")["parent"], first["uuid"]);
-    // The key on the dead disk, should it turn up somewhere, is worth nothing any more.
+    // The key on the dead disk must be worthless, should the disk turn up somewhere.
     let stolen = hosts.sender.ctl(&["push", "nas2:photos"]);
     stolen.fails(4, &["peer invite"]);
 }
@@ -118,7 +118,7 @@ fn keys_and_copies_are_closed_to_other_users() {
     ] {
         assert_eq!(mode(dir), 0o700, "{} shows copies to others", dir.display());
     }
-    // What lies within a copy is the original's business.
+    // Permissions within a copy are those of the original.
     assert_eq!(mode(&copy), 0o777);
     for entry in fs::read_dir(hosts.receiver.root()).unwrap() {
         let path = entry.unwrap().path();
@@ -341,7 +341,7 @@ impl Streams {
         self.from.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Of the old protocol holes are not expected, which it writes as zeros.
+    /// Does not compare holes for the old protocol, which writes them as zeros.
     fn assert_received(&self, name: &str, layout: Layout) {
         let [from, to] = [&self.from, &self.to].map(|fs| fs.path().join(name));
         let found = tree::compare_with(&from, &to, layout).unwrap();
@@ -380,7 +380,7 @@ fn streams_work_without_daemons() {
 
 #[test]
 fn streams_go_through_pipes_to_and_from_stock_tools() {
-    // Stock receive gives everything below a root with a default ACL what it inherits.
+    // No default ACL in the root: stock receive would apply it to everything below.
     let change = |live: &Path| {
         fs::rename(live.join("dir0"), live.join("dir1/moved")).unwrap();
         fill::file(live.join("new"), 9, 300_000);
@@ -416,7 +416,7 @@ fn a_broken_stream_leaves_nothing() {
     let (from_one, from_two) = (streams.source("one"), streams.source("two"));
     ctl(&["stream", "send", "-f", &one, &from_one]).success();
     ctl(&["stream", "send", "-p", &from_one, "-f", &two, &from_two]).success();
-    // Its parent is not there.
+    // The parent of the second stream is missing.
     ctl(&["stream", "receive", "-f", &two, to]).fails(1, &["parent"]);
     let len = fs::metadata(&one).unwrap().len();
     File::options()

@@ -1,4 +1,4 @@
-//! File systems of several devices, devices that are not there, and more subvolumes than anybody reads about.
+//! File systems of several devices, missing devices, and hundreds of nested subvolumes.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -17,7 +17,7 @@ use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
 
-/// A loop device on a new image, detached when this is dropped.
+/// A loop device on a new image; detached on drop.
 struct Loop(
     std::path::PathBuf,
     #[allow(dead_code, reason = "kept as long as the device")] tempfile::TempDir,
@@ -43,7 +43,7 @@ impl Drop for Loop {
     }
 }
 
-/// A device node that comes back when this is dropped.
+/// A removed device node, which is restored on drop.
 struct Gone(std::path::PathBuf, [String; 2]);
 
 impl Drop for Gone {
@@ -95,7 +95,7 @@ fn a_sprouted_file_system_is_pushed() {
 
 #[test]
 fn a_missing_device_node_is_named() {
-    // As in a container that was given the mount and not the device.
+    // The same happens in a container that has the mount but not the device.
     let hosts = Paired::new();
     fill::tree(&hosts.sender.photos(), 1);
     let device = mount::devices(hosts.sender.fs())[0].clone();
@@ -134,10 +134,10 @@ fn three_hundred_nested_subvolumes_fill_no_screen() {
         assert!(!told.contains("nested005"), "{told}");
         assert!(told.len() < 4000, "{} bytes", told.len());
     }
-    // All of them for scripts.
+    // Scripts get all of them.
     let pushed = sender.push("nas2:photos");
     assert_eq!(pushed["skipped"].as_array().unwrap().len(), 300);
-    // A person is told only what is new.
+    // The message to a user lists only new ones.
     assert!(!text(&["push", "nas2:photos"]).contains("skipped"));
     streams::create(&photos.join("younger")).unwrap();
     let push = text(&["push", "nas2:photos"]);

@@ -1,4 +1,4 @@
-//! A disk with volumes on it that is not there: what lies on it is not known, which is another thing than nothing.
+//! A missing disk with volumes: what is kept on it is unknown, which is not the same as nothing.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -33,7 +33,7 @@ fn plug_in(sender: &SenderHost) {
     mount::mount(&mount::image(sender.fs()), sender.fs(), "loop");
 }
 
-/// The objects that a command prints: what was found, and what was not looked at.
+/// Returns the objects that a command prints: those found, and those not looked at.
 fn jsons(sender: &SenderHost, arguments: &[&str]) -> (Vec<Value>, Vec<Value>) {
     let shown = sender.ctl(&[arguments, &["--json"]].concat()).success();
     let away = |object: &Value| object["not_looked_at"].is_object();
@@ -89,7 +89,7 @@ fn a_disk_that_is_away_is_not_called_empty() {
         "mount it",
     ];
     sender.ctl(&FORGET).fails(2, &texts);
-    // A daemon that never saw it is told by the state directory.
+    // A daemon that never saw the disk reads about it in the state directory.
     let mut hosts = hosts;
     hosts.sender.daemon.stop();
     hosts.sender.daemon.start();
@@ -118,7 +118,7 @@ fn a_disk_that_is_gone_for_good_is_named_no_more() {
     assert!(done.stdout.contains(&id), "{done:?}");
     let (found, away) = jsons(sender, &["list"]);
     assert_eq!((found.len(), away.len()), (0, 0));
-    // Nothing of it was touched: when it is found after all, it goes on.
+    // The disk itself is unchanged: when it is found after all, pushes continue.
     plug_in(sender);
     let again = sender.push("nas2:photos");
     assert_eq!(again["parent"], pushed["uuid"]);
@@ -131,7 +131,7 @@ fn a_push_from_a_disk_that_is_away_says_so() {
     sender.push("nas2:photos");
     let fsid = fsid(sender.fs());
     unplug(sender);
-    // Where the disk was mounted there is nothing, or what lies under the mount point.
+    // The mount point is missing, empty, or shows the directory under the mount.
     let away = [fsid.as_str(), "is not mounted there", "mount it"];
     sender.ctl(&["push", "nas2:photos"]).fails(2, &away);
     fs::create_dir(sender.photos()).unwrap();
@@ -167,12 +167,12 @@ fn a_disk_that_is_mounted_elsewhere_is_looked_at_there() {
 }
 
 #[test]
-fn what_is_there_instead_of_the_disk_is_said() {
+fn another_disk_at_the_mount_point_is_reported() {
     let hosts = Paired::new();
     let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
-    // It is pushed from too, and stays.
+    // The other disk is pushed from too, and stays.
     let other = LoopFs::new(256 << 20, &[], "").unwrap();
     streams::create(&other.path().join("photos")).unwrap();
     let target = format!("nas2:{}", other.path().join("photos").display());
@@ -194,7 +194,7 @@ fn what_is_there_instead_of_the_disk_is_said() {
         );
     }
     plug_in(sender);
-    // It is there, and cannot be looked at.
+    // The disk is mounted, but cannot be read.
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     let state = top.path().join(".sendshot");
     fs::rename(&state, top.path().join("aside")).unwrap();

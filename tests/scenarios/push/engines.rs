@@ -1,4 +1,4 @@
-//! Which engine makes a push, and going from one to the other: the first push by sendshots after
+//! Which engine makes a push, and switching between them: the first push by sendshots after
 //! pushes that kept a snapshot is incremental.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
@@ -34,7 +34,7 @@ fn push(hosts: &Paired, options: &[&str]) -> Value {
     pushed
 }
 
-/// How many there are of hidden snapshots, sendshots and records.
+/// Counts hidden snapshots, sendshots and records.
 fn kept(sender: &SenderHost) -> [usize; 3] {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     ["snapshots", "sendshots", "pushes"].map(|dir| {
@@ -54,7 +54,7 @@ fn the_kernel_engine_is_chosen_explicitly() {
     assert_eq!(snapshots.count(), 1, "{list:?}");
     hosts.sender.set_pin_parent(true);
     assert_eq!(push(&hosts, &[])["engine"], "kernel");
-    // What is asked for goes before what is configured.
+    // The option of a command overrides the configuration.
     let ours = ["--engine", "sendshot"];
     let planned = [&["plan", "--json", "nas2:photos"], &ours[..]].concat();
     let planned = hosts.sender.ctl(&planned).success().json();
@@ -102,7 +102,7 @@ fn the_first_sendshot_push_after_the_kernels_is_incremental() {
         "all was sent again: {first}"
     );
     assert!(first["stream_bytes"].as_u64() < Some(8 << 20), "{first}");
-    // The snapshot is let go, and the user is told; its sendshot is kept like any other.
+    // The snapshot is deleted, and reported; its sendshot is kept like any other.
     assert_eq!(first["pruned"], serde_json::json!([by_kernel["uuid"]]));
     assert_eq!(kept(&hosts.sender), [0, 2, 2]);
     let second = push(&hosts, &[]);
@@ -124,7 +124,7 @@ fn pinning_after_sendshots_sends_in_full() {
     }
     let next = push(&hosts, &[]);
     assert_eq!(next["parent"], full["uuid"]);
-    // And back again.
+    // Switches back again.
     hosts.sender.set_pin_parent(false);
     assert_eq!(push(&hosts, &[])["parent"], next["uuid"]);
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
@@ -179,8 +179,8 @@ fn each_receiver_keeps_its_parent_across_engines() {
     assert_no_leftovers(&hosts.sender, &other);
 }
 
-/// Boxes after a push by the kernel's engine, in the middle of one by sendshots that adopted its
-/// snapshot.
+/// Hosts after a push by the kernel's engine, in the middle of a push by sendshots that captured
+/// its snapshot.
 fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_harness::hosts::command::Running) {
     let hosts = Linked::new();
     fill::tree(&hosts.sender.photos(), 1);
@@ -192,13 +192,13 @@ fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_harness::hosts::co
     until::holds("a push transfers data", || {
         hosts.link.bytes(Way::Up) > before + (1 << 20)
     });
-    // Among the sendshots there are hashes in the making.
+    // Among the sendshots are unfinished hash files.
     let [snapshots, _, records] = kept(&hosts.sender);
     assert_eq!([snapshots, records], [2, 3], "it was not adopted");
     (hosts, first, running)
 }
 
-/// Both engines can go on from what both sides have.
+/// Asserts that both engines can continue from the common state.
 #[track_caller]
 fn both_engines_go_on_from(hosts: &Linked, first: &Value) {
     hosts.link.mend();
@@ -240,14 +240,14 @@ fn a_crash_after_an_adoption_leaves_both_parents() {
     hosts.sender.daemon.kill();
     running.finish().fails(1, &["daemon"]);
     hosts.sender.daemon.start();
-    // Among the sendshots are hashes that were in the making.
+    // Among the sendshots are hash files that were unfinished.
     let [snapshots, _, records] = kept(&hosts.sender);
     assert_eq!([snapshots, records], [2, 3]);
     both_engines_go_on_from(&hosts, &first);
 }
 
-/// What a crash after a step of an adoption leaves is made of what a whole one leaves: the record is
-/// put back to what it said then.
+/// Recreates what a crash after a step of capturing a held snapshot leaves, from the result of a complete
+/// capture: the record is put back to its content at that step.
 fn put_back(state: &Path, after_step: u32) {
     let mut put_back = 0;
     for entry in fs::read_dir(state.join("pushes")).unwrap() {
@@ -265,7 +265,7 @@ fn put_back(state: &Path, after_step: u32) {
         let sendshot = path.file_stem().unwrap().to_string_lossy() + ".sendshot";
         let sendshots = state.join("sendshots");
         if after_step == 1 {
-            // In the middle of capturing.
+            // The crash is in the middle of the capture.
             let unfinished = sendshots.join(format!(".{sendshot}.tmp"));
             fs::rename(sendshots.join(&*sendshot), unfinished).unwrap();
         }
@@ -291,13 +291,13 @@ fn a_crash_while_capturing_a_held_snapshot_leaves_only_it() {
     }
 }
 
-/// Histories that every run goes through; `SENDSHOT_SEED` repeats one.
+/// Seeds of the histories in every run; `SENDSHOT_SEED` repeats one.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 /// Pushes in one history.
 const PUSHES: u64 = 12;
 
-/// Pushes a subvolume by its path. What the kernel's engine makes of preallocated space is zeros or
-/// holes as it pleases, so only what can be read is compared.
+/// Pushes a subvolume by its path. The kernel's engine sends preallocated space as zeros or as holes, so
+/// only readable content is compared.
 #[track_caller]
 fn push_same(hosts: &Paired, path: &Path, options: &[&str]) -> Value {
     let target = format!("nas2:{}", path.display());
@@ -309,8 +309,8 @@ fn push_same(hosts: &Paired, path: &Path, options: &[&str]) -> Value {
     pushed
 }
 
-/// Random changes, now and then a balance, and pushes by whatever engine, of the volume or of a
-/// snapshot of it that may be gone by the next: every copy is exact, and only a push by the
+/// Makes random changes, sometimes a balance, and pushes by either engine, of the volume or of a
+/// snapshot of it that may be deleted before the next push: every copy is exact, and only a push by the
 /// kernel's engine after one by sendshots is a full one.
 fn take_turns(seed: u64) {
     println!("SENDSHOT_SEED={seed}");
@@ -341,7 +341,7 @@ fn take_turns(seed: u64) {
         }
         kernel_has_the_last = by_kernel;
         if own.exists() && random.once_in(2) {
-            // The next push may be by sendshots, which would have adopted it.
+            // The next push may be by sendshots, which would have captured it.
             push_same(&hosts, &photos, &[]);
             kernel_has_the_last = false;
         }
@@ -350,7 +350,7 @@ fn take_turns(seed: u64) {
                 "btrfs",
                 &["subvolume".as_ref(), "delete".as_ref(), own.as_os_str()],
             );
-            // Nobody can build on it any more, unless a sendshot was made of it.
+            // It can no longer be a parent, unless a sendshot was captured from it.
             if kernel_has_the_last {
                 push_same(&hosts, &photos, &[]);
                 kernel_has_the_last = false;

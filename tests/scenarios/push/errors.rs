@@ -1,5 +1,5 @@
-//! What goes wrong is said in words that help, with an exit code that scripts can rely on, and
-//! leaves nothing half done.
+//! Errors have a message with a remedy and an exit code that scripts can rely on, and leave
+//! nothing half done.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -85,7 +85,7 @@ fn wrong_targets_are_distinguished() {
     sender
         .ctl(&["push", "nas2:photos", "--engine", "magic"])
         .fails(2, &["magic"]);
-    // Nothing of all this was begun.
+    // None of these commands has begun a push.
     assert_no_leftovers(sender, receiver);
     let kept = sender.ctl(&["list", "--json"]).success();
     assert_eq!(
@@ -105,7 +105,7 @@ fn a_received_subvolume_that_was_made_writable_is_not_pushed() {
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 
-/// A state directory on a file system of its own that is full.
+/// Puts the state directory on a full file system of its own.
 #[test]
 fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
     let mut hosts = Paired::new();
@@ -142,7 +142,7 @@ fn the_system_disk_is_full_and_the_data_disk_is_not_blamed() {
     hosts.sender.daemon.stop();
 }
 
-/// Unmounts when it is dropped.
+/// A mount; unmounted on drop.
 struct Unmounted(PathBuf);
 
 impl Drop for Unmounted {
@@ -200,7 +200,7 @@ fn without_the_daemon_the_command_says_how_to_start_it() {
     );
 }
 
-/// A daemon with a wrong configuration: `--check` and the start both say what is wrong.
+/// Asserts that a daemon with a wrong configuration reports the error, with `--check` and at its start.
 #[track_caller]
 fn refused(daemon: &sendshot_harness::hosts::daemon::Daemon, texts: &[&str]) {
     for options in [&["--check"][..], &[]] {
@@ -311,7 +311,7 @@ fn a_root_that_became_read_only_is_named() {
 
 #[test]
 fn an_empty_mount_point_is_never_filled() {
-    // The disk for the copies is mounted in a directory that itself is on btrfs.
+    // The disk for the copies is mounted on a directory that is itself on btrfs.
     let disk = LoopFs::new(512 << 20, &[], "").unwrap();
     let mut hosts = Paired::of(SenderHost::new());
     let root = hosts.receiver.root();
@@ -327,7 +327,7 @@ fn an_empty_mount_point_is_never_filled() {
             fs::remove_file(path).unwrap()
         }
     }
-    // A root that is new on purpose.
+    // Makes the root new on purpose.
     let _ = fs::remove_file(hosts.receiver.daemon.state_dir().join("root.json"));
     let mounted = Mount::at(disk.path(), &root, "bind");
     hosts.receiver.daemon.start();
@@ -335,7 +335,7 @@ fn an_empty_mount_point_is_never_filled() {
     let first = hosts.sender.push("nas2:photos");
     assert!(hosts.receiver.copy(&first).exists());
 
-    // Gone while the daemon runs, which may not have kept it busy.
+    // Unmounted while the daemon runs, which must not have kept it busy.
     let unmounted = run(Command::new("umount").arg(&root));
     assert_eq!(
         unmounted.code, 0,
@@ -351,7 +351,7 @@ fn an_empty_mount_point_is_never_filled() {
         "the empty mount point was filled"
     );
 
-    // Gone at the next start: either the daemon or the push says so.
+    // Unmounted at the next start: the daemon or the push reports it.
     hosts.receiver.daemon.stop();
     let output = run(&mut timed(hosts.receiver.daemon.command()));
     assert!(output.stderr.contains("mount"), "{}", output.stderr);
@@ -408,11 +408,11 @@ fn a_root_whose_disk_is_missing_is_not_created() {
         assert!(checked.stderr.contains("not mounted"), "{checked:?}");
     };
     check(&hosts);
-    // At its next start it waits for the disk.
+    // At its next start the daemon waits for the disk.
     hosts.receiver.daemon.stop();
     hosts.receiver.daemon.start();
     check(&hosts);
-    // What lies below the mount point is on another file system.
+    // The directory below the mount point is on another file system.
     fs::create_dir(&root).unwrap();
     check(&hosts);
     fs::remove_dir(&root).unwrap();
@@ -467,7 +467,7 @@ fn a_read_only_senders_directory_is_no_read_only_disk() {
     }
 }
 
-/// A command that is ended after a few seconds if it does not end itself.
+/// Wraps a command to end it after a few seconds.
 fn timed(command: Command) -> Command {
     let mut timed = Command::new("timeout");
     timed
@@ -487,14 +487,14 @@ fn a_token_works_once_and_only_for_its_receiver() {
     };
     let file = sender.receiver_file("nas2");
 
-    // Somebody else's token: another receiver answers than the one that made it.
+    // A token of another receiver than the one that answers.
     let other = ReceiverHost::new();
     pair_with(&other.invite(&["nas1"])).fails(4, &[&address, "another receiver"]);
-    // The right receiver, but nothing it ever gave out: an older invitation that was replaced.
+    // A token of the right receiver, from an invitation that was replaced.
     let replaced = receiver.invite(&["nas1"]);
     let token = receiver.invite(&["nas1"]);
     pair_with(&replaced).fails(4, &["peer invite"]);
-    // A token that was mistyped, and no token at all.
+    // A mistyped token, and texts that are no tokens.
     let mut mistyped = token.clone();
     let last = mistyped.pop().unwrap();
     mistyped.push(if last == 'A' { 'B' } else { 'A' });
@@ -510,7 +510,7 @@ fn a_token_works_once_and_only_for_its_receiver() {
     pair_with(&token).success();
     assert!(file.exists());
 
-    // An answer that got lost is asked for again; somebody else who saw the token gets nothing.
+    // A lost response can be requested again; another host with the same token is refused.
     pair_with(&token).success();
 
     let thief = SenderHost::new();
@@ -550,7 +550,7 @@ fn a_reinstalled_receiver_is_not_the_old_one() {
     hosts.sender.push("nas2:photos");
     hosts.receiver.daemon.stop();
     fs::remove_dir_all(hosts.receiver.daemon.state_dir()).unwrap();
-    // The root says whose it is, and how it can change hands. Here it is to be a new one.
+    // The root names its receiver, and how it can change hands. Here it becomes a new one's.
     let output = run(&mut timed(hosts.receiver.daemon.command()));
     assert!(output.stderr.contains("copy root take-over"), "{output:?}");
     fs::remove_file(hosts.receiver.root().join(".sendshot-root")).unwrap();
@@ -561,14 +561,14 @@ fn a_reinstalled_receiver_is_not_the_old_one() {
         .sender
         .ctl(&["push", "nas2:photos"])
         .fails(4, &["another receiver", "pair"]);
-    // Paired again, everything works.
+    // After pairing again, everything works.
     fs::remove_file(hosts.sender.receiver_file("nas2")).unwrap();
     pair(&hosts.sender, &hosts.receiver, "nas2");
     let pushed = hosts.sender.push("nas2:photos");
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 }
 
-/// A swap file that is in use.
+/// A swap file in use.
 struct Swap(PathBuf);
 
 impl Swap {

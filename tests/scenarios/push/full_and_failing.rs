@@ -1,5 +1,5 @@
-//! Full and failing disks on either side: both users are told what and where, copies stay as they
-//! are, and the push works once the cause is gone.
+//! Full and failing disks on either side: the logs and messages say what failed and where, copies stay
+//! unchanged, and the push works once the cause is gone.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -25,20 +25,20 @@ use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 
-/// Fills a file system with data until it takes no more; returns what to delete.
+/// Fills a file system with data until it takes no more; returns the file to delete.
 fn fill_with_data(dir: &Path) -> PathBuf {
     let path = dir.join("filler");
     let mut file = File::create(&path).unwrap();
     let noise = fill::noise(99, MIB);
     while file.write_all(&noise).is_ok() {}
-    // What is left of the last piece, too.
+    // Fills what is left of the last piece, too.
     let mut rest = File::create(dir.join("filler-rest")).unwrap();
     while rest.write_all(&noise[..4096]).is_ok() {}
     let _ = (file.sync_all(), rest.sync_all());
     path
 }
 
-/// Fills a file system's metadata: small files lie there whole.
+/// Fills a file system's metadata: small files are stored in it as inline extents.
 fn fill_with_metadata(dir: &Path) -> PathBuf {
     let filler = dir.join("filler-names");
     if fs::create_dir(&filler).is_err() {
@@ -75,7 +75,7 @@ fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
-/// Boxes of which the volume has been pushed once and has much new since.
+/// Hosts of which the volume has been pushed once and has much new data since.
 fn with_news(sender: SenderHost, receiver: ReceiverHost) -> (Paired, Value) {
     pair(&sender, &receiver, "nas2");
     let hosts = Paired { sender, receiver };
@@ -85,7 +85,7 @@ fn with_news(sender: SenderHost, receiver: ReceiverHost) -> (Paired, Value) {
     (hosts, first)
 }
 
-/// The cause is gone: the push works, and builds on what both had.
+/// Asserts that after the repair the push works, incrementally to the common state.
 #[track_caller]
 fn works_again(hosts: &Paired, first: &Value) {
     let next = hosts.sender.push("nas2:photos");
@@ -113,7 +113,7 @@ fn a_receiver_with_full_data_is_named() {
 fn a_receiver_with_full_metadata_is_named() {
     let receiver = ReceiverHost::with_size(300 << 20);
     let (hosts, first) = with_news(SenderHost::new(), receiver);
-    // Data chunks take all that metadata could grow into.
+    // Data chunks occupy all space into which metadata could grow.
     fill_with_data(hosts.receiver.fs());
     fill_with_metadata(&hosts.receiver.fs().join("backup"));
     let before = copies(&hosts.receiver);
@@ -137,7 +137,7 @@ fn a_partial_on_a_full_receiver_is_resumed() {
     pair(&sender, &receiver, "nas2");
     let hosts = Paired { sender, receiver };
     fill::file(hosts.sender.photos().join("big"), 1, 100 * MIB);
-    // Room for about half of it.
+    // Leaves room for about half of it.
     let filler = hosts.receiver.fs().join("filler");
     fill::file(&filler, 7, 140 * MIB);
     File::open(&filler).unwrap().sync_all().unwrap();
@@ -164,7 +164,7 @@ fn a_full_sender_still_pushes() {
     if pushed.code == 0 {
         assert_eq!(pushed.json()["parent"], first["uuid"]);
     } else {
-        // There is no room for a sendshot: told at the start, and nothing was sent.
+        // No room for a sendshot: reported at the start, and nothing was sent.
         pushed.fails(1, &["space"]);
         assert_eq!(copies(&hosts.receiver).len(), 1);
     }
@@ -182,7 +182,7 @@ fn a_full_sender_fails_the_push_at_its_start_not_at_its_end() {
     let (hosts, first) = with_news(sender.start(), ReceiverHost::new());
     fill_with_data(hosts.sender.fs());
     fill_with_metadata(hosts.sender.fs());
-    // No room even for a file's name.
+    // No room even for a file name.
     let push = hosts.sender.ctl(&["push", "nas2:photos"]);
     push.fails(1, &["space"]);
     assert_eq!(
@@ -219,7 +219,7 @@ fn a_sender_that_runs_full_in_the_middle_loses_nothing() {
     fill_with_data(hosts.sender.fs());
     fill_with_metadata(hosts.sender.fs());
     hosts.link.mend();
-    // Whether there is room for a line in the journal is the file system's to say.
+    // The file system decides whether there is room for a line in the journal.
     let output = push.finish();
     hosts.sender.daemon.may_log("");
     if output.code != 0 {
@@ -257,8 +257,8 @@ fn an_unreadable_file_is_named() {
 
 #[test]
 fn a_failing_receiver_disk_is_reported_and_makes_no_copy() {
-    // Its disk takes no more writes from some moment on: the image lies on a file system that is
-    // smaller than it.
+    // The disk accepts no more writes from some moment on: its image lies on a file system that is
+    // smaller than the image.
     let outer = LoopFs::made_by(Command::new("mkfs.ext4").arg("-F"), 150 << 20, "").unwrap();
     let mut mkfs = Command::new("mkfs.btrfs");
     let disk = LoopFs::made_in(outer.path(), &mut mkfs, 1 << 30, "").unwrap();
@@ -276,7 +276,7 @@ fn a_failing_receiver_disk_is_reported_and_makes_no_copy() {
     receiver.daemon.may_log("");
     sender.ctl(&["push", "nas2:photos"]).fails(1, &["receiver"]);
     receiver.daemon.kill();
-    // A disk that works again: what was there is whole, and nothing is that was lost.
+    // The disk works again: the old copy is whole, and no copy of lost data exists.
     fs::remove_file(filler).unwrap();
     fs::remove_file(outer.path().join("filler-rest")).unwrap();
     disk.remount().unwrap();
@@ -311,7 +311,7 @@ fn a_receiver_that_becomes_read_only_is_reported() {
     until::holds("data is sent", || {
         hosts.link.bytes(Way::Up) > before + 4 * MIB as u64
     });
-    // Staging cannot be changed any more, as when the kernel has stopped writing.
+    // Staging becomes read-only, as when the kernel has stopped writing.
     let all = subvolumes::list(hosts.receiver.fs());
     let staging = all.iter().find(|s| s.path.contains("/push-")).unwrap();
     let path = hosts.receiver.fs().join(&staging.path);

@@ -1,4 +1,4 @@
-//! A push, and what stands in its way.
+//! Pushes, and obstacles to them.
 
 mod commands;
 mod devices;

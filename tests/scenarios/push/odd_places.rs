@@ -1,5 +1,5 @@
-//! Volumes where one does not expect them: on a file system mounted read-only, at a path that is
-//! no text.
+//! Volumes in unusual places: on a file system mounted read-only, and at a path that is not
+//! valid text.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -11,7 +11,7 @@ use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::trees::fill;
 
-/// Options of the file system under a mount point, which tell whether it is writable at all.
+/// Returns the options of the file system under a mount point, which show whether it is writable at all.
 fn super_options(path: &std::path::Path) -> String {
     let arguments = [
         "-n".as_ref(),
@@ -35,7 +35,7 @@ fn a_file_system_mounted_read_only_is_not_made_writable() {
     );
     assert!(super_options(&fs).starts_with("ro"));
 
-    // No snapshot can be made, so the volume is read as it is; the kernel's engine cannot do that.
+    // Without a snapshot the volume is read as it is; the kernel's engine cannot do that.
     let plan = sender.ctl(&["plan", "nas2:photos"]).success().stdout;
     assert!(plan.contains("read-only"), "{plan}");
     assert!(super_options(&fs).starts_with("ro"), "by plan");

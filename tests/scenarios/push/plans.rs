@@ -1,4 +1,4 @@
-//! A plan by sendshots takes a hidden snapshot to be exact; whatever happens, it does not stay.
+//! A plan by sendshots takes a hidden snapshot to be exact; the snapshot is deleted in every case.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
 
@@ -17,7 +17,7 @@ use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
-/// Names of what there is of hidden snapshots, sendshots and records.
+/// Lists the hidden snapshots, sendshots and records.
 fn kept(sender: &SenderHost) -> Vec<PathBuf> {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     let mut all = Vec::new();
@@ -32,15 +32,15 @@ fn kept(sender: &SenderHost) -> Vec<PathBuf> {
     all
 }
 
-/// Boxes of which the volume has been pushed once, by the kernel's engine or ours, and a plan that
-/// has its snapshot and waits for the receiver's answer.
+/// Hosts of which the volume has been pushed once, by the given engine, and a plan that has its
+/// snapshot and waits for the receiver's response.
 fn in_the_middle(engine: &str) -> (Linked, Value, Vec<PathBuf>, Running) {
     let hosts = Linked::new();
     fill::tree(&hosts.sender.photos(), 1);
     let first = hosts.sender.push_with("nas2:photos", &["--engine", engine]);
     fill::file(hosts.sender.photos().join("new"), 1, 100_000);
     let before = kept(&hosts.sender);
-    // So slow that the answer takes seconds, once most of what comes before it has passed.
+    // So slow that the response takes seconds, once most of what precedes it has passed.
     hosts.link.set_after(Way::Down, 1400, Rule::Slow(100));
     let plan = hosts.sender.ctl_start(&["plan", "--json", "nas2:photos"]);
     let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
