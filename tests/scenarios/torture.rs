@@ -1,24 +1,24 @@
-//! A short run of the torture that `make torture` runs for as long as one likes.
+//! A short run of the torture test, which `make torture` runs for any length of time.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::env;
 use std::time::Duration;
 
 use sendshot_torture::Options;
 
-/// Long enough for every kind of fault to come many times.
+/// Long enough for every kind of fault to occur many times.
 const SECONDS: u64 = 150;
-/// Chosen once: what it finds can be found again.
+/// A fixed seed, so that a finding can be reproduced.
 const SEED: u64 = 20261122;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// `TORTURE_SECONDS` and `SEED` have it last otherwise and go other ways.
+/// `TORTURE_SECONDS` and `SEED` change its duration and its random choices.
 #[test]
-fn whatever_happens_to_a_push_the_next_one_succeeds() {
+fn a_push_after_any_fault_succeeds() {
     let time = Duration::from_secs(number("TORTURE_SECONDS").unwrap_or(SECONDS));
     let seed = number("SEED").unwrap_or(SEED);
     let table = sendshot_torture::run(&Options::lasting(time, seed));

@@ -1,6 +1,6 @@
 //! A push leaves out and lists what the receiver's file system cannot keep; it fails if data cannot be held.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! States of a file system in which a plausible rule takes changed data for unchanged, each made
 //! for real: each test first shows that the trap exists, then that every copy is right. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,5 @@
 //! `sendshotctl stream send` and `diff` with sendshots, without any daemon. Needs root.
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Inode flags and the compression property in copies made by the sendshot engine's streams: a file has in
 //! the copy what it has at the source, whatever its directory had before.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

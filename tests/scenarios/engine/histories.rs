@@ -1,6 +1,6 @@
 //! Random histories of a volume, each round sent from a sendshot whose snapshot is deleted. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;

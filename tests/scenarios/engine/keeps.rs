@@ -1,7 +1,7 @@
 //! What the sendshot engine's streams keep, whether or not the kernel's do: shared data, reservations,
 //! inode flags, compressed extents; and what they do not send although its file changed.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -2,7 +2,7 @@
 //! across a block border, sources that move or are deleted, and identities that are not unique. Both
 //! receivers must make a copy equal to the snapshot, in both versions of the stream.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};

@@ -1,6 +1,6 @@
 //! Inode numbers that are reused after a mount: a number is no identity. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

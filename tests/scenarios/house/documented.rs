@@ -1,6 +1,6 @@
 //! Checks that the tests named by the documentation exist.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Checks that the harness's faults have their effect, and that the programs withstand each of them once.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use sendshot_adversary::lying_peer::{Lie, LyingPeer};
 use sendshot_harness::compare::exact::assert_exact;
@@ -31,7 +31,7 @@ fn with_news() -> (Linked, Value) {
 
 /// Repairs the link; the next push must succeed, incrementally to `parent`.
 #[track_caller]
-fn goes_on_from(hosts: &Linked, parent: &Value) {
+fn next_push_builds_on(hosts: &Linked, parent: &Value) {
     hosts.link.mend();
     let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
@@ -59,7 +59,7 @@ fn a_link_that_flips_a_bit_makes_no_wrong_copy() {
     assert_eq!(hosts.link.faults(), 1, "{pushed:?}");
     assert_ne!(pushed.code, 2, "{pushed:?}");
     if pushed.code != 0 {
-        goes_on_from(&hosts, &first);
+        next_push_builds_on(&hosts, &first);
     }
 }
 
@@ -74,7 +74,7 @@ fn a_power_cut_of_the_sender_loses_nothing() {
     hosts.sender.power_cut();
     assert_eq!(push.finish().code, 1);
     hosts.sender.daemon.start();
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_power_cut_of_the_receiver_loses_nothing() {
     push.finish();
     let copies = hosts.receiver.ctl(&["copy", "list", "--json"]).success();
     if copies.jsons().len() == 1 {
-        goes_on_from(&hosts, &first);
+        next_push_builds_on(&hosts, &first);
     }
 }
 
@@ -133,14 +133,14 @@ fn a_receiver_that_commits_early_is_not_believed() {
     let acknowledged = kept.iter().filter(|k| k["state"] == "acknowledged");
     let acknowledged: Vec<_> = acknowledged.map(|k| &k["uuid"]).collect();
     assert_eq!(acknowledged, [&first["uuid"]], "{kept:#?}");
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
 fn data_that_was_changed_on_the_way_is_not_taken() {
     let (hosts, first) = with_news();
     push_through(&hosts, Lie::FlipData).fails(1, &[]);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -150,5 +150,5 @@ fn repeated_false_commits_cost_no_common_state() {
         fill::file(hosts.sender.photos().join("more"), number, 10_000);
         push_through(&hosts, Lie::CommitNothing).success();
     }
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }

@@ -1,7 +1,7 @@
 //! Checks the imports: no file is in a loop, no room sees one above it, decisions do no I/O, and code that
 //! deletes or uses generated types stays in its rooms.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

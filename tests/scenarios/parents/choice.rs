@@ -1,7 +1,7 @@
 //! Which parent a push takes, and the reason it states. A wrong one would give a wrong copy; none
 //! where there is one would send everything again.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! A host's own state is lost, or older than its disks: the state stored with the data decides.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

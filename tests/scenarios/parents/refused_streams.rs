@@ -1,7 +1,7 @@
 //! Streams that the receiver cannot apply: reused inode numbers, and sendshots that describe files that do
 //! not exist. The push recovers by itself, and reports how.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 //! Backup disks that take turns at one mount point, and disks that change hands.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! Pushes from sendshots: no old data is pinned on the sender, and every copy is exact.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,7 @@
 //! What administrators and scripts use besides pushes: pairing again, permissions, lists, the
 //! log, help, and streams without daemons.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! File systems of several devices, missing devices, and hundreds of nested subvolumes.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

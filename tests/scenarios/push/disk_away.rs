@@ -1,6 +1,6 @@
 //! A missing disk with volumes: what is kept on it is unknown, which is not the same as nothing.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Which engine makes a push, and switching between them: the first push by sendshots after
 //! pushes that kept a snapshot is incremental.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;
@@ -200,7 +200,7 @@ fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_harness::hosts::co
 
 /// Asserts that both engines can continue from the common state.
 #[track_caller]
-fn both_engines_go_on_from(hosts: &Linked, first: &Value) {
+fn both_engines_build_on(hosts: &Linked, first: &Value) {
     hosts.link.mend();
     let partials = || {
         hosts
@@ -231,7 +231,7 @@ fn a_push_that_adopted_and_is_cancelled_leaves_both_parents() {
     running.finish().fails(1, &["cancelled"]);
     hosts.sender.wait_until_released();
     assert_eq!(kept(&hosts.sender), [2, 2, 3]);
-    both_engines_go_on_from(&hosts, &first);
+    both_engines_build_on(&hosts, &first);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_crash_after_an_adoption_leaves_both_parents() {
     // Among the sendshots are hash files that were unfinished.
     let [snapshots, _, records] = kept(&hosts.sender);
     assert_eq!([snapshots, records], [2, 3]);
-    both_engines_go_on_from(&hosts, &first);
+    both_engines_build_on(&hosts, &first);
 }
 
 /// Recreates what a crash after a step of capturing a held snapshot leaves, from the result of a complete
@@ -287,7 +287,7 @@ fn a_crash_while_capturing_a_held_snapshot_leaves_only_it() {
         hosts.sender.daemon.start();
         let [snapshots, _, records] = kept(&hosts.sender);
         assert_eq!([snapshots, records], [2, 2], "after step {after_step}");
-        both_engines_go_on_from(&hosts, &first);
+        both_engines_build_on(&hosts, &first);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Errors have a message with a remedy and an exit code that scripts can rely on, and leave
 //! nothing half done.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

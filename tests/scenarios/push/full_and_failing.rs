@@ -1,7 +1,7 @@
 //! Full and failing disks on either side: the logs and messages say what failed and where, copies stay
 //! unchanged, and the push works once the cause is gone.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! A plan by sendshots takes a hidden snapshot to be exact; the snapshot is deleted in every case.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! What others do at the worst moment: to parents, volumes, snapshots, receivers, clocks. Nothing
-//! wrong comes of it, and the next push goes on from what both sides have.
+//! Interference at the worst moment: with parents, volumes, snapshots, receivers, clocks. No copy is
+//! wrong, and the next push builds on the common state.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::Path;
@@ -26,10 +26,10 @@ use sendshot_harness::trees::fill;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
-/// Takes some seconds for what these tests push.
+/// Slow enough that a push of these tests takes some seconds.
 const SLOW: Rule = Rule::Slow(8 << 20);
 
-/// Boxes of which the volume has been pushed once and has much new since.
+/// Hosts of which the volume has been pushed once and has much new data since.
 fn with_news() -> (Linked, Value) {
     let hosts = Linked::new();
     fill::tree(&hosts.sender.photos(), 1);
@@ -64,9 +64,9 @@ fn set_ro(subvolume: &Path, ro: &str) {
     .success();
 }
 
-/// After whatever happened: the push, and the one after it, are exact; nothing is left.
+/// Asserts that the next push and the one after it are exact, and that nothing is left over.
 #[track_caller]
-fn goes_on(hosts: &Linked) -> Value {
+fn two_pushes_succeed(hosts: &Linked) -> Value {
     hosts.link.mend();
     let next = hosts.sender.push("nas2:photos");
     assert_exact(&hosts.sender, &hosts.receiver, &next);
@@ -86,7 +86,7 @@ fn a_parent_deleted_during_a_push_keeps_the_copy_exact() {
     hosts.link.mend();
     let pushed = push.finish().success().json();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn a_parent_changed_during_a_push_keeps_the_copy_exact() {
     hosts.link.mend();
     let pushed = push.finish().success().json();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    delete(&parent); // a copy no more, and nobody's but the user's
-    goes_on(&hosts);
+    delete(&parent); // no longer a copy, and the user's own
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_parent_deduplicated_during_a_push_keeps_the_copy_exact() {
     hosts.link.mend();
     let pushed = push.finish().success().json();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -135,14 +135,14 @@ fn a_parent_deduplicated_before_a_push_is_replaced() {
     assert_exact(&hosts.sender, &hosts.receiver, &third);
 }
 
-/// The parent goes after it was agreed on and before the push begins: the sender negotiates again
-/// by itself.
+/// The parent is deleted after the negotiation and before the push begins: the sender negotiates
+/// again by itself.
 #[test]
 fn a_parent_deleted_after_negotiation_is_replaced() {
     let (hosts, first) = with_news();
     let second = hosts.sender.push("nas2:photos");
     fill::file(hosts.sender.photos().join("big"), 2, 4 * MIB);
-    // What the sender says after it was told of the second copy arrives late.
+    // The sender's messages after the inventory arrive late.
     hosts
         .link
         .set(Way::Up, Rule::Delay(Duration::from_millis(700)));
@@ -158,7 +158,7 @@ fn a_parent_deleted_after_negotiation_is_replaced() {
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
     let parents = [&first["uuid"], &second["uuid"]];
     assert!(parents.contains(&&pushed["parent"]), "{pushed}");
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_receiver_set_up_again_gets_everything() {
     let pushed = hosts.sender.push("nas2:photos");
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    // What the old instance was sent goes by hand, or with `resume_keep`.
+    // States for the old instance are deleted by hand, or after `resume_keep`.
     assert_only_resumable_left(&hosts.sender, &hosts.receiver);
     hosts
         .sender
@@ -279,7 +279,7 @@ fn a_prune_keeps_what_a_running_push_needs() {
     let pushed = push.finish().success().json();
     assert_eq!(pushed["parent"], first["uuid"]);
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_prune_keeps_what_an_interrupted_push_needs() {
 #[test]
 fn a_snapshot_tool_that_deletes_around_us_harms_no_copy() {
     let (hosts, _) = with_news();
-    // Its own snapshots come and go.
+    // The tool's own snapshots are created and deleted.
     for name in ["a", "b"] {
         streams::snapshot(&hosts.sender.photos(), &hosts.sender.fs().join(name)).unwrap();
     }
@@ -311,13 +311,13 @@ fn a_snapshot_tool_that_deletes_around_us_harms_no_copy() {
     hosts.link.mend();
     let pushed = push.finish().success().json();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
 fn a_deleted_push_snapshot_fails_only_the_push() {
     let (hosts, first) = with_news();
-    // More than what is read ahead.
+    // More data than is read ahead.
     for i in 0..40 {
         fill::file(hosts.sender.photos().join(format!("small{i}")), i, MIB);
     }
@@ -330,7 +330,7 @@ fn a_deleted_push_snapshot_fails_only_the_push() {
     }
     hosts.link.mend();
     push.finish().fails(1, &["snapshot"]);
-    let next = goes_on(&hosts);
+    let next = two_pushes_succeed(&hosts);
     assert_eq!(next["parent"], first["uuid"], "{next}");
 }
 
@@ -344,7 +344,7 @@ fn a_deleted_staging_subvolume_fails_only_the_push() {
     delete(&hosts.receiver.fs().join(&staging.path));
     hosts.link.mend();
     assert_ne!(push.finish().code, 0, "a copy was made of what was gone");
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn clocks_that_jump_either_way_lose_nothing() {
         let pushed = hosts.sender.ctl(&["push", "--json", "nas2:photos"]);
         hosts.sender.wait_until_released();
         if pushed.code != 0 {
-            // A certificate that is not valid yet, or not any more, by that clock.
+            // The certificate is not valid yet, or has expired, by that clock.
             let pushed = pushed.fails(4, &["clock"]);
             assert!(sender != "+0" || receiver != "+0", "{pushed:?}");
             continue;
@@ -402,5 +402,5 @@ fn clocks_that_jump_during_a_push_do_not_end_it() {
     there.set("+0");
     hosts.sender.wait_until_released();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
-    goes_on(&hosts);
+    two_pushes_succeed(&hosts);
 }

@@ -1,7 +1,7 @@
-//! Disks that are mounted read-only, as one does with a disk that begins to fail: what is on them can still
-//! be brought away.
+//! Disks that are mounted read-only, as users do when a disk begins to fail: the data on them can still
+//! be pushed.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ fn hosts() -> Linked {
     hosts
 }
 
-/// A push, and what went up for it.
+/// Pushes; returns the report and the bytes sent to the receiver.
 #[track_caller]
 fn push(hosts: &Linked, target: &str) -> (Value, u64) {
     let before = hosts.link.bytes(Way::Up);
@@ -76,7 +76,7 @@ fn a_live_volume_on_a_read_only_disk_is_pushed() {
         .sender
         .ctl(&["push", "--engine", "kernel", "nas2:photos"])
         .fails(2, &["mounted read-only", "leave out --engine"]);
-    // When the disk is well again, the chain goes on from before.
+    // Once the disk is repaired, the next push builds on the state before.
     remount(&fs, "rw");
     fill::file(photos.join("newer"), 3, 70_000);
     let (third, sent) = push(&hosts, "nas2:photos");
@@ -119,8 +119,8 @@ fn a_disk_that_is_written_to_in_the_middle_gives_no_copy() {
         .fails(1, &["remounted while the volume was read", "push again"]);
     let copies = hosts.receiver.ctl(&["copy", "list", "--json"]).success();
     assert_eq!(copies.stdout, "");
-    // As it is now, it is pushed.
-    let (pushed, _) = self::push(&hosts, "nas2:photos");
+    // A push of the current state succeeds.
+    let (pushed, _) = crate::push(&hosts, "nas2:photos");
     assert_same(
         &hosts.sender.photos(),
         &assert_copy(&hosts.receiver, &pushed),

@@ -1,6 +1,6 @@
 //! A series of read-only snapshots, made by any tool, as one volume.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl Series {
         }
     }
 
-    /// Changes the volume and takes the next snapshot. Their numbers are in another order than their ages.
+    /// Changes the volume and takes the next snapshot. Later snapshots have lower numbers.
     fn snapshot(&mut self) -> PathBuf {
         let fs_path = self.hosts.sender.fs();
         let n = self.made.len() as u64;
@@ -56,7 +56,7 @@ impl Series {
         path
     }
 
-    /// A push, and what crossed the link.
+    /// Pushes; returns the report and the bytes that crossed the link.
     #[track_caller]
     fn push(&self) -> (Value, u64) {
         let link = &self.hosts.link;
@@ -65,7 +65,7 @@ impl Series {
         (pushed, link.bytes(Way::Up) + link.bytes(Way::Down) - before)
     }
 
-    /// The copies at the receiver, oldest first.
+    /// Lists the copies at the receiver, oldest first.
     fn copies(&self) -> Vec<PathBuf> {
         let copies = self.hosts.receiver.ctl(&["copy", "list", "--json"]);
         let copies = copies.success().jsons();
@@ -103,7 +103,7 @@ fn a_series_is_sent_oldest_first_and_incrementally() {
     let mut series = Series::new();
     let refused = series.hosts.sender.ctl(&["push", "nas2:x"]);
     refused.fails(2, &["no read-only snapshot", ".snapshots/*/snapshot"]);
-    // What is there and is none is said so.
+    // A match that is no read-only snapshot is reported as such.
     let odd = series.hosts.sender.fs().join(".snapshots/odd");
     fs::create_dir_all(odd.join("snapshot")).unwrap();
     let refused = series.hosts.sender.ctl(&["push", "nas2:x"]);
@@ -149,7 +149,7 @@ fn a_copy_that_was_deleted_there_is_not_sent_again() {
     assert!(crossed < MIB, "{pushed:#}");
     assert_same(&newest, &series.hosts.receiver.copy(&pushed));
     assert_eq!(series.copies().len(), 2);
-    // Nor when the system was set up anew: the list lies with the snapshots.
+    // The same holds after a reinstallation: the list is stored with the snapshots.
     let sender = &mut series.hosts.sender;
     sender.daemon.stop();
     fs::remove_file(sender.daemon.state_dir().join("volumes.json")).unwrap();
@@ -165,7 +165,7 @@ fn a_series_stays_one_volume_after_a_rollback() {
         series.snapshot();
     }
     series.push();
-    // As snapper does it: the volume is replaced by a writable snapshot of an older state.
+    // As snapper does: the volume is replaced by a writable snapshot of an older state.
     let home = series.hosts.sender.fs().join("home");
     btrfs(&["subvolume", "delete"], &[&home]);
     btrfs(&["subvolume", "snapshot"], &[&series.made[0], &home]);

@@ -1,7 +1,7 @@
-//! Whatever is in a volume, its copy has it too: full and incremental pushes of all kinds of
+//! The copy of a volume has all of its content: full and incremental pushes of all kinds of
 //! trees, compared by an independent walk.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use sendshot_harness::trees::every_file_kind;
 use sendshot_harness::trees::fill;
 use serde_json::Value;
 
-/// Pushes, compares, and expects that a parent was used or not.
+/// Pushes, compares, and asserts which parent was used.
 #[track_caller]
 fn push(hosts: &Paired, parent: &Value) -> Value {
     let Paired { sender, receiver } = hosts;
@@ -49,7 +49,7 @@ fn every_kind_of_file_arrives_and_changes() {
     let second = push(&hosts, &first["uuid"]);
     let copies = hosts.receiver.ctl(&["copy", "list", "--json"]);
     assert_eq!(copies.success().jsons().len(), 2, "an older copy is gone");
-    // What came in between may not have touched the first copy, which shares all its data.
+    // The second push must not have changed the first copy, which shares its data.
     assert_ne!(first["copy"], second["copy"]);
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
@@ -139,13 +139,13 @@ fn a_directory_moves_under_its_former_child() {
         fs::write(photos.join(dir).join("file"), dir).unwrap();
     }
     let first = push_full(&hosts);
-    // a/b/c/d becomes c/b/a and c/d: each is below what was below it.
+    // a/b/c/d becomes c/b/a and c/d: each directory is below one of its former children.
     fs::rename(photos.join("a/b/c"), photos.join("c")).unwrap();
     fs::rename(photos.join("a/b"), photos.join("c/b")).unwrap();
     fs::rename(photos.join("a"), photos.join("c/b/a")).unwrap();
     fs::write(photos.join("c/b/a/more"), "more").unwrap();
     let second = push(&hosts, &first["uuid"]);
-    // And back, by other names.
+    // Then back, with other names.
     fs::rename(photos.join("c/b/a"), photos.join("b")).unwrap();
     fs::rename(photos.join("c"), photos.join("b/a")).unwrap();
     push(&hosts, &second["uuid"]);
@@ -173,7 +173,7 @@ fn exchanged_names_are_exchanged_in_the_copy() {
     swap("one/x", "two/x");
     swap("two/in", "plain"); // a directory and a file
     let second = push(&hosts, &first["uuid"]);
-    // A directory and what is in it, by way of a third name.
+    // A directory and its content, by way of a third name.
     fs::rename(photos.join("two"), photos.join("t")).unwrap();
     fs::rename(photos.join("plain"), photos.join("two")).unwrap();
     fs::rename(photos.join("t"), photos.join("two/plain")).unwrap();
@@ -202,7 +202,7 @@ fn a_reused_name_is_not_the_old_file() {
     push(&hosts, &first["uuid"]);
 }
 
-/// The deepest directory: paths within the volume nearly as long as the system takes.
+/// Nested directories: paths within the volume are nearly as long as the system allows.
 const DEPTH: usize = 16;
 
 #[test]
@@ -312,7 +312,7 @@ fn more_hard_links_than_fit_one_item_stay_one_inode() {
     push(&hosts, &second["uuid"]);
 }
 
-/// What a writer does to a volume again and again.
+/// Writes to a volume until it is stopped.
 fn write_on(dir: &Path, stop: &AtomicBool) {
     let mut round = 0_u64;
     while !stop.load(Ordering::Relaxed) {
@@ -328,7 +328,7 @@ fn write_on(dir: &Path, stop: &AtomicBool) {
     }
 }
 
-/// Pushes six times while somebody writes.
+/// Pushes six times while another thread writes.
 fn push_while_written(photos: &Path, mut push: impl FnMut(&Value) -> Value + Send) {
     fill::tree(photos, 1);
     fill::file(photos.join("big"), 3, 32 << 20);
@@ -354,7 +354,7 @@ fn people_writing_to_the_volume_do_not_disturb_the_copy() {
     let top = Mount::private(&mount::devices(hosts.sender.fs())[0], "subvolid=5");
     let hidden = top.path().join(".sendshot/snapshots");
     push_while_written(&hosts.sender.photos(), |parent| {
-        // Slow enough for a look at the snapshot that is pushed, before it is gone.
+        // Slow enough to take a reference of the pushed snapshot before it is deleted.
         hosts.link.set(Way::Up, Rule::Slow(50_000));
         let running = hosts.sender.ctl_start(&["push", "--json", "nas2:photos"]);
         let snapshot = until::some("there is a snapshot", || {

@@ -1,7 +1,7 @@
-//! Volumes wherever they are mounted and whatever is in them, and everything on the disks that
-//! is not ours: it stays as it is.
+//! Volumes at any mount point and with any content, and subvolumes on the disks that are
+//! not Sendshot's: they stay unchanged.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -31,9 +31,9 @@ fn names(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// What the user sees of a push of `target` before and after, as text.
+/// Returns the messages of a plan and of a push of `target`.
 #[track_caller]
-fn told(sender: &SenderHost, target: &str) -> [String; 2] {
+fn messages(sender: &SenderHost, target: &str) -> [String; 2] {
     let plan = sender.ctl(&["plan", target]).success();
     let push = sender.ctl(&["push", target]).success();
     [plan, push].map(|output| output.stdout + &output.stderr)
@@ -41,7 +41,7 @@ fn told(sender: &SenderHost, target: &str) -> [String; 2] {
 
 #[test]
 fn a_volume_mounted_without_its_top_level_is_pushed() {
-    // The usual Debian and openSUSE layout: nothing mounts the top level.
+    // The usual Debian and openSUSE layout: the top level is not mounted.
     let sender = SenderHost::setup().volume("unused", "@photos").make();
     let fs = sender.fs().to_owned();
     let image = mount::image(&fs);
@@ -91,7 +91,7 @@ fn nested_subvolumes_are_named_as_left_out() {
     for dir in [&photos, &photos.join("nested"), &photos.join("dir/deep")] {
         fs::write(dir.join("file"), "content").unwrap();
     }
-    for text in told(sender, "nas2:photos") {
+    for text in messages(sender, "nas2:photos") {
         for path in ["dir/deep", "nested"] {
             assert!(
                 text.contains(path),
@@ -107,7 +107,7 @@ fn nested_subvolumes_are_named_as_left_out() {
     for report in [&planned, &pushed] {
         let mut skipped = names(&report["skipped"]);
         skipped.sort_unstable();
-        // What is within a nested one is its own matter.
+        // Subvolumes within a nested one are reported only for that one.
         skipped.retain(|path| *path != "nested/in nested");
         assert_eq!(
             skipped,
@@ -120,7 +120,7 @@ fn nested_subvolumes_are_named_as_left_out() {
     assert_same_but(reference.path(), &receiver.copy(&pushed), &left_out);
     drop(reference);
 
-    // One of them is a volume as good as any other.
+    // A nested subvolume can be pushed like any other volume.
     let nested = sender.push(&format!("nas2:{}", photos.join("nested").display()));
     assert_eq!(names(&nested["skipped"]), ["in nested"]);
     assert!(receiver.copy(&nested).join("file").exists());
@@ -215,7 +215,7 @@ fn a_read_only_snapshot_is_pushed_as_it_is_and_left_alone() {
         );
     }
 
-    // It belongs to the volume it was made of: what comes after builds on it.
+    // The snapshot belongs to its volume: the next push builds on it.
     let next = sender.push("nas2:photos");
     assert_eq!(next["parent"], first["uuid"], "{next}");
     assert_exact(sender, receiver, &next);
@@ -224,7 +224,7 @@ fn a_read_only_snapshot_is_pushed_as_it_is_and_left_alone() {
     assert!(snapshot.exists(), "a user's snapshot was pruned");
 }
 
-/// What snapper makes: a nested subvolume with a directory for each snapshot.
+/// Makes a snapshot as snapper does: in a nested subvolume with a directory for each.
 fn snapper(volume: &Path, number: u32) {
     let all = volume.join(".snapshots");
     if !all.exists() {
@@ -255,7 +255,7 @@ fn other_peoples_snapshots_are_never_touched() {
     let first = hosts.sender.push("nas2:photos");
     assert_eq!(names(&first["skipped"]), [".snapshots"]);
 
-    // On both sides, also where only we have any business.
+    // On both sides, also in directories that belong to Sendshot.
     snapper(&photos, 2);
     streams::snapshot(&photos, &here.join("mine")).unwrap();
     streams::snapshot(&photos, &here.join(".sendshot/snapshots/mine")).unwrap();
@@ -317,14 +317,14 @@ fn the_disk_can_be_unplugged_between_pushes() {
         );
         mount::mount(&image, fs, "loop");
     }
-    // Plugged in again, everything goes on.
+    // After plugging in again, pushes continue.
     let second = sender.push("nas2:photos");
     assert_eq!(second["parent"], first["uuid"]);
     assert_exact(sender, receiver, &second);
 }
 
-/// Boxes with much that a commit has to write, so that letting go after a push takes a while, and a
-/// push by the kernel's engine, the snapshot of which the next push lets go.
+/// Hosts with much unwritten data, so that the stage after a push takes a while, and after a push by
+/// the kernel's engine, whose snapshot the next push deletes.
 fn slow_to_release() -> (Paired, Value) {
     let hosts = Paired::of(
         SenderHost::setup()
@@ -352,7 +352,7 @@ fn the_disk_is_free_right_after_a_push() {
     let Paired { sender, receiver } = &hosts;
     sender.ctl(&["push", "nas2:photos"]).success();
     let image = mount::image(sender.fs());
-    // The daemon's own mount does not keep anybody from unmounting.
+    // The daemon's own mount does not block an unmount.
     tool("umount", &[sender.fs()]);
     until::holds("the disk is free", || {
         mount::devices(sender.fs()).is_empty()

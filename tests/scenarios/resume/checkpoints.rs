@@ -1,6 +1,6 @@
-//! Pushes that broke off go on where they stopped, and send little twice: counted by the link.
+//! Interrupted pushes resume where they stopped, and send little twice, as counted by the link.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::process::Command;
@@ -20,16 +20,16 @@ use sendshot_harness::trees::fill;
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-/// What a first push sends.
+/// Bytes of a first push.
 const BIG: u64 = 96 * MIB;
-/// What may be sent twice when only the connection breaks.
+/// Bytes that may be sent twice if only the connection breaks.
 const WINDOW: u64 = 8 * MIB;
-/// Between two checkpoints, in these tests.
+/// Bytes between two checkpoints in these tests.
 const INTERVAL: u64 = 8 * MIB;
 const CHECKPOINTS: &str = "checkpoint_bytes = \"8 MiB\"\ncheckpoint_interval = \"0s\"";
 const PATIENT: &str = "retry_for = \"60s\"";
 
-/// What the hosts are to be like.
+/// Options of the hosts.
 #[derive(Default)]
 struct Wanted {
     sender: &'static str,
@@ -64,7 +64,7 @@ fn hosts(wanted: &Wanted) -> Linked {
     }
 }
 
-/// Has something happen when so many more bytes went up.
+/// Starts a push and waits until it has sent this many bytes.
 fn start_until(hosts: &Linked, arguments: &[&str], bytes: u64) -> Running {
     let before = hosts.link.bytes(Way::Up);
     let push = hosts.sender.ctl_start(arguments);
@@ -74,8 +74,8 @@ fn start_until(hosts: &Linked, arguments: &[&str], bytes: u64) -> Running {
     push
 }
 
-/// Bytes that went up for a push of this length beyond what it takes at the least. TLS and frames
-/// are less than one in a hundred.
+/// Returns the bytes sent to the receiver for a push beyond the length of its stream. TLS and framing
+/// are less than one percent.
 #[track_caller]
 fn sent_twice(hosts: &Linked, before: u64, pushed: &Value) -> u64 {
     let sent = hosts.link.bytes(Way::Up) - before;
@@ -169,7 +169,7 @@ fn ctrl_c_keeps_what_was_sent_and_the_next_push_goes_on_there() {
 }
 
 #[test]
-fn what_changed_since_the_interruption_is_sent_too() {
+fn changes_since_the_interruption_are_sent_too() {
     let hosts = hosts(&Wanted::default());
     let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
@@ -184,9 +184,9 @@ fn what_changed_since_the_interruption_is_sent_too() {
     is_exact_and_tidy(&hosts, &pushed);
 }
 
-/// Kills one of the hosts' daemons in the middle, or cuts its power; the push goes on from the last
+/// Applies a fault to the hosts in the middle of a push, which then must resume from the last
 /// checkpoint.
-fn goes_on_from_the_last_checkpoint(power: bool, fault: impl FnOnce(&mut Linked)) {
+fn resumes_from_the_last_checkpoint(power: bool, fault: impl FnOnce(&mut Linked)) {
     let mut hosts = hosts(&Wanted {
         sender: "retry_for = \"60s\"",
         power,
@@ -222,7 +222,7 @@ fn goes_on_from_the_last_checkpoint(power: bool, fault: impl FnOnce(&mut Linked)
 
 #[test]
 fn a_killed_sender_goes_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |hosts| {
+    resumes_from_the_last_checkpoint(false, |hosts| {
         hosts.sender.daemon.kill();
         hosts.sender.daemon.start();
     });
@@ -230,7 +230,7 @@ fn a_killed_sender_goes_on_from_the_last_checkpoint() {
 
 #[test]
 fn a_killed_receiver_goes_on_from_its_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |hosts| {
+    resumes_from_the_last_checkpoint(false, |hosts| {
         hosts.receiver.daemon.kill();
         hosts.receiver.daemon.start();
     });
@@ -238,7 +238,7 @@ fn a_killed_receiver_goes_on_from_its_last_checkpoint() {
 
 #[test]
 fn a_receiver_that_restarts_is_tried_again_by_itself() {
-    goes_on_from_the_last_checkpoint(false, |hosts| {
+    resumes_from_the_last_checkpoint(false, |hosts| {
         hosts.link.mend();
         hosts.receiver.daemon.stop();
         hosts.receiver.daemon.start();
@@ -247,7 +247,7 @@ fn a_receiver_that_restarts_is_tried_again_by_itself() {
 
 #[test]
 fn a_sender_that_lost_power_goes_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(true, |hosts| {
+    resumes_from_the_last_checkpoint(true, |hosts| {
         hosts.link.cut();
         hosts.sender.power_cut();
         hosts.sender.daemon.start();
@@ -256,7 +256,7 @@ fn a_sender_that_lost_power_goes_on_from_the_last_checkpoint() {
 
 #[test]
 fn a_receiver_that_lost_power_resumes_from_its_checkpoint() {
-    goes_on_from_the_last_checkpoint(true, |hosts| {
+    resumes_from_the_last_checkpoint(true, |hosts| {
         hosts.link.cut();
         hosts.receiver.power_cut();
         hosts.receiver.daemon.start();
@@ -265,7 +265,7 @@ fn a_receiver_that_lost_power_resumes_from_its_checkpoint() {
 
 #[test]
 fn both_daemons_killed_at_once_go_on_from_the_last_checkpoint() {
-    goes_on_from_the_last_checkpoint(false, |hosts| {
+    resumes_from_the_last_checkpoint(false, |hosts| {
         hosts.receiver.daemon.kill();
         hosts.sender.daemon.kill();
         hosts.receiver.daemon.start();
@@ -279,7 +279,7 @@ fn a_corrupt_partial_restarts_the_push() {
     let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     hosts.sender.daemon.kill();
     push.finish();
-    // The marks of another stream: whole, and wrong.
+    // The marks become those of another stream: valid, and wrong.
     hosts.receiver.daemon.kill();
     forge_marks(&hosts.sender);
     hosts.sender.daemon.start();
@@ -292,7 +292,7 @@ fn a_corrupt_partial_restarts_the_push() {
     is_exact_and_tidy(&hosts, &pushed);
 }
 
-/// Rewrites all marks with other chain values, well-formed.
+/// Rewrites all marks with other chain values and correct checksums.
 fn forge_marks(sender: &SenderHost) {
     use sendshot_harness::disks::mount::{self, Mount};
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
@@ -371,11 +371,11 @@ fn a_push_is_given_up_by_progress_not_by_time() {
         sender: "retry_for = \"0s\"\nstall_after = \"2s\"",
         ..Wanted::default()
     });
-    // Slow for much longer than that, and never still.
+    // Slow for much longer than that, but never stalled.
     hosts.link.set(Way::Up, Rule::Slow(4 * MIB));
     let push = hosts.sender.ctl_start(&["push", "nas2:photos"]);
     std::thread::sleep(Duration::from_secs(6));
-    // A receiver that is stopped still has the kernel answer for it; nothing moves.
+    // The kernel still answers for a stopped receiver, but the push makes no progress.
     hosts.receiver.daemon.signal(rustix::process::Signal::STOP);
     let output = push.finish();
     hosts.receiver.daemon.signal(rustix::process::Signal::CONT);
@@ -390,7 +390,7 @@ fn a_push_is_given_up_by_progress_not_by_time() {
 }
 
 #[test]
-fn what_cannot_pass_is_not_tried_again() {
+fn a_permanent_error_is_not_retried() {
     let hosts = hosts(&Wanted {
         sender: PATIENT,
         ..Wanted::default()
@@ -544,7 +544,7 @@ fn an_interrupted_push_is_given_up_loudly_when_space_runs_low() {
     given_up(&mut hosts, "resume_min_free", &first);
 }
 
-/// Its snapshot goes, the log says why, and the next push builds on the last acknowledged state.
+/// Asserts that the snapshot is deleted, the reason logged, and the acknowledged state the next parent.
 #[track_caller]
 fn given_up(hosts: &mut Linked, because: &str, first: &Value) {
     hosts.sender.daemon.may_log("is given up");
@@ -586,7 +586,7 @@ fn an_interrupted_push_keeps_no_disk_busy() {
 
 #[test]
 fn a_file_that_cannot_be_sent_is_not_tried_for_ever() {
-    // What the snapshot of the first push holds is gone from the volume when the next one begins.
+    // A file in the snapshot of the first push is deleted from the volume before the next one begins.
     let hosts = hosts(&Wanted::default());
     let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
@@ -600,8 +600,8 @@ fn a_file_that_cannot_be_sent_is_not_tried_for_ever() {
 
 #[test]
 fn a_push_right_after_a_cancelled_one_runs() {
-    // Nothing of these can be resumed, so each begins a transfer of its own; the receiver may not have
-    // noticed yet that the one before is over. Nobody tries again here.
+    // These pushes cannot be resumed, so each begins its own transfer, perhaps before the receiver has
+    // noticed the end of the previous one. The sender does not retry here.
     let hosts = hosts(&Wanted::default());
     let again = ["push", "--json", "--engine", "kernel", "nas2:photos"];
     for _ in 0..8 {
@@ -614,7 +614,7 @@ fn a_push_right_after_a_cancelled_one_runs() {
     is_exact_and_tidy(&hosts, &pushed);
 }
 
-/// Has a file of the hidden snapshot be unreadable, by not being there.
+/// Makes a file of the hidden snapshot unreadable by deleting it.
 fn delete_from_interrupted(sender: &SenderHost, name: &str) {
     use sendshot_harness::disks::mount::{self, Mount};
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");

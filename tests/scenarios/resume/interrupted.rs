@@ -1,7 +1,7 @@
-//! Pushes that are cancelled, cut off or run into each other: nothing is left behind but what the next
-//! one goes on with, nothing is lost, and it builds on what both sides have.
+//! Pushes that are cancelled, cut off or concurrent: nothing is left except what the next push resumes,
+//! nothing is lost, and it builds on the common state.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use serde_json::{Value, json};
 
-/// So much takes some ten seconds at [`SLOW`].
+/// A file size that takes some ten seconds at [`SLOW`].
 const BIG: usize = 24 << 20;
 const SLOW: Rule = Rule::Slow(2 << 20);
-/// What a user waits for without wondering.
+/// Longest time that a user waits without wondering.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// Boxes of which the volume has been pushed once and has much new since.
+/// Hosts of which the volume has been pushed once and has much new data since.
 fn with_news() -> (Linked, Value) {
     let hosts = Linked::new();
     fill::tree(&hosts.sender.photos(), 1);
@@ -34,7 +34,7 @@ fn with_news() -> (Linked, Value) {
     (hosts, first)
 }
 
-/// Starts a push that will take long, and waits until it is in the middle of its data.
+/// Starts a push that takes long, and waits until it is in the middle of its data.
 #[track_caller]
 fn start_slow(hosts: &Linked, arguments: &[&str]) -> Running {
     hosts.link.set(Way::Up, SLOW);
@@ -51,7 +51,7 @@ fn in_the_middle(hosts: &Linked, before: u64) {
     });
 }
 
-/// The pushes whose users have not been told yet how they ended.
+/// Lists the pushes whose result has not been reported yet.
 fn running(sender: &SenderHost) -> Vec<Value> {
     let status = sender.ctl(&["status", "--json"]).success().json();
     let mut running = status["running"].as_array().unwrap().clone();
@@ -63,9 +63,9 @@ fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
-/// The link works again, and so does a push; it builds on `parent`.
+/// Repairs the link; the next push must succeed, incrementally to `parent`.
 #[track_caller]
-fn goes_on_from(hosts: &Linked, parent: &Value) {
+fn next_push_builds_on(hosts: &Linked, parent: &Value) {
     hosts.link.mend();
     let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], parent["uuid"], "all was sent again: {next}");
@@ -80,7 +80,7 @@ fn goes_on_from(hosts: &Linked, parent: &Value) {
     );
 }
 
-/// How many files there are of sendshots and of records.
+/// Counts the files of sendshots and of records.
 fn state_files(sender: &SenderHost) -> [usize; 2] {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     ["sendshots", "pushes"].map(|dir| {
@@ -89,7 +89,7 @@ fn state_files(sender: &SenderHost) -> [usize; 2] {
     })
 }
 
-/// Nothing is left but what the next push goes on with.
+/// Asserts that nothing is left except what the next push resumes.
 #[track_caller]
 fn nothing_is_left_but_what_can_be_resumed(hosts: &Linked) {
     hosts.link.mend();
@@ -161,7 +161,7 @@ fn cancel_ends_a_push_at_once_and_cleanly() {
         .sender
         .ctl(&["cancel", "nas2:photos"])
         .fails(1, &["photos"]);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_push_to_a_stalled_receiver_can_be_cancelled() {
         began.elapsed()
     );
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn ctrl_c_cancels_cleanly() {
         "it goes on in secret"
     );
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -222,20 +222,20 @@ fn a_second_ctrl_c_leaves_at_once_even_if_the_daemon_hangs() {
     let began = Instant::now();
     let mut push = push;
     push.signal(Signal::INT);
-    // Two signals of one kind that nobody has taken yet are one; people are slower, too.
+    // Two pending signals of one kind are delivered as one; users are slower, too.
     std::thread::sleep(Duration::from_millis(300));
     assert!(push.runs(), "the first Ctrl-C waits for the push to end");
     push.signal(Signal::INT);
     let output = push.finish();
     assert_eq!(output.code, 1, "{output:?}");
     assert!(began.elapsed() < PROMPT, "the user had to wait");
-    // Whether the daemon hears of it when it wakes up is open, and the user is told so.
+    // Whether the running daemon will get the cancellation is open, and the message says so.
     assert!(output.stderr.contains("status"), "{output:?}");
     hosts.sender.daemon.signal(Signal::CONT);
     hosts.link.mend();
     until::holds("the push has ended", || running(&hosts.sender).is_empty());
     let last = copies(&hosts.receiver).pop().unwrap();
-    goes_on_from(&hosts, &last);
+    next_push_builds_on(&hosts, &last);
     assert!(
         copies(&hosts.receiver)
             .iter()
@@ -251,7 +251,7 @@ fn a_cancelled_first_push_is_resumed() {
     push.signal(Signal::INT);
     push.finish().fails(1, &["cancelled"]);
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &json!({"uuid": null}));
+    next_push_builds_on(&hosts, &json!({"uuid": null}));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_detached_push_goes_on_by_itself() {
         "status does not tell how it ended: {last}"
     );
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
-    // What cannot begin is told although nobody waits for the end.
+    // A push that cannot begin is reported although the command does not wait for the end.
     hosts
         .sender
         .ctl(&["push", "--detach", "nas2:nope"])
@@ -316,7 +316,7 @@ fn a_sender_crash_leaves_only_what_resumes() {
     hosts.link.mend();
     hosts.sender.daemon.start();
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn a_receiver_crash_leaves_only_what_resumes() {
     push.finish().fails(3, &["nas2"]);
     hosts.receiver.daemon.start();
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_crash_of_both_leaves_only_what_resumes() {
     hosts.receiver.daemon.start();
     hosts.sender.daemon.start();
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -355,14 +355,14 @@ fn a_link_that_breaks_is_to_be_tried_again() {
         hosts.sender.ctl(&["push", "nas2:photos"]).fails(3, &[]);
         nothing_is_left_but_what_can_be_resumed(&hosts);
     }
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
-/// Pushes a small change over a link that loses everything the receiver says from the middle of
-/// the data on, and waits until the receiver has committed. Returns what it committed.
+/// Pushes a small change over a link that loses all messages of the receiver from the middle of the
+/// data on, and waits until the receiver has committed. Returns the committed copy.
 #[track_caller]
 fn lose_the_answer(hosts: &Linked) -> (Running, Value) {
-    // Less than what may be under way unanswered.
+    // Less data than the sender may send without an answer.
     fill::file(hosts.sender.photos().join("small"), 3, 40_000);
     let before = hosts.link.bytes(Way::Up);
     hosts.link.set(Way::Up, Rule::Slow(20_000));
@@ -389,7 +389,7 @@ fn lost_acknowledgement_costs_nothing() {
     push.finish().fails(3, &[]);
     hosts.link.mend();
     fs::write(hosts.sender.photos().join("later"), "later").unwrap();
-    goes_on_from(&hosts, &committed);
+    next_push_builds_on(&hosts, &committed);
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn a_receiver_stops_quickly_during_a_push() {
     push.finish().fails(3, &[]);
     hosts.receiver.daemon.start();
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -432,13 +432,13 @@ fn a_sender_stops_quickly_during_a_push() {
     assert_eq!(push.finish().code, 1);
     hosts.sender.daemon.start();
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
 fn a_stopped_sender_cleans_up_an_unwatched_push() {
     let (mut hosts, first) = with_news();
-    // Several times: an end without clients is a race of two ends within the daemon.
+    // Several times: the shutdown without clients races with the end of the push in the daemon.
     for round in 1..=6 {
         let push = start_slow(&hosts, &["push", "nas2:photos"]);
         let with_client = hosts.sender.daemon.sockets();
@@ -454,5 +454,5 @@ fn a_stopped_sender_cleans_up_an_unwatched_push() {
         hosts.sender.daemon.start();
     }
     nothing_is_left_but_what_can_be_resumed(&hosts);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }

@@ -1,7 +1,7 @@
-//! Pushes by the kernel's engine, with `pin_parent`, that are cancelled, killed or lose their answer:
-//! the snapshot that both sides hold stays, and no other.
+//! Pushes by the kernel's engine, with `pin_parent`, that are cancelled, killed or lose their
+//! acknowledgement: the snapshot that both sides hold stays, and no other.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 
@@ -34,8 +34,8 @@ fn start(hosts: &Linked) -> Running {
     hosts.sender.ctl_start(&["push", "nas2:photos"])
 }
 
-/// Boxes of which the volume has been pushed once and has much new since, with a push of that
-/// in the middle of its data.
+/// Hosts of which the volume has been pushed once and has much new data since, with a push of that in
+/// the middle of its data.
 fn in_the_middle() -> (Linked, Value, Running) {
     let hosts = pinned();
     fill::tree(&hosts.sender.photos(), 1);
@@ -55,9 +55,9 @@ fn copies(hosts: &Linked) -> Vec<Value> {
     list.success().jsons()
 }
 
-/// Nothing is left but what `list` names, and the next push builds on `parent`.
+/// Asserts that the next push builds on `parent` and leaves only what `list` shows.
 #[track_caller]
-fn goes_on_from(hosts: &Linked, parent: &Value) {
+fn next_push_builds_on(hosts: &Linked, parent: &Value) {
     hosts.link.mend();
     until::holds("the receiver has dropped what was not committed", || {
         subvolumes::list(hosts.receiver.fs()).len() == copies(hosts).len()
@@ -80,7 +80,7 @@ fn a_push_that_is_cancelled_leaves_nothing() {
     let (hosts, first, running) = in_the_middle();
     running.signal(Signal::INT);
     running.finish().fails(1, &["cancelled"]);
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_crash_of_the_sender_leaves_nothing() {
     running.finish().fails(1, &["daemon"]);
     hosts.link.mend();
     hosts.sender.daemon.start();
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_crash_of_the_receiver_leaves_nothing() {
     hosts.receiver.daemon.kill();
     running.finish().fails(3, &[]);
     hosts.receiver.daemon.start();
-    goes_on_from(&hosts, &first);
+    next_push_builds_on(&hosts, &first);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_lost_acknowledgement_costs_nothing() {
     let hosts = pinned();
     fill::tree(&hosts.sender.photos(), 1);
     push(&hosts);
-    // Less than what may be under way unanswered.
+    // Less data than the sender may send without an answer.
     fill::file(hosts.sender.photos().join("small"), 3, 40_000);
     let before = hosts.link.bytes(Way::Up);
     hosts.link.set(Way::Up, Rule::Slow(20_000));
@@ -124,5 +124,5 @@ fn a_lost_acknowledgement_costs_nothing() {
     hosts.link.cut();
     running.finish().fails(3, &[]);
     fs::write(hosts.sender.photos().join("later"), "later").unwrap();
-    goes_on_from(&hosts, &committed);
+    next_push_builds_on(&hosts, &committed);
 }

@@ -1,4 +1,4 @@
-//! What is kept between pushes, and the reasons that are stated.
+//! States retained between pushes, and the stated reasons.
 
 mod reasons;
 mod reasons_kept;

@@ -1,7 +1,7 @@
-//! Each reason that Sendshot states, in the situation that leads to it: its code, and the words that tell the
-//! user what was compared and what to do. What cannot be made on a real file system has unit tests.
+//! Each reason that Sendshot states, in the situation that leads to it: its code, and a text that tells the
+//! user what was compared and what to do. Situations that a real file system cannot have are in unit tests.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ use sendshot_harness::trees::ghosts;
 use sendshot_model::ReasonCode;
 use serde_json::Value;
 
-/// Bytes of a node of a tree.
+/// Bytes of a tree node.
 const NODE: usize = 16 << 10;
 
 fn set_ro(path: &Path, value: &str) {
@@ -64,7 +64,7 @@ fn every_code_is_explained() {
 }
 
 #[test]
-fn what_speaks_against_a_copy_on_the_receiver() {
+fn reasons_against_a_copy_on_the_receiver() {
     let hosts = filled();
     let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
@@ -84,7 +84,7 @@ fn what_speaks_against_a_copy_on_the_receiver() {
         .because(ReasonCode::CopyWritable, &texts)
         .sends_all();
     assert_eq!(listed(), ["copy-writable"]);
-    // The remedy is one.
+    // The stated remedy works.
     set_ro(&copy, "true");
     plan(sender, target, &[]).because(ReasonCode::NewestSendshot, &[]);
 
@@ -93,7 +93,7 @@ fn what_speaks_against_a_copy_on_the_receiver() {
     plan(sender, target, &[])
         .because(ReasonCode::CopyChanged, &texts)
         .sends_all();
-    // Its snapshot has the UUID and never changed.
+    // A snapshot of the changed copy has the same received UUID and was never changed itself.
     streams::snapshot(&copy, &named("of-changed")).unwrap();
     streams::delete(&copy).unwrap();
     let texts = ["snapshot of a copy that was written to"];
@@ -106,7 +106,7 @@ fn what_speaks_against_a_copy_on_the_receiver() {
     assert_copy_of(sender, receiver, &full, &sender.photos());
 }
 
-/// Has `btrfs receive` receive a stream with a commit of the file system in the middle.
+/// Receives a stream with `btrfs receive` and commits the file system in the middle.
 fn stock_receive_slowly(stream: &[u8], dir: &Path) {
     let file = dir.with_file_name("stream");
     fs::write(&file, stream).unwrap();
@@ -119,9 +119,9 @@ fn stock_receive_slowly(stream: &[u8], dir: &Path) {
     tool("sh", &["-c", &script]);
 }
 
-/// People bring the first, large copy there by hand.
+/// Users often transport the first, large copy by hand.
 #[test]
-fn what_speaks_against_a_copy_that_another_tool_received() {
+fn reasons_against_a_copy_by_another_tool() {
     let hosts = Paired::new();
     let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
@@ -140,7 +140,7 @@ fn what_speaks_against_a_copy_that_another_tool_received() {
     plan(sender, target, &[])
         .because(ReasonCode::CopyReceivedByOtherTool, &texts)
         .sends_all();
-    // The remedy is one.
+    // The stated remedy works.
     streams::snapshot(&named("monday"), &named("monday-parent")).unwrap();
     fs::write(sender.photos().join("new"), "new").unwrap();
     let next = sender.push(target);
@@ -160,7 +160,7 @@ fn what_speaks_against_a_copy_that_another_tool_received() {
     );
 }
 
-/// As a push reports it.
+/// Returns an object with the subvolume's UUID, as in a report.
 fn uuid_of(sender: &SenderHost, subvolume: &Path) -> Value {
     let all = subvolumes::list(sender.fs());
     let found = all
@@ -171,7 +171,7 @@ fn uuid_of(sender: &SenderHost, subvolume: &Path) -> Value {
 }
 
 #[test]
-fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
+fn reasons_against_a_snapshot_for_the_kernel() {
     let hosts = pinned();
     let sender = &hosts.sender;
     let target = "nas2:photos";
@@ -211,7 +211,7 @@ fn what_speaks_against_a_snapshot_that_the_kernel_needs() {
 }
 
 #[test]
-fn what_speaks_against_a_snapshot_of_the_users() {
+fn reasons_against_a_users_snapshot() {
     let hosts = pinned();
     let sender = &hosts.sender;
     let (monday, to_monday) = snapshot(sender, "monday");
@@ -232,7 +232,7 @@ fn what_speaks_against_a_snapshot_of_the_users() {
     raw::set_flags(&tuesday, raw::READ_ONLY);
     plan(sender, "nas2:photos", &[]).because(ReasonCode::NewestCommonSnapshot, &[]);
 
-    // It is pushed as it is, and is nothing that the volume ever was.
+    // It is pushed as it is, although it equals no state that the volume ever had.
     streams::delete(&monday).unwrap();
     change(&tuesday);
     sender.push(&to_tuesday);
@@ -243,7 +243,7 @@ fn what_speaks_against_a_snapshot_of_the_users() {
 }
 
 #[test]
-fn what_speaks_against_a_snapshot_that_was_received() {
+fn reasons_against_a_received_snapshot() {
     let hosts = pinned();
     let sender = &hosts.sender;
     let (monday, _) = snapshot(sender, "monday");
@@ -282,7 +282,7 @@ fn where_a_rollback_leaves_the_kernel_without_a_parent() {
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::LaterThanRollback, &texts)
         .sends_all();
-    // What it was made from is cleaned up.
+    // The snapshot that the volume was made from is deleted.
     streams::delete(&past).unwrap();
     let uuid = bad["uuid"].as_str().unwrap();
     let remedy = format!("--parent {uuid}");
@@ -292,7 +292,7 @@ fn where_a_rollback_leaves_the_kernel_without_a_parent() {
         .sends_all();
     let planned = plan(sender, "nas2:photos", &["--parent", uuid]);
     planned.because(ReasonCode::ChosenByHand, &["by hand", "not known"]);
-    // It is another one altogether.
+    // The volume becomes an unrelated subvolume.
     fs::rename(fs.join("photos"), fs.join("photos.back")).unwrap();
     streams::create(&fs.join("photos")).unwrap();
     let texts = ["not a snapshot of what this volume was made from"];
@@ -325,7 +325,7 @@ fn why_a_receiver_holds_nothing() {
 }
 
 #[test]
-fn what_speaks_against_a_sendshot() {
+fn reasons_against_a_sendshot() {
     let hosts = filled();
     let Paired { sender, receiver } = &hosts;
     let target = "nas2:photos";
@@ -375,7 +375,7 @@ fn what_speaks_against_a_sendshot() {
         fs::remove_file(path).unwrap();
         fs::create_dir(path).unwrap();
     });
-    // No regular file: what stands there says nothing of a sendshot.
+    // A directory in place of a sendshot is treated as foreign.
     plan(sender, target, &[]).because(ReasonCode::SendshotForeign, &[]);
     in_state(sender, &first, |_, path| fs::remove_dir(path).unwrap());
     let texts = ["journal", "was deleted"];
@@ -395,7 +395,7 @@ fn a_sendshot_of_another_state_is_not_called_changed() {
     let Paired { sender, receiver } = &hosts;
     let (monday, to_monday) = snapshot(sender, "monday");
     let whole = sender.push(&to_monday);
-    // It is adopted for this one, and stays.
+    // Its sendshot is captured for this push, and stays.
     let built_on_it = sender.push("nas2:photos");
     assert_eq!(built_on_it["parent"], whole["uuid"]);
     change(&monday);
@@ -457,7 +457,7 @@ fn a_file_system_with_another_id_or_an_older_image() {
             (path.strip_prefix(state).unwrap().to_owned(), bytes)
         })
     });
-    // The disk is restored from an image, and what is hidden on it from a younger backup.
+    // The disk is restored from an image, and its state subvolume from a later backup.
     with_image(sender.fs(), |image| {
         tool("cp", &["--sparse=always", before, image]);
     });
@@ -504,13 +504,13 @@ fn a_copy_with_refused_streams() {
 }
 
 #[test]
-fn what_is_read_only_is_named() {
+fn each_read_only_obstacle_is_named() {
     let mut hosts = filled();
     let first = hosts.sender.push("nas2:photos");
     let receiver = &mut hosts.receiver;
     receiver.daemon.may_log("read-only");
     let root = receiver.root();
-    // Only the mount by which the daemon sees it.
+    // Makes read-only only the mount through which the daemon sees the root.
     let options = ["-o", "remount,bind,ro", root.to_str().unwrap()];
     {
         let _mount = Mount::at(&root, &root, "bind");
@@ -519,7 +519,7 @@ fn what_is_read_only_is_named() {
         let push = hosts.sender.ctl(&["push", "nas2:photos"]);
         push.fails(1, &texts);
     }
-    // The subvolume in which it lies.
+    // Makes read-only the subvolume in which the root lies.
     receiver.daemon.stop();
     let inside = receiver.fs().join("pool");
     streams::create(&inside).unwrap();
@@ -534,7 +534,7 @@ fn what_is_read_only_is_named() {
     push.fails(1, &texts);
     set_ro(&inside, "false");
 
-    // Ours on the sender.
+    // Makes read-only the state subvolume on the sender.
     let set_state = |value: &str| {
         in_state(&hosts.sender, &first, |state, _| set_ro(state, value));
     };
@@ -639,7 +639,7 @@ fn a_pushed_snapshot_restored_from_an_older_image() {
 fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
     let hosts = filled();
     let sender = &hosts.sender;
-    // So many that their sendshot has blocks of its own.
+    // Enough files that their sendshot has several blocks.
     for i in 0..1000_u64 {
         let name = format!("{:x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         fs::File::create(sender.photos().join(name)).unwrap();
@@ -661,7 +661,7 @@ fn a_sendshot_in_a_place_that_the_disk_cannot_read() {
     plan(sender, "nas2:photos", &[]).because(ReasonCode::NewestSendshot, &[]);
 }
 
-/// The address of the leaf in which a subvolume has an inode.
+/// Returns the address of the leaf that contains an inode of a subvolume.
 fn leaf_of(image: &str, subvolume: u64, inode: u64) -> u64 {
     let subvolume = subvolume.to_string();
     let arguments = ["inspect-internal", "dump-tree", "-t", &subvolume, image];
@@ -683,7 +683,7 @@ fn a_snapshot_that_cannot_be_captured_for_read_errors() {
     }
     let (monday, to_monday) = snapshot(sender, "monday");
     let pushed = sender.push(&to_monday);
-    // In neither the first leaf nor the last: the kernel reads those when the snapshot is looked at.
+    // In neither the first leaf nor the last: the kernel reads those when it opens the snapshot.
     let changed = name(500);
     fs::set_permissions(&changed, fs::Permissions::from_mode(0o600)).unwrap();
     let inode = fs::metadata(&changed).unwrap().ino();
@@ -711,7 +711,7 @@ fn a_snapshot_that_cannot_be_captured_for_read_errors() {
     assert_copy_of(sender, receiver, &full, &photos);
 }
 
-/// Has a push or a plan find its snapshot deduplicated when it comes to read it.
+/// Runs a push or a plan whose snapshot is deduplicated before it is captured; returns the report.
 #[track_caller]
 fn deduplicated_while(hosts: &Linked, command: &str) -> Value {
     let fs = hosts.sender.fs().to_owned();
@@ -772,7 +772,7 @@ fn every_file_is_compared_after_deduplication() {
         .builds_on(&second);
 }
 
-/// What `btrfs-convert` makes has no UUID, as what kernels before 3.6 made.
+/// A volume made by `btrfs-convert`, or by a kernel before 3.6, has no UUID.
 #[test]
 fn why_every_file_is_compared_where_the_volume_has_no_uuid() {
     let convert = "mke2fs -q -b 4096 -t ext4 \"$2\" && btrfs-convert \"$2\"";

@@ -1,7 +1,7 @@
-//! Each reason why something is kept on the sender, or goes, in the situation that leads to it. What cannot be
-//! made on a real file system has unit tests.
+//! Each reason to keep or delete a state on the sender, in the situation that leads to it. Situations that a
+//! real file system cannot have are in unit tests.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 
@@ -59,7 +59,7 @@ fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
     until::holds("data is sent", || {
         hosts.link.bytes(Way::Up) > before + (9 << 20)
     });
-    // Monday was adopted: the receiver reports that it holds it, and nothing was sent by us.
+    // Monday was captured afterwards: only the receiver's report shows that it holds it.
     let expected = ["last-sent", "next-parent-reported", "being-pushed"];
     assert_eq!(codes(sender, &["list"]), expected);
     let expected = ["may-be-used", "may-be-used", "being-pushed"];
@@ -73,13 +73,13 @@ fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
     sender.push("nas2:photos");
 }
 
-/// Expects what `list` says of its oldest line.
+/// Asserts the reason that `list` shows for the oldest state.
 #[track_caller]
 fn assert_first(sender: &SenderHost, code: &str, texts: &[&str]) {
     assert_says(stated(sender, &["list"]).first(), code, texts);
 }
 
-/// Expects what `list` says of its newest line.
+/// Asserts the reason that `list` shows for the newest state.
 #[track_caller]
 fn assert_last(sender: &SenderHost, code: &str, texts: &[&str]) {
     assert_says(stated(sender, &["list"]).last(), code, texts);
@@ -94,7 +94,7 @@ fn assert_says(stated: Option<&(String, String)>, code: &str, texts: &[&str]) {
     }
 }
 
-/// Has the sender's daemon die at a place of its next push.
+/// Makes the sender's daemon die at a fail point of its next push.
 #[track_caller]
 fn dies_at(sender: &mut SenderHost, place: &str) {
     sender.daemon.env(VARIABLE, &armed(place, 0));
@@ -106,7 +106,7 @@ fn dies_at(sender: &mut SenderHost, place: &str) {
 }
 
 #[test]
-fn what_the_receiver_may_have_committed_waits_for_its_word() {
+fn an_unconfirmed_state_waits_for_the_receivers_report() {
     let Paired {
         sender,
         mut receiver,
@@ -171,7 +171,7 @@ fn prune_deletes_an_older_snapshot_left_by_a_crash() {
     assert_eq!(codes(sender, &["list"]), ["next-parent"]);
 }
 
-/// The daemon settles on the disks that are there when it starts. This one is plugged in again later.
+/// The daemon reconciles the mounted disks when it starts. This one is plugged in later.
 #[test]
 fn prune_deletes_what_a_crash_left_on_a_returned_disk() {
     let mut hosts = pinned();

@@ -1,6 +1,6 @@
-//! The user's control over what the sender keeps: `list`, `prune`, `forget`.
+//! The user's control over retained state: `list`, `prune`, `forget`.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::io::Write;
@@ -38,7 +38,7 @@ fn push(sender: &SenderHost, round: usize) -> Value {
     sender.push_with("nas2:photos", &SENDSHOT)
 }
 
-/// Boxes with as many sendshots kept as `keep` is, at first: three.
+/// Hosts with as many sendshots as `keep` allows by default: three.
 fn kept_three() -> (Paired, Vec<Value>) {
     let hosts = Paired::new();
     let pushed = (0..3).map(|round| push(&hosts.sender, round)).collect();
@@ -57,7 +57,7 @@ fn copies(receiver: &ReceiverHost) -> Vec<Value> {
     receiver.ctl(&["copy", "list", "--json"]).success().jsons()
 }
 
-/// Has the daemon keep another number of sendshots.
+/// Sets the number of sendshots that the daemon keeps.
 fn set_keep(sender: &SenderHost, keep: u32) {
     let config = fs::read_to_string(sender.config()).unwrap();
     let config = config.replace("keep = 3", &format!("keep = {keep}"));
@@ -70,13 +70,13 @@ fn set_keep(sender: &SenderHost, keep: u32) {
     });
 }
 
-/// The hidden directory of the sender, seen for a moment.
+/// Runs `look` on the mounted state subvolume of the sender.
 fn state_subvolume<T>(sender: &SenderHost, look: impl FnOnce(&Path) -> T) -> T {
     let top = Mount::private(&mount::devices(sender.fs())[0], "subvolid=5");
     look(&top.path().join(".sendshot"))
 }
 
-/// Names of the files in a directory of the hidden one.
+/// Lists the files in a directory of the state subvolume.
 fn files(sender: &SenderHost, dir: &str) -> Vec<String> {
     state_subvolume(sender, |state| {
         let entries = fs::read_dir(state.join(dir)).unwrap();
@@ -88,7 +88,7 @@ fn files(sender: &SenderHost, dir: &str) -> Vec<String> {
     })
 }
 
-/// Expects that what is kept is what `list` names, to the last file.
+/// Asserts that exactly the files of the listed states are kept.
 #[track_caller]
 fn assert_only_listed(sender: &SenderHost) {
     let kept = list(sender);
@@ -106,7 +106,7 @@ fn forget(sender: &SenderHost, arguments: &[&str]) -> Output {
     sender.ctl(&[&["forget", "--json"], arguments].concat())
 }
 
-/// The verdicts of a prune by UUID.
+/// Returns UUID and verdict for each state of a prune.
 #[track_caller]
 fn verdicts(output: &Output) -> Vec<(String, String)> {
     let verdict = |object: &Value| {
@@ -169,7 +169,7 @@ fn list_shows_size_age_holders_and_reason() {
 }
 
 #[test]
-fn what_lies_at_a_path_is_listed_by_its_path_too() {
+fn states_are_also_listed_by_path() {
     let hosts = Paired::new();
     let photos = hosts.sender.photos();
     let other = hosts.sender.fs().join("other");
@@ -266,7 +266,7 @@ fn prune_looks_only_at_what_is_named() {
 fn prune_never_leaves_a_receiver_without_a_state() {
     let (hosts, pushed) = kept_three();
     set_keep(&hosts.sender, 1);
-    // Somebody deletes the newest sendshot.
+    // The newest sendshot is deleted by hand.
     let newest = state_subvolume(&hosts.sender, |state| {
         let records = fs::read_dir(state.join("pushes")).unwrap();
         let record = records.map(|entry| entry.unwrap().path()).find(|path| {
@@ -332,7 +332,7 @@ fn forget_deletes_only_what_is_named() {
         "the next push can still be incremental"
     );
     assert_eq!(uuids(&list(sender)), uuids(&pushed[1..]));
-    // The newest may go as well: the one before still serves.
+    // The newest may be deleted as well: the one before is still common.
     forget(sender, &["nas2:photos", text(&pushed[2], "uuid"), "--yes"]).success();
     assert_eq!(uuids(&list(sender)), [text(&pushed[1], "uuid")]);
     assert_only_listed(sender);
@@ -354,7 +354,7 @@ fn a_state_can_be_named_by_its_time() {
     forget(&hosts.sender, &["nas2:photos", &second_of_it, "--yes"]).fails(2, &[&time, "UUID"]);
 }
 
-/// Now, as copies are named.
+/// The current time in the format of copy names.
 fn now() -> String {
     let output = run(Command::new("date").args(["-u", "+%Y%m%dT%H%M%SZ"]));
     output.success().stdout.trim().to_owned()
@@ -405,7 +405,7 @@ fn a_hidden_snapshot_is_forgotten_like_a_sendshot() {
 }
 
 #[test]
-fn what_is_not_clear_is_refused_with_what_there_is() {
+fn an_unclear_request_is_refused_with_the_choices() {
     let (hosts, pushed) = kept_three();
     let sender = &hosts.sender;
     let first = text(&pushed[0], "uuid");
@@ -417,12 +417,12 @@ fn what_is_not_clear_is_refused_with_what_there_is() {
     forget(sender, &["nas2:photos", "--yes"]).fails(2, &["WHICH"]);
     forget(sender, &["nas2:photos", first, "--all", "--yes"]).fails(2, &["--all"]);
     forget(sender, &["nas2:photos", "", "--yes"]).fails(2, &[]);
-    // Nobody sits there to be asked.
+    // There is no terminal for a question.
     forget(sender, &["nas2:photos", first]).fails(2, &["--yes"]);
     assert_eq!(list(sender).len(), 3, "something was let go by mistake");
 }
 
-/// Runs forget on a terminal, where somebody types an answer.
+/// Runs forget on a terminal and types an answer; returns the exit code and the output.
 fn answer(sender: &SenderHost, arguments: &[&str], typed: &str) -> (i32, String) {
     let socket = sender.daemon.socket();
     let words: Vec<String> = [&["forget"], arguments]
@@ -467,7 +467,7 @@ fn on_a_terminal_forget_asks_and_takes_only_a_yes() {
     let (code, shown) = answer(&hosts.sender, &["nas2:photos", first], "y\n");
     assert_eq!(code, 0, "{shown}");
     assert_eq!(uuids(&list(&hosts.sender)), uuids(&pushed[1..]));
-    // What may not be is not even asked about.
+    // A refused deletion is not asked about.
     let (code, shown) = answer(&hosts.sender, &["nas2:photos", "--all"], "y\n");
     assert_eq!(code, 4, "{shown}");
     assert!(!shown.contains("[y/N]"), "{shown}");
@@ -571,7 +571,7 @@ fn an_unconfirmed_state_stays_until_forgotten() {
             .all(|(_, verdict)| verdict == "kept")
     );
     let unconfirmed = text(&kept[1], "uuid");
-    // The one that is acknowledged is the last common one, whatever this one may be.
+    // The acknowledged state is the last common one, whatever becomes of the unconfirmed one.
     let acknowledged = ["nas2:photos", text(&first, "uuid"), "--yes"];
     forget(&hosts.sender, &acknowledged).fails(4, &["--break-chain"]);
     forget(&hosts.sender, &["nas2:photos", unconfirmed, "--yes"]).success();
@@ -626,7 +626,7 @@ fn states_of_another_host_are_never_touched() {
     assert_eq!(after, before);
 }
 
-/// A push in the middle of its data.
+/// Starts a push and waits until it is in the middle of its data.
 fn in_the_middle() -> (Linked, Vec<Value>, Running) {
     let hosts = Linked::new();
     let pushed = (0..3).map(|round| push(&hosts.sender, round)).collect();
@@ -694,7 +694,7 @@ fn other_volumes_can_be_pruned_during_a_push() {
     running.finish().success();
 }
 
-/// Says that it is over when dropped, whatever failed: the other thread must hear of it.
+/// Sets a flag on drop, even after a failure, because the other thread waits for it.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -716,7 +716,7 @@ fn pushes_and_prunes_run_side_by_side() {
                 for one in hosts.sender.ctl(&["prune", "--json"]).success().jsons() {
                     assert_ne!(one["verdict"], "failed", "{one}");
                 }
-                // Everything but the last: what a push may build on is never more.
+                // Everything but the last state: a push never needs more.
                 let all = ["forget", "nas2:photos", "--all", "--yes"];
                 let code = hosts.sender.ctl(&all).code;
                 assert!(code == 4, "forget ended with {code}");
@@ -739,7 +739,7 @@ fn pushes_and_prunes_run_side_by_side() {
 }
 
 #[test]
-fn what_deletes_needs_root_and_looking_does_not() {
+fn only_commands_that_delete_need_root() {
     let (hosts, pushed) = kept_three();
     let ctl = |arguments: &[&str]| as_unprivileged(&hosts.sender.daemon, arguments);
     let first = text(&pushed[0], "uuid");

@@ -1,6 +1,6 @@
-//! Certificates renew themselves long before they end, without a restart and without breaking what runs.
+//! Certificates renew themselves long before they expire, without a restart or an interruption.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 
@@ -51,7 +51,7 @@ fn a_certificate_renews_itself_during_a_push() {
     hosts.sender.wait_until_released();
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
 
-    // When the first one would be over, and the receiver's own is in its last third.
+    // The first certificate would have expired, and the receiver's own is in its last third.
     here.set("+7y");
     there.set("+7y");
     fs::write(hosts.sender.photos().join("new"), "new").unwrap();
@@ -65,7 +65,7 @@ fn a_certificate_renews_itself_during_a_push() {
     assert!(!ends.is_empty());
 }
 
-/// Nothing is pushed: the daemon looks by itself, and says so while there is time.
+/// No push runs: the daemon checks by itself, and warns while there is time.
 #[test]
 fn an_unused_certificate_renews_itself_or_warns() {
     let mut hosts = Linked::new();
@@ -80,7 +80,7 @@ fn an_unused_certificate_renews_itself_or_warns() {
         fs::read_to_string(&file).unwrap() != first
     });
 
-    // Twenty days before the end of the new one, the receiver cannot be reached.
+    // Twenty days before the new one expires, the receiver cannot be reached.
     hosts.link.cut();
     let (before, soon) = ("+3230d", "+3265d");
     here.set(before);

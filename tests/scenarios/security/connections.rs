@@ -1,7 +1,7 @@
-//! A receiver on an open port: who is revoked is out at once, and whoever opens connections by the
-//! thousand keeps no paired sender out.
+//! A receiver on an open port: a revoked sender is cut off at once, and thousands of foreign connections
+//! keep no paired sender out.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -20,13 +20,13 @@ use sendshot_model::ReceiverId;
 use serde_json::Value;
 use tonic::{Code, Status};
 
-/// Connections that are opened and say nothing.
+/// Number of connections that are opened and send nothing.
 const SILENT: usize = 2000;
 
-/// Longest wait for what is to happen at once.
+/// Longest wait for an immediate effect.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Descriptors for so many connections of this process.
+/// Raises the descriptor limit of this process for its many connections.
 fn many_descriptors() {
     let hard = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
@@ -41,7 +41,7 @@ fn silent(to: SocketAddr) -> Vec<TcpStream> {
     (0..SILENT).map(connect).collect()
 }
 
-/// Connections whose handshake is done, without a certificate, and which then say nothing.
+/// Connections that complete the handshake without a certificate, and then send nothing.
 struct Strangers(Child);
 
 impl Strangers {
@@ -81,8 +81,8 @@ impl Drop for Strangers {
     }
 }
 
-/// How a receiver answers a stranger's call whose message is announced to have 4 MiB, less the bytes
-/// that every message begins with, and of which a few come.
+/// Makes an unpaired client's call that announces a message of 4 MiB, prefix included, and sends only a
+/// few of its bytes; returns the receiver's answer.
 async fn begun(hosts: &Paired, call: &str) -> Status {
     let receiver = &hosts.receiver;
     let (id, now) = (ReceiverId::generate(), Timestamp::now());
@@ -105,7 +105,7 @@ async fn begun(hosts: &Paired, call: &str) -> Status {
     let mut head = vec![0];
     head.extend(((4 << 20) - 5_u32).to_be_bytes());
     head.extend([0; 1000]);
-    // It may have been answered by now, before any of it.
+    // The receiver may have answered already, before any of the message.
     let _ = message.send_data(head.into(), false);
     let answer = tokio::time::timeout(AT_ONCE, answer).await;
     let answer = answer.unwrap_or_else(|_| panic!("{call}: it waits for the rest"));
@@ -113,7 +113,7 @@ async fn begun(hosts: &Paired, call: &str) -> Status {
     Status::from_header_map(answer.unwrap().headers()).unwrap()
 }
 
-/// The median of three full pushes, in seconds.
+/// Returns the median of three full pushes, in seconds.
 fn timed(hosts: &Paired) -> f64 {
     let mut all: Vec<f64> = (0..3)
         .map(|_| {

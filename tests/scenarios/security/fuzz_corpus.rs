@@ -1,6 +1,6 @@
-//! What fuzzing began with and what it found, once more: see `tests/fuzz`. Needs root.
+//! Replays the seeds and the findings of the fuzzers: see `tests/fuzz`. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::panic;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sendshot_fuzzing::{TARGETS, Target};
 
-/// Inputs that are kept of a target's fuzzing, one a file.
+/// Returns the kept inputs of a target, one per file.
 fn kept(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fuzz/corpus")
@@ -71,7 +71,7 @@ fn messages() {
     replay("messages");
 }
 
-/// Every target has its program, and the other way round.
+/// Every target has a program, and every program a target.
 #[test]
 fn programs_are_those_of_the_targets() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");

@@ -1,7 +1,7 @@
-//! A hostile receiver can have a push fail or be sent in full. It cannot have the sender count as held what
-//! it was not sent, nor let go of what it really has, nor hang, nor grow. Needs root.
+//! A hostile receiver can make a push fail or be sent in full. It cannot make the sender take unsent data
+//! for held, delete what is really held, hang, or use unbounded memory. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ fn run(victim: &mut Victim, rows: &[Row]) {
 }
 
 #[test]
-fn what_it_claims_to_hold_costs_a_full_send_at_worst() {
+fn false_inventories_cost_at_most_a_full_send() {
     let mut victim = Victim::new();
     run(&mut victim, INVENTORY);
     victim.end();
@@ -69,7 +69,7 @@ fn false_claims_cost_at_most_the_push() {
 }
 
 #[test]
-fn what_it_never_took_is_not_held_however_short_it_is() {
+fn a_stream_never_received_is_not_held() {
     let says_committed = || {
         vec![
             Step::Wait(Duration::from_secs(1)),
@@ -80,7 +80,7 @@ fn what_it_never_took_is_not_held_however_short_it_is() {
     let mut victim = Victim::new();
     for (seed, name, script) in [
         (7, "it takes nothing", deaf(says_committed())),
-        // With what HTTP/2 adds to them these are more bytes than the whole stream has.
+        // With HTTP/2 framing these are more bytes than the whole stream has.
         (
             8,
             "it takes a part, byte by byte",
@@ -88,7 +88,7 @@ fn what_it_never_took_is_not_held_however_short_it_is() {
         ),
     ] {
         let last = victim.last["uuid"].clone();
-        // Longer than what it takes, shorter than what waits for the connection.
+        // Longer than the receive window, shorter than the sender's send buffers.
         fill::file(victim.sender.photos().join("few"), seed, 20_000);
         let before = victim.acknowledged();
         victim.hostile.says(script);
@@ -108,7 +108,7 @@ fn what_it_never_took_is_not_held_however_short_it_is() {
     victim.end();
 }
 
-/// Has a push break off in its middle with every segment marked.
+/// Interrupts a push in its middle with every segment marked; returns its transfer id and last point.
 fn break_off(victim: &mut Victim) -> (Vec<u8>, ResumePoint) {
     let accepted = down(Down::Accepted(Accepted {
         resume_at: 0,
@@ -184,7 +184,7 @@ fn an_interrupted_push_resumes_only_from_what_was_sent() {
         victim.look(name, &before, true);
         victim.push_honestly();
     }
-    // What was sent is gone on from, whoever has it.
+    // A true resume point is used, even of a hostile receiver.
     let (id, point) = break_off(&mut victim);
     let partials = partial(&id, [(point.offset, &point.chain[..])]);
     let accepted = down(Down::Accepted(Accepted {
@@ -212,7 +212,7 @@ fn an_interrupted_push_resumes_only_from_what_was_sent() {
 #[test]
 fn an_unconfirmed_end_deletes_nothing_that_is_held() {
     type Lie = fn(&mut InventoryResponse, HeldCopy);
-    /// What comes of what was sent: it counts as held, is let go, or waits.
+    /// Name, lie, and resulting state of the record: acknowledged, deleted (empty), or unconfirmed.
     const LIES: &[(&str, Lie, &str)] = &[
         (
             "it holds it",
@@ -270,7 +270,7 @@ fn an_unconfirmed_end_deletes_nothing_that_is_held() {
 fn false_commits_supersede_nothing_that_is_held() {
     let mut victim = Victim::new();
     for round in 0..6 {
-        // The inventory is honest: what was committed to a lie is not in it.
+        // The inventory is honest: falsely committed states are not in it.
         let before = victim.acknowledged();
         let (output, heard) = victim.push_to_liar(Script::to(Call::Transfer, takes_all()));
         output.success();
@@ -281,7 +281,7 @@ fn false_commits_supersede_nothing_that_is_held() {
     let held = victim.last["uuid"].clone();
     victim.push_honestly();
     assert_eq!(victim.last["parent"], held, "what both have was let go");
-    // Who says to hold what it does not has but itself to blame: all is sent again.
+    // Only a receiver that also lies in its inventory is sent everything again.
     for _ in 0..6 {
         let hears = |answer: &mut InventoryResponse, _: &_| answer.copies.push(copy(&[3; 16]));
         let script = Script::to(Call::Inventory, vec![changed(hears)]);
@@ -319,7 +319,7 @@ fn a_claimed_users_snapshot_supersedes_nothing() {
         let last = victim.last["uuid"].as_str().unwrap().to_owned();
         assert!(victim.acknowledged().contains(&last));
         if failing {
-            // Only the lying_peer's word stands behind the younger one.
+            // Only the hostile receiver's report supports the later state.
             assert!(
                 victim.acknowledged().contains(&monday.uuid),
                 "it was not adopted"
@@ -336,7 +336,7 @@ fn a_claimed_users_snapshot_supersedes_nothing() {
     victim.end();
 }
 
-/// What is answered slowly or without end: all of it by receivers of names of their own, at the same time.
+/// Slow or endless answers, each from a receiver with its own name, all at the same time.
 #[test]
 fn slow_or_endless_answers_time_out() {
     let mut victim = Victim::new();
@@ -379,7 +379,7 @@ fn slow_or_endless_answers_time_out() {
             (name, lying_peer, push)
         })
         .collect();
-    // Meanwhile another one is paired with, and one is to renew the certificate.
+    // At the same time one receiver is paired with, and one is asked to renew the certificate.
     let token = victim.receiver.invite(&["nas9"]);
     let pairing = another_liar(&victim, 100);
     pairing.says(Script::to(Call::Pair, vec![Step::Hold]));
@@ -421,7 +421,7 @@ fn slow_or_endless_answers_time_out() {
     victim.end();
 }
 
-/// Another receiver with the keys of `nas2`, which the sender calls `liarNUMBER`.
+/// Another receiver with the keys of `nas2`, which the sender calls `lying_peerNUMBER`.
 fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
     let lying_peer = HostileReceiver::of(&victim.sender, &victim.receiver, "nas2");
     let entry = fs::read_to_string(victim.sender.receiver_file("nas2")).unwrap();
@@ -436,7 +436,7 @@ fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
     lying_peer
 }
 
-/// Has the sender believe that it is a receiver of its own, to which the same volume may be pushed.
+/// Makes the sender take it for a separate receiver, to which the same volume may be pushed.
 fn call_it_another(victim: &Victim, number: usize) {
     let file = victim.sender.receiver_file(&format!("lying_peer{number}"));
     let entry = fs::read_to_string(&file).unwrap();
@@ -494,14 +494,14 @@ fn a_push_that_waits_for_it_can_be_cancelled_at_any_time() {
     victim.end();
 }
 
-/// A sender's own id.
+/// Returns the sender's own id.
 fn sender_id(victim: &Victim) -> SenderId {
     let file = victim.sender.daemon.state_dir().join("instance.json");
     let instance: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     instance["sender_id"].as_str().unwrap().parse().unwrap()
 }
 
-/// Certificates that are of no use to a sender, by what is wrong with them.
+/// Returns certificates that a sender must refuse, each with its defect.
 fn certificates(victim: &Victim) -> Vec<(&'static str, String)> {
     let now = Timestamp::now();
     let years = |years: i64| now + SignedDuration::from_hours(years * 365 * 24);
@@ -551,8 +551,8 @@ fn certificates(victim: &Victim) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The last third of the sender's certificate, and later than the earliest one can end. It has not been
-/// renewed: the receiver could not be reached when the daemon looked.
+/// Moves the clock into the last third of the sender's certificate, past the earliest possible expiry. It is
+/// not renewed yet, because the receiver could not be reached when the daemon checked.
 fn late(victim: &mut Victim) -> Clock {
     let clock = Clock::new();
     clock.set("+1600d");
@@ -585,10 +585,10 @@ fn a_certificate_that_works_is_replaced_by_none_that_does_not() {
         println!("  {}", line.unwrap_or_default());
         assert_eq!(fs::read_to_string(&file).unwrap(), former, "{name}");
         victim.push_honestly();
-        // The honest one may have renewed it.
+        // The honest receiver may have renewed it.
         fs::write(&file, &former).unwrap();
     }
-    // One that works is taken, and nothing of what stands beside it.
+    // A valid certificate is accepted, without the text around it.
     let key = SenderKey::load_or_create(&victim.sender.daemon.state_dir()).unwrap();
     let later = Timestamp::now() + SignedDuration::from_hours(3 * 365 * 24);
     let good = victim
@@ -658,7 +658,7 @@ fn a_false_answer_to_an_invitation_pairs_nothing() {
     }
     for (name, step) in lies {
         victim.hostile.says(Script::to(Call::Pair, vec![step]));
-        // Neither a new one, nor one in the place of one that works.
+        // Neither a new pairing is made, nor a working one replaced.
         for at in ["nas9", "nas2"] {
             let output = victim
                 .sender
@@ -676,7 +676,7 @@ fn a_false_answer_to_an_invitation_pairs_nothing() {
         assert!(!victim.sender.receiver_file("nas9").exists(), "{name}");
         assert_eq!(fs::read_to_string(&nas2).unwrap(), known, "{name}");
     }
-    // One that says to be another receiver, which is known.
+    // A receiver that claims the id of another known one.
     let nas3 = fs::read_to_string(victim.sender.receiver_file("nas3")).unwrap();
     let id = nas3.lines().find(|line| line.starts_with("receiver_id"));
     let id: Uuid = id.unwrap().split('"').nth(1).unwrap().parse().unwrap();
@@ -695,13 +695,13 @@ fn a_false_answer_to_an_invitation_pairs_nothing() {
     let output = victim.sender.ctl(&pair);
     output.fails(1, &["nas9.toml and ", "nas3.toml", "the same receiver"]);
     assert!(!victim.sender.receiver_file("nas9").exists());
-    // Somebody with the keys of another receiver.
+    // A receiver with the keys of another one.
     let other = HostileReceiver::of(&victim.sender, &victim.other, "nas3");
     let address = other.address().to_string();
     let pair = ["pair", &address, "--name", "nas9", "--token", &token];
     victim.sender.ctl(&pair).fails(4, &["another receiver"]);
     assert_eq!(other.heard().calls, 0, "it was told the secret");
-    // The invitation is good all the same.
+    // The invitation is still valid.
     let address = victim.receiver.address().to_string();
     let pair = ["pair", &address, "--name", "nas2", "--token", &token];
     victim.sender.ctl(&pair).success();

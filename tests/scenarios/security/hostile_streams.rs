@@ -1,7 +1,7 @@
-//! Streams of a sender that means harm: each is refused or harmless, and nothing but staging is touched.
+//! Streams of a hostile sender: each is refused or harmless, and changes nothing outside staging.
 //! Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use sendshot_proto::v1::{FailureCode, InventoryRequest, ResumePoint};
 use sendshot_stream::Command;
 use tonic::Code;
 
-/// Tricks between two honest pushes.
+/// Number of tricks between two honest pushes.
 const BETWEEN: usize = 20;
 
 #[test]
@@ -57,7 +57,7 @@ fn every_trick_around_a_stream_is_refused_or_harmless() {
     scene.end();
 }
 
-/// A sender that knows the id of another one's transfer can neither end it nor take it over.
+/// A sender that knows the id of another sender's transfer can neither end nor take it over.
 #[test]
 fn another_sender_s_transfer_is_out_of_reach() {
     const PAUSE: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ fn another_sender_s_transfer_is_out_of_reach() {
     scene.end();
 }
 
-/// Nor can it drop, see or go on with what is left of one that broke off.
+/// It cannot discard, see or resume an interrupted transfer of another sender, either.
 #[test]
 fn another_sender_s_partial_is_out_of_reach() {
     let mut scene = Scene::new();
@@ -95,7 +95,7 @@ fn another_sender_s_partial_is_out_of_reach() {
     let (theirs, ours) = (scene.world(), scene.world());
     let id = theirs.uuid.as_bytes().to_vec();
     let stream = theirs.whole(&[]);
-    // Its end is a command of ten bytes: both segments end between commands.
+    // The end is a command of ten bytes: both segments end between commands.
     let (mut segments, end) = sender::segments(&stream, stream.len() - 10);
     segments[0].marked = true;
     let last = segments.pop().unwrap();
@@ -141,7 +141,7 @@ fn another_sender_s_partial_is_out_of_reach() {
     scene.end();
 }
 
-/// Nor what survives of it when the receiver is started again: its checkpoints.
+/// It cannot reach the checkpoints that survive a restart of the receiver, either.
 #[test]
 fn another_sender_s_checkpoint_is_out_of_reach() {
     const WRITES: u64 = 560; // of 128 KiB: some more than lies between two checkpoints
@@ -211,7 +211,7 @@ fn another_sender_s_checkpoint_is_out_of_reach() {
     scene.end();
 }
 
-/// Questions about volumes that cannot be, or are somebody else's.
+/// Inventory requests for volumes with invalid names or ids, or of other senders.
 #[test]
 fn questions_find_nothing_of_others() {
     let mut scene = Scene::new();
@@ -270,7 +270,7 @@ fn questions_find_nothing_of_others() {
     scene.end();
 }
 
-/// Clones of holes, even where the kernel cannot clone, do not fill the disk that others need.
+/// Clones of holes do not fill the disk that other senders need, even where the kernel cannot clone.
 #[test]
 fn a_clone_of_a_hole_fills_no_disk() {
     let mut scene = Scene::new();
@@ -290,7 +290,7 @@ fn a_clone_of_a_hole_fills_no_disk() {
     scene.end();
 }
 
-/// Hundreds of pushes that are begun and never followed by anything take nothing from others.
+/// Hundreds of pushes that are begun and never continued take no resources from others.
 #[test]
 fn begun_pushes_block_no_other() {
     const PUSHES: u8 = 200;
@@ -321,7 +321,7 @@ fn begun_pushes_block_no_other() {
     scene.end();
 }
 
-/// The places at which a sender is offered to go on with a transfer.
+/// Returns the points at which a sender is offered to resume a transfer.
 fn seen(by: &HostileSender, transfer: &[u8]) -> Vec<ResumePoint> {
     let inventory = by.inventory(InventoryRequest {
         volume_id: VOLUME_ID.to_vec(),
@@ -335,13 +335,13 @@ fn seen(by: &HostileSender, transfer: &[u8]) -> Vec<ResumePoint> {
         .collect()
 }
 
-/// A new directory for the other sender's volume.
+/// Whether a change is a new directory for the other sender's volume.
 fn of_the_other_sender(change: &str) -> bool {
     change.contains("backup/nas3/hostile") && change.contains(" is new")
         || change.contains("backup/nas3\" was")
 }
 
-/// What the other tests rest on.
+/// The other tests rely on this.
 #[test]
 fn the_watch_sees_what_is_touched() {
     let mut scene = Scene::new();

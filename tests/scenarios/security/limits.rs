@@ -1,7 +1,7 @@
-//! A sender that pushes in bulk runs into its own limits, takes nothing from others, and makes the
-//! receiver remove nothing.
+//! A sender that pushes in bulk reaches its own limits, takes nothing from others, and makes the
+//! receiver delete nothing.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
 
-/// A receiver whose sender `nas1` has limits, and that sender with two volumes.
+/// Makes a receiver whose sender `nas1` has limits, and that sender with two volumes.
 fn limited(limits: &str) -> (SenderHost, ReceiverHost) {
     let setup = SenderHost::setup().volume("photos", "photos");
     let sender = setup.volume("music", "music").start();
@@ -44,7 +44,7 @@ fn limited(limits: &str) -> (SenderHost, ReceiverHost) {
     (sender, receiver)
 }
 
-/// Another sender of the same receiver, which has no limits.
+/// Makes another sender of the same receiver, without limits.
 fn another(receiver: &ReceiverHost) -> SenderHost {
     let other = SenderHost::new();
     let token = receiver.invite(&["other"]);
@@ -63,7 +63,7 @@ fn a_sender_at_its_volume_limit_gets_no_further_one() {
     let refused = sender.ctl(&["push", "nas2:music"]);
     refused.fails(4, &["all that it may have", "max_volumes"]);
     assert!(!receiver.root().join("nas1/music").exists());
-    // What it has goes on.
+    // Its existing volume can still be pushed.
     fs::write(sender.photos().join("new"), "new").unwrap();
     let pushed = sender.push("nas2:photos");
     assert_exact(&sender, &receiver, &pushed);
@@ -79,7 +79,7 @@ fn a_sender_at_its_byte_limit_keeps_its_copies() {
     fill::file(sender.photos().join("big"), 2, 9 * MIB);
     let refused = sender.ctl(&["push", "nas2:photos"]);
     refused.fails(4, &["all that it may have", "max_bytes"]);
-    // Another of its volumes does not get around it.
+    // Another of its volumes does not bypass the limit.
     fill::file(sender.fs().join("music/big"), 3, 9 * MIB);
     sender.ctl(&["push", "nas2:music"]).fails(4, &["max_bytes"]);
     let copies = receiver.ctl(&["copy", "list", "--json"]).success().jsons();
@@ -92,7 +92,7 @@ fn a_sender_at_its_byte_limit_keeps_its_copies() {
     );
     let other = another(&receiver);
     assert_exact(&other, &receiver, &other.push("nas2:photos"));
-    // The administrator gives it more.
+    // The administrator raises the limit.
     let config = fs::read_to_string(receiver.config()).unwrap();
     fs::write(receiver.config(), config.replace("12 MiB", "120 MiB")).unwrap();
     receiver.daemon.stop();
@@ -125,8 +125,8 @@ fn no_amount_of_pushing_makes_the_receiver_remove_anything() {
     }
 }
 
-/// What whoever has a sender's key might try so that older copies are thrown away: junk in volumes of its own
-/// and in the honest one, with dates of all times, and the receiver's own clock goes wrong besides.
+/// Attempts, with a stolen sender's key, to have older copies deleted: junk in new volumes and in the honest
+/// one, with extreme dates, while the receiver's own clock jumps as well.
 #[test]
 fn odd_volumes_and_dates_delete_nothing() {
     const YEAR_ZERO: i64 = -62_167_219_200;
@@ -185,7 +185,7 @@ fn odd_volumes_and_dates_delete_nothing() {
     assert!(copies(&scene).is_superset(&held));
 }
 
-/// A stream of these commands, under a UUID and ctransid of its own.
+/// Makes a stream of these commands, with its own UUID and ctransid.
 fn stream(uuid: u128, ctransid: u64, commands: &[Command<'_>]) -> (World, Vec<u8>) {
     let nobody = Held {
         uuid: Uuid::nil(),
@@ -223,7 +223,7 @@ fn write<'a>(path: &'a [u8], offset: u64, data: &'a [u8]) -> Command<'a> {
     Command::Write { path, offset, data }
 }
 
-/// A file `f` of this, in writes that a stream can hold.
+/// Makes a file `f` with this content, in writes that a stream can hold.
 fn file_of(data: &[u8]) -> Vec<Command<'_>> {
     let pieces = data.chunks(MIB / 2).enumerate();
     let writes = pieces.map(|(n, piece)| write(b"f", (n * MIB / 2) as u64, piece));
@@ -233,7 +233,7 @@ fn file_of(data: &[u8]) -> Vec<Command<'_>> {
         .collect()
 }
 
-/// Clones the beginning of `many` behind itself until it is so long: nothing is copied.
+/// Doubles `many` by clones of its beginning up to this length: no data is copied.
 fn doubled(uuid: u128, from: u64, to: u64) -> Vec<Command<'static>> {
     let lengths = std::iter::successors(Some(from), |len| Some(len * 2));
     let clone = |len| clone(uuid, (b"many", 0), (b"many", len), len);
@@ -252,9 +252,9 @@ fn clone<'a>(uuid: u128, from: (&'a [u8], u64), to: (&'a [u8], u64), len: u64) -
     }
 }
 
-/// Few commands can make much: that counts like what the stream holds.
+/// A few commands can make much data, which counts like the content of the stream.
 #[test]
-fn what_a_stream_makes_counts_like_what_it_holds() {
+fn data_made_by_a_stream_counts_like_its_content() {
     const NOCOW: u64 = 1 << 1;
     let (honest, receiver) = limited("max_bytes = \"6 MiB\"");
     let hostile = HostileSender::connect(&honest, &receiver, "nas2");
@@ -300,7 +300,7 @@ fn what_a_stream_makes_counts_like_what_it_holds() {
     }
     let copies = receiver.ctl(&["copy", "list", "--json"]).success();
     assert!(copies.jsons().is_empty());
-    // What was refused does not count.
+    // Refused data does not count.
     fill::file(honest.photos().join("big"), 1, 5 * MIB);
     honest.push("nas2:photos");
 }
@@ -314,7 +314,7 @@ fn states_under_one_uuid_count_each_and_are_not_too_many() {
     for ctransid in [1, 2] {
         let answer = push(&hostile, stream(9, ctransid, &big));
         assert!(matches!(answer, Answer::Committed(_)), "{answer:?}");
-        // One that is small does not take the place of the number of the big one.
+        // A small state does not replace the size of the big one.
         let answer = push(&hostile, stream(9, ctransid + 10, &[]));
         assert!(matches!(answer, Answer::Committed(_)), "{answer:?}");
     }
@@ -358,7 +358,7 @@ fn pushes_that_began_together_do_not_each_get_what_is_left() {
         let mut committed = 0;
         for (messages, queue, mut answers) in begun {
             for message in messages {
-                // It may have been refused before its end.
+                // The push may have been refused before its end.
                 let _ = queue.send(message).await;
             }
             while let Ok(Some(answer)) = answers.message().await {
@@ -376,7 +376,7 @@ fn a_revoked_sender_commits_nothing_more() {
     let hostile = HostileSender::connect(&honest, &receiver, "nas2");
     let block = vec![7; 4096];
     let few = [Command::Mkfile { path: b"many" }, write(b"many", 0, &block)];
-    // This takes seconds.
+    // Applying this takes seconds.
     let commands = [&few[..], &doubled(3, 4096, 1 << 30)].concat();
     let (world, bytes) = stream(3, 1, &commands);
     let messages = sender::whole(sender::begin(&world, VOLUME_ID, VOLUME), &bytes);
@@ -402,7 +402,7 @@ fn a_revoked_sender_commits_nothing_more() {
     assert!(copies.jsons().is_empty(), "it was committed all the same");
 }
 
-/// What an earlier push has left is given up for a new one of its volume, and does not count against that.
+/// Leftovers of an earlier push are discarded for a new one of the volume, and do not count against it.
 #[test]
 fn a_restarted_push_has_the_space_of_the_one_before() {
     let (honest, mut receiver) = limited("max_bytes = \"12 MiB\"");
@@ -420,14 +420,14 @@ fn a_restarted_push_has_the_space_of_the_one_before() {
     begin.resumable = true;
     let messages = sender::said(begin, segments, []);
     hostile.push(messages, Then::HangUp(std::time::Duration::from_secs(2)));
-    // Only what is on disk is left of it.
+    // After the restart only the data on disk is left of it.
     receiver.daemon.stop();
     receiver.daemon.start();
     let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
     let partials = partials.success().jsons();
     assert_eq!(partials.len(), 1, "{partials:?}");
     let hostile = HostileSender::connect(&honest, &receiver, "nas2");
-    // Another volume has not the room, and what it comes to is kept as well.
+    // Another volume has no room left, and leftovers of its push are kept as well.
     fill::file(honest.photos().join("big"), 1, 5 * MIB);
     let refused = honest.ctl(&["push", "nas2:photos"]);
     refused.fails(4, &["max_bytes"]);

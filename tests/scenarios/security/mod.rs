@@ -1,4 +1,4 @@
-//! Peers that mean harm.
+//! Hostile peers.
 
 mod certificates;
 mod connections;

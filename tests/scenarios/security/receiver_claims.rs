@@ -1,7 +1,7 @@
-//! What a hostile receiver makes of being believed a little at a time: states that wait for its word,
-//! progress by the byte, long inventories, and a name for which it is not the only one.
+//! A hostile receiver that exploits being believed a little at a time: states that wait for its report,
+//! progress by the byte, long inventories, and several names for one receiver.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn an_endless_commit_keeps_one_unconfirmed_state() {
     victim.end();
 }
 
-/// The increment, the one of a whole capture, and the full send: so none of the parents is at fault.
+/// It refuses the increment, its whole capture, and the full send: so no parent is at fault.
 #[test]
 fn a_receiver_refusing_every_stream_costs_no_parent() {
     /// FAILURE_CODE_INVALID_STREAM
@@ -95,7 +95,7 @@ fn a_byte_at_a_time_is_no_progress() {
     assert!(took < Duration::from_secs(20), "it went on for {took:?}");
     victim.look("a byte at a time", &before, false);
 
-    // Nor does it have an attempt after the other made.
+    // Nor does a byte of progress allow one attempt after the other.
     let script = |n| {
         let pause = Step::Wait(Duration::from_millis(50));
         let steps = [
@@ -130,7 +130,7 @@ fn a_byte_at_a_time_is_no_progress() {
     victim.end();
 }
 
-/// Copies with the longest texts that their messages have room for.
+/// Sends copies with the longest texts that fit into a message.
 fn wordy(part: u128) -> Step {
     let wordy = |n: u128| HeldCopy {
         uuid: Uuid::from_u128(1 + part * 1000 + n).as_bytes().to_vec(),
@@ -159,7 +159,7 @@ fn an_inventory_is_bounded_in_memory() {
     }
     victim.look("a long inventory", &before, true);
     victim.push_honestly();
-    // The daemon's peak is looked at here.
+    // This checks the daemon's peak memory.
     victim.end();
 }
 
@@ -183,7 +183,7 @@ fn two_names_of_one_receiver_are_one_receiver() {
     second.fails(4, &["a push of `photos` to `nas2` is running"]);
     push.finish().fails(3, &["broke"]);
     victim.look("two names", &before, false);
-    // What broke off under one name goes on under the other.
+    // A push interrupted under one name is resumed under the other.
     victim.link.aim(victim.receiver.address());
     victim.last = victim.sender.push("lan:photos");
     victim.push_honestly();

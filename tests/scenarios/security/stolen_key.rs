@@ -1,6 +1,6 @@
-//! Whoever has the key of one sender tries every call with the names and ids of another one. Needs root.
+//! Tries every call with the key of one sender and the names and ids of another one. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,18 +23,18 @@ use serde_json::Value;
 use tonic::Status;
 use uuid::Uuid;
 
-/// The other sender's name at the receiver, and its volume's.
+/// The other sender's name at the receiver, and the name of its volume.
 const THEM: &str = "nas3";
 const THEIR_VOLUME: &str = "photos";
 
-/// What the files of the contract list as calls.
+/// The files of the contract, which list all calls.
 const CONTRACT: &str = concat!(
     include_str!("../../../proto/proto/sendshot/v1/replication.proto"),
     include_str!("../../../proto/proto/sendshot/v1/receiver_control.proto"),
     include_str!("../../../proto/proto/sendshot/v1/sender_control.proto"),
 );
 
-/// What is known of the other sender.
+/// What is known about the other sender.
 struct Them {
     id: Uuid,
     volume: Uuid,
@@ -55,7 +55,7 @@ impl Them {
     }
 }
 
-/// The table: which call was made how, and what came of it.
+/// Results by call and method.
 #[derive(Default)]
 struct Table {
     calls: BTreeSet<&'static str>,
@@ -121,7 +121,7 @@ fn a_stolen_key_gets_at_nothing_of_another_sender_by_any_call() {
         let tells = said.contains(THEM) || said.contains(&them.id.to_string());
         assert!(!tells, "it tells of another sender: {said}");
     }
-    // It may push what it likes under any plain name into its own directory.
+    // It may push under any valid name into its own directory.
     scene.look_but("a stolen key", |change| {
         change.contains("/backup/nas1/") || change.contains("/backup/nas1\" was")
     });
@@ -295,7 +295,7 @@ fn take_their_identity(scene: &Scene, them: &Them, table: &mut Table) {
     }
 }
 
-/// What root and its group may do at the receiver, by the control socket only.
+/// Calls that root and its group may make at the receiver, over the control socket only.
 fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
     let name = THEM.to_owned();
     scene.hostile.call(async |channel| {
@@ -329,7 +329,7 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
     })
 }
 
-/// The same at a sender.
+/// Calls that root and its group may make at the sender, over the control socket only.
 fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
     scene.hostile.call(async |channel| {
         let mut control = SenderControlClient::new(channel);

@@ -1,7 +1,7 @@
-//! Which subvolume `stream receive` takes as the parent of a stream, and what a chain of hosts hands on.
-//! Needs root.
+//! Which subvolume `stream receive` takes as the parent of a stream, and which identity a chain of hosts
+//! passes on. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ use sendshot_sys::subvolume::{self, Info};
 use tempfile::TempDir;
 
 const SIZE: u64 = 1 << 30;
-/// Bytes of the file that every snapshot has, so that a full stream can be told by its length.
+/// Bytes of the file in every snapshot, so that a full stream shows by its length.
 const DATA: usize = 3_000_000;
-/// More than an increment of these tests has.
+/// More bytes than an increment of these tests has.
 const INCREMENT: u64 = 300_000;
 
 fn ctl(arguments: &[&str]) -> Output {
@@ -39,10 +39,10 @@ fn assert_same(of: &Path, copy: &Path) {
     assert_eq!(tree::compare(of, copy).unwrap(), Vec::<String>::new());
 }
 
-/// A host: a file system, whose transaction numbers are about `age` ahead of a new one's.
+/// A host: a file system whose transaction numbers are about `age` ahead of a new one's.
 struct Host {
     fs: LoopFs,
-    /// For streams and sendshots.
+    /// Directory of streams and sendshots.
     files: TempDir,
 }
 
@@ -57,7 +57,7 @@ impl Host {
         Self { fs, files }
     }
 
-    /// The host on which a volume begins, with its first snapshot `s1`.
+    /// Makes the host on which a volume begins, with its first snapshot `s1`.
     fn origin() -> Self {
         let host = Self::new(0);
         streams::create(&host.path("live")).unwrap();
@@ -80,7 +80,7 @@ impl Host {
         text(&self.files.path().join(name)).to_owned()
     }
 
-    /// The stream of a snapshot by the sendshot engine, in a file.
+    /// Writes the stream of a snapshot by the sendshot engine to a file.
     fn sent(&self, snapshot: &Path, arguments: &[&str]) -> String {
         let stream = self.file("stream");
         let send = ["stream", "send", "-f", &stream];
@@ -88,15 +88,15 @@ impl Host {
         stream
     }
 
-    /// That of the kernel's send.
+    /// Writes the stream of the kernel's send to a file.
     fn kernels(&self, snapshot: &Path, parent: Option<&Path>) -> String {
         let stream = streams::send(Format::V2, parent, snapshot).unwrap();
         fs::write(self.file("stream"), stream).unwrap();
         self.file("stream")
     }
 
-    /// The next snapshot of what was received as `copy`: the volume lives on here.
-    fn goes_on(&self, copy: &Path, snapshot: &str) -> PathBuf {
+    /// Continues the volume from the received `copy`, and takes its next snapshot here.
+    fn next_snapshot(&self, copy: &Path, snapshot: &str) -> PathBuf {
         let live = self.path("went-on");
         let arguments = ["subvolume", "snapshot", text(copy), text(&live)];
         tool("btrfs", &arguments);
@@ -132,7 +132,7 @@ fn a_snapshot_that_came_round_a_third_host_is_found_as_parent() {
 
     let sendshot = third.file("s1.sendshot");
     third.sent(&third.path("in/s1"), &["--save-sendshot", &sendshot]);
-    let next = third.goes_on(&third.path("in/s1"), "s2");
+    let next = third.next_snapshot(&third.path("in/s1"), "s2");
     let stream = third.sent(&next, &["--sendshot", &sendshot]);
     assert_increment(&stream);
     let received = receive(&stream, &second.path("in"), &["--strict"]).success();
@@ -150,7 +150,7 @@ fn a_stream_through_a_third_host_is_taken_with_a_warning() {
     receive(&stream, &second.dir("in"), &[]).success();
     let stream = second.kernels(&second.path("in/s1"), None);
     receive(&stream, &third.dir("in"), &[]).success();
-    let next = third.goes_on(&third.path("in/s1"), "s2");
+    let next = third.next_snapshot(&third.path("in/s1"), "s2");
     let stream = third.kernels(&next, Some(&third.path("in/s1")));
 
     let found = info(&second.path("in/s1")).stransid;
@@ -209,7 +209,7 @@ fn a_changed_copy_loses_its_origin() {
     subvolume::set_access(&root, subvolume::Access::ReadWrite).unwrap();
     fs::write(copy.join("changing"), "something else").unwrap();
     streams::snapshot(&copy, &second.path("s1")).unwrap();
-    // The snapshot inherits what its source was received as.
+    // The snapshot inherits the received UUID of its source.
     let between = info(&second.path("s1"));
     assert_eq!(between.received_uuid, info(&first.path("s1")).uuid);
     assert!(between.is_pristine(), "this would prove nothing");
@@ -218,7 +218,7 @@ fn a_changed_copy_loses_its_origin() {
     assert_eq!(info(&third.path("in/s1")).stransid, between.ctransid);
 }
 
-/// A parent in one directory, and an increment that is to go into another.
+/// A parent in one directory, and an increment to be received into another.
 struct Layout {
     to: Host,
     stream: String,
@@ -227,7 +227,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Both snapshots are called `name`, and the first is received into `parent`.
+    /// Calls both snapshots `name`, and receives the first into `parent`.
     fn new(name: &str, parent: &str) -> Self {
         let (from, to) = (Host::origin(), Host::new(0));
         let snapshot = from.dir("1").join(name);
@@ -248,7 +248,7 @@ impl Layout {
         }
     }
 
-    /// Expects a refusal that says where the parent is and what to do, and that leaves nothing.
+    /// Asserts a refusal that names the parent's path and the remedy, and leaves nothing.
     #[track_caller]
     fn refused(&self, dir: &Path, arguments: &[&str], parent: &Path) {
         let above = format!("--parents {}", text(parent.parent().unwrap()));
@@ -355,7 +355,7 @@ fn a_writable_parent_is_taken_from_nowhere() {
     receive(&layout.stream, &dir, &["--parents-anywhere"]).fails(1, &["it is writable"]);
 }
 
-/// Only root may look subvolumes up by UUID; a directory of one's own needs no looking up.
+/// Only root may look up subvolumes by UUID; a directory of the user's own needs no lookup.
 #[test]
 fn an_unprivileged_user_receives_into_an_own_directory() {
     let from = Host::origin();
@@ -370,7 +370,7 @@ fn an_unprivileged_user_receives_into_an_own_directory() {
     let dir = to.path().join("in");
     fs::create_dir(&dir).unwrap();
     std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
-    // Where the programs were built, and where root's files are, others may not look.
+    // The build directory and root's files are not readable for other users.
     let shared = tempfile::tempdir_in("/dev/shm").unwrap();
     tool("chmod", &["755", text(shared.path())]);
     tool("chmod", &["755", text(to.path().parent().unwrap())]);

@@ -1,6 +1,6 @@
-//! What keeps `stream receive` from making copies is named as what it is, with what to do about it. Needs root.
+//! Obstacles to `stream receive` are named precisely, with a remedy. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,7 +23,7 @@ fn ctl(arguments: &[&str]) -> Output {
     run(Command::new(binaries::path("sendshotctl")).args(arguments))
 }
 
-/// A file system to receive into, and one with the snapshots that streams are made of.
+/// A file system to receive into, and one with the snapshots that are sent.
 struct Pair {
     from: LoopFs,
     to: LoopFs,
@@ -49,7 +49,7 @@ impl Pair {
         snapshot
     }
 
-    /// A stream in a file.
+    /// Writes a stream to a file.
     fn stream(&self, snapshot: &Path, more: &[&str]) -> PathBuf {
         let name = snapshot.file_name().unwrap();
         let file = self.files.path().join(name);
@@ -68,7 +68,7 @@ fn remount(dir: &Path, how: &str) {
 }
 
 #[test]
-fn read_only_file_systems_mounts_and_subvolumes_are_distinguished() {
+fn read_only_obstacles_are_distinguished() {
     let pair = Pair::new(256 << 20);
     let stream = pair.stream(&pair.snapshot("one", 5000), &[]);
     let to = pair.to.path();
@@ -130,7 +130,7 @@ fn a_file_system_that_fills_is_to_be_given_space() {
     receive(&stream, pair.to.path(), &[]).fails(1, &texts);
 }
 
-/// A device node that comes back when this is dropped.
+/// A removed device node, which is restored on drop.
 struct Gone(PathBuf, [String; 2]);
 
 impl Gone {
@@ -161,7 +161,7 @@ fn a_top_level_that_cannot_be_mounted_has_a_remedy() {
         fs::create_dir(dir).unwrap();
     }
     receive(&first, &there, &[]).success();
-    // As in a container that was given the mount and not the device.
+    // The same happens in a container that has the mount but not the device.
     let device = mount::devices(pair.to.path())[0].clone();
     let allow = format!("DeviceAllow={}", device.display());
     let gone = Gone::new(device);

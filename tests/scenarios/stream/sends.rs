@@ -1,6 +1,6 @@
 //! `stream send` does what users of `btrfs send` expect. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 const SIZE: u64 = 1 << 30;
-/// Bytes of a file whose data a stream has, or has not.
+/// Bytes of a file that a stream contains or not.
 const DATA: usize = 4_000_000;
 
 fn ctl(arguments: &[&str]) -> Output {
@@ -39,7 +39,7 @@ fn assert_same(of: &Path, copy: &Path) {
 struct Pair {
     from: LoopFs,
     to: LoopFs,
-    /// For streams and sendshots.
+    /// Directory of streams and sendshots.
     files: TempDir,
 }
 
@@ -52,7 +52,7 @@ impl Pair {
         Self { from, to, files }
     }
 
-    /// With snapshots `s1` to `s3`, each of which has a file more.
+    /// Adds snapshots `s1` to `s3`, each with one more file.
     fn with_snapshots() -> Self {
         let pair = Self::new();
         for name in ["s1", "s2", "s3"] {
@@ -80,7 +80,7 @@ impl Pair {
         text(&self.files.path().join(name)).to_owned()
     }
 
-    /// Sends snapshots into a file; names that begin with a dash are arguments.
+    /// Sends into a file; arguments that begin with `=` are names of snapshots.
     fn try_send(&self, arguments: &[&str]) -> Output {
         let paths: Vec<String> = arguments
             .iter()
@@ -117,7 +117,7 @@ fn info(subvolume: &Path) -> Info {
     subvolume::info(File::open(subvolume).unwrap()).unwrap()
 }
 
-/// The parents that streams name, and the subvolumes that they clone from.
+/// Returns the parents that a stream names, and the subvolumes that it clones from.
 fn built_on(stream: &[u8]) -> (Vec<Uuid>, Vec<Uuid>) {
     let (mut parents, mut cloned) = (Vec::new(), Vec::new());
     let (mut parser, mut input) = (Parser::new(), stream);
@@ -132,7 +132,7 @@ fn built_on(stream: &[u8]) -> (Vec<Uuid>, Vec<Uuid>) {
     (parents, cloned)
 }
 
-/// Bytes that a file system has allocated for data.
+/// Returns the bytes that a file system uses for data.
 fn used(fs: &Path) -> u64 {
     tool("btrfs", &["filesystem", "sync", text(fs)]);
     let shown = tool("btrfs", &["filesystem", "df", "--raw", text(fs)]);
@@ -140,7 +140,7 @@ fn used(fs: &Path) -> u64 {
     data.rsplit_once("used=").unwrap().1.trim().parse().unwrap()
 }
 
-/// A volume that has taken over the data of another one, in snapshot `s2`.
+/// Makes a volume that shares data of another one since snapshot `s2`.
 fn with_shared_data() -> Pair {
     let pair = Pair::new();
     streams::create(&pair.source("other")).unwrap();
@@ -171,7 +171,7 @@ fn data_shared_with_a_clone_source_is_not_sent() {
     pair.assert_received("in", &["s2"]);
     let grown = used(pair.to.path()) - before;
     assert!(grown < DATA as u64 / 4, "{grown} bytes for shared data");
-    // Without the clone source it is.
+    // Without the clone source the data is sent.
     let stream = pair.send(&["-p", "=s1", "=s2"]);
     assert!(stream.len() > DATA, "{} bytes", stream.len());
 }
@@ -179,7 +179,7 @@ fn data_shared_with_a_clone_source_is_not_sent() {
 #[test]
 fn a_clone_source_elsewhere_needs_parents_dir() {
     let pair = with_shared_data();
-    // The parent alone lies where the copy goes.
+    // Only the parent stays in the target directory.
     let (o1, elsewhere) = (pair.dir("in").join("o1"), pair.dir("elsewhere"));
     streams::delete(&o1).unwrap();
     pair.send(&["=o1"]);
@@ -210,7 +210,7 @@ fn the_nearest_clone_source_is_the_parent() {
     assert_eq!(parents, [of("s2")]);
     let (parents, _) = built_on(&pair.send(&["-p", "=s1", "-c", "=s2", "=s3"]));
     assert_eq!(parents, [of("s1")], "the user has named another one");
-    // What was sent is a clone source of what follows.
+    // A snapshot that was just sent is a clone source for the next.
     let (parents, _) = built_on(&pair.send(&["-c", "=s1", "=s2", "=s3"]));
     assert_eq!(parents, [of("s1"), of("s2")]);
 }
@@ -282,7 +282,7 @@ fn several_snapshots_arrive_through_stock_receive_and_ours() {
         let (stock, ours) = (format!("stock-{way}"), format!("ours-{way}"));
         for to in [&stock, &ours] {
             if way == "one-parent" {
-                // Its parent must be there, and stock receive takes the first that it finds.
+                // The parent must exist, and stock receive takes the first match.
                 for copy in
                     tool("btrfs", &["subvolume", "list", "-o", text(pair.to.path())]).lines()
                 {
@@ -301,7 +301,7 @@ fn several_snapshots_arrive_through_stock_receive_and_ours() {
             pair.assert_received(to, names);
         }
     }
-    // The sendshots that were saved are parents.
+    // The saved sendshots can be parents.
     for name in all {
         assert!(Path::new(&dir).join(format!("{name}.sendshot")).is_file());
     }
@@ -341,14 +341,14 @@ fn sendshots_of_several_snapshots_need_a_directory() {
         !Path::new(&pair.file("stream")).exists(),
         "nothing was sent"
     );
-    // A single one can have a directory, too, and any name otherwise.
+    // A single snapshot can be given a directory, too, or any other file name.
     pair.send(&["--save-sendshot", &dir, "=s1"]);
     assert!(Path::new(&pair.file("s1.sendshot")).is_file());
     pair.send(&["--save-sendshot", &file, "=s1"]);
     assert!(Path::new(&file).is_file());
 }
 
-/// Sends into a pipe, and deletes snapshot `victim` when the first bytes have come.
+/// Sends into a pipe, and deletes snapshot `victim` after the first bytes.
 fn deleted_on_the_way(pair: &Pair, arguments: &[&str], victim: &str) -> (i32, String) {
     let mut command = Command::new(binaries::path("sendshotctl"));
     command.args(["stream", "send"]).args(arguments);
@@ -377,7 +377,7 @@ fn a_snapshot_deleted_during_the_send_is_reported() {
             pair.snapshot("live", name);
         }
         let [first, second] = ["s1", "s2"].map(|name| text(&pair.source(name)).to_owned());
-        // The kernel does not let a snapshot be deleted that its own send reads.
+        // The kernel refuses to delete a snapshot that its own send reads.
         let victim = match engine {
             "sendshot" => "s1",
             _ => "s2",

@@ -1,6 +1,6 @@
-//! Streams of what is not written back yet: the file system's trees do not know of it. Needs root.
+//! Streams of data that is not written back yet, and so not in the file system's trees. Needs root.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test ends it")]
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::command::tool;
 use sendshot_harness::trees::fill;
 
-/// Two file systems, and files for what goes between them.
+/// Two file systems, and a directory for streams and sendshots.
 struct Lab {
     source: LoopFs,
     target: LoopFs,
@@ -36,7 +36,7 @@ impl Lab {
         self.files.path().join(name)
     }
 
-    /// Sends a read-only subvolume, and has stock `btrfs receive` make a copy of it in `to`.
+    /// Sends a read-only subvolume, and receives it into `to` with stock `btrfs receive`.
     #[track_caller]
     fn send(&self, what: &Path, options: &[&str], to: &Path) -> PathBuf {
         let out = self.file("stream");
@@ -77,9 +77,9 @@ fn a_subvolume_is_written_made_read_only_and_sent_at_once() {
     assert_same(&subvolume, &copy);
 }
 
-/// Its transaction numbers say that it was never changed: all was written in the transaction that made it.
+/// Its transaction numbers claim that it was never changed: all was written in the transaction that made it.
 #[test]
-fn what_was_made_writable_again_is_saved_as_it_is() {
+fn a_rewritten_snapshot_is_saved_as_it_is() {
     let lab = Lab::new();
     let (subvolume, snapshot) = (lab.source.path().join("sub"), lab.source.path().join("s"));
     streams::create(&subvolume).unwrap();
@@ -138,7 +138,7 @@ fn a_just_received_subvolume_is_sent_on() {
     assert_same(&second, &copy);
 }
 
-/// Without `no-holes` the file system says itself that something is missing.
+/// Without `no-holes` the file system's own items show that one is missing.
 #[test]
 fn a_file_with_missing_extent_items_is_an_error() {
     let lab = Snapshotless::new(1 << 30, "");
@@ -164,7 +164,7 @@ fn a_file_with_missing_extent_items_is_an_error() {
     assert!(error.to_string().contains("sparse"), "{error}");
 }
 
-/// Takes the feature from a file system whose files have no items for their holes.
+/// Clears the feature flag of a file system whose files have no items for their holes.
 fn clear_no_holes(image: &Path) {
     const SUPERBLOCK: u64 = 64 << 10;
     const INCOMPATIBLE: usize = 0xbc;
