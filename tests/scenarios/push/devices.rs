@@ -20,7 +20,7 @@ use sendshot_harness::trees::fill;
 /// A loop device on a new image; detached on drop.
 struct Loop(
     std::path::PathBuf,
-    #[allow(dead_code, reason = "kept as long as the device")] tempfile::TempDir,
+    #[allow(dead_code, reason = "holds the image while the device exists")] tempfile::TempDir,
 );
 
 impl Loop {

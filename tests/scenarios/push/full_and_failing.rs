@@ -42,7 +42,7 @@ fn fill_with_data(dir: &Path) -> PathBuf {
 fn fill_with_metadata(dir: &Path) -> PathBuf {
     let filler = dir.join("filler-names");
     if fs::create_dir(&filler).is_err() {
-        return filler; // not even that
+        return filler; // no room even for a directory
     }
     let noise = fill::noise(98, 2000);
     for i in 0.. {

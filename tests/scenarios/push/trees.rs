@@ -168,7 +168,7 @@ fn exchanged_names_are_exchanged_in_the_copy() {
         renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
     };
     swap("a", "b");
-    swap("b", "c"); // a round of three
+    swap("b", "c"); // a cycle of three
     swap("one", "two");
     swap("one/x", "two/x");
     swap("two/in", "plain"); // a directory and a file

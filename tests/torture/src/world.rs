@@ -61,7 +61,7 @@ pub(super) struct World {
     pub(super) copies: BTreeMap<String, Copy>,
     /// UUID of the copy of the last undisturbed push.
     pub(super) last: String,
-    /// States that the sender was falsely told are held.
+    /// States that the sender counts as held because of a lie.
     pub(super) lied: BTreeSet<String>,
     pub(super) full: Measure,
     pub(super) incremental: Measure,

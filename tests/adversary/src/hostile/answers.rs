@@ -78,7 +78,7 @@ pub fn holds(lie: impl Fn(&mut InventoryResponse) + Send + Sync + 'static) -> Sc
     Script::to(Call::Inventory, vec![lie]).and(Call::Transfer, takes_all())
 }
 
-/// A copy with a UUID, which was never made.
+/// A copy with this UUID, which was never made.
 pub fn copy(uuid: &[u8]) -> HeldCopy {
     HeldCopy {
         uuid: uuid.to_vec(),

@@ -2,7 +2,7 @@
 //! receiver.
 
 pub mod answers;
-#[allow(missing_docs, reason = "numbers, named as in the format")]
+#[allow(missing_docs, reason = "the constants are named as in the format")]
 pub mod frame;
 pub mod lies;
 pub mod pushes;

@@ -67,7 +67,7 @@ impl Scene {
     /// # Panics
     /// If it cannot be made.
     #[track_caller]
-    #[expect(clippy::new_without_default, reason = "it starts daemons")]
+    #[expect(clippy::new_without_default, reason = "making one starts daemons")]
     pub fn new() -> Self {
         let hosts = Paired::new();
         let other = SenderHost::new();

@@ -100,7 +100,7 @@ impl Victim {
     /// # Panics
     /// If a step fails.
     #[track_caller]
-    #[expect(clippy::new_without_default, reason = "it starts daemons")]
+    #[expect(clippy::new_without_default, reason = "making one starts daemons")]
     pub fn new() -> Self {
         let setup = SenderHost::setup().keys("retry_for = \"0s\"\nstall_after = \"2s\"");
         let setup = setup.volume("photos", "photos").volume("music", "music");

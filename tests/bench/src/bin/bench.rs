@@ -30,9 +30,9 @@ const SIZE: u64 = 8 << 30;
 /// One file in this many is changed.
 const CHANGED: usize = 100;
 
-/// Limit for our full stream, as a part of the kernel's time.
+/// Limit for the sendshot engine's full stream, as a part of the kernel's time.
 const FULL: f64 = 0.35;
-/// Limit for our increment, from the sendshot on disk to the last byte, as a part of the kernel's time.
+/// Limit for its increment, from the sendshot on disk to the last byte, as a part of the kernel's time.
 const INCREMENT: f64 = 1.0;
 /// Limit for a capture, as a part of the kernel's full send.
 const CAPTURE: f64 = 0.1;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use sendshot_harness::compare::equivalence;
 
-/// Limit for the length of our streams, in percent of the kernel's.
+/// Limit for the length of the sendshot engine's streams, in percent of the kernel's.
 const LIMIT: f64 = 102.0;
 
 fn argument(at: usize, usual: u64) -> u64 {
