@@ -61,7 +61,7 @@ pub fn run(input: &[u8]) {
     scratch.get_or_insert_with(Scratch::new).play(input);
 }
 
-/// The hostile corpus, and some commands, from nothing and from a parent.
+/// The hostile corpus as streams, and commands of each kind on a parent.
 pub fn seeds() -> Vec<Vec<u8>> {
     let streams = super::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
     let streams = streams.map(|stream| [&[1][..], &stream].concat());

@@ -566,7 +566,7 @@ fn equals(mount_options: &str) -> (Snapshotless, State) {
     write("b", 1);
     write("c", 2);
     let m = lab.push(None, "m");
-    // Now equal to `c`, which differs from the sent state.
+    // Now equal to `c`, and different from what was sent.
     write("b", 2);
     write("d", 1);
     (lab, m)

@@ -149,7 +149,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Sets the response to one call.
+    /// A script that answers one call with these steps.
     pub fn to(call: Call, steps: Vec<Step>) -> Self {
         Self::on(Wire::Http2(WINDOW)).and(call, steps)
     }
@@ -175,7 +175,7 @@ pub struct Heard {
     pub begin: Option<v1::Begin>,
     /// Bytes of its streams, in all transfers.
     pub bytes: u64,
-    /// End of its last segment.
+    /// Resume point at the end of its last segment.
     pub point: Option<v1::ResumePoint>,
     /// Number of marked segments.
     pub marked: u64,

@@ -18,7 +18,7 @@ pub enum Lie {
     OtherUuid,
     /// Exchanges the UUIDs of two copies.
     Exchange,
-    /// Inverts the report of an unconfirmed push.
+    /// Inverts the report that a push is still in progress.
     AtWork,
     /// Truncates an id to five bytes.
     Malformed,

@@ -1,5 +1,5 @@
-//! Compares the sendshot engine's stream with the kernel's, on a real tree on images in memory: `bench
-//! [ROUNDS]`.
+//! Compares the sendshot engine's stream with the kernel's, on a real tree on images in memory:
+//! `bench [ROUNDS]`.
 //!
 //! Runs both in turns and compares medians, since timings vary on a busy machine. Fails beyond a limit.
 

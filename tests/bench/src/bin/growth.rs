@@ -25,7 +25,7 @@ const SIZE: u64 = 16 << 30;
 const BLOCK: u64 = 4096;
 /// Files in a directory.
 const DIR: u64 = 1000;
-/// Extents written one by one; the others are clones of these.
+/// Extents written one by one; the others are made by repeatedly cloning all before them.
 const SCATTERED: u64 = 1 << 18;
 /// One in this many is changed.
 const CHANGED: usize = 100;
