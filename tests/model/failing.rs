@@ -5,7 +5,7 @@ use crate::real;
 use crate::state::{Came, Daemon, Job, Kind, Next, Origin, Phase, Record, Then, Trail, World};
 
 /// Limit for restarts of one state in a row; the daemon's limit is higher.
-const MOST_RESTARTS: u8 = 1;
+const MAX_RESTARTS: u8 = 1;
 
 impl World {
     /// Ends the attempt.

@@ -21,7 +21,7 @@ use crate::bytes::Bytes;
 use sendshot_harness::blake3;
 
 /// Limit for the steps of a diff: a file of a few bytes can describe a petabyte.
-const MOST_STEPS: u64 = 20_000;
+const MAX_STEPS: u64 = 20_000;
 
 /// Reads an input. A valid file must read the same twice, to its end or to an error, and be
 /// comparable.
@@ -225,7 +225,7 @@ fn compare(m: Option<&Sendshot>, n: &Sendshot, version: Version) {
     }
 }
 
-/// Counts steps, up to [`MOST_STEPS`].
+/// Counts steps, up to [`MAX_STEPS`].
 #[derive(Debug, Default)]
 struct Steps {
     count: u64,

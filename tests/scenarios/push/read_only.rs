@@ -120,7 +120,7 @@ fn a_disk_that_is_written_to_in_the_middle_gives_no_copy() {
     let copies = hosts.receiver.ctl(&["copy", "list", "--json"]).success();
     assert_eq!(copies.stdout, "");
     // A push of the current state succeeds.
-    let (pushed, _) = crate::push(&hosts, "nas2:photos");
+    let (pushed, _) = self::push(&hosts, "nas2:photos");
     assert_same(
         &hosts.sender.photos(),
         &assert_copy(&hosts.receiver, &pushed),

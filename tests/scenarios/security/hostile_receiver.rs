@@ -369,7 +369,7 @@ fn slow_or_endless_answers_time_out() {
         let lying_peer = another_liar(&victim, number);
         call_it_another(&victim, number);
         lying_peer.says(script);
-        liars.push((name, format!("lying_peer{number}"), lying_peer));
+        liars.push((name, format!("lying{number}"), lying_peer));
     }
     let started = Instant::now();
     let pushes: Vec<_> = liars
@@ -390,7 +390,7 @@ fn slow_or_endless_answers_time_out() {
     let renewing = another_liar(&victim, 101);
     let never = Script::to(Call::Renew, vec![Step::Hold]);
     renewing.says(never.and(Call::Transfer, takes_all()));
-    let renew = victim.sender.ctl_start(&["push", "liar101:music"]);
+    let renew = victim.sender.ctl_start(&["push", "lying101:music"]);
 
     let mut problems = Vec::new();
     for (name, lying_peer, push) in pushes {
@@ -429,7 +429,7 @@ fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
     assert!(entry.contains(&own), "{entry}");
     let entry = entry.replace(&own, &lying_peer.address().to_string());
     fs::write(
-        victim.sender.receiver_file(&format!("lying_peer{number}")),
+        victim.sender.receiver_file(&format!("lying{number}")),
         entry,
     )
     .unwrap();
@@ -438,7 +438,7 @@ fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
 
 /// Makes the sender take it for a separate receiver, to which the same volume may be pushed.
 fn call_it_another(victim: &Victim, number: usize) {
-    let file = victim.sender.receiver_file(&format!("lying_peer{number}"));
+    let file = victim.sender.receiver_file(&format!("lying{number}"));
     let entry = fs::read_to_string(&file).unwrap();
     let own = entry.lines().find(|line| line.starts_with("receiver_id"));
     let other = format!("receiver_id = \"{}\"", Uuid::from_u128(number as u128 + 1));

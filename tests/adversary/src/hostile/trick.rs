@@ -269,7 +269,7 @@ pub(super) fn encoded(path: &[u8]) -> Command<'_> {
 }
 
 /// 4096 zero bytes in zstd: a frame with one block that repeats one byte.
-pub(crate) const ZEROS_BY_ZSTD: [u8; 11] = [
+pub const ZEROS_BY_ZSTD: [u8; 11] = [
     0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x00, 0x0f, 0x03, 0x80, 0x00, 0x00,
 ];
 
