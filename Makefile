@@ -25,8 +25,9 @@ demo: packages build ## Replicate a real tree between two file systems on this h
 
 test: packages lint unit scenarios ## Run every check and test; needs root
 
-lint: ## Formatting and clippy
+lint: ## Formatting, words and clippy
 	$(CARGO) fmt --all -- --check
+	deploy/check-words
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 unit: ## Tests beside the code

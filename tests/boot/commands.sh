@@ -54,7 +54,7 @@ cp /etc/sendshot/sender.toml /root/keep-3
 sed -i '/path = "\/srv\/photos"/a keep = 2' /etc/sendshot/sender.toml
 systemctl reload sendshot-sender
 # A reload ends when the daemon gets the signal, not when it has read the configuration.
-goes_by_two() { [ "$(sendshotctl --json prune --dry-run nas2:photos | grep -c '"verdict":"let_go')" -eq 1 ]; }
+goes_by_two() { [ "$(sendshotctl --json prune --dry-run nas2:photos | grep -c '"verdict":"deleted')" -eq 1 ]; }
 wait_for 5 goes_by_two
 says 'keep' sendshotctl prune nas2:photos
 [ "$(kept)" -eq 2 ]

@@ -2,7 +2,7 @@
 # Pushes a tree with every kind of file, whole and changed, by both engines.
 set -Eeuo pipefail
 
-scenario 'A full push of a every_file_kind by our engine: everything is there, nothing is pinned'
+scenario 'A full push of every kind of file by the sendshot engine: everything is there, nothing is pinned'
 cp -a /usr/share "$PHOTOS/tree"
 fill_every_kind "$PHOTOS/every_file_kind"
 sync_photos
@@ -13,7 +13,7 @@ same_flags "$PHOTOS" "$COPY"
 same_layout "$COPY" '' zstd lzo zlib
 nothing_left /srv
 
-scenario 'An increment by our engine, with nothing kept but a sendshot'
+scenario 'An increment by the sendshot engine, with nothing kept but a sendshot'
 first=$(reported uuid)
 change_every_kind "$PHOTOS/every_file_kind"
 rm -r "$PHOTOS/tree/doc"; mv "$PHOTOS/tree" "$PHOTOS/renamed"
@@ -25,7 +25,7 @@ same_flags "$PHOTOS" "$COPY"
 same_layout "$COPY" 2 zstd zlib
 nothing_left /srv
 
-scenario "A full push and an increment by the kernel's engine"
+scenario "A full push and an increment by the kernel engine"
 new_volume kernels /srv/kernels 'pin_parent = true'
 fill_every_kind /srv/kernels/every_file_kind
 push nas2:kernels

@@ -45,7 +45,7 @@ ends_well photos
 same_flags "$PHOTOS" "$COPY"
 nothing_left /srv
 
-scenario "So it is by the kernel's engine, whose push starts over"
+scenario "So it is by the kernel engine, whose push starts over"
 new_volume pinned /srv/pinned 'pin_parent = true'
 begin pinned
 kill_daemon receiver

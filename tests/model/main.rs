@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `bounds` | limits for the number of events, and the faults that can be built in |
 //! | `state` | both sides and the messages between them, in small numbers |
-//! | `sender`, `sending`, `settling`, `failing` | the sender's steps, as the numbered ones in the daemon's modules |
+//! | `sender`, `sending`, `reconciling`, `failing` | the sender's steps, as the numbered ones in the daemon's modules |
 //! | `receiver` | the receiver's steps |
 //! | `real` | the daemons' own decisions, which the steps call: reconciling, resuming, the plan, retention, retries |
 //! | `model` | the possible events in a state |
@@ -23,7 +23,7 @@
 //! connection with any number of the messages in flight lost and the others late, and one more attempt
 //! after that; each adds more of one kind. `-- --nocapture` prints the number of states.
 //!
-//! Not in the model: clocks (an event that depends on time can happen at any time), the kernel's engine,
+//! Not in the model: clocks (an event that depends on time can happen at any time), the kernel engine,
 //! segments of other lengths after a resumption, a cancelled push (it equals a broken connection), and a
 //! receiver that is paired under the name of another in the middle of a push, which the sender refuses to
 //! continue with ([`Fault::ReconnectToAnother`] shows the outcome without that refusal).
@@ -40,9 +40,9 @@ mod model;
 mod properties;
 mod real;
 mod receiver;
+mod reconciling;
 mod sender;
 mod sending;
-mod settling;
 mod state;
 
 use std::collections::BTreeSet;
@@ -241,17 +241,17 @@ fn every_wrong_order_is_found() {
         (
             Fault::DropUnconfirmed,
             ONE_RECEIVER,
-            "3: what was let go is not committed after",
+            "3: what was deleted is not committed after",
         ),
         (
             Fault::IgnoreWork,
             ONE_RECEIVER,
-            "3: what was let go is not committed after",
+            "3: what was deleted is not committed after",
         ),
         (
             Fault::MarkAfterSegment,
             ONE_RECEIVER,
-            "a checkpoint is one the sender can go on from",
+            "a checkpoint is one from which the sender can resume",
         ),
         (
             Fault::ReplayOverStaging,

@@ -54,7 +54,7 @@ pub enum Action {
     /// The sender starts.
     StartSender,
     /// The starting sender reconciles its next record.
-    Settle,
+    Reconcile,
     /// A receiver dies.
     CrashReceiver(usize),
     /// A receiver starts.
@@ -84,7 +84,7 @@ impl Model for Protocol {
         }
         match world.sender.daemon {
             Daemon::Dead => actions.push(Action::StartSender),
-            Daemon::Starting => actions.push(Action::Settle),
+            Daemon::Starting => actions.push(Action::Reconcile),
             Daemon::Up => {}
         }
         for slot in 0..SLOTS {
@@ -146,7 +146,7 @@ impl Model for Protocol {
                 world.crash_sender(arrives);
             }
             Action::StartSender => world.sender.daemon = Daemon::Starting,
-            Action::Settle => {
+            Action::Reconcile => {
                 if !world.settle_leftovers(fault) {
                     world.sender.daemon = Daemon::Up;
                 }
@@ -222,8 +222,8 @@ impl Protocol {
                 if world.can_try_again(slot, job, next, self.fault) {
                     actions.push(Action::TryAgain(slot));
                 }
-                let (keep, let_go) = world.is_worth_keeping(job, kind);
-                let choices = [(keep, true), (let_go, false)];
+                let (keep, delete) = world.is_worth_keeping(job, kind);
+                let choices = [(keep, true), (delete, false)];
                 let choices = choices.into_iter().filter(|(possible, _)| *possible);
                 actions.extend(choices.map(|(_, keep)| Action::GiveUp { slot, keep }));
                 return;

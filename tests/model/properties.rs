@@ -25,7 +25,7 @@ pub fn always() -> Vec<Property<Protocol>> {
             |_, world: &World| world.ghost.violation != Some(Violation::ParentNotHeld),
         ),
         Property::always(
-            "3: what was let go is not committed after",
+            "3: what was deleted is not committed after",
             |_, world: &World| world.ghost.violation != Some(Violation::CommittedAfterLetGo),
         ),
         Property::always(
@@ -51,7 +51,7 @@ pub fn always() -> Vec<Property<Protocol>> {
             world.receivers.iter().all(holds_what_it_says)
         }),
         Property::always(
-            "a checkpoint is one the sender can go on from",
+            "a checkpoint is one from which the sender can resume",
             |_, world: &World| {
                 let mut records = world.sender.records.iter();
                 records.all(|record| can_go_on_from_checkpoints(world, record))

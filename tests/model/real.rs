@@ -167,12 +167,12 @@ pub fn is_resumable(of: &Record) -> bool {
 }
 
 /// Decides where to resume, by [`resume::offered`] and [`resume::choose`]; `None` for the beginning.
-pub fn goes_on_at(
+pub fn resumes_at(
     known: impl Iterator<Item = Point> + Clone,
     inventory: &Inventory,
     transfer: u8,
 ) -> Option<Point> {
-    let waypoints: Vec<Waypoint> = known.clone().map(waypoint).collect();
+    let waypoints: Vec<ResumePoint> = known.clone().map(waypoint).collect();
     let offered = resume::offered(&reported(inventory).partials, transfer_id(transfer));
     match resume::choose(&waypoints, &offered) {
         resume::Start::At(chosen) => known.into_iter().find(|point| waypoint(*point) == chosen),
@@ -222,8 +222,8 @@ pub fn superseded(newest: Push, records: &[Record], keep: NonZeroU32) -> Vec<Pus
         })
         .collect();
     let verdicts = retention::decide(&items, |_| keep, |r| r.push == push_id(newest));
-    let superfluous = items.iter().zip(verdicts);
-    superfluous
+    let superseded = items.iter().zip(verdicts);
+    superseded
         .filter(|(_, verdict)| verdict.deletes())
         .map(|(item, _)| number(item.record.push))
         .collect()
@@ -253,10 +253,12 @@ pub fn after_break() -> (Next, Kind) {
 
 fn after(error: transfer::Error) -> (Next, Kind) {
     let next = match retry::after_transfer(&error) {
-        retry::Next::Later => Next::Later,
-        retry::Next::Negotiate | retry::Next::Afresh | retry::Next::Otherwise => Next::Again,
+        retry::RetryDecision::Later => Next::Later,
+        retry::RetryDecision::Negotiate
+        | retry::RetryDecision::Restart
+        | retry::RetryDecision::Otherwise => Next::Again,
         // No report of a receiver and no state of a connection is hopeless.
-        retry::Next::Never | retry::Next::Hopeless => Next::Never,
+        retry::RetryDecision::Never | retry::RetryDecision::Hopeless => Next::Never,
     };
     let kind = match Problem::from(error).kind {
         problem::Kind::Unreachable | problem::Kind::Cancelled => Kind::Unreachable,

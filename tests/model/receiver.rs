@@ -30,7 +30,7 @@ impl Receiver {
     }
 
     /// Receives a message of the current call.
-    pub fn take_up(&mut self, up: Up) {
+    pub fn receive(&mut self, up: Up) {
         if let Some(Entry::Running(thread)) = &mut self.entry
             && thread.live
         {
@@ -92,7 +92,7 @@ impl Receiver {
             None => None,
         };
         let intake = match (begin.resume_at, waiting) {
-            (Some(point), Some(waiting)) if waiting.goes_on_at(begin, point) => waiting,
+            (Some(point), Some(waiting)) if waiting.resumes_at(begin, point) => waiting,
             (Some(point), _) => self.at_checkpoint(begin, point)?,
             (None, _) => self.from_beginning(begin)?,
         };
@@ -193,7 +193,7 @@ impl Receiver {
             }
             Doing::Commit => {
                 let Intake { stream, tree, .. } = &thread.intake;
-                if ghost.let_go & bit(stream.push) != 0 {
+                if ghost.deleted & bit(stream.push) != 0 {
                     ghost.violation = Some(Violation::CommittedAfterLetGo);
                 }
                 ghost.committed[usize::from(self.instance)] |= bit(stream.push);
@@ -314,7 +314,7 @@ impl Intake {
         })
     }
 
-    fn goes_on_at(&self, begin: Begin, point: Point) -> bool {
+    fn resumes_at(&self, begin: Begin, point: Point) -> bool {
         (self.transfer, self.stream) == (begin.transfer, begin.stream)
             && self.point() == Some(point)
     }

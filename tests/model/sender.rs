@@ -85,9 +85,9 @@ impl World {
             Phase::Ask => {
                 let told = self.receivers[slot].inventory();
                 job.reported |= told.copies.iter().fold(0, |all, push| all | bit(*push));
-                job.phase = Phase::Settle(told);
+                job.phase = Phase::Reconcile(told);
             }
-            Phase::Settle(told) => self.settle_told(job, told, fault),
+            Phase::Reconcile(told) => self.reconcile_report(job, told, fault),
             Phase::Start(told) => self.start(slot, job, told, fault),
             Phase::Capture(told) => self.capture(job, &told),
             Phase::NoteTransfer => self.note_transfer(job),
@@ -120,7 +120,7 @@ impl World {
         let push = job.push.expect("it has a record");
         self.sender
             .record_mut(push)
-            .expect("nobody else removes it")
+            .expect("only this step removes it")
     }
 
     /// Notes that the sender reported an invalid response, although the receiver is honest.
@@ -185,7 +185,7 @@ impl World {
         let transfer = record.transfer.filter(|_| job.begun);
         if let Some(transfer) = transfer {
             let known: Vec<Point> = job.recent.points().chain(record.marks.points()).collect();
-            match real::goes_on_at(known.into_iter(), &told, transfer.id) {
+            match real::resumes_at(known.into_iter(), &told, transfer.id) {
                 Some(point) => {
                     job.phase = Phase::Begin(Some(point));
                     return;

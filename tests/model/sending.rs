@@ -62,7 +62,7 @@ impl World {
             } else if marked {
                 self.record_of(&job).mark(ends);
             }
-            self.receivers[slot].take_up(Up::Segment { ends, marked });
+            self.receivers[slot].receive(Up::Segment { ends, marked });
         }
         self.sender.jobs[slot] = Some(job);
     }
@@ -96,7 +96,7 @@ impl World {
             stream: stream(job),
             at: self.left.segments,
         };
-        self.receivers[slot].take_up(Up::End(end));
+        self.receivers[slot].receive(Up::End(end));
         job.phase = match fault {
             Fault::EndBeforeUnconfirmed => Phase::Announce,
             _ => Phase::Waiting,

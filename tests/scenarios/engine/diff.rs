@@ -84,7 +84,7 @@ fn a_sendshot_replaces_its_snapshot_in_a_pipe() {
     }
     assert!(
         !changes.contains("tmp"),
-        "a name that nobody ever saw: {changes}"
+        "a name that never existed: {changes}"
     );
 }
 

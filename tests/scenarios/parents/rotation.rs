@@ -462,8 +462,8 @@ fn the_receivers_system_disk_died() {
     hosts.receiver.daemon.may_log("belongs to the receiver");
     hosts.receiver.daemon.may_log("certificate");
     hosts.receiver.daemon.start();
-    let nobody = hosts.receiver.ctl(&["copy", "root", "take-over"]);
-    nobody.fails(2, &["--yes"]);
+    let unasked = hosts.receiver.ctl(&["copy", "root", "take-over"]);
+    unasked.fails(2, &["--yes"]);
     let taken = hosts
         .receiver
         .ctl(&["copy", "root", "take-over", "--yes"])

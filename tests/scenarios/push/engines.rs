@@ -179,7 +179,7 @@ fn each_receiver_keeps_its_parent_across_engines() {
     assert_no_leftovers(&hosts.sender, &other);
 }
 
-/// Hosts after a push by the kernel's engine, in the middle of a push by sendshots that captured
+/// Hosts after a push by the kernel engine, in the middle of a push by sendshots that captured
 /// its snapshot.
 fn in_the_middle_of_an_adoption() -> (Linked, Value, sendshot_harness::hosts::command::Running) {
     let hosts = Linked::new();
@@ -296,7 +296,7 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 /// Pushes in one history.
 const PUSHES: u64 = 12;
 
-/// Pushes a subvolume by its path. The kernel's engine sends preallocated space as zeros or as holes, so
+/// Pushes a subvolume by its path. The kernel engine sends preallocated space as zeros or as holes, so
 /// only readable content is compared.
 #[track_caller]
 fn push_same(hosts: &Paired, path: &Path, options: &[&str]) -> Value {
@@ -311,7 +311,7 @@ fn push_same(hosts: &Paired, path: &Path, options: &[&str]) -> Value {
 
 /// Makes random changes, sometimes a balance, and pushes by either engine, of the volume or of a
 /// snapshot of it that may be deleted before the next push: every copy is exact, and only a push by the
-/// kernel's engine after one by sendshots is a full one.
+/// kernel engine after one by sendshots is a full one.
 fn take_turns(seed: u64) {
     println!("SENDSHOT_SEED={seed}");
     let hosts = Paired::new();

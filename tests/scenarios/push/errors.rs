@@ -611,7 +611,7 @@ fn unprivileged_users_push_only_what_is_configured() {
     streams::create(&sender.fs().join("secret")).unwrap();
     for daemon in [&sender.daemon, &receiver.daemon] {
         let mode = fs::metadata(daemon.socket()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o660, "anybody could talk to the daemon");
+        assert_eq!(mode & 0o7777, 0o660, "every user could talk to the daemon");
     }
     let by_path = format!("nas2:{}", sender.fs().join("secret").display());
     for command in ["push", "plan"] {

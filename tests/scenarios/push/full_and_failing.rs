@@ -144,7 +144,7 @@ fn a_partial_on_a_full_receiver_is_resumed() {
     hosts
         .sender
         .ctl(&["push", "nas2:photos"])
-        .fails(1, &["full", "goes on where"]);
+        .fails(1, &["full", "resumes where"]);
     assert_only_resumable_left(&hosts.sender, &hosts.receiver);
     make_room(hosts.receiver.fs());
     let pushed = hosts.sender.push("nas2:photos");

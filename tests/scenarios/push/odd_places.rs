@@ -35,7 +35,7 @@ fn a_file_system_mounted_read_only_is_not_made_writable() {
     );
     assert!(super_options(&fs).starts_with("ro"));
 
-    // Without a snapshot the volume is read as it is; the kernel's engine cannot do that.
+    // Without a snapshot the volume is read as it is; the kernel engine cannot do that.
     let plan = sender.ctl(&["plan", "nas2:photos"]).success().stdout;
     assert!(plan.contains("read-only"), "{plan}");
     assert!(super_options(&fs).starts_with("ro"), "by plan");

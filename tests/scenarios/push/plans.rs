@@ -92,7 +92,7 @@ fn a_crash_in_the_middle_of_a_plan_leaves_nothing() {
     plan.finish().fails(1, &[]);
     assert_ne!(kept(&hosts.sender), before);
     hosts.sender.daemon.start();
-    assert_eq!(kept(&hosts.sender), before, "it was not settled");
+    assert_eq!(kept(&hosts.sender), before, "it was not reconciled");
     nothing_is_left(&hosts, &first, &before);
 }
 

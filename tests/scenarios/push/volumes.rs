@@ -95,7 +95,7 @@ fn nested_subvolumes_are_named_as_left_out() {
         for path in ["dir/deep", "nested"] {
             assert!(
                 text.contains(path),
-                "{path} is left out and nobody is told: {text}"
+                "{path} is left out without a message: {text}"
             );
         }
     }
@@ -112,7 +112,7 @@ fn nested_subvolumes_are_named_as_left_out() {
         assert_eq!(
             skipped,
             ["dir/deep", "nested"],
-            "data is left out and nobody is told"
+            "data is left out without a message"
         );
     }
     let reference = Reference::of(sender.fs(), &photos);
@@ -324,7 +324,7 @@ fn the_disk_can_be_unplugged_between_pushes() {
 }
 
 /// Hosts with much unwritten data, so that the stage after a push takes a while, and after a push by
-/// the kernel's engine, whose snapshot the next push deletes.
+/// the kernel engine, whose snapshot the next push deletes.
 fn slow_to_release() -> (Paired, Value) {
     let hosts = Paired::of(
         SenderHost::setup()
@@ -359,7 +359,7 @@ fn the_disk_is_free_right_after_a_push() {
     });
     sender.wait_until_released();
     mount::mount(&image, sender.fs(), "loop");
-    assert_eq!(hidden(sender), 0, "the snapshots were not let go");
+    assert_eq!(hidden(sender), 0, "the snapshots were not deleted");
     assert_no_leftovers(sender, receiver);
 }
 
@@ -381,7 +381,7 @@ fn a_daemon_completes_the_release_before_it_stops() {
     let (mut hosts, _) = slow_to_release();
     hosts.sender.ctl(&["push", "nas2:photos"]).success();
     hosts.sender.daemon.stop();
-    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not let go");
+    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not deleted");
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn a_crash_before_release_is_cleaned_up_later() {
     fs::write(hosts.sender.photos().join("file"), "more").unwrap();
     let next = hosts.sender.push("nas2:photos");
     assert_eq!(next["parent"], pushed["uuid"]);
-    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not let go");
+    assert_eq!(hidden(&hosts.sender), 0, "the snapshots were not deleted");
     assert_no_leftovers(&hosts.sender, &hosts.receiver);
 }
 

@@ -145,7 +145,7 @@ fn ctrl_c_keeps_what_was_sent_and_the_next_push_goes_on_there() {
     let before = hosts.link.bytes(Way::Up);
     let push = start_until(&hosts, &["push", "nas2:photos"], BIG / 2);
     push.signal(rustix::process::Signal::INT);
-    push.finish().fails(1, &["cancelled", "goes on where"]);
+    push.finish().fails(1, &["cancelled", "resumes where"]);
     until::holds("the receiver waits", || {
         partials(&hosts.receiver)
             .iter()
@@ -210,7 +210,7 @@ fn resumes_from_the_last_checkpoint(power: bool, fault: impl FnOnce(&mut Linked)
     };
     assert!(
         pushed["resumed_at"].as_u64().unwrap() > BIG / 2,
-        "it began anew: {pushed}"
+        "it restarted: {pushed}"
     );
     let twice = sent_twice(&hosts, before, &pushed);
     assert!(
@@ -288,7 +288,10 @@ fn a_corrupt_partial_restarts_the_push() {
     let pushed = output.success().json();
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
     let log = hosts.sender.daemon.log();
-    assert!(log.contains("not what was sent"), "nobody was told: {log}");
+    assert!(
+        log.contains("not what was sent"),
+        "it was not logged: {log}"
+    );
     is_exact_and_tidy(&hosts, &pushed);
 }
 
@@ -379,7 +382,7 @@ fn a_push_is_given_up_by_progress_not_by_time() {
     hosts.receiver.daemon.signal(rustix::process::Signal::STOP);
     let output = push.finish();
     hosts.receiver.daemon.signal(rustix::process::Signal::CONT);
-    output.fails(3, &["came no further for 2"]);
+    output.fails(3, &["made no progress for 2"]);
     hosts.link.mend();
     let pushed = hosts.sender.push("nas2:photos");
     assert!(

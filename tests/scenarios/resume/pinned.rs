@@ -1,4 +1,4 @@
-//! Pushes by the kernel's engine, with `pin_parent`, that are cancelled, killed or lose their
+//! Pushes by the kernel engine, with `pin_parent`, that are cancelled, killed or lose their
 //! acknowledgement: the snapshot that both sides hold stays, and no other.
 
 #![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]

@@ -343,7 +343,7 @@ fn reasons_against_a_sendshot() {
     streams::delete(&receiver.copy(&second)).unwrap();
 
     let whole = in_state(sender, &first, |_, sendshot| fs::read(sendshot).unwrap());
-    let spoil = |at: usize, bytes: &[u8]| {
+    let overwrite = |at: usize, bytes: &[u8]| {
         let mut spoilt = whole.clone();
         spoilt[at..at + bytes.len()].copy_from_slice(bytes);
         in_state(sender, &first, |_, path| fs::write(path, &spoilt).unwrap());
@@ -362,10 +362,10 @@ fn reasons_against_a_sendshot() {
         (middle, &[0; 64], ReasonCode::SendshotDamaged, "is damaged"),
     ];
     for (at, bytes, code, text) in cases {
-        spoil(at, bytes);
+        overwrite(at, bytes);
         plan(sender, target, &[]).because(code, &[text]).sends_all();
     }
-    spoil(0, b"");
+    overwrite(0, b"");
     in_state(sender, &first, |_, path| {
         ghosts::add(path, 999_999, "ghost")
     });

@@ -180,10 +180,7 @@ fn prune_deletes_what_a_crash_left_on_a_returned_disk() {
     dies_at(sender, "snapshot-noted");
     let fs = sender.fs().to_owned();
     with_image(&fs, |_| sender.daemon.start());
-    let texts = [
-        "a push that broke off",
-        "the next push or `prune` lets it go",
-    ];
+    let texts = ["an interrupted push", "the next push or `prune` lets it go"];
     assert_last(sender, "left-over", &texts);
     let expected = ["next-parent", "left-over"];
     assert_eq!(codes(sender, &["list"]), expected);

@@ -285,7 +285,7 @@ fn prune_never_leaves_a_receiver_without_a_state() {
     let done = hosts.sender.ctl(&["prune", "--json"]).success().jsons();
     let verdict = |uuid: &Value| done.iter().find(|one| one["uuid"] == *uuid).unwrap();
     assert_eq!(verdict(&newest)["verdict"], "deleted");
-    assert!(text(verdict(&newest), "reason").contains("deleted by somebody else"));
+    assert!(text(verdict(&newest), "reason").contains("deleted by another program"));
     assert_eq!(verdict(&pushed[1]["uuid"])["verdict"], "kept");
     assert_only_listed(&hosts.sender);
     assert_eq!(push(&hosts.sender, 9)["parent"], pushed[1]["uuid"]);
@@ -419,7 +419,7 @@ fn an_unclear_request_is_refused_with_the_choices() {
     forget(sender, &["nas2:photos", "", "--yes"]).fails(2, &[]);
     // There is no terminal for a question.
     forget(sender, &["nas2:photos", first]).fails(2, &["--yes"]);
-    assert_eq!(list(sender).len(), 3, "something was let go by mistake");
+    assert_eq!(list(sender).len(), 3, "something was deleted by mistake");
 }
 
 /// Runs forget on a terminal and types an answer; returns the exit code and the output.

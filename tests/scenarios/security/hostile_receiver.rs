@@ -280,7 +280,7 @@ fn false_commits_supersede_nothing_that_is_held() {
     }
     let held = victim.last["uuid"].clone();
     victim.push_honestly();
-    assert_eq!(victim.last["parent"], held, "what both have was let go");
+    assert_eq!(victim.last["parent"], held, "what both have was deleted");
     // Only a receiver that also lies in its inventory is sent everything again.
     for _ in 0..6 {
         let hears = |answer: &mut InventoryResponse, _: &_| answer.copies.push(copy(&[3; 16]));
@@ -327,7 +327,7 @@ fn a_claimed_users_snapshot_supersedes_nothing() {
             victim.sender.ctl(&["prune"]).success();
             assert!(
                 victim.acknowledged().contains(&last),
-                "what it has was let go"
+                "what it has was deleted"
             );
         }
         victim.push_honestly();

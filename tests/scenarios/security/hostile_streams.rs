@@ -126,7 +126,7 @@ fn another_sender_s_partial_is_out_of_reach() {
         let answer = scene.hostile.push(push, Then::Wait);
         println!("{answer:?}");
         let committed = matches!(answer, Answer::Committed(_));
-        assert!(!stolen || !committed, "it went on with another's push");
+        assert!(!stolen || !committed, "it resumed another's push");
         let now = seen(&victim, &id);
         assert_eq!(now, points, "another sender's partial was spoilt");
     }

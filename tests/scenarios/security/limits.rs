@@ -187,7 +187,7 @@ fn odd_volumes_and_dates_delete_nothing() {
 
 /// Makes a stream of these commands, with its own UUID and ctransid.
 fn stream(uuid: u128, ctransid: u64, commands: &[Command<'_>]) -> (World, Vec<u8>) {
-    let nobody = Held {
+    let unknown = Held {
         uuid: Uuid::nil(),
         ctransid: 0,
     };
@@ -196,9 +196,9 @@ fn stream(uuid: u128, ctransid: u64, commands: &[Command<'_>]) -> (World, Vec<u8
         ctransid,
         inside: "/nowhere".into(),
         outside: "/nowhere".into(),
-        own: nobody,
-        other_volume: nobody,
-        other_sender: nobody,
+        own: unknown,
+        other_volume: unknown,
+        other_sender: unknown,
     };
     let bytes = world.whole(commands);
     (world, bytes)

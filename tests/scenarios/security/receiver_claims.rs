@@ -91,7 +91,7 @@ fn a_byte_at_a_time_is_no_progress() {
     let started = Instant::now();
     let output = victim.sender.ctl(&["push", "nas2:photos"]);
     let took = started.elapsed();
-    output.fails(3, &["came no further"]);
+    output.fails(3, &["made no progress"]);
     assert!(took < Duration::from_secs(20), "it went on for {took:?}");
     victim.look("a byte at a time", &before, false);
 

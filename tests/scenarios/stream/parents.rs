@@ -235,7 +235,7 @@ impl Layout {
         let sendshot = from.file("sendshot");
         let stream = from.sent(&snapshot, &["--save-sendshot", &sendshot]);
         receive(&stream, &to.dir(parent), &[]).success();
-        fs::write(from.path("live/changing"), "anew").unwrap();
+        fs::write(from.path("live/changing"), "again").unwrap();
         let next = from.dir("2").join(name);
         streams::snapshot(&from.path("live"), &next).unwrap();
         let stream = from.sent(&next, &["--sendshot", &sendshot]);
@@ -364,7 +364,7 @@ fn an_unprivileged_user_receives_into_an_own_directory() {
         std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
     }
     streams::snapshot(&live, &from.path("one")).unwrap();
-    fs::write(live.join("changing"), "anew").unwrap();
+    fs::write(live.join("changing"), "again").unwrap();
     streams::snapshot(&live, &from.path("two")).unwrap();
     let to = LoopFs::new(SIZE, &[], "user_subvol_rm_allowed").unwrap();
     let dir = to.path().join("in");

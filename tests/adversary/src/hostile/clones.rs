@@ -71,7 +71,7 @@ pub(super) const TRICKS: &[Trick] = &[
             steal(w, held, SECRET)
         },
     ),
-    Trick::refused("clone from a copy that nobody has", |w| {
+    Trick::refused("clone from a copy that does not exist", |w| {
         steal(w, unknown(0xdead), SECRET)
     }),
     Trick::refused(

@@ -177,7 +177,7 @@ pub(super) const TRICKS: &[Trick] = &[
             xattr(b"", b"btrfs.compression", b"zstd"),
         ])
     }),
-    Trick::harmless("a root that nobody may enter", |w| {
+    Trick::harmless("a root without permissions", |w| {
         let (path, uid, gid) = (b"", 1000, 1000);
         w.whole(&[
             chmod(b"", 0),

@@ -219,10 +219,10 @@ pub(super) const TRICKS: &[Trick] = &[
             clone(w.uuid, w.ctransid, b"node"),
         ])
     }),
-    Trick::refused("write to a fifo, which nobody reads", |w| {
+    Trick::refused("write to a fifo without a reader", |w| {
         w.whole(&[Command::Mkfifo { path: b"node" }, write(b"node")])
     }),
-    Trick::refused("clone from a fifo, which nobody writes", |w| {
+    Trick::refused("clone from a fifo without a writer", |w| {
         w.whole(&[
             mkfile(b"mine"),
             Command::Mkfifo { path: b"node" },

@@ -238,15 +238,15 @@ pub const PUSHES: &[PushTrick] = &[
     refused("another volume's copy as the parent", |w| {
         onto(w, w.other_volume, w.other_volume)
     }),
-    refused("a parent that nobody has", |w| {
+    refused("a parent that does not exist", |w| {
         let uuid = Uuid::from_u128(0xdead);
-        let nobody = Held { uuid, ..w.own };
-        onto(w, nobody, nobody)
+        let unknown = Held { uuid, ..w.own };
+        onto(w, unknown, unknown)
     }),
     refused("the nil UUID as the parent", |w| {
         let uuid = Uuid::nil();
-        let nobody = Held { uuid, ..w.own };
-        onto(w, nobody, nobody)
+        let unknown = Held { uuid, ..w.own };
+        onto(w, unknown, unknown)
     }),
     refused("the right parent in another state", |w| {
         let ctransid = w.own.ctransid + 1;

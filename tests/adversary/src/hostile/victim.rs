@@ -244,7 +244,7 @@ impl Victim {
             }
         }
         if heard.ends == 0 && output.code == 0 {
-            wrong("it ended well, and nobody has heard of the end".to_owned());
+            wrong("it ended well without a reported end".to_owned());
         }
         self.look(name, &before, heard.ends > 0);
         let peak = self.sender.daemon.peak_memory() >> 20;
@@ -282,7 +282,7 @@ impl Victim {
         let gone: Vec<_> = before.difference(&after).collect();
         if !gone.is_empty() && new.is_empty() {
             self.problems
-                .push(format!("{what}: {gone:?} was let go for nothing"));
+                .push(format!("{what}: {gone:?} was deleted for nothing"));
         }
     }
 

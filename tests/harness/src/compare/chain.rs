@@ -318,7 +318,7 @@ fn same_again(source: &Source<'_, &File>, bytes: &[u8]) -> Result<()> {
         })?;
         ensure!(
             rest == bytes[usize::try_from(place.offset)?..],
-            "the stream is another one when it is taken up at {place:?}"
+            "the stream is another one when it is resumed at {place:?}"
         );
     }
     Ok(())

@@ -53,7 +53,7 @@ impl Drop for Reference {
 }
 
 /// Compares the copy that a push reported with its source, in everything that a copy keeps and in the
-/// position of holes. With the kernel's engine the source is the snapshot that the sender keeps hidden, else
+/// position of holes. With the kernel engine the source is the snapshot that the sender keeps hidden, else
 /// the volume, which must be unchanged since the push.
 ///
 /// # Panics
@@ -101,7 +101,7 @@ pub fn assert_copy(receiver: &ReceiverHost, pushed: &Value) -> PathBuf {
             "ro".as_ref(),
         ],
     );
-    assert_eq!(flags.trim(), "ro=true", "anybody could change the copy");
+    assert_eq!(flags.trim(), "ro=true", "the copy could be changed");
     copy
 }
 

@@ -16,7 +16,7 @@ use crate::hosts::sender_host::SenderHost;
 use crate::hosts::until;
 use crate::trees::fill;
 
-/// Options that select the kernel's engine.
+/// Options that select the kernel engine.
 pub const KERNEL: [&str; 2] = ["--engine", "kernel"];
 
 /// Printed JSON of a plan.

@@ -108,7 +108,7 @@ pub fn assert_only_resumable_left(sender: &SenderHost, receiver: &ReceiverHost) 
     let hidden: Vec<_> = hidden
         .filter(|s| s.path.starts_with(".sendshot/") && !owned.contains(&s.uuid))
         .collect();
-    assert!(hidden.is_empty(), "snapshots of nobody: {hidden:#?}");
+    assert!(hidden.is_empty(), "snapshots without a record: {hidden:#?}");
 
     let partials = receiver.ctl(&["copy", "list", "--partials", "--json"]);
     let partials = partials.success().jsons();
@@ -125,7 +125,10 @@ pub fn assert_only_resumable_left(sender: &SenderHost, receiver: &ReceiverHost) 
                 .any(|transfer| s.path.contains(transfer.as_str()))
         })
         .collect();
-    assert!(unowned.is_empty(), "subvolumes of nobody: {unowned:#?}");
+    assert!(
+        unowned.is_empty(),
+        "subvolumes without an owner: {unowned:#?}"
+    );
     for s in list(receiver.fs()) {
         let partial = transfers
             .iter()

@@ -346,13 +346,13 @@ mod tests {
             fs::create_dir(side).unwrap();
             fs::write(side.join("file"), "content").unwrap();
             fs::hard_link(side.join("file"), side.join("link")).unwrap();
-            settle(side);
+            sync_all(side);
         }
         (dir, a, b)
     }
 
     /// Gives a directory and everything in it the same times.
-    fn settle(side: &Path) {
+    fn sync_all(side: &Path) {
         let set = |path: &Path| {
             let time = std::time::UNIX_EPOCH;
             let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
@@ -367,7 +367,7 @@ mod tests {
     fn differences(change: impl FnOnce(&Path)) -> Vec<String> {
         let (_dir, a, b) = pair();
         change(&b);
-        settle(&b);
+        sync_all(&b);
         compare_with(&a, &b, Layout::Holes).unwrap()
     }
 

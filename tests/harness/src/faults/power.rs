@@ -19,7 +19,7 @@ const OUTER_LEAST: u64 = 512 << 20;
 
 /// Longest time that a just killed process may keep the file system in use. A process that this one
 /// starts at the same time also holds all descriptors for a moment.
-const LETTING_GO: Duration = Duration::from_secs(10);
+const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mounted btrfs; unmounted and deleted on drop.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl PowerFs {
     }
 
     fn unmount_and_detach(&self) -> Result<()> {
-        let end = Instant::now() + LETTING_GO;
+        let end = Instant::now() + DETACH_TIMEOUT;
         loop {
             let Err(error) = run(Command::new("umount").arg(&self.mount)) else {
                 break;

@@ -82,7 +82,7 @@ impl SenderSetup {
         self
     }
 
-    /// Makes all volumes keep their last snapshot as parent, which makes the kernel's engine the default.
+    /// Makes all volumes keep their last snapshot as parent, which makes the kernel engine the default.
     #[must_use]
     pub fn pin_parent(mut self) -> Self {
         self.pin_parent = true;

@@ -447,14 +447,14 @@ fn acl(random: &mut Random, path: &Path) -> io::Result<()> {
         return Ok(rustix::fs::lremovexattr(path, name)?);
     }
     let mut value = 2u32.to_le_bytes().to_vec();
-    let anybody = u32::MAX;
+    let any_user = u32::MAX;
     let user = 1000 + random.below(5) as u32;
     for (tag, id) in [
-        (1u16, anybody),
+        (1u16, any_user),
         (2, user),
-        (4, anybody),
-        (0x10, anybody),
-        (0x20, anybody),
+        (4, any_user),
+        (0x10, any_user),
+        (0x20, any_user),
     ] {
         value.extend_from_slice(&tag.to_le_bytes());
         value.extend_from_slice(&(random.below(8) as u16).to_le_bytes());
@@ -589,6 +589,6 @@ pub fn unnamed(root: &Path) -> io::Result<File> {
         .write(true)
         .custom_flags(TMPFILE)
         .open(root)?;
-    file.write_all_at(b"nobody will ever find this", 0)?;
+    file.write_all_at(b"data that is never found again", 0)?;
     Ok(file)
 }

@@ -5,7 +5,7 @@ use std::iter::repeat_n;
 use tonic::{Code, Status};
 
 use crate::hostile::answers::{greets, says_only};
-use crate::hostile::lies::{FAILED, NONSENSE, REFUSED};
+use crate::hostile::lies::{FAILED, INVALID, REFUSED};
 use crate::hostile::receiver::{Call, Step, header, status};
 use crate::hostile::victim::Expect::{Believed, Fails};
 use crate::hostile::victim::Row;
@@ -15,22 +15,22 @@ pub const HELLO: &[Row] = &[
     Row {
         name: "version 0",
         script: |_| greets(|answer| answer.version = 0),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "version 2",
         script: |_| greets(|answer| answer.version = 2),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "the id of another receiver",
         script: |_| greets(|answer| answer.receiver_id = vec![7; 16]),
-        expect: Fails(REFUSED, "set up anew"),
+        expect: Fails(REFUSED, "set up again"),
     },
     Row {
         name: "an id of five bytes",
         script: |_| greets(|answer| answer.receiver_id = vec![7; 5]),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "no features",

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::hostile::answers::{any_points, copy, holds, says_only, takes_all, uuid};
-use crate::hostile::lies::{FAILED, NONSENSE};
+use crate::hostile::lies::{FAILED, INVALID};
 use crate::hostile::receiver::{Call, Script, Step, framed, framed_as, header, status};
 use crate::hostile::victim::Expect::{Believed, Fails};
 use crate::hostile::victim::Row;
@@ -158,7 +158,7 @@ pub const INVENTORY: &[Row] = &[
         expect: Fails(&[1, 3], ""),
     },
     Row {
-        name: "one that is compressed, which nobody asked for",
+        name: "one that is compressed without a request",
         script: |_| {
             let lie = Bytes::from_static(&[1, 0, 0, 0, 1, 0]);
             says_only(Call::Inventory, vec![Step::Say(lie)])
@@ -203,17 +203,17 @@ pub const INVENTORY: &[Row] = &[
     Row {
         name: "a nil UUID",
         script: |_| holds(|answer| answer.copies.push(copy(&[0; 16]))),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a UUID of five bytes",
         script: |_| holds(|answer| answer.copies.push(copy(&[3; 5]))),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "an empty UUID",
         script: |_| holds(|answer| answer.copies.push(copy(&[]))),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a push is always at work",
@@ -246,7 +246,7 @@ pub const INVENTORY: &[Row] = &[
                 });
             })
         },
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a partial with a chain value of five bytes",
@@ -260,7 +260,7 @@ pub const INVENTORY: &[Row] = &[
                 });
             })
         },
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "it could not look, in 1 MiB of words",
@@ -306,7 +306,7 @@ pub const INVENTORY: &[Row] = &[
             let one = framed(&InventoryResponse::default());
             says_only(Call::Inventory, vec![Step::Flood(one, u64::MAX)])
         },
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "parts without end",
@@ -317,7 +317,7 @@ pub const INVENTORY: &[Row] = &[
             });
             says_only(Call::Inventory, vec![Step::Flood(one, u64::MAX)])
         },
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a failure behind copies",

@@ -13,5 +13,5 @@ const FAILED: &[i32] = &[1];
 const UNREACHABLE: &[i32] = &[3];
 const REFUSED: &[i32] = &[4];
 
-const NONSENSE: &str = "makes no sense";
-const STALLED: &str = "came no further";
+const INVALID: &str = "response is invalid";
+const STALLED: &str = "made no progress";

@@ -8,7 +8,7 @@ use crate::hostile::answers::{
     accepted, accepts, applied, between_begin_and_end, checkpoint, committed, committed_as, deaf,
     policy, says_only, takes_all,
 };
-use crate::hostile::lies::{FAILED, NONSENSE, STALLED, UNREACHABLE};
+use crate::hostile::lies::{FAILED, INVALID, STALLED, UNREACHABLE};
 use crate::hostile::receiver::{Call, Script, Step, Until, Wire, down, framed_as};
 use crate::hostile::victim::Expect::{Believed, Fails};
 use crate::hostile::victim::Row;
@@ -27,7 +27,7 @@ pub const TRANSFER: &[Row] = &[
                 vec![Step::Hear(Until::Begin), Step::Say(lie)],
             )
         },
-        expect: Fails(FAILED, "wants to go on at"),
+        expect: Fails(FAILED, "wants to resume at"),
     },
     Row {
         name: "accepted at 2^64-1",
@@ -38,7 +38,7 @@ pub const TRANSFER: &[Row] = &[
             }));
             says_only(Call::Transfer, vec![Step::Say(lie)])
         },
-        expect: Fails(FAILED, "wants to go on at"),
+        expect: Fails(FAILED, "wants to resume at"),
     },
     Row {
         name: "accepted twice",
@@ -172,12 +172,12 @@ pub const TRANSFER: &[Row] = &[
     Row {
         name: "a message without anything in it",
         script: |_| accepts(vec![Step::Say(framed_as(0, &[]))]),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a message of an unknown kind",
         script: |_| accepts(vec![Step::Say(framed_as(2, &[15 << 3 | 2, 0]))]),
-        expect: Fails(FAILED, NONSENSE),
+        expect: Fails(FAILED, INVALID),
     },
     Row {
         name: "a message of 4 MiB and more",

@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Applies the receiver's report to pushes that are not running: `reconcile::acknowledgements`.
-    pub fn settle_told(&mut self, job: &mut Job, told: Inventory, fault: Fault) {
+    pub fn reconcile_report(&mut self, job: &mut Job, told: Inventory, fault: Fault) {
         let told_of_work = Inventory {
             at_work: told.at_work && fault != Fault::IgnoreWork,
             ..told.clone()
@@ -77,7 +77,7 @@ impl World {
         record.marks = Trail::default();
         let committed = self.ghost.committed[usize::from(record.instance)];
         if committed & bit(push) == 0 {
-            self.ghost.let_go |= bit(push);
+            self.ghost.deleted |= bit(push);
         }
     }
 
