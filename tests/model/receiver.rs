@@ -94,7 +94,7 @@ impl Receiver {
         let intake = match (begin.resume_at, waiting) {
             (Some(point), Some(waiting)) if waiting.resumes_at(begin, point) => waiting,
             (Some(point), _) => self.at_checkpoint(begin, point)?,
-            (None, _) => self.from_beginning(begin)?,
+            (None, _) => self.begin_fresh(begin)?,
         };
         if begin.resume_at.is_none() && begin.stream.parent.is_some_and(|p| !self.holds(p)) {
             ghost.violation = Some(Violation::ParentNotHeld);
@@ -109,7 +109,7 @@ impl Receiver {
         Ok(at)
     }
 
-    fn from_beginning(&mut self, begin: Begin) -> Result<Intake, Code> {
+    fn begin_fresh(&mut self, begin: Begin) -> Result<Intake, Code> {
         if self.holds(begin.stream.push) {
             return Err(Code::AlreadyHeld);
         }
@@ -193,7 +193,7 @@ impl Receiver {
             }
             Doing::Commit => {
                 let Intake { stream, tree, .. } = &thread.intake;
-                if ghost.deleted & bit(stream.push) != 0 {
+                if ghost.discarded & bit(stream.push) != 0 {
                     ghost.violation = Some(Violation::CommittedAfterLetGo);
                 }
                 ghost.committed[usize::from(self.instance)] |= bit(stream.push);

@@ -77,7 +77,7 @@ impl World {
         record.marks = Trail::default();
         let committed = self.ghost.committed[usize::from(record.instance)];
         if committed & bit(push) == 0 {
-            self.ghost.deleted |= bit(push);
+            self.ghost.discarded |= bit(push);
         }
     }
 

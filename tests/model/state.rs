@@ -27,7 +27,7 @@ pub struct Ghost {
     /// The newest push acknowledged for each instance.
     pub newest: [Option<Push>; INSTANCES],
     /// Pushes whose snapshot the sender deleted although they were not committed, one bit each.
-    pub deleted: u8,
+    pub discarded: u8,
     /// Pushes whose copy a user deleted, one bit each.
     pub deleted: u8,
     /// The violation that has occurred, if any.
