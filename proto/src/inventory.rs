@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_lists_copies_without_end_is_not_listened_to_for_ever() {
+    fn endless_copies_are_refused() {
         let part = parts(Ok(inventory(COPIES_A_PART))).remove(0);
         let endless = std::iter::repeat_n(part, MAX_COPIES / COPIES_A_PART + 1);
         let error = whole(endless).unwrap_err();

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_is_parsed() {
+    fn sent_messages_are_parsed_back() {
         let mut list = NotKept::default();
         list.add(NotKeptKind::CompressionFlag, "a");
         list.add(NotKeptKind::OtherFlag, "b");

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_what_is_parsed() {
+    fn reported_values_are_parsed_back() {
         let partial = Partial {
             transfer: TransferId::generate(),
             points: vec![Point {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_names_places_without_end_is_not_listened_to_for_ever() {
+    fn endless_points_are_refused() {
         let point = v1::ResumePoint {
             offset: 1,
             chain: vec![0; 32],

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_is_parsed() {
+    fn sent_messages_are_parsed_back() {
         let begin = Begin {
             transfer: TransferId::generate(),
             volume: VolumeKey {

@@ -124,7 +124,7 @@ mod tests {
     use std::error::Error;
 
     #[test]
-    fn what_is_in_place_of_the_staging_area_is_said_with_its_path() {
+    fn an_odd_staging_area_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(AREA);
         let message = || {

@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_tool_received_and_a_snapshot_of_what_changed_are_told_from_a_changed_copy() {
+    fn reasons_of_changed_copies_are_distinguished() {
         let by_other_tool = Info {
             ctransid: 40,
             otransid: 38,
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stock_receive_leaves_is_taken_only_if_asked_for() {
+    fn stock_received_parents_need_permission() {
         let doubtful = Info {
             ctransid: 42,
             ..copy()

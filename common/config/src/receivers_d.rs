@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_loaded() {
+    fn stored_values_are_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("receivers.d");
         let name: PeerName = "nas2.old".parse().unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_the_id_of_another_receiver() {
+    fn a_receiver_id_cannot_be_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let name = |name: &str| name.parse::<PeerName>().unwrap();
         let other = || ReceiverEntry {

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_key_is_told_what_is_accepted() {
+    fn a_foreign_key_reports_what_is_accepted() {
         assert_eq!(
             error("interval = '1h'\n"),
             "sender.toml:1:1: unknown key `interval`\n  \
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_twice_is_shown_at_its_second_place() {
+    fn duplicate_keys_are_shown_at_the_second() {
         let twice = error("[volumes.a]\npath = '/a'\n[volumes.a]\npath = '/b'\n");
         assert!(twice.starts_with("sender.toml:3:"), "{twice}");
         let path = error("[volumes.a]\npath = '/a'\n[volumes.b]\npath = '/a/'\n");

@@ -232,7 +232,7 @@ fn a_taken_name_needs_replace() {
 }
 
 #[test]
-fn a_new_box_takes_over_the_name_and_the_old_one_is_out() {
+fn a_new_host_replaces_the_old_one_of_its_name() {
     let (receiver, old, new) = (Receiver::new(), Sender::new(), Sender::new());
     let before = receiver.pair("nas1", &old);
     let token = receiver.invite("nas1", Pairing::Replace);
@@ -254,7 +254,7 @@ fn a_new_box_takes_over_the_name_and_the_old_one_is_out() {
 }
 
 #[test]
-fn the_same_sender_with_a_new_key_replaces_nobody() {
+fn a_new_key_replaces_no_other_sender() {
     let (receiver, sender) = (Receiver::new(), Sender::new());
     let before = receiver.pair("nas1", &sender);
     let renewed = Sender {
@@ -323,7 +323,7 @@ fn a_revoked_sender_is_out_until_it_is_paired_again() {
 }
 
 #[test]
-fn revoking_voids_an_invitation_and_knows_who_is_nobody() {
+fn revoking_voids_an_invitation() {
     let receiver = Receiver::new();
     let token = receiver.invite("nas1", Pairing::New);
     receiver.senders.revoke(&name("nas1"), now()).unwrap();
@@ -336,7 +336,7 @@ fn revoking_voids_an_invitation_and_knows_who_is_nobody() {
 }
 
 #[test]
-fn strangers_are_told_what_to_do() {
+fn strangers_get_a_remedy() {
     let receiver = Receiver::new();
     let error = receiver.senders.authorize(None).unwrap_err();
     assert_eq!(
@@ -355,7 +355,7 @@ fn strangers_are_told_what_to_do() {
 }
 
 #[test]
-fn of_many_who_race_for_a_token_one_gets_it() {
+fn only_one_racer_gets_a_token() {
     let receiver = Receiver::new();
     let token = receiver.invite("nas1", Pairing::New);
     let won = std::thread::scope(|scope| {

@@ -169,7 +169,7 @@ async fn pairing_over_an_untrusted_network() {
 }
 
 #[tokio::test]
-async fn somebody_in_between_cannot_pair() {
+async fn a_man_in_the_middle_cannot_pair() {
     let (receiver, between) = (Receiver::start().await, Receiver::start().await);
     let config = pairing_client_config(receiver.authority.fingerprint()).unwrap();
     let error = connect("127.0.0.1", between.port, config, LIMIT)
@@ -182,7 +182,7 @@ async fn somebody_in_between_cannot_pair() {
 }
 
 #[tokio::test]
-async fn showing_the_right_authority_beside_another_certificate_does_not_help() {
+async fn a_borrowed_authority_does_not_help() {
     let (receiver, between) = (Receiver::start().await, Receiver::start().await);
     let mut chain = vec![
         certificate(&between, "server.pem"),
@@ -254,7 +254,7 @@ async fn a_certificate_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
-async fn an_expired_sender_is_told_about_clocks() {
+async fn an_expired_sender_points_at_clocks() {
     let receiver = Receiver::start().await;
     let sender = Sender::new();
     let expired = expired_certificate(&receiver, &sender);
@@ -269,7 +269,7 @@ async fn an_expired_sender_is_told_about_clocks() {
 }
 
 #[tokio::test]
-async fn a_receiver_from_the_future_is_told_about_clocks() {
+async fn a_receiver_from_the_future_points_at_clocks() {
     let future = Timestamp::now() + SignedDuration::from_hours(24 * 400);
     let receiver = Receiver::start_at(future).await;
     let error = Sender::new()
@@ -294,7 +294,7 @@ async fn a_receiver_from_the_future_is_told_about_clocks() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_cannot_be_reached() {
+async fn an_absent_host_cannot_be_reached() {
     let receiver = Receiver::start().await;
     let config = || pairing_client_config(receiver.authority.fingerprint()).unwrap();
     let free = TcpListener::bind("127.0.0.1:0")
@@ -378,7 +378,7 @@ async fn a_transports_error_still_tells_the_cause() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_speak_hold_up_nobody() {
+async fn silent_connections_block_no_other() {
     let receiver = Receiver::start().await;
     let mut silent = Vec::new();
     for _ in 0..20 {

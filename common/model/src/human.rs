@@ -69,7 +69,7 @@ pub fn few<T: AsRef<str>>(names: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_few_names_are_told_and_the_rest_is_counted() {
+    fn a_few_names_are_shown_and_the_rest_counted() {
         let names: Vec<String> = (1..=8).map(|n| n.to_string()).collect();
         assert_eq!(super::few(&names), "1, 2, 3, 4, 5 and 3 more");
         assert_eq!(super::few(&names[..5]), "1, 2, 3, 4, 5");

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_says_what_is_allowed() {
+    fn the_error_lists_the_allowed_values() {
         assert_eq!(
             PeerName::parse("a\n/b").unwrap_err().to_string(),
             "`a\\n/b` cannot be a name: it has another character; a name has 1 to 64 of \

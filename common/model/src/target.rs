@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_a_path_are_told_apart() {
+    fn names_and_paths_are_distinguished() {
         let target = Target::parse("nas2:photos").unwrap();
         assert_eq!(target.volume, VolumeRef::Name("photos".parse().unwrap()));
         let target = Target::parse("nas2:/srv/a:b").unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn a_missing_part_is_named() {
         assert_eq!(
             error("photos"),
             "`photos` lacks a part: write HOST:VOL, the receiver's name and a volume, \
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn each_fault_is_named() {
         assert!(error("root@nas2:photos").starts_with("in `root@nas2:photos`, `root@nas2` cannot"));
         assert_eq!(
             error("nas2:./photos"),

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_cannot_have_is_escaped() {
+    fn odd_characters_in_names_are_escaped() {
         assert_eq!(named(".snapshots/1/snapshot"), "%2Esnapshots-1-snapshot");
         assert_eq!(named(b"caf\xe9/a\nb"), "caf%E9-a%0Ab");
         assert_eq!(named(".."), "%2E.");

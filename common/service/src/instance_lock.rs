@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_locked_is_named() {
+    fn a_lock_that_fails_is_named() {
         let error = InstanceLock::take(Path::new("/dev/null"))
             .unwrap_err()
             .to_string();

@@ -127,7 +127,7 @@ fn an_interrupted_send_shows_as_a_second_header() {
 }
 
 #[test]
-fn another_subvolume_may_follow_the_end_with_or_without_a_header() {
+fn a_second_subvolume_needs_no_header() {
     let subvol = Command::Subvol {
         path: b"s",
         uuid: uuid::Uuid::from_u128(1),
@@ -268,7 +268,7 @@ fn a_parser_resumes_at_a_command_boundary() {
 }
 
 #[test]
-fn the_encoder_refuses_what_the_version_cannot_say() {
+fn the_encoder_refuses_commands_of_later_versions() {
     let mut out = b"before".to_vec();
     let fallocate = Command::Fallocate {
         path: b"f",

@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_of_one_name_at_a_time_leave_one_of_their_files_whole() {
+    fn concurrent_writers_leave_one_whole_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record");
         std::thread::scope(|scope| {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_written_is_swept_and_what_is_being_written_is_not() {
+    fn only_abandoned_files_are_swept() {
         let dir = tempfile::tempdir().unwrap();
         let fd = File::open(dir.path()).unwrap();
         std::fs::write(dir.path().join(".a.json.tmp"), "half").unwrap();

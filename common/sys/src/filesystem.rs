@@ -285,7 +285,7 @@ mod tests {
         45 27 0:39 / /mnt/c ro,relatime - btrfs /dev/loop0 rw,space_cache=v2\n";
 
     #[test]
-    fn the_file_systems_options_are_told_from_the_mounts() {
+    fn file_system_and_mount_options_are_distinguished() {
         let options = |id: &str| super_options(MOUNTS, id);
         assert_eq!(options("44"), Some(&b"ro,subvol=/@"[..]));
         assert_eq!(options("45"), Some(&b"rw,space_cache=v2"[..]));

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_receiver_may_not_do_is_no_fault_of_the_stream() {
+    fn a_permission_error_is_not_a_stream_fault() {
         let node = refused("mknod", Errno::PERM);
         assert_eq!(node.code, Code::Internal);
         assert!(node.message.contains("dev/sda"), "{node:?}");

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sender_that_calls_and_goes_has_no_more_threads_than_one_that_stays() {
+    async fn reset_calls_count_against_a_senders_threads() {
         let (calls, begun) = (Arc::new(Calls::default()), Arc::new(AtomicUsize::new(0)));
         let (greedy, other) = (SenderId::generate(), SenderId::generate());
         let (go, wait) = mpsc::channel::<()>();

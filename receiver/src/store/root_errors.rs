@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_root_that_never_was_is_to_be_created_and_one_that_was_to_be_mounted() {
+    fn a_new_root_is_created_and_a_known_one_mounted() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("disk/copies");
         let new = not_opened(&root, Errno::NOENT, || None);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_on_the_path_is_named() {
+    fn a_non_directory_on_the_path_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();

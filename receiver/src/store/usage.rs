@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_lacks_what_it_lacked_at_the_checkpoint_it_is_resumed_from() {
+    fn a_resumed_push_keeps_its_not_kept_list() {
         let (mut usage, state) = (Usage::default(), (Uuid::from_u128(1), 7));
         for (offset, count) in [(10, 1), (20, 2), (30, 3)] {
             usage.lacks(state, offset, list(count));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_by_uuid_alone_counts_for_a_state_that_is_held() {
+    fn a_note_by_uuid_counts_for_a_held_state() {
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let text = format!("{{\"copies\":{{\"{one}\":70,\"{two}\":80}}}}");
         let mut usage: Usage = serde_json::from_str(&text).unwrap();

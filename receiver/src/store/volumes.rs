@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_box_takes_its_volumes_over_by_name() {
+    fn a_replaced_host_keeps_its_volumes_by_name() {
         let (_guard, root) = root();
         find_or_create(&root, &caller(SenderId::generate()), &volume("photos")).unwrap();
         let (heir, photos) = (caller(SenderId::generate()), volume("photos"));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_place_of_the_senders_directory_is_named_with_its_path() {
+    fn an_odd_senders_directory_is_named() {
         let (guard, root) = root();
         let (me, photos) = (caller(SenderId::generate()), volume("photos"));
         let path = guard.path().join("nas1");

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_there_is_to_be_tried_again() {
+    fn an_absent_host_is_retried() {
         let error = ConnectError::Unreachable {
             address: "nas2:7117".into(),
             reason: "refused".into(),

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_of_another_receiver_is_told_as_such() {
+    fn a_token_of_another_receiver_is_named() {
         let problem = Problem::from(not_paired_yet(ConnectError::WrongReceiver {
             address: "nas2:7117".into(),
             reason: "UnknownIssuer".into(),

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_taken_was_not_written() {
+    async fn unread_bytes_are_not_counted_as_written() {
         let wire = WireBytes::default();
         let (near, mut far) = tokio::io::duplex(50);
         let mut near = Counted::new(near, wire.clone());

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_sendshot_or_is_older_than_one_is_not() {
+    fn states_with_a_younger_sendshot_are_not_captured() {
         let all = [candidate(1, 50, true), candidate(2, 60, false)];
         assert_eq!(chosen(ParentChoice::Auto, &all, &[&head(2, 60)]), None);
         assert_eq!(chosen(ParentChoice::Auto, &all[..1], &[&head(1, 50)]), None);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_once_changed_or_is_writable_is_not_adopted() {
+    fn changed_snapshots_are_not_captured() {
         for change in [
             |local: &mut LocalSnapshot| local.read_only = false,
             |local: &mut LocalSnapshot| local.ctransid += 1,

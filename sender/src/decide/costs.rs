@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_and_a_balance_are_told_with_their_figures() {
+    fn rollbacks_and_balances_are_noted_with_figures() {
         for (found, texts) in [
             (
                 found(Some(Kinship::Filesystem), Effort::Full, 10_000),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_no_more_than_its_changes_is_not_remarked_on() {
+    fn normal_costs_have_no_note() {
         let kin = Some(Kinship::Lineage);
         for found in [
             found(None, Effort::Full, 10_000),

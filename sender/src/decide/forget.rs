@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_named_by_the_beginning_of_its_uuid_or_by_its_time() {
+    fn a_state_is_named_by_uuid_prefix_or_time() {
         let chain = record();
         let mut old = at(&chain, 0x1f);
         old.snapshot = old.snapshot.map(|s| crate::state::record::SnapshotId {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_clear_is_not_done() {
+    fn ambiguous_requests_are_refused() {
         let chain = record();
         let items = [here(&at(&chain, 1)), here(&at(&chain, 2))];
         let ambiguous = find(&items, "nas2:photos", &uuid("000"));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_common_state_is_what_would_make_the_next_push_a_full_one() {
+    fn losing_the_last_common_state_costs_a_full_push() {
         let chain = record();
         let items = [here(&at(&chain, 1)), here(&at(&chain, 2))];
         assert!(!breaks(&items, &[0]));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_only_says_to_hold_saves_nothing_that_was_sent() {
+    fn a_reported_state_supersedes_nothing_sent() {
         let chain = record();
         let told = |n| {
             here(&Record {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unconfirmed_may_be_the_last_common_state_but_saves_no_other() {
+    fn unconfirmed_states_save_no_other() {
         let chain = record();
         let in_state = |state, n| {
             here(&Record {

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn without_lineage_a_sendshot_of_the_same_file_system_still_serves() {
+    fn without_lineage_the_file_system_still_serves() {
         assert_eq!(
             chosen(vec![candidate(head(3, 6, 70))]),
             Some(Uuid::from_u128(3))
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn without_lineage_the_shortest_stream_decides_and_the_reason_has_the_figures() {
+    fn without_lineage_the_shortest_stream_decides() {
         let (near, newer) = (candidate(head(3, 6, 70)), candidate(head(4, 6, 80)));
         let all = [near.clone(), newer.clone()];
         let tried: Vec<_> = to_try(ParentChoice::Auto, &head(9, 5, 90), &all);
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_against_a_copy_is_said() {
+    fn each_objection_to_a_copy_is_named() {
         let mut unusable = candidate(head(1, 5, 50));
         unusable.copy.unusable = Some(Unusable {
             code: ReasonCode::CopyWritable,
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn why_every_file_is_compared_is_what_was_compared() {
+    fn the_reason_for_comparing_all_is_exact() {
         let of_head = |change: fn(&mut Head)| {
             let mut other = head(1, 5, 50);
             change(&mut other);
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_copy_with_which_every_file_would_be_compared_is_named() {
+    fn a_newer_copy_without_lineage_is_mentioned() {
         let mut changed = head(2, 5, 60);
         changed.ctransid = 61;
         let all = vec![candidate(head(1, 5, 50)), candidate(changed)];

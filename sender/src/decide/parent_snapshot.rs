@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_rollback_only_what_lies_before_the_branch_is_an_ancestor() {
+    fn after_a_rollback_ancestors_lie_before_the_branch() {
         assert_eq!(chosen(vec![candidate(10, PAST, 50)]), Some(10));
         assert_eq!(chosen(vec![candidate(10, PAST, 51)]), None);
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_against_a_parent_means_a_full_send_that_says_so() {
+    fn each_objection_means_a_full_send() {
         type Break = fn(&mut Candidate);
         fn local(c: &mut Candidate) -> &mut LocalSnapshot {
             c.local.as_mut().unwrap()
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pushed_snapshot_is_older_than_is_said_so() {
+    fn a_later_copy_is_named_as_later() {
         let mut lineage = lineage();
         lineage.ancestors[0].until = 55;
         let plan = decide(
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_copy_that_cannot_be_the_parent_is_not_passed_over_in_silence() {
+    fn a_newer_unusable_copy_is_mentioned() {
         let mut newer = candidate(11, VOLUME, 70);
         newer.local.as_mut().unwrap().read_only = false;
         let all = vec![candidate(10, VOLUME, 60), newer];
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_has_lost_everything_is_told_from_one_that_never_had_anything() {
+    fn an_emptied_receiver_is_not_a_new_one() {
         use crate::decide::retention::tests::record;
         let acknowledged = record();
         let of = |receiver, name: &str| {

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_resumed_is_kept_at_start_and_not_what_never_began() {
+    fn resumable_pushes_are_kept_at_start() {
         let never_began = record(Phase::Sending);
         assert_eq!(at_start(&never_began, never_began.sender), Verdict::Drop);
         let transfer = Some(Transferring {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_cannot_have_been_committed_is_dropped_unheard() {
+    fn only_uncommitted_states_are_deleted_unasked() {
         let sending = record(Phase::Sending);
         assert_eq!(at_start(&sending, sending.sender), Verdict::Drop);
         assert_eq!(at_start(&sending, SenderId::generate()), Verdict::Keep);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_receiver_may_still_commit_is_not_dropped() {
+    fn pending_commits_are_not_deleted() {
         let at_work = |copies: Inventory| Inventory {
             commit_pending: true,
             ..copies

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_voids_all_behind_it() {
+    fn a_differing_segment_invalidates_later_ones() {
         let ours = [known(10, 1), known(20, 2), known(30, 3)];
         let before = [offer(10, 1), offer(20, 7), offer(30, 3)];
         assert_eq!(choose(&ours, &before), Start::At(known(10, 1)));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_not_gone_on_from() {
+    fn unknown_points_are_not_resumed() {
         let ours = [known(10, 1)];
         assert_eq!(
             choose(&ours, &[]),

@@ -221,7 +221,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn as_many_sendshots_are_kept_as_are_asked_for_the_newest_included() {
+    fn keep_counts_the_newest_sendshot() {
         let chain = record();
         let items: Vec<Item> = [3, 1, 4, 2].map(|n| here(&at(&chain, n))).to_vec();
         use Verdict::{LastCommon, Spare};
@@ -234,7 +234,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_last_common_state_of_every_receiver_instance_and_volume_stays() {
+    fn every_last_common_state_stays() {
         let chain = record();
         let newest = at(&chain, 9);
         let reinstalled = Record {
@@ -269,7 +269,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_only_the_receiver_says_to_have_supersedes_nothing() {
+    fn reported_states_supersede_nothing() {
         let chain = record();
         let told = |n| Record {
             origin: Origin::Reported,
@@ -283,7 +283,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_somebody_deleted_is_no_parent_and_saves_nothing_else_from_being_one() {
+    fn a_deleted_sendshot_is_no_parent() {
         let chain = record();
         let gone = Item {
             presence: Presence::Gone,
@@ -294,7 +294,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_may_have_been_committed_stays_and_what_broke_off_goes() {
+    fn unconfirmed_pushes_stay_and_unsent_ones_go() {
         let chain = record();
         let in_state = |state, presence| Item {
             record: Record {
@@ -313,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unconfirmed_state_is_not_the_last_common_one_of_its_chain() {
+    fn an_unconfirmed_state_is_not_the_last_common_one() {
         let chain = record();
         let unconfirmed = Record {
             phase: Phase::Unconfirmed,
@@ -327,7 +327,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_running_push_uses_is_never_let_go() {
+    fn states_in_use_are_never_deleted() {
         let chain = record();
         let sending = Record {
             phase: Phase::Sending,
@@ -360,7 +360,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_verdict_has_a_code_and_what_the_record_adds() {
+    fn each_verdict_has_a_code() {
         use ReasonCode as Code;
         let good = record();
         let rejected = Record {
@@ -394,7 +394,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn two_states_of_one_transaction_are_told_apart() {
+    fn two_states_of_one_transaction_are_distinguished() {
         let chain = record();
         let items = [here(&at(&chain, 5)), here(&at(&chain, 5))];
         let verdicts = decided(&items, 1);

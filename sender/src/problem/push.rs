@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_about_a_push_is_what_the_user_is_told() {
+    fn a_plan_decides_as_the_push_does() {
         for error in errors() {
             let (class, message) = (error.class(), error.to_string());
             let problem = Problem::from(error);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_said_behind_the_remedy() {
+    fn a_kept_push_adds_to_the_remedy() {
         for error in errors() {
             let class = error.class();
             let kept = Error::Kept(Box::new(error));

@@ -182,7 +182,7 @@ mod tests {
     use crate::connection;
 
     #[test]
-    fn waits_grow_and_end_and_begin_anew_when_it_came_forward() {
+    fn backoff_grows_and_restarts_after_progress() {
         let minute = Duration::from_secs(60);
         let mut retry_budget = RetryBudget::new(None, minute);
         retry_budget.contact();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_never_reached_is_tried_again_only_if_the_user_says_so() {
+    fn an_unreached_receiver_is_retried_on_request() {
         let minute = Duration::from_secs(60);
         assert_eq!(RetryBudget::new(None, minute).next(Instant::now()), None);
         assert!(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_pass_is_not_tried_again() {
+    fn permanent_errors_are_not_retried() {
         let refused = |code| after_transfer(&transfer::Error::Refused(Failure::new(code, "x", "")));
         assert_eq!(refused(Code::ShuttingDown), RetryDecision::Later);
         assert_eq!(refused(Code::ParentGone), RetryDecision::Negotiate);

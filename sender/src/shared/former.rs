@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_word_of_a_paired_receiver_counts() {
+    fn only_paired_receivers_count() {
         let dir = tempfile::tempdir().unwrap();
         let former = FormerIds::load(dir.path()).unwrap();
         let (one, two) = (ReceiverId::generate(), ReceiverId::generate());

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_wrote_is_read_and_named_without_a_time() {
+    fn an_earlier_versions_list_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let [gone, bytes] = [1, 2].map(Uuid::from_u128);
         let old = format!(r#"{{"{gone}": "/srv/gone", "{bytes}": [47, 255]}}"#);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_written_once_an_hour_and_a_failure_to_write_is_none() {
+    fn the_seen_time_is_written_once_an_hour() {
         let dir = tempfile::tempdir().unwrap();
         let filesystems = Filesystems::load(dir.path()).unwrap();
         let fsid = Uuid::from_u128(1);

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_torn_or_damaged_is_no_mark() {
+    fn torn_or_damaged_marks_are_ignored() {
         let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
         let before = trail(&dir, push);
         before.restart(None, OFTEN).unwrap();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_without_a_mark_is_bounded() {
+    fn recent_segments_are_bounded() {
         let (dir, push) = (tempfile::tempdir().unwrap(), PushId::generate());
         let trail = trail(&dir, push);
         for offset in 1..=3 * MAX_RECENT_SEGMENTS as u64 {

@@ -51,7 +51,7 @@ mod tests {
     use sendshot_model::Engine::{Kernel, Sendshot};
 
     #[test]
-    fn what_was_asked_for_goes_before_what_is_configured() {
+    fn a_request_overrides_the_configuration() {
         for usual in [Sendshot, Kernel] {
             assert_eq!(choose_for(Kind::Live, None, usual), Some(usual));
             for asked in [Sendshot, Kernel] {

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_concluded_only_if_the_old_name_is_not_configured_any_more() {
+    fn a_rename_needs_an_unconfigured_old_name() {
         let mut bindings = Vec::new();
         let names = ["photos", "copy"].map(|name| name.parse().unwrap());
         let id = bind(&mut bindings, "photos", 1).unwrap().id;
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_is_believed_before_the_list_of_this_box() {
+    fn the_disk_precedes_the_hosts_list() {
         let mut told = Vec::new();
         let on_disk = bind(&mut told, "photos", 1).unwrap();
         for (name, subvolume) in [("photos", 1), ("photos", 7), ("pictures", 1)] {
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_other_disks_is_not_contradicted_by_this_one() {
+    fn other_disks_precede_a_disk_that_contradicts() {
         let mut told = Vec::new();
         bind(&mut told, "photos", 1).unwrap();
         let elsewhere = Binding {

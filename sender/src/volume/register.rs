@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_was_before_has_the_volumes_of_the_same_subvolumes() {
+    fn former_ids_keep_their_volumes() {
         let (me, former) = (SenderId::generate(), SenderId::generate());
         let on = |name: &str, subvolume: u128| Binding {
             subvolume: Uuid::from_u128(subvolume),
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_was_given_to_another_subvolume_hides_no_volume_that_is_there() {
+    fn a_reused_name_hides_no_existing_volume() {
         let (me, former) = (SenderId::generate(), SenderId::generate());
         let on = |name: &str, subvolume: u128| Binding {
             subvolume: Uuid::from_u128(subvolume),
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_handed_over_is_there_once() {
+    fn recent_segments_are_taken_once() {
         let (me, former) = (SenderId::generate(), SenderId::generate());
         let (mut register, photos) = (Register::default(), binding("photos", FSID));
         register.note(former, "old", &photos);

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_says_a_lot_costs_a_lot() {
+    fn long_messages_cost_their_length() {
         let fallocate = |mode| Command::Fallocate {
             path: b"f",
             mode,

@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_kernel_takes_is_a_compression() {
+    fn only_kernel_names_are_compressions() {
         for known in ["zlib", "zlib:9", "lzo", "zstd:15", "no", "none"] {
             assert!(is_compression(COMPRESSION, known.as_bytes()), "{known}");
         }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_told_by_kind() {
+    fn differences_are_reported_by_kind() {
         let wanted = to_kernel(1 << 1 | 1 << 3 | 1 << 6);
         assert_eq!(missing(wanted, wanted), []);
         let all = [

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_implementation_packs_is_unpacked() {
+    fn data_packed_elsewhere_is_unpacked() {
         round_trip(b"x");
         round_trip(&[0; 4096]);
         round_trip(&b"abcabcabcabd".repeat(400));

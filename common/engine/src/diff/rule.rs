@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rolled_back_changed_or_is_older_is_not() {
+    fn rolled_back_or_older_snapshots_are_not_captured() {
         let (parent, target) = (head(1), head(2));
         let other = Uuid::from_u128(9);
         let rolled_back = Head {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_extent_keeps_what_it_still_maps() {
+    fn a_split_extent_keeps_its_mapping() {
         let tail = Extent {
             offset: 4096,
             len: 4096,
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn without_checksums_only_a_leaf_that_held_it_all_the_time_counts() {
+    fn without_checksums_the_leafs_age_counts() {
         // It was truncated here, overwritten in place through another subvolume, and cloned back.
         let nocow = InodeItem {
             flags: NODATASUM,
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_thing_under_the_same_number_is_another_thing() {
+    fn another_kind_under_the_same_number_is_new() {
         let rule = rule();
         let same = |parent: &InodeItem, target: &InodeItem| {
             rule.is_same_object(parent, target, (None, None))

@@ -209,7 +209,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_beyond_any_file_is_refused_where_it_is_read() {
+fn offsets_beyond_any_file_are_refused() {
     let extent = Extent {
         offset: u64::MAX - 4095,
         len: 8192,

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_found_in_order_and_belongs_to_one_snapshot() {
+    fn saved_hashes_are_found_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let (fd, name) = (File::open(dir.path()).unwrap(), OsStr::new("s"));
         save(&fd, name, SNAPSHOT, add_three).unwrap().unwrap();
@@ -397,7 +397,7 @@ mod tests {
 
     /// A full disk must not fail a push whose stream is complete.
     #[test]
-    fn what_cannot_be_saved_does_not_hinder_who_fills_it() {
+    fn a_save_error_does_not_stop_the_caller() {
         let nowhere = File::open("/proc").unwrap();
         let mut filled = false;
         let saved = save(nowhere, OsStr::new("s"), SNAPSHOT, |hashes| {
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_fails_leaves_what_was_known_before() {
+    fn a_failed_stream_leaves_the_known_states() {
         let dir = tempfile::tempdir().unwrap();
         let (fd, name) = (File::open(dir.path()).unwrap(), OsStr::new("s"));
         save(&fd, name, SNAPSHOT, add_three).unwrap().unwrap();

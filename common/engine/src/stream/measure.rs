@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dearest_paths_come_first_and_no_more_than_were_asked_for() {
+    fn the_dearest_paths_come_first() {
         let mut tally = Tally::of(2);
         for (path, bytes) in [(b"a", 5), (b"b", 7), (b"c", 1), (b"a", 5)] {
             tally.add(&write(path), bytes);

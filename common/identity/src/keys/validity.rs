@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_renewed_long_before_people_have_to_be_told() {
+    fn renewal_comes_long_before_the_warning() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let day = 24 * 60 * 60;
         let validity = Validity {

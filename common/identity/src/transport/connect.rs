@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_receiver_says_of_our_certificate_is_told_also_from_the_text_of_an_error() {
+    fn certificate_alerts_are_recognised_in_error_texts() {
         let refused = |alert| {
             let text = rustls::Error::AlertReceived(alert).to_string();
             ConnectError::from_io("nas2:7117", &io::Error::other(text))

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_opens_too_many_loses_the_oldest_and_nobody_else_does() {
+    fn excess_connections_close_the_senders_oldest() {
         let all = Connections::default();
         let (greedy, other) = (SenderId::generate(), SenderId::generate());
         let others = all.enter(Some(PeerId::Sender(other)));

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn other_uris_name_nobody() {
+    fn other_uris_name_no_peer() {
         for uri in [
             "",
             "sendshot://",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_without_a_uri_names_nobody() {
+    fn a_certificate_without_a_uri_names_no_peer() {
         let made = rcgen::generate_simple_self_signed(["receiver.sendshot".to_owned()]).unwrap();
         let error = PeerIdentity::from_certificates(&[made.cert.der().clone()]).unwrap_err();
         assert_eq!(error, PeerIdentityError::Unnamed);

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_there_is_no_sendshot_of_a_copy_is_told() {
+    fn a_missing_sendshot_is_explained() {
         let uuid = Uuid::from_u128(1);
         let copy = HeldCopy {
             uuid,

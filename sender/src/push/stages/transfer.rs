@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_applies_byte_by_byte_does_not_come_forward() {
+    fn single_bytes_are_no_progress() {
         let segment = SEGMENT as u64;
         let last = (10 * segment, segment);
         assert!(!has_come_forward(last, last));
