@@ -341,16 +341,16 @@ fn only_leftovers_of_dead_runs_are_deleted() {
     let living = area.stage(OsStr::new("receive-living"), None).unwrap();
     let staging = hosts.dir().join(".sendshot-staging");
     streams::create(&staging.join("receive-dead")).unwrap();
-    streams::create(&staging.join("another")).unwrap();
+    streams::create(&staging.join("stranger")).unwrap();
 
     receive(&hosts.full(1), hosts.dir()).unwrap();
     hosts.assert_copy(1);
-    assert_eq!(names(&staging), ["receive-living", "another"]);
+    assert_eq!(names(&staging), ["receive-living", "stranger"]);
 
     living.destroy().unwrap();
     run(Command::new("btrfs")
         .args(["subvolume", "delete"])
-        .arg(staging.join("another")))
+        .arg(staging.join("stranger")))
     .unwrap();
     receive(&hosts.full(2), hosts.dir()).unwrap();
     assert_eq!(hosts.left(), ["s1", "s2"]);

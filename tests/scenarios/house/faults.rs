@@ -128,7 +128,7 @@ fn push_through(hosts: &Linked, lie: Lie) -> Output {
 fn a_receiver_that_commits_early_is_not_believed() {
     let (hosts, first) = with_news();
     let pushed = push_through(&hosts, Lie::CommitEarly);
-    pushed.fails(1, &["no sense"]);
+    pushed.fails(1, &["response is invalid"]);
     let kept = hosts.sender.ctl(&["list", "--json"]).success().jsons();
     let acknowledged = kept.iter().filter(|k| k["state"] == "acknowledged");
     let acknowledged: Vec<_> = acknowledged.map(|k| &k["uuid"]).collect();

@@ -49,7 +49,7 @@ pub async fn run(
     outcome::check(answer.problem)?;
     if answer.verdicts.is_empty() {
         output.note(match answer.not_looked_at.len() {
-            0 => "nothing is retained, so there is nothing to delete",
+            0 => "nothing is kept, so there is nothing to delete",
             _ => "nothing was found where could be looked",
         });
     }
