@@ -75,6 +75,8 @@ pub fn capture(
 ) -> Result<(Record, Sendshot), Error> {
     let fd = lineage::open(state.top(), snapshot.id)?.ok_or(Error::Changed)?;
     let mut record = Record::new(intent);
+    // The state is as old as its snapshot, whenever it is captured: lists are ordered by that, and copies named.
+    record.taken_at = subvolume::info(&fd)?.otime;
     record.snapshot = Some(SnapshotId {
         uuid: snapshot.uuid,
         otransid: snapshot.otransid,
