@@ -8,6 +8,7 @@
     reason = "a failure in a test ends it, and its location says enough"
 )]
 
+mod any_fault;
 mod apply;
 mod engine;
 mod house;
@@ -17,4 +18,3 @@ mod resume;
 mod retained;
 mod security;
 mod stream;
-mod torture;

@@ -20,6 +20,7 @@ use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
 use crate::bytes::Bytes;
+use crate::corpus;
 use crate::stream::mended;
 use sendshot_adversary::hostile::trick::ZEROS_BY_ZSTD;
 use sendshot_harness::disks::loopfs::LoopFs;
@@ -63,7 +64,7 @@ pub fn run(input: &[u8]) {
 
 /// The hostile corpus as streams, and commands of each kind on a parent.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let streams = super::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
+    let streams = corpus::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
     let streams = streams.map(|stream| [&[1][..], &stream].concat());
     let commands = (0..=KINDS).map(|kind| {
         let mut input = vec![1 << 3];

@@ -13,17 +13,12 @@
 
 pub mod bytes;
 pub mod commands;
+mod corpus;
 pub mod messages;
 pub mod register;
 pub mod resume_state;
 pub mod sendshot;
 pub mod stream;
-
-use uuid::Uuid;
-
-use sendshot_adversary::hostile;
-use sendshot_adversary::hostile::World;
-use sendshot_adversary::hostile::trick::Held;
 
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
@@ -69,22 +64,3 @@ pub const TARGETS: [Target; 6] = [
         seeds: messages::seeds,
     },
 ];
-
-/// The streams of the hostile corpus, with placeholder paths.
-fn hostile_streams() -> impl Iterator<Item = Vec<u8>> {
-    let held = |n: u128| Held {
-        uuid: Uuid::from_u128(n),
-        ctransid: 7,
-    };
-    let world = World {
-        uuid: Uuid::from_u128(1),
-        ctransid: 7,
-        inside: "/inside".into(),
-        outside: "/outside".into(),
-        own: held(2),
-        other_volume: held(3),
-        other_sender: held(4),
-    };
-    let tricks = hostile::corpus().into_iter();
-    tricks.map(move |trick| (trick.stream)(&world))
-}

@@ -5,6 +5,7 @@
 use sendshot_stream::{DecodeError, Encoder, HEADER_LEN, Item, Parser, Version, dump};
 
 use crate::bytes::Bytes;
+use crate::corpus;
 use sendshot_adversary::hostile::frame::crc32c;
 
 /// Bytes of a command before its payload.
@@ -38,7 +39,7 @@ pub fn run(input: &[u8]) {
 
 /// The hostile corpus, most of whose checksums are correct.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let streams = super::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
+    let streams = corpus::hostile_streams().filter(|stream| stream.len() < 16 * 1024);
     streams
         .map(|stream| [&[1, 100, 0][..], &stream].concat())
         .collect()

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use sendshot_adversary::hostile::answers::{
+use sendshot_adversary::lying_peer::answers::{
     accepts, applied, checkpoint, committed, copy, deaf, failure, frames, holds, nibbles, partial,
     takes_all, uuid,
 };
-use sendshot_adversary::hostile::lies::{HELLO, INVENTORY, TRANSFER};
-use sendshot_adversary::hostile::receiver::{
-    Call, HostileReceiver, Script, Step, Until, changed, down, framed, framed_as, header, status,
+use sendshot_adversary::lying_peer::lies::{HELLO, INVENTORY, TRANSFER};
+use sendshot_adversary::lying_peer::scripted::{
+    Call, Script, ScriptedReceiver, Step, Until, changed, down, framed, framed_as, header, status,
 };
-use sendshot_adversary::hostile::victim::Expect::Fails;
-use sendshot_adversary::hostile::victim::{Row, Victim};
+use sendshot_adversary::lying_peer::victim::Expect::Fails;
+use sendshot_adversary::lying_peer::victim::{Row, Victim};
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::{Rule, Way};
@@ -422,8 +422,8 @@ fn slow_or_endless_answers_time_out() {
 }
 
 /// Another receiver with the keys of `nas2`, which the sender calls `lying_peerNUMBER`.
-fn another_liar(victim: &Victim, number: usize) -> HostileReceiver {
-    let lying_peer = HostileReceiver::of(&victim.sender, &victim.receiver, "nas2");
+fn another_liar(victim: &Victim, number: usize) -> ScriptedReceiver {
+    let lying_peer = ScriptedReceiver::of(&victim.sender, &victim.receiver, "nas2");
     let entry = fs::read_to_string(victim.sender.receiver_file("nas2")).unwrap();
     let own = victim.link.address().to_string();
     assert!(entry.contains(&own), "{entry}");
@@ -696,7 +696,7 @@ fn a_false_answer_to_an_invitation_pairs_nothing() {
     output.fails(1, &["nas9.toml and ", "nas3.toml", "the same receiver"]);
     assert!(!victim.sender.receiver_file("nas9").exists());
     // A receiver with the keys of another one.
-    let other = HostileReceiver::of(&victim.sender, &victim.other, "nas3");
+    let other = ScriptedReceiver::of(&victim.sender, &victim.other, "nas3");
     let address = other.address().to_string();
     let pair = ["pair", &address, "--name", "nas9", "--token", &token];
     victim.sender.ctl(&pair).fails(4, &["another receiver"]);

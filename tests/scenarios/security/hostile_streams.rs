@@ -8,8 +8,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use sendshot_adversary::hostile::pushes::PUSHES;
-use sendshot_adversary::hostile::scene::{Scene, VOLUME, VOLUME_ID};
+use sendshot_adversary::hostile::pushes::{PUSHES, VOLUME, VOLUME_ID};
+use sendshot_adversary::hostile::scene::Scene;
 use sendshot_adversary::hostile::sender::{self, Answer, HostileSender, Then};
 use sendshot_adversary::hostile::{Expect, World, corpus, filling};
 use sendshot_harness::compare::exact::assert_exact;

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use sendshot_adversary::hostile::World;
-use sendshot_adversary::hostile::scene::{Scene, VOLUME, VOLUME_ID};
+use sendshot_adversary::hostile::pushes::{VOLUME, VOLUME_ID};
+use sendshot_adversary::hostile::scene::Scene;
 use sendshot_adversary::hostile::sender::{self, Answer, HostileSender, Then};
 use sendshot_adversary::hostile::trick::Held;
 use sendshot_harness::compare::exact::assert_exact;

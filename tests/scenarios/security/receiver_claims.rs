@@ -6,9 +6,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sendshot_adversary::hostile::answers::{accepts, applied, copy, failure, takes_all};
-use sendshot_adversary::hostile::receiver::{Call, Script, Step, Until, changed, framed};
-use sendshot_adversary::hostile::victim::Victim;
+use sendshot_adversary::lying_peer::answers::{accepts, applied, copy, failure, takes_all};
+use sendshot_adversary::lying_peer::scripted::{Call, Script, Step, Until, changed, framed};
+use sendshot_adversary::lying_peer::victim::Victim;
 use sendshot_harness::compare::subvolumes;
 use sendshot_proto::v1::{HeldCopy, InventoryResponse};
 use uuid::Uuid;

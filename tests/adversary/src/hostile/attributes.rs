@@ -1,8 +1,7 @@
 //! Attributes that are missing, duplicated, truncated or invalid.
 
-use crate::hostile::World;
 use crate::hostile::frame::{self, attribute, command, frame, path, tlv};
-use crate::hostile::trick::{Trick, encode, mkfile, write_head};
+use crate::hostile::trick::{Trick, World, encode, mkfile, write_head};
 
 /// A file, then one command with these attributes.
 fn file_and(w: &World, number: u16, attributes: &[Vec<u8>]) -> Vec<u8> {

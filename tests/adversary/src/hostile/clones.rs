@@ -3,10 +3,10 @@
 use sendshot_stream::Command;
 use uuid::Uuid;
 
+use crate::hostile::frame;
 use crate::hostile::trick::{
-    Held, SECRET, SECRET_LEN, Trick, clone, encode, mkdir, mkfile, truncate,
+    Held, SECRET, SECRET_LEN, Trick, World, clone, encode, mkdir, mkfile, truncate,
 };
-use crate::hostile::{World, frame};
 
 /// Clones a file of a copy.
 fn steal(w: &World, held: Held, path: &[u8]) -> Vec<u8> {

@@ -1,8 +1,7 @@
 //! Wrong lengths, checksums and versions: bytes that are not a valid stream.
 
-use crate::hostile::World;
 use crate::hostile::frame::{self, attribute, claiming, command, frame};
-use crate::hostile::trick::{Trick, encode, mkfile, write_head};
+use crate::hostile::trick::{Trick, World, encode, mkfile, write_head};
 
 /// A file, then these bytes, and the end.
 fn file_then(w: &World, bytes: Vec<u8>) -> Vec<u8> {

@@ -2,11 +2,10 @@
 
 use sendshot_stream::{Command, Timespec};
 
-use crate::hostile::World;
 use crate::hostile::frame;
 use crate::hostile::trick::{
-    SECRET, Trick, chmod, clone, encode, fallocate, link, mkdir, mkfile, rename, symlink, truncate,
-    utimes, write, xattr,
+    SECRET, Trick, World, chmod, clone, encode, fallocate, link, mkdir, mkfile, rename, symlink,
+    truncate, utimes, write, xattr,
 };
 
 /// A file and commands on it.

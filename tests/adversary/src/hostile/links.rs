@@ -3,9 +3,8 @@
 
 use sendshot_stream::Command;
 
-use crate::hostile::World;
 use crate::hostile::trick::{
-    Trick, chmod, clone, device, encoded, fallocate, link, mkdir, mkfile, rename, symlink,
+    Trick, World, chmod, clone, device, encoded, fallocate, link, mkdir, mkfile, rename, symlink,
     truncate, utimes, write, xattr,
 };
 

@@ -2,9 +2,8 @@
 
 use sendshot_stream::Command;
 
-use crate::hostile::World;
 use crate::hostile::trick::{
-    Trick, ZEROS_BY_ZSTD, chmod, encoded, fallocate, mkfile, truncate, write, xattr,
+    Trick, World, ZEROS_BY_ZSTD, chmod, encoded, fallocate, mkfile, truncate, write, xattr,
 };
 
 /// A file and a command on it.

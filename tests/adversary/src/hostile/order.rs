@@ -3,9 +3,8 @@
 use sendshot_stream::Command;
 use uuid::Uuid;
 
-use crate::hostile::World;
 use crate::hostile::frame::{self, command, frame};
-use crate::hostile::trick::{Trick, encode, link, mkdir, mkfile, rename, write};
+use crate::hostile::trick::{Trick, World, encode, link, mkdir, mkfile, rename, write};
 
 /// A stream of these commands alone after the header.
 fn bare(commands: &[Command<'_>]) -> Vec<u8> {

@@ -7,10 +7,14 @@ use sendshot_proto::v1::{Begin, End, Parent, ResumePoint, Segment, TransferUp};
 use sendshot_stream::Command;
 use uuid::Uuid;
 
-use crate::hostile::scene::{VOLUME, VOLUME_ID};
+use crate::hostile::frame;
 use crate::hostile::sender::{Then, begin, said, segments, up};
-use crate::hostile::trick::{Held, encode, mkfile, write};
-use crate::hostile::{Expect, World, frame};
+use crate::hostile::trick::{Expect, Held, World, encode, mkfile, write};
+
+/// Name of the volume that the hostile sender pushes.
+pub const VOLUME: &str = "hostile";
+/// Id of [`VOLUME`].
+pub const VOLUME_ID: [u8; 16] = [0x5e; 16];
 
 /// Longest segment that the receiver accepts, in bytes.
 const MAX_SEGMENT: usize = 1 << 20;

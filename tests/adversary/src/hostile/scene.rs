@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use sendshot_stream::Command;
 
-use crate::hostile::pushes::PushTrick;
+use crate::hostile::pushes::{PushTrick, VOLUME, VOLUME_ID};
 use crate::hostile::sender::{self, Answer, HostileSender, Then};
-use crate::hostile::trick::{Held, SECRET, SECRET_LEN, mkdir, mkfile, symlink};
-use crate::hostile::watch::Watch;
-use crate::hostile::{Expect, Trick, World};
+use crate::hostile::trick::{
+    Expect, Held, SECRET, SECRET_LEN, Trick, World, mkdir, mkfile, symlink,
+};
+use crate::lying_peer::watch::Watch;
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::disks::streams;
@@ -26,11 +27,6 @@ use sendshot_harness::hosts::command::{run, tool};
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::trees::fill;
-
-/// Name of the volume that the hostile sender pushes.
-pub const VOLUME: &str = "hostile";
-/// Id of [`VOLUME`].
-pub const VOLUME_ID: [u8; 16] = [0x5e; 16];
 
 /// Time limit for the receiver to remove what a transfer leaves in staging.
 const CLEANING: Duration = Duration::from_secs(10);

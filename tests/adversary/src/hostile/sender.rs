@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::hostile::World;
+use crate::hostile::trick::World;
 use crate::lying_peer::dial::{self, Stolen};
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;

@@ -2,11 +2,11 @@
 
 use sendshot_stream::Command;
 
+use crate::hostile::frame;
 use crate::hostile::trick::{
-    Trick, chmod, clone, device, encode, encoded, fallocate, link, mkdir, mkfile, rename, symlink,
-    truncate, utimes, write, xattr,
+    Trick, World, chmod, clone, device, encode, encoded, fallocate, link, mkdir, mkfile, rename,
+    symlink, truncate, utimes, write, xattr,
 };
-use crate::hostile::{World, frame};
 
 /// A stream with a subvolume of another name.
 fn named(w: &World, path: &[u8]) -> Vec<u8> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::time::Duration;
 use uuid::Uuid;
 
-use crate::hostile::receiver::{Call, Script, Step, Until, Wire, changed, down};
+use crate::lying_peer::scripted::{Call, Script, Step, Until, Wire, changed, down};
 
 /// Accepts the transfer from the beginning.
 pub fn accepted() -> Bytes {

@@ -1,10 +1,6 @@
 //! A lying peer: it acts as the receiver towards the sender and as the sender towards the receiver,
 //! with their own keys, and changes their messages.
 
-pub(crate) mod dial;
-mod lie;
-mod rewriter;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::lying_peer::dial::Stolen;
-pub use crate::lying_peer::lie::{LIES, Lie};
+use crate::lying_peer::dial::{self, Stolen};
+use crate::lying_peer::lie::Lie;
 use crate::lying_peer::rewriter::{MessageRewriter, Said};
 use sendshot_harness::hosts::address;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;

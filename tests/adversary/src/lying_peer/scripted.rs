@@ -201,13 +201,13 @@ impl Shared {
 
 /// The hostile receiver. Open connections break on drop.
 #[derive(Debug)]
-pub struct HostileReceiver {
+pub struct ScriptedReceiver {
     address: SocketAddr,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
 }
 
-impl HostileReceiver {
+impl ScriptedReceiver {
     /// Makes one with the keys of a receiver that a sender calls `name`, at an address of its own.
     ///
     /// # Panics
@@ -272,7 +272,7 @@ impl HostileReceiver {
     }
 }
 
-impl Drop for HostileReceiver {
+impl Drop for ScriptedReceiver {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));

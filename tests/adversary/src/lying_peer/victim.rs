@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::hostile::receiver::{Heard, HostileReceiver, Script};
+use crate::lying_peer::scripted::{Heard, Script, ScriptedReceiver};
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::compare::subvolumes::assert_no_leftovers;
 use sendshot_harness::disks::mount::{self, Mount};
@@ -74,7 +74,7 @@ pub struct Victim {
     /// The link to the honest receiver or to the hostile one.
     pub link: Link,
     /// The hostile receiver, with the keys of `nas2`.
-    pub hostile: HostileReceiver,
+    pub hostile: ScriptedReceiver,
     /// Report of the last push to the honest `nas2`.
     pub last: Value,
     /// Report of the last push of `music` to it.
@@ -115,7 +115,7 @@ impl Victim {
             fill::file(path, seed, 100_000);
         }
         let (last, music) = (sender.push("nas2:photos"), sender.push("nas2:music"));
-        let hostile = HostileReceiver::of(&sender, &receiver, "nas2");
+        let hostile = ScriptedReceiver::of(&sender, &receiver, "nas2");
         let mut victim = Self {
             sender,
             receiver,

@@ -55,17 +55,6 @@ impl Clock {
     }
 }
 
-/// Removes the shared memory that the library leaves behind for children of a killed process.
-pub(crate) fn forget(process: u32) {
-    for name in [
-        format!("faketime_shm_{process}"),
-        format!("sem.faketime_sem_{process}"),
-    ] {
-        // A process without a clock of its own has none.
-        let _ = fs::remove_file(Path::new("/dev/shm").join(name));
-    }
-}
-
 impl Default for Clock {
     fn default() -> Self {
         Self::new()

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hosts::binaries;
-use crate::hosts::clock;
 use crate::hosts::command::wait;
 use crate::hosts::until::PATIENCE;
 
@@ -201,7 +200,7 @@ impl Daemon {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
-        clock::forget(child.id());
+        remove_clock_memory(child.id());
     }
 
     /// Whether it is running. Drops the process handle once it has ended by itself.
@@ -315,7 +314,7 @@ impl Drop for Daemon {
             if let Some(mut child) = self.child.take() {
                 let _ = child.kill();
                 let _ = child.wait();
-                clock::forget(child.id());
+                remove_clock_memory(child.id());
             }
             eprintln!("--- log of {}\n{}---", self.name, self.log());
             return;
@@ -329,5 +328,16 @@ impl Drop for Daemon {
             "{} logged what an administrator would be alarmed by: {undeclared:#?}",
             self.name
         );
+    }
+}
+
+/// Removes the shared memory that the library behind an adjusted clock leaves for children of a killed process.
+fn remove_clock_memory(process: u32) {
+    for name in [
+        format!("faketime_shm_{process}"),
+        format!("sem.faketime_sem_{process}"),
+    ] {
+        // A process without a clock of its own has none.
+        let _ = fs::remove_file(Path::new("/dev/shm").join(name));
     }
 }

@@ -4,11 +4,11 @@ use std::iter::repeat_n;
 
 use tonic::{Code, Status};
 
-use crate::hostile::answers::{greets, says_only};
-use crate::hostile::lies::{FAILED, INVALID, REFUSED};
-use crate::hostile::receiver::{Call, Step, header, status};
-use crate::hostile::victim::Expect::{Believed, Fails};
-use crate::hostile::victim::Row;
+use crate::lying_peer::answers::{greets, says_only};
+use crate::lying_peer::lies::outcomes::{FAILED, INVALID, REFUSED};
+use crate::lying_peer::scripted::{Call, Step, header, status};
+use crate::lying_peer::victim::Expect::{Believed, Fails};
+use crate::lying_peer::victim::Row;
 
 /// Lies in the response to `Hello`.
 pub const HELLO: &[Row] = &[

@@ -7,11 +7,11 @@ use sendshot_proto::v1::{Failure, HeldCopy, InventoryResponse, Partial};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::hostile::answers::{any_points, copy, holds, says_only, takes_all, uuid};
-use crate::hostile::lies::{FAILED, INVALID};
-use crate::hostile::receiver::{Call, Script, Step, framed, framed_as, header, status};
-use crate::hostile::victim::Expect::{Believed, Fails};
-use crate::hostile::victim::Row;
+use crate::lying_peer::answers::{any_points, copy, holds, says_only, takes_all, uuid};
+use crate::lying_peer::lies::outcomes::{FAILED, INVALID};
+use crate::lying_peer::scripted::{Call, Script, Step, framed, framed_as, header, status};
+use crate::lying_peer::victim::Expect::{Believed, Fails};
+use crate::lying_peer::victim::Row;
 use sendshot_harness::compare::subvolumes;
 
 /// As many copies as fit into a message.

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use sendshot_proto::v1::Accepted;
 use sendshot_proto::v1::transfer_down::Message as Down;
 
-use crate::hostile::answers::{
+use crate::lying_peer::answers::{
     accepted, accepts, applied, between_begin_and_end, checkpoint, committed, committed_as, deaf,
     policy, says_only, takes_all,
 };
-use crate::hostile::lies::{FAILED, INVALID, STALLED, UNREACHABLE};
-use crate::hostile::receiver::{Call, Script, Step, Until, Wire, down, framed_as};
-use crate::hostile::victim::Expect::{Believed, Fails};
-use crate::hostile::victim::Row;
+use crate::lying_peer::lies::outcomes::{FAILED, INVALID, STALLED, UNREACHABLE};
+use crate::lying_peer::scripted::{Call, Script, Step, Until, Wire, down, framed_as};
+use crate::lying_peer::victim::Expect::{Believed, Fails};
+use crate::lying_peer::victim::Row;
 
 /// Lies in the responses to `Transfer`.
 pub const TRANSFER: &[Row] = &[
