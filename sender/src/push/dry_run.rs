@@ -23,7 +23,7 @@ use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::stages::connect;
 use crate::push::stages::negotiate;
-use crate::push::stages::prepare::{self, Adoption, BySendshots, Prepared};
+use crate::push::stages::prepare::{self, BySendshots, HeldSendshot, Prepared};
 use crate::push::stages::source::{self, SourceSnapshot};
 use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
@@ -159,12 +159,12 @@ async fn look(
         .await?
         .copies;
     let demand = source.demand(parent_choice);
-    let (prepared, adopted) =
-        prepare::prepare(context, source, held, demand, Adoption::Temporary).await?;
+    let (prepared, captured_held) =
+        prepare::prepare(context, source, held, demand, HeldSendshot::Temporary).await?;
     let version = context.stream_version();
     let measured = blocking("measure", move || measure(prepared, version, top, key)).await;
-    if let Some(adopted) = adopted {
-        context.discard(adopted.record).await;
+    if let Some(captured_held) = captured_held {
+        context.discard(captured_held.record).await;
     }
     measured?
 }

@@ -10,7 +10,7 @@
 //! | (resume an interrupted push) | [`stages::resume`] |
 //! | snapshot | [`stages::source`] by [`stages::snapshot`] |
 //! | negotiate | [`stages::negotiate`] |
-//! | (adopt, capture, with the sendshot engine), plan | [`stages::prepare`] by [`stages::adopt`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
+//! | (adopt, capture, with the sendshot engine), plan | [`stages::prepare`] by [`stages::capture_held`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
 //! | announce | [`stages::announce`] |
 //! | generate | [`generate`] |
 //! | transfer, apply, commit, acknowledge | [`stages::send`] by [`stages::transfer`], and the receiver |
@@ -58,7 +58,7 @@ use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
 use crate::push::retry::RetryBudget;
-use crate::push::stages::prepare::{self, Adoption};
+use crate::push::stages::prepare::{self, HeldSendshot};
 use crate::push::stages::record::Superseded;
 use crate::push::stages::release::Release;
 use crate::push::stages::resume::{self, Resumption};
@@ -229,7 +229,7 @@ async fn prepare_once(
     }
     let demand = delivery.demand(request.parent_choice);
     let held = inventory.copies;
-    let prepared = prepare::prepare(context, &delivery.source, held, demand, Adoption::Kept);
+    let prepared = prepare::prepare(context, &delivery.source, held, demand, HeldSendshot::Kept);
     let (prepared, _) = prepared.await?;
     delivery.prepared = Some(prepared.without_verdicts());
     Ok(())

@@ -127,7 +127,7 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Entries {
     pushes: HashMap<Key, Arc<Running>>,
-    /// Records in use that are not of running pushes: those of dry runs, of adoptions and of interrupted pushes
+    /// Records in use that are not of running pushes: those of dry runs, of held snapshots and of interrupted pushes
     /// being resumed.
     others: HashSet<PushId>,
     /// See [`Table::last_transfer`].

@@ -12,8 +12,8 @@ use crate::decide::parent::{Local, ParentChoice, Plan};
 use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::stages::adopt;
 use crate::push::stages::capture::{self, KnownSendshots};
+use crate::push::stages::capture_held;
 use crate::state::record::{Intent, Record, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
@@ -37,12 +37,12 @@ pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<KnownSendshots,
 }
 
 /// Makes a sendshot of a snapshot that is a better parent than all known sendshots, if there is one
-/// (see [`mod@crate::push::stages::adopt`]). Comes before the capture of the new snapshot. If it fails, the stream
+/// (see [`mod@crate::push::stages::capture_held`]). Comes before the capture of the new snapshot. If it fails, the stream
 /// is longer, nothing more.
 ///
 /// # Errors
 /// See [`Error`]: what both sides hold cannot be determined.
-pub fn adopt(
+pub fn capture_held(
     state: &StateSubvolume,
     subject: (impl AsFd, &Info),
     held: &[HeldCopy],
@@ -56,11 +56,12 @@ pub fn adopt(
         .map_err(failed)?;
     let ancestors = lineage::of(state.top(), info).map_err(failed)?;
     let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
-    let Some(local) = adopt::choose(parent_choice, &new, &ancestors, candidates, known) else {
+    let Some(local) = capture_held::choose(parent_choice, &new, &ancestors, candidates, known)
+    else {
         return Ok(None);
     };
-    match adopt::capture(state, &local, intent, known) {
-        Ok(adopted) => Ok(Some(adopted)),
+    match capture_held::capture(state, &local, intent, known) {
+        Ok(captured) => Ok(Some(captured)),
         Err(e) => {
             let why = sendshot_proto::problem::with_causes(&e);
             tracing::warn!(uuid = %local.uuid, "a snapshot cannot be adopted as parent: {why}");

@@ -17,7 +17,7 @@ use crate::state::record::{Phase, Record, Standing};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
-/// The sendshots of a volume: of its acknowledged pushes to any receiver, and of adopted snapshots.
+/// The sendshots of a volume: of its acknowledged pushes to any receiver, and of captured held snapshots.
 #[derive(Debug, Default)]
 pub struct KnownSendshots {
     /// The readable ones.
@@ -26,7 +26,7 @@ pub struct KnownSendshots {
     pub unusable: Vec<(Record, error::Error)>,
     /// The records of those whose files were deleted.
     pub gone: Vec<Record>,
-    /// The snapshot that could not be adopted for this push, and why.
+    /// The snapshot that could not be captured for this push, and why.
     pub not_made: Option<(Uuid, String)>,
 }
 
@@ -72,7 +72,7 @@ pub struct Captured {
     pub from: CapturedFrom,
 }
 
-/// A push announces the numbers that the kernel's send would: the receiver may hold an adopted snapshot from a
+/// A push announces the numbers that the kernel's send would: the receiver may hold a held snapshot from a
 /// push by the kernel engine.
 pub const NUMBER: WireNumber = WireNumber::Local;
 

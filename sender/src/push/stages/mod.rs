@@ -1,9 +1,9 @@
 //! The stages of a push, one per file. [`crate::push`] gives their order.
 
-pub mod adopt;
 pub(crate) mod announce;
 pub mod candidates;
 pub mod capture;
+pub mod capture_held;
 pub(crate) mod connect;
 pub mod negotiate;
 pub mod prepare;

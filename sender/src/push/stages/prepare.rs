@@ -1,4 +1,4 @@
-//! The stages between the inventory and the stream: adopt, capture and plan. The result is what is sent, on which
+//! The stages between the inventory and the stream: capture_held, capture and plan. The result is what is sent, on which
 //! parent, and why.
 
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::decide::parent_snapshot;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::stages::adopt;
 use crate::push::stages::candidates::{self, Chosen, Demand};
 use crate::push::stages::capture::{self, Captured, KnownSendshots};
+use crate::push::stages::capture_held;
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
@@ -66,18 +66,18 @@ struct Prospects {
     known: KnownSendshots,
 }
 
-/// What becomes of an adopted sendshot.
+/// What becomes of a captured sendshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Adoption {
+pub(crate) enum HeldSendshot {
     /// It stays, for this push and later ones.
     Kept,
     /// It is discarded with the plan that it was made for.
     Temporary,
 }
 
-/// The record of an adopted snapshot, protected from reconciliation as long as this lives.
+/// The record of a captured snapshot, protected from reconciliation as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Adopted {
+pub(crate) struct CapturedHeld {
     pub(crate) record: Record,
     _protected: Protected,
 }
@@ -121,14 +121,14 @@ fn recorded(ours: &[Record], uuid: Uuid) -> Recorded {
     }
 }
 
-/// Decides what is sent; returns the adopted sendshot, too.
+/// Decides what is sent; returns the sendshot of a held snapshot, too.
 pub(crate) async fn prepare(
     context: &PushContext,
     source: &SourceSnapshot,
     held: Vec<HeldCopy>,
     demand: Demand,
-    adoption: Adoption,
-) -> Result<(Prepared, Option<Adopted>), Error> {
+    fate: HeldSendshot,
+) -> Result<(Prepared, Option<CapturedHeld>), Error> {
     let parent_choice = match &demand {
         Demand::ParentChoice(parent_choice) => *parent_choice,
         Demand::Full(_) => ParentChoice::None,
@@ -138,15 +138,16 @@ pub(crate) async fn prepare(
         let by_sendshots = None;
         return Ok((Prepared { plan, by_sendshots }, None));
     };
-    let (known, adopted) = adopt(context, source, held.clone(), parent_choice, adoption).await?;
+    let (known, captured_held) =
+        capture_held(context, source, held.clone(), parent_choice, fate).await?;
     let prepared = async {
         let prospects = capture(context, source, record.clone(), known).await?;
         plan_by_sendshots(context, source, record, prospects, held, demand).await
     };
-    match (prepared.await, adoption, adopted) {
-        (Ok(prepared), _, adopted) => Ok((prepared, adopted)),
-        (Err(error), Adoption::Temporary, Some(adopted)) => {
-            context.discard(adopted.record).await;
+    match (prepared.await, fate, captured_held) {
+        (Ok(prepared), _, captured_held) => Ok((prepared, captured_held)),
+        (Err(error), HeldSendshot::Temporary, Some(captured_held)) => {
+            context.discard(captured_held.record).await;
             Err(error)
         }
         (Err(error), _, _) => Err(error),
@@ -172,21 +173,21 @@ async fn plan_by_snapshots(
     Ok(plan)
 }
 
-/// Gathers the sendshots that can be parents, with an adopted one if that is a better parent.
-async fn adopt(
+/// Gathers the sendshots that can be parents, with a captured one if that is a better parent.
+async fn capture_held(
     context: &PushContext,
     source: &SourceSnapshot,
     held: Vec<HeldCopy>,
     parent_choice: ParentChoice,
-    adoption: Adoption,
-) -> Result<(KnownSendshots, Option<Adopted>), Error> {
+    fate: HeldSendshot,
+) -> Result<(KnownSendshots, Option<CapturedHeld>), Error> {
     let (state, volume) = (Arc::clone(&context.state), context.key.id);
     let (fd, info) = (another(&source.fd)?, source.info.clone());
     let protected = context.sender.table().protect(PushId::generate());
     let intent = context.intent(protected.push);
     let work = move || -> Result<_, Error> {
         let mut known = candidates::known(&state, volume)?;
-        let adopted = candidates::adopt(
+        let captured_held = candidates::capture_held(
             &state,
             (&fd, &info),
             &held,
@@ -194,25 +195,25 @@ async fn adopt(
             &mut known,
             intent,
         )?;
-        let Some((mut record, sendshot)) = adopted else {
+        let Some((mut record, sendshot)) = captured_held else {
             return Ok((known, None));
         };
-        if adoption == Adoption::Kept {
-            record = adopt::keep(&state, record).map_err(Error::volume(JOURNAL))?;
+        if fate == HeldSendshot::Kept {
+            record = capture_held::keep(&state, record).map_err(Error::volume(JOURNAL))?;
         }
         known.sendshots.push((record.clone(), sendshot));
-        let adopted = Adopted {
+        let captured_held = CapturedHeld {
             record,
             _protected: protected,
         };
-        Ok((known, Some(adopted)))
+        Ok((known, Some(captured_held)))
     };
-    let (known, adopted) = blocking("capture-held", work).await??;
-    if adopted.is_some() {
+    let (known, captured_held) = blocking("capture-held", work).await??;
+    if captured_held.is_some() {
         let detail = "a sendshot was made of the last snapshot that the receiver holds";
         context.enter("capture-held", detail);
     }
-    Ok((known, adopted))
+    Ok((known, captured_held))
 }
 
 async fn capture(

@@ -1,8 +1,8 @@
-//! Adoption: makes a sendshot of a snapshot that the receiver holds already, so that the first push with the
+//! Stage *capture held*: makes a sendshot of a snapshot that the receiver holds already, so that the first push with the
 //! sendshot engine after others is incremental. The snapshot is the hidden one of the last push by the kernel
 //! engine, or one of the user's own that was pushed.
 //!
-//! **Adoption comes before the capture of the new snapshot.** The engine's rule treats an extent as unchanged if
+//! **It comes before the capture of the new snapshot.** The engine's rule treats an extent as unchanged if
 //! both sendshots map the same address and the extent's own item, as the *new* capture found it, is not younger
 //! than the parent. That describes the data at this address up to the new capture. If the parent were captured
 //! later, a balance in between could have put other data there.
@@ -15,7 +15,7 @@
 //! 3. Mark the record acknowledged. — A sendshot like that of any acknowledged push, beside the kernel
 //!    engine's record with its snapshot.
 //!
-//! Only the receiver's report shows that it holds the state: this sender may never have sent it. So an adopted
+//! Only the receiver's report shows that it holds the state: this sender may never have sent it. So a captured
 //! state supersedes nothing; the next state sent does.
 //!
 //! Until the next acknowledgement both records stand for the same state. The snapshot could be deleted as soon as
@@ -28,7 +28,7 @@ use std::io;
 use sendshot_engine::{Frozen, Head, Sendshot};
 use sendshot_sys::subvolume;
 
-use crate::decide::adoption;
+use crate::decide::held_snapshot;
 use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, ParentChoice};
 use crate::push::stages::capture::{self, Captured, KnownSendshots};
 use crate::state::discard;
@@ -48,7 +48,7 @@ pub enum Error {
     Changed,
 }
 
-/// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless a sendshot of
+/// Chooses the held snapshot to capture for a push of `new`: the best parent of the kernel engine, unless a sendshot of
 /// the same lineage is as young.
 pub fn choose(
     parent_choice: ParentChoice,
@@ -60,13 +60,13 @@ pub fn choose(
     let known = known.sendshots.iter();
     let usable = known.filter(|(record, _)| record.standing != Standing::Rejected);
     let heads: Vec<&Head> = usable.map(|(_, sendshot)| sendshot.head()).collect();
-    adoption::choose(parent_choice, new, lineage, candidates, &heads)
+    held_snapshot::choose(parent_choice, new, lineage, candidates, &heads)
 }
 
-/// Performs steps 1 and 2. `intent` names the adoption, not the push that it is for.
+/// Performs steps 1 and 2. `intent` names this capture, not the push that it is for.
 ///
 /// # Errors
-/// See [`Error`]; the adoption is undone then.
+/// See [`Error`]; the capture is undone then.
 pub fn capture(
     state: &StateSubvolume,
     snapshot: &LocalSnapshot,
@@ -109,7 +109,7 @@ pub fn capture(
 /// Performs step 3.
 ///
 /// # Errors
-/// I/O errors; the adoption is undone then.
+/// I/O errors; the capture is undone then.
 pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
     (record.phase, record.origin) = (Phase::Acknowledged, Origin::Reported);
     match record.store(state.pushes()) {
@@ -121,7 +121,7 @@ pub fn keep(state: &StateSubvolume, mut record: Record) -> io::Result<Record> {
     }
 }
 
-/// Undoes an adoption; what cannot be deleted now, reconciliation deletes.
+/// Undoes the capture; what cannot be deleted now, reconciliation deletes.
 fn undo(state: &StateSubvolume, record: &Record) {
     if let Err(e) = discard::discard(state, record) {
         tracing::warn!(push = %record.push, "an adoption is left to be reconciled later: {e}");

@@ -1,4 +1,4 @@
-//! Chooses the snapshot to adopt, among those that the receiver holds.
+//! Chooses the snapshot to capture, among those that the receiver holds.
 
 use sendshot_engine::Head;
 use sendshot_engine::diff::rule::Kinship;
@@ -7,7 +7,7 @@ use sendshot_proto::inventory::HeldCopy;
 use crate::decide::parent::{self, Candidate, Lineage, LocalSnapshot, ParentChoice, Verdict};
 use crate::decide::parent_snapshot;
 
-/// Chooses the snapshot to adopt for a push of `new`: the best parent of the kernel engine, unless one of the
+/// Chooses the held snapshot to capture for a push of `new`: the best parent of the kernel engine, unless one of the
 /// `known` sendshots is of the same lineage and as young.
 pub fn choose(
     parent_choice: ParentChoice,
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_younger_than_every_sendshot_is_adopted() {
+    fn a_snapshot_younger_than_every_sendshot_is_captured() {
         let all = [candidate(1, 50, false), candidate(2, 60, true)];
         assert_eq!(chosen(ParentChoice::Auto, &all, &[]), Some(2));
         assert_eq!(chosen(ParentChoice::Auto, &all, &[&head(1, 50)]), Some(2));
