@@ -37,16 +37,16 @@ pub struct Committed {
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Written data did not reach the disk.
-    #[error("write everything to disk")]
+    #[error("cannot write everything to disk")]
     Flush(#[source] io::Error),
     /// The received UUID and transaction number could not be recorded.
-    #[error("record the received UUID")]
+    #[error("cannot record the received UUID")]
     SetReceived(#[source] io::Error),
     /// The name, and with [`Taken::Number`] every numbered one, exists already.
     #[error("{} exists already", .0.display())]
     Exists(OsString),
     /// The snapshot could not be made.
-    #[error("make the read-only snapshot {}", .name.display())]
+    #[error("cannot make the read-only snapshot {}", .name.display())]
     Snapshot {
         /// Name of the copy.
         name: OsString,
@@ -55,7 +55,7 @@ pub enum CommitError {
         source: io::Error,
     },
     /// The copy could not be inspected.
-    #[error("look at the new copy {}", .name.display())]
+    #[error("cannot check the new copy {}", .name.display())]
     Inspect {
         /// Name of the copy.
         name: OsString,

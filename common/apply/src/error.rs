@@ -101,7 +101,7 @@ pub enum Cause {
     #[error("the stream was made without file data; a copy cannot be made of it")]
     NoData,
     /// The subvolume to clone from does not exist or is not permitted.
-    #[error("clone from subvolume {uuid}")]
+    #[error("cannot clone from subvolume {uuid}")]
     CloneSource {
         /// UUID of the subvolume.
         uuid: Uuid,
@@ -110,7 +110,7 @@ pub enum Cause {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The file to clone from cannot be opened, or is not a regular file.
-    #[error("clone from {} of subvolume {uuid}", escaped(path))]
+    #[error("cannot clone from {} of subvolume {uuid}", escaped(path))]
     CloneFile {
         /// UUID of the subvolume.
         uuid: Uuid,
@@ -143,10 +143,10 @@ pub enum Cause {
         encryption: u32,
     },
     /// The data of an encoded write cannot be decoded.
-    #[error("decode the data")]
+    #[error("cannot decode the data")]
     Data(#[from] DataError),
     /// The stream allocates more than the limit.
-    #[error("it makes more than the {most} bytes that may be made")]
+    #[error("it makes more than the {most} bytes that are allowed")]
     TooMuch {
         /// The limit in bytes.
         most: u64,

@@ -44,7 +44,7 @@ impl WriteObstacle {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::FileSystem => {
-                "mount it read-write; if btrfs made it read-only, look into the kernel's log first"
+                "mount it read-write; if btrfs made it read-only, read the kernel log first"
             }
             Self::Mount => "remount it read-write",
             Self::Subvolume => {

@@ -111,7 +111,7 @@ impl fmt::Display for Unusable {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The directory could not be searched.
-    #[error("search the directory for subvolume {}", .wanted.uuid)]
+    #[error("cannot search the directory for subvolume {}", .wanted.uuid)]
     Search {
         /// Identity of the wanted subvolume.
         wanted: Identity,
@@ -120,7 +120,7 @@ pub enum FindError {
         source: io::Error,
     },
     /// The whole file system could not be searched.
-    #[error("search the whole file system for subvolume {}", .wanted.uuid)]
+    #[error("cannot search the whole file system for subvolume {}", .wanted.uuid)]
     SearchElsewhere {
         /// Identity of the wanted subvolume.
         wanted: Identity,
@@ -129,7 +129,7 @@ pub enum FindError {
         source: io::Error,
     },
     /// A subvolume exists on the file system, but cannot be opened because its top level cannot be reached.
-    #[error("open subvolume {} through the top level of the file system", .wanted.uuid)]
+    #[error("cannot open subvolume {} through the top level of the file system", .wanted.uuid)]
     TopLevel {
         /// Identity of the wanted subvolume.
         wanted: Identity,

@@ -66,10 +66,10 @@ pub enum ReceiveError {
     #[error(transparent)]
     Stream(#[from] SessionError<HostError>),
     /// The stream could not be read.
-    #[error("read the stream")]
+    #[error("cannot read the stream")]
     Read(#[source] io::Error),
     /// The directory cannot be inspected.
-    #[error("look at the target directory")]
+    #[error("cannot check the target directory")]
     Target(#[source] io::Error),
     /// The directory is on another kind of file system.
     #[error("the target directory is not on btrfs")]
@@ -86,13 +86,13 @@ pub enum ReceiveError {
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The stream's name for it is not a valid file name.
-    #[error("the stream's name for the subvolume is no name")]
+    #[error("the stream's name for the subvolume is not valid")]
     Name(#[source] PathError),
     /// The name exists already.
     #[error("{} exists already", .0.display())]
     Exists(OsString),
     /// The directory cannot be searched for the name.
-    #[error("look for {}", .name.display())]
+    #[error("cannot look for {}", .name.display())]
     Look {
         /// Name of the subvolume.
         name: OsString,
@@ -101,16 +101,16 @@ pub enum HostError {
         source: io::Error,
     },
     /// The parent is missing or cannot be used.
-    #[error("find the parent")]
+    #[error("cannot find the parent")]
     Parent(#[from] FindError),
     /// The staging subvolume cannot be made.
     #[error(transparent)]
     Staging(#[from] StagingError),
     /// The staging subvolume cannot be reopened.
-    #[error("open the staging subvolume")]
+    #[error("cannot open the staging subvolume")]
     Open(#[source] io::Error),
     /// The copy could not be committed.
-    #[error("commit the copy")]
+    #[error("cannot commit the copy")]
     Commit(#[from] CommitError),
     /// A subvolume ended that had not begun.
     #[error("no subvolume was begun")]

@@ -100,7 +100,7 @@ pub enum SessionError<E> {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The root of the staging subvolume cannot be accessed.
-    #[error("work on the root of the staging subvolume")]
+    #[error("cannot work on the root of the staging subvolume")]
     Staging(#[source] Cause),
     /// The host refused or failed.
     #[error(transparent)]

@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The area cannot be made, opened or prepared.
-    #[error("prepare the staging directory {AREA}")]
+    #[error("cannot prepare the staging directory {AREA}")]
     Area(#[source] io::Error),
     /// Another user owns the directory with the area's name.
     #[error(
@@ -41,7 +41,7 @@ pub enum StagingError {
         owner: u32,
     },
     /// The subvolume cannot be made.
-    #[error("make the staging subvolume {}", .name.display())]
+    #[error("cannot make the staging subvolume {}", .name.display())]
     Make {
         /// Name of the subvolume.
         name: OsString,
@@ -50,7 +50,7 @@ pub enum StagingError {
         source: io::Error,
     },
     /// The subvolume cannot be deleted.
-    #[error("delete the staging subvolume {}", .name.display())]
+    #[error("cannot delete the staging subvolume {}", .name.display())]
     Drop {
         /// Name of the subvolume.
         name: OsString,

@@ -226,7 +226,7 @@ impl<'a> Entry<'a> {
     pub(crate) fn duration(&self) -> Result<Duration, Problem> {
         let text = self.text()?;
         let wrong = || {
-            self.problem(format!("`{text}` is no span of time")).help(
+            self.problem(format!("`{text}` is not a span of time")).help(
                 "write a number with a unit, for example \"30s\", \"10m\", \"12h\" or \"7 days\"",
             )
         };
@@ -242,7 +242,7 @@ impl<'a> Entry<'a> {
     pub(crate) fn bytes(&self) -> Result<u64, Problem> {
         let text = self.text()?;
         size(text).ok_or_else(|| {
-            self.problem(format!("`{text}` is no size"))
+            self.problem(format!("`{text}` is not a size"))
                 .help("write a whole number with B, KiB, MiB, GiB or TiB, for example \"64 MiB\"")
         })
     }
@@ -253,7 +253,7 @@ impl<'a> Entry<'a> {
         let number = text.strip_suffix('%').map(str::trim_end);
         let number = number.and_then(|number| number.parse().ok());
         number.filter(|percent| *percent <= 100).ok_or_else(|| {
-            self.problem(format!("`{text}` is no percentage"))
+            self.problem(format!("`{text}` is not a percentage"))
                 .help("write a whole number from 0 to 100 and %, for example \"5%\"")
         })
     }

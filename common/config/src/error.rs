@@ -39,9 +39,7 @@ pub enum ConfigError {
     },
     /// Two receivers have the same id but different authorities.
     #[error(
-        "{} and {} say to be the same receiver ({id}), but have different authorities: one of them \
-         lies, or is a copy of the other; `sendshot-receiver` says its id when it starts: remove \
-         the file of the one it is not",
+        "{} and {} name the same receiver ({id}) with different authorities: one of them is wrong, or a copy of the other; `sendshot-receiver` logs its id when it starts: remove the file of the receiver that has another id",
         file.display(), other.display()
     )]
     SameReceiver {

@@ -249,10 +249,13 @@ mod tests {
         assert_eq!(config.resume_keep.as_secs(), 3 * 86_400);
         assert_eq!(config.resume_min_free, 10);
         for (line, message) in [
-            ("retry_for = '-5m'", "`retry_for`: `-5m` is no span of time"),
+            (
+                "retry_for = '-5m'",
+                "`retry_for`: `-5m` is not a span of time",
+            ),
             (
                 "retry_for = '1 month'",
-                "`retry_for`: `1 month` is no span of time",
+                "`retry_for`: `1 month` is not a span of time",
             ),
             (
                 "retry_for = 600",
@@ -260,11 +263,11 @@ mod tests {
             ),
             (
                 "resume_min_free = '101%'",
-                "`resume_min_free`: `101%` is no percentage",
+                "`resume_min_free`: `101%` is not a percentage",
             ),
             (
                 "resume_min_free = '5'",
-                "`resume_min_free`: `5` is no percentage",
+                "`resume_min_free`: `5` is not a percentage",
             ),
         ] {
             let error = error(line);

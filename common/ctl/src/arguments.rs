@@ -55,7 +55,7 @@ pub enum Command {
         /// Only this receiver and volume
         #[arg(value_name = "HOST:VOL")]
         target: Option<OsString>,
-        /// List the interrupted pushes that can be resumed, instead
+        /// List the interrupted pushes that can be resumed instead
         #[arg(long)]
         partials: bool,
     },
@@ -74,11 +74,11 @@ pub enum Command {
     },
     /// Delete one retained state, or all, of a receiver and volume; the copies there stay
     Forget(ForgetArguments),
-    /// Adopt what another host left on a disk that stays with this host
+    /// Adopt the states that another host left on a disk that stays with this host
     TakeOver {
         /// A path on the disk
         path: PathBuf,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short = 'y')]
         yes: bool,
     },
@@ -160,7 +160,7 @@ pub struct PushArguments {
 
 /// Parses a span of time with units. A day has 24 hours.
 fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no span of time; write one like 90s, 10m or 12h");
+    let wrong = || format!("`{text}` is not a span of time; write one like 90s, 10m or 12h");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
     let duration = duration.ok().and_then(|span| Duration::try_from(span).ok());
@@ -176,23 +176,23 @@ pub struct ForgetArguments {
     /// UUID, the beginning of one, or UTC time like 20261122T030000Z
     #[arg(value_name = "WHICH", required_unless_present_any = ["all", "root", "foreign", "filesystem"], value_parser = NonEmptyStringValueParser::new())]
     pub which: Option<String>,
-    /// All of this receiver and volume
+    /// Delete all states of this receiver and volume
     #[arg(long, conflicts_with_all = ["which", "root"])]
     pub all: bool,
-    /// The states for this disk of the receiver, which is gone for good: its id in `list`
+    /// Delete the states for this disk of the receiver, which is gone for good: its id in `list`
     #[arg(long, value_name = "ID", conflicts_with = "which", value_parser = NonEmptyStringValueParser::new())]
     pub root: Option<String>,
-    /// All that other hosts left on the disk of this path
+    /// Delete all states that other hosts left on the disk of this path
     #[arg(long, value_name = "PATH", conflicts_with_all = ["target", "which", "all", "root", "break_chain"])]
     pub foreign: Option<PathBuf>,
-    /// A file system that is gone for good, so that `list` does not name it any more: its id, or the beginning of
-    /// it. Nothing on it is deleted
+    /// Remove a file system that is gone for good from `list`: its id, or the beginning of it. Nothing on it
+    /// is deleted
     #[arg(long, value_name = "ID", conflicts_with_all = ["target", "which", "all", "root", "foreign", "break_chain"], value_parser = NonEmptyStringValueParser::new())]
     pub filesystem: Option<String>,
-    /// Even the last state that both hosts have in common: the next push sends everything
+    /// Delete even the last state that both hosts have in common: the next push sends everything
     #[arg(long)]
     pub break_chain: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     pub yes: bool,
 }
@@ -219,11 +219,11 @@ pub enum CopyCommand {
         /// Only this sender, or this volume of it
         #[arg(value_name = "SENDER[/VOLUME]")]
         which: Option<String>,
-        /// List running and interrupted transfers, instead; none of them is a copy
+        /// List running and interrupted transfers instead; none of them is a copy
         #[arg(long)]
         partials: bool,
     },
-    /// The disks that take turns as this receiver's root
+    /// Manage the disks that take turns as this receiver's root
     Root {
         /// What to do
         #[command(subcommand)]
@@ -245,7 +245,7 @@ pub enum RootCommand {
     },
     /// Adopt the disk that is mounted at `root` now and belongs to another receiver
     TakeOver {
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short = 'y')]
         yes: bool,
     },
@@ -258,7 +258,7 @@ pub enum PeerCommand {
     Invite {
         /// Name of the sender; its copies go into a directory of this name
         name: String,
-        /// The name is paired already and its host is a new one: keep the copies, revoke the old key
+        /// Replace the host that is paired under this name: keep the copies, revoke the old key
         #[arg(long)]
         replace: bool,
     },
@@ -278,7 +278,7 @@ pub enum StreamCommand {
     Send(StreamSendArguments),
     /// Apply streams in a directory, like `btrfs receive`
     Receive(StreamReceiveArguments),
-    /// Show the commands of a stream, one a line
+    /// Show the commands of a stream, one per line
     Dump {
         /// Read the stream from a file
         #[arg(short = 'f', value_name = "IN")]
@@ -346,7 +346,7 @@ pub struct StreamSendArguments {
 pub enum EngineArgument {
     /// The sendshot engine; its parent is a sendshot, which pins no data
     Sendshot,
-    /// The kernel's own send; its parent is a snapshot, which pins the data of the past
+    /// The kernel engine; its parent is a snapshot, which pins the data of the past
     Kernel,
 }
 

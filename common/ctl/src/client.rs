@@ -53,7 +53,7 @@ async fn channel(socket: Option<PathBuf>, usual: &str, daemon: &str) -> Result<C
 fn not_running(path: &Path, daemon: &str, error: &io::Error) -> Problem {
     let (what, remedy) = match error.kind() {
         io::ErrorKind::PermissionDenied => (
-            "may not be used by you",
+            "is not accessible to you",
             "use sudo, or become a member of group `sendshot`".to_owned(),
         ),
         _ => (
@@ -75,7 +75,10 @@ fn not_running(path: &Path, daemon: &str, error: &io::Error) -> Problem {
 pub fn failed(status: Status) -> Problem {
     let text = match status.code() {
         tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
-            format!("the daemon went away: {}", status.message())
+            format!(
+                "the connection to the daemon was lost: {}",
+                status.message()
+            )
         }
         _ => status.message().to_owned(),
     };

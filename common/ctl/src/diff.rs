@@ -39,7 +39,7 @@ pub fn run(old: &Path, new: &Path, output: &Output) -> Outcome {
 enum Error {
     #[error(transparent)]
     Diff(#[from] diff::Error),
-    #[error("write the list")]
+    #[error("cannot write the list")]
     Write(#[from] io::Error),
 }
 

@@ -38,7 +38,7 @@ impl fmt::Display for Engine {
 
 /// The text does not name an engine.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is no engine: there are `sendshot` and `kernel`")]
+#[error("`{0}` is not an engine: there are `sendshot` and `kernel`")]
 pub struct UnknownEngine(String);
 
 impl FromStr for Engine {

@@ -20,7 +20,7 @@ const FIELD_PREFIX: &str = "SENDSHOT";
 pub enum LoggingError {
     /// The filter in the environment is invalid.
     #[error(
-        "{variable}=`{value}` is no log filter ({source}); write a level like `debug`, or `sendshot_sender=debug,info`"
+        "{variable}=`{value}` is not a log filter ({source}); write a level like `debug`, or `sendshot_sender=debug,info`"
     )]
     Filter {
         /// Name of the environment variable.
@@ -126,7 +126,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("SENDSHOT_LOG=`x=loud` is no log filter"),
+            error.starts_with("SENDSHOT_LOG=`x=loud` is not a log filter"),
             "{error}"
         );
     }

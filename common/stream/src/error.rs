@@ -46,7 +46,7 @@ pub enum Fault {
         limit: u64,
     },
     /// The checksum does not match the bytes.
-    #[error("checksum {found:08x} instead of {stored:08x}: the stream was damaged on its way")]
+    #[error("checksum {found:08x} instead of {stored:08x}: the stream was damaged in transit")]
     WrongCrc {
         /// Checksum stored in the command.
         stored: u32,

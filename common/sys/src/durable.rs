@@ -164,7 +164,7 @@ pub fn open_file(dir: impl AsFd, name: &OsStr) -> io::Result<Option<File>> {
 }
 
 fn irregular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")
+    io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")
 }
 
 /// Removes `name` in `dir`, durably, and what a crash while writing it left; a missing file is no error.

@@ -27,7 +27,7 @@ pub struct Source {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A thread or pipe could not be made.
-    #[error("start the generator")]
+    #[error("cannot start the generator")]
     Start(#[source] io::Error),
     /// The send ioctl failed.
     #[error("the kernel's send of the snapshot failed")]
@@ -36,7 +36,7 @@ pub enum Error {
     #[error("the snapshot was deleted while it was being sent")]
     Deleted,
     /// The thread died.
-    #[error("the thread of the generator died")]
+    #[error("the thread of the generator ended without a result")]
     Died,
 }
 

@@ -30,10 +30,10 @@ pub struct TopLevel {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system could not be queried.
-    #[error("ask the file system for its devices")]
+    #[error("cannot query the file system for its devices")]
     Devices(#[source] io::Error),
     /// No device could be mounted.
-    #[error("mount the top level of the file system from {device}")]
+    #[error("cannot mount the top level of the file system from {device}")]
     Mount {
         /// Path of the last device tried.
         device: PathBuf,
@@ -72,7 +72,7 @@ pub enum Error {
 impl Error {
     /// Returns what the administrator can do.
     pub fn remedy(&self) -> String {
-        const KERNEL_LOG: &str = "look into the kernel's log for what it says about the device";
+        const KERNEL_LOG: &str = "read the kernel log for errors of the device";
         match self {
             Self::NoNode { device, .. } => {
                 let device = device.display();
@@ -96,7 +96,7 @@ impl Error {
             }
             Self::Mount { .. } | Self::Devices(_) => KERNEL_LOG.to_owned(),
             Self::Foreign { .. } => {
-                "the device node leads to another disk: mend it, or run `udevadm trigger`"
+                "the device node leads to another disk: correct it, or run `udevadm trigger`"
                     .to_owned()
             }
         }

@@ -101,7 +101,7 @@ fn show(roots: Vec<RootState>, output: &Output) {
             output.result(&json(root), String::new);
         }
     } else if roots.is_empty() {
-        output.note("no disk was there yet");
+        output.note("no disk has been mounted yet");
     } else {
         let rows = roots.into_iter().map(row).collect();
         let titles = ["disk", "file system", "added", "seen last", ""];

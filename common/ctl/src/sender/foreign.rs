@@ -49,7 +49,7 @@ pub async fn run(
                 "Delete this? The next push of the host that left it sends everything again."
             }
             Foreign::TakeOver => {
-                "Make this the own of this host? The other one will not find it again."
+                "Take this over for this host? The other host will not find it again."
             }
         };
         show(&found);
@@ -60,7 +60,7 @@ pub async fn run(
     }
     let done = match what {
         Foreign::Forget => "deleted",
-        Foreign::TakeOver => "this host's own now",
+        Foreign::TakeOver => "taken over",
     };
     for kept in ask_daemon(&mut client, request).await? {
         let line = format!("{done}: {} of {}", list::one_line(&kept), kept.foreign_host);
@@ -71,7 +71,7 @@ pub async fn run(
 
 /// Makes a path absolute: the daemon has another working directory.
 fn absolute(path: &Path) -> Result<PathBuf, Problem> {
-    std::path::absolute(path).map_err(|e| Problem::local_io("find the path", &e))
+    std::path::absolute(path).map_err(|e| Problem::local_io("resolve the path", &e))
 }
 
 fn show(found: &[KeptSnapshot]) {

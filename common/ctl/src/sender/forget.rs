@@ -109,7 +109,7 @@ pub fn check_terminal() -> Result<(), Problem> {
         Kind::Usage,
         "standard input is not a terminal, so the question cannot be asked",
     )
-    .remedy("say --yes if you are sure"))
+    .remedy("add --yes if you are sure"))
 }
 
 /// Asks before states are deleted; anything but a clear yes is a no.

@@ -94,7 +94,8 @@ pub async fn run(
     outcome::check(answer.problem)?;
     if what == What::Partials {
         match (answer.interrupted.is_empty(), answer.not_looked_at.len()) {
-            (true, 1..) => output.note("no interrupted push was found where could be looked"),
+            (true, 1..) => output
+                .note("no interrupted push was found on the file systems that could be checked"),
             _ => partials::of_sender(answer.interrupted, output),
         }
     } else if output.is_json() {
@@ -103,8 +104,8 @@ pub async fn run(
         }
     } else if answer.snapshots.is_empty() {
         output.note(match answer.not_looked_at.len() {
-            0 => "nothing is kept: no push was acknowledged, or what it left was deleted",
-            _ => "nothing was found where could be looked",
+            0 => "no state is retained: no push was acknowledged, or its states were deleted",
+            _ => "no state was found on the file systems that could be checked",
         });
     } else {
         show(answer.snapshots, output);

@@ -46,7 +46,7 @@ pub fn show(missed: Vec<NotLookedAt>, output: &Output) {
             None => "not seen since an upgrade".to_owned(),
         };
         output.note(&format!(
-            "not looked at: file system {uuid}, {when} at {path}: {}",
+            "not checked: file system {uuid}, {when} at {path}: {}",
             filesystem.reason
         ));
     }

@@ -49,8 +49,8 @@ pub async fn run(
     outcome::check(answer.problem)?;
     if answer.verdicts.is_empty() {
         output.note(match answer.not_looked_at.len() {
-            0 => "nothing is kept, so there is nothing to delete",
-            _ => "nothing was found where could be looked",
+            0 => "no state is retained, so there is nothing to delete",
+            _ => "no state was found on the file systems that could be checked",
         });
     }
     let code = exit_code(&answer.verdicts);

@@ -156,7 +156,7 @@ async fn follow(
         let ended = || {
             Problem::new(
                 Kind::Failed,
-                "the daemon went away in the middle of the push",
+                "the connection to the daemon was lost during the push",
             )
         };
         match event.ok_or_else(ended)?.event {
@@ -200,9 +200,9 @@ fn cancel(mut client: Sender, push_id: Vec<u8>) {
 /// Leaves without waiting for anything. A daemon that hangs may never receive a cancellation on a connection
 /// that is closed when it wakes up.
 fn leave() -> ! {
-    eprintln!("sendshotctl: left before the daemon answered");
+    eprintln!("sendshotctl: stopped waiting before the daemon answered");
     eprintln!(
-        "  help: `sendshotctl status` shows whether the push goes on; `sendshotctl cancel` ends it"
+        "  help: `sendshotctl status` shows whether the push is still running; `sendshotctl cancel` ends it"
     );
     std::process::exit(1)
 }
@@ -258,8 +258,7 @@ fn text(report: &Report) -> String {
     }
     if report.not_recorded {
         lines.push(
-            "  note     the file system is read-only, so nothing is kept of this push: the next one cannot \
-             build on it, and it could not have gone on after a restart"
+            "  note     the file system is read-only, so no state of this push is retained: the next push cannot build on it, and this one could not have been resumed after a restart"
                 .to_owned(),
         );
     }

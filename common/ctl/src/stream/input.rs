@@ -19,6 +19,7 @@ pub(super) fn input(path: Option<&Path>) -> Result<Box<dyn Read>, Problem> {
         }
         return Ok(Box::new(stdin.lock()));
     };
-    let file = File::open(path).map_err(|e| usage(format!("open {}: {e}", path.display())))?;
+    let file =
+        File::open(path).map_err(|e| usage(format!("cannot open {}: {e}", path.display())))?;
     Ok(Box::new(file))
 }

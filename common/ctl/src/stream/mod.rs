@@ -50,7 +50,12 @@ fn dump_stream(from: Option<&Path>, output: &Output) -> Outcome {
             Ok(0) => break,
             Ok(len) => len,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Problem::new(Kind::Failed, format!("read the stream: {e}"))),
+            Err(e) => {
+                return Err(Problem::new(
+                    Kind::Failed,
+                    format!("cannot read the stream: {e}"),
+                ));
+            }
         };
         let mut bytes = &chunk[..len];
         while let Some(located) = parser.next(&mut bytes).map_err(broken)? {

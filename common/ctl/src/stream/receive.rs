@@ -57,8 +57,13 @@ pub fn run(arguments: &StreamReceiveArguments, output: &Output) -> Outcome {
 
 fn open(dir: &Path) -> Result<OwnedFd, Problem> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(dir, flags, Mode::empty())
-        .map_err(|e| usage(format!("open {}: {}", dir.display(), io::Error::from(e))))
+    rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| {
+        usage(format!(
+            "cannot open {}: {}",
+            dir.display(),
+            io::Error::from(e)
+        ))
+    })
 }
 
 /// Opens the directories of `--parents`. A snapshot cannot be made across file systems.
@@ -122,7 +127,7 @@ fn problem(error: &ReceiveError, dir: &Path, target: &OwnedFd) -> Problem {
         | ReceiveError::Staging(_) => Kind::Failed,
     };
     let mut problem = Problem::from_error(kind, error);
-    problem.message = format!("receive into {}: {}", dir.display(), problem.message);
+    problem.message = format!("cannot receive into {}: {}", dir.display(), problem.message);
     problem.remedy(remedy(error, target).unwrap_or_default())
 }
 
@@ -191,14 +196,13 @@ fn file_system_remedy(errno: Errno, target: &OwnedFd) -> Option<String> {
         Errno::ROFS => match WriteObstacle::of(target) {
             Ok(Some(obstacle)) => obstacle.remedy(),
             Ok(None) => {
-                "the directory can be written to, so what is read-only is the subvolume that was being made: \
-                 find out what changes subvolumes below the directory, and receive again"
+                "the directory can be written to, so the new subvolume was made read-only by another program: find the program that changes subvolumes below the directory, and receive again"
             }
             Err(_) => return None,
         },
-        Errno::IO => "the disk of this file system fails: look into the kernel's log",
+        Errno::IO => "the disk of this file system fails: read the kernel log",
         Errno::UCLEAN => {
-            "this file system is damaged: look into the kernel's log, and run `btrfs check` on the unmounted \
+            "this file system is damaged: read the kernel log, and run `btrfs check` on the unmounted \
              file system"
         }
         _ => return None,

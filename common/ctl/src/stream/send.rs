@@ -41,9 +41,14 @@ struct Snapshot {
 impl Snapshot {
     fn open(path: &Path) -> Result<Self, Problem> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|e| usage(format!("open {}: {}", path.display(), io::Error::from(e))))?;
-        let look = |e| Problem::local_io(&format!("look at {}", path.display()), &e);
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| {
+            usage(format!(
+                "cannot open {}: {}",
+                path.display(),
+                io::Error::from(e)
+            ))
+        })?;
+        let look = |e| Problem::local_io(&format!("check {}", path.display()), &e);
         if !filesystem::is_btrfs(&root).map_err(look)? {
             return Err(usage(format!("{} is not on btrfs", path.display())));
         }
@@ -129,7 +134,7 @@ fn send_all<P>(
         output.note(&format!("sending {}", path.display()));
         if let Err(problem) = send(snapshot, plan, &sink) {
             sink.discard();
-            let message = format!("send {}: {}", path.display(), problem.message);
+            let message = format!("cannot send {}: {}", path.display(), problem.message);
             return Err(Problem { message, ..problem });
         }
     }
@@ -143,7 +148,7 @@ fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
     let is_sendshot = names_sendshots || asked == Some(Engine::Sendshot);
     if is_sendshot && !arguments.clone_sources.is_empty() {
         return Err(usage(
-            "clone sources are for the kernel engine: the sendshot engine clones within the snapshot and \
+            "only the kernel engine takes clone sources: the sendshot engine clones within the snapshot and \
              from its parent only"
                 .into(),
         )
@@ -151,11 +156,11 @@ fn engine(arguments: &StreamSendArguments) -> Result<Engine, Problem> {
     }
     match asked {
         Some(Engine::Kernel) if names_sendshots => {
-            Err(usage("the kernel engine knows no sendshots".into())
+            Err(usage("the kernel engine does not use sendshots".into())
                 .remedy("leave out --engine, or name a snapshot with --parent"))
         }
         Some(Engine::Sendshot) if arguments.parent.is_some() => Err(usage(
-            "a snapshot as parent is for the kernel engine".into(),
+            "only the kernel engine takes a snapshot as parent".into(),
         )
         .remedy("leave out --engine, or name a file with --sendshot")),
         Some(engine) => Ok(engine),
@@ -244,7 +249,7 @@ fn pump(source: Source, sink: &Sink) -> Result<(), Problem> {
     let (mut reader, sending) = send_pipe::start(source).map_err(|e| Problem::failed(&e))?;
     let copied = io::copy(&mut reader, &mut &sink.file);
     drop(reader);
-    copied.map_err(|e| Problem::new(Kind::Failed, format!("write the stream: {e}")))?;
+    copied.map_err(|e| Problem::new(Kind::Failed, format!("cannot write the stream: {e}")))?;
     send_pipe::finish(sending).map_err(|e| Problem::failed(&e))
 }
 
@@ -357,25 +362,29 @@ fn capture(
 ) -> Result<Sendshot, Problem> {
     if let Some(path) = path {
         save::place(path).map_err(|e| {
-            usage(format!("save {}: open its directory: {e}", path.display()))
-                .remedy("name a file in a directory that is there")
+            usage(format!(
+                "cannot save {}: its directory cannot be opened: {e}",
+                path.display()
+            ))
+            .remedy("name a file in an existing directory")
         })?;
         let saved = sendshot_engine::save_to(snapshot, NUMBER, before, path);
         return match saved {
             Ok((sendshot, _)) => Ok(sendshot),
             Err(e) => {
                 let problem = not_captured(&e);
-                let message = format!("save {}: {}", path.display(), problem.message);
+                let message = format!("cannot save {}: {}", path.display(), problem.message);
                 Err(Problem { message, ..problem })
             }
         };
     }
-    let failed = |e: io::Error| Problem::new(Kind::Failed, format!("capture the snapshot: {e}"));
+    let failed =
+        |e: io::Error| Problem::new(Kind::Failed, format!("cannot capture the snapshot: {e}"));
     let file = tempfile::tempfile().map_err(|e| {
         let dir = std::env::temp_dir();
         Problem::new(
             Kind::Failed,
-            format!("make a temporary file in {}: {e}", dir.display()),
+            format!("cannot create a temporary file in {}: {e}", dir.display()),
         )
         .remedy("free space there, or have TMPDIR name another directory")
     })?;

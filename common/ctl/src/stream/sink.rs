@@ -21,7 +21,7 @@ impl Sink {
         let Some(path) = path else {
             let stdout = io::stdout();
             if stdout.is_terminal() {
-                return Err(usage("a stream is not for a terminal".into())
+                return Err(usage("a stream cannot be written to a terminal".into())
                     .remedy("pipe it somewhere, or name a file with -f"));
             }
             let file = File::from(rustix::io::dup(stdout).map_err(io::Error::from)?);
@@ -33,7 +33,7 @@ impl Sink {
             .truncate(true)
             .mode(0o600)
             .open(path)
-            .map_err(|e| usage(format!("open {}: {e}", path.display())))?;
+            .map_err(|e| usage(format!("cannot open {}: {e}", path.display())))?;
         let is_file = file.metadata()?.is_file();
         let path = is_file.then(|| path.to_owned());
         Ok(Self { file, path })

@@ -43,7 +43,7 @@ const SWAP_OFFSET: u64 = 4086;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The snapshot cannot be read, or the sendshot cannot be written.
-    #[error("capture the snapshot's metadata")]
+    #[error("cannot capture the snapshot's metadata")]
     Io(#[from] io::Error),
     /// The snapshot no longer exists.
     #[error("the snapshot was deleted while it was being sent")]

@@ -23,7 +23,7 @@ pub enum Error {
     #[error(transparent)]
     Capture(#[from] recapture::Error),
     /// The sendshot that was written cannot be read back.
-    #[error("read back the sendshot that was just saved")]
+    #[error("cannot read back the sendshot that was just saved")]
     Check(#[from] error::Error),
 }
 
@@ -32,7 +32,7 @@ impl Error {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Capture(recapture::Error::Capture(capture::Error::Incomplete { .. })) => {
-                "the file system is damaged: copy the file from a backup, or look with `btrfs check`"
+                "the file system is damaged: copy the file from a backup, or run `btrfs check`"
             }
             Self::Capture(_) | Self::Check(_) => "",
         }

@@ -13,7 +13,7 @@ use crate::format::hashes::{self, BLOCK, Hash};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened or read.
-    #[error("read {} of the snapshot", sendshot_stream::dump::escaped(path))]
+    #[error("cannot read {} of the snapshot", sendshot_stream::dump::escaped(path))]
     Read {
         /// Path of the file in the snapshot.
         path: Vec<u8>,
@@ -23,7 +23,7 @@ pub enum Error {
     },
     /// A file is shorter than its sendshot says.
     #[error(
-        "{} of the snapshot ends at byte {offset}, which its sendshot does not say",
+        "{} of the snapshot ends at byte {offset}, which its sendshot does not record",
         sendshot_stream::dump::escaped(path)
     )]
     Short {

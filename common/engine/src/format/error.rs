@@ -31,7 +31,7 @@ pub enum Error {
         version: u32,
     },
     /// The file was written by an earlier version of the program.
-    #[error("{}: has layout version {version}, of an earlier program, this one reads {OLDEST_VERSION} and later; the next push has to do without it", path.display())]
+    #[error("{}: has layout version {version}, of an earlier program, this one reads {OLDEST_VERSION} and later; the next push cannot use it", path.display())]
     TooOld {
         /// Path of the file.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum Error {
         version: u32,
     },
     /// The file is truncated or was changed.
-    #[error("{}: is damaged at byte {offset}; the next push has to do without it", path.display())]
+    #[error("{}: is damaged at byte {offset}; the next push cannot use it", path.display())]
     Damaged {
         /// Path of the file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum Error {
         offset: u64,
     },
     /// An inode of the file has a name in no directory: it is a remnant of a deleted one.
-    #[error("{}: inode {ino} has a name in no directory; the next push has to do without it", path.display())]
+    #[error("{}: inode {ino} has a name in no directory; the next push cannot use it", path.display())]
     Orphan {
         /// Path of the file.
         path: PathBuf,

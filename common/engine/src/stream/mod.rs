@@ -41,10 +41,10 @@ pub enum Error {
     #[error("the snapshot was deleted while it was being sent")]
     Deleted,
     /// The stream cannot be written.
-    #[error("write the stream")]
+    #[error("cannot write the stream")]
     Write(#[source] io::Error),
     /// A stream to be resumed in its middle is not the same up to that position.
-    #[error("the stream is not the same up to byte {offset} as it was before")]
+    #[error("the stream up to byte {offset} differs from the earlier one")]
     Diverged {
         /// Offset in bytes at which it was to be resumed.
         offset: u64,

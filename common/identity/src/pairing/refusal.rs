@@ -52,7 +52,7 @@ pub enum RenewError {
 pub enum RedeemError {
     /// No invitation has this secret.
     #[error(
-        "the receiver knows no such token: it may be another receiver's, or replaced by a newer one"
+        "the receiver does not know this token: it may be of another receiver, or was replaced by a newer one"
     )]
     Unknown,
     /// The token has expired.
@@ -170,7 +170,7 @@ impl RevokeError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Unknown { .. } => "`sendshotctl peer list` shows who is",
+            Self::Unknown { .. } => "`sendshotctl peer list` shows the paired senders",
             Self::Registry(_) => "",
         }
     }

@@ -146,7 +146,7 @@ impl ConnectError {
                                          that no firewall is in between; then try again"
                 .to_owned(),
             Self::NotAReceiver { .. } => {
-                "is the port right? A receiver's is 7117, or what `listen` in its receiver.toml says"
+                "is the port right? A receiver's is 7117, or the one of `listen` in its receiver.toml"
                     .to_owned()
             }
             Self::WrongReceiver { address, .. } => format!(
@@ -155,12 +155,12 @@ impl ConnectError {
             ),
             Self::Refused { address, .. } => pair_again(address),
             Self::Clock { address, fault, .. } => match fault {
-                ClockFault::Expired => "correct the clocks of both hosts; if they are, restart the \
+                ClockFault::Expired => "correct the clocks of both hosts; if they are right, restart the \
                                         receiver, which renews its certificate"
                     .to_owned(),
                 ClockFault::NotYetValid => "correct the clocks of both hosts".to_owned(),
                 ClockFault::OwnCertificate => format!(
-                    "correct the clocks of both hosts; if they are, {}",
+                    "correct the clocks of both hosts; if they are right, {}",
                     pair_again(address)
                 ),
             },
