@@ -74,7 +74,7 @@ impl Daemon {
         let address = receiver.config().listen;
         let listener = TcpListener::bind(address)
             .await
-            .with_context(|| format!("listen on {address}"))?;
+            .with_context(|| format!("cannot listen on {address}"))?;
         let control = ControlSocket::bind(&options.socket)?;
         Ok(Self {
             receiver: Arc::new(receiver),
@@ -149,7 +149,7 @@ impl Daemon {
         };
         let served = tokio::time::timeout(SHUTDOWN_GRACE, farewell).await;
         if served.is_err() {
-            tracing::info!("not everybody hung up; leaving");
+            tracing::info!("some connections are still open; exiting");
         }
         drop_waiting(&receiver).await;
         if let Ok(served) = served {
@@ -168,7 +168,7 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
         let receiver = Arc::clone(receiver);
         let work = move || upkeep::look_after(&receiver);
         if let Err(e) = sendshot_service::blocking::run("look-after", work).await {
-            tracing::warn!("look after partials and certificates: {e}");
+            tracing::warn!("cannot check partials and certificates: {e}");
         }
     }
 }
@@ -177,7 +177,7 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
 async fn drop_waiting(receiver: &Arc<Receiver>) {
     let waiting = receiver.transfers().take_parked(Duration::ZERO);
     if let Err(e) = sendshot_service::blocking::run("drop-waiting", move || drop(waiting)).await {
-        tracing::warn!("drop staging: {e}");
+        tracing::warn!("cannot delete staging: {e}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sendshot_receiver::daemon::{self, Daemon, Options};
 
-/// Receives copies of btrfs subvolumes from paired senders. Started by systemd; asked by
+/// Receives copies of btrfs subvolumes from paired senders. Started by systemd; controlled by
 /// sendshotctl.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -18,7 +18,7 @@ struct Arguments {
         default_value = "/etc/sendshot/receiver.toml"
     )]
     config: PathBuf,
-    /// Directory of its own state
+    /// Directory of the daemon's own state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/sendshot-receiver")]
     state_dir: PathBuf,
     /// Control socket

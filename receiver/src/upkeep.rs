@@ -19,10 +19,10 @@ pub fn look_after(receiver: &Receiver) {
     match receiver.authority().renew_server(Timestamp::now()) {
         Ok(true) => tracing::info!("this receiver's own certificate was renewed"),
         Ok(false) => {}
-        Err(e) => tracing::warn!("renew this receiver's own certificate: {e}"),
+        Err(e) => tracing::warn!("cannot renew this receiver's own certificate: {e}"),
     }
     if let Err(e) = expire_partials(receiver) {
-        tracing::warn!("look for old partials: {e:#}");
+        tracing::warn!("cannot look for old partials: {e:#}");
     }
 }
 
@@ -42,7 +42,7 @@ fn expire_partials(receiver: &Receiver) -> anyhow::Result<()> {
         if over {
             tracing::info!(transfer = %record.transfer, sender = %record.sender_name,
                 volume = %record.volume_name,
-                "an interrupted push was not resumed in time; its partial is dropped");
+                "an interrupted push was not resumed in time; its partial is deleted");
         }
         over
     })?;
@@ -75,6 +75,6 @@ pub fn drop_interrupted(receiver: &Receiver, sender: &PeerName) {
         })?)
     };
     if let Err(e) = forget() {
-        tracing::warn!(%sender, "drop what its pushes have left: {e:#}");
+        tracing::warn!(%sender, "cannot delete the partials of its pushes: {e:#}");
     }
 }

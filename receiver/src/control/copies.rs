@@ -32,7 +32,7 @@ pub(super) async fn answer(
 
 fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyState>, Failure> {
     let root = receiver.root().open()?;
-    let failed = |e| io_failure("look at the copies", &e);
+    let failed = |e| io_failure("read the copies", &e);
     let mut copies = Vec::new();
     for (sender, volume, dir) in volumes::all(&root).map_err(failed)? {
         let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;

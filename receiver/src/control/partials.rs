@@ -32,7 +32,7 @@ fn partial_states(
     wanted: &v1::CopiesRequest,
 ) -> Result<Vec<v1::PartialState>, Failure> {
     let root = receiver.root().open()?;
-    let failed = |e| io_failure("look at the partials", &e);
+    let failed = |e| io_failure("read the partials", &e);
     let area = Area::new(&root).map_err(failed)?;
     let on_disk = match area.exists() {
         true => {

@@ -91,7 +91,9 @@ impl Checkpoints {
             return Ok(None);
         };
         if position.offset != point.offset {
-            return Err(rule_broken("the stream is not where its segments say"));
+            return Err(rule_broken(
+                "the stream is not at the offset of its segments",
+            ));
         }
         let failed = |e| io_failure("take a checkpoint", &e);
         if self.last.is_none() {

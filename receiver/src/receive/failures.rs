@@ -83,12 +83,11 @@ fn named(failure: &Failure, what: &str, remedy: &str) -> Failure {
 
 /// Refuses a push into a read-only directory, before anything of it is sent.
 pub(crate) fn check_writable(name: &str, dir: impl AsFd) -> Result<(), Failure> {
-    let obstacle =
-        WriteObstacle::of(dir).map_err(|e| io_failure(&format!("look at {name}"), &e))?;
+    let obstacle = WriteObstacle::of(dir).map_err(|e| io_failure(&format!("check {name}"), &e))?;
     let Some(obstacle) = obstacle else {
         return Ok(());
     };
-    let failure = errno_failure(Errno::ROFS, format!("copies are to be made in {name}"));
+    let failure = errno_failure(Errno::ROFS, format!("copies cannot be made in {name}"));
     Err(at_obstacle(failure, name, obstacle))
 }
 
@@ -99,8 +98,10 @@ pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
 pub(crate) fn hash_mismatch(offset: u64) -> Failure {
     Failure::new(
         Code::HashMismatch,
-        format!("what arrived behind byte {offset} of the stream is not what was sent"),
-        "nothing of it was kept; push again, and look for faulty memory or network hardware",
+        format!(
+            "the data received after byte {offset} of the stream are not the data that were sent"
+        ),
+        "none of them were kept; push again, and check for faulty memory or network hardware",
     )
 }
 
@@ -137,7 +138,7 @@ fn not_permitted(apply: &ApplyError) -> Failure {
              `DeviceAllow=DEVICE m`; or move it out of the volume",
         ),
         _ => (
-            format!("the receiver may not do this to {path} here: {message}"),
+            format!("the receiver lacks a permission for this operation on {path}: {message}"),
             "run the receiver as root with all of its capabilities, as its systemd unit does, and push again",
         ),
     };
@@ -196,7 +197,7 @@ fn failure_with_errno(error: &(dyn StdError + 'static)) -> Failure {
 
 /// Makes the failure for an I/O error on the receiver's own disks.
 pub fn io_failure(what: &str, error: &std::io::Error) -> Failure {
-    let message = format!("{what}: {error}");
+    let message = format!("cannot {what}: {error}");
     if let Some(other) = NoDirectory::within(error) {
         return Failure::new(Code::Internal, message, other.remedy());
     }
@@ -211,7 +212,7 @@ pub(crate) fn search_failure(what: &str, error: &std::io::Error) -> Failure {
     match Errno::from_io_error(error) {
         Some(Errno::PERM) => Failure::new(
             Code::Internal,
-            format!("the receiver may not search its file system: {what}: {error}"),
+            format!("the receiver may not search its file system: cannot {what}: {error}"),
             "searching btrfs needs CAP_SYS_ADMIN on the host: run the receiver on the host, or in a privileged \
              container",
         ),
@@ -249,17 +250,17 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
         Errno::ROFS => Failure::new(
             Code::ReadOnly,
             format!("{READ_ONLY}: {message}"),
-            "look into the receiver's kernel log, mount it read-write again, and push again",
+            "read the receiver's kernel log, mount the file system read-write again, and push again",
         ),
         Errno::IO => Failure::new(
             Code::Io,
             format!("the receiver's disk fails: {message}"),
-            "look into the receiver's kernel log",
+            "read the receiver's kernel log",
         ),
         Errno::UCLEAN => Failure::new(
             Code::Io,
             format!("the receiver's file system is damaged: {message}"),
-            "look into the receiver's kernel log, and run `btrfs check` on the unmounted file system",
+            "read the receiver's kernel log, and run `btrfs check` on the unmounted file system",
         ),
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Failure::new(
             Code::Internal,
@@ -269,7 +270,7 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
         Errno::OPNOTSUPP => Failure::new(
             Code::Unsupported,
             format!(
-                "the receiver's file system does not support something of the volume: {message}"
+                "the receiver's file system does not support a feature of the volume: {message}"
             ),
             "if it is an access control list, mount the receiver's file system without `noacl`; then push again",
         ),
@@ -277,7 +278,7 @@ fn errno_failure(errno: Errno, message: String) -> Failure {
             Failure::new(
                 Code::Unsupported,
                 format!(
-                    "something of the volume is too large for the receiver's file system: {message}"
+                    "a part of the volume is too large for the receiver's file system: {message}"
                 ),
                 "move it out of the volume, or make it smaller, and push again",
             )

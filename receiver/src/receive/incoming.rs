@@ -126,7 +126,7 @@ impl IncomingTransfer {
         if work.begin.root.is_some_and(|agreed| agreed != root.id()) {
             return Err(Failure::new(
                 Code::RootChanged,
-                "another of the receiver's disks is there than the one that this push was prepared for",
+                "the receiver's disk was exchanged for another one after this push was prepared",
                 "push again",
             ));
         }
@@ -168,7 +168,7 @@ impl IncomingTransfer {
         let mut session = Session::new(host, Subvolumes::One, Policies::default());
         if let Some(parent) = work.begin.parent {
             // What the parent's copy lacks, this copy lacks too.
-            let failed = |e| io_failure("look for what the parent lacks", &e);
+            let failed = |e| io_failure("read the record of attributes that the parent lacks", &e);
             let lacks = usage::not_kept(&dir.fd).map_err(failed)?;
             session.add_not_kept(&lacks.copy((parent.uuid, parent.ctransid)));
         }
@@ -368,7 +368,7 @@ impl IncomingTransfer {
             not_kept,
         };
         usage::note(&self.dir.fd, state, noted).map_err(|e| {
-            let failure = io_failure("note the size of the copy", &e);
+            let failure = io_failure("record the size of the copy", &e);
             in_dir(failure, &self.dir.name, &self.dir.fd)
         })
     }
@@ -453,7 +453,7 @@ impl StreamPosition {
 fn not_resumable() -> Failure {
     Failure::new(
         Code::ResumeImpossible,
-        "nothing is left of the push to resume from there",
+        "the receiver has no checkpoint of the push to resume from",
         "push again: it restarts from the beginning",
     )
 }
@@ -487,11 +487,11 @@ fn refuse_what_is_held(root: &OpenRoot, dir: &VolumeDir, begin: &Begin) -> Resul
                 "there are {MAX_OF_ONE_UUID} copies under the UUID {} already",
                 begin.uuid
             ),
-            "push another snapshot: this one was changed again and again",
+            "push another snapshot: this one was changed repeatedly",
         ));
     }
     let copies =
-        volumes::copies(&dir.fd).map_err(|e| io_failure("look at the copies of the volume", &e))?;
+        volumes::copies(&dir.fd).map_err(|e| io_failure("read the copies of the volume", &e))?;
     let held = copies.iter().find(|copy| {
         copy.uuid == begin.uuid && copy.ctransid == begin.ctransid && copy.unusable.is_none()
     });

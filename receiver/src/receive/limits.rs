@@ -43,7 +43,7 @@ pub(crate) fn check_volumes(
     Err(over(
         format!("it has {} volumes here", policy.max_volumes),
         "max_volumes",
-        "have the directories of volumes deleted that can go",
+        "have the directories of unneeded volumes deleted",
     ))
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn bytes_left(
     let Some(most) = policy.max_bytes else {
         return Ok(None);
     };
-    let failed = |e| io_failure("count what the sender has here", &e);
+    let failed = |e| io_failure("count the copies and partials of the sender", &e);
     let waiting = interrupted(root, (caller, volume), at_work)?;
     let mut used: u64 = 0;
     for (sender, _, dir) in volumes::all(root).map_err(failed)? {
@@ -124,7 +124,7 @@ pub(crate) fn too_many_bytes(policy: &SenderPolicy) -> Failure {
     over(
         format!("it has {most} here, with this push"),
         "max_bytes",
-        "delete copies that can go",
+        "delete unneeded copies",
     )
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn too_many_pushes(policy: &SenderPolicy) -> Failure {
 fn over(what: String, key: &str, own: &str) -> Failure {
     Failure::new(
         Code::OverLimit,
-        format!("the sender has all that it may have: {what}"),
+        format!("the sender has reached a limit: {what}"),
         format!(
             "{own}; or ask the receiver's administrator to raise `{key}` of this sender in receiver.toml"
         ),

@@ -123,7 +123,7 @@ impl Host for StagingHost {
         // The name is not used, since a copy is named by its time, but everything in a stream is checked.
         if !is_plain(&subvolume.name) {
             return Err(rule_broken(
-                "the stream's name for its subvolume is no plain name",
+                "the stream's name for its subvolume is not a plain name",
             ));
         }
         let parent = self.begin.parent.map(parent_identity);

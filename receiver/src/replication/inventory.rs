@@ -22,7 +22,7 @@ pub(super) fn look(
     // Read before the copies: a push that ends in between has committed before they are read.
     let commit_pending = receiver.transfers().has(caller, volume.id);
     let root = receiver.root().open()?;
-    let failed = |e| io_failure("look at the copies of the volume", &e);
+    let failed = |e| io_failure("read the copies of the volume", &e);
     let partials = resumable(receiver, &root, caller, volume).map_err(failed)?;
     let Some(dir) = volumes::find(&root, caller, volume).map_err(failed)? else {
         return Ok(Inventory {

@@ -131,7 +131,7 @@ fn not_renewed(error: &RenewError) -> Status {
         RenewError::OtherKey | RenewError::Sign(_) => (Code::InvalidArgument, String::new()),
         RenewError::Registry(_) => (
             Code::Internal,
-            "look into the journal of sendshot-receiver".to_owned(),
+            "read the journal of sendshot-receiver".to_owned(),
         ),
     };
     refusal(code, error.to_string(), &remedy)

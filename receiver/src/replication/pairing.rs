@@ -61,7 +61,7 @@ fn refuse(error: &RedeemError) -> Status {
             return refusal(
                 Code::Internal,
                 "the receiver cannot store the pairing",
-                "look into the journal of sendshot-receiver",
+                "read the journal of sendshot-receiver",
             );
         }
         RedeemError::Unknown

@@ -58,7 +58,7 @@ pub async fn serve(
         let failure = Failure::new(
             Code::Busy,
             format!("a push of `{}` is running already", begin.volume.name),
-            "wait until it is over",
+            "wait until it has ended",
         );
         // Cannot fail: the channel is new.
         let _ = answers.try_send(Ok(Down::Failure(failure).into()));
@@ -101,7 +101,9 @@ pub async fn serve(
         let _over = over.drop_guard();
         receive((work, waiting), slot, messages_in, &answers, &welcome);
     });
-    spawned.map_err(|e| Status::resource_exhausted(format!("no thread for the push: {e}")))?;
+    spawned.map_err(|e| {
+        Status::resource_exhausted(format!("cannot start a thread for the push: {e}"))
+    })?;
     Ok(answered)
 }
 
@@ -336,6 +338,6 @@ fn reclaim_space(root: &Root) {
         return; // the root is gone or read-only: nothing was deleted
     };
     if let Err(e) = filesystem::sync(&root) {
-        tracing::debug!("commit after dropping a partial: {e}");
+        tracing::debug!("cannot commit the file system after deleting a partial: {e}");
     }
 }

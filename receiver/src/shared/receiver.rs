@@ -133,7 +133,7 @@ impl Receiver {
 /// Reconciles a disk. What cannot be reconciled does no harm, and the next start tries again.
 fn reconcile(root: &OpenRoot) {
     if let Err(e) = partials::reconcile(root) {
-        tracing::warn!("reconcile what earlier pushes left: {e:#}");
+        tracing::warn!("cannot reconcile earlier pushes: {e:#}");
     }
 }
 

@@ -367,7 +367,7 @@ pub fn reconcile(root: &OpenRoot) -> anyhow::Result<()> {
         tracing::info!(
             swept,
             kept,
-            "partials of an earlier run: staging was dropped, checkpoints stay"
+            "partials of an earlier run: staging was deleted, checkpoints stay"
         );
     }
     Ok(())

@@ -39,7 +39,7 @@ pub enum Error {
         fsid: Uuid,
     },
     /// A component of the path is not a directory.
-    #[error("root {}: {} is no directory", path.display(), what.display())]
+    #[error("root {}: {} is not a directory", path.display(), what.display())]
     NoDirectory {
         path: PathBuf,
         /// The path up to that component.
@@ -80,7 +80,7 @@ pub enum Error {
     #[error("root {}: the disk there is this receiver's already", path.display())]
     Own { path: PathBuf },
     /// The root to take over has no mark.
-    #[error("root {}: the disk there is no receiver's: it has no mark {MARK}", path.display())]
+    #[error("root {}: the disk there belongs to no receiver: it has no mark {MARK}", path.display())]
     Nobodys { path: PathBuf },
     /// The administrator has removed the disk from this receiver's disks.
     #[error("root {}: the disk {root} was removed from this receiver's disks", path.display())]
@@ -166,7 +166,7 @@ impl<T: fmt::Display> fmt::Display for Several<'_, T> {
     }
 }
 
-const KERNEL_LOG: &str = "look into the kernel's log for what the disk says";
+const KERNEL_LOG: &str = "read the kernel log for errors of the disk";
 
 impl Error {
     /// What the administrator can do.
@@ -181,12 +181,12 @@ impl Error {
 
     fn fixed_remedy(&self) -> &'static str {
         match self {
-            Self::Missing { .. } => "create the directory, or mend `root` in receiver.toml",
+            Self::Missing { .. } => "create the directory, or correct `root` in receiver.toml",
             Self::Away { .. } => "mount it",
             Self::Gone { .. } => {
-                "put the directory back where it was, or mend `root` in receiver.toml; a new, empty one is added with `sendshotctl copy root add`"
+                "put the directory back where it was, or correct `root` in receiver.toml; a new, empty one is added with `sendshotctl copy root add`"
             }
-            Self::NoDirectory { .. } => "move it away, or mend `root` in receiver.toml",
+            Self::NoDirectory { .. } => "move it away, or correct `root` in receiver.toml",
             Self::Denied { .. } => "give the user that the receiver runs as this permission there",
             Self::NotBtrfs { .. } => "`root` in receiver.toml must be a directory on btrfs",
             Self::ReadOnly { obstacle, .. } => match obstacle {
@@ -209,7 +209,7 @@ impl Error {
             Self::Unknown { .. } => "`sendshotctl copy root list` shows them",
             Self::Ambiguous { .. } => "give more of the id",
             Self::Damaged { .. } => {
-                "look into the kernel's log for what the disk says; if all is well, remove the mark, and `sendshotctl copy root add`"
+                "read the kernel log for errors of the disk; if there are none, remove the mark, and `sendshotctl copy root add`"
             }
             Self::Full { .. } => "free space on it (delete copies, or grow the file system)",
             Self::OverQuota { .. } => {
@@ -250,7 +250,7 @@ impl Error {
 fn open_remedy(source: &io::Error) -> &'static str {
     match Errno::from_io_error(source) {
         Some(Errno::LOOP) => {
-            "symbolic links on the path lead round in a circle: mend them, or `root` in receiver.toml"
+            "symbolic links on the path form a loop: correct them, or `root` in receiver.toml"
         }
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
             "the receiver is short of memory or descriptors: try again when it has less to do"
@@ -273,12 +273,12 @@ fn state_remedy(file: &Path, source: &io::Error) -> String {
         }
         // Without the file, the next start accepts whatever is at the root's path as a new root.
         io::ErrorKind::InvalidData => format!(
-            "the file is damaged: see that the root's disk is mounted, move {shown} away, and start again"
+            "the file is damaged: check that the root's disk is mounted, move {shown} away, and start again"
         ),
         io::ErrorKind::PermissionDenied => {
             format!("let the user that the receiver runs as read and write {shown}")
         }
-        _ => format!("look into the kernel's log for what it says of the file system of {shown}"),
+        _ => format!("read the kernel log for errors of the file system of {shown}"),
     }
 }
 
@@ -319,7 +319,7 @@ pub(crate) fn not_btrfs(path: &Path, known: Option<Vec<Uuid>>) -> Error {
         Some(fsids) => Error::Away {
             path,
             fsids,
-            found: "what is there is not on btrfs",
+            found: "its path is not on btrfs",
         },
     }
 }
@@ -419,10 +419,10 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = not_opened(&file.join("copies"), Errno::NOTDIR, || None);
-        let told = format!("{} is no directory", file.display());
+        let told = format!("{} is not a directory", file.display());
         assert!(error.to_string().ends_with(&told), "{error}");
         let failing = not_opened(&file, Errno::IO, || Some(Vec::new()));
-        assert!(failing.remedy().contains("kernel's log"));
+        assert!(failing.remedy().contains("kernel log"));
         assert_eq!(failing.code(), Code::Io);
     }
 

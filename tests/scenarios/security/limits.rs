@@ -62,7 +62,7 @@ fn a_sender_at_its_volume_limit_gets_no_further_one() {
     fill::tree(&sender.photos(), 1);
     sender.push("nas2:photos");
     let refused = sender.ctl(&["push", "nas2:music"]);
-    refused.fails(4, &["all that it may have", "max_volumes"]);
+    refused.fails(4, &["reached a limit", "max_volumes"]);
     assert!(!receiver.root().join("nas1/music").exists());
     // Its existing volume can still be pushed.
     fs::write(sender.photos().join("new"), "new").unwrap();
@@ -79,7 +79,7 @@ fn a_sender_at_its_byte_limit_keeps_its_copies() {
     let first = sender.push("nas2:photos");
     fill::file(sender.photos().join("big"), 2, 9 * MIB);
     let refused = sender.ctl(&["push", "nas2:photos"]);
-    refused.fails(4, &["all that it may have", "max_bytes"]);
+    refused.fails(4, &["reached a limit", "max_bytes"]);
     // Another of its volumes does not bypass the limit.
     fill::file(sender.fs().join("music/big"), 3, 9 * MIB);
     sender.ctl(&["push", "nas2:music"]).fails(4, &["max_bytes"]);
