@@ -11,7 +11,7 @@ use crate::failure::{Code, Failure};
 use crate::v1;
 
 /// Message for a journal of pushes that cannot be read or written.
-pub const JOURNAL: &str = "keep the journal of pushes on this host";
+pub const JOURNAL: &str = "read or write the journal of pushes on this host";
 
 /// Determines the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl Problem {
 
     /// Makes a problem from an I/O error of the volume's disk during `what`.
     pub fn local_io(what: &str, error: &std::io::Error) -> Self {
-        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(io_remedy(error))
+        Self::new(Kind::Failed, format!("cannot {what}: {error}")).remedy(io_remedy(error))
     }
 
     /// Makes a problem from an I/O error during `what` in the sender's state directory, which is on another
     /// disk than the volumes; the error names the file.
     pub fn state_io(what: &str, error: &std::io::Error) -> Self {
-        Self::new(Kind::Failed, format!("{what}: {error}")).remedy(state_remedy(error))
+        Self::new(Kind::Failed, format!("cannot {what}: {error}")).remedy(state_remedy(error))
     }
 
     /// Makes a problem from an error of opening a path that the user named.
@@ -71,11 +71,10 @@ impl Problem {
             Some(Errno::IO) => (Kind::Failed, DISK_FAILS),
             Some(Errno::ACCESS) => (
                 Kind::Usage,
-                "the daemon may not enter one of the directories of the path: its systemd unit, or who may enter \
-                 there, says so",
+                "the daemon has no access to a directory of the path: check its permissions and the daemon's systemd unit",
             ),
             Some(Errno::LOOP) => (Kind::Usage, "a symbolic link of the path leads to itself"),
-            Some(Errno::NOTDIR) => (Kind::Usage, "a part of the path is no directory"),
+            Some(Errno::NOTDIR) => (Kind::Usage, "a part of the path is not a directory"),
             _ => (Kind::Usage, "is it mounted, and spelt right?"),
         };
         Self::from_error(kind, error).remedy(remedy)
@@ -126,8 +125,7 @@ pub fn io_remedy(error: &(dyn Error + 'static)) -> &'static str {
         }
         Some(Errno::IO) => DISK_FAILS,
         Some(Errno::UCLEAN) => {
-            "the file system on this host is damaged: read the kernel log, and run `btrfs check` on it \
-             unmounted"
+            "the file system on this host is damaged: read the kernel log, unmount the file system, and run `btrfs check` on it"
         }
         _ => "",
     }
@@ -151,7 +149,7 @@ pub fn state_remedy(error: &std::io::Error) -> &'static str {
 pub fn delete_remedy(error: &std::io::Error) -> &'static str {
     match durable::errno(error) {
         Some(Errno::PERM) => {
-            "a `btrfs send` may be reading it: try again when that is over; in a container the daemon may lack \
+            "a `btrfs send` may be reading it: try again when that has ended; in a container the daemon may lack \
              CAP_SYS_ADMIN"
         }
         _ => io_remedy(error),
@@ -162,8 +160,7 @@ pub fn delete_remedy(error: &std::io::Error) -> &'static str {
 pub fn ask_remedy(error: &(dyn Error + 'static)) -> &'static str {
     match durable::errno(error) {
         Some(Errno::PERM) => {
-            "btrfs wants CAP_SYS_ADMIN of the host for this, which an unprivileged container does not have: run \
-             the daemon in a privileged one, or on the host"
+            "btrfs requires CAP_SYS_ADMIN on the host for this, which an unprivileged container lacks: run the daemon in a privileged container, or on the host"
         }
         _ => io_remedy(error),
     }
@@ -224,7 +221,7 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         Self {
             kind: failure.code.kind(),
-            message: format!("the receiver says: {}", failure.message),
+            message: format!("the receiver reports: {}", failure.message),
             remedy: failure.remedy,
         }
     }

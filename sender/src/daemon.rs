@@ -98,9 +98,9 @@ async fn reload(sender: Arc<Sender>, told: Arc<Notify>) {
         notify::reloading();
         let again = Arc::clone(&sender);
         match sendshot_service::blocking::run("reload", move || again.reload()).await {
-            Ok(Ok(())) => tracing::info!("configuration read again"),
+            Ok(Ok(())) => tracing::info!("configuration reloaded"),
             Ok(Err(e)) => tracing::error!("the former configuration stays in use: {e}"),
-            Err(e) => tracing::error!("read the configuration again: {e}"),
+            Err(e) => tracing::error!("cannot reload the configuration: {e}"),
         }
         notify::ready();
     }

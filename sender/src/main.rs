@@ -7,14 +7,14 @@ use clap::Parser;
 use sendshot_sender::daemon::{self, Daemon, Options};
 use sendshot_sender::shared::sender::Paths;
 
-/// Replicates live btrfs subvolumes to paired receivers. Started by systemd; asked by sendshotctl.
+/// Replicates live btrfs subvolumes to paired receivers. Started by systemd; controlled by sendshotctl.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/sendshot/sender.toml")]
     config: PathBuf,
-    /// Directory of its own state
+    /// Directory of the daemon's own state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/sendshot-sender")]
     state_dir: PathBuf,
     /// Control socket
@@ -24,7 +24,7 @@ struct Arguments {
         default_value = "/run/sendshot-sender/control.sock"
     )]
     socket: PathBuf,
-    /// Directory of what pairing wrote
+    /// Directory of the files that pairing writes
     #[arg(long, value_name = "DIR", default_value = "/etc/sendshot/receivers.d")]
     receivers_dir: PathBuf,
     /// Check the configuration and exit

@@ -122,7 +122,7 @@ impl Sender {
             sender.history().add(volume, receiver, now, entry)
         });
         if let Ok(Err(e)) = stored.await {
-            tracing::warn!("write the history of pushes: {e}");
+            tracing::warn!("cannot write the history of pushes: {e}");
         }
     }
 

@@ -40,7 +40,10 @@ pub async fn within<T>(
     match tokio::time::timeout(deadline, answer).await {
         Ok(answered) => answered,
         Err(_) => {
-            let why = format!("it gave no whole answer within {} s", deadline.as_secs());
+            let why = format!(
+                "it sent no complete response within {} s",
+                deadline.as_secs()
+            );
             Err(Error::broken(address, &why))
         }
     }
@@ -115,7 +118,10 @@ mod tests {
         let problem = answer("nas2:7117", Duration::from_millis(10), begun).await;
         let problem = Problem::from(problem.unwrap_err());
         assert_eq!(problem.kind, Kind::Unreachable);
-        assert!(problem.message.contains("no whole answer"), "{problem}");
+        assert!(
+            problem.message.contains("no complete response"),
+            "{problem}"
+        );
     }
 
     #[test]

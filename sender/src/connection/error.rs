@@ -40,7 +40,7 @@ pub enum Error {
         remedy: String,
     },
     /// The answer itself reports a failure.
-    #[error("the receiver says: {0}")]
+    #[error("the receiver reports: {0}")]
     Failure(#[from] Failure),
     /// The answer breaks the contract.
     #[error("the receiver's response is invalid: {0}")]
@@ -73,17 +73,16 @@ impl Error {
             ),
             Self::Connect(error) => error.remedy(),
             Self::Broken { .. } => {
-                "try again later; what the receiver has committed, the next push finds out"
-                    .to_owned()
+                "try again later; the next push detects what the receiver has committed".to_owned()
             }
             Self::NotReady { .. } => {
-                "look into its journal and its kernel log, and try again later".to_owned()
+                "read the receiver's journal and kernel log, and try again later".to_owned()
             }
             Self::Refused { remedy, .. } | Self::Failed { remedy, .. } => remedy.clone(),
             Self::Failure(failure) => failure.remedy.clone(),
             Self::Invalid(_) => String::new(),
             Self::SetUpAnew => {
-                "pair with it again: `sendshotctl peer invite` there, `sendshotctl pair` here"
+                "pair again: `sendshotctl peer invite` on the receiver, `sendshotctl pair` here"
                     .to_owned()
             }
         }

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("{}", with_causes(.0))]
     Csr(#[from] CertificateError),
     /// The former ids of this sender cannot be written.
-    #[error("write down what this sender was before: {0}")]
+    #[error("cannot record the former id of this sender: {0}")]
     StateDir(std::io::Error),
     /// The receiver's file cannot be written.
     #[error("{}", with_causes(.0))]
@@ -145,7 +145,7 @@ fn entry(
 ) -> Result<ReceiverEntry, Error> {
     let id = malformed::id_bytes(&answer.receiver_id, "receiver_id").map_err(CallError::invalid)?;
     let ca_certificate =
-        authority.ok_or_else(|| CallError::invalid("its authority is not in its chain"))?;
+        authority.ok_or_else(|| CallError::invalid("its certificate chain lacks its authority"))?;
     let client_certificate = link::own_certificate(
         sender,
         &ca_certificate,

@@ -74,7 +74,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
                 }
             }
             // A push reports the error to its user.
-            Err(error) => tracing::info!("look at the certificates: {error}"),
+            Err(error) => tracing::info!("cannot check the certificates: {error}"),
         }
     }
 }

@@ -67,9 +67,9 @@ impl WireBytes {
         self.add(bytes);
         let read = self.0.read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         match self.0.most_read.load(Ordering::Relaxed) {
-            most if most > 0 && read > most => {
-                Err(io::Error::other("it says more than any answer can be"))
-            }
+            most if most > 0 && read > most => Err(io::Error::other(
+                "its response is longer than any valid one",
+            )),
             _ => Ok(()),
         }
     }

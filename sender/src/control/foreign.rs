@@ -21,7 +21,7 @@ pub(super) async fn answer(
     message: v1::ForeignRequest,
     root: bool,
 ) -> Result<v1::ForeignResponse, Problem> {
-    only_root(root, "what other hosts left")?;
+    only_root(root, "access to the states of other hosts")?;
     let path = PathBuf::from(OsString::from_vec(message.path));
     let action = match message.take_over {
         true => Action::TakeOver,

@@ -72,7 +72,7 @@ pub(super) async fn filesystem(
 fn forget_wish(message: v1::ForgetRequest) -> Result<forget::ParentChoice, Problem> {
     let target = target(message.receiver, message.volume, true)?;
     let target = target.ok_or_else(|| {
-        Problem::new(Kind::Usage, "which receiver and volume?").remedy("name them: HOST:VOL")
+        Problem::new(Kind::Usage, "no receiver and volume were named").remedy("name them: HOST:VOL")
     })?;
     let which = match (message.all, message.which.as_str(), message.root.as_str()) {
         (true, "", "") => Which::All,

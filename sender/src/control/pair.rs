@@ -24,7 +24,7 @@ pub(super) async fn answer(
         "" => address.default_name().ok_or_else(|| {
             Problem::new(
                 Kind::Usage,
-                format!("`{address}` is no name for a receiver"),
+                format!("`{address}` is not a name for a receiver"),
             )
             .remedy("give it one with --name")
         })?,

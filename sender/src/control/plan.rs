@@ -42,7 +42,7 @@ fn parent_choice(text: &str) -> Result<ParentChoice, Problem> {
         "" | "auto" => Ok(ParentChoice::Auto),
         "none" => Ok(ParentChoice::None),
         uuid => Uuid::parse_str(uuid).map(ParentChoice::Uuid).map_err(|_| {
-            Problem::new(Kind::Usage, format!("`{uuid}` is no parent"))
+            Problem::new(Kind::Usage, format!("`{uuid}` is not a parent"))
                 .remedy("give `auto`, `none` or the UUID of a snapshot")
         }),
     }

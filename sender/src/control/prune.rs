@@ -23,7 +23,7 @@ pub(super) async fn answer(
     let mode = mode(message.dry_run);
     if mode == prune::Mode::Delete && !root {
         return Err(Problem::new(Kind::Refused, "pruning needs root")
-            .remedy("run it with sudo, or look with --dry-run"));
+            .remedy("run it with sudo, or use --dry-run"));
     }
     let target = target(message.receiver, message.volume, root)?;
     let paired = paired(sender).await?;

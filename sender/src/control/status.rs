@@ -56,7 +56,9 @@ fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
         receiver_id: entry.receiver_id.to_bytes().to_vec(),
         certificate_ends: validity.map_or(0, |validity| validity.not_after.as_second()),
         problem: if ends_soon {
-            format!("the certificate for {name} ends: push to it, which renews it, or pair again")
+            format!(
+                "the certificate for {name} expires soon: renew it with a push to {name}, or pair again"
+            )
         } else {
             String::new()
         },

@@ -26,11 +26,11 @@ pub fn notes(found: &Found) -> Vec<String> {
     match (found.kinship, found.effort) {
         (Some(Kinship::Filesystem | Kinship::None), effort) => vec![
             format!(
-                "the volume was replaced since (rolled back, for one), so all its metadata is compared: {} of {inodes} inodes were read again",
+                "the volume was replaced since (by a rollback, for example), so all its metadata is compared: {} of {inodes} inodes were read again",
                 read_again(effort, inodes),
             ),
             format!(
-                "{data} of data are sent: what is new, and what there is nothing safe to compare with, such as the content of small files"
+                "{data} of data are sent: new data, and data that cannot be compared safely, such as the content of small files"
             ),
         ],
         (Some(Kinship::Lineage), Effort::Changes(read)) if is_rewritten(read, found) => vec![
@@ -39,7 +39,7 @@ pub fn notes(found: &Found) -> Vec<String> {
                 found.changed
             ),
             format!(
-                "{data} of data are sent: what is new, and what was moved in files that changed, as there is nothing to compare it with"
+                "{data} of data are sent: new data, and data moved within changed files, which cannot be compared"
             ),
         ],
         (Some(Kinship::Lineage) | None, Effort::Changes(_) | Effort::Full) => Vec::new(),

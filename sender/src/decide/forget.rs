@@ -27,7 +27,7 @@ pub enum Error {
     #[error("`{0}` names no sendshot")]
     Text(String),
     /// The name has a suffix: the receiver gives it to the second copy of a second, and only the receiver knows it.
-    #[error("`{0}` is a name that the receiver gave, which this host does not know")]
+    #[error("`{0}` is the receiver's name for a copy, which this host does not know")]
     Suffix(CopyName),
     /// No state of this volume and receiver is kept.
     #[error("nothing of `{target}` is retained on this host")]
@@ -36,7 +36,7 @@ pub enum Error {
         target: String,
     },
     /// States are kept, but none matches.
-    #[error("no sendshot of `{target}` is `{which}`; there is {}", human::few(.there))]
+    #[error("no sendshot of `{target}` matches `{which}`; there is {}", human::few(.there))]
     NotFound {
         /// The requested volume and receiver.
         target: String,
@@ -46,7 +46,7 @@ pub enum Error {
         there: Vec<String>,
     },
     /// Several states match.
-    #[error("`{which}` is more than one: {}", human::few(.found))]
+    #[error("`{which}` matches more than one: {}", human::few(.found))]
     Ambiguous {
         /// The requested state.
         which: String,
@@ -75,7 +75,7 @@ pub enum Error {
         receiver: String,
     },
     /// The choice matches other states now than when the user agreed.
-    #[error("what `{target}` and `{which}` mean has changed since you were asked")]
+    #[error("the states named by `{target}` and `{which}` have changed since you were asked")]
     Changed {
         /// The requested volume and receiver.
         target: String,

@@ -125,7 +125,7 @@ pub enum Error {
 }
 
 pub(crate) fn full_asked_for() -> Reason {
-    Reason::new(ReasonCode::FullAskedFor, "a full send was asked for")
+    Reason::new(ReasonCode::FullAskedFor, "a full send was requested")
 }
 
 pub(crate) fn chosen_by_hand(copy: &HeldCopy) -> Reason {

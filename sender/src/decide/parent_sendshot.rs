@@ -240,8 +240,7 @@ fn why_kin(candidate: &Candidate, judged: &[(Candidate, Verdict)]) -> Reason {
         (None, None) => Reason::new(
             ReasonCode::NewestSendshot,
             format!(
-                "copy {name} is the newest state of this volume that the receiver holds and we have the \
-                 sendshot of"
+                "copy {name} is the newest state of this volume that the receiver holds and whose sendshot is on this host"
             ),
         ),
         (Some((newer, verdict)), _) => Reason::new(
@@ -498,7 +497,7 @@ mod tests {
                 of_head(|head| head.parent_uuid = Uuid::nil()),
                 &new,
                 Code::UsableOriginUnknown,
-                "not known which subvolume",
+                "subvolume is not known",
             ),
             (
                 of_head(|head| head.ctransid = 51),

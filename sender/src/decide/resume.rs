@@ -30,12 +30,12 @@ impl RestartReason {
     /// The reason, for the user.
     pub fn reason(self) -> String {
         match self {
-            Self::NothingThere => "the receiver has nothing of it any more".to_owned(),
+            Self::NothingThere => "the receiver holds no partial of it any more".to_owned(),
             Self::Unknown => {
-                "the receiver has more of it than this host recorded as sent, or less".to_owned()
+                "the receiver holds more of it than this host recorded as sent, or less".to_owned()
             }
             Self::Differs { offset } => format!(
-                "what the receiver has of it up to {} is not what was sent",
+                "the receiver's partial differs up to {} from the stream that was sent",
                 human::bytes_human(offset)
             ),
         }

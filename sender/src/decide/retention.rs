@@ -91,7 +91,7 @@ impl Verdict {
             ),
             Self::Surplus(keep) => (
                 Code::MoreThanKeep,
-                format!("older than the {keep} that `keep` says for this volume and receiver"),
+                format!("older than the {keep} that `keep` allows for this volume and receiver"),
             ),
             Self::Interrupted => (
                 Code::Interrupted,
@@ -100,7 +100,7 @@ impl Verdict {
             Self::LeftOver => (Code::LeftOver, "left by an interrupted push".to_owned()),
             Self::Gone => (
                 Code::DeletedElsewhere,
-                "what it stands for was deleted by another program".to_owned(),
+                "its sendshot or snapshot was deleted by another program".to_owned(),
             ),
         };
         Reason::new(code, text)

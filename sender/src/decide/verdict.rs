@@ -156,7 +156,7 @@ impl Verdict {
                     .to_owned(),
             ),
             Self::AncestryCut(_) => Some(format!(
-                "`--parent {}` takes it, if you know that the volume was made from it or from a later \
+                "`--parent {}` uses it, if you know that the volume was made from it or from a later \
                  state of the same subvolume",
                 copy.uuid
             )),
@@ -196,7 +196,7 @@ pub(crate) fn why_compared(difference: Difference) -> &'static str {
     match difference {
         Difference::Subvolume => "the volume was replaced since, so every file is compared",
         Difference::OriginUnknown => {
-            "it is not known which subvolume the copy is a state of, so every file is compared"
+            "the copy's original subvolume is not known, so every file is compared"
         }
         Difference::ParentChanged => {
             "its snapshot was deduplicated or written to before its sendshot was made, so every file is \
@@ -250,7 +250,7 @@ impl fmt::Display for Verdict {
             ),
             Self::LaterTransaction { sendshot, pushed } => write!(
                 f,
-                "its sendshot is of a later transaction ({sendshot}) than what is pushed ({pushed}): \
+                "its sendshot is of a later transaction ({sendshot}) than the pushed state ({pushed}): \
                  the file system went back to an earlier state"
             ),
             Self::Rejected => {
@@ -298,7 +298,7 @@ impl fmt::Display for Verdict {
                  the volume was made, was deleted"
             ),
             Self::Unrelated => {
-                f.write_str("it is not a snapshot of what this volume was made from")
+                f.write_str("it is not a snapshot of this volume or of an ancestor of it")
             }
         }
     }

@@ -17,7 +17,7 @@ impl From<pair::Error> for Problem {
         match error {
             pair::Error::Token(_) => Problem::new(Kind::Refused, message),
             pair::Error::OtherToken { address, .. } => Problem::new(Kind::Refused, message).remedy(format!(
-                "run `sendshotctl peer invite NAME` on the receiver at {address}, or give the address of the one that made the token"
+                "run `sendshotctl peer invite NAME` on the receiver at {address}, or give the address of the receiver that made the token"
             )),
             pair::Error::Call(error) => error.into(),
             pair::Error::StateDir(error) => {

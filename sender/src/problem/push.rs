@@ -30,7 +30,7 @@ impl From<Error> for Problem {
             Error::Transfer(error) => return error.into(),
             Error::Running { .. } => (
                 Kind::Refused,
-                "wait for it, or `sendshotctl cancel` it".to_owned(),
+                "wait for it, or cancel it with `sendshotctl cancel`".to_owned(),
             ),
             Error::CommitPending(_) => (Kind::Unreachable, "try again later".to_owned()),
             Error::TooManyRoots {
@@ -38,13 +38,12 @@ impl From<Error> for Problem {
             } => (
                 Kind::Refused,
                 format!(
-                    "`sendshotctl forget {receiver}:{volume} --root ID` deletes what is retained for one that is gone for good; \
-                     `sendshotctl list` shows them"
+                    "`sendshotctl forget {receiver}:{volume} --root ID` deletes the states retained for a disk that is gone for good; `sendshotctl list` shows the disks"
                 ),
             ),
             Error::SentToOtherDisk => (
                 Kind::Failed,
-                "push again: the other one gets it, and the first is asked when it is back"
+                "push again: the volume goes to the present disk, and the first disk is checked when it is mounted again"
                     .to_owned(),
             ),
             Error::OtherReceiver(_)
@@ -81,8 +80,7 @@ impl From<Error> for Problem {
 fn register_remedy(error: &std::io::Error) -> &'static str {
     match io_remedy(error) {
         "" => {
-            "look at that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, what \
-             the disk says of its volumes is written again"
+            "check that file in the top-level subvolume (`mount -o subvolid=5 DEVICE DIR`); without it, the list of the disk's volumes is written again"
         }
         remedy => remedy,
     }
@@ -110,7 +108,7 @@ impl From<transfer::Error> for Problem {
             transfer::Error::Refused(failure) => failure.into(),
             transfer::Error::Cancelled => Problem::from_error(Kind::Cancelled, &error),
             transfer::Error::Stalled { .. } => Problem::from_error(Kind::Unreachable, &error)
-                .remedy("look into the receiver's kernel log, and try again later"),
+                .remedy("read the receiver's kernel log, and try again later"),
             transfer::Error::Moved(_) => Problem::from_error(Kind::Failed, &error)
                 .remedy("push again when the file system stays as it is"),
             transfer::Error::Connection(error) => error.into(),

@@ -12,7 +12,7 @@ use crate::state::filesystems::NotLookedAt;
 
 impl From<forget::Error> for Problem {
     fn from(error: forget::Error) -> Self {
-        const LIST: &str = "`sendshotctl list` shows what is kept";
+        const LIST: &str = "`sendshotctl list` shows the retained states";
         let (kind, remedy) = match &error {
             forget::Error::Text(_) => (
                 Kind::Usage,
@@ -20,7 +20,7 @@ impl From<forget::Error> for Problem {
             ),
             forget::Error::Suffix(_) => (
                 Kind::Usage,
-                "`sendshotctl copy list` there shows its UUID: give that",
+                "give its UUID, as `sendshotctl copy list` on the receiver shows it",
             ),
             forget::Error::Nothing { .. } => (Kind::Usage, LIST),
             forget::Error::NotFound { .. } => (Kind::Usage, "name one of these"),
@@ -29,14 +29,18 @@ impl From<forget::Error> for Problem {
                 Kind::Usage,
                 "name the volume by its path, or each sendshot by its UUID",
             ),
-            forget::Error::InUse { .. } => {
-                (Kind::Refused, "wait for it, or `sendshotctl cancel` it")
-            }
+            forget::Error::InUse { .. } => (
+                Kind::Refused,
+                "wait for it, or cancel it with `sendshotctl cancel`",
+            ),
             forget::Error::LastCommon { .. } => (
                 Kind::Refused,
-                "if that is what you want, say --break-chain; the copies on the receiver stay",
+                "to delete it all the same, add --break-chain; the copies on the receiver stay",
             ),
-            forget::Error::Changed { .. } => (Kind::Refused, "look again, and run it again"),
+            forget::Error::Changed { .. } => (
+                Kind::Refused,
+                "check `sendshotctl list`, and run the command again",
+            ),
         };
         Problem::from_error(kind, &error).remedy(remedy)
     }
@@ -65,7 +69,7 @@ fn name_in(mut problem: Problem, missed: Vec<NotLookedAt>) -> Problem {
     for missed in missed {
         let (reason, remedy) = state::reason(missed.why);
         problem.message.push_str(&format!(
-            "; file system {}, last at {}, was not looked at: {reason}",
+            "; file system {}, last at {}, was not checked: {reason}",
             missed.fsid,
             missed.path.display(),
         ));
@@ -92,12 +96,15 @@ impl From<foreign::Error> for Problem {
             foreign::Error::Store(error) => return error.into(),
             foreign::Error::NotBtrfs { .. } => (
                 Kind::Usage,
-                "name a path on the disk that came from elsewhere",
+                "name a path on the disk that came from another host",
             ),
             foreign::Error::Nothing { .. } => {
-                (Kind::Usage, "`sendshotctl list` shows what is kept")
+                (Kind::Usage, "`sendshotctl list` shows the retained states")
             }
-            foreign::Error::Changed { .. } => (Kind::Refused, "look again, and run it again"),
+            foreign::Error::Changed { .. } => (
+                Kind::Refused,
+                "check `sendshotctl list`, and run the command again",
+            ),
             foreign::Error::Journal(source) | foreign::Error::Register(source) => {
                 (Kind::Failed, io_remedy(&source))
             }
@@ -115,7 +122,7 @@ impl From<selection::Error> for Problem {
             selection::Error::Path(error) => Problem::from(error)
                 .remedy("name the volume as `sendshotctl list` shows it, without a path"),
             selection::Error::NeverPushed(_) => Problem::new(Kind::Usage, message)
-                .remedy("`sendshotctl list` shows what is kept, and of what"),
+                .remedy("`sendshotctl list` shows the retained states and their volumes"),
         }
     }
 }

@@ -11,7 +11,7 @@ impl From<store::Error> for Problem {
         let remedy = match &error {
             store::Error::Top(top) => &top.remedy(),
             store::Error::NotASubvolume { .. } | store::Error::NotADirectory { .. } => {
-                "mount the top level (`mount -o subvolid=5 DEVICE DIR`), and move it away; Sendshot keeps its own there"
+                "mount the top level (`mount -o subvolid=5 DEVICE DIR`), and move it away; Sendshot needs this name for its own subvolume"
             }
             store::Error::ReadOnly => "mount the file system read-write",
             store::Error::ReadOnlySubvolume => {
@@ -19,7 +19,7 @@ impl From<store::Error> for Problem {
             }
             store::Error::Io { .. } | store::Error::Open { .. } => io_remedy(&error),
             store::Error::Temporary { path, source } => {
-                let what = format!("make {}", path.display());
+                let what = format!("create {}", path.display());
                 return Problem::state_io(&what, source);
             }
         };
@@ -32,12 +32,12 @@ impl From<filesystems::ForgetError> for Problem {
         let (kind, remedy) = match &error {
             filesystems::ForgetError::Unknown { .. } => (
                 Kind::Usage,
-                "`sendshotctl list` names those that it could not look at",
+                "`sendshotctl list` names the file systems that it could not check",
             ),
             filesystems::ForgetError::Several { .. } => (Kind::Usage, "give more of the id"),
             filesystems::ForgetError::Mounted { .. } => (
                 Kind::Refused,
-                "if the disk is dead, unmount it everywhere first; if not, `sendshotctl list` shows what is kept on it, and `sendshotctl forget HOST:VOL` deletes that",
+                "if the disk is dead, unmount it everywhere first; if not, `sendshotctl list` shows the retained states on it, and `sendshotctl forget HOST:VOL` deletes them",
             ),
             filesystems::ForgetError::Io(source) => {
                 return Problem::state_io("forget a file system", source);

@@ -47,7 +47,7 @@ impl From<resolve::Error> for Problem {
                 "unmount the copy and give it an id of its own: `btrfstune -u DEVICE`",
             ),
             resolve::Error::Id(ids::Error::Io(source)) => {
-                return Problem::state_io("keep the list of volumes", source);
+                return Problem::state_io("read or write the list of volumes", source);
             }
             resolve::Error::Ask { .. } => {
                 return Problem::from_error(Kind::Failed, &error).remedy(ask_remedy(&error));

@@ -100,5 +100,5 @@ impl PushContext {
 pub(crate) fn another(fd: impl AsFd) -> Result<OwnedFd, Error> {
     fd.as_fd()
         .try_clone_to_owned()
-        .map_err(Error::volume("open the volume once more"))
+        .map_err(Error::volume("open the volume again"))
 }

@@ -20,21 +20,21 @@ use crate::volume::{engine, resolve};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// I/O error on the volume's file system.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}: {source}")]
     Volume {
         /// The operation that failed.
         what: &'static str,
         source: io::Error,
     },
     /// I/O error on this sender's state directory; the error names the file.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}: {source}")]
     StateDir {
         /// The operation that failed.
         what: &'static str,
         source: io::Error,
     },
     /// The list of volumes on the disk cannot be read or written.
-    #[error("write down which volumes are on the disk, in .sendshot/register.json: {0}")]
+    #[error("cannot read or write the list of the disk's volumes, .sendshot/register.json: {0}")]
     Register(io::Error),
     /// A worker thread ended without a result.
     #[error(transparent)]
@@ -79,14 +79,14 @@ pub enum Error {
         since: std::time::Duration,
     },
     /// The receiver has a commit pending.
-    #[error("{0} is still at work on it")]
+    #[error("{0} has not finished the commit of this volume yet")]
     CommitPending(PeerName),
     /// The receiver's name was paired with another receiver since the push began.
     #[error("`{0}` was paired with another receiver while the push was under way")]
     OtherReceiver(PeerName),
     /// The receiver has more disks than this host remembers.
     #[error(
-        "{receiver} has had {known} disks that this host has something in common with, and {root} is one more"
+        "this host retains states for {known} disks of {receiver} already, and {root} is one more"
     )]
     TooManyRoots {
         receiver: PeerName,
@@ -97,10 +97,10 @@ pub enum Error {
         root: RootId,
     },
     /// The disk that may have committed is absent, so its state is unknown.
-    #[error("the receiver's disk that it was sent to is not there any more; another one is")]
+    #[error("the receiver has another disk mounted than the one to which the push was sent")]
     SentToOtherDisk,
     /// The receiver's disk was exchanged in the middle of a series.
-    #[error("another of the receiver's disks is there than when the push began")]
+    #[error("the receiver's disk was exchanged for another one after the push began")]
     DiskExchanged,
     /// The record of the push was deleted during the push.
     #[error("the record of the push was deleted by another program")]

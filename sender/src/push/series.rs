@@ -215,7 +215,7 @@ pub async fn push_all(
                 let (sender, state) = (Arc::clone(&sender), Arc::clone(&state));
                 let noted =
                     blocking("series", move || note(&sender, &state, from, &[member])).await;
-                let failed = Error::volume("note what was acknowledged");
+                let failed = Error::volume("record the acknowledged snapshots");
                 noted
                     .map_err(Error::from)
                     .and_then(|noted| noted.map_err(failed))
@@ -296,7 +296,7 @@ async fn look(
         })
     })
     .await?
-    .map_err(Error::volume("look for what was acknowledged"))
+    .map_err(Error::volume("read the list of acknowledged snapshots"))
 }
 
 async fn push_one(

@@ -45,7 +45,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
             }
         };
         if let Err(problem) = crate::shared::blocking::blocking("interrupted", look).await {
-            tracing::warn!("look for interrupted pushes: {problem}");
+            tracing::warn!("cannot look for interrupted pushes: {problem}");
         }
     }
 }
@@ -60,7 +60,7 @@ fn discard_expired(sender: &Sender) -> usize {
     let mut stay = 0;
     let absent = sender.filesystems().each(|state| {
         stay += discard(sender, state, limits).unwrap_or_else(|e| {
-            tracing::warn!("look for interrupted pushes: {e}");
+            tracing::warn!("cannot look for interrupted pushes: {e}");
             1
         });
         Ok(())
@@ -93,7 +93,7 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
             continue;
         }
         tracing::warn!(push = %record.push, volume = %record.volume_name, receiver = %record.receiver_name,
-            "the interrupted push of {} to {} is given up: {}; the next push starts from the last \
+            "the interrupted push of {} to {} is discarded: {}; the next push starts from the last \
              acknowledged state",
             record.volume_name, record.receiver_name, over.reason());
         sender.interrupted().take_recent(record.push);
@@ -107,7 +107,7 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
         };
         if let Err(e) = gone {
             stay += 1;
-            tracing::warn!(push = %record.push, "discard an interrupted push: {e}");
+            tracing::warn!(push = %record.push, "cannot discard an interrupted push: {e}");
         }
         state.reclaim_space();
     }

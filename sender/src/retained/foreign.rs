@@ -33,7 +33,7 @@ pub enum Action {
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("open {}", path.display())]
+    #[error("cannot open {}", path.display())]
     Open {
         path: PathBuf,
         #[source]
@@ -43,26 +43,26 @@ pub enum Error {
     #[error("{} is not on btrfs", path.display())]
     NotBtrfs { path: PathBuf },
     /// The file system has no states of other hosts.
-    #[error("the file system of {} has nothing of other hosts", path.display())]
+    #[error("the file system of {} holds no states of other hosts", path.display())]
     Nothing { path: PathBuf },
     /// The states have changed since the user agreed.
-    #[error("what other hosts left on the file system of {} has changed since you were asked", path.display())]
+    #[error("the states of other hosts on the file system of {} have changed since you were asked", path.display())]
     Changed { path: PathBuf },
     #[error(transparent)]
     TopLevel(#[from] top_level::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The journal of pushes cannot be read or written.
-    #[error("{JOURNAL}: {0}")]
+    #[error("cannot {JOURNAL}: {0}")]
     Journal(io::Error),
     /// The list of volumes on the disk cannot be read or written.
-    #[error("read and write .sendshot/register.json: {0}")]
+    #[error("cannot read or write .sendshot/register.json: {0}")]
     Register(io::Error),
     /// The file system cannot be recorded in the state directory.
-    #[error("write down which file systems are used: {0}")]
+    #[error("cannot record the file systems in use: {0}")]
     StateDir(io::Error),
     /// A state cannot be deleted.
-    #[error("delete what is kept of {volume} at {taken_at}: {source}")]
+    #[error("cannot delete the state of {volume} at {taken_at}: {source}")]
     NotDeleted {
         volume: VolumeName,
         /// When the state was taken, seconds since 1970 UTC.
@@ -181,7 +181,7 @@ pub fn act(
             remembered.map_err(Error::StateDir)?;
         }
     }
-    tracing::info!(path = %path.display(), states = items.len(), ?action, "done with what other hosts left");
+    tracing::info!(path = %path.display(), states = items.len(), ?action, "states of other hosts were deleted or taken over");
     Ok(told)
 }
 
@@ -202,7 +202,7 @@ fn open(sender: &Sender, path: &Path) -> Result<StateSubvolume, Error> {
     }
     // A forgotten file system is recorded again.
     if let Err(e) = sender.filesystems().remember_if_ours(&path) {
-        tracing::debug!(path = %path.display(), "look for what is ours: {e:#}");
+        tracing::debug!(path = %path.display(), "cannot look for this host's states: {e:#}");
     }
     let state = StateSubvolume::open(TopLevel::of(&fd)?)?;
     state.ok_or(Error::Nothing { path })

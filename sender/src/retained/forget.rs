@@ -191,6 +191,6 @@ fn log(record: &Record) {
         volume = %record.volume_name,
         receiver = %record.receiver_name,
         uuid = record.snapshot.map(|s| tracing::field::display(s.uuid)),
-        "forgotten because the user said so"
+        "forgotten on request"
     );
 }

@@ -132,8 +132,8 @@ fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
 fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Reason {
     let is_paired = paired.values().any(|id| *id == record.receiver);
     match (verdict.deletes(), is_paired) {
-        (true, true) => return reason.and("the next push or `prune` lets it go"),
-        (true, false) => return reason.and("`prune` lets it go"),
+        (true, true) => return reason.and("the next push or `prune` deletes it"),
+        (true, false) => return reason.and("`prune` deletes it"),
         (false, true) => return reason,
         (false, false) => {}
     }
@@ -143,12 +143,12 @@ fn why(record: &Record, verdict: Verdict, reason: Reason, paired: &Paired) -> Re
             ReasonCode::ReceiverReplaced,
             format!(
                 "the receiver that is paired as {receiver} now is another one, or was set up again since; \
-                 `forget` lets it go"
+                 `forget` deletes it"
             ),
         ),
         false => Reason::new(
             ReasonCode::NotPaired,
-            format!("{receiver} is not paired any more; `forget` lets it go"),
+            format!("{receiver} is not paired any more; `forget` deletes it"),
         ),
     }
 }

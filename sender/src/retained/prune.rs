@@ -69,6 +69,6 @@ fn log(record: &Record, reason: &Reason, failed: Option<&io::Error>) {
     let (push, volume, receiver) = (record.push, &record.volume_name, &record.receiver_name);
     match failed {
         None => tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand"),
-        Some(e) => tracing::warn!(%push, %volume, %receiver, "prune by hand: {e}"),
+        Some(e) => tracing::warn!(%push, %volume, %receiver, "cannot prune by hand: {e}"),
     }
 }

@@ -55,7 +55,9 @@ pub fn leftovers(
         }
         match discard::discard(state, &record) {
             Ok(()) => reconciled += 1,
-            Err(e) => tracing::warn!(push = %record.push, "reconcile an unfinished push: {e}"),
+            Err(e) => {
+                tracing::warn!(push = %record.push, "cannot reconcile an unfinished push: {e}")
+            }
         }
     }
     for dir in [state.pushes(), state.sendshots()] {
@@ -163,7 +165,7 @@ fn release_what_has_a_sendshot(state: &StateSubvolume, record: &Record, sender: 
         false => discard::marks(state, record),
     };
     if let Err(e) = released {
-        tracing::warn!(push = %record.push, "delete a snapshot that has its sendshot: {e}");
+        tracing::warn!(push = %record.push, "cannot delete a snapshot that has its sendshot: {e}");
     }
 }
 
@@ -179,7 +181,9 @@ impl Sender {
     pub fn reconcile(&self) {
         match std::fs::remove_dir_all(self.temporary_dir()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!("remove what pushes from read-only file systems left: {e}");
+                tracing::warn!(
+                    "cannot delete the records of pushes from read-only file systems: {e}"
+                );
             }
             _ => {}
         }
@@ -189,7 +193,7 @@ impl Sender {
                 .take_over_former(state)
                 .and_then(|()| leftovers(state, self.id(), |_| false));
             if let Err(e) = reconciled {
-                tracing::warn!("reconcile unfinished pushes: {e}");
+                tracing::warn!("cannot reconcile unfinished pushes: {e}");
             }
             Ok(())
         });

@@ -215,7 +215,7 @@ impl Sender {
         let adopted = register::adopt(state, self.id, is_own)?;
         if adopted > 0 {
             tracing::info!(fsid = %state.top().fsid(), records = adopted,
-                "what this sender left before it was set up again is its own again");
+                "states of this sender from before it was set up again were taken over");
         }
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Sender {
         let config = self.config();
         for volume in config.volumes.values() {
             if let Err(e) = self.filesystems.remember_if_ours(&volume.path) {
-                tracing::debug!(path = %volume.path.display(), "look for what is ours: {e:#}");
+                tracing::debug!(path = %volume.path.display(), "cannot look for this host's states: {e:#}");
             }
         }
     }

@@ -61,7 +61,7 @@ pub enum LookError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The journal of pushes cannot be read or written.
-    #[error("{JOURNAL}: {0}")]
+    #[error("cannot {JOURNAL}: {0}")]
     Journal(io::Error),
     /// The top level cannot be reached.
     #[error(transparent)]
@@ -74,7 +74,7 @@ pub enum LookError {
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// No file system has the id.
-    #[error("no file system whose id is or begins with `{id}` was pushed from")]
+    #[error("no file system from which volumes were pushed has an id that begins with `{id}`")]
     Unknown {
         /// The requested id.
         id: String,
@@ -87,10 +87,10 @@ pub enum ForgetError {
         several: Vec<Uuid>,
     },
     /// The file system is mounted or in use.
-    #[error("file system {fsid} is mounted, or still held by something")]
+    #[error("file system {fsid} is mounted, or still in use")]
     Mounted { fsid: Uuid },
     /// The list of mounts could not be read, or the list of file systems could not be written.
-    #[error("forget a file system")]
+    #[error("cannot forget a file system")]
     Io(#[from] io::Error),
 }
 
@@ -265,7 +265,7 @@ impl Filesystems {
             return;
         }
         if let Err(e) = durable::write_json(&self.path, &changed) {
-            tracing::debug!("when file systems were last seen is not written down: {e}");
+            tracing::debug!("cannot record when file systems were last seen: {e}");
         }
         *known = changed;
     }
@@ -300,7 +300,7 @@ impl Filesystems {
             match &why {
                 Missed::Failed(error) => {
                     let error = with_causes(error);
-                    tracing::warn!(%fsid, path = %path.display(), "look for what is ours: {error}");
+                    tracing::warn!(%fsid, path = %path.display(), "cannot look for this host's states: {error}");
                 }
                 Missed::NotThere(reason) => {
                     tracing::debug!(%fsid, path = %path.display(), "not there now: {reason}");
@@ -355,14 +355,14 @@ fn on(fsid: Uuid, path: &Path) -> io::Result<There> {
         Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => {
             let text = match errno {
                 Errno::NOENT => "it is not mounted: there is no such directory",
-                _ => "it is not mounted: what is there, or on the way there, is no directory",
+                _ => "it is not mounted: its path, or a part of its path, is not a directory",
             };
             return Ok(There::Not(Reason::new(ReasonCode::NotMounted, text)));
         }
         Err(e) => return Err(e.into()),
     };
     if !filesystem::is_btrfs(&fd)? {
-        let text = "it is not mounted: what is there is not btrfs";
+        let text = "it is not mounted: its path is not on btrfs";
         return Ok(There::Not(Reason::new(ReasonCode::NotMounted, text)));
     }
     let found = filesystem::fsid(&fd)?;

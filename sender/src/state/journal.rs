@@ -61,7 +61,7 @@ pub fn records(pushes: impl AsFd) -> io::Result<Vec<Record>> {
 pub(crate) fn other_version(found: u32, own: u32) -> String {
     match found > own {
         true => format!("its version {found} is newer than this program; upgrade"),
-        false => format!("it says version {found}, which no program ever wrote"),
+        false => format!("its version {found} does not exist"),
     }
 }
 

@@ -116,7 +116,7 @@ impl SegmentLog {
         let marks = match durable::read_at(&pushes, &name) {
             Ok(bytes) => bytes.map_or_else(Vec::new, |bytes| parse(&bytes)),
             Err(e) => {
-                tracing::info!(%push, "its marks cannot be read: {e}");
+                tracing::info!(%push, "its points to resume from cannot be read: {e}");
                 Vec::new()
             }
         };
@@ -207,7 +207,7 @@ impl SegmentLog {
             Err(e) => {
                 tracing::info!(
                     offset = waypoint.position.offset,
-                    "a mark to resume from is not kept: {e}"
+                    "a point to resume from is not recorded: {e}"
                 );
                 // Marks after a torn end would not be found.
                 (state.file, state.stale) = (None, true);

@@ -31,23 +31,23 @@ const PUSHES: &str = "pushes";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name belongs to something that is not a subvolume of Sendshot.
-    #[error("`{NAME}` at the top level of file system {fsid} is not a subvolume of ours")]
+    #[error("`{NAME}` at the top level of file system {fsid} is not a subvolume of Sendshot")]
     NotASubvolume { fsid: Uuid },
     /// The name of one of its directories belongs to something else.
-    #[error("`{NAME}/{name}` at the top level of file system {fsid} is no directory")]
+    #[error("`{NAME}/{name}` at the top level of file system {fsid} is not a directory")]
     NotADirectory {
         fsid: Uuid,
         /// Name of the directory.
         name: &'static str,
     },
-    #[error("open `{NAME}` at the top level of file system {fsid}")]
+    #[error("cannot open `{NAME}` at the top level of file system {fsid}")]
     Open {
         fsid: Uuid,
         #[source]
         source: io::Error,
     },
     /// The temporary directory that replaces it on a read-only file system could not be made.
-    #[error("make {}, for the book-keeping of a push from a read-only file system", path.display())]
+    #[error("cannot create {} for the records of a push from a read-only file system", path.display())]
     Temporary {
         path: PathBuf,
         #[source]
@@ -58,13 +58,13 @@ pub enum Error {
     ReadOnly,
     /// The state subvolume itself is read-only, on a writable file system.
     #[error(
-        "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be written down"
+        "the subvolume `{NAME}` at the top level of the file system is read-only, so nothing can be recorded in it"
     )]
     ReadOnlySubvolume,
     #[error(transparent)]
     Top(#[from] top_level::Error),
     /// I/O error.
-    #[error("{what} in `{NAME}`")]
+    #[error("cannot {what} in `{NAME}`")]
     Io {
         /// The operation that failed.
         what: &'static str,
@@ -115,7 +115,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
     if from.metadata()?.len() > MAX_COPIED {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            "a file of what is kept is too large",
+            "a file of the retained states is too large",
         ));
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -131,7 +131,7 @@ impl Drop for TemporaryDir {
     fn drop(&mut self) {
         // The next start deletes what is left.
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            tracing::debug!(path = %self.0.display(), "remove a directory of a push: {e}");
+            tracing::debug!(path = %self.0.display(), "cannot delete a directory of a push: {e}");
         }
     }
 }
@@ -184,7 +184,7 @@ impl StateSubvolume {
         if !ours {
             return Err(Error::NotASubvolume { fsid: top.fsid() });
         }
-        close_to_others(&root).map_err(failed("close it to other users"))?;
+        close_to_others(&root).map_err(failed("deny other users access"))?;
         Self::with_dirs(top, root, None)
     }
 
@@ -224,7 +224,7 @@ impl StateSubvolume {
         // A failing disk may not give its state: then there is no parent.
         let kept = TopLevel::of(&top).map_err(Error::from).and_then(Self::open);
         let kept = kept.unwrap_or_else(|e| {
-            tracing::warn!("what is kept on a read-only file system is not used: {e}");
+            tracing::warn!("the states retained on a read-only file system are not used: {e}");
             None
         });
         let failed = |source| Error::Temporary {
@@ -244,7 +244,7 @@ impl StateSubvolume {
         if let Some(kept) = kept
             && let Err(e) = copy(kept.root(), state.root(), OsStr::new(SERIES))
         {
-            tracing::warn!("what was acknowledged of series is not known: {e}");
+            tracing::warn!("the acknowledged snapshots of series are not known: {e}");
         }
         Ok(state)
     }
@@ -283,7 +283,7 @@ impl StateSubvolume {
     /// commit.
     pub fn reclaim_space(&self) {
         if let Err(e) = filesystem::sync(&self.top) {
-            tracing::debug!("commit after deleting snapshots: {e}");
+            tracing::debug!("cannot commit the file system after deleting snapshots: {e}");
         }
     }
 }

@@ -137,7 +137,7 @@ pub enum Error {
         fsid: Uuid,
     },
     /// The list could not be read or written.
-    #[error("keep the list of volumes")]
+    #[error("cannot read or write the list of volumes")]
     Io(#[from] io::Error),
 }
 

@@ -61,7 +61,7 @@ pub enum Error {
         /// The configured names.
         configured: Vec<VolumeName>,
     },
-    #[error("open {}", path.display())]
+    #[error("cannot open {}", path.display())]
     Open {
         path: PathBuf,
         #[source]
@@ -104,7 +104,7 @@ pub enum Error {
     #[error(transparent)]
     Id(#[from] ids::Error),
     /// I/O error while reading the subvolume's properties.
-    #[error("ask btrfs about {}", path.display())]
+    #[error("cannot query btrfs about {}", path.display())]
     Ask {
         path: PathBuf,
         #[source]
@@ -147,7 +147,7 @@ impl Finder<'_> {
             }
         };
         open().unwrap_or_else(|e| {
-            tracing::debug!("ask a disk for its volumes: {e:#}");
+            tracing::debug!("cannot read the volumes of a disk: {e:#}");
             Vec::new()
         })
     }
@@ -327,7 +327,7 @@ fn not_opened(path: &Path, errno: rustix::io::Errno) -> Error {
         FileType::Fifo => "a pipe",
         FileType::Socket => "a socket",
         FileType::BlockDevice | FileType::CharacterDevice => "a device",
-        _ => "no directory",
+        _ => "an object of another type",
     };
     Error::NotDirectory { path, what }
 }

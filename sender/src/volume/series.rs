@@ -23,13 +23,11 @@ pub struct Member {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The pattern matches nothing.
-    #[error(
-        "nothing is at `{pattern}`, so no read-only snapshot, which volume `{name}` consists of"
-    )]
+    #[error("nothing is at `{pattern}`, so volume `{name}` has no read-only snapshots")]
     None { name: VolumeName, pattern: String },
     /// The pattern matches only things that are not read-only snapshots.
     #[error(
-        "{} at `{pattern}` ({} is one), and no read-only snapshot, which volume `{name}` consists of",
+        "{} at `{pattern}` ({} is one), but no read-only snapshot, so volume `{name}` has none",
         match .others { 1 => "one other thing is".to_owned(), n => format!("{n} other things are") },
         one.display()
     )]
@@ -57,7 +55,7 @@ pub enum Error {
         other: PathBuf,
     },
     /// A snapshot cannot be read.
-    #[error("look at {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Look {
         path: PathBuf,
         #[source]
@@ -70,7 +68,7 @@ impl Error {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::None { .. } => "is the disk mounted, and the pattern in sender.toml right?",
-            Self::Pattern { .. } => "mend `snapshots` in sender.toml",
+            Self::Pattern { .. } => "correct `snapshots` in sender.toml",
             Self::Others { .. } => {
                 "is the pattern in sender.toml right? a writable snapshot is made read-only by `btrfs property set SNAPSHOT ro true`"
             }
@@ -141,7 +139,7 @@ fn passed_over(error: glob::GlobError) -> Result<(), Error> {
     if rustix::io::Errno::from_io_error(&source) == Some(rustix::io::Errno::IO) {
         return Err(Error::Look { path, source });
     }
-    tracing::debug!(path = %path.display(), "look for snapshots of a series: {source}");
+    tracing::debug!(path = %path.display(), "cannot look for snapshots of a series: {source}");
     Ok(())
 }
 

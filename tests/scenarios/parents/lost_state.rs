@@ -570,7 +570,7 @@ fn a_foreign_disk_has_odd_files_in_dot_sendshot() {
         let record = pushes.map(|entry| entry.unwrap().path()).next().unwrap();
         [state.join("register.json"), record].map(|p| p.strip_prefix(state).unwrap().to_owned())
     });
-    for expected in ["no regular file", "is damaged"] {
+    for expected in ["not a regular file", "is damaged"] {
         hosts.sender.daemon.may_log(expected);
     }
     for file in &files {
@@ -617,8 +617,8 @@ fn directory_and_sendshot_are_odd(hosts: &mut Linked) {
         fs::rename(state.join("pushes"), state.join("aside")).unwrap();
         fs::write(state.join("pushes"), "").unwrap();
     });
-    let told = [".sendshot/pushes", "is no directory", "subvolid=5"];
-    hosts.sender.daemon.may_log("look for what is ours");
+    let told = [".sendshot/pushes", "is not a directory", "subvolid=5"];
+    hosts.sender.daemon.may_log("look for this host's states");
     hosts.sender.ctl(&["push", "nas2:photos"]).fails(1, &told);
     in_state(&fs_path, |state| {
         fs::remove_file(state.join("pushes")).unwrap();
@@ -678,7 +678,7 @@ fn the_system_disks_of_both_hosts_died() {
     hosts
         .sender
         .ctl(&take_over)
-        .fails(2, &["nothing of other hosts"]);
+        .fails(2, &["no states of other hosts"]);
 }
 
 #[test]

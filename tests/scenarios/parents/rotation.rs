@@ -250,7 +250,7 @@ fn a_push_is_refused_without_a_known_disk() {
     refused.fails(1, &["is its disk mounted", "copy root add"]);
     let take_over = ["copy", "root", "take-over", "--yes"];
     let refused = rotation.hosts.receiver.ctl(&take_over);
-    refused.fails(2, &["no receiver's", "copy root add"]);
+    refused.fails(2, &["belongs to no receiver", "copy root add"]);
     assert_eq!(fs::read_dir(rotation.disks[1].path()).unwrap().count(), 0);
     rotation.exchange(Some(0));
     rotation.change(1);
@@ -322,7 +322,8 @@ fn disks_are_exchanged_before_the_acknowledgement() {
     link.cut();
     rotation.pull_out(1);
     rotation.hosts.link.mend();
-    push.finish().fails(1, &["another one is", "push again"]);
+    push.finish()
+        .fails(1, &["another disk mounted", "push again"]);
     // The first disk may have the state, so it is kept; the other disk gets what it lacks.
     let unconfirmed = rotation.listed();
     let unconfirmed = unconfirmed

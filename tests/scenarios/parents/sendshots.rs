@@ -156,7 +156,7 @@ fn a_rolled_back_volume_is_compared_with_its_nearest_state() {
     snapshot(&past, &photos);
     let planned = plan(&hosts, &[]);
     let notes = planned["notes"].to_string();
-    for text in ["replaced", "inodes were read again", "compare with"] {
+    for text in ["replaced", "inodes were read again", "compared safely"] {
         assert!(notes.contains(text), "{notes}");
     }
     let after = push(&hosts);

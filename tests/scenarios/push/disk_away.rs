@@ -48,7 +48,10 @@ fn a_disk_that_is_away_is_not_called_empty() {
     let sender = &hosts.sender;
     fill::tree(&sender.photos(), 1);
     let nothing = sender.ctl(&["list"]).success();
-    assert!(nothing.stderr.contains("nothing is kept"), "{nothing:?}");
+    assert!(
+        nothing.stderr.contains("no state is retained"),
+        "{nothing:?}"
+    );
     sender.push("nas2:photos");
     assert_eq!(jsons(sender, &["list"]).0.len(), 1);
     let (id, path) = (fsid(sender.fs()), sender.photos());
@@ -63,13 +66,13 @@ fn a_disk_that_is_away_is_not_called_empty() {
     ];
     for command in commands {
         let shown = sender.ctl(command).success();
-        for text in ["not looked at", &id, path, "last seen 2", "not mounted"] {
+        for text in ["not checked", &id, path, "last seen 2", "not mounted"] {
             assert!(
                 shown.stderr.contains(text),
                 "{command:?} `{text}`: {shown:?}"
             );
         }
-        assert!(!shown.stderr.contains("nothing is kept"), "{shown:?}");
+        assert!(!shown.stderr.contains("no state is retained"), "{shown:?}");
         assert!(!shown.stderr.contains("no push was"), "{shown:?}");
         let (found, away) = jsons(sender, command);
         assert!(found.is_empty(), "{found:?}");
@@ -85,7 +88,7 @@ fn a_disk_that_is_away_is_not_called_empty() {
         "nothing of `nas2:photos`",
         &id,
         path,
-        "not looked at",
+        "not checked",
         "mount it",
     ];
     sender.ctl(&FORGET).fails(2, &texts);
@@ -99,7 +102,10 @@ fn a_disk_that_is_away_is_not_called_empty() {
     let (found, away) = jsons(sender, &FORGET);
     assert_eq!((found.len(), away.len()), (1, 0));
     let nothing = sender.ctl(&["prune"]).success();
-    assert!(nothing.stderr.contains("nothing is kept"), "{nothing:?}");
+    assert!(
+        nothing.stderr.contains("no state is retained"),
+        "{nothing:?}"
+    );
 }
 
 #[test]
@@ -199,12 +205,12 @@ fn another_disk_at_the_mount_point_is_reported() {
     let state = top.path().join(".sendshot");
     fs::rename(&state, top.path().join("aside")).unwrap();
     fs::write(&state, "no subvolume").unwrap();
-    sender.daemon.may_log("look for what is ours");
+    sender.daemon.may_log("look for this host's states");
     let (found, away) = jsons(sender, &["prune", "--dry-run"]);
     assert_eq!((found.len(), away.len()), (1, 1));
     assert_eq!(away[0]["code"], "look-failed");
     let reason = away[0]["reason"].as_str().unwrap();
-    for told in ["not a subvolume of ours", "subvolid=5", "move it away"] {
+    for told in ["not a subvolume of Sendshot", "subvolid=5", "move it away"] {
         assert!(reason.contains(told), "{reason}");
     }
 }

@@ -64,7 +64,7 @@ fn wrong_targets_are_distinguished() {
     let below = file.join("below");
     let told = [
         below.to_str().unwrap(),
-        "a part of the path is no directory",
+        "a part of the path is not a directory",
     ];
     push(&format!("nas2:{}", below.display())).fails(2, &told);
     let pipe = sender.photos().join("pipe");

@@ -289,7 +289,7 @@ fn a_corrupt_partial_restarts_the_push() {
     assert!(pushed["resumed_at"].is_null(), "{pushed}");
     let log = hosts.sender.daemon.log();
     assert!(
-        log.contains("not what was sent"),
+        log.contains("from the stream that was sent"),
         "it was not logged: {log}"
     );
     is_exact_and_tidy(&hosts, &pushed);
@@ -550,7 +550,7 @@ fn an_interrupted_push_is_given_up_loudly_when_space_runs_low() {
 /// Asserts that the snapshot is deleted, the reason logged, and the acknowledged state the next parent.
 #[track_caller]
 fn given_up(hosts: &mut Linked, because: &str, first: &Value) {
-    hosts.sender.daemon.may_log("is given up");
+    hosts.sender.daemon.may_log("is discarded");
     assert_eq!(interrupted(&hosts.sender).len(), 1);
     std::thread::sleep(Duration::from_secs(2));
     hosts.sender.daemon.stop();
@@ -560,7 +560,7 @@ fn given_up(hosts: &mut Linked, because: &str, first: &Value) {
     let log = hosts.sender.daemon.log();
     let line = log
         .lines()
-        .find(|line| line.contains("is given up"))
+        .find(|line| line.contains("is discarded"))
         .unwrap();
     assert!(line.contains("WARN") && line.contains(because), "{line}");
     let hidden = subvolumes::list(hosts.sender.fs());

@@ -179,7 +179,8 @@ fn reasons_against_a_snapshot_for_the_kernel() {
     let first = sender.push(target);
     assert_reason(&first, ReasonCode::NoCopyYet, &[]);
     plan(sender, target, &[]).because(ReasonCode::NewestCommonSnapshot, &["both sides hold"]);
-    plan(sender, target, &["--parent", "none"]).because(ReasonCode::FullAskedFor, &["asked for"]);
+    plan(sender, target, &["--parent", "none"])
+        .because(ReasonCode::FullAskedFor, &["was requested"]);
     let hidden = subvolumes::by_uuid(sender.fs(), &first["uuid"]);
 
     raw::set_flags(&hidden, raw::WRITABLE);
@@ -295,7 +296,7 @@ fn where_a_rollback_leaves_the_kernel_without_a_parent() {
     // The volume becomes an unrelated subvolume.
     fs::rename(fs.join("photos"), fs.join("photos.back")).unwrap();
     streams::create(&fs.join("photos")).unwrap();
-    let texts = ["not a snapshot of what this volume was made from"];
+    let texts = ["not a snapshot of this volume or of an ancestor of it"];
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::Unrelated, &texts)
         .sends_all();
@@ -331,7 +332,10 @@ fn reasons_against_a_sendshot() {
     let target = "nas2:photos";
     sender.daemon.may_log("a sendshot is not used");
     let first = sender.push(target);
-    plan(sender, target, &[]).because(ReasonCode::NewestSendshot, &["the sendshot of"]);
+    plan(sender, target, &[]).because(
+        ReasonCode::NewestSendshot,
+        &["whose sendshot is on this host"],
+    );
     let texts = ["only a sendshot", "--engine sendshot"];
     plan(sender, target, &KERNEL)
         .because(ReasonCode::OnlySendshotHere, &texts)
@@ -785,7 +789,7 @@ fn why_every_file_is_compared_where_the_volume_has_no_uuid() {
     let Paired { sender, receiver } = &hosts;
     fill::tree(disk.path(), 1);
     let first = sender.push("nas2:photos");
-    let texts = ["not known which subvolume", "so every file is compared"];
+    let texts = ["subvolume is not known", "so every file is compared"];
     plan(sender, "nas2:photos", &[])
         .because(ReasonCode::OnlyUsableSendshot, &texts)
         .verdict(&first, ReasonCode::UsableOriginUnknown, &texts);

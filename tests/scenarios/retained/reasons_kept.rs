@@ -161,7 +161,7 @@ fn prune_deletes_an_older_snapshot_left_by_a_crash() {
     let texts = [
         "a newer state was acknowledged",
         "pins data",
-        "`prune` lets it go",
+        "`prune` deletes it",
     ];
     assert_first(sender, "pins-data", &texts);
     let expected = ["pins-data", "next-parent"];
@@ -180,7 +180,7 @@ fn prune_deletes_what_a_crash_left_on_a_returned_disk() {
     dies_at(sender, "snapshot-noted");
     let fs = sender.fs().to_owned();
     with_image(&fs, |_| sender.daemon.start());
-    let texts = ["an interrupted push", "the next push or `prune` lets it go"];
+    let texts = ["an interrupted push", "the next push or `prune` deletes it"];
     assert_last(sender, "left-over", &texts);
     let expected = ["next-parent", "left-over"];
     assert_eq!(codes(sender, &["list"]), expected);

@@ -62,7 +62,7 @@ fn set_keep(sender: &SenderHost, keep: u32) {
     let config = fs::read_to_string(sender.config()).unwrap();
     let config = config.replace("keep = 3", &format!("keep = {keep}"));
     fs::write(sender.config(), config).unwrap();
-    let read = |log: String| log.matches("configuration read again").count();
+    let read = |log: String| log.matches("configuration reloaded").count();
     let before = read(sender.daemon.log());
     sender.daemon.signal(Signal::HUP);
     until::holds("the configuration is read again", || {
@@ -209,7 +209,7 @@ fn prune_applies_keep_and_says_of_each_why() {
     let reason = |kept: &Value| text(kept, "reason").to_owned();
     let listed = list(sender);
     assert!(
-        reason(&listed[0]).contains("`prune` lets it go"),
+        reason(&listed[0]).contains("`prune` deletes it"),
         "{listed:?}"
     );
 
@@ -229,7 +229,7 @@ fn prune_applies_keep_and_says_of_each_why() {
     let done = sender.ctl(&["prune", "--json", "nas2:photos"]).success();
     assert_eq!(verdicts(&done), expected);
     let reasons: Vec<String> = done.jsons().iter().map(reason).collect();
-    assert!(reasons[0].contains("1 that `keep` says"), "{reasons:?}");
+    assert!(reasons[0].contains("1 that `keep` allows"), "{reasons:?}");
     assert_eq!(reasons[2], "parent of the next push to nas2");
     assert_eq!(uuids(&list(sender)), [text(&pushed[2], "uuid")]);
     assert_only_listed(sender);

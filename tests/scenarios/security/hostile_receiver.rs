@@ -56,13 +56,13 @@ fn false_claims_cost_at_most_the_push() {
     for code in 0..=15 {
         let lie = vec![Step::Say(failure(code, 1 << 20))];
         let name = format!("it fails with code {code}, in 1 MiB of words");
-        let expect = Fails(&[1, 3, 4], "the receiver says");
+        let expect = Fails(&[1, 3, 4], "the receiver reports");
         victim.play_script(&name, Script::to(Call::Transfer, lie), expect);
     }
     for code in [0, 5, 13] {
         let steps = vec![Step::Hear(Until::End), Step::Say(failure(code, 10))];
         let name = format!("it fails with code {code} when all is sent");
-        let expect = Fails(&[1, 3, 4], "the receiver says");
+        let expect = Fails(&[1, 3, 4], "the receiver reports");
         victim.play_script(&name, accepts(steps), expect);
     }
     victim.end();
@@ -406,7 +406,7 @@ fn slow_or_endless_answers_time_out() {
         }
         assert!(lying_peer.heard().connections > 0, "{name}");
     }
-    pair.finish().fails(3, &["no whole answer"]);
+    pair.finish().fails(3, &["no complete response"]);
     assert!(!victim.sender.receiver_file("nas9").exists());
     renew.finish().success();
     assert!(

@@ -34,7 +34,11 @@ fn an_endless_commit_keeps_one_unconfirmed_state() {
             victim.link.aim(victim.hostile.address());
             let push = [&["push"][..], &options, &["nas2:photos"]].concat();
             let output = victim.sender.ctl(&push);
-            let says = if round == 0 { "broke" } else { "still at work" };
+            let says = if round == 0 {
+                "broke"
+            } else {
+                "has not finished the commit"
+            };
             output.fails(3, &[says]);
             victim.sender.wait_until_released();
             assert_eq!(unconfirmed(&victim), 1, "{options:?}, push {round}");
@@ -62,7 +66,7 @@ fn a_receiver_refusing_every_stream_costs_no_parent() {
     victim.hostile.says(Script::to(Call::Transfer, refuses));
     victim.link.aim(victim.hostile.address());
     let output = victim.sender.ctl(&["push", "nas2:photos"]);
-    output.fails(1, &["the receiver says"]);
+    output.fails(1, &["the receiver reports"]);
     victim.sender.wait_until_released();
     let log = victim.sender.daemon.log();
     let refused = log.matches("a stream could not be applied").count();

@@ -27,24 +27,24 @@ pub enum Output {
 /// Why the stream ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("start the generator")]
+    #[error("cannot start the generator")]
     Start(#[source] io::Error),
     #[error(transparent)]
     Kernel(#[from] send_pipe::Error),
     /// The kernel's pipe could not be read.
-    #[error("read the kernel's send stream")]
+    #[error("cannot read the kernel's send stream")]
     Read(#[source] io::Error),
     /// The sendshot engine failed.
-    #[error("make the stream from sendshots")]
+    #[error("cannot make the stream from sendshots")]
     Engine(#[from] sendshot_engine::stream::Error),
     /// Files without checksums could not be compared by hash.
-    #[error("compare files without checksums")]
+    #[error("cannot compare files without checksums")]
     CompareHashes(#[from] sendshot_engine::stream::compare_hashes::Error),
     /// A thread ended without a result.
-    #[error("the thread of the generator died")]
+    #[error("the thread of the generator ended without a result")]
     Died,
     /// The receiving end of the queue was dropped.
-    #[error("the stream is not wanted any more")]
+    #[error("the stream is not needed any more")]
     Cancelled,
 }
 

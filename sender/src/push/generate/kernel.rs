@@ -38,7 +38,7 @@ fn cut(mut reader: File, sending: Sending, cutter: &mut Cutter) -> Result<(), Er
 fn abandon(reader: File, sending: Sending) {
     drop(reader);
     if send_pipe::finish(sending).is_ok() {
-        tracing::debug!("a cancelled send had come to its end");
+        tracing::debug!("a cancelled send had already ended");
     }
 }
 

@@ -50,7 +50,7 @@ pub fn capture_held(
     known: &mut KnownSendshots,
     intent: Intent,
 ) -> Result<Option<(Record, Sendshot)>, Error> {
-    let failed = Error::volume("look for what both sides hold");
+    let failed = Error::volume("find the states that both hosts hold");
     let (snapshot, info) = subject;
     let new = sendshot_engine::capture::head(snapshot, info, crate::push::stages::capture::NUMBER)
         .map_err(failed)?;

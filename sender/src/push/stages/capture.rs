@@ -127,7 +127,7 @@ pub fn acknowledged(state: &StateSubvolume, volume: VolumeId) -> io::Result<Know
             Err(_) if journal::find(state.pushes(), record.push)?.is_none() => {}
             // A crash during its deletion, or a deletion by the user: retention deletes the rest.
             Err(error::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(push = %record.push, "a sendshot is gone");
+                tracing::info!(push = %record.push, "a sendshot is missing");
                 known.gone.push(record);
             }
             Err(e) => {

@@ -72,7 +72,7 @@ pub(crate) async fn begin(
     let link = dial(&sender, receiver, &running).await?;
     let (noting, from, former) = (Arc::clone(&sender), link.receiver(), link.former().to_vec());
     let noted = blocking("former-ids", move || noting.former().note(from, &former)).await?;
-    noted.map_err(Error::state_dir("write down what this sender was before"))?;
+    noted.map_err(Error::state_dir("record the former id of this sender"))?;
     let state = Arc::new(open_store(&sender, volume).await?);
     Ok(PushContext {
         key: volume.key.clone(),
@@ -132,9 +132,9 @@ async fn open_store(sender: &Arc<Sender>, volume: &Volume) -> Result<StateSubvol
         sender
             .filesystems()
             .remember(top.fsid(), &path)
-            .map_err(Error::state_dir("write down which file systems are used"))?;
+            .map_err(Error::state_dir("record the file systems in use"))?;
         let is_read_only = filesystem::is_read_only_everywhere(&fd)
-            .map_err(Error::volume("look whether the file system is read-only"))?;
+            .map_err(Error::volume("check whether the file system is read-only"))?;
         if is_read_only {
             // A push that reads in place needs no records, so it must not fail for lack of them.
             let path = sender.temporary_dir().join(PushId::generate().to_string());

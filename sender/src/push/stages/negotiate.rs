@@ -115,7 +115,7 @@ async fn take_label(context: &PushContext, label: VolumeId) -> Result<(), Error>
         }
     };
     blocking("label", work).await?.map_err(Error::state_dir(
-        "write down what the receiver knows the volume by",
+        "record the id by which the receiver knows the volume",
     ))
 }
 

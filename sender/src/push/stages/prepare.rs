@@ -91,7 +91,7 @@ pub(crate) fn decide(
     held: Vec<HeldCopy>,
     parent_choice: ParentChoice,
 ) -> Result<Plan, Error> {
-    let failed = Error::volume("look for what both sides hold");
+    let failed = Error::volume("find the states that both hosts hold");
     let mut lineage = lineage::of(top, info).map_err(failed)?;
     let mut candidates = lineage::candidates(top, held).map_err(failed)?;
     let siblings = lineage::siblings(top, info, &candidates).map_err(failed)?;

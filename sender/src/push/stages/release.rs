@@ -46,7 +46,7 @@ impl Release {
             self.state.reclaim_space();
         };
         if let Err(e) = blocking("release", work).await {
-            tracing::warn!("delete what a push left: {e}");
+            tracing::warn!("cannot delete the snapshot and records of a push: {e}");
         }
     }
 }
@@ -59,7 +59,7 @@ impl Superseded {
         let older = older.map(|record| (record, discard::discard(state, record))); // 2
         for (record, deleted) in own.chain(older) {
             if let Err(e) = deleted {
-                tracing::warn!(push = %record.push, "delete a superseded state: {e}");
+                tracing::warn!(push = %record.push, "cannot delete a superseded state: {e}");
             }
         }
     }

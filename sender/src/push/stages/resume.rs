@@ -258,11 +258,7 @@ fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
             let found = sendshot_engine::open_at(state.sendshots(), &name)?;
             let same = (found.head().wire_uuid, found.head().wire_ctransid)
                 == (parent.uuid, parent.ctransid);
-            anyhow::ensure!(
-                same,
-                "{} is another state than the one it builds on",
-                parent.push
-            );
+            anyhow::ensure!(same, "{} is not the state on which it builds", parent.push);
             Some(found)
         }
     };

@@ -53,7 +53,7 @@ pub(crate) async fn send(
         blocking("segment_log", move || {
             // Without marks a push resumes further back after a crash.
             if let Err(e) = segment_log.restart(from, policy) {
-                tracing::info!("marks to resume from are not kept: {e}");
+                tracing::info!("the points to resume from are not recorded: {e}");
             }
         })
         .await?;

@@ -31,10 +31,10 @@ pub enum Error {
         files: Vec<PathBuf>,
     },
     /// A journal record could not be written.
-    #[error("write the push's record")]
+    #[error("cannot write the push's record")]
     Journal(#[source] io::Error),
     /// The kernel could not make or open the snapshot.
-    #[error("snapshot the volume")]
+    #[error("cannot snapshot the volume")]
     Io(#[source] io::Error),
 }
 

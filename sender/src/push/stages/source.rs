@@ -33,8 +33,7 @@ impl SourceSnapshot {
         match (&self.still, parent_choice) {
             (Some(_), ParentChoice::Auto) => Demand::Full(Reason::new(
                 ReasonCode::ReadAsItIs,
-                "the file system is read-only, so the volume is read as it is: without a snapshot what has \
-                 changed since the last one is not known",
+                "the file system is read-only, so the volume is read as it is: without a snapshot the changes since the last one are not known",
             )),
             (Some(_), ParentChoice::None | ParentChoice::Uuid(_)) | (None, _) => {
                 Demand::ParentChoice(parent_choice)
@@ -92,7 +91,7 @@ async fn as_it_is(
         "look",
         move |state| -> Result<(Info, Still, Record), Error> {
             // Before anything of the volume is read.
-            let look = Error::volume("look at the volume");
+            let look = Error::volume("check the volume");
             let still = Still::of(&fd).map_err(look)?;
             let info = subvolume::info(&fd).map_err(look)?;
             let mut record = Record::new(intent);

@@ -30,8 +30,7 @@ impl Still {
         if let Err(e) = filesystem::sync(&volume) {
             return Err(match e.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => io::Error::other(Moved(
-                    "btrfs has stopped writing to the file system after an error, so that what can be read may \
-                     be no one state; unmount it, and mount it read-only again"
+                    "btrfs has stopped writing to the file system after an error, so that its data may not be of one state; unmount it, and mount it read-only again"
                         .to_owned(),
                 )),
                 _ => e,
@@ -69,6 +68,6 @@ pub struct Moved(String);
 
 fn moved(how: &str) -> io::Error {
     io::Error::other(Moved(format!(
-        "the file system was remounted while the volume was read, and {how}, so that what was read may be no one state"
+        "the file system was remounted while the volume was read, and {how}, so that the data read may not be of one state"
     )))
 }

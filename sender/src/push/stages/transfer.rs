@@ -48,7 +48,7 @@ pub struct Committed {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The receiver reported a failure.
-    #[error("the receiver says: {0}")]
+    #[error("the receiver reports: {0}")]
     Refused(#[from] Failure),
     #[error(transparent)]
     Generate(#[from] generate::Error),
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("{0}")]
     Moved(std::io::Error),
     /// The push could not be recorded as sent.
-    #[error("write the push's record")]
+    #[error("cannot write the push's record")]
     Record(#[source] std::io::Error),
     /// No progress within the stall time-out.
     #[error("{address} is connected, but the push made no progress for {}", human::duration(*.after))]
@@ -103,7 +103,7 @@ impl Answers {
         match self.messages.message().await {
             Ok(Some(message)) => Ok(message.try_into()?),
             Ok(None) => Err(Error::ProtocolViolation(
-                "it ended the push without saying how".into(),
+                "it ended the push without a result".into(),
             )),
             Err(status) => Err(failed(&self.address, &status).into()),
         }

@@ -273,7 +273,7 @@ pub const INVENTORY: &[Row] = &[
                 });
             })
         },
-        expect: Fails(FAILED, "the receiver says"),
+        expect: Fails(FAILED, "the receiver reports"),
     },
     Row {
         name: "a status of 12 KiB that a terminal obeys",
@@ -332,7 +332,7 @@ pub const INVENTORY: &[Row] = &[
             });
             says_only(Call::Inventory, vec![Step::Say(copies), Step::Say(failure)])
         },
-        expect: Fails(FAILED, "the receiver says"),
+        expect: Fails(FAILED, "the receiver reports"),
     },
     Row {
         name: "a message without end",

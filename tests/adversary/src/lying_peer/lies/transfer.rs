@@ -187,17 +187,17 @@ pub const TRANSFER: &[Row] = &[
     Row {
         name: "the call is over before it is accepted",
         script: |_| says_only(Call::Transfer, vec![Step::Say(Bytes::new())]),
-        expect: Fails(FAILED, "without saying how"),
+        expect: Fails(FAILED, "without a result"),
     },
     Row {
         name: "the call is over when it is accepted",
         script: |_| accepts(Vec::new()),
-        expect: Fails(FAILED, "without saying how"),
+        expect: Fails(FAILED, "without a result"),
     },
     Row {
         name: "the call is over when all is sent",
         script: |_| accepts(vec![Step::Hear(Until::End)]),
-        expect: Fails(FAILED, "without saying how"),
+        expect: Fails(FAILED, "without a result"),
     },
     Row {
         name: "the connection breaks before it is accepted",
