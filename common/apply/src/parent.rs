@@ -95,7 +95,7 @@ impl fmt::Display for Unusable {
             ),
             Self::ReceivedByOtherTool { ctransid, otransid } => write!(
                 f,
-                "it was received by another tool, which writes into what it has made (transaction \
+                "it was received by another tool, which writes into the subvolumes that it creates (transaction \
                  {ctransid} after {otransid})"
             ),
             Self::OfChanged { ctransid, rtransid } => write!(

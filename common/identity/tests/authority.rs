@@ -149,7 +149,7 @@ fn a_clock_that_was_never_set_makes_no_certificate() {
     let error = load(dir.path(), Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the clock says 1970-01-01T00:00:00Z: set it before certificates are made"
+        "the clock shows 1970-01-01T00:00:00Z: set it before certificates are made"
     );
 }
 

@@ -49,7 +49,7 @@ fn staging_frozen(failure: &Failure) -> Failure {
     named(
         failure,
         "the receiver's staging subvolume was made read-only in the middle of the push",
-        "find out what changes subvolumes below the receiver's root, and push again",
+        "find the program that changes subvolumes below the receiver's root, and push again",
     )
 }
 

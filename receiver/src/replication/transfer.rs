@@ -110,7 +110,7 @@ pub async fn serve(
 async fn first(messages: &mut Streaming<v1::TransferUp>) -> Result<Begin, Status> {
     let message = tokio::time::timeout(BEGIN_DEADLINE, messages.message())
         .await
-        .map_err(|_| Status::deadline_exceeded("the push was not begun in time"))??;
+        .map_err(|_| Status::deadline_exceeded("the push did not begin in time"))??;
     let message = message.ok_or_else(|| Status::invalid_argument("the push is empty"))?;
     match Up::try_from(message)? {
         Up::Begin(begin) => Ok(begin),

@@ -342,7 +342,7 @@ fn send_by_sendshot(
         Ok(()) => Ok(captured.with_hashes(hashes::open_at(dir, name, uuid))),
         Err(e) => {
             output.note(&format!(
-                "the stream is whole, but hashes of files without checksums are not kept beside {}: {e}",
+                "the stream is complete, but hashes of files without checksums are not kept beside {}: {e}",
                 path.display()
             ));
             Ok(captured.with_hashes(None))

@@ -75,7 +75,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] error::Error),
     /// An inode has a name in a directory that does not exist.
-    #[error("{}: inode {ino} has a name in a directory that is not there", path.display())]
+    #[error("{}: inode {ino} has a name in a missing directory", path.display())]
     Orphan {
         /// Path of the sendshot.
         path: std::path::PathBuf,

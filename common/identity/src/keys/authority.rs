@@ -77,7 +77,7 @@ pub enum AuthorityError {
         source: io::Error,
     },
     /// The clock is earlier than the release of this program.
-    #[error("the clock says {now}: set it before certificates are made")]
+    #[error("the clock shows {now}: set it before certificates are made")]
     ClockUnset {
         /// Time of the clock.
         now: Timestamp,

@@ -84,7 +84,7 @@ pub fn acknowledged(
     if let Some(Local::Sendshot(parent)) = parent.map(|parent| parent.local)
         && let Err(e) = standing::note_success(state, parent)
     {
-        tracing::warn!(push = %parent, "the next push captures the volume whole: {e}");
+        tracing::warn!(push = %parent, "the next push captures the whole volume: {e}");
     }
     let parent = parent.map(|parent| parent.uuid);
     let is_parent = |older: &Record| older.snapshot.map(|s| s.uuid) == parent && parent.is_some();

@@ -238,7 +238,7 @@ fn find(
 
 fn open(state: &StateSubvolume, record: Record) -> anyhow::Result<Interrupted> {
     let Some(transfer) = record.transfer.clone() else {
-        anyhow::bail!("{} was not begun", record.push);
+        anyhow::bail!("{} did not begin its transfer", record.push);
     };
     let fd = durable::open_dir(state.snapshots(), &record.snapshot_name())?;
     let info = subvolume::info(&fd)?;
