@@ -31,11 +31,11 @@ lint: ## Formatting, words and clippy
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 unit: ## Tests beside the code
-	$(CARGO) test --workspace --exclude sendshot-scenarios --exclude sendshot-protocol-model --locked --features sendshot-harness/failpoints
+	$(CARGO) test --workspace --exclude sendshot-scenarios --exclude sendshot-protocol-model --exclude sendshot-fuzzing --locked --features sendshot-harness/failpoints
 
 scenarios: ## Tests on real btrfs
 	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
-	$(CARGO) test -p sendshot-scenarios -p sendshot-protocol-model --locked --features sendshot-harness/failpoints -- --test-threads=$(TEST_THREADS)
+	$(CARGO) test -p sendshot-fuzzing -p sendshot-scenarios -p sendshot-protocol-model --locked --features sendshot-harness/failpoints -- --test-threads=$(TEST_THREADS)
 
 fuzz: packages ## Random histories through sendshots: HISTORIES=500 SEED=1 ROUNDS=6
 	$(CARGO) run --locked -p sendshot-bench --bin histories -- $(or $(HISTORIES),100) $(or $(SEED),1) $(or $(ROUNDS),6)

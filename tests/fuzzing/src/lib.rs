@@ -3,7 +3,7 @@
 //!
 //! Checksums keep a fuzzer away from the code behind them, so the functions that need it add correct ones to
 //! the bytes they are given; the first byte of an input selects how it is interpreted. `tests/fuzz` runs them
-//! under libFuzzer; `tests/scenarios/security/fuzz_corpus.rs` runs them over the inputs found by it.
+//! under libFuzzer; `tests/fuzzing/tests/corpus.rs` runs them over the inputs found by it.
 
 #![allow(
     clippy::unwrap_used,

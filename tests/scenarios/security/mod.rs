@@ -2,7 +2,6 @@
 
 mod certificates;
 mod connections;
-mod fuzz_corpus;
 mod hostile_receiver;
 mod hostile_streams;
 mod limits;
