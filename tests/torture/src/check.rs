@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::fault::REFUSED;
-use crate::world::{Copy, World};
+use crate::world::{Copy, Parent, World};
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::compare::tree::{self, Layout};
 use sendshot_harness::hosts::command::Output;
@@ -22,17 +22,6 @@ const LAYOUT: Layout = Layout::Ignore;
 
 /// Most differences shown in a failure.
 const SHOWN: usize = 5;
-
-/// The expected parent of a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parent {
-    /// No parent.
-    None,
-    /// The newest common state.
-    Common,
-    /// The newest common state, although the previous push was requested without a parent.
-    NotAskedFor,
-}
 
 impl World {
     /// Checks everything after an undisturbed push. The states of the volume since `since` are those that

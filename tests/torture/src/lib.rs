@@ -12,6 +12,7 @@
 )]
 
 mod check;
+mod end;
 mod fault;
 mod kind;
 mod life;
@@ -23,29 +24,17 @@ mod volume;
 mod world;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+pub use end::stop;
 pub use kind::Kind;
 pub use options::Options;
 pub use table::Table;
 
+use end::is_over;
 use life::Life;
 use pool::Pool;
-
-/// Set when the run is to stop early.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
-/// Ends a run as soon as its hosts are deleted.
-pub fn stop() {
-    STOPPED.store(true, Ordering::Relaxed);
-}
-
-/// Whether no further iteration may begin.
-fn is_over(end: Option<Instant>) -> bool {
-    STOPPED.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end)
-}
 
 /// Runs the torture test; returns the results.
 ///

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::end::is_over;
 use crate::kind::Kind;
 use crate::table::Table;
 use crate::world::World;
@@ -41,7 +42,7 @@ impl Life {
         };
         let mut again = Vec::new();
         for (number, kind) in self.kinds.iter().enumerate() {
-            if super::is_over(end) {
+            if is_over(end) {
                 again.extend(&self.kinds[number..]);
                 break;
             }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::check::Parent;
 use crate::kind::Kind;
 use crate::table::Went;
 use crate::volume;
@@ -34,6 +33,17 @@ const GREETING: u64 = 6000;
 
 /// Choices for the number of disturbed pushes before an undisturbed one.
 const STRIKES: &[u64] = &[1, 1, 1, 1, 1, 2, 2, 4];
+
+/// The expected parent of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// No parent.
+    None,
+    /// The newest common state.
+    Common,
+    /// The newest common state, although the previous push was requested without a parent.
+    NotAskedFor,
+}
 
 /// A copy, and the state of the volume it is of.
 #[derive(Debug)]
