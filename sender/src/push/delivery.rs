@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::decide::parent::{Local, ParentChoice, Plan};
 use crate::decide::resume::{self, Start};
-use crate::push::stages::candidates::Demand;
+use crate::push::stages::prepare::candidates::Demand;
 use crate::push::stages::prepare::{BySendshots, Prepared};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::Refused;

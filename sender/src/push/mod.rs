@@ -10,7 +10,7 @@
 //! | (resume an interrupted push) | [`stages::resume`] |
 //! | snapshot | [`stages::source`] by [`stages::snapshot`] |
 //! | negotiate | [`stages::negotiate`] |
-//! | (adopt, capture, with the sendshot engine), plan | [`stages::prepare`] by [`stages::capture_held`], [`stages::capture`], [`stages::candidates`]; [`crate::decide`] decides |
+//! | (adopt, capture, with the sendshot engine), plan | [`stages::prepare`] by [`stages::prepare::capture_held`], [`stages::prepare::capture`], [`stages::prepare::candidates`]; [`crate::decide`] decides |
 //! | announce | [`stages::announce`] |
 //! | generate | [`generate`] |
 //! | transfer, apply, commit, acknowledge | [`stages::send`] by [`stages::transfer`], and the receiver |

@@ -34,7 +34,7 @@ pub enum Origin {
     /// This sender sent all of it.
     #[default]
     Sent,
-    /// The receiver reports it; see [`crate::push::stages::capture_held`].
+    /// The receiver reports it; see [`crate::push::stages::prepare::capture_held`].
     #[serde(rename = "told")]
     Reported,
 }

@@ -1,9 +1,6 @@
 //! The stages of a push, one per file. [`crate::push`] gives their order.
 
 pub(crate) mod announce;
-pub mod candidates;
-pub mod capture;
-pub mod capture_held;
 pub(crate) mod connect;
 pub mod negotiate;
 pub mod prepare;

@@ -9,7 +9,7 @@ use sendshot_sys::subvolume::{self, Info};
 use crate::decide::parent::ParentChoice;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
-use crate::push::stages::candidates::Demand;
+use crate::push::stages::prepare::candidates::Demand;
 use crate::push::stages::snapshot;
 use crate::push::stages::still::Still;
 use crate::state::record::{Intent, Record, SnapshotId};

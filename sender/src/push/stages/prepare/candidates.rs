@@ -12,8 +12,8 @@ use crate::decide::parent::{Local, ParentChoice, Plan};
 use crate::decide::parent_sendshot::{self, Candidate, OwnSendshot};
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::stages::capture::{self, KnownSendshots};
-use crate::push::stages::capture_held;
+use crate::push::stages::prepare::capture::{self, KnownSendshots};
+use crate::push::stages::prepare::capture_held;
 use crate::state::record::{Intent, Record, Standing};
 use crate::state::store::StateSubvolume;
 use crate::volume::lineage;
@@ -37,7 +37,7 @@ pub fn known(state: &StateSubvolume, volume: VolumeId) -> Result<KnownSendshots,
 }
 
 /// Makes a sendshot of a snapshot that is a better parent than all known sendshots, if there is one
-/// (see [`mod@crate::push::stages::capture_held`]). Comes before the capture of the new snapshot. If it fails, the stream
+/// (see [`mod@crate::push::stages::prepare::capture_held`]). Comes before the capture of the new snapshot. If it fails, the stream
 /// is longer, nothing more.
 ///
 /// # Errors
@@ -52,8 +52,12 @@ pub fn capture_held(
 ) -> Result<Option<(Record, Sendshot)>, Error> {
     let failed = Error::volume("find the states that both hosts hold");
     let (snapshot, info) = subject;
-    let new = sendshot_engine::capture::head(snapshot, info, crate::push::stages::capture::NUMBER)
-        .map_err(failed)?;
+    let new = sendshot_engine::capture::head(
+        snapshot,
+        info,
+        crate::push::stages::prepare::capture::NUMBER,
+    )
+    .map_err(failed)?;
     let ancestors = lineage::of(state.top(), info).map_err(failed)?;
     let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
     let Some(local) = capture_held::choose(parent_choice, &new, &ancestors, candidates, known)

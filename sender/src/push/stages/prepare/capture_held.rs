@@ -30,7 +30,7 @@ use sendshot_sys::subvolume;
 
 use crate::decide::held_snapshot;
 use crate::decide::parent::{Candidate, Lineage, LocalSnapshot, ParentChoice};
-use crate::push::stages::capture::{self, Captured, KnownSendshots};
+use crate::push::stages::prepare::capture::{self, Captured, KnownSendshots};
 use crate::state::discard;
 use crate::state::record::{Intent, Origin, Phase, Record, SnapshotId, Standing};
 use crate::state::store::StateSubvolume;

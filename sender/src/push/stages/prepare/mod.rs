@@ -1,5 +1,9 @@
-//! The stages between the inventory and the stream: capture_held, capture and plan. The result is what is sent, on which
+//! The stages between the inventory and the stream: capture of a held snapshot, capture of the new one, and plan. The result is what is sent, on which
 //! parent, and why.
+
+pub mod candidates;
+pub mod capture;
+pub mod capture_held;
 
 use std::sync::Arc;
 
@@ -16,9 +20,8 @@ use crate::decide::parent_snapshot;
 use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::generate;
-use crate::push::stages::candidates::{self, Chosen, Demand};
-use crate::push::stages::capture::{self, Captured, KnownSendshots};
-use crate::push::stages::capture_held;
+use crate::push::stages::prepare::candidates::{Chosen, Demand};
+use crate::push::stages::prepare::capture::{Captured, KnownSendshots};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::CapturedFrom;
 use crate::shared::blocking::blocking;
@@ -139,9 +142,9 @@ pub(crate) async fn prepare(
         return Ok((Prepared { plan, by_sendshots }, None));
     };
     let (known, captured_held) =
-        capture_held(context, source, held.clone(), parent_choice, fate).await?;
+        gather_known(context, source, held.clone(), parent_choice, fate).await?;
     let prepared = async {
-        let prospects = capture(context, source, record.clone(), known).await?;
+        let prospects = capture_new(context, source, record.clone(), known).await?;
         plan_by_sendshots(context, source, record, prospects, held, demand).await
     };
     match (prepared.await, fate, captured_held) {
@@ -174,7 +177,7 @@ async fn plan_by_snapshots(
 }
 
 /// Gathers the sendshots that can be parents, with a captured one if that is a better parent.
-async fn capture_held(
+async fn gather_known(
     context: &PushContext,
     source: &SourceSnapshot,
     held: Vec<HeldCopy>,
@@ -216,7 +219,7 @@ async fn capture_held(
     Ok((known, captured_held))
 }
 
-async fn capture(
+async fn capture_new(
     context: &PushContext,
     source: &SourceSnapshot,
     record: Record,
