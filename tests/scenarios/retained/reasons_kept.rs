@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use sendshot_engine::format::entry::ROOT;
 use sendshot_harness::compare::reasons::{
@@ -71,6 +73,27 @@ fn why_something_is_kept_while_and_after_a_push_is_cut_off() {
     assert_eq!(codes(sender, &["list"]), expected);
     hosts.link.mend();
     sender.push("nas2:photos");
+}
+
+/// A captured state is as old as its snapshot, not as its capture.
+#[test]
+fn a_captured_held_snapshot_keeps_its_time() {
+    let hosts = filled();
+    let sender = &hosts.sender;
+    let (_monday, to_monday) = snapshot(sender, "monday");
+    sender.push(&to_monday);
+    // Times in lists are whole seconds.
+    thread::sleep(Duration::from_secs(2));
+    sender.push("nas2:photos");
+    let listed = sender.ctl(&["list", "--json"]).success().jsons();
+    let times: Vec<_> = listed
+        .iter()
+        .map(|state| state["time"].as_str().unwrap())
+        .collect();
+    let [monday, now] = times[..] else {
+        panic!("{listed:#?}")
+    };
+    assert!(monday < now, "{listed:#?}");
 }
 
 /// Asserts the reason that `list` shows for the oldest state.
