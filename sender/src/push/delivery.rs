@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sendshot_engine::Head;
 use sendshot_model::{PushId, Reason, RootId};
 use sendshot_proto::inventory::Inventory;
 use uuid::Uuid;
@@ -116,11 +115,11 @@ impl Delivery {
     /// UUID and ctransid in the stream. They are the sendshot's if there is one: deduplication of the snapshot
     /// since then changes the snapshot's ctransid.
     pub(crate) fn identity(&self) -> (Uuid, u64) {
-        let captured = self.by_sendshots().map(|by| by.new.head());
-        let (uuid, ctransid) = (self.source.info.wire_uuid(), self.source.info.ctransid);
-        captured.map_or((uuid, ctransid), |head: &Head| {
-            (head.wire_uuid, head.wire_ctransid)
-        })
+        let info = &self.source.info;
+        match self.by_sendshots().map(|by| by.new.head()) {
+            Some(head) => (head.wire_uuid, head.wire_ctransid),
+            None => (info.wire_uuid(), info.ctransid),
+        }
     }
 
     /// The refused stream, if it was built on a sendshot.
