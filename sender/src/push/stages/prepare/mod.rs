@@ -1,5 +1,5 @@
-//! The stages between the inventory and the stream: capture of a held snapshot, capture of the new one, and plan. The result is what is sent, on which
-//! parent, and why.
+//! The stages between the inventory and the stream: capture of a held snapshot, capture of the new one, and plan.
+//! The result is what is sent, on which parent, and why. Nothing here talks to the receiver.
 
 pub mod candidates;
 pub mod capture;
