@@ -10,6 +10,7 @@ use sendshot_apply::staging::StagingError;
 use sendshot_apply::{ApplyError, Cause, NoDirectory, SessionError, WriteObstacle};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_stream::dump::escaped;
+use sendshot_transfer::position;
 
 /// Message for a write that the kernel refused with `EROFS`.
 const READ_ONLY: &str = "the receiver's file system is read-only";
@@ -95,14 +96,16 @@ pub(crate) fn rule_broken(what: impl Into<String>) -> Failure {
     Failure::new(Code::InvalidStream, what, "")
 }
 
-pub(crate) fn hash_mismatch(offset: u64) -> Failure {
-    Failure::new(
-        Code::HashMismatch,
-        format!(
-            "the data received after byte {offset} of the stream are not the data that were sent"
+/// Makes the failure for a segment that does not continue the stream.
+pub(crate) fn not_continued(error: position::Error) -> Failure {
+    match error {
+        position::Error::Misplaced { .. } => rule_broken(error.to_string()),
+        position::Error::Mismatch { .. } => Failure::new(
+            Code::HashMismatch,
+            error.to_string(),
+            "none of them were kept; push again, and check for faulty memory or network hardware",
         ),
-        "none of them were kept; push again, and check for faulty memory or network hardware",
-    )
+    }
 }
 
 pub(crate) fn session_failure(error: SessionError<Failure>) -> Failure {

@@ -17,17 +17,17 @@ use sendshot_apply::staging::Area;
 use sendshot_apply::{Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
 use sendshot_model::{CopyName, NotKept, RootId, TransferId};
-use sendshot_proto::chain::Chain;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{durable, subvolume};
+use sendshot_transfer::position as transfer;
 use tokio::sync::mpsc;
 
 use crate::receive::announcement::{Announcement, announced_identity, copy_name, stream_version};
 use crate::receive::checkpoint::Checkpoints;
 use crate::receive::failures::{
-    check_writable, hash_mismatch, in_commit, in_dir, in_staging, io_failure, rule_broken,
+    check_writable, in_commit, in_dir, in_staging, io_failure, not_continued, rule_broken,
     search_failure, session_failure,
 };
 use crate::receive::limits;
@@ -96,16 +96,9 @@ pub struct IncomingTransfer {
     dir: VolumeDir,
     name: CopyName,
     begin: Begin,
-    place: StreamPosition,
+    place: transfer::Position,
     checkpoints: Checkpoints,
     policy: SenderPolicy,
-}
-
-/// Offset in the stream, and its hash up to there.
-#[derive(Debug, Clone, Copy, Default)]
-struct StreamPosition {
-    offset: u64,
-    chain: Chain,
 }
 
 impl IncomingTransfer {
@@ -178,7 +171,7 @@ impl IncomingTransfer {
             dir,
             name,
             begin: work.begin,
-            place: StreamPosition::default(),
+            place: transfer::Position::default(),
             checkpoints,
             policy: work.policy,
         }))
@@ -236,10 +229,7 @@ impl IncomingTransfer {
             dir,
             name: copy_name(begin.taken_at)?,
             begin: begin.clone(),
-            place: StreamPosition {
-                offset: point.offset,
-                chain: point.chain,
-            },
+            place: transfer::Position::at(point),
             checkpoints: checkpoints.with(checkpoint),
             policy: work.policy.clone(),
         }))
@@ -256,7 +246,7 @@ impl IncomingTransfer {
 
     /// Bytes applied, with those of an incomplete command.
     pub fn offset(&self) -> u64 {
-        self.place.offset
+        self.place.offset()
     }
 
     /// Bytes allocated beyond those of the stream; see [`Session::limit_made`].
@@ -266,11 +256,8 @@ impl IncomingTransfer {
 
     /// The point at which it can be resumed as it is: only between two commands.
     pub fn point(&self) -> Option<Point> {
-        let between = self.place.offset > 0 && self.session.offset() == self.place.offset;
-        (between && self.begin.resumable == Resumable::Yes).then_some(Point {
-            offset: self.place.offset,
-            chain: self.place.chain,
-        })
+        let between = self.place.offset() > 0 && self.session.offset() == self.place.offset();
+        (between && self.begin.resumable == Resumable::Yes).then(|| self.place.point())
     }
 
     fn resumes_at(&self, begin: &Begin, point: Point) -> bool {
@@ -298,7 +285,7 @@ impl IncomingTransfer {
                 None => return Ok(Ended::Broken),
                 Some(Input::Unwelcome) => return Ok(Ended::Unwelcome),
                 Some(Input::Up(Up::Segment(segment))) => {
-                    self.place.check(&segment)?;
+                    self.place.check(&segment).map_err(not_continued)?;
                     let fed = self.session.feed(&segment.data);
                     fed.map_err(|error| match error.is_too_much() {
                         true => limits::too_many_bytes(&self.policy),
@@ -310,7 +297,7 @@ impl IncomingTransfer {
                     self.check_version()?;
                     self.place.passed(&segment);
                     told(Progress::Applied {
-                        offset: self.place.offset,
+                        offset: self.place.offset(),
                         made: self.made(),
                     })?;
                     if let Some(offset) = self.checkpoint(&segment)? {
@@ -318,7 +305,7 @@ impl IncomingTransfer {
                     }
                 }
                 Some(Input::Up(Up::End { length, chain })) => {
-                    self.place.check_end(length, chain)?;
+                    self.place.check_end(length, chain).map_err(not_continued)?;
                     return Ok(Ended::Whole);
                 }
                 Some(Input::Up(Up::Begin(_))) => {
@@ -361,10 +348,10 @@ impl IncomingTransfer {
 
     fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
         let state = usage::state(announced_identity(&self.begin));
-        let bytes = self.place.offset.saturating_add(self.made());
+        let bytes = self.place.offset().saturating_add(self.made());
         let noted = Noted {
             bytes: bytes.saturating_add(more),
-            offset: self.place.offset,
+            offset: self.place.offset(),
             not_kept,
         };
         usage::note(&self.dir.fd, state, noted).map_err(|e| {
@@ -388,7 +375,7 @@ impl IncomingTransfer {
         Ok(Received {
             name: copy.name.to_string_lossy().into_owned(),
             directory: self.dir.name,
-            stream_bytes: self.place.offset,
+            stream_bytes: self.place.offset(),
             not_kept,
         })
     }
@@ -419,34 +406,6 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::HashMismatch
         | Code::ResumeImpossible
         | Code::Unsupported => false,
-    }
-}
-
-impl StreamPosition {
-    fn check(&self, segment: &Segment) -> Result<(), Failure> {
-        if segment.offset != self.offset {
-            return Err(rule_broken(format!(
-                "a segment begins at {} instead of {}",
-                segment.offset, self.offset
-            )));
-        }
-        if self.chain.extend(&segment.data) != segment.chain {
-            return Err(hash_mismatch(self.offset));
-        }
-        Ok(())
-    }
-
-    /// Advances over a segment that was checked and applied.
-    fn passed(&mut self, segment: &Segment) {
-        self.chain = segment.chain;
-        self.offset += segment.data.len() as u64;
-    }
-
-    fn check_end(&self, length: u64, chain: Chain) -> Result<(), Failure> {
-        if length != self.offset || chain != self.chain {
-            return Err(hash_mismatch(self.offset));
-        }
-        Ok(())
     }
 }
 

@@ -76,7 +76,7 @@ pub fn after_transfer(error: &transfer::Error) -> RetryDecision {
             generate::Error::Kernel(send_pipe::Error::Start(_) | send_pipe::Error::Died)
             | generate::Error::Start(_)
             | generate::Error::Died
-            | generate::Error::Cancelled,
+            | generate::Error::Cancelled(_),
         )
         | transfer::Error::ProtocolViolation(_)
         | transfer::Error::Record(_)

@@ -13,7 +13,7 @@ use syn::visit::{self, Visit};
 type Sources = BTreeMap<String, String>;
 
 /// The crates whose files must not be in a loop.
-const CRATES: [&str; 16] = [
+const CRATES: [&str; 17] = [
     "common/apply",
     "common/config",
     "common/ctl",
@@ -23,6 +23,7 @@ const CRATES: [&str; 16] = [
     "common/service",
     "common/stream",
     "common/sys",
+    "common/transfer",
     "proto",
     "receiver",
     "sender",

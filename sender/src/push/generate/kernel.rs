@@ -7,24 +7,29 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use sendshot_proto::transfer::{Mark, SEGMENT};
+use sendshot_proto::transfer::SEGMENT;
 use sendshot_sys::send_pipe::{self, Sending, Source};
+use sendshot_transfer::cutter;
 
-use super::cutter::{Cutter, Error, Generator, start};
+use super::error::{Cutter, Error, Generator};
 
+/// Starts the kernel engine.
 ///
 /// # Errors
 /// [`Error::Start`] or [`Error::Kernel`]; later ones come through the channel.
 pub fn kernel(source: Source) -> Result<Generator, Error> {
     let (reader, sending) = send_pipe::start(source)?;
-    start("segments", None, move |cutter| cut(reader, sending, cutter))
+    cutter::start("segments", None, move |cutter| cut(reader, sending, cutter))
+        .map_err(Error::Start)
 }
 
 fn cut(mut reader: File, sending: Sending, cutter: &mut Cutter) -> Result<(), Error> {
     loop {
         let wanted = match read_segment(&mut reader).map_err(Error::Read) {
             Ok(data) if data.is_empty() => return Ok(send_pipe::finish(sending)?),
-            Ok(data) => cutter.segment(data, |_| Mark::None),
+            Ok(data) => cutter
+                .segment(data, |segment, _| segment)
+                .map_err(Error::from),
             Err(e) => Err(e),
         };
         if let Err(e) = wanted {

@@ -4,10 +4,10 @@
 //! buffers are bounded: a queue of segments, and the kernel's pipe. No file ever holds the stream. Dropping the
 //! receiving end of the queue cancels.
 
-mod cutter;
+mod error;
 mod kernel;
 mod sendshot;
 
-pub use cutter::{Error, Finished, Generator, Output};
+pub use error::{Error, Generator, Output};
 pub use kernel::kernel;
 pub use sendshot::{Sendshots, sendshot, size, size_by_paths};

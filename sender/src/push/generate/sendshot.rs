@@ -11,8 +11,10 @@ use sendshot_engine::format::hashes;
 use sendshot_engine::stream::measure::{self, PathCost, Size};
 use sendshot_engine::stream::{HashWriter, Part, Source};
 use sendshot_proto::resume::Point;
+use sendshot_proto::transfer::Segment;
+use sendshot_transfer::cutter::{self, Cancelled};
 
-use super::cutter::{Cutter, Error, Generator, start};
+use super::error::{Cutter, Error, Generator};
 use crate::state::record::ResumePoint;
 use crate::state::segment_log::SegmentLog;
 
@@ -78,7 +80,8 @@ pub fn size_by_paths(
 /// [`Error::Start`]; later ones come through the channel.
 pub fn sendshot(source: Sendshots) -> Result<Generator, Error> {
     let from = source.from.map(|from| from.point());
-    start("sendshot-engine", from, move |cutter| make(&source, cutter))
+    cutter::start("sendshot-engine", from, move |cutter| make(&source, cutter))
+        .map_err(Error::Start)
 }
 
 /// Makes the stream. Its hashes are durable before it has ended, hence before the push is recorded. Without
@@ -94,7 +97,7 @@ fn make(source: &Sendshots, cutter: &mut Cutter) -> Result<(), Error> {
             }
             Ok(())
         }
-        Err(_) if cutter.is_cancelled() => Err(Error::Cancelled),
+        Err(_) if cutter.is_cancelled() => Err(Cancelled.into()),
         Err(e) => Err(e),
     }
 }
@@ -109,13 +112,14 @@ fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Re
     };
     let from = source.from.map(|from| from.position);
     let out = |part: Part| {
-        let mark = |behind: Point| {
-            source.segment_log.passed(ResumePoint {
+        let complete = |segment: Segment, behind: Point| Segment {
+            mark: source.segment_log.passed(ResumePoint {
                 position: part.end,
                 chain: behind.chain,
-            })
+            }),
+            ..segment
         };
-        let sent = cutter.segment(part.bytes.into(), mark);
+        let sent = cutter.segment(part.bytes.into(), complete);
         sent.map_err(io::Error::other)
     };
     Ok(sendshot_engine::stream_from(

@@ -9,8 +9,8 @@ use sendshot_proto::malformed::Malformed;
 use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::{Begin, Down, SEGMENT, Up, framed_len};
 use sendshot_proto::v1;
+use sendshot_transfer::stall::stalled;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -29,9 +29,6 @@ const QUEUE: usize = 2;
 /// Longest wait until the receiver is ready for the stream: it opens every copy of the volume, possibly from a
 /// cold disk.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
-
-/// How many times progress is checked during the stall time-out.
-const STALL_CHECKS: u32 = 20;
 
 /// The receiver's report of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +185,8 @@ impl Transfer {
         } = self;
         let address = down.address.clone();
         let mut pump = pin!(pump(outputs, (up, wire, opening), running, before_end));
-        let mut stalled = pin!(stalled(running, stall_after));
+        let progress = || running.progress();
+        let mut stalled = pin!(stalled(stall_after, progress, has_come_forward));
         let mut stream_bytes = None;
         loop {
             // Endless messages must not keep the task from the stall check or from being cancelled.
@@ -227,19 +225,6 @@ fn not_announced(error: std::io::Error) -> Error {
     match error.get_ref().is_some_and(|why| why.is::<still::Moved>()) {
         true => Error::Moved(error),
         false => Error::Record(error),
-    }
-}
-
-/// Returns when nothing was sent and nothing applied for `after`. The total time does not count.
-async fn stalled(running: &Running, after: Duration) {
-    let (mut last, mut since) = (running.progress(), Instant::now());
-    let mut checks = tokio::time::interval((after / STALL_CHECKS).max(Duration::from_millis(10)));
-    while since.elapsed() < after {
-        checks.tick().await;
-        let now = running.progress();
-        if has_come_forward(last, now) {
-            (last, since) = (now, Instant::now());
-        }
     }
 }
 

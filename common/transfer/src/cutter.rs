@@ -1,57 +1,42 @@
 //! Cuts a stream into hashed segments on a thread.
 
+use std::io;
+
 use bytes::Bytes;
 use sendshot_proto::chain::Chain;
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Mark, Segment};
-use sendshot_sys::send_pipe;
-use std::io;
 use tokio::sync::{mpsc, oneshot};
 
 /// Segments that wait between the generator and the connection. With the kernel's pipe and HTTP/2's own window
 /// they are all that memory ever holds of a stream.
 const QUEUE: usize = 8;
 
-/// The output of a generator.
+/// The output of a generator. `T` is a segment, or a segment with additions.
 #[derive(Debug)]
-pub enum Output {
-    Segment(Segment),
+pub enum Output<T> {
+    /// A piece of the stream.
+    Segment(T),
     /// The stream is complete.
     End {
+        /// Length of the stream in bytes.
         length: u64,
         /// Chain value after the last segment.
         chain: Chain,
     },
 }
 
-/// Why the stream ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot start the generator")]
-    Start(#[source] io::Error),
-    #[error(transparent)]
-    Kernel(#[from] send_pipe::Error),
-    /// The kernel's pipe could not be read.
-    #[error("cannot read the kernel's send stream")]
-    Read(#[source] io::Error),
-    /// The sendshot engine failed.
-    #[error("cannot make the stream from sendshots")]
-    Engine(#[from] sendshot_engine::stream::Error),
-    /// Files without checksums could not be compared by hash.
-    #[error("cannot compare files without checksums")]
-    CompareHashes(#[from] sendshot_engine::stream::compare_hashes::Error),
-    /// A thread ended without a result.
-    #[error("the thread of the generator ended without a result")]
-    Died,
-    /// The receiving end of the queue was dropped.
-    #[error("the stream is not needed any more")]
-    Cancelled,
-}
+/// The receiving end of the queue was dropped: the stream is not needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is not needed any more")]
+pub struct Cancelled;
 
+/// A running generator.
 #[derive(Debug)]
-pub struct Generator {
-    /// The stream. Dropping this cancels the generator.
-    pub outputs: mpsc::Receiver<Result<Output, Error>>,
+pub struct Generator<T, E> {
+    /// The stream. Dropping this cancels the generator. The queue closes without [`Output::End`] or an error only
+    /// if the thread of the generator dies.
+    pub outputs: mpsc::Receiver<Result<Output<T>, E>>,
     /// Reports when the generator has closed the snapshot.
     pub finished: Finished,
 }
@@ -68,12 +53,19 @@ impl Finished {
     }
 }
 
-/// Runs an engine on a thread; the bytes it gives to its cutter become segments, from `from` on.
-pub(super) fn start(
+/// Runs an engine on a thread called `name`; the bytes that it gives to its cutter become segments, from `from` on.
+///
+/// # Errors
+/// The kernel's error if no thread can be started.
+pub fn start<T, E>(
     name: &str,
     from: Option<Point>,
-    engine: impl FnOnce(&mut Cutter) -> Result<(), Error> + Send + 'static,
-) -> Result<Generator, Error> {
+    engine: impl FnOnce(&mut Cutter<T, E>) -> Result<(), E> + Send + 'static,
+) -> io::Result<Generator<T, E>>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
     let (out, outputs) = mpsc::channel(QUEUE);
     let (working, over) = oneshot::channel();
     let work = move || {
@@ -82,10 +74,7 @@ pub(super) fn start(
         cutter.end(made);
         drop(working);
     };
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map_err(Error::Start)?;
+    std::thread::Builder::new().name(name.into()).spawn(work)?;
     Ok(Generator {
         outputs,
         finished: Finished(over),
@@ -94,14 +83,14 @@ pub(super) fn start(
 
 /// Numbers and hashes the segments of a stream.
 #[derive(Debug)]
-pub(super) struct Cutter {
-    out: mpsc::Sender<Result<Output, Error>>,
+pub struct Cutter<T, E> {
+    out: mpsc::Sender<Result<Output<T>, E>>,
     offset: u64,
     chain: Chain,
 }
 
-impl Cutter {
-    pub(super) fn new(out: mpsc::Sender<Result<Output, Error>>, from: Option<Point>) -> Self {
+impl<T, E> Cutter<T, E> {
+    fn new(out: mpsc::Sender<Result<Output<T>, E>>, from: Option<Point>) -> Self {
         Self {
             out,
             offset: from.map_or(0, |from| from.offset),
@@ -109,12 +98,16 @@ impl Cutter {
         }
     }
 
-    /// Sends a segment; waits while the queue is full. Before the segment leaves, `mark` gets the point after it.
-    pub(super) fn segment(
+    /// Sends a segment; waits while the queue is full. Before the segment leaves, `complete` gets it with the point
+    /// after it, and can mark it or add to it.
+    ///
+    /// # Errors
+    /// [`Cancelled`].
+    pub fn segment(
         &mut self,
         data: Bytes,
-        mark: impl FnOnce(Point) -> Mark,
-    ) -> Result<(), Error> {
+        complete: impl FnOnce(Segment, Point) -> T,
+    ) -> Result<(), Cancelled> {
         self.chain = self.chain.extend(&data);
         let offset = self.offset;
         self.offset += data.len() as u64;
@@ -126,19 +119,20 @@ impl Cutter {
             offset,
             data,
             chain: self.chain,
-            mark: mark(behind),
+            mark: Mark::None,
         };
         self.out
-            .blocking_send(Ok(Output::Segment(segment)))
-            .map_err(|_| Error::Cancelled)
+            .blocking_send(Ok(Output::Segment(complete(segment, behind))))
+            .map_err(|_| Cancelled)
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    /// Whether the stream is not needed any more.
+    pub fn is_cancelled(&self) -> bool {
         self.out.is_closed()
     }
 
     /// Sends the outcome. The receiving end may be gone.
-    pub(super) fn end(self, made: Result<(), Error>) {
+    fn end(self, made: Result<(), E>) {
         let last = made.map(|()| Output::End {
             length: self.offset,
             chain: self.chain,
