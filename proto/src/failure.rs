@@ -41,6 +41,12 @@ pub enum Code {
     Unsupported,
     /// Another disk of the receiver is present than the negotiated one.
     RootChanged,
+    /// The receiver's administrator does not permit this sender to read its copies.
+    NotPermitted,
+    /// The receiver does not have the requested copy or path.
+    NotFound,
+    /// A fetched stream is longer than announced.
+    LengthChanged,
 }
 
 /// A failure that the receiver reported.
@@ -114,6 +120,9 @@ impl From<v1::FailureCode> for Code {
             Wire::OverLimit => Code::OverLimit,
             Wire::Unsupported => Code::Unsupported,
             Wire::RootChanged => Code::RootChanged,
+            Wire::NotPermitted => Code::NotPermitted,
+            Wire::NotFound => Code::NotFound,
+            Wire::LengthChanged => Code::LengthChanged,
         }
     }
 }
@@ -137,6 +146,9 @@ impl From<Code> for v1::FailureCode {
             Code::OverLimit => Self::OverLimit,
             Code::Unsupported => Self::Unsupported,
             Code::RootChanged => Self::RootChanged,
+            Code::NotPermitted => Self::NotPermitted,
+            Code::NotFound => Self::NotFound,
+            Code::LengthChanged => Self::LengthChanged,
         }
     }
 }

@@ -17,6 +17,9 @@ const RESUME: &str = "resume";
 /// Feature: the receiver renews certificates.
 const RENEW: &str = "renew";
 
+/// Feature: the receiver serves `Volumes` and `Fetch`.
+const RESTORE: &str = "restore";
+
 /// Maximum number of a sender's former ids that are sent and accepted.
 pub const MAX_FORMER: usize = 64;
 
@@ -75,6 +78,8 @@ pub struct Welcome {
     pub resume: Support,
     /// Whether it renews certificates.
     pub renew: Support,
+    /// Whether it sends copies back.
+    pub restore: Support,
     /// Program and version, for logs.
     pub software: String,
     /// Id of the receiver.
@@ -136,6 +141,7 @@ impl TryFrom<v1::HelloResponse> for Welcome {
             stream_version: if has(STREAM_V2) { 2 } else { 1 },
             resume: Support::of(has(RESUME)),
             renew: Support::of(has(RENEW)),
+            restore: Support::of(has(RESTORE)),
             software: printable(&message.software).chars().take(100).collect(),
             receiver: ReceiverId::from_bytes(id_bytes(&message.receiver_id, "receiver_id")?),
             former: former_ids(&message.former_sender_ids)?,
@@ -149,7 +155,11 @@ impl From<Welcome> for v1::HelloResponse {
         if welcome.stream_version >= 2 {
             features.push(STREAM_V2.into());
         }
-        for (support, feature) in [(welcome.resume, RESUME), (welcome.renew, RENEW)] {
+        for (support, feature) in [
+            (welcome.resume, RESUME),
+            (welcome.renew, RENEW),
+            (welcome.restore, RESTORE),
+        ] {
             if support == Support::Has {
                 features.push(feature.into());
             }

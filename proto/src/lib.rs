@@ -14,6 +14,7 @@ pub mod not_kept;
 pub mod problem;
 pub mod refusal;
 pub mod report;
+pub mod restore;
 pub mod resume;
 pub mod transfer;
 pub mod volume;

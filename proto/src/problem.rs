@@ -198,7 +198,8 @@ impl Code {
     /// Returns the kind that a failure of this code has for the sending host's user.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Busy | Self::OverLimit => Kind::Refused,
+            Self::Busy | Self::OverLimit | Self::NotPermitted => Kind::Refused,
+            Self::NotFound => Kind::Usage,
             Self::ShuttingDown => Kind::Unreachable,
             Self::Internal
             | Self::ParentGone
@@ -212,6 +213,7 @@ impl Code {
             | Self::RootMissing
             | Self::Io
             | Self::ResumeImpossible
+            | Self::LengthChanged
             | Self::Unsupported => Kind::Failed,
         }
     }

@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod receive;
 pub mod replication;
+pub mod restore;
 pub mod shared;
 pub mod store;
 pub mod upkeep;

@@ -21,6 +21,11 @@ pub fn look_after(receiver: &Receiver) {
         Ok(false) => {}
         Err(e) => tracing::warn!("cannot renew this receiver's own certificate: {e}"),
     }
+    let root = receiver.root().open_to_read().ok();
+    let keep = receiver.config().partial_keep;
+    receiver
+        .captures()
+        .expire(root.as_ref(), keep, Timestamp::now());
     if let Err(e) = expire_partials(receiver) {
         tracing::warn!("cannot look for old partials: {e:#}");
     }

@@ -12,6 +12,7 @@ pub mod decide;
 mod problem;
 pub mod push;
 mod pushes;
+pub mod restore;
 pub mod retained;
 pub mod shared;
 pub mod state;

@@ -14,6 +14,7 @@ mod engine;
 mod house;
 mod parents;
 mod push;
+mod restore;
 mod resume;
 mod retained;
 mod security;

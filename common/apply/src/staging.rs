@@ -9,15 +9,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode};
+use rustix::fs::{AtFlags, FlockOperation, Mode, RenameFlags};
 use rustix::io::Errno;
 use sendshot_sys::durable::{self, PRIVATE_DIR};
 use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Access};
 
-use crate::beneath::proc_path;
 use crate::commands::dirs::INHERITED;
 use crate::obstacle::NoDirectory;
+use sendshot_sys::durable::proc_path;
 
 /// Name of the area in the directory in which copies are made.
 pub const AREA: &str = ".sendshot-staging";
@@ -49,6 +49,15 @@ pub enum StagingError {
         #[source]
         source: io::Error,
     },
+    /// The subvolume cannot be moved to its final place.
+    #[error("cannot move the finished subvolume to {}", .name.display())]
+    Publish {
+        /// Its final name.
+        name: OsString,
+        /// Error from the kernel.
+        #[source]
+        source: io::Error,
+    },
     /// The subvolume cannot be deleted.
     #[error("cannot delete the staging subvolume {}", .name.display())]
     Drop {
@@ -58,6 +67,15 @@ pub enum StagingError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The entry of a directory that a staging subvolume takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// There is no such entry.
+    Free,
+    /// The entry is an empty directory, which is replaced.
+    EmptyDirectory,
 }
 
 /// The staging area of a directory. It is made together with the first staging subvolume.
@@ -209,6 +227,38 @@ impl Staged {
     /// Returns its name in the area.
     pub fn name(&self) -> &OsStr {
         &self.name
+    }
+
+    /// Moves the staging subvolume, writable as it is, to its final place: the entry `name` of the directory `target`,
+    /// on the same file system. Returns its root directory. The move is atomic, and durable after the next commit.
+    ///
+    /// # Errors
+    /// [`StagingError::Publish`]; the staging subvolume is then deleted.
+    pub fn publish(
+        mut self,
+        target: impl AsFd,
+        name: &OsStr,
+        place: Place,
+    ) -> Result<OwnedFd, StagingError> {
+        let failed = |source| StagingError::Publish {
+            name: name.to_owned(),
+            source,
+        };
+        let root = self.root.try_clone().map_err(failed)?;
+        let moved = match place {
+            Place::Free => rustix::fs::renameat_with(
+                &self.area,
+                &self.name,
+                &target,
+                name,
+                RenameFlags::NOREPLACE,
+            ),
+            // The kernel replaces only an empty directory by a directory.
+            Place::EmptyDirectory => rustix::fs::renameat(&self.area, &self.name, &target, name),
+        };
+        moved.map_err(|e| failed(e.into()))?;
+        self.gone = true;
+        Ok(root)
     }
 
     /// Deletes the staging subvolume.

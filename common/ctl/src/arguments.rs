@@ -82,6 +82,12 @@ pub enum Command {
         #[arg(long, short = 'y')]
         yes: bool,
     },
+    /// Bring a copy back from a receiver
+    ///
+    /// Makes a new subvolume TARGET of a copy; nothing that exists is overwritten. An interrupted restore is
+    /// continued by the same command. The receiver's administrator has to permit it, with the command that the
+    /// refusal names. Needs root.
+    Restore(RestoreArguments),
     /// Show running and recent pushes, receivers and volumes
     Status {
         /// Refresh twice a second
@@ -156,6 +162,76 @@ pub struct PushArguments {
     /// Only show what would be done, like `plan`
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// Receiver and volume: `nas2:photos`; with --list also only the receiver
+    #[arg(value_name = "HOST:VOL")]
+    pub source: Option<OsString>,
+    /// Path of the subvolume to be made: nothing, or an empty directory, is there
+    #[arg(value_name = "TARGET")]
+    pub target: Option<PathBuf>,
+    /// List the copies instead, from the oldest to the newest
+    #[arg(long, conflicts_with_all = ["target", "at", "accept_differences"])]
+    pub list: bool,
+    /// Name of the copy, the beginning of its UUID, or a UTC time like 2026-11-22 or `2026-11-22 03:00`: the
+    /// newest copy not later than that; a day means its end [default: the newest copy]
+    #[arg(long, value_name = "WHICH", value_parser = NonEmptyStringValueParser::new())]
+    pub at: Option<String>,
+    /// Accept a tree that differs from this host's own sendshot of the state
+    #[arg(long)]
+    pub accept_differences: bool,
+    /// Continue after a broken connection for this long since the last progress, like `90s` or `12h`
+    /// [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub retry_for: Option<Duration>,
+    #[command(flatten)]
+    pub paths: RestorePaths,
+}
+
+/// Paths of the sending daemon, if they are not the default ones.
+#[derive(Debug, Args)]
+pub struct RestorePaths {
+    /// Configuration file of the sender, if it is not the default one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory of the sender, if it is not the default one
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Directory of the files of paired receivers, if it is not the default one
+    #[arg(long, value_name = "DIR")]
+    pub receivers_dir: Option<PathBuf>,
+    /// Least bytes between two points from which an interrupted restore continues after a crash
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub checkpoint_bytes: Option<u64>,
+}
+
+impl RestorePaths {
+    /// The same options for the program that restores.
+    pub fn options(&self) -> Vec<OsString> {
+        let paths = [
+            ("--config", &self.config),
+            ("--state-dir", &self.state_dir),
+            ("--receivers-dir", &self.receivers_dir),
+        ];
+        let paths = paths.into_iter().filter_map(|(option, path)| {
+            let path = path.as_ref()?;
+            Some([OsString::from(option), path.into()])
+        });
+        let mut all: Vec<OsString> = paths.flatten().collect();
+        if let Some(bytes) = self.checkpoint_bytes {
+            let checkpoints = [
+                "--checkpoint-bytes",
+                &bytes.to_string(),
+                "--checkpoint-interval",
+                "0",
+            ];
+            all.extend(checkpoints.map(OsString::from));
+        }
+        all
+    }
 }
 
 /// Parses a span of time with units. A day has 24 hours.

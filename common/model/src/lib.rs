@@ -12,6 +12,7 @@
 //! assert!(matches!(target.volume, VolumeRef::Name(name) if name.as_str() == "photos"));
 //! ```
 
+mod any_path;
 mod copy_name;
 mod engine;
 pub mod human;
@@ -20,11 +21,13 @@ mod not_kept;
 mod peer_name;
 mod printable;
 mod reason;
+pub mod restore;
 mod target;
 mod text;
 mod volume_label;
 mod volume_name;
 
+pub use any_path::AnyPath;
 pub use copy_name::{CopyName, CopyNameError};
 pub use engine::{Engine, UnknownEngine};
 pub use id::{IdError, PushId, ReceiverId, RootId, SenderId, TransferId, VolumeId};

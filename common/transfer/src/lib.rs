@@ -3,10 +3,12 @@
 //!
 //! - [`cutter`] cuts a stream into hashed segments, on a thread of its own;
 //! - [`position`] checks segments as they arrive;
+//! - [`retry`] decides when a broken transfer is tried again;
 //! - [`stall`] detects a transfer without progress.
 //!
 //! It opens no file and no connection.
 
 pub mod cutter;
 pub mod position;
+pub mod retry;
 pub mod stall;

@@ -10,19 +10,19 @@ const CHECKS: u32 = 20;
 /// Least time between two checks.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Returns when `progress` has not come forward for `after`, by the verdict of `has_come_forward` on an earlier and
-/// a later value. The total time does not count.
+/// Returns when a transfer has made no progress for `after`: `is_progress` compares an earlier and a later value of
+/// `progress`. The total time does not count.
 pub async fn stalled<T: Copy>(
     after: Duration,
     progress: impl Fn() -> T,
-    has_come_forward: impl Fn(T, T) -> bool,
+    is_progress: impl Fn(T, T) -> bool,
 ) {
     let (mut last, mut since) = (progress(), Instant::now());
     let mut checks = tokio::time::interval((after / CHECKS).max(MIN_INTERVAL));
     while since.elapsed() < after {
         checks.tick().await;
         let now = progress();
-        if has_come_forward(last, now) {
+        if is_progress(last, now) {
             (last, since) = (now, Instant::now());
         }
     }

@@ -405,6 +405,9 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::InvalidStream
         | Code::HashMismatch
         | Code::ResumeImpossible
+        | Code::NotPermitted
+        | Code::NotFound
+        | Code::LengthChanged
         | Code::Unsupported => false,
     }
 }

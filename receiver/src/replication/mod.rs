@@ -1,8 +1,10 @@
 //! The calls of the data path: each is authorised, then handed over to its stage.
 
 mod authorize;
+mod fetch;
 mod inventory;
 pub mod pairing;
+mod permission;
 pub mod transfer;
 
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use sendshot_identity::RenewError;
 use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
 use sendshot_proto::inventory::{self as told, Question};
 use sendshot_proto::refusal::refusal;
+use sendshot_proto::restore::{self, FetchRequest};
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_server::Replication;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +23,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 pub use crate::replication::authorize::with_certificate;
 
 use crate::replication::authorize::{authorize, identity};
+use crate::restore::list;
 use crate::shared::receiver::Receiver;
 use crate::store::volumes::Caller;
 
@@ -36,6 +40,9 @@ impl ReplicationService {
 impl Replication for ReplicationService {
     type InventoryStream =
         tokio_stream::Iter<std::vec::IntoIter<Result<v1::InventoryResponse, Status>>>;
+    type VolumesStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::VolumesResponse, Status>>>;
+    type FetchStream = ReceiverStream<Result<v1::FetchResponse, Status>>;
     type TransferStream = ReceiverStream<Result<v1::TransferDown, Status>>;
 
     async fn hello(
@@ -66,6 +73,7 @@ impl Replication for ReplicationService {
             stream_version: 2,
             resume: Support::Has,
             renew: Support::Has,
+            restore: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
             former: self.0.senders().former_ids(&caller.name),
@@ -110,6 +118,37 @@ impl Replication for ReplicationService {
         tracing::info!(sender = %caller.name, until = %renewed.not_after, "its certificate was renewed");
         let certificate = renewed.pem;
         Ok(Response::new(v1::RenewResponse { certificate }))
+    }
+
+    async fn volumes(
+        &self,
+        request: Request<v1::VolumesRequest>,
+    ) -> Result<Response<Self::VolumesStream>, Status> {
+        let caller = self.caller(&request)?;
+        let name = restore::wanted(request.into_inner())?;
+        let receiver = Arc::clone(&self.0);
+        let sender = Some(caller.id);
+        let work = move || {
+            let root = receiver.root().open_to_read()?;
+            list::list(&root, &caller.name, name.as_deref())
+        };
+        let listed = self.0.calls().run(sender, "volumes", work);
+        let outcome = listed.await.map_err(|e| Status::internal(e.to_string()))?;
+        let parts: Vec<_> = restore::parts(outcome).into_iter().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let caller = self.caller(&request)?;
+        let request = FetchRequest::try_from(request.into_inner())?;
+        let (receiver, reader) = (Arc::clone(&self.0), caller.clone());
+        let volume = request.volume.clone();
+        let permission = Arc::new(move || permission::permit(&receiver, &reader, &volume));
+        let answers = fetch::serve(&self.0, caller, request, permission);
+        Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn transfer(

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::receive::table::Transfers;
+use crate::restore::captures::Captures;
+use crate::restore::fetches::Fetches;
 use crate::shared::calls::Calls;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};
@@ -34,6 +36,8 @@ pub struct Receiver {
     senders: Senders,
     root: Root,
     transfers: Transfers,
+    fetches: Fetches,
+    captures: Captures,
     connections: Connections,
     calls: Calls,
     stop: CancellationToken,
@@ -69,6 +73,8 @@ impl Receiver {
             senders,
             root,
             transfers: Transfers::default(),
+            fetches: Fetches::default(),
+            captures: Captures::new(state_dir),
             connections: Connections::default(),
             calls: Calls::default(),
             stop: CancellationToken::new(),
@@ -111,6 +117,16 @@ impl Receiver {
     /// The transfers that run or wait.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
+    }
+
+    /// The running fetches.
+    pub fn fetches(&self) -> &Fetches {
+        &self.fetches
+    }
+
+    /// The captures of copies that are being fetched.
+    pub fn captures(&self) -> &Captures {
+        &self.captures
     }
 
     /// Cancelled when the daemon stops.

@@ -209,6 +209,40 @@ impl Root {
         self.checked(self.open_dir()?)
     }
 
+    /// Opens the root like [`Root::open`], also if nothing can be written to it: it is read-only or full, or the
+    /// state directory is.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open_to_read(&self) -> Result<OpenRoot, Error> {
+        let error = match self.open() {
+            Ok(root) => return Ok(root),
+            Err(error) => error,
+        };
+        match error {
+            Error::ReadOnly { .. }
+            | Error::Full { .. }
+            | Error::OverQuota { .. }
+            | Error::State { .. } => {}
+            other => return Err(other),
+        }
+        let path = self.path.clone();
+        let fd = open_any(&path, || self.is_known().then(|| self.known_fsids()))?;
+        match self.read_mark(&fd)? {
+            Some(mark) if mark.receiver != self.receiver => {
+                let owner = mark.receiver;
+                Err(Error::Foreign { path, owner })
+            }
+            Some(Mark { root: Some(id), .. }) if self.lock().removed.contains(&id) => {
+                Err(Error::Removed { path, root: id })
+            }
+            Some(Mark { root: Some(id), .. }) => Ok(OpenRoot { fd, path, id }),
+            // It has to be written to first.
+            Some(Mark { root: None, .. }) => Err(error),
+            None => Err(Error::Unmarked { path }),
+        }
+    }
+
     /// Marks the current disk as this receiver's; one already marked stays as it is.
     ///
     /// # Errors
@@ -415,6 +449,22 @@ fn state_failed(file: &Path, source: io::Error) -> Error {
 /// Opens a directory on a writable btrfs. `known` returns the file systems of the recorded disks; `None` if the
 /// root was never set up.
 fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
+    let fd = open_any(path, known)?;
+    let obstacle = WriteObstacle::of(&fd).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    match obstacle {
+        None => Ok(fd),
+        Some(obstacle) => Err(Error::ReadOnly {
+            path: path.to_owned(),
+            obstacle,
+        }),
+    }
+}
+
+/// Opens a directory on a btrfs that may be read-only.
+fn open_any(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
@@ -427,13 +477,7 @@ fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedF
     if !filesystem::is_btrfs(&fd).map_err(failed)? {
         return Err(root_errors::not_btrfs(path, known()));
     }
-    match WriteObstacle::of(&fd).map_err(failed)? {
-        None => Ok(fd),
-        Some(obstacle) => Err(Error::ReadOnly {
-            path: path.to_owned(),
-            obstacle,
-        }),
-    }
+    Ok(fd)
 }
 
 impl OpenRoot {

@@ -130,6 +130,15 @@ pub fn noted(dir: impl AsFd, state: State) -> io::Result<u64> {
     Ok(all.get(&state).copied().unwrap_or(0))
 }
 
+/// The recorded sizes of all states in a volume's directory.
+///
+/// # Errors
+/// I/O errors.
+pub fn sizes(dir: impl AsFd) -> io::Result<BTreeMap<State, u64>> {
+    let held = held(&dir)?;
+    Ok(read(&dir)?.all(&held))
+}
+
 /// What the copies in a volume's directory lack because this file system cannot keep it.
 #[derive(Debug)]
 pub struct NotKeptOf(Usage);

@@ -157,14 +157,7 @@ pub fn copies(dir: impl AsFd) -> io::Result<Vec<HeldCopy>> {
     let mut copies = Vec::new();
     for name in directories(&dir)? {
         // Copies can be deleted at any time, also during this loop.
-        let Some(fd) = open_existing(&dir, &name)? else {
-            continue;
-        };
-        if !filesystem::is_btrfs(&fd)? || !subvolume::is_subvolume(&fd)? {
-            continue;
-        }
-        let info = subvolume::info(&fd)?;
-        if !info.received_uuid.is_nil() {
+        if let Some((_, info)) = open_copy(&dir, &name)? {
             copies.push(describe(name, &info));
         }
     }
@@ -221,6 +214,40 @@ pub fn unusable(info: &Info) -> Option<Unusable> {
     })
 }
 
+/// Opens the directory of the volume that is called `name` on this host; `None` if the sender has none.
+///
+/// # Errors
+/// I/O errors.
+pub fn open_named(
+    root: impl AsFd,
+    sender: &PeerName,
+    name: &str,
+) -> io::Result<Option<(OwnedFd, Option<VolumeId>)>> {
+    let Some(sender_dir) = open_existing(&root, sender.as_str())? else {
+        return Ok(None);
+    };
+    let Some(dir) = open_existing(&sender_dir, name)? else {
+        return Ok(None);
+    };
+    // The path names the owner as well; a damaged label hides no copies.
+    Ok(match read_label(&dir) {
+        Ok(None) => None,
+        Ok(Some(label)) => Some((dir, Some(label.volume))),
+        Err(_) => Some((dir, None)),
+    })
+}
+
+/// Lists the names of a sender's directories.
+///
+/// # Errors
+/// I/O errors.
+pub fn names_of(root: impl AsFd, sender: &PeerName) -> io::Result<Vec<String>> {
+    match open_existing(&root, sender.as_str())? {
+        Some(sender_dir) => directories(&sender_dir),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Lists every volume's directory of every sender, as `(sender, volume, directory)`.
 ///
 /// # Errors
@@ -260,6 +287,22 @@ fn directories(dir: impl AsFd) -> io::Result<Vec<String>> {
         }
     }
     Ok(found)
+}
+
+/// Opens a copy by its name in a volume's directory, with what the file system knows of it; `None` if there is no
+/// received subvolume of this name.
+///
+/// # Errors
+/// I/O errors.
+pub fn open_copy(dir: impl AsFd, name: &str) -> io::Result<Option<(OwnedFd, Info)>> {
+    let Some(fd) = open_existing(&dir, name)? else {
+        return Ok(None);
+    };
+    if !filesystem::is_btrfs(&fd)? || !subvolume::is_subvolume(&fd)? {
+        return Ok(None);
+    }
+    let info = subvolume::info(&fd)?;
+    Ok((!info.received_uuid.is_nil()).then_some((fd, info)))
 }
 
 fn open_existing(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {

@@ -4,6 +4,9 @@ use sendshot_identity::{ConnectError, TlsError};
 use sendshot_proto::failure::Failure;
 use sendshot_proto::problem::{Kind, with_causes};
 
+/// The first version of the receiver that sends copies back.
+const FIRST_WITH_RESTORE: &str = "sendshot-receiver 0.1.0";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The credentials written by pairing cannot be used.
@@ -45,6 +48,17 @@ pub enum Error {
     /// The answer breaks the contract.
     #[error("the receiver's response is invalid: {0}")]
     Invalid(String),
+    /// The receiver cannot send copies back.
+    #[error(
+        "the receiver at {address} ({software}) cannot send copies back: it lacks the feature `restore`, which {} \
+         and later have",
+        FIRST_WITH_RESTORE
+    )]
+    TooOld {
+        address: String,
+        /// Its program and version.
+        software: String,
+    },
     /// Another instance of the receiver answers.
     #[error("the receiver was set up again since it was paired")]
     SetUpAnew,
@@ -81,6 +95,10 @@ impl Error {
             Self::Refused { remedy, .. } | Self::Failed { remedy, .. } => remedy.clone(),
             Self::Failure(failure) => failure.remedy.clone(),
             Self::Invalid(_) => String::new(),
+            Self::TooOld { .. } => {
+                "upgrade sendshot-receiver on that host; until then, copy from its root with `btrfs send` or `cp`"
+                    .to_owned()
+            }
             Self::SetUpAnew => {
                 "pair again: `sendshotctl peer invite` on the receiver, `sendshotctl pair` here"
                     .to_owned()
@@ -100,7 +118,8 @@ impl Error {
                 | ConnectError::Clock { .. },
             )
             | Self::Refused { .. }
-            | Self::SetUpAnew => Kind::Refused,
+            | Self::SetUpAnew
+            | Self::TooOld { .. } => Kind::Refused,
             Self::Credentials { .. } => Kind::Usage,
             Self::Failed { .. } | Self::Invalid(_) => Kind::Failed,
             Self::Failure(failure) => failure.code.kind(),

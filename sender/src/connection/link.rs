@@ -129,6 +129,18 @@ impl Link {
         &mut self.client
     }
 
+    /// The client for a call whose answer has at most `most` bytes.
+    pub(super) fn client_reading(&mut self, most: u64) -> &mut ReplicationClient<Channel> {
+        self.wire.read_at_most(most);
+        &mut self.client
+    }
+
+    /// The client for a call whose answer is a stream.
+    pub(super) fn client_unlimited(&mut self) -> &mut ReplicationClient<Channel> {
+        self.wire.read_all();
+        &mut self.client
+    }
+
     /// The receiver's address, for messages.
     pub fn address(&self) -> &str {
         &self.address
@@ -154,6 +166,16 @@ impl Link {
         self.welcome.renew
     }
 
+    /// Whether the receiver sends copies back.
+    pub fn restore(&self) -> Support {
+        self.welcome.restore
+    }
+
+    /// The receiver's program and version, for messages.
+    pub fn software(&self) -> &str {
+        &self.welcome.software
+    }
+
     /// Bytes on the connection so far.
     pub fn wire_bytes(&self) -> u64 {
         self.wire.get()
@@ -172,8 +194,7 @@ impl Link {
         &mut self,
         messages: ReceiverStream<v1::TransferUp>,
     ) -> Result<Streaming<v1::TransferDown>, Error> {
-        self.wire.read_all();
-        match self.client.transfer(messages).await {
+        match self.client_unlimited().transfer(messages).await {
             Ok(answers) => Ok(answers.into_inner()),
             Err(status) => Err(failed(&self.address, &status)),
         }

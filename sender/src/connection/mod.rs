@@ -8,4 +8,5 @@ pub mod hello;
 pub mod link;
 pub mod pair;
 pub mod renewal;
+pub mod restore;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Pure decisions: values in, values out. Nothing here reads a disk or a clock, waits, or calls a peer; the caller
 //! gathers what a decision needs, and `now` is a parameter.
 
+pub mod copy;
 pub mod costs;
 pub mod expiry;
 pub mod forget;

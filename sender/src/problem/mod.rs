@@ -3,6 +3,7 @@
 
 mod connection;
 mod push;
+mod restore;
 mod retained;
 mod sender;
 pub(crate) mod state;

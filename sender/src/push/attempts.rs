@@ -13,11 +13,12 @@ use crate::push::delivery::{Delivery, Origin, RejectedParent};
 use crate::push::error::Error;
 use crate::push::give_up::{discard, give_up};
 use crate::push::request::Request;
-use crate::push::retry::{self, RetryBudget, RetryDecision};
+use crate::push::retry::{self, RetryDecision};
 use crate::push::stages::connect;
 use crate::push::stages::record::Superseded;
 use crate::push::stages::standing;
 use crate::state::record::Standing;
+use sendshot_transfer::retry::RetryBudget;
 
 /// How often in a row a state is sent again because the plan did not hold. A receiver that causes more restarts
 /// is not to be trusted.
@@ -124,7 +125,7 @@ async fn reconnect(
 ) -> Result<(), Stopped> {
     loop {
         let (running, listener) = (Arc::clone(&context.running), context.listener.clone());
-        if let Err(error) = retry_budget.wait(error, &running, &listener).await {
+        if let Err(error) = retry::wait(retry_budget, error, &running, &listener).await {
             let error = give_up(context, delivery, error, RetryDecision::Later).await;
             return Err(Stopped::Failed(error));
         }

@@ -57,7 +57,6 @@ use crate::push::delivery::{Delivery, Disk};
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::RetryBudget;
 use crate::push::stages::prepare::{self, HeldSendshot};
 use crate::push::stages::record::Superseded;
 use crate::push::stages::release::Release;
@@ -68,6 +67,7 @@ use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::engine;
 use crate::volume::resolve::Volume;
+use sendshot_transfer::retry::RetryBudget;
 
 /// Runs a push up to its outcome for the user. The work left after that is returned with the outcome; it is
 /// `None` if the push ended before it had any.

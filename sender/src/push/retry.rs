@@ -3,12 +3,10 @@
 //! Transient errors are: a connection that breaks or hangs, a receiver that restarts. Permanent errors end the
 //! push at once: a full disk, a refusal, a stream that breaks a rule.
 
-use std::time::Duration;
-
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sendshot_model::human;
 use sendshot_proto::failure::Code;
 use sendshot_sys::send_pipe;
+use sendshot_transfer::retry::RetryBudget;
 use tokio::time::Instant;
 
 use crate::push::error::{Class, Error};
@@ -16,11 +14,6 @@ use crate::push::generate;
 use crate::push::progress::Listener;
 use crate::push::stages::transfer;
 use crate::shared::running::Running;
-
-/// First and longest wait. The first is about what a daemon takes to restart; the longest bounds
-/// how long the return of a receiver goes unnoticed.
-const MIN_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +47,9 @@ pub fn after_transfer(error: &transfer::Error) -> RetryDecision {
             | Code::ReadOnly
             | Code::RootMissing
             | Code::OverLimit
+            | Code::NotPermitted
+            | Code::NotFound
+            | Code::LengthChanged
             | Code::Io => RetryDecision::Never,
             // Another state may not contain what the receiver cannot hold.
             Code::Unsupported => RetryDecision::Hopeless,
@@ -95,83 +91,28 @@ pub fn after(error: &Error) -> RetryDecision {
     }
 }
 
-/// How long a push retries since it last made progress.
-#[derive(Debug)]
-pub struct RetryBudget {
-    retry_for: Duration,
-    /// Whether to retry a receiver that was never reached.
-    from_the_first: bool,
-    contact: bool,
-    since: Option<Instant>,
-    waits: ExponentialBackoff,
-}
-
-impl RetryBudget {
-    /// Uses the time requested for this push, or else the configured one.
-    pub fn new(asked: Option<Duration>, configured: Duration) -> Self {
-        Self {
-            retry_for: asked.unwrap_or(configured),
-            from_the_first: asked.is_some(),
-            contact: false,
-            since: None,
-            waits: waits(),
-        }
+/// Waits before the next attempt after `error`, which is transient.
+///
+/// # Errors
+/// `error` itself if no attempt may follow, or cancellation by the user.
+pub async fn wait(
+    retry_budget: &mut RetryBudget,
+    error: Error,
+    running: &Running,
+    listener: &Listener,
+) -> Result<(), Error> {
+    let Some(wait) = retry_budget.next(Instant::now()) else {
+        return Err(error);
+    };
+    let again = human::duration(wait);
+    let detail = format!("{error}; trying again in {again}");
+    listener.stage(running, "retry", detail);
+    tracing::info!(push = %running.push, volume = %running.volume, receiver = %running.receiver,
+        "{error}; trying again in {again}");
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok(()),
+        () = running.cancel.cancelled() => Err(Error::cancelled()),
     }
-
-    /// Notes that the receiver was reached.
-    pub fn contact(&mut self) {
-        self.contact = true;
-    }
-
-    /// Notes progress: the next error starts the time again.
-    pub fn progress(&mut self) {
-        self.contact = true;
-        self.since = None;
-        self.waits = waits();
-    }
-
-    /// The wait before the next attempt; `None` if there is to be none.
-    fn next(&mut self, now: Instant) -> Option<Duration> {
-        if !self.contact && !self.from_the_first {
-            return None;
-        }
-        let until = *self.since.get_or_insert(now) + self.retry_for;
-        let wait = self.waits.next().unwrap_or(MAX_BACKOFF);
-        (now < until).then(|| wait.min(until - now))
-    }
-
-    /// Waits before the next attempt after `error`, which is transient.
-    ///
-    /// # Errors
-    /// `error` itself if no attempt may follow, or cancellation by the user.
-    pub async fn wait(
-        &mut self,
-        error: Error,
-        running: &Running,
-        listener: &Listener,
-    ) -> Result<(), Error> {
-        let Some(wait) = self.next(Instant::now()) else {
-            return Err(error);
-        };
-        let again = human::duration(wait);
-        let detail = format!("{error}; trying again in {again}");
-        listener.stage(running, "retry", detail);
-        tracing::info!(push = %running.push, volume = %running.volume, receiver = %running.receiver,
-            "{error}; trying again in {again}");
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            () = running.cancel.cancelled() => Err(Error::cancelled()),
-        }
-    }
-}
-
-fn waits() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(MIN_BACKOFF)
-        .with_max_delay(MAX_BACKOFF)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 #[cfg(test)]
@@ -180,37 +121,6 @@ mod tests {
 
     use super::*;
     use crate::connection;
-
-    #[test]
-    fn backoff_grows_and_restarts_after_progress() {
-        let minute = Duration::from_secs(60);
-        let mut retry_budget = RetryBudget::new(None, minute);
-        retry_budget.contact();
-        let begin = Instant::now();
-        let (mut total, mut attempts) = (Duration::ZERO, 0);
-        while let Some(wait) = retry_budget.next(begin + total) {
-            assert!(wait <= 2 * MAX_BACKOFF, "{wait:?}");
-            total += wait;
-            attempts += 1;
-        }
-        assert_eq!(total, minute);
-        assert!((4..12).contains(&attempts), "{attempts}");
-        retry_budget.progress();
-        assert!(retry_budget.next(begin + total).unwrap() <= 3 * MIN_BACKOFF);
-    }
-
-    #[test]
-    fn an_unreached_receiver_is_retried_on_request() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(RetryBudget::new(None, minute).next(Instant::now()), None);
-        assert!(
-            RetryBudget::new(Some(minute), minute)
-                .next(Instant::now())
-                .is_some()
-        );
-        let mut none = RetryBudget::new(Some(Duration::ZERO), minute);
-        assert_eq!(none.next(Instant::now()), None);
-    }
 
     #[test]
     fn permanent_errors_are_not_retried() {

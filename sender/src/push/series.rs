@@ -20,7 +20,6 @@ use crate::push::context::PushContext;
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::RetryBudget;
 use crate::push::stages::connect;
 use crate::push::stages::negotiate;
 use crate::push::stages::release::Release;
@@ -35,6 +34,7 @@ use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
 use sendshot_model::Engine;
 use sendshot_proto::report::Report;
+use sendshot_transfer::retry::RetryBudget;
 
 /// Most disks of one receiver that are remembered for one series.
 const MAX_ROOTS: usize = 32;

@@ -1,17 +1,15 @@
 //! The list of file systems with a state subvolume, so that a restart can reconcile there.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sendshot_model::{Reason, ReasonCode, human};
+use sendshot_model::{AnyPath, Reason, ReasonCode, human};
 use sendshot_sys::top_level::{self, TopLevel};
 use sendshot_sys::{durable, filesystem, mounts};
 use serde::{Deserialize, Serialize};
@@ -104,7 +102,7 @@ fn ids(several: &[Uuid]) -> String {
 #[serde(from = "Layout")]
 struct Entry {
     /// The last known path on it.
-    path: MountLocation,
+    path: AnyPath,
     /// When it was last there, seconds since 1970 UTC.
     seen: Option<i64>,
 }
@@ -113,11 +111,8 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Layout {
-    Seen {
-        path: MountLocation,
-        seen: Option<i64>,
-    },
-    Path(MountLocation),
+    Seen { path: AnyPath, seen: Option<i64> },
+    Path(AnyPath),
 }
 
 impl From<Layout> for Entry {
@@ -125,32 +120,6 @@ impl From<Layout> for Entry {
         match layout {
             Layout::Seen { path, seen } => Self { path, seen },
             Layout::Path(path) => Self { path, seen: None },
-        }
-    }
-}
-
-/// A path in the file: any bytes, readable where they are text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum MountLocation {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl From<&Path> for MountLocation {
-    fn from(path: &Path) -> Self {
-        match path.to_str() {
-            Some(text) => Self::Text(text.to_owned()),
-            None => Self::Bytes(path.as_os_str().as_bytes().to_vec()),
-        }
-    }
-}
-
-impl From<MountLocation> for PathBuf {
-    fn from(place: MountLocation) -> Self {
-        match place {
-            MountLocation::Text(text) => text.into(),
-            MountLocation::Bytes(bytes) => OsString::from_vec(bytes).into(),
         }
     }
 }
@@ -377,6 +346,7 @@ fn on(fsid: Uuid, path: &Path) -> io::Result<There> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     use super::*;
 

@@ -6,5 +6,6 @@ pub mod filesystems;
 pub mod journal;
 pub mod presence;
 pub mod record;
+pub mod restores;
 pub mod segment_log;
 pub mod store;

@@ -34,12 +34,13 @@ const CRATES: [&str; 17] = [
 ];
 
 /// Rooms from the top down: each may import itself and those after it.
-const SENDER: [&str; 11] = [
+const SENDER: [&str; 12] = [
     "daemon",
     "control",
     "pushes",
     "problem",
     "push",
+    "restore",
     "retained",
     "connection",
     "shared",
@@ -47,12 +48,13 @@ const SENDER: [&str; 11] = [
     "decide",
     "state",
 ];
-const RECEIVER: [&str; 7] = [
+const RECEIVER: [&str; 8] = [
     "daemon",
     "control",
     "replication",
     "upkeep",
     "shared",
+    "restore",
     "receive",
     "store",
 ];

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::beneath::{CONFINED, proc_path};
+use crate::beneath::CONFINED;
 use crate::commands::inherited::are_inherited;
 use crate::error::Cause;
 use crate::paths::{self, DirEntry};
+use sendshot_sys::durable::proc_path;
 
 /// Number of directories that stay open. Streams stay in one directory for a while, but switch between it,
 /// the root and the targets of renames.

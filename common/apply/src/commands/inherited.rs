@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::beneath::proc_path;
 use crate::error::Cause;
+use sendshot_sys::durable::proc_path;
 
 /// Data is overwritten in place.
 pub(crate) const NO_COPY_ON_WRITE: IFlags = IFlags::NOCOW;

@@ -7,10 +7,10 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, Xa
 use rustix::io::Errno;
 use sendshot_stream::Timespec;
 
-use crate::beneath::proc_path;
 use crate::commands::dirs::{Dirs, INHERITED, Named};
 use crate::commands::files::Files;
 use crate::error::Cause;
+use sendshot_sys::durable::proc_path;
 
 /// Bits of a mode that chmod sets.
 const PERMISSIONS: u64 = 0o7777;

@@ -1,4 +1,4 @@
-//! The progress of a push: one live line on a terminal, plain lines elsewhere.
+//! The progress of a push or a restore: one live line on a terminal, plain lines elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,13 @@ impl Progress {
         ));
     }
 
+    /// Removes the live line.
+    pub fn hide(&self) {
+        if let Some(bar) = &self.live {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Prints a line above the live line.
     pub fn say(&self, text: &str) {
         match &self.live {
@@ -103,8 +110,6 @@ fn rest(progress: &PushProgress, moved: u64, time: Duration) -> String {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.live {
-            bar.finish_and_clear();
-        }
+        self.hide();
     }
 }

@@ -14,13 +14,14 @@ use crate::push::context::{PushContext, another};
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
-use crate::push::retry::{self, RetryBudget, RetryDecision};
+use crate::push::retry::{self, RetryDecision};
 use crate::retained::reconcile;
 use crate::shared::blocking::blocking;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::Volume;
+use sendshot_transfer::retry::RetryBudget;
 
 /// Begins a push; retries while the error is transient.
 ///
@@ -52,7 +53,7 @@ pub(crate) async fn begin_patiently(
         if retry::after(&error) != RetryDecision::Later {
             return Err(error);
         }
-        retry_budget.wait(error, running, listener).await?;
+        retry::wait(retry_budget, error, running, listener).await?;
     }
 }
 

@@ -52,8 +52,24 @@ impl LyingPeer {
             receiver,
             name,
             MessageRewriter::new(lie, seed),
-            Box::new(|| {}),
+            (Box::new(|| {}), Box::new(|message| vec![message])),
         )
+    }
+
+    /// Makes a peer that replaces each message of a fetch by those that `twist` returns, and is honest otherwise.
+    ///
+    /// # Panics
+    /// As [`between`](Self::between).
+    #[track_caller]
+    pub fn twisting(
+        sender: &SenderHost,
+        receiver: &ReceiverHost,
+        name: &str,
+        twist: impl FnMut(v1::FetchResponse) -> Vec<v1::FetchResponse> + Send + 'static,
+    ) -> Self {
+        let rewriter = MessageRewriter::new(Lie::Nothing, 0);
+        let honest: Meddle = Box::new(|| {});
+        Self::new(sender, receiver, name, rewriter, (honest, Box::new(twist)))
     }
 
     /// Makes an honest peer that runs `meddle` each time the sender has asked for the inventory, before it
@@ -69,7 +85,8 @@ impl LyingPeer {
         meddle: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let rewriter = MessageRewriter::new(Lie::Nothing, 0);
-        Self::new(sender, receiver, name, rewriter, Box::new(meddle))
+        let honest: Twist = Box::new(|message| vec![message]);
+        Self::new(sender, receiver, name, rewriter, (Box::new(meddle), honest))
     }
 
     #[track_caller]
@@ -78,7 +95,7 @@ impl LyingPeer {
         receiver: &ReceiverHost,
         name: &str,
         rewriter: MessageRewriter,
-        meddle: Meddle,
+        (meddle, twist): (Meddle, Twist),
     ) -> Self {
         let stolen = Arc::new(Stolen::from(sender, receiver, name));
         let rewriter = Arc::new(Mutex::new(rewriter));
@@ -97,6 +114,7 @@ impl LyingPeer {
             stolen,
             rewriter: Arc::clone(&rewriter),
             meddle,
+            twist: Arc::new(Mutex::new(twist)),
         };
         let service = ReplicationServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         runtime.spawn(async move {
@@ -140,10 +158,14 @@ impl Drop for LyingPeer {
 /// Runs before the sender gets the inventory.
 type Meddle = Box<dyn Fn() + Send + Sync>;
 
+/// Replaces a message of a fetch.
+type Twist = Box<dyn FnMut(v1::FetchResponse) -> Vec<v1::FetchResponse> + Send>;
+
 struct Between {
     stolen: Arc<Stolen>,
     rewriter: Arc<Mutex<MessageRewriter>>,
     meddle: Meddle,
+    twist: Arc<Mutex<Twist>>,
 }
 
 #[tonic::async_trait]
@@ -151,6 +173,48 @@ impl Replication for Between {
     type InventoryStream =
         tokio_stream::Iter<std::vec::IntoIter<Result<v1::InventoryResponse, Status>>>;
     type TransferStream = ReceiverStream<Result<v1::TransferDown, Status>>;
+    type VolumesStream = Streaming<v1::VolumesResponse>;
+    type FetchStream = ReceiverStream<Result<v1::FetchResponse, Status>>;
+
+    async fn volumes(
+        &self,
+        request: Request<v1::VolumesRequest>,
+    ) -> Result<Response<Self::VolumesStream>, Status> {
+        let answer = self
+            .stolen
+            .dial()
+            .await?
+            .volumes(request.into_inner())
+            .await;
+        Ok(Response::new(answer?.into_inner()))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let answer = self.stolen.dial().await?.fetch(request.into_inner()).await;
+        let mut messages = answer?.into_inner();
+        let (to_sender, answers) = mpsc::channel(QUEUE);
+        let twist = Arc::clone(&self.twist);
+        tokio::spawn(async move {
+            loop {
+                let said = match messages.message().await {
+                    Ok(Some(message)) => {
+                        twist.lock().unwrap()(message).into_iter().map(Ok).collect()
+                    }
+                    Ok(None) => return,
+                    Err(status) => vec![Err(status)],
+                };
+                for message in said {
+                    if to_sender.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
 
     async fn hello(
         &self,

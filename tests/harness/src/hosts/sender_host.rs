@@ -289,6 +289,24 @@ impl SenderHost {
         command::run(&mut self.ctl_command(arguments))
     }
 
+    /// Returns the command `sendshotctl restore` for this host, with its paths.
+    pub fn restore_command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = self.ctl_command(&["restore"]);
+        command.arg("--config").arg(self.config());
+        command.arg("--state-dir").arg(self.daemon.state_dir());
+        command
+            .arg("--receivers-dir")
+            .arg(self.home.join("receivers.d"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs `sendshotctl restore` and waits for it.
+    #[track_caller]
+    pub fn restore<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
+        command::run(&mut self.restore_command(arguments))
+    }
+
     /// Starts sendshotctl.
     #[track_caller]
     pub fn ctl_start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Running {

@@ -1,0 +1,305 @@
+//! `sendshotctl restore`: starts the program that restores, and shows its events.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+use sendshot_model::restore::{
+    Checked, ListedCopy, ListedVolume, RestoreEvent, RestoreReport, RestoreRequest, RestoreTask,
+    WantedCopy,
+};
+use sendshot_model::{AnyPath, human};
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::v1::{PushProgress, PushStage};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::RestoreArguments;
+use crate::outcome::Outcome;
+use crate::output::{self, Output, table};
+use crate::sender::progress::Progress;
+
+/// The program that restores.
+const PROGRAM: &str = "sendshot-restore";
+
+/// Restores what the arguments say.
+pub async fn run(arguments: RestoreArguments, output: &Output) -> Outcome {
+    let request = request(&arguments)?;
+    let mut child = start(&arguments)?;
+    let mut input = child.stdin.take().ok_or_else(|| broken("has no input"))?;
+    let events = child.stdout.take().ok_or_else(|| broken("has no output"))?;
+    let mut line = serde_json::to_string(&request)
+        .map_err(|e| Problem::from_error(Kind::Failed, &e))?
+        .into_bytes();
+    line.push(b'\n');
+    // If it has ended already, its output says why.
+    let _ = input.write_all(&line).await;
+    // Ctrl-C reaches the program, too: this command stays to report how it ends. When this command ends, its end of
+    // the input is closed, which cancels the program.
+    let _interrupts = signal(SignalKind::interrupt())?;
+    let name = arguments
+        .source
+        .as_ref()
+        .map(|source| source.to_string_lossy().into_owned());
+    let progress = Progress::new(*output, name.unwrap_or_default());
+    let outcome = follow(BufReader::new(events).lines(), progress, output).await;
+    let ended = child.wait().await?;
+    match outcome {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => Err(broken(&format!("ended without a result ({ended})"))),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn broken(what: &str) -> Problem {
+    Problem::new(Kind::Failed, format!("{PROGRAM} {what}"))
+        .remedy("the same command continues where it stopped")
+}
+
+/// Starts the program that lies beside this one, or that the shell would find.
+fn start(arguments: &RestoreArguments) -> Result<Child, Problem> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(PROGRAM)))
+        .filter(|path| path.is_file());
+    let program = beside.unwrap_or_else(|| PathBuf::from(PROGRAM));
+    let mut command = Command::new(&program);
+    command.args(arguments.paths.options());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(false)
+        .spawn()
+        .map_err(|e| {
+            Problem::new(
+                Kind::Failed,
+                format!("cannot start {}: {e}", program.display()),
+            )
+            .remedy("it is installed with sendshotctl; copy it into the same directory")
+        })
+}
+
+fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
+    let source = arguments.source.as_ref();
+    let source = source.ok_or_else(|| usage("say which receiver, HOST or HOST:VOL"))?;
+    let (receiver, volume) = split(source);
+    let receiver = receiver
+        .to_str()
+        .ok_or_else(|| usage("the receiver's name is not text"))?
+        .to_owned();
+    let task = match arguments.list {
+        true => RestoreTask::List {
+            volume: volume.map(|volume| volume.to_string_lossy().into_owned()),
+        },
+        false => whole(arguments, volume)?,
+    };
+    Ok(RestoreRequest {
+        receiver,
+        retry_seconds: arguments.retry_for.map(|time| time.as_secs()),
+        task,
+    })
+}
+
+fn whole(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<RestoreTask, Problem> {
+    let volume = volume.ok_or_else(|| {
+        usage("say which volume, HOST:VOL; `sendshotctl restore --list HOST` shows them")
+    })?;
+    let target = arguments.target.as_ref().ok_or_else(|| {
+        usage("say where to: the path of the subvolume to be made, like /srv/photos.restored")
+    })?;
+    let target = std::path::absolute(target).map_err(|e| usage(&e.to_string()))?;
+    Ok(RestoreTask::Beside {
+        copy: WantedCopy {
+            volume: Path::new(volume).into(),
+            at: arguments.at.clone(),
+        },
+        target: AnyPath::from(target.as_path()),
+        accept_differences: arguments.accept_differences,
+    })
+}
+
+/// Splits `HOST[:VOL]`.
+fn split(source: &OsString) -> (&OsStr, Option<&OsStr>) {
+    let bytes = source.as_bytes();
+    match bytes.iter().position(|byte| *byte == b':') {
+        Some(at) => {
+            let volume = OsStr::from_bytes(&bytes[at + 1..]);
+            let host = OsStr::from_bytes(&bytes[..at]);
+            (host, Some(volume).filter(|volume| !volume.is_empty()))
+        }
+        None => (source, None),
+    }
+}
+
+fn usage(text: &str) -> Problem {
+    Problem::new(Kind::Usage, text)
+}
+
+/// Shows events until the last one; `None` if the program ended without a result.
+async fn follow(
+    mut lines: Lines<BufReader<ChildStdout>>,
+    mut progress: Progress,
+    output: &Output,
+) -> Result<Option<ExitCode>, Problem> {
+    let mut result = None;
+    while let Some(line) = lines.next_line().await? {
+        let event: RestoreEvent = serde_json::from_str(&line)
+            .map_err(|e| broken(&format!("sent an invalid event: {e}")))?;
+        match event {
+            RestoreEvent::Note { text } => progress.say(&text),
+            RestoreEvent::Stage { stage, detail } => {
+                progress.stage(PushStage { stage, detail });
+            }
+            RestoreEvent::Begun {
+                copy,
+                length,
+                resumed_at,
+                permitted_seconds,
+            } => progress.say(&begun(&copy, length, resumed_at, permitted_seconds)),
+            RestoreEvent::Progress { done, length } => progress.progress(&PushProgress {
+                stream_bytes: done,
+                applied_bytes: done,
+                total_bytes: length,
+            }),
+            RestoreEvent::Listed { volumes } => {
+                list(volumes, output);
+                result = Some(ExitCode::SUCCESS);
+            }
+            RestoreEvent::Restored { report } => {
+                progress.hide();
+                output.report(&report, || text(&report));
+                result = Some(ExitCode::SUCCESS);
+            }
+            RestoreEvent::Failed {
+                kind,
+                message,
+                remedy,
+            } => {
+                progress.hide();
+                return Err(Problem::new(kind_of(&kind), message).remedy(remedy));
+            }
+        }
+    }
+    Ok(result)
+}
+
+fn kind_of(kind: &str) -> Kind {
+    match kind {
+        "cancelled" => Kind::Cancelled,
+        "usage" => Kind::Usage,
+        "unreachable" => Kind::Unreachable,
+        "refused" => Kind::Refused,
+        _ => Kind::Failed,
+    }
+}
+
+fn begun(copy: &str, length: u64, resumed_at: u64, permitted: Option<u64>) -> String {
+    let mut text = format!("restores {copy}: {}", human::bytes_human(length));
+    if resumed_at > 0 {
+        text += &format!(", of which {} are here", human::bytes_human(resumed_at));
+    }
+    if let Some(seconds) = permitted {
+        let left = human::duration(std::time::Duration::from_secs(seconds));
+        text += &format!("; permitted for {left}");
+    }
+    text
+}
+
+fn list(volumes: Vec<ListedVolume>, output: &Output) {
+    if output.is_json() {
+        for volume in &volumes {
+            output.result(volume, String::new);
+        }
+        return;
+    }
+    if volumes.is_empty() {
+        output.note("the receiver has no copies of this host");
+        return;
+    }
+    let rows = volumes.into_iter().flat_map(|volume| {
+        let name = volume.volume;
+        volume.copies.into_iter().map(move |copy| row(&name, copy))
+    });
+    let rows: Vec<_> = rows.collect();
+    output.result(&(), || {
+        table(
+            &["volume", "copy", "received", "committed", "uuid", "remarks"],
+            rows,
+        )
+    });
+}
+
+fn row(volume: &str, copy: ListedCopy) -> Vec<String> {
+    let remarks = match (copy.writable, copy.doubt) {
+        (true, _) => "writable: cannot be restored".to_owned(),
+        (false, Some(doubt)) => doubt,
+        (false, None) => String::new(),
+    };
+    vec![
+        volume.to_owned(),
+        copy.name,
+        copy.received_bytes
+            .map(human::bytes_human)
+            .unwrap_or_default(),
+        copy.committed_at.unwrap_or_default(),
+        output::short_id(&copy.uuid),
+        remarks,
+    ]
+}
+
+fn text(report: &RestoreReport) -> String {
+    let target = PathBuf::from(report.target.clone());
+    let mut lines = vec![format!(
+        "restored {}:{} of {} to {}: {} in {}",
+        report.receiver,
+        report.volume,
+        report.copy,
+        target.display(),
+        human::bytes_human(report.stream_bytes),
+        human::duration(std::time::Duration::from_secs_f64(report.seconds)),
+    )];
+    if let Some(offset) = report.resumed_at.filter(|at| *at < report.stream_bytes) {
+        lines.push(format!(
+            "  continued an interrupted restore at {}",
+            human::bytes_human(offset)
+        ));
+    }
+    if let Some(doubt) = &report.doubt {
+        lines.push(format!("  about the copy: {doubt}"));
+    }
+    lines.extend(report.not_kept.iter().map(output::not_kept_line));
+    lines.extend(checked(&report.checked));
+    lines.join("\n")
+}
+
+fn checked(checked: &Checked) -> Vec<String> {
+    if checked.names == 0 && !checked.own_sendshot {
+        return Vec::new();
+    }
+    if checked.own_sendshot {
+        let mut lines = vec![match checked.differences.is_empty() {
+            true => format!(
+                "  checked: {} names, their owners, permissions, sizes, times and attributes are those of this \
+                 host's own sendshot",
+                checked.names
+            ),
+            false => "  accepted although it differs from this host's own sendshot:".to_owned(),
+        }];
+        lines.extend(checked.differences.iter().map(|what| format!("    {what}")));
+        return lines;
+    }
+    let mut lines = vec![format!(
+        "  {} names; this host has no sendshot of this state to compare with",
+        checked.names
+    )];
+    for (what, paths) in [
+        ("set-user-id or set-group-id", &checked.set_id),
+        ("with capabilities", &checked.capabilities),
+        ("device node", &checked.devices),
+    ] {
+        lines.extend(paths.iter().map(|path| format!("    {what}: {path}")));
+    }
+    lines
+}

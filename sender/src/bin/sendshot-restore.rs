@@ -1,0 +1,126 @@
+//! sendshot-restore: brings copies back from a receiver. `sendshotctl restore` starts it.
+
+use std::io::{BufRead, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use sendshot_model::restore::{RestoreEvent, RestoreRequest};
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::resume::CheckpointPolicy;
+use sendshot_sender::restore::{self, Settings};
+use tokio_util::sync::CancellationToken;
+
+/// Longest request in bytes.
+const MAX_REQUEST: u64 = 16 * 1024 * 1024;
+
+/// Brings copies back from a receiver. Started by `sendshotctl restore`, which writes the request to its standard
+/// input and reads events from its standard output.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file of the sender; it need not exist
+    #[arg(long, value_name = "FILE", default_value = "/etc/sendshot/sender.toml")]
+    config: PathBuf,
+    /// State directory of the sending daemon
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sendshot-sender")]
+    state_dir: PathBuf,
+    /// Directory of the files that pairing writes
+    #[arg(long, value_name = "DIR", default_value = "/etc/sendshot/receivers.d")]
+    receivers_dir: PathBuf,
+    /// Least bytes between two points from which an interrupted restore continues
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    checkpoint_bytes: u64,
+    /// Least milliseconds between two such points
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
+    checkpoint_interval: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    sendshot_sys::crash::arm();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            tell(RestoreEvent::Failed {
+                kind: kind(problem.kind).to_owned(),
+                message: problem.message,
+                remedy: problem.remedy,
+            });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Problem> {
+    let request = request()?;
+    let settings = Settings {
+        config: arguments.config,
+        state_dir: arguments.state_dir,
+        receivers_dir: arguments.receivers_dir,
+        checkpoints: CheckpointPolicy {
+            bytes: arguments.checkpoint_bytes,
+            milliseconds: arguments.checkpoint_interval,
+        },
+    };
+    let failed = |e: std::io::Error| Problem::from_error(Kind::Failed, &e);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let cancel = CancellationToken::new();
+    cancel_with_input(cancel.clone()).map_err(failed)?;
+    let restored = runtime.block_on(async {
+        let signals = cancel.clone();
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                signals.cancel();
+            }
+        });
+        restore::run(&settings, request, tell, cancel).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    restored.map_err(Problem::from)
+}
+
+fn request() -> Result<RestoreRequest, Problem> {
+    let broken = |e: &dyn std::error::Error| {
+        Problem::new(Kind::Usage, format!("the request cannot be read: {e}"))
+            .remedy("use `sendshotctl restore`, which starts this program")
+    };
+    let mut line = String::new();
+    // Unbuffered: the rest of the input only tells when sendshotctl ends.
+    let mut input = std::io::stdin().lock().take(MAX_REQUEST);
+    input.read_line(&mut line).map_err(|e| broken(&e))?;
+    serde_json::from_str(&line).map_err(|e| broken(&e))
+}
+
+/// Cancels the restore when standard input is closed: `sendshotctl` has ended.
+fn cancel_with_input(cancel: CancellationToken) -> std::io::Result<()> {
+    let watch = move || {
+        let mut rest = [0; 64];
+        while matches!(std::io::stdin().read(&mut rest), Ok(1..)) {}
+        cancel.cancel();
+    };
+    let thread = std::thread::Builder::new().name("input".into());
+    thread.spawn(watch).map(drop)
+}
+
+/// Writes an event. If sendshotctl has ended, the end of standard input cancels the restore.
+fn tell(event: RestoreEvent) {
+    if let Ok(text) = serde_json::to_string(&event) {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Failed => "failed",
+        Kind::Cancelled => "cancelled",
+        Kind::Usage => "usage",
+        Kind::Unreachable => "unreachable",
+        Kind::Refused => "refused",
+    }
+}

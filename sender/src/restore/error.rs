@@ -1,0 +1,162 @@
+//! Why a restore failed.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sendshot_apply::WriteObstacle;
+use sendshot_apply::staging::StagingError;
+use sendshot_config::ConfigError;
+use sendshot_identity::KeyFileError;
+use sendshot_model::{PeerName, PeerNameError, VolumeNameError, human};
+use sendshot_transfer::position;
+
+use crate::connection;
+use crate::decide::copy;
+use crate::restore::apply::ApplyFailure;
+use crate::restore::check;
+
+/// Why a restore failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Name(PeerNameError),
+    #[error(transparent)]
+    Volume(VolumeNameError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("receiver `{name}` is not paired with this host")]
+    NotPaired { name: PeerName },
+    /// This host's key cannot be read.
+    #[error(transparent)]
+    Key(KeyFileError),
+    /// The receiver was not reached, or refused.
+    #[error(transparent)]
+    Connection(#[from] connection::error::Error),
+    /// The receiver has no such volume of this host.
+    #[error("{receiver} has no volume `{volume}` of this host{}", other_volumes(.others))]
+    NoVolume {
+        receiver: PeerName,
+        volume: String,
+        /// The volumes that it has.
+        others: Vec<String>,
+    },
+    /// No copy was chosen.
+    #[error(transparent)]
+    Copy(#[from] copy::Error),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target's file system has too little room.
+    #[error(
+        "the copy needs {}, and only {} are free at {}",
+        human::bytes_human(*.needed), human::bytes_human(*.free), .at.display()
+    )]
+    NoRoom { needed: u64, free: u64, at: PathBuf },
+    /// The receiver breaks the contract.
+    #[error("the receiver's response is invalid: {0}")]
+    Invalid(String),
+    /// Data arrived damaged, again and again.
+    #[error(transparent)]
+    Damaged(position::Error),
+    /// No progress within the stall time-out.
+    #[error("the receiver is connected, but the restore made no progress for {}", human::duration(*.after))]
+    Stalled { after: Duration },
+    /// The stream could not be applied here.
+    #[error(transparent)]
+    Apply(#[from] ApplyFailure),
+    #[error(transparent)]
+    Check(#[from] check::Error),
+    /// The restored tree differs from this host's own sendshot.
+    #[error(
+        "the restored tree differs from this host's own sendshot of that state: {}",
+        human::few(.differences)
+    )]
+    Differs {
+        /// At most twenty differences.
+        differences: Vec<String>,
+    },
+    #[error("cannot {what}")]
+    Io {
+        /// The operation that failed.
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    #[error("the restore was cancelled")]
+    Cancelled,
+}
+
+/// Why a target cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("the target must be an absolute path: {}", .0.display())]
+    Relative(PathBuf),
+    #[error("the target {} has no name of its own", .0.display())]
+    NoName(PathBuf),
+    /// The directory that contains it cannot be opened.
+    #[error("cannot open {}, the directory of the target", .dir.display())]
+    Open {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not on btrfs", .0.display())]
+    NotBtrfs(PathBuf),
+    #[error("nothing can be written to {}: {obstacle}", .dir.display())]
+    ReadOnly {
+        dir: PathBuf,
+        obstacle: WriteObstacle,
+    },
+    /// Something is at the target's path.
+    #[error("{} exists and is not an empty directory", .0.display())]
+    Taken(PathBuf),
+    /// A file system is mounted at the target's path.
+    #[error("a file system is mounted at {}", .0.display())]
+    MountPoint(PathBuf),
+    /// Another process restores to it.
+    #[error("another restore to {} is running", .0.display())]
+    Running(PathBuf),
+}
+
+fn other_volumes(others: &[String]) -> String {
+    match others {
+        [] => "; it has no copies of this host at all".to_owned(),
+        others => format!("; it has {}", human::few(others)),
+    }
+}
+
+impl Error {
+    /// Makes the error for a failed operation.
+    pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+
+    /// Whether a new connection can continue the restore.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Connection(connection::error::Error::Failure(failure)) => {
+                failure.code == sendshot_proto::failure::Code::ShuttingDown
+            }
+            Self::Connection(error) => error.is_transient(),
+            Self::Damaged(_) | Self::Stalled { .. } => true,
+            Self::Name(_)
+            | Self::Volume(_)
+            | Self::Config(_)
+            | Self::NotPaired { .. }
+            | Self::Key(_)
+            | Self::NoVolume { .. }
+            | Self::Copy(_)
+            | Self::Target(_)
+            | Self::NoRoom { .. }
+            | Self::Invalid(_)
+            | Self::Apply(_)
+            | Self::Check(_)
+            | Self::Differs { .. }
+            | Self::Io { .. }
+            | Self::Staging(_)
+            | Self::Cancelled => false,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Restore: brings a copy back from a receiver. It runs in a process of its own, `sendshot-restore`, because it sets
+//! owners and makes device nodes, which the daemon may not do.
+//!
+//! | stage | file |
+//! |---|---|
+//! | read the credentials | `access.rs` |
+//! | list the copies and choose one | `list.rs`, `decide/copy.rs` |
+//! | check the target | `target.rs` |
+//! | fetch the stream, again after a broken connection | `fetch.rs` |
+//! | apply it in staging, with snapshots of it to continue from | `apply.rs`, `state/restores.rs` |
+//! | check the tree | `check.rs` |
+//! | give it its final name | `beside.rs` |
+//!
+//! [`run()`] is the door. Nothing of the user's is ever deleted or overwritten here.
+
+mod access;
+mod apply;
+mod beside;
+pub mod check;
+pub mod error;
+mod events;
+mod fetch;
+mod list;
+mod own;
+mod target;
+
+use std::time::Duration;
+
+use sendshot_model::restore::{RestoreEvent, RestoreRequest, RestoreTask};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::restore::access::Settings;
+
+use crate::restore::access::Access;
+use crate::restore::error::Error;
+pub use crate::restore::events::Events;
+
+/// How long a broken connection is made again since the last progress, if the user does not say.
+const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Runs a request; `tell` gets its events.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(
+    settings: &Settings,
+    request: RestoreRequest,
+    tell: impl Fn(RestoreEvent) + Send + Sync + 'static,
+    cancel: CancellationToken,
+) -> Result<(), Error> {
+    let events = Events::new(tell);
+    let retry_for = request.retry_seconds.map_or(RETRY_FOR, Duration::from_secs);
+    let access = Access::open(settings, &request.receiver)?;
+    match request.task {
+        RestoreTask::List { volume } => list::run(&access, volume.as_deref(), &events).await,
+        RestoreTask::Beside {
+            copy,
+            target,
+            accept_differences,
+        } => {
+            let job = beside::Job {
+                access: &access,
+                copy,
+                target: target.into(),
+                accept_differences,
+                retry_for,
+            };
+            beside::run(job, &events, cancel).await
+        }
+    }
+}

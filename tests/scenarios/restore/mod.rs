@@ -1,0 +1,4 @@
+//! Copies come back.
+
+mod interrupted;
+mod whole;
