@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::replication::permission::Permit;
-use crate::restore::captures::Lease;
 use crate::restore::fetches::Slot;
 use crate::restore::stream::{self, Fetch, Generator};
 use crate::restore::{capture, copy};
 use crate::shared::receiver::Receiver;
+use crate::store::captures::Lease;
 use crate::store::volumes::Caller;
 
 /// Messages that wait for the connection; each is a segment.

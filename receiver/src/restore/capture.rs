@@ -9,8 +9,8 @@ use sendshot_engine::{Sendshot, WireNumber};
 use sendshot_proto::failure::{Code, Failure};
 
 use crate::receive::failures::{io_failure, with_causes};
-use crate::restore::captures::{Lease, Place, touch};
 use crate::restore::copy::OpenCopy;
+use crate::store::captures::{Lease, Place, touch};
 use crate::store::root::OpenRoot;
 
 /// The stream carries the identity of the state at its origin: the sender recognizes it.
@@ -23,7 +23,7 @@ const NUMBER: WireNumber = WireNumber::Origin;
 pub fn capture(
     root: &OpenRoot,
     copy: &OpenCopy,
-    captures: &super::captures::Captures,
+    captures: &crate::store::captures::Captures,
     lease: &Lease,
 ) -> Result<Arc<Sendshot>, Failure> {
     lease.alone(|| {

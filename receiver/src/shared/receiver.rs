@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::receive::table::Transfers;
-use crate::restore::captures::Captures;
 use crate::restore::fetches::Fetches;
 use crate::shared::calls::Calls;
+use crate::store::captures::Captures;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};
 

@@ -1,5 +1,6 @@
 //! What lies on the receiving disks: roots, copies, partials, and their sizes. This room receives nothing.
 
+pub mod captures;
 pub mod partials;
 pub mod root;
 mod root_errors;

@@ -75,7 +75,7 @@ const IMPURE: [&str; 8] = [
 /// Rooms that delete snapshots, sendshots and what belongs to them.
 const DELETES: [(&str, &[&str]); 3] = [
     ("sender", &["state"]),
-    ("receiver", &["store::partials"]),
+    ("receiver", &["store::captures", "store::partials"]),
     ("common/apply", &["staging", "commit", "commands::nodes"]),
 ];
 
@@ -114,6 +114,7 @@ fn read(krate: &str) -> Sources {
                 .replace('/', "::");
             match name.strip_suffix(".rs") {
                 Some("main") => {}
+                Some(file) if file.starts_with("bin::") => {}
                 Some(file) if file.ends_with("_tests") => {}
                 Some(file) => {
                     let module = if file == "lib" {

@@ -49,10 +49,10 @@ pub struct Lease {
 
 /// A directory for captures.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) dir: OwnedFd,
+pub(crate) struct Place {
+    pub(crate) dir: OwnedFd,
     /// Its path, for messages.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Captures {
@@ -79,7 +79,7 @@ impl Captures {
     }
 
     /// The places for captures in the order of preference, made if they do not exist.
-    pub(super) fn places<'a>(
+    pub(crate) fn places<'a>(
         &'a self,
         root: &'a OpenRoot,
     ) -> impl Iterator<Item = io::Result<Place>> + 'a {
@@ -136,12 +136,12 @@ impl Captures {
 
 impl Lease {
     /// Name of the capture.
-    pub(super) fn name(&self) -> OsString {
+    pub(crate) fn name(&self) -> OsString {
         name(self.copy)
     }
 
     /// Runs `make` while no other fetch of the copy makes its capture.
-    pub(super) fn alone<T>(&self, make: impl FnOnce() -> T) -> T {
+    pub(crate) fn alone<T>(&self, make: impl FnOnce() -> T) -> T {
         let making = Arc::clone(&self.captures.lock().entry(self.copy).or_default().making);
         let _alone = making.lock().unwrap_or_else(PoisonError::into_inner);
         make()
@@ -199,7 +199,7 @@ fn parse(found: &OsStr) -> Option<Uuid> {
 }
 
 /// Marks a capture as used now.
-pub(super) fn touch(place: &Place, name: &OsStr) {
+pub(crate) fn touch(place: &Place, name: &OsStr) {
     let now = rustix::fs::Timespec {
         tv_sec: 0,
         tv_nsec: rustix::fs::UTIME_NOW,
