@@ -32,6 +32,7 @@ answers!(
     PartialsResponse,
     PlanResponse,
     PruneResponse,
+    RecordRestoredResponse,
     RevokeResponse,
     RootsResponse
 );

@@ -68,6 +68,11 @@ impl Sender {
         loop {
             let receiver = (request.receiver.clone(), id);
             let held = self.hold_starts().await;
+            if self.table.is_held(&volume.key.name) {
+                return Err(Error::Held {
+                    volume: volume.key.name.clone(),
+                });
+            }
             let entered = self.table.enter(volume, receiver, self.stop.child_token());
             drop(held);
             match entered {

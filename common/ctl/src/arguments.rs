@@ -84,8 +84,8 @@ pub enum Command {
     },
     /// Bring a copy back from a receiver
     ///
-    /// Makes a new subvolume TARGET of a copy; nothing that exists is overwritten. An interrupted restore is
-    /// continued by the same command. The receiver's administrator has to permit it, with the command that the
+    /// Makes a new subvolume TARGET of a copy, or with --in-place puts it in the place of its volume. Nothing that
+    /// exists is overwritten or deleted. An interrupted restore is continued by the same command. The receiver's administrator has to permit it, with the command that the
     /// refusal names. Needs root.
     Restore(RestoreArguments),
     /// Show running and recent pushes, receivers and volumes
@@ -180,6 +180,17 @@ pub struct RestoreArguments {
     /// newest copy not later than that; a day means its end [default: the newest copy]
     #[arg(long, value_name = "WHICH", value_parser = NonEmptyStringValueParser::new())]
     pub at: Option<String>,
+    /// Put the copy in the place of its volume, keep the old volume as NAME.before-restore-TIME, and keep the
+    /// chain: the next push is incremental. Takes no TARGET
+    #[arg(long, conflicts_with_all = ["target", "list"])]
+    pub in_place: bool,
+    /// With --in-place: device of the volume's file system, if it is not mounted and cannot be found otherwise
+    #[arg(long, value_name = "PATH", requires = "in_place")]
+    pub device: Option<PathBuf>,
+    /// With --in-place: also if the volume is mounted or open. Its users continue in the old one; the report
+    /// says what to remount
+    #[arg(long, requires = "in_place")]
+    pub while_in_use: bool,
     /// Accept a tree that differs from this host's own sendshot of the state
     #[arg(long)]
     pub accept_differences: bool,

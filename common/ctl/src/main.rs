@@ -115,7 +115,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             )
             .await
         }
-        Command::Restore(arguments) => sender::restore::run(arguments, output).await,
+        Command::Restore(arguments) => sender::restore::run(arguments, socket, output).await,
         Command::Status { watch } => {
             status::run(client::sender(socket).await?, watch, output).await
         }

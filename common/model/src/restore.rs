@@ -36,6 +36,17 @@ pub enum RestoreTask {
         /// Whether a tree is accepted that differs from this host's own sendshot of the state.
         accept_differences: bool,
     },
+    /// Puts a copy in the place of its volume, and keeps the old volume under another name.
+    InPlace {
+        /// The copy.
+        copy: WantedCopy,
+        /// Device of the file system, if it is not mounted and not found by itself.
+        device: Option<AnyPath>,
+        /// Whether the old volume may be mounted or open.
+        while_in_use: bool,
+        /// Whether a tree is accepted that differs from this host's own sendshot of the state.
+        accept_differences: bool,
+    },
 }
 
 /// The copy that the user wants.
@@ -152,6 +163,8 @@ pub struct RestoreReport {
     pub seconds: f64,
     /// What was checked.
     pub checked: Checked,
+    /// Path of the old volume, if the copy was put in its place.
+    pub replaced: Option<AnyPath>,
     /// What is known about a change of the copy since its commit.
     pub doubt: Option<String>,
     /// What this file system could not keep.

@@ -47,6 +47,26 @@ pub fn any_of(fsid: Uuid) -> io::Result<Option<OwnedFd>> {
     }))
 }
 
+/// Returns the mount points in a mount table (`mountinfo`) of a subvolume at `from_top`, with a leading slash, or of
+/// something in it. `is_source` tells whether a device is of its file system.
+pub fn of_subvolume(
+    table: &[u8],
+    from_top: &Path,
+    is_source: impl Fn(&Path) -> bool,
+) -> Vec<PathBuf> {
+    let lines = table.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| {
+            let (root, mount_point) = btrfs_mount(line)?;
+            let mut end = line
+                .split(|byte| *byte == b' ')
+                .skip_while(|field| *field != b"-");
+            let source = unescaped(end.nth(2)?);
+            (root.starts_with(from_top) && is_source(&source)).then_some(mount_point)
+        })
+        .collect()
+}
+
 fn leads_to(path: &PathBuf, fsid: Uuid, id: u64) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::open(path, flags, Mode::empty()) else {
@@ -93,6 +113,19 @@ fn unescaped(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_of_a_subvolume_are_found() {
+        let table = b"1 0 0:40 / /mnt rw - btrfs /dev/loop1 rw\n\
+                      2 0 0:40 /photos /a\\040b rw shared:7 - btrfs /dev/loop1 rw\n\
+                      3 0 0:40 /photos/2019 /c rw - btrfs /dev/loop1 rw\n\
+                      4 0 0:40 /photos2 /d rw - btrfs /dev/loop1 rw\n\
+                      5 0 0:41 /photos /e rw - btrfs /dev/loop2 rw\n\
+                      6 0 0:42 /photos /f rw - ext4 /dev/loop1 rw\n";
+        let is_source = |source: &Path| source == Path::new("/dev/loop1");
+        let found = of_subvolume(table, Path::new("/photos"), is_source);
+        assert_eq!(found, ["/a b", "/c"].map(PathBuf::from));
+    }
 
     #[test]
     fn mounts_of_btrfs_are_read() {

@@ -243,6 +243,28 @@ fn uuid_tree(fd: impl AsFd, uuid: Uuid, kind: u8) -> io::Result<Vec<u64>> {
     Ok(ids)
 }
 
+/// Returns the ID of the subvolume that is mounted if a mount names none. Needs CAP_SYS_ADMIN.
+///
+/// The file system stores it as the location in the directory item `default` of the root tree's directory
+/// (btrfs_tree.h: `BTRFS_ROOT_TREE_DIR_OBJECTID`, `BTRFS_DIR_ITEM_KEY`).
+///
+/// # Errors
+/// I/O errors.
+pub fn default_id(fd: impl AsFd) -> io::Result<u64> {
+    const ROOT_TREE_DIR: u64 = 6;
+    const DIR_ITEM: u8 = 84;
+    let mut found = TOP_LEVEL;
+    let range = Range::of_object(search::ROOT_TREE, ROOT_TREE_DIR, DIR_ITEM);
+    search::items(&fd, range, |item| {
+        // A disk key: the object ID in eight bytes, little endian, is first.
+        if let Some(id) = item.data.first_chunk::<8>() {
+            found = u64::from_le_bytes(*id);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Returns the path of a subvolume from the top level of its file system; empty for the top level itself,
 /// `None` if it is deleted. Needs CAP_SYS_ADMIN.
 ///

@@ -154,6 +154,24 @@ impl TopLevel {
         Err(last)
     }
 
+    /// Mounts the top level of the file system on a device, which need not be mounted. Needs CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn of_device(device: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Mount {
+            device: device.to_owned(),
+            source,
+        };
+        let (mount, root) = mount(device, Access::ReadWrite).map_err(failed)?;
+        let fsid = filesystem::fsid(&root).map_err(failed)?;
+        Ok(Self {
+            root,
+            fsid,
+            _mount: mount,
+        })
+    }
+
     /// Returns the UUID of the file system.
     pub fn fsid(&self) -> Uuid {
         self.fsid

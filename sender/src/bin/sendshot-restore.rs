@@ -29,6 +29,13 @@ struct Arguments {
     /// Directory of the files that pairing writes
     #[arg(long, value_name = "DIR", default_value = "/etc/sendshot/receivers.d")]
     receivers_dir: PathBuf,
+    /// Control socket of the sending daemon
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/sendshot-sender/control.sock"
+    )]
+    socket: PathBuf,
     /// Least bytes between two points from which an interrupted restore continues
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     checkpoint_bytes: u64,
@@ -59,6 +66,7 @@ fn run(arguments: Arguments) -> Result<(), Problem> {
         config: arguments.config,
         state_dir: arguments.state_dir,
         receivers_dir: arguments.receivers_dir,
+        socket: arguments.socket,
         checkpoints: CheckpointPolicy {
             bytes: arguments.checkpoint_bytes,
             milliseconds: arguments.checkpoint_interval,

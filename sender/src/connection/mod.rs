@@ -6,6 +6,7 @@ pub mod error;
 pub mod frames;
 pub mod hello;
 pub mod link;
+pub mod own_daemon;
 pub mod pair;
 pub mod renewal;
 pub mod restore;

@@ -10,6 +10,7 @@ mod plan;
 mod prune;
 mod push;
 mod request;
+mod restore;
 mod status;
 
 use std::sync::Arc;
@@ -28,6 +29,25 @@ pub struct Control(pub Arc<Sender>);
 #[tonic::async_trait]
 impl SenderControl for Control {
     type PushStream = push::Events;
+    type HoldVolumeStream = restore::Events;
+
+    async fn hold_volume(
+        &self,
+        request: Request<v1::HoldVolumeRequest>,
+    ) -> Result<Response<Self::HoldVolumeStream>, Status> {
+        let root = is_root(&request);
+        Ok(Response::new(
+            restore::hold(&self.0, request.into_inner(), root).await,
+        ))
+    }
+
+    async fn record_restored(
+        &self,
+        request: Request<v1::RecordRestoredRequest>,
+    ) -> Result<Response<v1::RecordRestoredResponse>, Status> {
+        let root = is_root(&request);
+        answered(restore::record(&self.0, request.into_inner(), root).await)
+    }
 
     async fn push(
         &self,

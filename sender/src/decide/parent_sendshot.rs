@@ -302,13 +302,13 @@ fn why_nearest<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use sendshot_proto::inventory::Unusable;
 
     use super::*;
     use uuid::Uuid;
 
-    fn head(number: u128, of: u128, otransid: u64) -> Head {
+    pub(crate) fn head(number: u128, of: u128, otransid: u64) -> Head {
         Head {
             wire_uuid: Uuid::from_u128(number),
             wire_ctransid: otransid,

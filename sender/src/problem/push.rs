@@ -26,6 +26,10 @@ impl From<Error> for Problem {
             Error::Sendshot(error) => return Problem::from_error(Kind::Failed, &error),
             Error::Parent(error) => return error.into(),
             Error::Generate(error) => return error.into(),
+            Error::Held { .. } => (
+                Kind::Refused,
+                "wait until that has ended, and push again".to_owned(),
+            ),
             Error::Connection(error) => return error.into(),
             Error::Transfer(error) => return error.into(),
             Error::Running { .. } => (

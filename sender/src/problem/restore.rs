@@ -4,7 +4,8 @@ use sendshot_apply::staging::StagingError;
 use sendshot_proto::problem::{Kind, Problem, io_remedy};
 
 use crate::decide::copy;
-use crate::restore::error::{Error, TargetError};
+use crate::restore::error::{Error, PlaceError, TargetError};
+use crate::restore::record;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -47,8 +48,25 @@ impl From<Error> for Problem {
                 | StagingError::Publish { .. }
                 | StagingError::Drop { .. },
             ) => message(Kind::Failed).remedy(io_remedy(&error)),
+            Error::Place(place) => message(Kind::Usage).remedy(place_remedy(place)),
+            Error::InUse { .. } => message(Kind::Refused).remedy(
+                "stop its users and unmount it; or use --while-in-use, and remount it afterwards as the report says",
+            ),
+            Error::State(_) | Error::Record(_) => message(Kind::Failed).remedy(io_remedy(&error)),
+            Error::Daemon { kind, remedy, .. } => message(*kind).remedy(remedy.clone()),
+            Error::Alone(_) => message(Kind::Failed)
+                .remedy("start sendshot-sender, or name its paths with --socket and --state-dir"),
             Error::Cancelled => message(Kind::Cancelled)
                 .remedy("what was fetched is kept; the same command continues"),
+        }
+    }
+}
+
+impl From<record::Error> for Problem {
+    fn from(error: record::Error) -> Self {
+        match error {
+            record::Error::Resolve(error) => error.into(),
+            other => Problem::from_error(Kind::Failed, &other).remedy(io_remedy(&other)),
         }
     }
 }
@@ -63,6 +81,25 @@ fn copy_remedy(error: &copy::Error) -> &'static str {
         copy::Error::Writable { .. } => {
             "make it read-only on the receiver, `btrfs property set PATH ro true`, or choose another copy"
         }
+    }
+}
+
+fn place_remedy(error: &PlaceError) -> &'static str {
+    const BESIDE: &str =
+        "restore it beside, `sendshotctl restore HOST:VOL TARGET`, and exchange them yourself";
+    match error {
+        PlaceError::NotConfigured(_) => {
+            "add it to sender.toml, or restore it beside: `sendshotctl restore HOST:VOL TARGET`"
+        }
+        PlaceError::Unknown { .. } => "mount its file system, or name the device: --device PATH",
+        PlaceError::Absent { .. } => "plug the disk in, or name its device: --device PATH",
+        PlaceError::NotSubvolume(_) => {
+            "is the disk mounted? Otherwise move the directory away, and restore again"
+        }
+        PlaceError::TopLevel(_)
+        | PlaceError::Default(_)
+        | PlaceError::Root
+        | PlaceError::Nested { .. } => BESIDE,
     }
 }
 

@@ -32,6 +32,10 @@ impl From<resolve::Error> for Problem {
                 "work in a snapshot of it instead, which has no received UUID: `btrfs subvolume snapshot`",
             ),
             resolve::Error::Ours { .. } => (Kind::Usage, "push the volume it was made from"),
+            resolve::Error::Replaced { .. } => (
+                Kind::Refused,
+                "mount the restored volume there: unmount this one, and mount it again by its name",
+            ),
             resolve::Error::Id(ids::Error::Conflict { .. }) => (
                 Kind::Usage,
                 "give the volume back its former name, or choose a name that was never used",

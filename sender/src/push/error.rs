@@ -66,6 +66,9 @@ pub enum Error {
     /// The stream cannot be generated or measured.
     #[error("{}", with_causes(.0))]
     Generate(#[from] generate::Error),
+    /// The volume is being restored in place.
+    #[error("`{volume}` is being restored in its place")]
+    Held { volume: VolumeName },
     /// The receiver was not reached, or a call to it failed.
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
@@ -184,6 +187,7 @@ impl Error {
             | Self::Parent(_)
             | Self::Snapshot(snapshot::Error::SwapFile { .. })
             | Self::Running { .. }
+            | Self::Held { .. }
             | Self::TooManyRoots { .. } => Class::Refused,
             Self::InSeries { source, .. } | Self::Kept(source) | Self::ParentRefused(source) => {
                 source.class()

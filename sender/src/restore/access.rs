@@ -8,6 +8,7 @@ use sendshot_model::{AnyPath, PeerName, VolumeName};
 use sendshot_proto::resume::CheckpointPolicy;
 
 use crate::restore::error::Error;
+use crate::shared::sender::Paths;
 
 /// Where the sender's files are, and how often a restore keeps what it has.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Directory of the files written by pairing.
     pub receivers_dir: PathBuf,
+    /// Control socket of the sending daemon.
+    pub socket: PathBuf,
     /// When a snapshot of staging is taken to continue from.
     pub checkpoints: CheckpointPolicy,
 }
@@ -33,6 +36,10 @@ pub struct Access {
     /// The state directory of the sending daemon.
     pub state_dir: PathBuf,
     pub checkpoints: CheckpointPolicy,
+    /// Control socket of the sending daemon.
+    pub socket: PathBuf,
+    /// Paths for working without the daemon.
+    pub paths: Paths,
 }
 
 impl Access {
@@ -57,6 +64,12 @@ impl Access {
             config,
             state_dir: settings.state_dir.clone(),
             checkpoints: settings.checkpoints,
+            socket: settings.socket.clone(),
+            paths: Paths {
+                config: settings.config.clone(),
+                state_dir: settings.state_dir.clone(),
+                receivers_dir: settings.receivers_dir.clone(),
+            },
         })
     }
 

@@ -8,13 +8,17 @@ use sendshot_apply::WriteObstacle;
 use sendshot_apply::staging::StagingError;
 use sendshot_config::ConfigError;
 use sendshot_identity::KeyFileError;
-use sendshot_model::{PeerName, PeerNameError, VolumeNameError, human};
+use sendshot_model::{PeerName, PeerNameError, VolumeName, VolumeNameError, human};
+use sendshot_proto::problem::Kind;
 use sendshot_transfer::position;
+use uuid::Uuid;
 
 use crate::connection;
 use crate::decide::copy;
 use crate::restore::apply::ApplyFailure;
 use crate::restore::check;
+use crate::restore::record;
+use crate::state::store;
 
 /// Why a restore failed.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +88,63 @@ pub enum Error {
     },
     #[error(transparent)]
     Staging(#[from] StagingError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The old volume is mounted or open.
+    #[error("{} is in use: {users}", .path.display())]
+    InUse { path: PathBuf, users: String },
+    /// The state subvolume cannot be used.
+    #[error(transparent)]
+    State(store::Error),
+    /// The restored volume could not be recorded.
+    #[error(transparent)]
+    Record(record::Error),
+    /// The daemon of this host refused.
+    #[error("{message}")]
+    Daemon {
+        /// Determines the exit code.
+        kind: Kind,
+        message: String,
+        remedy: String,
+    },
+    /// No daemon runs, and its state directory cannot be used.
+    #[error("{0}")]
+    Alone(String),
     #[error("the restore was cancelled")]
     Cancelled,
+}
+
+/// Why a volume cannot be restored in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error("`{0}` is not a volume of sender.toml, so its place is not known")]
+    NotConfigured(VolumeName),
+    /// Neither its path nor the records tell where it is.
+    #[error("the place of `{volume}` is not known: nothing is mounted for {}, and no record tells where it was", .path.display())]
+    Unknown { volume: VolumeName, path: PathBuf },
+    /// Its file system is not there.
+    #[error(
+        "file system {fsid}, which `{volume}` was pushed from last, is not mounted, and no device of it was found"
+    )]
+    Absent { volume: VolumeName, fsid: Uuid },
+    #[error("{} is a directory, not a subvolume", .0.display())]
+    NotSubvolume(PathBuf),
+    #[error("{} is the top level of its file system", .0.display())]
+    TopLevel(PathBuf),
+    #[error("{} is the default subvolume of its file system", .0.display())]
+    Default(PathBuf),
+    #[error("the system runs from this volume")]
+    Root,
+    #[error("{} holds nested subvolumes, which would be put aside with it: {}", .path.display(), paths(.nested))]
+    Nested { path: PathBuf, nested: Vec<PathBuf> },
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    human::few(&paths)
 }
 
 /// Why a target cannot be used.
@@ -156,6 +215,12 @@ impl Error {
             | Self::Differs { .. }
             | Self::Io { .. }
             | Self::Staging(_)
+            | Self::Place(_)
+            | Self::InUse { .. }
+            | Self::State(_)
+            | Self::Record(_)
+            | Self::Daemon { .. }
+            | Self::Alone(_)
             | Self::Cancelled => false,
         }
     }

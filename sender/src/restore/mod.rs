@@ -6,10 +6,11 @@
 //! | read the credentials | `access.rs` |
 //! | list the copies and choose one | `list.rs`, `decide/copy.rs` |
 //! | check the target | `target.rs` |
+//! | bring the copy into staging | `whole.rs` |
 //! | fetch the stream, again after a broken connection | `fetch.rs` |
 //! | apply it in staging, with snapshots of it to continue from | `apply.rs`, `state/restores.rs` |
 //! | check the tree | `check.rs` |
-//! | give it its final name | `beside.rs` |
+//! | give it its final name | `beside.rs`, or `in_place/` |
 //!
 //! [`run()`] is the door. Nothing of the user's is ever deleted or overwritten here.
 
@@ -20,9 +21,13 @@ pub mod check;
 pub mod error;
 mod events;
 mod fetch;
+mod in_place;
+mod keeper;
 mod list;
 mod own;
+pub mod record;
 mod target;
+mod whole;
 
 use std::time::Duration;
 
@@ -34,6 +39,7 @@ pub use crate::restore::access::Settings;
 use crate::restore::access::Access;
 use crate::restore::error::Error;
 pub use crate::restore::events::Events;
+use crate::restore::whole::Volume;
 
 /// How long a broken connection is made again since the last progress, if the user does not say.
 const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
@@ -59,13 +65,33 @@ pub async fn run(
             accept_differences,
         } => {
             let job = beside::Job {
-                access: &access,
-                copy,
+                volume: Volume {
+                    access: &access,
+                    copy,
+                    accept_differences,
+                    retry_for,
+                },
                 target: target.into(),
-                accept_differences,
-                retry_for,
             };
             beside::run(job, &events, cancel).await
+        }
+        RestoreTask::InPlace {
+            copy,
+            device,
+            while_in_use,
+            accept_differences,
+        } => {
+            let job = in_place::Job {
+                volume: Volume {
+                    access: &access,
+                    copy,
+                    accept_differences,
+                    retry_for,
+                },
+                device: device.map(Into::into),
+                while_in_use,
+            };
+            in_place::run(job, &events, cancel).await
         }
     }
 }

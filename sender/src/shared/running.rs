@@ -130,6 +130,8 @@ struct Entries {
     /// Records in use that are not of running pushes: those of dry runs, of held snapshots and of interrupted pushes
     /// being resumed.
     others: HashSet<PushId>,
+    /// Volumes that are being restored in place: none of their pushes starts.
+    held: HashSet<VolumeName>,
     /// See [`Table::last_transfer`].
     last_transfers: HashMap<Key, TransferId>,
 }
@@ -188,6 +190,30 @@ impl Table {
         }
     }
 
+    /// Holds back the pushes of a volume.
+    ///
+    /// # Errors
+    /// The push that is running; `None` if it is held already.
+    pub fn hold(&self, volume: &VolumeName) -> Result<HeldVolume, Option<Arc<Running>>> {
+        let mut entries = self.lock();
+        let mut running = entries.pushes.values();
+        if let Some(running) = running.find(|running| running.volume == *volume) {
+            return Err(Some(Arc::clone(running)));
+        }
+        if !entries.held.insert(volume.clone()) {
+            return Err(None);
+        }
+        Ok(HeldVolume {
+            table: self.clone(),
+            volume: volume.clone(),
+        })
+    }
+
+    /// Whether the pushes of a volume are held back.
+    pub fn is_held(&self, volume: &VolumeName) -> bool {
+        self.lock().held.contains(volume)
+    }
+
     /// All listed pushes, sorted by volume and receiver.
     pub fn all(&self) -> Vec<Arc<Running>> {
         let mut all: Vec<_> = self.lock().pushes.values().cloned().collect();
@@ -232,6 +258,19 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.table.lock().pushes.remove(&self.key);
         self.running.over.send_replace(true);
+    }
+}
+
+/// Holds back the pushes of a volume, until dropped.
+#[derive(Debug)]
+pub struct HeldVolume {
+    table: Table,
+    volume: VolumeName,
+}
+
+impl Drop for HeldVolume {
+    fn drop(&mut self) {
+        self.table.lock().held.remove(&self.volume);
     }
 }
 

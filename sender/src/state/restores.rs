@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use sendshot_model::ReceiverId;
+use sendshot_model::{AnyPath, ReceiverId};
 use sendshot_proto::chain::Chain;
 use sendshot_proto::restore::FetchPoint;
 use sendshot_proto::resume::Point;
@@ -68,6 +68,25 @@ struct Record {
     kept: Option<Kept>,
     /// UUID of the finished subvolume, written before it gets its final name.
     finished: Option<Uuid>,
+    /// The exchange of names, if it takes the place of a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    swap: Option<Swap>,
+}
+
+/// An exchange of names, recorded before it begins. After a crash, the UUIDs tell how far it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// UUID of the restored subvolume.
+    pub new: Uuid,
+    /// UUID of the user's volume; `None` if there is none.
+    pub old: Option<Uuid>,
+    /// The directory of the volume, from the top level.
+    pub dir: AnyPath,
+    /// Name of the volume in it.
+    pub name: AnyPath,
+    /// Name in it that the user's volume gets.
+    pub kept: AnyPath,
 }
 
 /// A point from which a restore continues.
@@ -166,6 +185,7 @@ impl RestoreFiles {
             subject,
             kept: None,
             finished: None,
+            swap: None,
         })
     }
 
@@ -230,6 +250,26 @@ impl RestoreFiles {
         match self.record.clone() {
             Some(record) => self.write(Record {
                 finished: Some(subvolume),
+                ..record
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The exchange of names that was begun, if any.
+    pub fn swap(&self) -> Option<&Swap> {
+        self.record.as_ref().and_then(|record| record.swap.as_ref())
+    }
+
+    /// Records an exchange of names before it begins.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn begin_swap(&mut self, swap: Swap) -> io::Result<()> {
+        match self.record.clone() {
+            Some(record) => self.write(Record {
+                finished: Some(swap.new),
+                swap: Some(swap),
                 ..record
             }),
             None => Ok(()),

@@ -94,6 +94,16 @@ pub enum Error {
     /// no longer is.
     #[error("{} was received from elsewhere and made writable since", path.display())]
     Received { path: PathBuf },
+    /// The path still opens the volume that a restore in place has put aside.
+    #[error(
+        "{} still opens the volume that was replaced by a restore and is now called {}",
+        path.display(), now.display()
+    )]
+    Replaced {
+        path: PathBuf,
+        /// Its path from the top level.
+        now: PathBuf,
+    },
     /// The subvolume belongs to Sendshot.
     #[error("{} belongs to Sendshot itself", path.display())]
     Ours { path: PathBuf },
@@ -206,6 +216,12 @@ fn resolve_at(
         .unwrap_or_default();
     if from_top.starts_with(store::NAME) {
         return Err(Error::Ours { path });
+    }
+    if configured.is_some() && is_put_aside(&path, &from_top) {
+        return Err(Error::Replaced {
+            path,
+            now: from_top,
+        });
     }
     let kind = if info.read_only {
         Kind::Snapshot
@@ -376,6 +392,38 @@ fn place(fd: &OwnedFd, info: &Info) -> io::Result<VolumeLocation> {
         passing: filesystem::has_passing_id(fsid),
         subvolume: if info.uuid.is_nil() { fsid } else { info.uuid },
     })
+}
+
+/// Part of the name of a volume that a restore in place has put aside; the time of the restore follows.
+pub const PUT_ASIDE: &str = ".before-restore-";
+
+/// Whether a path opens a volume that a restore has put aside, through a mount that is older than that.
+fn is_put_aside(path: &Path, from_top: &Path) -> bool {
+    let name = |path: &Path| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    let found = name(from_top).unwrap_or_default();
+    found.contains(PUT_ASIDE) && name(path) != Some(found)
+}
+
+/// Binds the name of a configured volume to a subvolume that was restored for it.
+///
+/// # Errors
+/// See [`Error`].
+pub fn bind_restored(
+    finder: Finder<'_>,
+    name: &VolumeName,
+    fd: &OwnedFd,
+) -> Result<Binding, Error> {
+    let ask = |source| Error::Ask {
+        path: PathBuf::from(name.as_str()),
+        source,
+    };
+    let info = subvolume::info(fd).map_err(ask)?;
+    let place = place(fd, &info).map_err(ask)?;
+    let told = finder.told(fd);
+    finder.bind(Naming::Configured(name.clone()), &place, &told)
 }
 
 /// A read-only snapshot whose volume is looked up.

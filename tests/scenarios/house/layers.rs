@@ -95,7 +95,14 @@ const SPEAKS: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms that make the messages for the user from errors, or pass them on.
-const WORDS: [&str; 4] = ["control", "pushes", "problem", "push::progress"];
+const WORDS: [&str; 6] = [
+    "control",
+    "pushes",
+    "problem",
+    "push::progress",
+    "connection::own_daemon",
+    "restore::keeper",
+];
 
 fn read(krate: &str) -> Sources {
     let src = Path::new(env!("CARGO_MANIFEST_DIR"))

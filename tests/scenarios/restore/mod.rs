@@ -1,4 +1,5 @@
 //! Copies come back.
 
+mod in_place;
 mod interrupted;
 mod whole;

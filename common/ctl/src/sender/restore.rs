@@ -25,9 +25,9 @@ use crate::sender::progress::Progress;
 const PROGRAM: &str = "sendshot-restore";
 
 /// Restores what the arguments say.
-pub async fn run(arguments: RestoreArguments, output: &Output) -> Outcome {
+pub async fn run(arguments: RestoreArguments, socket: Option<PathBuf>, output: &Output) -> Outcome {
     let request = request(&arguments)?;
-    let mut child = start(&arguments)?;
+    let mut child = start(&arguments, socket.as_deref())?;
     let mut input = child.stdin.take().ok_or_else(|| broken("has no input"))?;
     let events = child.stdout.take().ok_or_else(|| broken("has no output"))?;
     let mut line = serde_json::to_string(&request)
@@ -59,7 +59,7 @@ fn broken(what: &str) -> Problem {
 }
 
 /// Starts the program that lies beside this one, or that the shell would find.
-fn start(arguments: &RestoreArguments) -> Result<Child, Problem> {
+fn start(arguments: &RestoreArguments, socket: Option<&Path>) -> Result<Child, Problem> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|own| Some(own.parent()?.join(PROGRAM)))
@@ -67,6 +67,9 @@ fn start(arguments: &RestoreArguments) -> Result<Child, Problem> {
     let program = beside.unwrap_or_else(|| PathBuf::from(PROGRAM));
     let mut command = Command::new(&program);
     command.args(arguments.paths.options());
+    if let Some(socket) = socket {
+        command.arg("--socket").arg(socket);
+    }
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -93,6 +96,7 @@ fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
         true => RestoreTask::List {
             volume: volume.map(|volume| volume.to_string_lossy().into_owned()),
         },
+        false if arguments.in_place => in_place(arguments, volume)?,
         false => whole(arguments, volume)?,
     };
     Ok(RestoreRequest {
@@ -102,19 +106,33 @@ fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
     })
 }
 
-fn whole(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<RestoreTask, Problem> {
+fn wanted(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<WantedCopy, Problem> {
     let volume = volume.ok_or_else(|| {
         usage("say which volume, HOST:VOL; `sendshotctl restore --list HOST` shows them")
     })?;
+    Ok(WantedCopy {
+        volume: Path::new(volume).into(),
+        at: arguments.at.clone(),
+    })
+}
+
+fn in_place(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<RestoreTask, Problem> {
+    Ok(RestoreTask::InPlace {
+        copy: wanted(arguments, volume)?,
+        device: arguments.device.as_deref().map(AnyPath::from),
+        while_in_use: arguments.while_in_use,
+        accept_differences: arguments.accept_differences,
+    })
+}
+
+fn whole(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<RestoreTask, Problem> {
+    let copy = wanted(arguments, volume)?;
     let target = arguments.target.as_ref().ok_or_else(|| {
         usage("say where to: the path of the subvolume to be made, like /srv/photos.restored")
     })?;
     let target = std::path::absolute(target).map_err(|e| usage(&e.to_string()))?;
     Ok(RestoreTask::Beside {
-        copy: WantedCopy {
-            volume: Path::new(volume).into(),
-            at: arguments.at.clone(),
-        },
+        copy,
         target: AnyPath::from(target.as_path()),
         accept_differences: arguments.accept_differences,
     })
@@ -264,6 +282,12 @@ fn text(report: &RestoreReport) -> String {
         lines.push(format!(
             "  continued an interrupted restore at {}",
             human::bytes_human(offset)
+        ));
+    }
+    if let Some(replaced) = &report.replaced {
+        lines.push(format!(
+            "  the old volume is {}; the next push is incremental",
+            PathBuf::from(replaced.clone()).display()
         ));
     }
     if let Some(doubt) = &report.doubt {

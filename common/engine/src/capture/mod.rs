@@ -81,10 +81,14 @@ impl Error {
 /// I/O errors from the kernel.
 pub fn head(snapshot: impl AsFd, info: &Info, number: WireNumber) -> io::Result<Head> {
     Ok(Head {
-        wire_uuid: info.wire_uuid(),
+        wire_uuid: match number {
+            WireNumber::Local | WireNumber::Origin => info.wire_uuid(),
+            WireNumber::Restored { uuid, .. } => uuid,
+        },
         wire_ctransid: match number {
             WireNumber::Local => info.ctransid,
             WireNumber::Origin => info.wire_ctransid(),
+            WireNumber::Restored { ctransid, .. } => ctransid,
         },
         fsid: filesystem::fsid(&snapshot)?,
         uuid: info.uuid,

@@ -81,6 +81,13 @@ pub enum WireNumber {
     /// The number that the snapshot's origin announced, so that every host of a chain knows the
     /// state under one identity.
     Origin,
+    /// The identity of a state whose content was restored into the snapshot's origin, as a receiver knows it.
+    Restored {
+        /// UUID of the state.
+        uuid: Uuid,
+        /// Its transaction number.
+        ctransid: u64,
+    },
 }
 
 /// A timestamp of an inode.

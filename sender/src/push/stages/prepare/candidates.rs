@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use sendshot_engine::Sendshot;
+use sendshot_engine::diff::rule::Kinship;
 use sendshot_engine::format::error;
+use sendshot_engine::{Head, Sendshot};
 use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
@@ -110,7 +111,7 @@ pub fn choose(
     let mut candidates: Vec<Candidate> = held
         .into_iter()
         .map(|copy| Candidate {
-            sendshot: sendshot_of(&known, &copy),
+            sendshot: sendshot_of(&known, &copy, new.head()),
             copy,
             stream_bytes: None,
         })
@@ -134,15 +135,18 @@ pub fn choose(
     Ok(Chosen { plan, parent })
 }
 
-/// The best sendshot of a copy: preferably of exactly its state, and not rejected.
-fn sendshot_of(known: &KnownSendshots, copy: &HeldCopy) -> OwnSendshot {
+/// The best sendshot of a copy: preferably of exactly its state, not rejected, and of the lineage of the new state: a
+/// volume that was restored in place has one of the old subvolume and one of the new.
+fn sendshot_of(known: &KnownSendshots, copy: &HeldCopy, new: &Head) -> OwnSendshot {
     let best = known
         .sendshots
         .iter()
         .filter(|(_, sendshot)| sendshot.head().wire_uuid == copy.uuid)
         .max_by_key(|(record, sendshot)| {
             let is_rejected = record.standing == Standing::Rejected;
-            (sendshot.head().wire_ctransid == copy.ctransid, !is_rejected)
+            let is_kin = Kinship::of(sendshot.head(), new) == Kinship::Lineage;
+            let is_state = sendshot.head().wire_ctransid == copy.ctransid;
+            (is_state, !is_rejected, is_kin)
         });
     if let Some((record, sendshot)) = best {
         return OwnSendshot::Usable {
@@ -205,7 +209,8 @@ mod tests {
             unusable: None,
             committed_at: 0,
         };
-        let code = |known: &KnownSendshots| match sendshot_of(known, &copy) {
+        let new = crate::decide::parent_sendshot::tests::head(2, 3, 9);
+        let code = |known: &KnownSendshots| match sendshot_of(known, &copy, &new) {
             OwnSendshot::Unusable(why) => Some(why.code),
             OwnSendshot::None => None,
             OwnSendshot::Usable { .. } => panic!("there is none"),
