@@ -20,6 +20,7 @@ mod not_kept;
 mod peer_name;
 mod printable;
 mod reason;
+pub mod shell;
 mod target;
 mod text;
 mod volume_label;
