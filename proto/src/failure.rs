@@ -41,6 +41,8 @@ pub enum Code {
     Unsupported,
     /// Another disk of the receiver is present than the negotiated one.
     RootChanged,
+    /// The receiver's root has not permitted the caller to read these copies.
+    NotPermitted,
 }
 
 /// A failure that the receiver reported.
@@ -114,6 +116,7 @@ impl From<v1::FailureCode> for Code {
             Wire::OverLimit => Code::OverLimit,
             Wire::Unsupported => Code::Unsupported,
             Wire::RootChanged => Code::RootChanged,
+            Wire::NotPermitted => Code::NotPermitted,
         }
     }
 }
@@ -137,6 +140,7 @@ impl From<Code> for v1::FailureCode {
             Code::OverLimit => Self::OverLimit,
             Code::Unsupported => Self::Unsupported,
             Code::RootChanged => Self::RootChanged,
+            Code::NotPermitted => Self::NotPermitted,
         }
     }
 }
@@ -144,6 +148,15 @@ impl From<Code> for v1::FailureCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_reader_leads_back_and_is_refused() {
+        let failure = Failure::new(Code::NotPermitted, "x", "run `y`");
+        let message = v1::Failure::from(failure.clone());
+        assert_eq!(message.code, 17);
+        assert_eq!(Failure::from(message), failure);
+        assert_eq!(Code::NotPermitted.kind(), crate::problem::Kind::Refused);
+    }
 
     #[test]
     fn unknown_codes_are_internal_faults() {

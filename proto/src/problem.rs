@@ -198,7 +198,7 @@ impl Code {
     /// Returns the kind that a failure of this code has for the sending host's user.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Busy | Self::OverLimit => Kind::Refused,
+            Self::Busy | Self::OverLimit | Self::NotPermitted => Kind::Refused,
             Self::ShuttingDown => Kind::Unreachable,
             Self::Internal
             | Self::ParentGone

@@ -405,7 +405,8 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::InvalidStream
         | Code::HashMismatch
         | Code::ResumeImpossible
-        | Code::Unsupported => false,
+        | Code::Unsupported
+        | Code::NotPermitted => false,
     }
 }
 

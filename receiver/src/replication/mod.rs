@@ -3,6 +3,7 @@
 mod authorize;
 mod inventory;
 pub mod pairing;
+pub mod permission;
 pub mod transfer;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 pub use crate::replication::authorize::with_certificate;
 
-use crate::replication::authorize::{authorize, identity};
+use crate::replication::authorize::{authorize, greet, identity};
 use crate::shared::receiver::Receiver;
 use crate::store::volumes::Caller;
 
@@ -42,7 +43,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<v1::HelloRequest>,
     ) -> Result<Response<v1::HelloResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller = greet(&self.0, identity(&request).as_ref())?;
         let hello = Hello::try_from(request.into_inner())?;
         if !(hello.version_min..=hello.version_max).contains(&VERSION) {
             let message = format!(
@@ -68,7 +69,7 @@ impl Replication for ReplicationService {
             renew: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
-            former: self.0.senders().former_ids(&caller.name),
+            former: caller.former_ids,
         };
         Ok(Response::new(welcome.into()))
     }

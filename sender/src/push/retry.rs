@@ -54,6 +54,7 @@ pub fn after_transfer(error: &transfer::Error) -> RetryDecision {
             | Code::ReadOnly
             | Code::RootMissing
             | Code::OverLimit
+            | Code::NotPermitted
             | Code::Io => RetryDecision::Never,
             // Another state may not contain what the receiver cannot hold.
             Code::Unsupported => RetryDecision::Hopeless,
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(refused(Code::ParentGone), RetryDecision::Negotiate);
         assert_eq!(refused(Code::HashMismatch), RetryDecision::Restart);
         assert_eq!(refused(Code::InvalidStream), RetryDecision::Otherwise);
-        for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
+        for code in [Code::NoSpace, Code::ReadOnly, Code::Io, Code::NotPermitted] {
             assert_eq!(refused(code), RetryDecision::Never);
         }
         assert_eq!(refused(Code::Unsupported), RetryDecision::Hopeless);
