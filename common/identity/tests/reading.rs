@@ -153,6 +153,11 @@ fn a_grant_covers_its_scope_for_its_time_also_after_a_restart() {
     senders.grant(&nas1, None, 2 * HOUR, &at(0)).unwrap();
     assert!(receiver.reads(&own, "music", 119) && receiver.reads(&own, "photos", 119));
     assert!(!receiver.reads(&own, "music", 120));
+    // Of two grants that cover a volume, the longer one counts.
+    let reader = receiver.reader(&own, 30).unwrap();
+    let rest = receiver.senders.remaining(&reader, "photos", &at(30));
+    let rest = rest.unwrap();
+    assert_eq!((rest.left, rest.ends_at), (HOUR / 2 * 3, time(120)));
     assert_eq!(receiver.senders.grants(&at(59)).len(), 2);
     assert_eq!(receiver.senders.grants(&at(60)).len(), 1);
 }
@@ -326,6 +331,39 @@ fn a_temporary_key_ends_for_good() {
         receiver.reader(&peer, 1),
         Err(Refusal::Unknown { .. })
     ));
+}
+
+#[test]
+fn an_ended_key_is_not_revived_by_its_token() {
+    let (receiver, _) = Receiver::with(&Host::new());
+    let host = Host::new();
+    let lasts = Duration::from_secs(5 * 60);
+    let short = Pairing::Restore {
+        volume: None,
+        lasts,
+    };
+    let token = receiver.invite(short, 0);
+    receiver.redeem(&token, &host, Access::ReadOnly, 0).unwrap();
+    assert_eq!(receiver.senders.end_expired(&at(5)).unwrap().len(), 1);
+    // The clock is set back.
+    let again = receiver.redeem(&token, &host, Access::ReadOnly, 1).unwrap();
+    assert!(!receiver.reads(&identity(&again), "photos", 1));
+}
+
+#[test]
+fn a_reader_that_was_replaced_meanwhile_reads_nothing() {
+    let (receiver, own) = Receiver::with(&Host::new());
+    let temporary = receiver.temporary(&Host::new(), to_restore(None));
+    let readers = [&own, &temporary].map(|peer| receiver.reader(peer, 0).unwrap());
+    receiver.temporary(&Host::new(), to_restore(None));
+    let token = receiver.invite(Pairing::Replace, 0);
+    receiver
+        .redeem(&token, &Host::new(), Access::Full, 0)
+        .unwrap();
+    for reader in readers {
+        let remaining = receiver.senders.remaining(&reader, "photos", &at(1));
+        assert_eq!(remaining, None, "{reader:?}");
+    }
 }
 
 #[test]
