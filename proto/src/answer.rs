@@ -26,6 +26,7 @@ answers!(
     ForeignResponse,
     ForgetFilesystemResponse,
     ForgetResponse,
+    GrantResponse,
     InviteResponse,
     ListResponse,
     PairResult,

@@ -158,6 +158,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refused_reader_leads_back_and_is_refused() {
+        let failure = Failure::new(Code::NotPermitted, "x", "run `y`");
+        let message = v1::Failure::from(failure.clone());
+        assert_eq!(message.code, 17);
+        assert_eq!(Failure::from(message), failure);
+        assert_eq!(Code::NotPermitted.kind(), crate::problem::Kind::Refused);
+    }
+
+    #[test]
     fn unknown_codes_are_internal_faults() {
         let message = v1::Failure {
             code: 4711,

@@ -1,15 +1,17 @@
-//! Periodic checks: transfers whose sender does not come back, old partials, and this receiver's own certificate.
+//! Periodic checks: transfers whose sender does not come back, old partials, this receiver's own certificate, and
+//! permissions to read copies that have ended.
 
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
+use sendshot_identity::{Moment, PeerId};
 use sendshot_model::PeerName;
 
 use crate::receive::table::PARK_TIMEOUT;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
 
-/// Drops transfers that have waited too long for their senders, deletes expired partials, and renews the
-/// receiver's own certificate when it is time. Blocks.
+/// Drops transfers that have waited too long for their senders, deletes expired partials, ends permissions to read
+/// whose time is over, and renews the receiver's own certificate when it is time. Blocks.
 pub fn look_after(receiver: &Receiver) {
     for incoming in receiver.transfers().take_parked(PARK_TIMEOUT) {
         let (transfer, offset) = (incoming.transfer(), incoming.offset());
@@ -21,6 +23,7 @@ pub fn look_after(receiver: &Receiver) {
         Ok(false) => {}
         Err(e) => tracing::warn!("cannot renew this receiver's own certificate: {e}"),
     }
+    end_permissions(receiver);
     let root = receiver.root().open_to_read().ok();
     let keep = receiver.config().partial_keep;
     receiver
@@ -28,6 +31,27 @@ pub fn look_after(receiver: &Receiver) {
         .expire(root.as_ref(), keep, Timestamp::now());
     if let Err(e) = expire_partials(receiver) {
         tracing::warn!("cannot look for old partials: {e:#}");
+    }
+}
+
+/// Removes the permissions to read that have ended, and closes the connections of their temporary keys.
+fn end_permissions(receiver: &Receiver) {
+    let ended = match receiver.senders().end_expired(&Moment::now()) {
+        Ok(ended) => ended,
+        Err(e) => {
+            return tracing::warn!("cannot remove permissions to restore that have ended: {e}");
+        }
+    };
+    for granted in ended {
+        let (sender, volume) = (&granted.name, granted.grant.volume.as_ref());
+        let volume = volume.map(tracing::field::display);
+        match granted.temporary_key {
+            Some(id) => {
+                receiver.connections().end_all_of(PeerId::Sender(id));
+                tracing::info!(%sender, %id, volume, "the time of its temporary key has ended");
+            }
+            None => tracing::info!(%sender, volume, "a grant to read its copies has ended"),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ push nas2:photos
 
 scenario 'Looking and pushing is for members of the group sendshot'
 for command in 'push nas2:photos' 'plan nas2:photos' 'push --dry-run nas2:photos' list 'list nas2:photos' \
-    'list --partials' status 'prune --dry-run' 'peer list' 'copy list' 'copy list --partials'; do
+    'list --partials' status 'prune --dry-run' 'peer list' 'peer grants' 'copy list' 'copy list --partials'; do
     # shellcheck disable=SC2086
     says '' member $command
 done
@@ -33,6 +33,8 @@ fails 4 'root' member plan nas2:/srv/photos
 fails 4 'root' member pair 127.0.0.1 --name nas3 --token "$TOKEN"
 fails 4 'root' member peer invite nas3
 fails 4 'root' member peer revoke nas1
+fails 4 'root' member peer grant nas1 --for 1h
+fails 4 'root' member peer invite nas1 --restore
 fails 4 'root' member prune
 fails 4 'root' member forget --yes nas2:photos "$first"
 

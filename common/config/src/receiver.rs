@@ -51,6 +51,10 @@ pub struct SenderPolicy {
     pub max_bytes: Option<u64>,
     /// Maximum number of pushes that are running or interrupted at a time.
     pub max_partials: NonZeroU32,
+    /// The permission to read copies.
+    pub restore: RestoreRule,
+    /// Maximum number of the sender's fetches at a time.
+    pub max_fetches: NonZeroU32,
 }
 
 /// Default for the volumes of a sender: more than any realistic configuration, few enough to be listed.
@@ -59,6 +63,9 @@ const DEFAULT_MAX_VOLUMES: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// Default for the simultaneous pushes of a sender. Each one has a thread and open files.
 const DEFAULT_MAX_PARTIALS: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
+/// Default for the simultaneous fetches of a sender. Each one captures a copy and reads it whole.
+const DEFAULT_MAX_FETCHES: NonZeroU32 = NonZeroU32::new(2).unwrap();
+
 impl Default for SenderPolicy {
     fn default() -> Self {
         Self {
@@ -66,8 +73,22 @@ impl Default for SenderPolicy {
             max_volumes: DEFAULT_MAX_VOLUMES,
             max_bytes: None,
             max_partials: DEFAULT_MAX_PARTIALS,
+            restore: RestoreRule::Ask,
+            max_fetches: DEFAULT_MAX_FETCHES,
         }
     }
+}
+
+/// Decides whether a sender can read its own copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestoreRule {
+    /// Root of the receiver grants the permission, for a time.
+    #[default]
+    Ask,
+    /// The sender's own key can always read.
+    Always,
+    /// No key can read, not even with a grant.
+    Never,
 }
 
 /// Selects the copies of a sender that are kept.
@@ -155,7 +176,14 @@ fn senders(entry: &Entry<'_>) -> Result<BTreeMap<PeerName, SenderPolicy>, Proble
 }
 
 fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
-    section.accept(&["keep", "max_volumes", "max_bytes", "max_partials"])?;
+    section.accept(&[
+        "keep",
+        "max_volumes",
+        "max_bytes",
+        "max_partials",
+        "restore",
+        "max_fetches",
+    ])?;
     let count = |key, default| {
         section
             .get(key)
@@ -171,7 +199,22 @@ fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
             .map(|entry| entry.bytes())
             .transpose()?,
         max_partials: count("max_partials", DEFAULT_MAX_PARTIALS)?,
+        restore: section
+            .get("restore")
+            .map_or(Ok(RestoreRule::Ask), |entry| restore(&entry))?,
+        max_fetches: count("max_fetches", DEFAULT_MAX_FETCHES)?,
     })
+}
+
+fn restore(entry: &Entry<'_>) -> Result<RestoreRule, Problem> {
+    match entry.text()? {
+        "ask" => Ok(RestoreRule::Ask),
+        "always" => Ok(RestoreRule::Always),
+        "never" => Ok(RestoreRule::Never),
+        other => Err(entry
+            .problem(format!("`{other}` is not accepted"))
+            .help("write \"ask\" (`sendshotctl peer grant` permits it for a time), \"always\" or \"never\"")),
+    }
 }
 
 fn keep(entry: &Entry<'_>) -> Result<Keep, Problem> {
@@ -212,6 +255,39 @@ mod tests {
         assert_eq!(policy.max_partials.get(), 1);
         let other = config.policy(&"nas2".parse().unwrap());
         assert_eq!((other.max_volumes.get(), other.max_bytes), (1000, None));
+    }
+
+    #[test]
+    fn reading_copies_needs_a_grant_unless_the_file_decides() {
+        let rule = |line: &str| {
+            let text = format!("root = '/b'\n[senders.nas1]\n{line}\n");
+            parse(&text).unwrap().policy(&"nas1".parse().unwrap())
+        };
+        for (line, expected) in [
+            ("", RestoreRule::Ask),
+            ("restore = 'ask'", RestoreRule::Ask),
+            ("restore = 'always'", RestoreRule::Always),
+            ("restore = 'never'", RestoreRule::Never),
+        ] {
+            assert_eq!(rule(line).restore, expected, "{line}");
+        }
+        assert_eq!(rule("").max_fetches.get(), 2);
+        assert_eq!(rule("max_fetches = 5").max_fetches.get(), 5);
+        let other = parse("root = '/b'\n").unwrap();
+        let other = other.policy(&"nas2".parse().unwrap());
+        assert_eq!(other.restore, RestoreRule::Ask);
+    }
+
+    #[test]
+    fn an_unknown_rule_for_restoring_is_refused() {
+        assert_eq!(
+            error("root = '/a'\n[senders.nas1]\nrestore = 'yes'\n"),
+            "receiver.toml:3:11: `senders.nas1.restore`: `yes` is not accepted\n  \
+             |\n\
+             3 | restore = 'yes'\n  \
+             |           ^^^^^\n  \
+             = write \"ask\" (`sendshotctl peer grant` permits it for a time), \"always\" or \"never\""
+        );
     }
 
     #[test]
@@ -271,6 +347,14 @@ mod tests {
                 "unknown key `kepp`",
             ),
             ("root = ['/a']", "`root`: expected a string, found a list"),
+            (
+                "root = '/a'\n[senders.nas1]\nrestore = true",
+                "`senders.nas1.restore`: expected a string, found true or false",
+            ),
+            (
+                "root = '/a'\n[senders.nas1]\nmax_fetches = 0",
+                "`senders.nas1.max_fetches`: expected a whole number from 1 to 4294967295",
+            ),
         ] {
             let error = error(text);
             assert!(error.lines().next().unwrap().ends_with(message), "{error}");

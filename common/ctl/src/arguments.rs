@@ -254,6 +254,14 @@ fn span(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(wrong)
 }
 
+/// Parses a span of time for a permission, which is counted in seconds.
+fn lasting(text: &str) -> Result<Duration, String> {
+    match span(text)? {
+        span if span < Duration::from_secs(1) => Err("it must be at least a second".to_owned()),
+        span => Ok(span),
+    }
+}
+
 /// Arguments of `forget`.
 #[derive(Debug, Args)]
 pub struct ForgetArguments {
@@ -341,20 +349,48 @@ pub enum RootCommand {
 /// What to do with senders.
 #[derive(Debug, Subcommand)]
 pub enum PeerCommand {
-    /// Print a one-time token with which a sender can pair
+    /// Print a one-time token with which a sender can pair, or any host can restore
     Invite {
         /// Name of the sender; its copies go into a directory of this name
         name: String,
-        /// Replace the host that is paired under this name: keep the copies, revoke the old key
+        /// Replace the host that is paired under this name: keep the copies, revoke the old key. The new
+        /// host can restore the copies for 24 hours
         #[arg(long)]
         replace: bool,
+        /// Invite any host to restore the copies of this name with a temporary key, and to do nothing
+        /// else; the host that is paired under this name continues to push
+        #[arg(long, conflicts_with = "replace")]
+        restore: bool,
+        /// With --restore: only the copies of this volume, by its directory
+        #[arg(long, requires = "restore", value_name = "V", value_parser = NonEmptyStringValueParser::new())]
+        volume: Option<String>,
+        /// With --restore: life of the temporary key from the use of the token, like `90m` or `24h`
+        /// [default: 24h]
+        #[arg(long = "for", requires = "restore", value_name = "TIME", value_parser = lasting)]
+        lasts: Option<Duration>,
     },
     /// List senders and open invitations
     List,
+    /// Permit a sender to restore its own copies, for a time
+    Grant {
+        /// Name of the sender
+        name: String,
+        /// Only the copies of this volume, by its directory
+        #[arg(long, value_name = "V", value_parser = NonEmptyStringValueParser::new())]
+        volume: Option<String>,
+        /// For how long from now, like `90m` or `24h`
+        #[arg(long = "for", value_name = "TIME", value_parser = lasting)]
+        lasts: Duration,
+    },
+    /// List who can restore copies now, and until when
+    Grants,
     /// Stop serving a sender; its copies stay
     Revoke {
         /// Name of the sender
         name: String,
+        /// Only withdraw what permits restoring: grants, the temporary key, an open invitation to restore
+        #[arg(long)]
+        restore: bool,
     },
 }
 

@@ -19,6 +19,7 @@ use arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 use clap::Parser;
 use outcome::Outcome;
 use output::Output;
+use receiver::peers::Purpose;
 use sender::foreign::Foreign;
 
 fn main() -> ExitCode {
@@ -142,11 +143,37 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Peer { command } => {
             let client = client::receiver(socket).await?;
             match command {
-                PeerCommand::Invite { name, replace } => {
-                    receiver::peers::invite(client, name, replace, output).await
+                PeerCommand::Invite {
+                    name,
+                    replace,
+                    restore: false,
+                    ..
+                } => receiver::peers::invite(client, name, replace.into(), output).await,
+                PeerCommand::Invite {
+                    name,
+                    restore: true,
+                    volume,
+                    lasts,
+                    ..
+                } => {
+                    let purpose = Purpose::Restore { volume, lasts };
+                    receiver::peers::invite(client, name, purpose, output).await
                 }
                 PeerCommand::List => receiver::peers::list(client, output).await,
-                PeerCommand::Revoke { name } => receiver::peers::revoke(client, name, output).await,
+                PeerCommand::Grant {
+                    name,
+                    volume,
+                    lasts,
+                } => receiver::permissions::grant(client, name, volume, lasts, output).await,
+                PeerCommand::Grants => receiver::permissions::list(client, output).await,
+                PeerCommand::Revoke {
+                    name,
+                    restore: false,
+                } => receiver::peers::revoke(client, name, output).await,
+                PeerCommand::Revoke {
+                    name,
+                    restore: true,
+                } => receiver::permissions::withdraw(client, name, output).await,
             }
         }
         Command::Stream { .. } | Command::Completions { .. } | Command::Diff { .. } => {

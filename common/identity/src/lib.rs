@@ -7,6 +7,9 @@
 //!
 //! From then on TLS authenticates the peer ([`PeerIdentity`]), and [`Senders::authorize`] decides at every
 //! call what the peer may do: a certificate alone gives no access, so revoking takes effect at once.
+//! [`Senders::authorize_reader`] decides that for calls that read copies, which are closed unless the receiver's
+//! root opened them: by a grant ([`Senders::grant`]), or by an invitation for a temporary key
+//! ([`Pairing::Restore`]). Both end by themselves ([`Moment`]).
 //!
 //! TLS is 1.3 only, without resumption, because a resumed session would not be verified again.
 
@@ -21,9 +24,11 @@ pub use keys::key_file::KeyFileError;
 pub use keys::own_certificate::{OwnCertificateError, own_certificate};
 pub use keys::sender_key::SenderKey;
 pub use keys::validity::Validity;
+pub use pairing::grant::{Grant, Granted, Reader, ReaderKey, Withdrawn};
 pub use pairing::invitation::{Invitation, Pairing};
+pub use pairing::moment::{Moment, Period, Remaining};
 pub use pairing::refusal::{
-    InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
+    Access, GrantError, InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
 };
 pub use pairing::senders::{Redeemed, SenderRecord, Senders};
 pub use pairing::token::{Secret, Token, TokenError};

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sendshot_identity::{
-    Authority, InviteError, Pairing, PeerIdentity, RedeemError, Redeemed, Refusal, RevokeError,
-    Secret, SenderKey, Senders, Token,
+    Access, Authority, InviteError, Moment, Pairing, PeerIdentity, RedeemError, Redeemed, Refusal,
+    RevokeError, Secret, SenderKey, Senders, Token,
 };
 use sendshot_model::{PeerName, ReceiverId, SenderId};
 use tempfile::TempDir;
@@ -19,6 +20,12 @@ fn now() -> Timestamp {
 
 fn after(minutes: i64) -> Timestamp {
     now() + SignedDuration::from_mins(minutes)
+}
+
+/// The moment of a time, in a boot that began before all times of these tests.
+fn moment(at: Timestamp) -> Moment {
+    let since_boot = at.duration_since(now()) + SignedDuration::from_hours(1);
+    Moment::new(at, "boot", Duration::try_from(since_boot).unwrap())
 }
 
 fn name(text: &str) -> PeerName {
@@ -56,8 +63,9 @@ impl Receiver {
         sender: &Sender,
         at: Timestamp,
     ) -> Result<Redeemed, RedeemError> {
+        let csr = sender.key.csr().unwrap();
         self.senders
-            .redeem(token.secret(), &sender.key.csr().unwrap(), sender.id, at)
+            .redeem(token.secret(), &csr, sender.id, Access::Full, &moment(at))
     }
 
     fn pair(&self, who: &str, sender: &Sender) -> PeerIdentity {
@@ -189,9 +197,11 @@ fn five_wrong_secrets_void_an_invitation_and_no_other() {
     wrong[15] ^= 1;
     let csr = sender.key.csr().unwrap();
     for _ in 0..5 {
-        let result = receiver
-            .senders
-            .redeem(&Secret::from_bytes(wrong), &csr, sender.id, now());
+        let secret = Secret::from_bytes(wrong);
+        let result =
+            receiver
+                .senders
+                .redeem(&secret, &csr, sender.id, Access::Full, &moment(now()));
         assert!(matches!(result, Err(RedeemError::Unknown)));
     }
     let receiver = receiver.restarted();
@@ -206,9 +216,13 @@ fn five_wrong_secrets_void_an_invitation_and_no_other() {
 fn a_damaged_request_does_not_use_the_token_up() {
     let (receiver, sender) = (Receiver::new(), Sender::new());
     let token = receiver.invite("nas1", Pairing::New);
-    let result = receiver
-        .senders
-        .redeem(token.secret(), b"rubbish", sender.id, now());
+    let result = receiver.senders.redeem(
+        token.secret(),
+        b"rubbish",
+        sender.id,
+        Access::Full,
+        &moment(now()),
+    );
     assert!(matches!(result, Err(RedeemError::Sign(_))));
     receiver.redeem(&token, &sender).unwrap();
 }

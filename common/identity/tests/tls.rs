@@ -11,9 +11,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sendshot_identity::{
-    Authority, ClockFault, ConnectError, Connections, Pairing, PeerId, PeerInfo, PeerStream,
-    Refusal, SenderKey, Senders, accept, ca_pem, client_config, connect, pairing_client_config,
-    server_config,
+    Access, Authority, ClockFault, ConnectError, Connections, Moment, Pairing, PeerId, PeerInfo,
+    PeerStream, Refusal, SenderKey, Senders, accept, ca_pem, client_config, connect,
+    pairing_client_config, server_config,
 };
 use sendshot_model::{PeerName, ReceiverId, SenderId};
 use tempfile::TempDir;
@@ -149,7 +149,13 @@ async fn pairing_over_an_untrusted_network() {
     let csr = sender.key.csr().unwrap();
     let redeemed = receiver
         .senders
-        .redeem(token.secret(), &csr, sender.id, Timestamp::now())
+        .redeem(
+            token.secret(),
+            &csr,
+            sender.id,
+            Access::Full,
+            &Moment::now(),
+        )
         .unwrap();
 
     let config = client_config(&ca, &redeemed.certificate.pem, &sender.key).unwrap();

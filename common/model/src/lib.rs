@@ -22,6 +22,7 @@ mod peer_name;
 mod printable;
 mod reason;
 pub mod restore;
+pub mod shell;
 mod target;
 mod text;
 mod volume_label;

@@ -42,6 +42,20 @@ impl ReceiverControl for Control {
         answered(peers::revoke(&self.0, request).await)
     }
 
+    async fn grant(
+        &self,
+        request: Request<v1::GrantRequest>,
+    ) -> Result<Response<v1::GrantResponse>, Status> {
+        answered(peers::grant(&self.0, request).await)
+    }
+
+    async fn grants(
+        &self,
+        _: Request<v1::GrantsRequest>,
+    ) -> Result<Response<v1::GrantsResponse>, Status> {
+        Ok(Response::new(peers::grants(&self.0)))
+    }
+
     async fn copies(
         &self,
         request: Request<v1::CopiesRequest>,

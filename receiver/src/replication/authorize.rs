@@ -1,6 +1,7 @@
 //! Authorises a call by the certificate of its connection and the live list of senders.
 
-use sendshot_identity::{PeerId, PeerIdentity, PeerInfo, Refusal};
+use sendshot_identity::{Moment, PeerId, PeerIdentity, PeerInfo, Refusal};
+use sendshot_model::{PeerName, SenderId};
 use sendshot_proto::refusal::refusal;
 use tonic::{Code, Request, Status};
 
@@ -20,12 +21,42 @@ pub(super) fn authorize(
     }
 }
 
-fn refuse(why: &Refusal) -> Status {
+/// A caller that is greeted.
+pub(super) struct Greeted {
+    pub(super) name: PeerName,
+    /// Former ids of the sender; a temporary key has none.
+    pub(super) former_ids: Vec<SenderId>,
+}
+
+/// Returns the caller of `Hello`, which the holder of a temporary key may make, too.
+pub(super) fn greet(receiver: &Receiver, peer: Option<&PeerIdentity>) -> Result<Greeted, Status> {
+    let senders = receiver.senders();
+    match senders.authorize(peer) {
+        Ok(name) => Ok(Greeted {
+            former_ids: senders.former_ids(&name),
+            name,
+        }),
+        Err(Refusal::ReadOnly { .. }) => {
+            let reader = senders.authorize_reader(peer, &Moment::now());
+            let reader = reader.map_err(|why| refuse(&why))?;
+            Ok(Greeted {
+                name: reader.name,
+                former_ids: Vec::new(),
+            })
+        }
+        Err(why) => Err(refuse(&why)),
+    }
+}
+
+/// Makes the status of a refusal.
+pub(super) fn refuse(why: &Refusal) -> Status {
     let code = match why {
         Refusal::NoCertificate => Code::Unauthenticated,
-        Refusal::Unknown { .. } | Refusal::Revoked { .. } | Refusal::KeyChanged { .. } => {
-            Code::PermissionDenied
-        }
+        Refusal::Unknown { .. }
+        | Refusal::Revoked { .. }
+        | Refusal::KeyChanged { .. }
+        | Refusal::ReadOnly { .. }
+        | Refusal::RestoreEnded { .. } => Code::PermissionDenied,
     };
     refusal(code, why.to_string(), &why.remedy())
 }

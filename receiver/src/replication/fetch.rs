@@ -21,8 +21,6 @@ use crate::store::volumes::Caller;
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
 
-const MAX_FETCHES: std::num::NonZeroU32 = std::num::NonZeroU32::new(2).unwrap();
-
 /// How often the permission is checked while a fetch runs: it must end within a second.
 const PERMISSION_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -111,7 +109,7 @@ async fn prepare(
     permission: &Permission,
 ) -> Result<(Prepared, Slot), Failure> {
     permission()?;
-    let max_fetches = MAX_FETCHES;
+    let max_fetches = receiver.config().policy(&caller.name).max_fetches;
     let slot = receiver.fetches().enter(&caller.name, max_fetches);
     let slot = slot.ok_or_else(|| too_many(max_fetches.get()))?;
     let (shared, name) = (Arc::clone(receiver), caller.name.clone());

@@ -4,7 +4,7 @@ mod authorize;
 mod fetch;
 mod inventory;
 pub mod pairing;
-mod permission;
+pub mod permission;
 pub mod transfer;
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 pub use crate::replication::authorize::with_certificate;
 
-use crate::replication::authorize::{authorize, identity};
+use crate::replication::authorize::{authorize, greet, identity};
 use crate::restore::list;
 use crate::shared::receiver::Receiver;
 use crate::store::volumes::Caller;
@@ -49,7 +49,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<v1::HelloRequest>,
     ) -> Result<Response<v1::HelloResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller = greet(&self.0, identity(&request).as_ref())?;
         let hello = Hello::try_from(request.into_inner())?;
         if !(hello.version_min..=hello.version_max).contains(&VERSION) {
             let message = format!(
@@ -76,7 +76,7 @@ impl Replication for ReplicationService {
             restore: Support::Has,
             software: hello::software("sendshot-receiver"),
             receiver: self.0.id(),
-            former: self.0.senders().former_ids(&caller.name),
+            former: caller.former_ids,
         };
         Ok(Response::new(welcome.into()))
     }
@@ -124,13 +124,15 @@ impl Replication for ReplicationService {
         &self,
         request: Request<v1::VolumesRequest>,
     ) -> Result<Response<Self::VolumesStream>, Status> {
-        let caller = self.caller(&request)?;
+        let reader = permission::reader(&self.0, identity(&request).as_ref())?;
         let name = restore::wanted(request.into_inner())?;
         let receiver = Arc::clone(&self.0);
-        let sender = Some(caller.id);
+        let sender = Some(reader.id);
         let work = move || {
             let root = receiver.root().open_to_read()?;
-            list::list(&root, &caller.name, name.as_deref())
+            let mut list = list::list(&root, &reader.name, name.as_deref())?;
+            permission::hide(&receiver, &reader, &mut list);
+            Ok(list)
         };
         let listed = self.0.calls().run(sender, "volumes", work);
         let outcome = listed.await.map_err(|e| Status::internal(e.to_string()))?;
@@ -142,11 +144,16 @@ impl Replication for ReplicationService {
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        let caller = self.caller(&request)?;
+        let (receiver, peer) = (Arc::clone(&self.0), identity(&request));
+        let reader = permission::reader(&receiver, peer.as_ref())?;
         let request = FetchRequest::try_from(request.into_inner())?;
-        let (receiver, reader) = (Arc::clone(&self.0), caller.clone());
         let volume = request.volume.clone();
-        let permission = Arc::new(move || permission::permit(&receiver, &reader, &volume));
+        let permission =
+            Arc::new(move || permission::still_permitted(&receiver, peer.as_ref(), &volume));
+        let caller = Caller {
+            name: reader.name,
+            id: reader.id,
+        };
         let answers = fetch::serve(&self.0, caller, request, permission);
         Ok(Response::new(ReceiverStream::new(answers)))
     }

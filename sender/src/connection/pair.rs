@@ -96,6 +96,7 @@ pub async fn pair(
         secret: token.secret().to_bytes().to_vec(),
         sender_id: sender.id().to_bytes().to_vec(),
         signing_request: sender.key().csr()?,
+        restore: false,
     });
     request.set_timeout(DEADLINE);
     let mut client = PairingClient::new(channel);

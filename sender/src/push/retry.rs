@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(refused(Code::ParentGone), RetryDecision::Negotiate);
         assert_eq!(refused(Code::HashMismatch), RetryDecision::Restart);
         assert_eq!(refused(Code::InvalidStream), RetryDecision::Otherwise);
-        for code in [Code::NoSpace, Code::ReadOnly, Code::Io] {
+        for code in [Code::NoSpace, Code::ReadOnly, Code::Io, Code::NotPermitted] {
             assert_eq!(refused(code), RetryDecision::Never);
         }
         assert_eq!(refused(Code::Unsupported), RetryDecision::Hopeless);

@@ -623,6 +623,7 @@ fn a_false_answer_to_an_invitation_pairs_nothing() {
         certificate: String::new(),
         authority: "lie".repeat(1000),
         former_sender_ids: Vec::new(),
+        restore_until: i64::MAX,
     };
     let mut lies: Vec<(String, Step)> = Vec::new();
     for (name, certificate) in certificates(&victim) {

@@ -5,5 +5,6 @@ mod connections;
 mod hostile_receiver;
 mod hostile_streams;
 mod limits;
+mod permission;
 mod receiver_claims;
 mod stolen_key;

@@ -15,9 +15,9 @@ use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
     Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetFilesystemRequest,
-    ForgetRequest, HelloRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand,
-    PairRequest, Parent, PeersRequest, PruneRequest, PushRequest, RenewRequest, ResumePoint,
-    RevokeRequest, RootsRequest, StatusRequest,
+    ForgetRequest, GrantRequest, GrantsRequest, HelloRequest, InventoryRequest, InviteRequest,
+    ListRequest, PairCommand, PairRequest, Parent, PeersRequest, PruneRequest, PushRequest,
+    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -287,6 +287,7 @@ fn take_their_identity(scene: &Scene, them: &Them, table: &mut Table) {
             secret,
             sender_id: them.id.as_bytes().to_vec(),
             signing_request: theirs.clone(),
+            restore: false,
         };
         let answer = scene
             .hostile
@@ -308,14 +309,23 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
         let invite = InviteRequest {
             name: name.clone(),
             replace: true,
+            ..InviteRequest::default()
+        };
+        let grant = GrantRequest {
+            name: name.clone(),
+            seconds: 60,
+            ..GrantRequest::default()
+        };
+        let revoke = RevokeRequest {
+            name,
+            restore: false,
         };
         vec![
             ("Invite", status(control.invite(invite).await)),
             ("Peers", status(control.peers(PeersRequest {}).await)),
-            (
-                "Revoke",
-                status(control.revoke(RevokeRequest { name }).await),
-            ),
+            ("Revoke", status(control.revoke(revoke).await)),
+            ("Grant", status(control.grant(grant).await)),
+            ("Grants", status(control.grants(GrantsRequest {}).await)),
             ("Copies", status(control.copies(copies.clone()).await)),
             ("Partials", status(control.partials(copies).await)),
             ("Roots", status(control.roots(roots.clone()).await)),

@@ -3,4 +3,5 @@
 pub mod copies;
 pub mod partials;
 pub mod peers;
+pub mod permissions;
 pub mod roots;

@@ -1,6 +1,7 @@
 //! `sendshotctl peer`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sendshot_proto::v1::{InviteRequest, PeerState, PeersRequest, RevokeRequest};
 use serde::Serialize;
@@ -14,6 +15,7 @@ struct Invitation {
     name: String,
     token: String,
     expires_at: Option<String>,
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -30,11 +32,60 @@ struct Revoked {
     revoked: String,
 }
 
-/// Invites a sender, and prints its token.
-pub async fn invite(mut client: Receiver, name: String, replace: bool, output: &Output) -> Outcome {
+/// Purpose of an invitation.
+pub enum Purpose {
+    /// Pairs a new sender.
+    New,
+    /// Pairs a sender in the place of another.
+    Replace,
+    /// Gives any host a temporary key.
+    Restore {
+        volume: Option<String>,
+        lasts: Option<Duration>,
+    },
+}
+
+impl From<bool> for Purpose {
+    fn from(replace: bool) -> Self {
+        match replace {
+            true => Self::Replace,
+            false => Self::New,
+        }
+    }
+}
+
+/// Life of a temporary key: a night for a large restore, and some hours of the days around it.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Invites a sender, or any host to restore, and prints the token.
+pub async fn invite(
+    mut client: Receiver,
+    name: String,
+    purpose: Purpose,
+    output: &Output,
+) -> Outcome {
+    let (restores, request) = match purpose {
+        Purpose::New => (false, InviteRequest::default()),
+        Purpose::Replace => (
+            false,
+            InviteRequest {
+                replace: true,
+                ..Default::default()
+            },
+        ),
+        Purpose::Restore { volume, lasts } => (
+            true,
+            InviteRequest {
+                restore: true,
+                volume: volume.unwrap_or_default(),
+                restore_seconds: lasts.unwrap_or(KEY_LIFE).as_secs(),
+                ..Default::default()
+            },
+        ),
+    };
     let request = InviteRequest {
         name: name.clone(),
-        replace,
+        ..request
     };
     let answer = client
         .invite(request)
@@ -42,18 +93,33 @@ pub async fn invite(mut client: Receiver, name: String, replace: bool, output: &
         .map_err(client::failed)?
         .into_inner();
     outcome::check(answer.problem)?;
-    output.note(&format!(
-        "on {name}, run `sendshotctl pair` with this host's address and give it this token, which \
-         works once and until {}:",
-        output::time(answer.expires_at)
-    ));
+    notes(&answer.notes, output);
+    let expires = output::time(answer.expires_at);
+    output.note(&match restores {
+        false => format!(
+            "on {name}, run `sendshotctl pair` with this host's address and give it this token, which \
+             works once and until {expires}:"
+        ),
+        true => format!(
+            "on the host to restore to, run `sendshotctl restore --pair` with this host's address and give it \
+             this token, which works once and until {expires}:"
+        ),
+    });
     let invitation = Invitation {
         name,
         expires_at: output::time_json(answer.expires_at),
         token: answer.token,
+        notes: answer.notes,
     };
     output.result(&invitation, || invitation.token.clone());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints why a permission may not have the effect that the user expects.
+pub fn notes(notes: &[String], output: &Output) {
+    for note in notes {
+        output.note(&format!("note: {note}"));
+    }
 }
 
 /// Shows senders and invitations.
@@ -106,7 +172,10 @@ fn row(peer: PeerState) -> Vec<String> {
 }
 
 pub async fn revoke(mut client: Receiver, name: String, output: &Output) -> Outcome {
-    let request = RevokeRequest { name: name.clone() };
+    let request = RevokeRequest {
+        name: name.clone(),
+        restore: false,
+    };
     let answer = client
         .revoke(request)
         .await

@@ -1,10 +1,14 @@
 //! An invitation as stored by the receiver, and the verdict on a secret that claims it.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use sendshot_model::{PeerName, SenderId};
+use sendshot_model::{PeerName, SenderId, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::crypto::equal;
+use crate::pairing::moment::Moment;
+use crate::pairing::refusal::Access;
 use crate::pairing::token::{Secret, SecretHash, Selector};
 use crate::transport::peer::SpkiPin;
 
@@ -15,13 +19,30 @@ const LIFE: SignedDuration = SignedDuration::from_mins(15);
 const MAX_WRONG: u8 = 5;
 
 /// Purpose of an invitation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pairing {
     /// Pairs a sender that this receiver does not know.
     New,
     /// Pairs a sender that takes over the name, directory and copies of a former one.
     Replace,
+    /// Gives any host a temporary key that can read the copies of a sender, and nothing else.
+    Restore {
+        /// The only volume that can be read; `None` for all.
+        volume: Option<VolumeName>,
+        /// Life of the key from the use of the token.
+        lasts: Duration,
+    },
+}
+
+impl Pairing {
+    /// Returns the access that a token of this purpose gives.
+    pub(crate) fn access(&self) -> Access {
+        match self {
+            Self::New | Self::Replace => Access::Full,
+            Self::Restore { .. } => Access::ReadOnly,
+        }
+    }
 }
 
 /// An open invitation.
@@ -52,8 +73,12 @@ pub(crate) struct Stored {
 pub(crate) struct Use {
     pub(crate) sender_id: SenderId,
     pub(crate) pin: SpkiPin,
-    /// The instance that had the name before.
+    /// The instance that had the name before; for a temporary key, the one of the earlier temporary key.
     pub(crate) replaced: Option<SenderId>,
+    /// The moment of the first use, from which the time of a permission to read counts; `None` in a file of an
+    /// older version.
+    #[serde(default)]
+    pub(crate) at: Option<Moment>,
 }
 
 /// Verdict on a secret with an invitation's selector.

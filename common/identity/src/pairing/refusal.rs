@@ -13,6 +13,15 @@ use crate::keys::crypto::RandomError;
 #[error("the registry of senders: {0}")]
 pub struct RegistryError(#[from] pub(crate) io::Error);
 
+/// What a key can do at a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is a sender's own key: it pushes, and reads copies with a permission.
+    Full,
+    /// It reads copies for a time, and nothing else.
+    ReadOnly,
+}
+
 /// No sender can be invited under this name.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
@@ -22,12 +31,38 @@ pub enum InviteError {
         /// The name requested.
         name: PeerName,
     },
+    /// No sender has or had the name, so that it has no copies that could be read.
+    #[error("no sender is or was paired as `{name}`")]
+    NeverPaired {
+        /// The name requested.
+        name: PeerName,
+    },
     /// The invitation cannot be stored.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// No secret could be generated.
     #[error(transparent)]
     Random(#[from] RandomError),
+}
+
+/// A permission to read copies is not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// No sender has the name.
+    #[error("no sender is paired as `{name}`")]
+    Unknown {
+        /// The name requested.
+        name: PeerName,
+    },
+    /// The sender is revoked: its key can do nothing.
+    #[error("sender `{name}` is revoked, so that its key cannot read anything")]
+    Revoked {
+        /// The name requested.
+        name: PeerName,
+    },
+    /// The grant cannot be stored.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 /// A certificate is not renewed.
@@ -62,17 +97,41 @@ pub enum RedeemError {
         name: PeerName,
         /// Time of its expiry.
         expires_at: Timestamp,
+        /// The access that it would have given.
+        access: Access,
     },
     /// Another sender has used the token.
     #[error("the token has been used")]
     Used {
         /// Name of the invited sender.
         name: PeerName,
+        /// The access that it gave.
+        access: Access,
     },
     /// Too many wrong secrets were tried.
     #[error("the token is void, since wrong ones were tried too often")]
     Void {
         /// Name of the invited sender.
+        name: PeerName,
+        /// The access that it gave.
+        access: Access,
+    },
+    /// The token is for restoring, and the caller wants to be paired. It has not been used up.
+    #[error("the token is for restoring the copies of `{name}`, not for pairing")]
+    OnlyRestores {
+        /// Name in the invitation.
+        name: PeerName,
+    },
+    /// The token is for pairing, and the caller wants to restore only. It has not been used up.
+    #[error("the token is for pairing a host as `{name}`, not for restoring")]
+    OnlyPairs {
+        /// Name in the invitation.
+        name: PeerName,
+    },
+    /// The caller wants a temporary key under the id of a paired host.
+    #[error("this host is paired with the receiver as `{name}`, and needs no temporary key")]
+    HasOwnKey {
+        /// The host's name.
         name: PeerName,
     },
     /// The sender is already paired under another name.
@@ -127,6 +186,18 @@ pub enum Refusal {
         /// Name of the sender.
         name: PeerName,
     },
+    /// The key is a temporary one, which can only read copies.
+    #[error("the key of this host can only restore the copies of `{name}`")]
+    ReadOnly {
+        /// Name of the sender whose copies it can read.
+        name: PeerName,
+    },
+    /// The key was a temporary one, and its time is over.
+    #[error("the time of this host to restore the copies of `{name}` has ended")]
+    RestoreEnded {
+        /// Name of the sender whose copies it could read.
+        name: PeerName,
+    },
 }
 
 impl InviteError {
@@ -138,7 +209,25 @@ impl InviteError {
                 "choose another name, or run `sendshotctl peer invite {name} --replace` for a new \
                  host to take over its directory and copies"
             ),
+            Self::NeverPaired { name } => format!(
+                "`sendshotctl peer list` shows the senders; a host whose copies are to be kept here is paired \
+                 with `sendshotctl peer invite {name}`"
+            ),
             Self::Registry(_) | Self::Random(_) => String::new(),
+        }
+    }
+}
+
+impl GrantError {
+    /// Returns what the administrator can do.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unknown { .. } => "`sendshotctl peer list` shows the paired senders".to_owned(),
+            Self::Revoked { name } => format!(
+                "run `sendshotctl peer invite {name} --restore` to have its copies restored by any host"
+            ),
+            Self::Registry(_) => String::new(),
         }
     }
 }
@@ -147,13 +236,37 @@ impl RedeemError {
     /// Returns what the user can do.
     #[must_use]
     pub fn remedy(&self) -> String {
-        let another = |name: &str| {
-            format!("run `sendshotctl peer invite {name}` on the receiver for a new one")
+        let another = |invite: &str| {
+            format!("run `sendshotctl peer invite {invite}` on the receiver for a new one")
         };
         match self {
             Self::Unknown => another("NAME"),
-            Self::Expired { name, .. } | Self::Void { name } => another(name.as_str()),
-            Self::Used { name } => format!(
+            Self::Expired { name, access, .. } | Self::Void { name, access } => match access {
+                Access::Full => another(name.as_str()),
+                Access::ReadOnly => another(&format!("{name} --restore")),
+            },
+            Self::Used {
+                name,
+                access: Access::ReadOnly,
+            } => format!(
+                "if it was not by this host, run `sendshotctl peer revoke {name} --restore` on the receiver; \
+                 for a new one, `sendshotctl peer invite {name} --restore`"
+            ),
+            Self::OnlyRestores { name } => format!(
+                "run `sendshotctl restore --pair HOST` with it; to pair this host, a token of `sendshotctl peer \
+                 invite {name} --replace` on the receiver is needed"
+            ),
+            Self::OnlyPairs { name } => format!(
+                "run `sendshotctl pair HOST` with it; to restore without pairing, a token of `sendshotctl peer \
+                 invite {name} --restore` on the receiver is needed"
+            ),
+            Self::HasOwnKey { name } => format!(
+                "run `sendshotctl peer grant {name} --for 24h` on the receiver, and restore without `--pair`"
+            ),
+            Self::Used {
+                name,
+                access: Access::Full,
+            } => format!(
                 "if it was not by this host, run `sendshotctl peer revoke {name}` on the receiver; \
                  for a new one, `sendshotctl peer invite {name} --replace`"
             ),
@@ -194,6 +307,14 @@ impl Refusal {
             Self::KeyChanged { name } => format!(
                 "if this is the right host, {}",
                 again(&format!("{name} --replace"))
+            ),
+            Self::ReadOnly { name } => format!(
+                "to have this host push in the place of `{name}`, {}",
+                again(&format!("{name} --replace"))
+            ),
+            Self::RestoreEnded { name } => format!(
+                "on the receiver run `sendshotctl peer invite {name} --restore`, then on this host \
+                 `sendshotctl restore --pair HOST`"
             ),
         }
     }

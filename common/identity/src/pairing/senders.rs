@@ -1,36 +1,36 @@
-//! The receiver's registry of invited, paired and revoked senders.
+//! The receiver's registry of invited, paired and revoked senders, and of the permissions to read copies.
 //!
-//! There is one JSON file for each sender (`senders/NAME.json`) and invitation (`invitations/NAME.json`) in
-//! the receiver's state directory. Only the daemon writes them; answers come from memory, and a change is
-//! visible only once it is on disk.
+//! There is one JSON file for each sender (`senders/NAME.json`), invitation (`invitations/NAME.json`), invitation to
+//! restore (`restore-invitations/NAME.json`), temporary key (`restore-keys/NAME.json`) and list of grants
+//! (`grants/NAME.json`) in the receiver's state directory. Only the daemon writes them; answers come from memory,
+//! and a change is visible only once it is on disk.
 
-use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use sendshot_model::{PeerName, SenderId};
-use sendshot_sys::durable;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::authority::{Authority, SenderCertificate};
 use crate::keys::crypto::RandomError;
+use crate::pairing::files::Files;
+use crate::pairing::grant::{Grant, RestoreKey, Withdrawn};
 use crate::pairing::invitation::{Claim, Invitation, Pairing, Stored, Use};
+use crate::pairing::moment::{Moment, Period};
 use crate::pairing::refusal::{
-    InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
+    Access, InviteError, RedeemError, Refusal, RegistryError, RenewError, RevokeError,
 };
 use crate::pairing::token::{Secret, Token};
 use crate::transport::peer::{PeerId, PeerIdentity, SpkiPin};
 
-const SENDERS: &str = "senders";
-const INVITATIONS: &str = "invitations";
+/// How long an expired invitation or an ended temporary key is kept, to report that to a host that tries it.
+pub(super) const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long an expired invitation is kept, to report the expiry to a sender that tries it.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+/// How long a host that was paired in the place of another can read the copies: it is a new one, to which they are
+/// to be restored.
+const REPLACEMENT_READS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The record of a sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,20 +54,26 @@ pub struct SenderRecord {
 pub struct Redeemed {
     /// Name of the sender at this receiver.
     pub name: PeerName,
-    /// Certificate of the sender.
+    /// Certificate of the caller.
     pub certificate: SenderCertificate,
-    /// The instance whose volumes it takes over.
+    /// The instance whose volumes it takes over; for a temporary key, the instance of the earlier one.
     pub replaced: Option<SenderId>,
+    /// The permission to read copies that came with the token.
+    pub grant: Option<Grant>,
 }
 
 /// The registry. Changes block on the disk; [`Senders::authorize`] and the lists do not.
 #[derive(Debug)]
 pub struct Senders {
-    dir: PathBuf,
     authority: Arc<Authority>,
-    records: RwLock<BTreeMap<PeerName, SenderRecord>>,
-    /// Also locked during every change of `records`, so that there is one writer at a time.
-    invitations: Mutex<BTreeMap<PeerName, Stored>>,
+    pub(super) records: Files<SenderRecord>,
+    invitations: Files<Stored>,
+    /// Apart from the others: an invitation of one kind does not replace one of the other kind.
+    pub(super) restore_invitations: Files<Stored>,
+    pub(super) restore_keys: Files<RestoreKey>,
+    pub(super) grants: Files<Vec<Grant>>,
+    /// Locked during every change, so that there is one writer at a time.
+    changing: Mutex<()>,
 }
 
 impl Senders {
@@ -77,119 +83,154 @@ impl Senders {
     /// [`RegistryError`] if a file cannot be read or is damaged: an incomplete registry could admit a revoked
     /// sender or refuse a valid one.
     pub fn open(state_dir: &Path, authority: Arc<Authority>) -> Result<Self, RegistryError> {
-        let records = load(&state_dir.join(SENDERS))?;
-        let invitations = load(&state_dir.join(INVITATIONS))?;
         Ok(Self {
-            dir: state_dir.to_owned(),
             authority,
-            records: RwLock::new(records),
-            invitations: Mutex::new(invitations),
+            records: Files::open(state_dir.join("senders"))?,
+            invitations: Files::open(state_dir.join("invitations"))?,
+            restore_invitations: Files::open(state_dir.join("restore-invitations"))?,
+            restore_keys: Files::open(state_dir.join("restore-keys"))?,
+            grants: Files::open(state_dir.join("grants"))?,
+            changing: Mutex::default(),
         })
     }
 
-    /// Invites a sender to pair under a name; invalidates an earlier invitation of that name.
+    /// Invites a sender to pair under a name, or any host to restore the copies of that name; invalidates an earlier
+    /// invitation of that name and kind.
     ///
     /// # Errors
-    /// [`InviteError`] if the name is paired and `pairing` is not a replacement, or the disk fails.
+    /// [`InviteError`] if the name is paired and `pairing` is new, if it was never paired and `pairing` is to
+    /// restore, or if the disk fails.
     pub fn invite(
         &self,
         name: &PeerName,
         pairing: Pairing,
         now: Timestamp,
     ) -> Result<Token, InviteError> {
-        let mut invitations = self.lock();
-        if pairing == Pairing::New && self.record(name).is_some() {
-            return Err(InviteError::AlreadyPaired { name: name.clone() });
+        let _one_writer = self.lock();
+        let name_of = || name.clone();
+        match (&pairing, self.record(name)) {
+            (Pairing::New, Some(_)) => return Err(InviteError::AlreadyPaired { name: name_of() }),
+            (Pairing::Restore { .. }, None) => {
+                return Err(InviteError::NeverPaired { name: name_of() });
+            }
+            (Pairing::New | Pairing::Replace, None)
+            | (Pairing::Replace | Pairing::Restore { .. }, Some(_)) => {}
         }
-        self.forget_old(&mut invitations, now)?;
-        let token = self.new_token(&invitations)?;
-        let stored = Stored::new(token.secret(), pairing, now);
-        self.keep_invitation(&mut invitations, name, stored)?;
+        self.forget_old(now)?;
+        let token = self.new_token()?;
+        let kind = self.invitations_to(pairing.access());
+        kind.put(name, Stored::new(token.secret(), pairing, now))?;
         Ok(token)
     }
 
-    /// Redeems a token: issues a certificate for the key of the request and gives the sender its name.
+    /// Redeems a token: issues a certificate for the key of the request. An ordinary token gives the sender its name;
+    /// a token to restore gives the key a permission to read the copies of that name for a time, and changes nothing
+    /// about the sender that has the name.
     ///
     /// A token works once, but repeatedly for the same key until it expires, because its sender may have lost
-    /// the answer. Steps: 1. the invitation is marked as used; 2. the sender is recorded. A crash after 1
-    /// leaves a token that works for this key only, which then does step 2.
+    /// the answer. Steps: 1. the invitation is marked as used; 2. the sender, or the temporary key, is recorded;
+    /// 3. a host that replaces another is granted to read. A crash after 1 or 2 leaves a token that works for
+    /// this key only, which then does the other steps. Times count from step 1.
     ///
     /// # Errors
-    /// [`RedeemError`] if the token is unknown, expired, used or void, the sender has another name, the
-    /// request is invalid, or the disk fails.
+    /// [`RedeemError`] if the token is unknown, expired, used, void or for other access, the sender has another name,
+    /// the request is invalid, or the disk fails.
     pub fn redeem(
         &self,
         secret: &Secret,
         csr: &[u8],
         sender: SenderId,
-        now: Timestamp,
+        access: Access,
+        now: &Moment,
     ) -> Result<Redeemed, RedeemError> {
-        let mut invitations = self.lock();
-        let (name, mut invitation) = self.claim(&mut invitations, secret, now)?;
-        self.check_other_names(&name, sender)?;
-        let certificate = self.authority.sign_sender(csr, sender, now)?;
-        let used = self.use_of(&name, &invitation, sender, certificate.pin)?;
-        let replaced = used.replaced;
+        let _one_writer = self.lock();
+        let (name, mut invitation) = self.claim(secret, now.wall())?;
+        match (invitation.pairing.access(), access) {
+            (Access::Full, Access::Full) | (Access::ReadOnly, Access::ReadOnly) => {}
+            (Access::ReadOnly, Access::Full) => return Err(RedeemError::OnlyRestores { name }),
+            (Access::Full, Access::ReadOnly) => return Err(RedeemError::OnlyPairs { name }),
+        }
+        self.check_other_names(&name, sender, access)?;
+        let certificate = self.authority.sign_sender(csr, sender, now.wall())?;
+        let used = self.use_of(&name, &invitation, sender, certificate.pin, now)?;
+        let (replaced, at) = (used.replaced, used.at.clone());
+        let pairing = invitation.pairing.clone();
         invitation.used = Some(used);
-        self.keep_invitation(&mut invitations, &name, invitation)?;
-        self.keep_record(
-            &name,
-            successor(self.record(&name), sender, &certificate, now),
-        )?;
+        self.invitations_to(access).put(&name, invitation)?; // 1
+        let at = at.unwrap_or_else(|| now.clone());
+        let grant = match pairing {
+            Pairing::Restore { volume, lasts } => {
+                let period = Period::new(at, lasts);
+                let grant = Grant { volume, period };
+                self.keep_key(&name, sender, certificate.pin, &grant)?; // 2
+                Some(grant)
+            }
+            Pairing::New | Pairing::Replace => {
+                self.records.put(
+                    &name,
+                    successor(self.record(&name), sender, &certificate, now.wall()),
+                )?; // 2
+                self.end_key_of(&name, sender)?;
+                match pairing {
+                    Pairing::Replace => {
+                        let period = Period::new(at, REPLACEMENT_READS);
+                        Some(self.grant_at_least(&name, period, now)?) // 3
+                    }
+                    Pairing::New | Pairing::Restore { .. } => None,
+                }
+            }
+        };
         Ok(Redeemed {
             name,
             certificate,
             replaced,
+            grant,
         })
     }
 
-    /// Revokes a sender, from its next call on, and invalidates an open invitation of the name. Its directory
-    /// and copies stay.
+    /// Revokes a sender, from its next call on, invalidates open invitations of the name, and withdraws all
+    /// permissions to read its copies, which it returns. Its directory and copies stay.
     ///
     /// # Errors
     /// [`RevokeError`] if no sender has the name, or the disk fails.
-    pub fn revoke(&self, name: &PeerName, now: Timestamp) -> Result<(), RevokeError> {
-        let mut invitations = self.lock();
+    pub fn revoke(&self, name: &PeerName, now: Timestamp) -> Result<Withdrawn, RevokeError> {
+        let _one_writer = self.lock();
         let record = self.record(name);
-        if record.is_none() && !invitations.contains_key(name) {
+        if record.is_none() && self.invitations.get(name).is_none() {
             return Err(RevokeError::Unknown { name: name.clone() });
         }
         if let Some(record) = record {
             let revoked_at = record.revoked_at.or(Some(now));
-            self.keep_record(
-                name,
-                SenderRecord {
-                    revoked_at,
-                    ..record
-                },
-            )?;
+            let record = SenderRecord {
+                revoked_at,
+                ..record
+            };
+            self.records.put(name, record)?;
         }
-        Ok(self.drop_invitation(&mut invitations, name)?)
+        let withdrawn = self.withdraw(name, now)?;
+        self.invitations.remove(name)?;
+        Ok(withdrawn)
     }
 
     /// Returns the name of the sender that a peer is, if it is authorised now. Must be called for every call:
-    /// connections outlive a revocation.
+    /// connections outlive a revocation. A temporary key is refused: it can only read.
     ///
     /// # Errors
     /// The reason for the refusal, with its remedy.
     pub fn authorize(&self, peer: Option<&PeerIdentity>) -> Result<PeerName, Refusal> {
-        let Some(PeerIdentity {
-            id: PeerId::Sender(sender),
-            pin,
-            ..
-        }) = peer
-        else {
-            return Err(Refusal::NoCertificate);
-        };
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        let named = records.iter().find(|(_, record)| record.has_been(*sender));
+        let (sender, pin) = sender_of(peer)?;
+        let records = self.records.read();
+        let named = records.iter().find(|(_, record)| record.has_been(sender));
         let Some((name, record)) = named else {
-            return Err(Refusal::Unknown { sender: *sender });
+            return Err(match self.temporary_key(sender, pin) {
+                Some((name, _)) => Refusal::ReadOnly { name },
+                None => Refusal::Unknown { sender },
+            });
         };
         let name = name.clone();
         if record.revoked_at.is_some() {
             Err(Refusal::Revoked { name })
-        } else if record.sender_id != *sender || record.pin != *pin {
+        } else if record.sender_id != sender || record.pin != pin {
             Err(Refusal::KeyChanged { name })
         } else {
             Ok(name)
@@ -216,37 +257,32 @@ impl Senders {
             return Err(RenewError::OtherKey);
         }
         let certificate_expires_at = certificate.not_after;
-        self.keep_record(
-            &name,
-            SenderRecord {
-                certificate_expires_at,
-                ..record
-            },
-        )?;
+        let record = SenderRecord {
+            certificate_expires_at,
+            ..record
+        };
+        self.records.put(&name, record)?;
         Ok(certificate)
     }
 
     /// Returns all senders, including revoked ones, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(PeerName, SenderRecord)> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        records
-            .iter()
-            .map(|(name, record)| (name.clone(), record.clone()))
-            .collect()
+        self.records.all()
     }
 
-    /// Returns the invitations that can still be redeemed, by name.
+    /// Returns the invitations that can still be redeemed, by name; those to restore are last.
     #[must_use]
     pub fn invitations(&self, now: Timestamp) -> Vec<Invitation> {
-        let open = |(name, stored): (&PeerName, &Stored)| {
-            stored.is_open(now).then(|| Invitation {
-                name: name.clone(),
-                pairing: stored.pairing,
-                expires_at: stored.expires_at,
-            })
-        };
-        self.lock().iter().filter_map(open).collect()
+        let both = [&self.invitations, &self.restore_invitations];
+        let all = both.into_iter().flat_map(Files::all);
+        let open = all.filter(|(_, stored)| stored.is_open(now));
+        open.map(|(name, stored)| Invitation {
+            name,
+            pairing: stored.pairing,
+            expires_at: stored.expires_at,
+        })
+        .collect()
     }
 
     /// Returns the instances that had a name before the present one, oldest first.
@@ -259,68 +295,87 @@ impl Senders {
     /// Returns the record of the sender with this name.
     #[must_use]
     pub fn record(&self, name: &PeerName) -> Option<SenderRecord> {
-        self.records
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.records.get(name)
     }
 
-    /// Locks the registry. Memory changes only after the disk, so even a panicking thread leaves it consistent.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerName, Stored>> {
-        self.invitations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Locks the registry for a change.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn new_token(&self, invitations: &BTreeMap<PeerName, Stored>) -> Result<Token, RandomError> {
+    fn invitations_to(&self, access: Access) -> &Files<Stored> {
+        match access {
+            Access::Full => &self.invitations,
+            Access::ReadOnly => &self.restore_invitations,
+        }
+    }
+
+    /// Generates a token by whose selector no other invitation is found.
+    fn new_token(&self) -> Result<Token, RandomError> {
         loop {
             let token = Token::generate(self.authority.fingerprint())?;
             let selector = token.secret().selector();
-            if invitations
-                .values()
-                .all(|invitation| invitation.selector != selector)
-            {
+            let is_free = |files: &Files<Stored>| {
+                let all = files.read();
+                all.values().all(|stored| stored.selector != selector)
+            };
+            if is_free(&self.invitations) && is_free(&self.restore_invitations) {
                 return Ok(token);
             }
         }
     }
 
     /// Finds the invitation of a secret, if the secret is valid for it.
-    fn claim(
-        &self,
-        invitations: &mut BTreeMap<PeerName, Stored>,
-        secret: &Secret,
-        now: Timestamp,
-    ) -> Result<(PeerName, Stored), RedeemError> {
+    fn claim(&self, secret: &Secret, now: Timestamp) -> Result<(PeerName, Stored), RedeemError> {
         let selector = secret.selector();
-        let found = invitations
-            .iter()
-            .find(|(_, invitation)| invitation.selector == selector);
-        let (name, mut invitation) = found
-            .map(|(name, i)| (name.clone(), i.clone()))
-            .ok_or(RedeemError::Unknown)?;
+        let find = |files: &Files<Stored>| {
+            let mut all = files.all().into_iter();
+            all.find(|(_, stored)| stored.selector == selector)
+        };
+        let found = find(&self.invitations).or_else(|| find(&self.restore_invitations));
+        let (name, mut invitation) = found.ok_or(RedeemError::Unknown)?;
+        let access = invitation.pairing.access();
         match invitation.claim(secret, now) {
             Claim::Valid => Ok((name, invitation)),
             Claim::Expired => Err(RedeemError::Expired {
                 name,
                 expires_at: invitation.expires_at,
+                access,
             }),
-            Claim::Void => Err(RedeemError::Void { name }),
+            Claim::Void => Err(RedeemError::Void { name, access }),
             Claim::Wrong => {
-                self.keep_invitation(invitations, &name, invitation)?;
+                self.invitations_to(access).put(&name, invitation)?;
                 Err(RedeemError::Unknown)
             }
         }
     }
 
-    /// Checks that an id has one name only; otherwise a sender could impersonate another.
-    fn check_other_names(&self, name: &PeerName, sender: SenderId) -> Result<(), RedeemError> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        let other = records
-            .iter()
-            .find(|(other, record)| *other != name && record.has_been(sender));
-        match other {
+    /// Checks that an id has one name and one kind of access only; otherwise a host could impersonate another, or a
+    /// temporary key could count as a sender's own.
+    fn check_other_names(
+        &self,
+        name: &PeerName,
+        sender: SenderId,
+        access: Access,
+    ) -> Result<(), RedeemError> {
+        let records = self.records.read();
+        let known = records.iter().find(|(_, record)| record.has_been(sender));
+        match (known, access) {
+            (Some((known, _)), Access::ReadOnly) => {
+                return Err(RedeemError::HasOwnKey {
+                    name: known.clone(),
+                });
+            }
+            (Some((known, _)), Access::Full) if known != name => {
+                return Err(RedeemError::OtherName {
+                    name: known.clone(),
+                });
+            }
+            (Some(_), Access::Full) | (None, _) => {}
+        }
+        let keys = self.restore_keys.read();
+        let mut others = keys.iter().filter(|(other, _)| *other != name);
+        match others.find(|(_, key)| key.sender_id == sender) {
             Some((other, _)) => Err(RedeemError::OtherName {
                 name: other.clone(),
             }),
@@ -334,77 +389,55 @@ impl Senders {
         invitation: &Stored,
         sender_id: SenderId,
         pin: SpkiPin,
+        now: &Moment,
     ) -> Result<Use, RedeemError> {
-        let used = || RedeemError::Used { name: name.clone() };
-        match (&invitation.used, self.record(name)) {
+        let access = invitation.pairing.access();
+        let used = || RedeemError::Used {
+            name: name.clone(),
+            access,
+        };
+        let before = match access {
+            Access::Full => self.record(name).map(|record| record.sender_id),
+            Access::ReadOnly => self.restore_keys.get(name).map(|key| key.sender_id),
+        };
+        match (&invitation.used, before) {
             (Some(before), _) if before.sender_id == sender_id && before.pin == pin => {
                 Ok(before.clone())
             }
             (Some(_), _) => Err(used()),
             (None, Some(_)) if invitation.pairing == Pairing::New => Err(used()),
-            (None, record) => {
-                let replaced = record.map(|r| r.sender_id).filter(|old| *old != sender_id);
-                Ok(Use {
-                    sender_id,
-                    pin,
-                    replaced,
-                })
-            }
+            (None, before) => Ok(Use {
+                sender_id,
+                pin,
+                replaced: before.filter(|old| *old != sender_id),
+                at: Some(now.clone()),
+            }),
         }
     }
 
-    fn keep_record(&self, name: &PeerName, record: SenderRecord) -> Result<(), RegistryError> {
-        durable::write_json(&self.file(SENDERS, name), &record)?;
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        records.insert(name.clone(), record);
+    fn forget_old(&self, now: Timestamp) -> Result<(), RegistryError> {
+        for files in [&self.invitations, &self.restore_invitations] {
+            let all = files.all().into_iter();
+            let old = all.filter(|(_, s)| now.duration_since(s.expires_at) > REMEMBERED);
+            for (name, _) in old {
+                files.remove(&name)?;
+            }
+        }
         Ok(())
-    }
-
-    fn keep_invitation(
-        &self,
-        invitations: &mut BTreeMap<PeerName, Stored>,
-        name: &PeerName,
-        invitation: Stored,
-    ) -> Result<(), RegistryError> {
-        durable::write_json(&self.file(INVITATIONS, name), &invitation)?;
-        invitations.insert(name.clone(), invitation);
-        Ok(())
-    }
-
-    fn drop_invitation(
-        &self,
-        invitations: &mut BTreeMap<PeerName, Stored>,
-        name: &PeerName,
-    ) -> Result<(), RegistryError> {
-        durable::remove(&self.file(INVITATIONS, name))?;
-        invitations.remove(name);
-        Ok(())
-    }
-
-    fn forget_old(
-        &self,
-        invitations: &mut BTreeMap<PeerName, Stored>,
-        now: Timestamp,
-    ) -> Result<(), RegistryError> {
-        let old = |stored: &Stored| now.duration_since(stored.expires_at) > REMEMBERED;
-        let names: Vec<_> = invitations
-            .iter()
-            .filter(|(_, s)| old(s))
-            .map(|(name, _)| name.clone())
-            .collect();
-        names
-            .iter()
-            .try_for_each(|name| self.drop_invitation(invitations, name))
-    }
-
-    fn file(&self, kind: &str, name: &PeerName) -> PathBuf {
-        self.dir.join(kind).join(format!("{name}.json"))
     }
 }
 
 impl SenderRecord {
     fn has_been(&self, sender: SenderId) -> bool {
         self.sender_id == sender || self.former_ids.contains(&sender)
+    }
+}
+
+/// Returns the id and key of a peer that presented a sender's certificate.
+pub(super) fn sender_of(peer: Option<&PeerIdentity>) -> Result<(SenderId, SpkiPin), Refusal> {
+    match peer.map(|peer| (peer.id, peer.pin)) {
+        Some((PeerId::Sender(sender), pin)) => Ok((sender, pin)),
+        Some((PeerId::Receiver(_), _)) | None => Err(Refusal::NoCertificate),
     }
 }
 
@@ -429,26 +462,4 @@ fn successor(
         revoked_at: None,
         former_ids,
     }
-}
-
-/// Loads every `NAME.json` of a directory, making the directory if it is missing.
-fn load<T: DeserializeOwned>(dir: &Path) -> Result<BTreeMap<PeerName, T>, RegistryError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(durable::PRIVATE_DIR)
-        .create(dir)?;
-    let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        // A file `.NAME.json.tmp` is from an interrupted write.
-        let Some(stem) = file.strip_suffix(".json") else {
-            continue;
-        };
-        let name = PeerName::parse(stem).map_err(io::Error::other)?;
-        if let Some(value) = durable::read_json(&path)? {
-            all.insert(name, value);
-        }
-    }
-    Ok(all)
 }

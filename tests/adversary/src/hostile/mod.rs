@@ -2,6 +2,7 @@
 
 #[allow(missing_docs, reason = "the constants are named as in the format")]
 pub mod frame;
+pub mod guest;
 pub mod pushes;
 pub mod scene;
 pub mod sender;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use sendshot_config::ReceiverEntry;
-use sendshot_identity::{Authority, SenderKey};
+use sendshot_identity::{Authority, PeerStream, SenderKey};
 use sendshot_model::PeerName;
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
 use sendshot_proto::v1::replication_client::ReplicationClient;
@@ -20,7 +20,7 @@ use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Longest wait for the receiver.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The keys of both hosts. A real man in the middle has neither; without them it cannot lie.
 #[derive(Debug)]
@@ -68,19 +68,24 @@ impl Stolen {
         let stream = sendshot_identity::connect(&host, self.receiver.port(), config, DEADLINE)
             .await
             .map_err(|e| gone(&e))?;
-        let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let stream = once.lock().unwrap().take();
-            async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
-        });
-        Endpoint::from_static("http://receiver.sendshot")
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .connect_with_connector(connector)
-            .await
-            .map_err(|e| gone(&e))
+        over(stream).await
     }
+}
+
+/// Makes a channel over an open connection.
+pub(crate) async fn over(stream: PeerStream) -> Result<Channel, Status> {
+    let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = once.lock().unwrap().take();
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    Endpoint::from_static("http://receiver.sendshot")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))
 }
 
 /// Reads the receiver's whole inventory into one part.
