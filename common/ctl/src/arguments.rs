@@ -88,6 +88,14 @@ pub enum Command {
     /// exists is overwritten or deleted. An interrupted restore is continued by the same command. The receiver's administrator has to permit it, with the command that the
     /// refusal names. Needs root.
     Restore(RestoreArguments),
+    /// Print one page for the worst day: receivers, volumes, where the copies are, and the commands
+    ///
+    /// It has no secrets. Keep it on paper, or anywhere but on this host.
+    RecoverySheet {
+        /// Print HTML, for the printer
+        #[arg(long)]
+        html: bool,
+    },
     /// Show running and recent pushes, receivers and volumes
     Status {
         /// Refresh twice a second
@@ -173,6 +181,16 @@ pub struct RestoreArguments {
     /// Path of the subvolume to be made: nothing, or an empty directory, is there
     #[arg(value_name = "TARGET")]
     pub target: Option<PathBuf>,
+    /// First pair with the receiver at this address, by a token of `peer invite NAME --restore`, for restoring
+    /// only. The key lies in /run, and later restores use it. This host's own key stays as it is
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub pair: Option<String>,
+    /// With --pair: name for the receiver [default: the first label of its address]
+    #[arg(long, requires = "pair")]
+    pub name: Option<String>,
+    /// With --pair: the token; without it, the command asks for it or reads it from standard input
+    #[arg(long, requires = "pair")]
+    pub token: Option<String>,
     /// List the copies instead, from the oldest to the newest
     #[arg(long, conflicts_with_all = ["target", "at", "accept_differences"])]
     pub list: bool,
@@ -184,6 +202,10 @@ pub struct RestoreArguments {
     /// chain: the next push is incremental. Takes no TARGET
     #[arg(long, conflicts_with_all = ["target", "list"])]
     pub in_place: bool,
+    /// Restore to a scratch subvolume on the volume's file system, check it, delete it, and record the outcome
+    /// for `status`: proof that it works, before it is needed. Takes no TARGET
+    #[arg(long, conflicts_with_all = ["target", "list", "in_place", "accept_differences"])]
+    pub drill: bool,
     /// With --in-place: device of the volume's file system, if it is not mounted and cannot be found otherwise
     #[arg(long, value_name = "PATH", requires = "in_place")]
     pub device: Option<PathBuf>,
@@ -214,6 +236,9 @@ pub struct RestorePaths {
     /// Directory of the files of paired receivers, if it is not the default one
     #[arg(long, value_name = "DIR")]
     pub receivers_dir: Option<PathBuf>,
+    /// Directory of temporary keys, if it is not the default one
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub runtime_dir: Option<PathBuf>,
     /// Least bytes between two points from which an interrupted restore continues after a crash
     #[arg(long, value_name = "BYTES", hide = true)]
     pub checkpoint_bytes: Option<u64>,
@@ -226,6 +251,7 @@ impl RestorePaths {
             ("--config", &self.config),
             ("--state-dir", &self.state_dir),
             ("--receivers-dir", &self.receivers_dir),
+            ("--runtime-dir", &self.runtime_dir),
         ];
         let paths = paths.into_iter().filter_map(|(option, path)| {
             let path = path.as_ref()?;

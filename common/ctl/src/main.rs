@@ -117,6 +117,9 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             .await
         }
         Command::Restore(arguments) => sender::restore::run(arguments, socket, output).await,
+        Command::RecoverySheet { html } => {
+            sender::recovery_sheet::run(client::sender(socket).await?, html, output).await
+        }
         Command::Status { watch } => {
             status::run(client::sender(socket).await?, watch, output).await
         }

@@ -28,6 +28,16 @@ struct StatusJson {
     last: Vec<LastJson>,
     receivers: Vec<ReceiverJson>,
     volumes: Vec<VolumeJson>,
+    drills: Vec<DrillJson>,
+}
+
+#[derive(Serialize)]
+struct DrillJson {
+    volume: String,
+    receiver: String,
+    ended_at: Option<String>,
+    copy: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -125,6 +135,17 @@ fn json(answer: StatusResponse) -> StatusJson {
                 receivers: volume.receivers,
                 skipped: volume.skipped.iter().map(|path| lossy(path)).collect(),
                 problem: Some(volume.problem).filter(|problem| !problem.is_empty()),
+            })
+            .collect(),
+        drills: answer
+            .drills
+            .into_iter()
+            .map(|drill| DrillJson {
+                volume: drill.volume,
+                receiver: drill.receiver,
+                ended_at: output::time_json(drill.ended_at),
+                copy: Some(drill.copy).filter(|copy| !copy.is_empty()),
+                error: Some(drill.error).filter(|error| !error.is_empty()),
             })
             .collect(),
     }

@@ -12,10 +12,35 @@ use crate::not_kept::NotKeptEntry;
 pub struct RestoreRequest {
     /// The receiver's name on this host.
     pub receiver: String,
+    /// A pairing for restoring that comes first; the receiver's name is then the one that it gives.
+    pub pairing: Option<RestorePairing>,
     /// Seconds since the last progress for which a broken connection is made again; `None` for the default.
     pub retry_seconds: Option<u64>,
     /// The task.
     pub task: RestoreTask,
+}
+
+/// A pairing with a token of `peer invite NAME --restore`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestorePairing {
+    /// The receiver's address, `HOST[:PORT]`.
+    pub address: String,
+    /// Name for it; `None` for the first label of its address.
+    pub name: Option<String>,
+    /// The token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for RestorePairing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RestorePairing { address, name, .. } = self;
+        let mut shown = f.debug_struct("RestorePairing");
+        shown
+            .field("address", address)
+            .field("name", name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What to do.
@@ -35,6 +60,11 @@ pub enum RestoreTask {
         target: AnyPath,
         /// Whether a tree is accepted that differs from this host's own sendshot of the state.
         accept_differences: bool,
+    },
+    /// Restores a copy to a scratch subvolume on the volume's file system, checks it, and deletes it.
+    Drill {
+        /// The copy.
+        copy: WantedCopy,
     },
     /// Puts a copy in the place of its volume, and keeps the old volume under another name.
     InPlace {
@@ -101,6 +131,11 @@ pub enum RestoreEvent {
     /// The task is complete.
     Restored {
         /// The result.
+        report: Box<RestoreReport>,
+    },
+    /// A drill is complete: the copy could be restored and was as expected.
+    Drilled {
+        /// The result; its target is the scratch subvolume, which is gone.
         report: Box<RestoreReport>,
     },
     /// The task failed. The last event.
@@ -196,6 +231,7 @@ mod tests {
     fn a_request_is_one_line() {
         let request = RestoreRequest {
             receiver: "nas2".into(),
+            pairing: None,
             retry_seconds: None,
             task: RestoreTask::Beside {
                 copy: WantedCopy {

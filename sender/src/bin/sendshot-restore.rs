@@ -36,6 +36,9 @@ struct Arguments {
         default_value = "/run/sendshot-sender/control.sock"
     )]
     socket: PathBuf,
+    /// Directory of temporary keys
+    #[arg(long, value_name = "DIR", default_value = "/run/sendshot-restore")]
+    runtime_dir: PathBuf,
     /// Least bytes between two points from which an interrupted restore continues
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     checkpoint_bytes: u64,
@@ -67,6 +70,7 @@ fn run(arguments: Arguments) -> Result<(), Problem> {
         state_dir: arguments.state_dir,
         receivers_dir: arguments.receivers_dir,
         socket: arguments.socket,
+        runtime_dir: arguments.runtime_dir,
         checkpoints: CheckpointPolicy {
             bytes: arguments.checkpoint_bytes,
             milliseconds: arguments.checkpoint_interval,

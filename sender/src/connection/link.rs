@@ -21,7 +21,6 @@ use crate::connection::call::{MAX_ANSWER, failed};
 use crate::connection::error::Error;
 use crate::connection::hello::hello;
 use crate::connection::wire::{Counted, WireBytes};
-use crate::shared::sender::Sender;
 use sendshot_proto::problem::with_causes;
 
 /// Longest wait for TCP and TLS together.
@@ -207,11 +206,11 @@ impl Link {
 /// # Errors
 /// [`Error::Invalid`]: no receiver would accept the certificate.
 pub fn own_certificate(
-    sender: &Sender,
+    host: (SenderId, &SenderKey),
     ca_pem: &str,
     pem: &str,
     now: Timestamp,
 ) -> Result<String, Error> {
-    sendshot_identity::own_certificate(ca_pem, pem, (sender.id(), sender.key()), now)
+    sendshot_identity::own_certificate(ca_pem, pem, host, now)
         .map_err(|e| Error::invalid(with_causes(&e)))
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sendshot_config::{Address, ConfigError, ReceiverEntry};
-use sendshot_identity::{CertificateError, ConnectError, TlsError, Token, TokenError};
-use sendshot_model::{PeerName, ReceiverId};
+use sendshot_identity::{CertificateError, ConnectError, SenderKey, TlsError, Token, TokenError};
+use sendshot_model::{PeerName, ReceiverId, SenderId};
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_client::PairingClient;
 use sendshot_proto::{hello, malformed};
@@ -69,20 +69,47 @@ pub enum Error {
     Thread(#[from] Died),
 }
 
-/// Pairs with the receiver at `address` and stores it under `name`.
+/// What a host shows to the receiver: its id and its key.
+#[derive(Debug, Clone, Copy)]
+pub struct Host<'a> {
+    pub id: SenderId,
+    pub key: &'a SenderKey,
+}
+
+/// The purpose of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To push, from now on.
+    Push,
+    /// To read copies with a temporary key, and nothing else.
+    Restore,
+}
+
+/// A redeemed token.
+#[derive(Debug)]
+pub struct Redeemed {
+    /// The receiver's entry for `receivers.d`.
+    pub entry: ReceiverEntry,
+    /// This host's name on the receiver.
+    pub sender_name: String,
+    /// The former ids of this host.
+    pub former: Vec<SenderId>,
+    /// End of a temporary key, in seconds since 1970 UTC; 0 for any other.
+    pub restore_until: i64,
+}
+
+/// Redeems a token at the receiver at `address`.
 ///
-/// Steps: 1. connect, trusting only the authority of the token; 2. redeem the token; 3. write the
-/// receiver's file. After a crash between 2 and 3 the same sender can redeem the token again,
-/// until it expires.
+/// Steps: 1. connect, trusting only the authority of the token; 2. redeem the token.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn pair(
-    sender: &Arc<Sender>,
+pub async fn redeem(
+    host: Host<'_>,
     address: Address,
-    name: PeerName,
     token: &str,
-) -> Result<Paired, Error> {
+    purpose: Purpose,
+) -> Result<Redeemed, Error> {
     let token = Token::parse(token)?;
     let config = sendshot_identity::pairing_client_config(token.fingerprint())?;
     let stream = sendshot_identity::connect(address.host(), address.port(), config, DEADLINE)
@@ -94,16 +121,46 @@ pub async fn pair(
     let channel = link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
-        sender_id: sender.id().to_bytes().to_vec(),
-        signing_request: sender.key().csr()?,
-        restore: false,
+        sender_id: host.id.to_bytes().to_vec(),
+        signing_request: host.key.csr()?,
+        restore: purpose == Purpose::Restore,
     });
     request.set_timeout(DEADLINE);
     let mut client = PairingClient::new(channel);
     let asked = client.pair(request);
     let answer = call::answer(&address.to_string(), DEADLINE, asked).await?; // 2
-    let entry = entry(sender, address, authority, &answer)?;
-    let former = hello::former_ids(&answer.former_sender_ids).map_err(CallError::invalid)?;
+    Ok(Redeemed {
+        entry: entry(host, address, authority, &answer)?,
+        sender_name: sendshot_model::printable(&answer.sender_name),
+        former: hello::former_ids(&answer.former_sender_ids).map_err(CallError::invalid)?,
+        restore_until: answer.restore_until,
+    })
+}
+
+/// Pairs with the receiver at `address` and stores it under `name`.
+///
+/// Steps: 1. redeem the token; 2. write the receiver's file. After a crash in between the same sender can redeem the
+/// token again, until it expires.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn pair(
+    sender: &Arc<Sender>,
+    address: Address,
+    name: PeerName,
+    token: &str,
+) -> Result<Paired, Error> {
+    let host = Host {
+        id: sender.id(),
+        key: sender.key(),
+    };
+    let redeemed = redeem(host, address, token, Purpose::Push).await?; // 1
+    let Redeemed {
+        entry,
+        sender_name,
+        former,
+        ..
+    } = redeemed;
     let (noting, receiver) = (Arc::clone(sender), entry.receiver_id);
     blocking("former-ids", move || {
         noting.former().note(receiver, &former)
@@ -114,10 +171,9 @@ pub async fn pair(
     let file = dir.join(format!("{name}.toml"));
     let stored_name = name.clone();
     blocking("receivers", move || {
-        sendshot_config::store(&dir, &stored_name, &entry) // 3
+        sendshot_config::store(&dir, &stored_name, &entry) // 2
     })
     .await??;
-    let sender_name = sendshot_model::printable(&answer.sender_name);
     tracing::info!(receiver = %name, file = %file.display(), %sender_name, "paired");
     Ok(Paired {
         name,
@@ -139,7 +195,7 @@ fn not_paired_yet(error: ConnectError) -> Error {
 
 /// Makes the receiver's entry. The authority is the one that TLS verified, whatever the answer contains.
 fn entry(
-    sender: &Sender,
+    host: Host<'_>,
     address: Address,
     authority: Option<String>,
     answer: &v1::PairResponse,
@@ -148,7 +204,7 @@ fn entry(
     let ca_certificate =
         authority.ok_or_else(|| CallError::invalid("its certificate chain lacks its authority"))?;
     let client_certificate = link::own_certificate(
-        sender,
+        (host.id, host.key),
         &ca_certificate,
         &answer.certificate,
         Timestamp::now(),

@@ -132,7 +132,7 @@ async fn renew(
     let address = link.address().to_owned();
     let answer = answer(&address, DEADLINE, link.client().renew(request)).await?; // 1
     let certificate = link::own_certificate(
-        sender,
+        (sender.id(), sender.key()),
         &entry.ca_certificate,
         &answer.certificate,
         Timestamp::now(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_config::{ReceiverEntry, VolumeConfig};
-use sendshot_identity::Validity;
+use sendshot_identity::{CaFingerprint, Validity};
 use sendshot_model::{PeerName, VolumeName};
 use sendshot_proto::hello::software;
 use sendshot_proto::problem::{Kind, Problem};
@@ -13,6 +13,7 @@ use sendshot_proto::{malformed, v1};
 use tonic::Status;
 
 use crate::shared::blocking::blocking;
+use crate::shared::drills::{self, Drill};
 use crate::shared::history::{Last, Outcome};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
@@ -44,7 +45,22 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
             .map(|(name, entry)| receiver_state(&name, &entry))
             .collect(),
         volumes,
+        drills: drills(sender).await,
     })
+}
+
+async fn drills(sender: &Arc<Sender>) -> Vec<v1::DrillState> {
+    let state_dir = sender.paths().state_dir.clone();
+    let read = blocking("status", move || drills::all(&state_dir)).await;
+    let all = read.ok().and_then(Result::ok).unwrap_or_default();
+    let state = |drill: Drill| v1::DrillState {
+        volume: drill.volume,
+        receiver: drill.receiver.to_string(),
+        ended_at: drill.ended_at,
+        copy: drill.copy.unwrap_or_default(),
+        error: drill.error.unwrap_or_default(),
+    };
+    all.into_iter().map(state).collect()
 }
 
 fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
@@ -54,6 +70,9 @@ fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
         name: name.to_string(),
         address: entry.address.to_string(),
         receiver_id: entry.receiver_id.to_bytes().to_vec(),
+        fingerprint: CaFingerprint::of_pem(&entry.ca_certificate)
+            .map(|fingerprint| fingerprint.to_string())
+            .unwrap_or_default(),
         certificate_ends: validity.map_or(0, |validity| validity.not_after.as_second()),
         problem: if ends_soon {
             format!(

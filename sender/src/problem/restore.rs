@@ -15,7 +15,17 @@ impl From<Error> for Problem {
                 Error::Connection(error) => error.into(),
                 other => Problem::from_error(Kind::Failed, &other),
             },
-            Error::Name(_) | Error::Volume(_) | Error::Config(_) => message(Kind::Usage),
+            Error::Pair(_) => match error {
+                Error::Pair(error) => error.into(),
+                other => Problem::from_error(Kind::Failed, &other),
+            },
+            Error::Name(_) | Error::Volume(_) | Error::Address(_) | Error::Config(_) => {
+                message(Kind::Usage)
+            }
+            Error::NoTemporaryKeys { .. } => message(Kind::Refused).remedy(
+                "upgrade sendshot-receiver on that host; until then, copy from its root with `btrfs send` or `cp`",
+            ),
+            Error::Unnamed { .. } => message(Kind::Usage).remedy("give it one with --name"),
             Error::NotPaired { name } => message(Kind::Usage).remedy(format!(
                 "on a host that was paired: `sendshotctl pair HOST --name {name}`; on a rescue system: `sendshotctl \
                  restore --pair HOST --name {name} --list`"

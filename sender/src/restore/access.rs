@@ -8,6 +8,7 @@ use sendshot_model::{AnyPath, PeerName, VolumeName};
 use sendshot_proto::resume::CheckpointPolicy;
 
 use crate::restore::error::Error;
+use crate::restore::temporary::{self, Temporary};
 use crate::shared::sender::Paths;
 
 /// Where the sender's files are, and how often a restore keeps what it has.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub receivers_dir: PathBuf,
     /// Control socket of the sending daemon.
     pub socket: PathBuf,
+    /// Directory of temporary keys.
+    pub runtime_dir: PathBuf,
     /// When a snapshot of staging is taken to continue from.
     pub checkpoints: CheckpointPolicy,
 }
@@ -49,9 +52,15 @@ impl Access {
     /// See [`Error`].
     pub fn open(settings: &Settings, receiver: &str) -> Result<Self, Error> {
         let name = PeerName::parse(receiver).map_err(Error::Name)?;
-        let entry = sendshot_config::load_one(&settings.receivers_dir, &name)?;
-        let entry = entry.ok_or_else(|| Error::NotPaired { name: name.clone() })?;
-        let key = SenderKey::load_or_create(&settings.state_dir).map_err(Error::Key)?;
+        let (entry, key) = match temporary::open(&settings.runtime_dir, &name)? {
+            Some(Temporary { entry, key }) => (entry, key),
+            None => {
+                let entry = sendshot_config::load_one(&settings.receivers_dir, &name)?;
+                let entry = entry.ok_or_else(|| Error::NotPaired { name: name.clone() })?;
+                let key = SenderKey::load_or_create(&settings.state_dir).map_err(Error::Key)?;
+                (entry, key)
+            }
+        };
         // A restore needs no configuration; on a host that has lost everything there is none.
         let config = match settings.config.exists() {
             true => Some(SenderConfig::load(&settings.config)?),

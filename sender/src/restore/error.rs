@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendshot_apply::WriteObstacle;
 use sendshot_apply::staging::StagingError;
-use sendshot_config::ConfigError;
+use sendshot_config::{AddressError, ConfigError};
 use sendshot_identity::KeyFileError;
 use sendshot_model::{PeerName, PeerNameError, VolumeName, VolumeNameError, human};
 use sendshot_proto::problem::Kind;
@@ -14,6 +14,7 @@ use sendshot_transfer::position;
 use uuid::Uuid;
 
 use crate::connection;
+use crate::connection::pair;
 use crate::decide::copy;
 use crate::restore::apply::ApplyFailure;
 use crate::restore::check;
@@ -27,6 +28,16 @@ pub enum Error {
     Name(PeerNameError),
     #[error(transparent)]
     Volume(VolumeNameError),
+    #[error(transparent)]
+    Address(AddressError),
+    /// The address is no name for a receiver.
+    #[error("`{address}` is not a name for a receiver")]
+    Unnamed { address: String },
+    /// The receiver knows no temporary keys.
+    #[error("receiver `{name}` is older than temporary keys: it cannot send copies back")]
+    NoTemporaryKeys { name: PeerName },
+    #[error(transparent)]
+    Pair(#[from] pair::Error),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("receiver `{name}` is not paired with this host")]
@@ -202,6 +213,10 @@ impl Error {
             Self::Damaged(_) | Self::Stalled { .. } => true,
             Self::Name(_)
             | Self::Volume(_)
+            | Self::Address(_)
+            | Self::Unnamed { .. }
+            | Self::NoTemporaryKeys { .. }
+            | Self::Pair(_)
             | Self::Config(_)
             | Self::NotPaired { .. }
             | Self::Key(_)

@@ -3,6 +3,7 @@
 //!
 //! | stage | file |
 //! |---|---|
+//! | pair for restoring, on a host without anything | `temporary.rs` |
 //! | read the credentials | `access.rs` |
 //! | list the copies and choose one | `list.rs`, `decide/copy.rs` |
 //! | check the target | `target.rs` |
@@ -10,6 +11,7 @@
 //! | fetch the stream, again after a broken connection | `fetch.rs` |
 //! | apply it in staging, with snapshots of it to continue from | `apply.rs`, `state/restores.rs` |
 //! | check the tree | `check.rs` |
+//! | or only check that it can be done | `drill.rs` |
 //! | give it its final name | `beside.rs`, or `in_place/` |
 //!
 //! [`run()`] is the door. Nothing of the user's is ever deleted or overwritten here.
@@ -18,6 +20,7 @@ mod access;
 mod apply;
 mod beside;
 pub mod check;
+mod drill;
 pub mod error;
 mod events;
 mod fetch;
@@ -27,6 +30,7 @@ mod list;
 mod own;
 pub mod record;
 mod target;
+mod temporary;
 mod whole;
 
 use std::time::Duration;
@@ -56,7 +60,18 @@ pub async fn run(
 ) -> Result<(), Error> {
     let events = Events::new(tell);
     let retry_for = request.retry_seconds.map_or(RETRY_FOR, Duration::from_secs);
-    let access = Access::open(settings, &request.receiver)?;
+    let receiver = match &request.pairing {
+        Some(pairing) => {
+            let (name, until) = temporary::make(&settings.runtime_dir, pairing).await?;
+            events.note(format!(
+                "paired with {name} for restoring, until {until}; the key lies in {}",
+                settings.runtime_dir.display()
+            ));
+            name.to_string()
+        }
+        None => request.receiver,
+    };
+    let access = Access::open(settings, &receiver)?;
     match request.task {
         RestoreTask::List { volume } => list::run(&access, volume.as_deref(), &events).await,
         RestoreTask::Beside {
@@ -74,6 +89,19 @@ pub async fn run(
                 target: target.into(),
             };
             beside::run(job, &events, cancel).await
+        }
+        RestoreTask::Drill { copy } => {
+            let access = Access {
+                checkpoints: drill::NO_CHECKPOINTS,
+                ..access
+            };
+            let volume = Volume {
+                access: &access,
+                copy,
+                accept_differences: false,
+                retry_for,
+            };
+            drill::run(volume, &events, cancel).await
         }
         RestoreTask::InPlace {
             copy,

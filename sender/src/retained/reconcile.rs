@@ -18,6 +18,7 @@ use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
 use crate::state::record::{Phase, Record};
+use crate::state::restores;
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -191,7 +192,8 @@ impl Sender {
         self.filesystems().each(|state| {
             let reconciled = self
                 .take_over_former(state)
-                .and_then(|()| leftovers(state, self.id(), |_| false));
+                .and_then(|()| leftovers(state, self.id(), |_| false))
+                .and_then(|_| restores::sweep(state));
             if let Err(e) = reconciled {
                 tracing::warn!("cannot reconcile unfinished pushes: {e}");
             }

@@ -1,6 +1,7 @@
 //! What every part of the daemon shares: its identity and configuration, the running pushes and their history.
 
 pub(crate) mod blocking;
+pub mod drills;
 pub mod former;
 pub mod history;
 pub mod interrupted;

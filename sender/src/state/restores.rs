@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use sendshot_apply::staging::Area;
 use sendshot_model::{AnyPath, ReceiverId};
 use sendshot_proto::chain::Chain;
 use sendshot_proto::restore::FetchPoint;
@@ -22,6 +23,8 @@ use sendshot_sys::subvolume::{self, Access};
 use sendshot_sys::{crash, durable};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::state::store::StateSubvolume;
 
 /// Prefix of the name of staging.
 const STAGING: &str = "restoring-";
@@ -325,6 +328,19 @@ impl RestoreFiles {
     fn snapshot_name(&self, offset: u64) -> OsString {
         format!("{KEPT}{}.{offset}", self.key).into()
     }
+}
+
+/// Deletes the staging subvolumes of restores and drills whose processes are dead.
+///
+/// # Errors
+/// I/O errors.
+pub fn sweep(state: &StateSubvolume) -> io::Result<()> {
+    let area = Area::new(state.root())?;
+    if area.exists() {
+        area.sweep(STAGING).map_err(io::Error::other)?;
+        area.remove_if_empty().map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn record_name(key: &str) -> OsString {

@@ -31,6 +31,7 @@ fn restore(hosts: &Paired, options: &[&str]) -> Value {
 /// Makes a volume of more than 20 MiB, pushes it, and changes it.
 fn damaged() -> (Paired, Reference) {
     let hosts = Paired::new();
+    hosts.receiver.grant("nas1");
     fill::tree(&hosts.sender.photos(), 1);
     fill::file(hosts.sender.photos().join("big"), 2, 24 << 20);
     let reference = Reference::of(hosts.sender.fs(), &hosts.sender.photos());
@@ -375,6 +376,7 @@ fn no_push_runs_meanwhile() {
     let receiver = ReceiverHost::new();
     let link = sendshot_harness::faults::link::Link::to(receiver.address());
     sendshot_harness::hosts::pairing::pair_at(&sender, &receiver, "nas2", link.address());
+    receiver.grant("nas1");
     fill::file(sender.photos().join("big"), 2, 24 << 20);
     sender.ctl(&["push", "nas2:photos"]).success();
     link.set(

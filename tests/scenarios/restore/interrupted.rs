@@ -25,6 +25,7 @@ const INTERVAL: u64 = 8 * MIB;
 
 fn hosts() -> Linked {
     let hosts = Linked::new();
+    hosts.receiver.grant("nas1");
     fill::tree(&hosts.sender.photos(), 1);
     for i in 0..4 {
         let path = hosts.sender.photos().join(format!("big{i}"));

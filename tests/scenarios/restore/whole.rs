@@ -11,6 +11,12 @@ use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::trees::{every_file_kind, fill};
 
+fn paired() -> Paired {
+    let hosts = Paired::new();
+    hosts.receiver.grant("nas1");
+    hosts
+}
+
 fn push(hosts: &Paired) -> serde_json::Value {
     hosts
         .sender
@@ -37,7 +43,7 @@ fn assert_restored(hosts: &Paired, expected: &Path, restored: &Path) {
 
 #[test]
 fn every_kind_of_file_comes_back() {
-    let hosts = Paired::new();
+    let hosts = paired();
     every_file_kind::fill(&hosts.sender.photos());
     let first = Reference::of(hosts.sender.fs(), &hosts.sender.photos());
     let pushed = push(&hosts);
@@ -79,7 +85,7 @@ fn every_kind_of_file_comes_back() {
 
 #[test]
 fn an_empty_directory_is_filled_and_nothing_else() {
-    let hosts = Paired::new();
+    let hosts = paired();
     fill::tree(&hosts.sender.photos(), 1);
     push(&hosts);
     let at = |name: &str| hosts.sender.fs().join(name);
@@ -114,7 +120,7 @@ fn an_empty_directory_is_filled_and_nothing_else() {
 
 #[test]
 fn copies_are_listed_and_chosen_by_time() {
-    let hosts = Paired::new();
+    let hosts = paired();
     fill::tree(&hosts.sender.photos(), 1);
     let first = push(&hosts);
     fs::write(hosts.sender.photos().join("more"), "x").unwrap();
@@ -166,7 +172,7 @@ fn copies_are_listed_and_chosen_by_time() {
 
 #[test]
 fn too_little_room_is_refused_before_the_first_byte() {
-    let hosts = Paired::new();
+    let hosts = paired();
     fill::file(hosts.sender.photos().join("big"), 1, 300 << 20);
     push(&hosts);
     let small = sendshot_harness::disks::loopfs::LoopFs::new(200 << 20, &[], "").unwrap();

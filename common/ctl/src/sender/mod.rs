@@ -10,4 +10,5 @@ pub mod plan;
 pub mod progress;
 pub mod prune;
 pub mod push;
+pub mod recovery_sheet;
 pub mod restore;

@@ -25,7 +25,7 @@ struct Paired {
 pub async fn run(mut client: Sender, arguments: PairArguments, output: &Output) -> Outcome {
     let token = match arguments.token {
         Some(token) => token,
-        None => ask(&arguments.address)?,
+        None => ask(&arguments.address, "peer invite NAME")?,
     };
     let command = PairCommand {
         address: arguments.address,
@@ -53,17 +53,22 @@ pub async fn run(mut client: Sender, arguments: PairArguments, output: &Output) 
 }
 
 /// Reads the token from standard input, with a prompt on a terminal.
-fn ask(address: &str) -> Result<String, Problem> {
+///
+/// `invite` is the command that prints it there.
+///
+/// # Errors
+/// If there is none.
+pub fn ask(address: &str, invite: &str) -> Result<String, Problem> {
     use std::io::Read;
     if io::stdin().is_terminal() {
-        eprint!("token that `sendshotctl peer invite NAME` printed on {address}: ");
+        eprint!("token that `sendshotctl {invite}` printed on {address}: ");
         io::stderr().flush()?;
     }
     let mut line = String::new();
     io::stdin().lock().take(MAX_TOKEN).read_line(&mut line)?;
     if line.trim().is_empty() {
         return Err(Problem::new(Kind::Usage, "no token was given")
-            .remedy(format!("run `sendshotctl peer invite NAME` on {address}")));
+            .remedy(format!("run `sendshotctl {invite}` on {address}")));
     }
     Ok(line)
 }

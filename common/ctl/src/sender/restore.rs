@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use sendshot_model::restore::{
-    Checked, ListedCopy, ListedVolume, RestoreEvent, RestoreReport, RestoreRequest, RestoreTask,
-    WantedCopy,
+    Checked, ListedCopy, ListedVolume, RestoreEvent, RestorePairing, RestoreReport, RestoreRequest,
+    RestoreTask, WantedCopy,
 };
 use sendshot_model::{AnyPath, human};
 use sendshot_proto::problem::{Kind, Problem};
@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::arguments::RestoreArguments;
 use crate::outcome::Outcome;
 use crate::output::{self, Output, table};
+use crate::sender::pair;
 use crate::sender::progress::Progress;
 
 /// The program that restores.
@@ -85,9 +86,13 @@ fn start(arguments: &RestoreArguments, socket: Option<&Path>) -> Result<Child, P
 }
 
 fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
-    let source = arguments.source.as_ref();
-    let source = source.ok_or_else(|| usage("say which receiver, HOST or HOST:VOL"))?;
-    let (receiver, volume) = split(source);
+    let pairing = pairing(arguments)?;
+    let (receiver, volume) = match (&arguments.source, &pairing) {
+        (Some(source), _) => split(source),
+        // Its name follows from the pairing.
+        (None, Some(_)) => (OsStr::new(""), None),
+        (None, None) => return Err(usage("say which receiver, HOST or HOST:VOL")),
+    };
     let receiver = receiver
         .to_str()
         .ok_or_else(|| usage("the receiver's name is not text"))?
@@ -96,14 +101,33 @@ fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
         true => RestoreTask::List {
             volume: volume.map(|volume| volume.to_string_lossy().into_owned()),
         },
+        false if arguments.drill => RestoreTask::Drill {
+            copy: wanted(arguments, volume)?,
+        },
         false if arguments.in_place => in_place(arguments, volume)?,
         false => whole(arguments, volume)?,
     };
     Ok(RestoreRequest {
         receiver,
+        pairing,
         retry_seconds: arguments.retry_for.map(|time| time.as_secs()),
         task,
     })
+}
+
+fn pairing(arguments: &RestoreArguments) -> Result<Option<RestorePairing>, Problem> {
+    let Some(address) = &arguments.pair else {
+        return Ok(None);
+    };
+    let token = match &arguments.token {
+        Some(token) => token.clone(),
+        None => pair::ask(address, "peer invite NAME --restore")?,
+    };
+    Ok(Some(RestorePairing {
+        address: address.clone(),
+        name: arguments.name.clone(),
+        token,
+    }))
 }
 
 fn wanted(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<WantedCopy, Problem> {
@@ -188,6 +212,11 @@ async fn follow(
             RestoreEvent::Restored { report } => {
                 progress.hide();
                 output.report(&report, || text(&report));
+                result = Some(ExitCode::SUCCESS);
+            }
+            RestoreEvent::Drilled { report } => {
+                progress.hide();
+                output.report(&report, || drilled(&report));
                 result = Some(ExitCode::SUCCESS);
             }
             RestoreEvent::Failed {
@@ -294,6 +323,19 @@ fn text(report: &RestoreReport) -> String {
         lines.push(format!("  about the copy: {doubt}"));
     }
     lines.extend(report.not_kept.iter().map(output::not_kept_line));
+    lines.extend(checked(&report.checked));
+    lines.join("\n")
+}
+
+fn drilled(report: &RestoreReport) -> String {
+    let mut lines = vec![format!(
+        "drill: {}:{} of {} can be restored: {} in {}",
+        report.receiver,
+        report.volume,
+        report.copy,
+        human::bytes_human(report.stream_bytes),
+        human::duration(std::time::Duration::from_secs_f64(report.seconds)),
+    )];
     lines.extend(checked(&report.checked));
     lines.join("\n")
 }

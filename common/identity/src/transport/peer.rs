@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sendshot_model::{ReceiverId, SenderId};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -29,6 +30,13 @@ impl CaFingerprint {
         let mut fingerprint = [0; 20];
         fingerprint.copy_from_slice(&sha256(certificate)[..20]);
         Self(fingerprint)
+    }
+
+    /// Returns the fingerprint of the first certificate in a PEM text; `None` if there is none.
+    #[must_use]
+    pub fn of_pem(pem: &str) -> Option<Self> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        Some(Self::of(&certificate))
     }
 }
 

@@ -36,6 +36,7 @@ use crate::restore::error::Error;
 use crate::restore::events::Events;
 pub(super) use crate::restore::in_place::job::Job;
 use crate::restore::in_place::place::VolumePlace;
+pub(super) use crate::restore::in_place::place::find as place_of;
 use crate::restore::keeper::Keeper;
 use crate::restore::record::Restored;
 use crate::restore::target::Target;
@@ -58,7 +59,7 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<(), Error> {
     let began = Instant::now();
-    let place = place::find(&job)?;
+    let place = place::find(&job.volume, job.device.as_ref())?;
     let keeper = Keeper::open(job.volume.access).await?;
     let _hold = keeper.hold(&place.volume).await?; // 1
     let state = StateSubvolume::open_or_create(place.top()?).map_err(Error::State)?;

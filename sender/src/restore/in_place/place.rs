@@ -12,8 +12,8 @@ use sendshot_sys::top_level::TopLevel;
 use uuid::Uuid;
 
 use crate::restore::error::{Error, PlaceError};
-use crate::restore::in_place::job::Job;
 use crate::restore::record;
+use crate::restore::whole::Volume;
 use crate::volume::ids::{Naming, VolumeIds};
 
 /// Directory of the links to devices by the ids of their file systems.
@@ -21,10 +21,10 @@ const BY_UUID: &str = "/dev/disk/by-uuid";
 
 /// Where a volume is, or was.
 #[derive(Debug)]
-pub(super) struct VolumePlace {
+pub(in crate::restore) struct VolumePlace {
     pub(super) volume: VolumeName,
     /// Its path on this host.
-    pub(super) path: PathBuf,
+    pub(in crate::restore) path: PathBuf,
     pub(super) fsid: Uuid,
     /// The device, if its file system is not mounted.
     pub(super) device: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(super) struct VolumePlace {
 
 impl VolumePlace {
     /// Opens the top level of its file system.
-    pub(super) fn top(&self) -> Result<TopLevel, Error> {
+    pub(in crate::restore) fn top(&self) -> Result<TopLevel, Error> {
         record::top(self.fsid, self.device.as_ref()).map_err(Error::Record)
     }
 
@@ -69,13 +69,16 @@ fn open_beneath(top: &TopLevel, path: &Path) -> Result<OwnedFd, Error> {
     opened.map_err(|e| Error::io("open the directory of the volume")(e.into()))
 }
 
-/// Finds the place of the volume of a job.
+/// Finds the place of a volume; `device` is that of its file system, if the user names it.
 ///
 /// # Errors
 /// See [`Error`].
-pub(super) fn find(job: &Job<'_>) -> Result<VolumePlace, Error> {
-    let access = job.volume.access;
-    let name = access.volume_name(&job.volume.copy.volume)?;
+pub(in crate::restore) fn find(
+    wanted: &Volume<'_>,
+    device: Option<&PathBuf>,
+) -> Result<VolumePlace, Error> {
+    let access = wanted.access;
+    let name = access.volume_name(&wanted.copy.volume)?;
     let volume = VolumeName::parse(&name).map_err(Error::Volume)?;
     let configured = access.config.iter().flat_map(|config| &config.volumes);
     let mut named = configured.filter(|(name, _)| **name == volume);
@@ -86,7 +89,7 @@ pub(super) fn find(job: &Job<'_>) -> Result<VolumePlace, Error> {
     let ids = VolumeIds::load(&access.state_dir).map_err(Error::io("read the list of volumes"))?;
     let known = ids.by_naming(&Naming::Configured(volume.clone()));
     let expected = known.as_ref().and_then(|binding| binding.fsid);
-    if let Some(device) = &job.device {
+    if let Some(device) = device {
         let top = TopLevel::of_device(device).map_err(|e| Error::Record(e.into()))?;
         let subvolume = known.as_ref().map(|binding| binding.subvolume);
         return by_records(volume, path, top, Some(device.clone()), subvolume);

@@ -122,6 +122,23 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Sends a signal to the programs that it has started, which in a terminal get the same signals.
+    ///
+    /// # Panics
+    /// If it has started none.
+    pub fn signal_children(&self, signal: Signal) {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let children: Vec<i32> = children
+            .split_whitespace()
+            .map(|child| child.parse().unwrap())
+            .collect();
+        assert!(!children.is_empty(), "it has started no program");
+        for child in children {
+            kill_process(Pid::from_raw(child).unwrap(), signal).unwrap();
+        }
+    }
+
     /// Whether it is still running.
     ///
     /// # Panics

@@ -160,6 +160,16 @@ impl ReceiverHost {
         self.fs.cut(|| daemon.kill_if_alive());
     }
 
+    /// Permits a sender to restore for a day.
+    ///
+    /// # Panics
+    /// If no sender has this name.
+    #[track_caller]
+    pub fn grant(&self, sender: &str) {
+        let grant = ["peer", "grant", sender, "--for", "24h"];
+        self.ctl(&grant).success();
+    }
+
     /// Path of its configuration file.
     pub fn config(&self) -> PathBuf {
         self.home.join("receiver.toml")

@@ -297,8 +297,14 @@ impl SenderHost {
         command
             .arg("--receivers-dir")
             .arg(self.home.join("receivers.d"));
+        command.arg("--runtime-dir").arg(self.runtime_dir());
         command.args(arguments);
         command
+    }
+
+    /// Directory of its temporary keys.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.home.join("run")
     }
 
     /// Runs `sendshotctl restore` and waits for it.
