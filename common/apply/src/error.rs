@@ -155,7 +155,9 @@ pub enum Cause {
     #[error("the stream changes an entry that this file system cannot hold")]
     ChangesLeftOut,
     /// More entries are left out than can be remembered.
-    #[error("this file system cannot hold too many entries of the stream; choose another target")]
+    #[error(
+        "this file system cannot hold a large part of the entries of the stream; choose another target"
+    )]
     TooMuchLeftOut,
     /// The command is not valid inside a subvolume.
     #[error("it does not belong inside a subvolume")]
