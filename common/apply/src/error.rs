@@ -151,6 +151,14 @@ pub enum Cause {
         /// The limit in bytes.
         most: u64,
     },
+    /// The stream renames or removes an entry that was left out.
+    #[error("the stream changes an entry that this file system cannot hold")]
+    ChangesLeftOut,
+    /// More entries are left out than can be remembered.
+    #[error(
+        "this file system cannot hold a large part of the entries of the stream; choose another target"
+    )]
+    TooMuchLeftOut,
     /// The command is not valid inside a subvolume.
     #[error("it does not belong inside a subvolume")]
     Misplaced,

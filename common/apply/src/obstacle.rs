@@ -31,7 +31,7 @@ impl WriteObstacle {
             Some(Self::FileSystem)
         } else if filesystem::is_read_only(&dir)? {
             Some(Self::Mount)
-        } else if subvolume::info(&dir)?.read_only {
+        } else if filesystem::is_btrfs(&dir)? && subvolume::info(&dir)?.read_only {
             Some(Self::Subvolume)
         } else {
             None

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use sendshot_model::NotKept;
+use sendshot_model::{LeftOut, NotKept};
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// The parts of the next completed copy that the file system cannot keep.
     NotKept(NotKept),
+    /// What was left out of the next completed copy, if the policies allow that.
+    LeftOut(LeftOut),
     /// A copy is complete, and stays even if the stream fails later.
     Received(Committed),
 }
@@ -258,6 +260,10 @@ impl<F: FnMut(Event)> Host for Receiver<'_, F> {
 
     fn not_kept(&mut self, lacks: &NotKept) {
         (self.tell)(Event::NotKept(lacks.clone()));
+    }
+
+    fn left_out(&mut self, left_out: &LeftOut) {
+        (self.tell)(Event::LeftOut(left_out.clone()));
     }
 }
 

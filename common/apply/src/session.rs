@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use sendshot_model::NotKept;
+use sendshot_model::{LeftOut, NotKept};
 use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
@@ -46,6 +46,10 @@ pub trait Host: CloneSources {
     /// Reports what the file system could not keep of the subvolume that is completed next. It is called only
     /// if there is something to report.
     fn not_kept(&mut self, _: &NotKept) {}
+
+    /// Reports what was left out of the subvolume that is completed next, or stored in another way, if the policies
+    /// allow that. It is called only if there is something to report.
+    fn left_out(&mut self, _: &LeftOut) {}
 }
 
 /// Permitted number of subvolumes in a stream.
@@ -261,13 +265,17 @@ impl<H: Host> Session<H> {
     }
 
     /// Prepares the staging subvolume for a snapshot of it from which the transfer can be resumed, and
-    /// returns the position in the stream; `None` if no subvolume is being made. All commands before that
+    /// returns the position in the stream; `None` if no subvolume is being made, or if the policies allow exceptions,
+    /// which a resumed session would not know. All commands before that
     /// position are executed, and none is in progress. (Before the snapshot, sync and check the result; see
     /// [`crate::commit::flush`].)
     ///
     /// # Errors
     /// I/O errors; the session stays usable.
     pub fn checkpoint(&mut self) -> Result<Option<Position>, Cause> {
+        if self.state.policies.makes_exceptions() {
+            return Ok(None);
+        }
         let (Some((subvolume, applier)), Some(version)) =
             (&mut self.state.current, self.parser.version())
         else {
@@ -319,7 +327,7 @@ impl<H: Host> State<H> {
             return self.begin(announced, offset);
         }
         if *command == Command::End && self.current.is_some() {
-            return self.complete();
+            return self.complete(offset);
         }
         match &mut self.current {
             Some((_, applier)) => {
@@ -343,7 +351,7 @@ impl<H: Host> State<H> {
             return refuse(SequenceError::NilUuid);
         }
         // `btrfs send -e` omits the end command between subvolumes.
-        self.complete()?;
+        self.complete(offset)?;
         self.begun += 1;
         let root = self.host.begin(&subvolume).map_err(SessionError::Host)?;
         let content = match subvolume.parent {
@@ -356,11 +364,15 @@ impl<H: Host> State<H> {
         Ok(())
     }
 
-    fn complete(&mut self) -> Result<(), SessionError<H::Error>> {
+    fn complete(&mut self, offset: u64) -> Result<(), SessionError<H::Error>> {
         let Some((subvolume, mut applier)) = self.current.take() else {
             return Ok(());
         };
+        applier.finish(offset)?;
         applier.set_root_times().map_err(SessionError::Staging)?;
+        if !applier.left_out().is_empty() {
+            self.host.left_out(applier.left_out());
+        }
         if !applier.not_kept().is_empty() {
             self.host.not_kept(applier.not_kept());
             self.not_kept.add_all(applier.not_kept());

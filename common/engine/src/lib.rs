@@ -10,7 +10,8 @@
 //! - [`stream()`] turns the steps into a stream, reading data from the snapshot; [`stream_from()`] resumes in
 //!   its middle; [`mod@stream::measure`] computes its size without generating it;
 //! - [`mod@format::hashes`] is a file beside a sendshot, for files without checksums; [`compare_hashes()`] compares
-//!   what only hashes can decide.
+//!   what only hashes can decide;
+//! - [`subtree()`] reduces a sendshot to some paths, for a stream that brings only these.
 
 pub mod capture;
 pub mod diff;
@@ -27,6 +28,7 @@ pub use format::entry::{
 };
 pub use format::file::Sendshot;
 pub use format::reader::Reader;
+pub use format::subtree::subtree;
 pub use format::writer::Writer;
 pub use stream::compare_hashes::compare_hashes;
 pub use stream::skeleton::{SkeletonHash, StreamPosition};

@@ -3,14 +3,9 @@
 //! Only properties of data storage can be missing: inode flags and the compression property. Content, owners,
 //! modes, access control lists and capabilities are kept, or the push fails.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::printable::printable_within;
-
-/// Maximum length of an example path in bytes.
-const MAX_EXAMPLE: usize = 200;
+use crate::tally::{Tally, TallyEntry};
 
 /// Maximum number of entries in a list from a peer: more than there are kinds, for future kinds.
 pub const MAX_NOT_KEPT: usize = 16;
@@ -43,15 +38,7 @@ impl NotKeptKind {
 }
 
 /// Number and example of properties of one kind that were not kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotKeptEntry {
-    /// Kind of the property.
-    pub kind: NotKeptKind,
-    /// Number of times it was not kept.
-    pub count: u64,
-    /// Path of one example in the copy, printable and truncated if it is long.
-    pub example: String,
-}
+pub type NotKeptEntry = TallyEntry<NotKeptKind>;
 
 /// The properties that a copy lacks, by kind. Its size is bounded.
 ///
@@ -64,69 +51,12 @@ pub struct NotKeptEntry {
 /// let entries = lacks.entries();
 /// assert_eq!((entries[0].count, entries[0].example.as_str()), (2, "vm/disk"));
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<NotKeptEntry>", into = "Vec<NotKeptEntry>")]
-pub struct NotKept(BTreeMap<NotKeptKind, (u64, String)>);
-
-impl NotKept {
-    /// Counts one property that was not kept, with its path.
-    pub fn add(&mut self, kind: NotKeptKind, path: &str) {
-        self.add_entry(kind, 1, path);
-    }
-
-    /// Adds the counts of another list. The examples of this list stay.
-    pub fn add_all(&mut self, other: &Self) {
-        for (kind, (count, example)) in &other.0 {
-            self.add_entry(*kind, *count, example);
-        }
-    }
-
-    fn add_entry(&mut self, kind: NotKeptKind, count: u64, example: &str) {
-        if count == 0 {
-            return;
-        }
-        let found = self.0.entry(kind);
-        let (sum, _) = found.or_insert_with(|| (0, printable_within(example, MAX_EXAMPLE)));
-        *sum = sum.saturating_add(count);
-    }
-
-    /// Whether everything was kept.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Returns the entries by kind, in a fixed order.
-    pub fn entries(&self) -> Vec<NotKeptEntry> {
-        self.clone().into()
-    }
-}
-
-impl From<Vec<NotKeptEntry>> for NotKept {
-    fn from(entries: Vec<NotKeptEntry>) -> Self {
-        let mut found = Self::default();
-        for entry in entries {
-            found.add_entry(entry.kind, entry.count, &entry.example);
-        }
-        found
-    }
-}
-
-impl From<NotKept> for Vec<NotKeptEntry> {
-    fn from(list: NotKept) -> Self {
-        let kinds = list.0.into_iter();
-        kinds
-            .map(|(kind, (count, example))| NotKeptEntry {
-                kind,
-                count,
-                example,
-            })
-            .collect()
-    }
-}
+pub type NotKept = Tally<NotKeptKind>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tally::MAX_EXAMPLE;
 
     #[test]
     fn lists_add_up_and_stay_short() {

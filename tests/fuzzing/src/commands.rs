@@ -137,6 +137,7 @@ impl Scratch {
             } else {
                 sendshot_apply::EncodedPolicy::Store
             },
+            ..Policies::default()
         };
         let volume = durable::open_dir(&self.top, "volume".as_ref()).unwrap();
         let host = Bench {

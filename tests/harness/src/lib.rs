@@ -15,6 +15,7 @@
 //! | have a lying peer, or one with arbitrary responses | the crate `sendshot-adversary` |
 //! | make the clock jump | [`hosts::clock::Clock`] |
 //! | fill a volume, change it at random | [`trees::fill`], [`trees::changes`], [`trees::every_file_kind`] |
+//! | have a file system that keeps almost nothing | [`disks::simple_fs::SimpleFs`] |
 //! | damage a file on its disk | [`faults::damage::Damage`] |
 //! | check the stated reasons | [`compare::reasons`] |
 //! | make a sendshot describe a file that does not exist | [`trees::ghosts::add`] |

@@ -8,7 +8,7 @@ use std::process;
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
+use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Privileges, Scope, Unsupported};
 use sendshot_harness::disks::loopfs::{self, LoopFs};
 use sendshot_stream::{Command, Encoder, Timespec, Version};
 use uuid::Uuid;
@@ -16,10 +16,14 @@ use uuid::Uuid;
 const STORE: Policies = Policies {
     encoded: EncodedPolicy::Store,
     clone: ClonePolicy::Share,
+    unsupported: Unsupported::Refuse,
+    privileges: Privileges::Apply,
 };
 const DECODE: Policies = Policies {
     encoded: EncodedPolicy::Decode,
     clone: ClonePolicy::Copy,
+    unsupported: Unsupported::Refuse,
+    privileges: Privileges::Apply,
 };
 
 fn btrfs() -> LoopFs {

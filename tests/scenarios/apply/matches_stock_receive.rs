@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
+use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Privileges, Scope, Unsupported};
 use sendshot_harness::compare::tree::{self, Layout};
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams::{self, Format};
@@ -20,11 +20,15 @@ const SIZE: u64 = 4 << 30;
 const DEFAULT: Policies = Policies {
     encoded: EncodedPolicy::Store,
     clone: ClonePolicy::Share,
+    unsupported: Unsupported::Refuse,
+    privileges: Privileges::Apply,
 };
 /// The policies of a receiver whose kernel refuses encoded writes and clones.
 const FALLBACK: Policies = Policies {
     encoded: EncodedPolicy::Decode,
     clone: ClonePolicy::Copy,
+    unsupported: Unsupported::Refuse,
+    privileges: Privileges::Apply,
 };
 
 /// A file system with a history of two snapshots, s1 and s2.

@@ -6,4 +6,5 @@ mod matches_stock_receive;
 mod not_kept;
 mod not_kept_by_push;
 mod random_histories;
+mod restores;
 mod whole_or_not_at_all;

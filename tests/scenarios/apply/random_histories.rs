@@ -173,6 +173,7 @@ fn send_and_compare(random: &mut Random, snapshot: &Path, parent: Option<&Path>,
     let policies = Policies {
         encoded: [EncodedPolicy::Store, EncodedPolicy::Decode][random.below(2) as usize],
         clone: [ClonePolicy::Share, ClonePolicy::Copy][random.below(2) as usize],
+        ..Policies::default()
     };
     let options = Options {
         scope: Scope::default(),

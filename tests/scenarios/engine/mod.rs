@@ -7,4 +7,5 @@ mod histories;
 mod keeps;
 mod odd_places;
 mod recapture;
+mod subtree;
 mod used_numbers;

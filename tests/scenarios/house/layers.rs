@@ -76,7 +76,10 @@ const IMPURE: [&str; 8] = [
 const DELETES: [(&str, &[&str]); 3] = [
     ("sender", &["state"]),
     ("receiver", &["store::captures", "store::partials"]),
-    ("common/apply", &["staging", "commit", "commands::nodes"]),
+    (
+        "common/apply",
+        &["staging", "commit", "commands::nodes", "private_dir"],
+    ),
 ];
 
 /// Rooms that use the generated types of the wire and of the control sockets.

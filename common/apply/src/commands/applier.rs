@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use rustix::fs::Timestamps;
 use rustix::io::Errno;
-use sendshot_model::{NotKept, NotKeptKind};
+use sendshot_model::{LeftOut, LeftOutKind, NotKept, NotKeptKind};
 use sendshot_stream::dump::escaped;
 use sendshot_stream::{Command, Timespec};
 use sendshot_sys::encoded::Encoding;
 use sendshot_sys::filesystem;
 use uuid::Uuid;
 
+use crate::commands::absent::Absent;
 use crate::commands::budget::{self, Budget};
-use crate::commands::clone::{self, ClonePolicy, CloneSources, Foreign};
+use crate::commands::clone::{self, ClonePolicy, CloneSources, Cloned, Foreign};
 use crate::commands::data;
 use crate::commands::dirs::Dirs;
-use crate::commands::encoded::{Checked, EncodedPolicy, EncodedWriter};
+use crate::commands::encoded::{Checked, EncodedPolicy, EncodedWriter, Written};
+use crate::commands::exceptions::{Exceptions, Privileges, Unsupported, is_about_attribute};
 use crate::commands::files::{self, Files};
 use crate::commands::flags::{self, MountOptions};
 use crate::commands::metadata::{self, Inode};
@@ -32,13 +34,25 @@ pub struct Identity {
     pub ctransid: u64,
 }
 
-/// How commands are executed. Tests use it to exercise paths that real systems rarely need.
+/// How commands are executed. Copies are made with the defaults, and restores with lists instead of errors. Tests
+/// exercise paths that real systems rarely need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policies {
     /// How encoded writes are executed.
     pub encoded: EncodedPolicy,
     /// How clones are executed.
     pub clone: ClonePolicy,
+    /// How properties and entries are handled that the file system cannot keep.
+    pub unsupported: Unsupported,
+    /// How privileges are handled.
+    pub privileges: Privileges,
+}
+
+impl Policies {
+    /// Whether any command may be executed in another way than the stream says.
+    pub(crate) fn makes_exceptions(&self) -> bool {
+        self.unsupported == Unsupported::List || self.privileges == Privileges::List
+    }
 }
 
 /// Initial content of the staging subvolume.
@@ -53,16 +67,22 @@ pub enum Content {
 /// Applies commands to one staging subvolume, which no other process may change meanwhile.
 #[derive(Debug)]
 pub struct Applier {
-    dirs: Dirs,
+    pub(super) dirs: Dirs,
     files: Files,
     foreign: Foreign,
     encoded: EncodedWriter,
-    clone_policy: ClonePolicy,
+    pub(super) policies: Policies,
     identity: Identity,
     root_times: Option<Timestamps>,
-    budget: Budget,
+    pub(super) budget: Budget,
     mount: MountOptions,
     not_kept: NotKept,
+    pub(super) exceptions: Exceptions,
+    pub(super) absent: Absent,
+    /// Files to be made equal to another one in the end: the path of that one, and their own.
+    pub(super) copies: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The last command was executed in another way, which stores the same data.
+    pub(super) fallback: Option<LeftOutKind>,
 }
 
 impl Applier {
@@ -92,11 +112,15 @@ impl Applier {
             files: Files::default(),
             foreign: Foreign::default(),
             encoded: EncodedWriter::new(policies.encoded),
-            clone_policy: policies.clone,
+            policies,
             identity,
             budget: Budget::default(),
             mount: MountOptions::default(),
             not_kept: NotKept::default(),
+            exceptions: Exceptions::default(),
+            absent: Absent::default(),
+            copies: Vec::new(),
+            fallback: None,
         })
     }
 
@@ -119,10 +143,14 @@ impl Applier {
     /// # Errors
     /// I/O errors.
     pub fn set_root_times(&mut self) -> Result<(), Cause> {
-        if let Some(times) = &self.root_times {
-            rustix::fs::futimens(self.dirs.root(), times)?;
+        let Some(times) = &self.root_times else {
+            return Ok(());
+        };
+        match rustix::fs::futimens(self.dirs.root(), times) {
+            // It was counted when the stream set them.
+            Err(e) if self.lists() && is_about_attribute(e) => Ok(()),
+            set => Ok(set?),
         }
-        Ok(())
     }
 
     /// Continues with an existing budget.
@@ -139,6 +167,11 @@ impl Applier {
     /// Returns the parts of the commands that this file system could not keep.
     pub fn not_kept(&self) -> &NotKept {
         &self.not_kept
+    }
+
+    /// Returns what was left out or stored in another way, if the policies allow that.
+    pub fn left_out(&self) -> &LeftOut {
+        self.exceptions.left_out()
     }
 
     /// Closes all files except the root directory, and returns that.
@@ -158,18 +191,30 @@ impl Applier {
         sources: &mut dyn CloneSources,
     ) -> Result<(), ApplyError> {
         let charged = self.budget.charge(budget::beyond(command));
-        let done = match charged.and_then(|()| self.execute(command, sources)) {
-            Err(cause) if cause.errno() == Some(Errno::PERM) && self.unguard(command) => {
-                self.execute(command, sources)
-            }
-            done => done,
-        };
+        let done = charged.and_then(|()| match self.policies.makes_exceptions() {
+            false => self.attempt(command, sources),
+            true => self.apply_with_exceptions(command, sources),
+        });
         done.map_err(|cause| ApplyError {
             command: command.name(),
             path: command.path().to_vec(),
             offset,
             cause,
         })
+    }
+
+    /// Executes a command, if necessary after clearing flags that forbid it.
+    pub(super) fn attempt(
+        &mut self,
+        command: &Command<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), Cause> {
+        match self.execute(command, sources) {
+            Err(cause) if cause.errno() == Some(Errno::PERM) && self.unguard(command) => {
+                self.execute(command, sources)
+            }
+            done => done,
+        }
     }
 
     /// Clears the flags that forbid changes to a command's objects; returns whether a retry may help.
@@ -246,7 +291,7 @@ impl Applier {
         }
     }
 
-    fn nodes(&mut self) -> Nodes<'_> {
+    pub(super) fn nodes(&mut self) -> Nodes<'_> {
         Nodes {
             dirs: &mut self.dirs,
             files: &mut self.files,
@@ -254,11 +299,11 @@ impl Applier {
         }
     }
 
-    fn inode<'p>(&mut self, path: &'p [u8]) -> Result<Inode<'p>, Cause> {
+    pub(super) fn inode<'p>(&mut self, path: &'p [u8]) -> Result<Inode<'p>, Cause> {
         Inode::find(path, &mut self.dirs, &mut self.files)
     }
 
-    fn file(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
+    pub(super) fn file(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
         self.files.open(path, &mut self.dirs)
     }
 
@@ -288,7 +333,7 @@ impl Applier {
         }
     }
 
-    fn cannot_keep(&mut self, kind: NotKeptKind, path: &[u8]) {
+    pub(super) fn cannot_keep(&mut self, kind: NotKeptKind, path: &[u8]) {
         let path = if path.is_empty() { b"." } else { path };
         self.not_kept.add(kind, &escaped(path).to_string());
     }
@@ -345,11 +390,16 @@ impl Applier {
             to: offset,
             len,
         };
-        clone::range(self.clone_policy, source, target, range, &mut self.budget)
+        let policy = self.policies.clone;
+        let cloned = clone::range(policy, source, target, range, &mut self.budget)?;
+        if (policy, cloned) == (ClonePolicy::Share, Cloned::Copied) {
+            self.fallback = Some(LeftOutKind::SharedData);
+        }
+        Ok(())
     }
 
     /// Opens a file of this subvolume, which may already be immutable.
-    fn clone_source(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
+    pub(super) fn clone_source(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Cause> {
         match self.file(path) {
             Err(cause) if cause.errno() == Some(Errno::PERM) => {
                 files::open_foreign(self.dirs.root(), path).map(Arc::new)
@@ -381,7 +431,11 @@ impl Applier {
         };
         let write = Checked::new(encoding, encryption, data.len())?;
         let file = self.file(path)?;
-        self.encoded.write(file, &write, data, &mut self.budget)
+        let written = self.encoded.write(file, &write, data, &mut self.budget)?;
+        if (self.policies.encoded, written) == (EncodedPolicy::Store, Written::Decoded) {
+            self.fallback = Some(LeftOutKind::CompressedData);
+        }
+        Ok(())
     }
 }
 

@@ -105,6 +105,15 @@ fn keep<K>(kept: &mut Vec<Kept<K>>, key: K, fd: OwnedFd) -> Arc<OwnedFd> {
     fd
 }
 
+/// How a range was cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloned {
+    /// Both files share the data.
+    Shared,
+    /// The data was copied, because the kernel refused to share it.
+    Copied,
+}
+
 /// Makes a range of `target` equal to a range of `source`.
 pub(crate) fn range(
     policy: ClonePolicy,
@@ -112,7 +121,7 @@ pub(crate) fn range(
     target: impl AsFd,
     range: Range,
     budget: &mut Budget,
-) -> Result<(), Cause> {
+) -> Result<Cloned, Cause> {
     data::check_range(range.to, range.len)?;
     let end = data::check_range(range.from, range.len)?;
     // To the kernel a length of 0 means "to the end"; no sender uses that.
@@ -124,11 +133,15 @@ pub(crate) fn range(
     }
     match policy {
         ClonePolicy::Share => match share(&source, &target, range) {
-            Err(e) if can_copy_instead(e) => copy(source, target, range, end, budget),
-            other => Ok(other?),
+            Err(e) if can_copy_instead(e) => copy(source, target, range, end, budget)?,
+            other => {
+                other?;
+                return Ok(Cloned::Shared);
+            }
         },
-        ClonePolicy::Copy => copy(source, target, range, end, budget),
+        ClonePolicy::Copy => copy(source, target, range, end, budget)?,
     }
+    Ok(Cloned::Copied)
 }
 
 fn share(source: impl AsFd, target: impl AsFd, range: Range) -> Result<(), Errno> {
@@ -205,7 +218,11 @@ fn clear(file: impl AsFd, offset: u64, len: u64, size: u64) -> Result<(), Cause>
         return Ok(());
     }
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(file, punch, offset, len)?)
+    match rustix::fs::fallocate(&file, punch, offset, len) {
+        // The file system has no holes.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => data::write_zeros(file, offset, len),
+        other => Ok(other?),
+    }
 }
 
 fn copy_data(

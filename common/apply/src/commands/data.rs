@@ -38,6 +38,38 @@ pub(crate) fn fallocate(file: impl AsFd, mode: u32, offset: u64, len: u64) -> Re
     Ok(rustix::fs::fallocate(file, flags, offset, len)?)
 }
 
+/// Does what [`fallocate`] does to the content of a file, by writing, on a file system without it. No space is
+/// reserved.
+pub(crate) fn fallocate_by_writing(
+    file: impl AsFd,
+    mode: u32,
+    offset: u64,
+    len: u64,
+) -> Result<(), Cause> {
+    let end = check_range(offset, len)?;
+    let flags = fallocate_flags(mode).ok_or(Cause::FallocateMode(mode))?;
+    let size = rustix::fs::fstat(&file)?.st_size as u64;
+    if flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE) && offset < size {
+        write_zeros(&file, offset, end.min(size) - offset)?;
+    }
+    match end > size && !flags.contains(FallocateFlags::KEEP_SIZE) {
+        true => truncate(file, end),
+        false => Ok(()),
+    }
+}
+
+/// Writes `len` zeros at `offset`.
+pub(crate) fn write_zeros(file: impl AsFd, offset: u64, len: u64) -> Result<(), Cause> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut done = 0;
+    while done < len {
+        let part = (len - done).min(ZEROS.len() as u64);
+        write(&file, offset + done, &ZEROS[..part as usize])?;
+        done += part;
+    }
+    Ok(())
+}
+
 /// The modes that are valid in a stream. Modes that move data (collapse, insert) or affect only the layout
 /// (unshare) are no changes between two snapshots.
 fn fallocate_flags(mode: u32) -> Option<FallocateFlags> {

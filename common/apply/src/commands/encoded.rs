@@ -20,6 +20,15 @@ pub enum EncodedPolicy {
     Decode,
 }
 
+/// How encoded data was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is stored as it came.
+    Encoded,
+    /// It was decoded.
+    Decoded,
+}
+
 /// Stores encoded data.
 #[derive(Debug, Default)]
 pub(crate) struct EncodedWriter {
@@ -52,15 +61,16 @@ impl EncodedWriter {
         write: &Checked,
         bytes: &[u8],
         budget: &mut Budget,
-    ) -> Result<(), Cause> {
+    ) -> Result<Written, Cause> {
         if self.policy == EncodedPolicy::Store {
             match encoded_write(&file, &write.encoding, bytes) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Written::Encoded),
                 Err(e) => self.refused(Errno::from_io_error(&e).unwrap_or(Errno::IO))?,
             }
         }
         budget.charge(write.used.len() as u64)?;
-        self.decode_and_write(file, write, bytes)
+        self.decode_and_write(file, write, bytes)?;
+        Ok(Written::Decoded)
     }
 
     /// Falls back to decoding if that can help, and for all further writes if the refusal is permanent.

@@ -137,7 +137,11 @@ pub(crate) fn disinherit(
     let Some((fd, kind)) = open(path, dirs)? else {
         return Ok(());
     };
-    let before = rustix::fs::ioctl_getflags(&fd)?;
+    let before = match rustix::fs::ioctl_getflags(&fd) {
+        // The file system has no inode flags.
+        Err(Errno::NOTTY | Errno::OPNOTSUPP) => return Ok(()),
+        read => read?,
+    };
     let mut after = before - inherited();
     if kind == FileType::RegularFile && mount.is_nodatacow(&fd) {
         after |= before.intersection(NO_COPY_ON_WRITE);
@@ -239,6 +243,20 @@ fn missing(found: IFlags, wanted: IFlags) -> Vec<NotKeptKind> {
         kinds.push(NotKeptKind::OtherFlag);
     }
     kinds
+}
+
+/// Returns the kinds of the flags of a stream that the file or directory with this path does not have.
+pub(crate) fn lost(path: &[u8], flags: u64, dirs: &Dirs) -> Result<Vec<NotKeptKind>, Cause> {
+    let mut wanted = to_kernel(flags);
+    if path.is_empty() {
+        wanted.remove(guards());
+    }
+    let found = match open(path, dirs)? {
+        // A file system without flags has none set.
+        Some((fd, _)) => rustix::fs::ioctl_getflags(&fd).unwrap_or(IFlags::empty()),
+        None => wanted,
+    };
+    Ok(missing(found, wanted | found.intersection(COMPRESS)))
 }
 
 /// Clears the flags of a file or directory that forbid changes; returns whether there were any.

@@ -26,7 +26,12 @@ pub(crate) fn are_inherited(dir: &OwnedFd) -> Result<bool, Cause> {
     // Flags cannot be read through descriptors for resolution only.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(proc_path(dir), flags, Mode::empty()) {
-        Ok(dir) => Ok(rustix::fs::ioctl_getflags(dir)?.intersects(inherited())),
+        Ok(dir) => match rustix::fs::ioctl_getflags(dir) {
+            Ok(flags) => Ok(flags.intersects(inherited())),
+            // Its file system has no inode flags.
+            Err(Errno::NOTTY | Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e.into()),
+        },
         Err(Errno::ACCESS) => Ok(false),
         Err(e) => Err(e.into()),
     }

@@ -19,6 +19,9 @@ const ALL_OF_A_MODE: u64 = 0o177_777;
 /// Nanoseconds of a second. UTIME_NOW and UTIME_OMIT are larger and have other meanings.
 const SECOND: u32 = 1_000_000_000;
 
+/// Maximum length of an attribute's value, and of the list of names, in bytes: the kernel's limit.
+const MAX_ATTRIBUTE: usize = 64 * 1024;
+
 /// Bytes in a leaf besides an attribute's name and value: the leaf's header, an item's, and a directory entry
 /// (`BTRFS_MAX_XATTR_SIZE` of the kernel's `fs/btrfs/ctree.h`).
 const AROUND_ATTRIBUTE: usize = 101 + 25 + 30;
@@ -27,6 +30,9 @@ const AROUND_ATTRIBUTE: usize = 101 + 25 + 30;
 pub(crate) fn largest_attribute(node_size: u32) -> usize {
     (node_size as usize).saturating_sub(AROUND_ATTRIBUTE)
 }
+
+/// Extended attributes: names and values.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// An inode whose metadata is changed.
 pub(crate) enum Inode<'p> {
@@ -46,6 +52,16 @@ impl<'p> Inode<'p> {
             Some(fd) => Ok(Self::Open(fd)),
             None => dirs.place(path).map(Self::Named),
         }
+    }
+
+    /// Returns the metadata of the inode itself.
+    pub(crate) fn stat(&self) -> Result<Stat, Cause> {
+        Ok(match self {
+            Self::Open(fd) => rustix::fs::fstat(fd)?,
+            Self::Named(named) => {
+                rustix::fs::statat(&named.fd, named.name(), AtFlags::SYMLINK_NOFOLLOW)?
+            }
+        })
     }
 
     pub(crate) fn chmod(&self, mode: u64) -> Result<(), Cause> {
@@ -92,6 +108,33 @@ impl<'p> Inode<'p> {
             Self::Named(named) => rustix::fs::lsetxattr(named.proc_path(), name, data, flags)?,
         }
         Ok(())
+    }
+
+    /// Returns all attributes with their values.
+    pub(crate) fn xattrs(&self) -> Result<Attributes, Cause> {
+        let mut list = vec![0; MAX_ATTRIBUTE];
+        let listed = match self {
+            Self::Open(fd) => rustix::fs::flistxattr(fd, &mut list[..]),
+            Self::Named(named) => rustix::fs::llistxattr(named.proc_path(), &mut list[..]),
+        };
+        let len = match listed {
+            Err(Errno::OPNOTSUPP) => 0,
+            listed => listed?,
+        };
+        let names = list[..len].split(|byte| *byte == 0);
+        let mut all = Vec::new();
+        for name in names.filter(|name| !name.is_empty()) {
+            let mut value = vec![0; MAX_ATTRIBUTE];
+            let len = match self {
+                Self::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut value[..])?,
+                Self::Named(named) => {
+                    rustix::fs::lgetxattr(named.proc_path(), name, &mut value[..])?
+                }
+            };
+            value.truncate(len);
+            all.push((name.to_vec(), value));
+        }
+        Ok(all)
     }
 
     /// Removes an attribute. It may be gone already: writing to a file or changing its owner drops
@@ -150,6 +193,11 @@ pub(crate) fn times_of(stat: &Stat) -> Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec as i64),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec as i64),
     }
+}
+
+/// Whether two inodes have equal times.
+pub(crate) fn are_equal(left: &Timestamps, right: &Timestamps) -> bool {
+    (left.last_access, left.last_modification) == (right.last_access, right.last_modification)
 }
 
 fn timespec(time: Timespec) -> Result<rustix::fs::Timespec, Cause> {

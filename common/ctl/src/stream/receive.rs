@@ -102,6 +102,8 @@ fn tell(event: Event, lacks: &mut NotKept, dir: &Path, output: &Output) {
             name.display()
         ),
         Event::NotKept(list) => *lacks = list,
+        // The policies of a copy leave nothing out.
+        Event::LeftOut(_) => {}
         Event::Received(copy) => {
             let not_kept = std::mem::take(lacks).entries();
             for entry in &not_kept {

@@ -258,6 +258,21 @@ impl Context {
         }
     }
 
+    /// Passes directory and text of the inode's names to `each`, as far as this record lists them; returns whether
+    /// another entry follows the names in this record.
+    pub(crate) fn names(
+        &self,
+        mut input: &[u8],
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> Result<bool, Nonsense> {
+        while begins_with_name(input) {
+            take_u8(&mut input)?;
+            let parent = self.ino.wrapping_add(take_i(&mut input)? as u64);
+            each(parent, take_bytes(&mut input)?);
+        }
+        Ok(!input.is_empty())
+    }
+
     fn put_extent(&mut self, extent: &Extent, out: &mut Vec<u8>) {
         out.push(EXTENT);
         let kind = match extent.kind {

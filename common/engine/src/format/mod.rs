@@ -7,4 +7,5 @@ pub mod file;
 pub mod hashes;
 pub mod layout;
 pub(crate) mod reader;
+pub mod subtree;
 pub(crate) mod writer;

@@ -345,6 +345,17 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
+    /// Passes directory and text of the next inode's names to `each` without consuming them. Returns false if
+    /// there may be further names in another record.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) fn peek_names(&mut self, each: impl FnMut(u64, &[u8])) -> Result<bool, Error> {
+        let mut body = self.record_ahead()?.1;
+        let names = Context::begun(&mut body).and_then(|(context, ..)| context.names(body, each));
+        names.map_err(|Nonsense| self.damaged())
+    }
+
     /// Passes the directories of all names of the next inode to `each`, and skips its names.
     fn names_ahead(&mut self, mut each: impl FnMut(u64)) -> Result<(), Error> {
         self.parents_ahead(&mut each)?;

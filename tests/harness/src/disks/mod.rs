@@ -1,6 +1,7 @@
-//! File systems on loop devices in memory, and stock btrfs commands.
+//! File systems on loop devices in memory, or served by the test, and stock btrfs commands.
 
 pub mod loopfs;
 pub mod mount;
 pub mod raw;
+pub mod simple_fs;
 pub mod streams;

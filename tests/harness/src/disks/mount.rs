@@ -34,6 +34,34 @@ impl Mount {
         mount
     }
 
+    /// Mounts an empty file system in memory, `tmpfs` or `ramfs`, on a new private directory,
+    /// with `noatime`.
+    ///
+    /// # Panics
+    /// If mounting fails.
+    #[track_caller]
+    pub fn of_kind(kind: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("sendshot-mount-")
+            .tempdir_in("/dev/shm")
+            .unwrap();
+        let path = dir.path().join("mnt");
+        fs::create_dir(&path).unwrap();
+        let arguments = [
+            "-o".as_ref(),
+            "noatime".as_ref(),
+            "-t".as_ref(),
+            kind.as_ref(),
+            "none".as_ref(),
+            path.as_os_str(),
+        ];
+        tool("mount", &arguments);
+        Self {
+            path,
+            _dir: Some(dir),
+        }
+    }
+
     /// Mounts a device or a directory on an existing directory.
     ///
     /// # Panics
