@@ -16,8 +16,9 @@ use sendshot_sys::durable::{self, PRIVATE_DIR};
 use sendshot_sys::{crash, filesystem, inode_attributes};
 use uuid::Uuid;
 
-use crate::beneath::{CONFINED, open_beneath, proc_path};
+use crate::beneath::{CONFINED, open_beneath};
 use crate::paths::{self, PathError};
+use sendshot_sys::durable::proc_path;
 
 /// Prefix of the names of these directories.
 pub const PREFIX: &str = ".sendshot-restore-";

@@ -12,7 +12,7 @@ use sendshot_model::Engine;
 ///
 /// Exit codes: 0 done; 1 failed, cancelled, or the daemon is not running; 2 wrong usage or
 /// configuration; 3 the receiver could not be reached, try later; 4 refused by the receiver or by
-/// a rule; 10 some of several pushes failed.
+/// a rule; 5 done, but what is named could not be brought over; 10 some of several pushes failed.
 #[derive(Debug, Parser)]
 #[command(name = "sendshotctl", version, max_term_width = 100)]
 pub struct Arguments {
@@ -178,7 +178,7 @@ pub struct RestoreArguments {
     /// Receiver and volume: `nas2:photos`; with --list also only the receiver
     #[arg(value_name = "HOST:VOL")]
     pub source: Option<OsString>,
-    /// Path of the subvolume to be made: nothing, or an empty directory, is there
+    /// Path of the subvolume to be made: nothing, or an empty directory, is there; with --path a directory
     #[arg(value_name = "TARGET")]
     pub target: Option<PathBuf>,
     /// First pair with the receiver at this address, by a token of `peer invite NAME --restore`, for restoring
@@ -202,6 +202,14 @@ pub struct RestoreArguments {
     /// chain: the next push is incremental. Takes no TARGET
     #[arg(long, conflicts_with_all = ["target", "list"])]
     pub in_place: bool,
+    /// Only this file or directory, relative to the volume; may be given several times. TARGET is then a directory
+    /// on any file system, in which each path gets its last name. What that file system cannot keep is listed, with
+    /// exit code 5
+    #[arg(long = "path", value_name = "P", conflicts_with_all = ["list", "in_place", "drill"])]
+    pub path: Vec<PathBuf>,
+    /// With --path: also make set-user-id and set-group-id bits, file capabilities and device nodes
+    #[arg(long, requires = "path")]
+    pub as_is: bool,
     /// Restore to a scratch subvolume on the volume's file system, check it, delete it, and record the outcome
     /// for `status`: proof that it works, before it is needed. Takes no TARGET
     #[arg(long, conflicts_with_all = ["target", "list", "in_place", "accept_differences"])]

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use sendshot_proto::problem::{Kind, Problem};
 
+/// Exit code when what is named could not be brought over.
+pub const NOT_ALL: u8 = 5;
 /// Exit code when some of several operations failed.
 pub const SOME_FAILED: u8 = 10;
 

@@ -201,6 +201,11 @@ fn text(status: &StatusJson) -> String {
         status.last.iter().map(last_row).collect(),
         "none yet",
     );
+    if !status.drills.is_empty() {
+        let rows = status.drills.iter().map(drill_row).collect();
+        let head = ["volume", "receiver", "ended", "outcome"];
+        section("Restore drills", &head, rows, "none");
+    }
     section(
         "Volumes",
         &["name", "path", "receivers", "note"],
@@ -258,6 +263,19 @@ fn last_row(last: &LastJson) -> Vec<String> {
             [] | [_] => last.last_success.clone().unwrap_or_else(never),
             disks => human::few(&disks.iter().map(disk_text).collect::<Vec<_>>()),
         },
+    ]
+}
+
+fn drill_row(drill: &DrillJson) -> Vec<String> {
+    let outcome = match (&drill.error, &drill.copy) {
+        (Some(error), _) => format!("failed: {error}"),
+        (None, copy) => format!("{} can be restored", copy.as_deref().unwrap_or_default()),
+    };
+    vec![
+        drill.volume.clone(),
+        drill.receiver.clone(),
+        drill.ended_at.clone().unwrap_or_default(),
+        outcome,
     ]
 }
 

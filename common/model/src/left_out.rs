@@ -77,6 +77,28 @@ impl LeftOutKind {
         }
     }
 
+    /// Whether only the way is another in which the file system stores the data.
+    pub fn is_of_storage(self) -> bool {
+        match self {
+            Self::Holes | Self::Reservation | Self::SharedData | Self::CompressedData => true,
+            Self::Name
+            | Self::InLeftOutDirectory
+            | Self::DeviceNode
+            | Self::DeviceNodeNotWanted
+            | Self::SpecialFile
+            | Self::SymbolicLink
+            | Self::HardLink
+            | Self::Owner
+            | Self::Mode
+            | Self::SetId
+            | Self::AccessControlList
+            | Self::Capability
+            | Self::CapabilityNotWanted
+            | Self::ExtendedAttribute
+            | Self::Times => false,
+        }
+    }
+
     /// Whether an entry is missing, and not only a property of one.
     pub fn is_entry(self) -> bool {
         match self {

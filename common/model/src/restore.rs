@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::any_path::AnyPath;
+use crate::left_out::LeftOutEntry;
 use crate::not_kept::NotKeptEntry;
 
 /// A request to the program that restores.
@@ -60,6 +61,17 @@ pub enum RestoreTask {
         target: AnyPath,
         /// Whether a tree is accepted that differs from this host's own sendshot of the state.
         accept_differences: bool,
+    },
+    /// Brings single files and directories of a copy into a directory on any file system.
+    Paths {
+        /// The copy.
+        copy: WantedCopy,
+        /// The paths, relative to the volume.
+        paths: Vec<AnyPath>,
+        /// The directory, absolute; it is made if it does not exist.
+        target: AnyPath,
+        /// Whether set-id bits, capabilities and device nodes are made.
+        as_is: bool,
     },
     /// Restores a copy to a scratch subvolume on the volume's file system, checks it, and deletes it.
     Drill {
@@ -204,6 +216,9 @@ pub struct RestoreReport {
     pub doubt: Option<String>,
     /// What this file system could not keep.
     pub not_kept: Vec<NotKeptEntry>,
+    /// What of single paths was left out or changed.
+    #[serde(default)]
+    pub left_out: Vec<LeftOutEntry>,
 }
 
 /// What was checked of a restored tree, besides the hashes of the transfer.

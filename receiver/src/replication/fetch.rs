@@ -142,6 +142,15 @@ fn open(
     let copy = copy::open(&root, sender, &request)?;
     let lease = receiver.captures().lease(copy.info.uuid);
     let sendshot = capture::capture(&root, &copy, receiver.captures(), &lease)?;
+    let sendshot = match request.paths.as_slice() {
+        [] => sendshot,
+        paths => Arc::new(capture::reduce(
+            &root,
+            &sendshot,
+            paths,
+            receiver.captures(),
+        )?),
+    };
     let inodes = sendshot.counts().inodes;
     let fetch = Fetch {
         copy: copy.fd,

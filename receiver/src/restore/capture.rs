@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use sendshot_engine::capture::{recapture, save};
+use sendshot_engine::format::subtree;
 use sendshot_engine::{Sendshot, WireNumber};
 use sendshot_proto::failure::{Code, Failure};
+use uuid::Uuid;
 
 use crate::receive::failures::{io_failure, with_causes};
 use crate::restore::copy::OpenCopy;
-use crate::store::captures::{Lease, Place, touch};
+use crate::store::captures::{self, Captures, Lease, Place, touch};
 use crate::store::root::OpenRoot;
 
 /// The stream carries the identity of the state at its origin: the sender recognizes it.
@@ -23,7 +25,7 @@ const NUMBER: WireNumber = WireNumber::Origin;
 pub fn capture(
     root: &OpenRoot,
     copy: &OpenCopy,
-    captures: &crate::store::captures::Captures,
+    captures: &Captures,
     lease: &Lease,
 ) -> Result<Arc<Sendshot>, Failure> {
     lease.alone(|| {
@@ -46,6 +48,50 @@ pub fn capture(
             |error| failure(&error),
         ))
     })
+}
+
+/// Reduces the sendshot of a copy to some paths. Its file is deleted at once: only the descriptor is used. Blocks.
+///
+/// # Errors
+/// The failure for the sender.
+pub fn reduce(
+    root: &OpenRoot,
+    whole: &Sendshot,
+    paths: &[Vec<u8>],
+    captures: &Captures,
+) -> Result<Sendshot, Failure> {
+    let mut last = None;
+    for place in captures.places(root) {
+        let place = match place {
+            Ok(place) => place,
+            Err(e) => {
+                last = Some(io_failure("store the sendshot of the paths", &e));
+                continue;
+            }
+        };
+        // A crash leaves a capture of no copy, which expires.
+        let name = captures::name(Uuid::new_v4());
+        let reduced = sendshot_engine::subtree(whole, paths, &place.dir, &name);
+        place.forget(&name);
+        match reduced {
+            Ok(reduced) => return Ok(reduced),
+            Err(subtree::Error::Write(e)) => {
+                last = Some(io_failure("store the sendshot of the paths", &e));
+            }
+            Err(error @ (subtree::Error::Missing(_) | subtree::Error::NotADirectory { .. })) => {
+                let remedy =
+                    "paths are relative to the volume; restore a whole copy beside to look at it";
+                return Err(Failure::new(Code::NotFound, error.to_string(), remedy));
+            }
+            Err(error @ (subtree::Error::NoPaths | subtree::Error::Path { .. })) => {
+                return Err(Failure::new(Code::Unsupported, error.to_string(), ""));
+            }
+            Err(error @ subtree::Error::File(_)) => {
+                return Err(Failure::new(Code::Internal, with_causes(&error), ""));
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| Failure::new(Code::Internal, "there is no place for a capture", "")))
 }
 
 fn in_place(place: &Place, copy: &OpenCopy, lease: &Lease) -> Result<Sendshot, save::Error> {

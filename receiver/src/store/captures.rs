@@ -134,6 +134,15 @@ impl Captures {
     }
 }
 
+impl Place {
+    /// Deletes a sendshot that is used by its descriptor only. What cannot be deleted expires.
+    pub(crate) fn forget(&self, name: &OsStr) {
+        if let Err(e) = durable::remove_at(&self.dir, name) {
+            tracing::debug!("a sendshot of some paths stays until it expires: {e}");
+        }
+    }
+}
+
 impl Lease {
     /// Name of the capture.
     pub(crate) fn name(&self) -> OsString {
@@ -189,7 +198,8 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
 }
 
-fn name(copy: Uuid) -> OsString {
+/// Name of the capture of a copy, given by its UUID on this file system.
+pub(crate) fn name(copy: Uuid) -> OsString {
     format!("{PREFIX}{copy}").into()
 }
 

@@ -51,6 +51,7 @@ impl From<Error> for Problem {
             | Error::Apply(_)
             | Error::Check(_)
             | Error::Io { .. }
+            | Error::Publish(_)
             | Error::Staging(
                 StagingError::Area(_)
                 | StagingError::ForeignArea { .. }
@@ -127,6 +128,10 @@ fn target_remedy(error: &TargetError) -> String {
         TargetError::Taken(_) => {
             "choose a path where nothing exists, or an empty directory: a restore overwrites nothing"
                 .to_owned()
+        }
+        TargetError::SameName(_) => "restore them one after the other, to different targets".to_owned(),
+        TargetError::Exists(_) => {
+            "move it away, or choose another target: a restore overwrites nothing".to_owned()
         }
         TargetError::MountPoint(path) => {
             format!("choose a path below it, like {}/restored", path.display())

@@ -115,11 +115,24 @@ impl Host for RestoreHost {
     }
 }
 
+/// A place to which a stream is applied.
+pub(super) trait Place: Host<Error = HostError> + std::fmt::Debug + Send + 'static {
+    /// The staging subvolume that can be kept to continue from, and the transaction number that the stream announced.
+    fn to_keep(&self) -> Option<(&Staged, u64)>;
+}
+
+impl Place for RestoreHost {
+    fn to_keep(&self) -> Option<(&Staged, u64)> {
+        Some((self.staged.as_ref()?, self.announced))
+    }
+}
+
 /// A stream that is being applied.
 #[derive(Debug)]
-pub(super) struct Applier {
-    session: Session<RestoreHost>,
-    files: RestoreFiles,
+pub(super) struct Applier<P> {
+    session: Session<P>,
+    /// Where snapshots to continue from are recorded, if they can be taken.
+    files: Option<RestoreFiles>,
     stream_version: u32,
     policy: CheckpointPolicy,
     kept_at: (u64, Instant),
@@ -135,33 +148,57 @@ pub(super) struct Applied {
     pub(super) not_kept: NotKept,
 }
 
+/// A place to which a stream was applied whole.
+#[derive(Debug)]
+pub(super) struct Filled<P> {
+    pub(super) place: P,
+    files: Option<RestoreFiles>,
+    length: u64,
+    not_kept: NotKept,
+}
+
+impl Filled<RestoreHost> {
+    /// The tree in its staging subvolume.
+    pub(super) fn into_tree(self) -> Result<Applied, ApplyFailure> {
+        Ok(Applied {
+            staged: self.place.staged.ok_or(ApplyFailure::Nothing)?,
+            files: self.files.ok_or(ApplyFailure::Nothing)?,
+            length: self.length,
+            not_kept: self.not_kept,
+        })
+    }
+}
+
 /// The thread that applies.
 #[derive(Debug)]
-pub(super) struct Applying {
+pub(super) struct Applying<P> {
     /// Takes segments that were checked. Dropping it ends the stream.
     pub(super) segments: mpsc::Sender<FetchedSegment>,
     /// Bytes applied.
     pub(super) applied: Arc<AtomicU64>,
-    result: oneshot::Receiver<Result<Applied, ApplyFailure>>,
+    result: oneshot::Receiver<Result<Filled<P>, ApplyFailure>>,
 }
 
-impl Applier {
+impl<P: Place> Applier<P> {
     /// Begins with an empty tree.
     pub(super) fn fresh(
-        host: RestoreHost,
-        files: RestoreFiles,
+        place: P,
+        files: Option<RestoreFiles>,
         stream_version: u32,
         policy: CheckpointPolicy,
+        policies: Policies,
     ) -> Self {
         Self {
-            session: Session::new(host, Subvolumes::One, Policies::default()),
+            session: Session::new(place, Subvolumes::One, policies),
             files,
             stream_version,
             policy,
             kept_at: (0, Instant::now()),
         }
     }
+}
 
+impl Applier<RestoreHost> {
     /// Continues from a snapshot of an earlier staging.
     pub(super) fn resume(
         mut host: RestoreHost,
@@ -191,20 +228,22 @@ impl Applier {
         let session = Session::resume(host, position, root, Subvolumes::One, Policies::default());
         Ok(Self {
             session: session.map_err(ApplyFailure::Resume)?,
-            files,
+            files: Some(files),
             stream_version,
             policy,
             kept_at: (offset, Instant::now()),
         })
     }
+}
 
+impl<P: Place> Applier<P> {
     /// Makes the stream fail when it allocates more than `most` bytes beyond its own.
     pub(super) fn limit_made(&mut self, most: u64) {
         self.session.limit_made(0, most);
     }
 
     /// Starts the thread.
-    pub(super) fn start(self, offset: u64) -> Result<Applying, ApplyFailure> {
+    pub(super) fn start(self, offset: u64) -> Result<Applying<P>, ApplyFailure> {
         let (segments, input) = mpsc::channel(QUEUE);
         let (done, result) = oneshot::channel();
         let applied = Arc::new(AtomicU64::new(offset));
@@ -225,7 +264,7 @@ impl Applier {
         mut self,
         mut input: mpsc::Receiver<FetchedSegment>,
         applied: &AtomicU64,
-    ) -> Result<Applied, ApplyFailure> {
+    ) -> Result<Filled<P>, ApplyFailure> {
         while let Some(fetched) = input.blocking_recv() {
             let segment = &fetched.segment;
             self.session.feed(&segment.data)?;
@@ -242,9 +281,9 @@ impl Applier {
         }
         let not_kept = self.session.not_kept();
         let length = self.session.offset();
-        let host = self.session.finish()?;
-        Ok(Applied {
-            staged: host.staged.ok_or(ApplyFailure::Nothing)?,
+        let place = self.session.finish()?;
+        Ok(Filled {
+            place,
             files: self.files,
             length,
             not_kept,
@@ -271,23 +310,24 @@ impl Applier {
             return Ok(());
         }
         let position = self.session.checkpoint().map_err(SessionError::Staging)?;
-        let host = self.session.host();
-        let (Some(_), Some(staged)) = (position, &host.staged) else {
-            return Ok(()); // it is complete already
+        let to_keep = self.session.host().to_keep();
+        let (Some(_), Some((staged, announced)), Some(files)) =
+            (position, to_keep, &mut self.files)
+        else {
+            return Ok(()); // it is complete already, or cannot be continued
         };
         flush(staged.root()).map_err(ApplyFailure::Keep)?;
         crash::point("restore-flushed");
-        let announced = host.announced;
-        let kept = self.files.keep(staged.root(), point, announced);
+        let kept = files.keep(staged.root(), point, announced);
         kept.map_err(ApplyFailure::Keep)?;
         self.kept_at = (offset, Instant::now());
         Ok(())
     }
 }
 
-impl Applying {
+impl<P> Applying<P> {
     /// Waits until everything is applied, and the thread has ended.
-    pub(super) async fn finish(self) -> Result<Applied, ApplyFailure> {
+    pub(super) async fn finish(self) -> Result<Filled<P>, ApplyFailure> {
         drop(self.segments);
         self.result.await.unwrap_or(Err(ApplyFailure::Died))
     }

@@ -99,6 +99,7 @@ async fn restore(
         replaced: None,
         doubt: started.doubt,
         not_kept,
+        left_out: Vec::new(),
     };
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
@@ -167,5 +168,6 @@ fn report_of_earlier(job: &Job<'_>, subject: Subject) -> RestoreReport {
         replaced: None,
         doubt: None,
         not_kept: Vec::new(),
+        left_out: Vec::new(),
     }
 }

@@ -107,6 +107,7 @@ async fn drill(
         replaced: None,
         doubt: started.doubt,
         not_kept,
+        left_out: Vec::new(),
     })
 }
 

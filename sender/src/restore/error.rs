@@ -1,10 +1,12 @@
 //! Why a restore failed.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sendshot_apply::WriteObstacle;
+use sendshot_apply::private_dir::PublishError;
 use sendshot_apply::staging::StagingError;
 use sendshot_config::{AddressError, ConfigError};
 use sendshot_identity::KeyFileError;
@@ -99,6 +101,9 @@ pub enum Error {
     },
     #[error(transparent)]
     Staging(#[from] StagingError),
+    /// A restored path could not be moved to its name.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// The old volume is mounted or open.
@@ -185,6 +190,11 @@ pub enum TargetError {
     /// A file system is mounted at the target's path.
     #[error("a file system is mounted at {}", .0.display())]
     MountPoint(PathBuf),
+    /// Two paths have the same last name.
+    #[error("two of the paths are called {}", .0.display())]
+    SameName(OsString),
+    #[error("{} exists", .0.display())]
+    Exists(PathBuf),
     /// Another process restores to it.
     #[error("another restore to {} is running", .0.display())]
     Running(PathBuf),
@@ -230,6 +240,7 @@ impl Error {
             | Self::Differs { .. }
             | Self::Io { .. }
             | Self::Staging(_)
+            | Self::Publish(_)
             | Self::Place(_)
             | Self::InUse { .. }
             | Self::State(_)

@@ -11,6 +11,7 @@
 //! | fetch the stream, again after a broken connection | `fetch.rs` |
 //! | apply it in staging, with snapshots of it to continue from | `apply.rs`, `state/restores.rs` |
 //! | check the tree | `check.rs` |
+//! | or bring single files | `paths.rs` |
 //! | or only check that it can be done | `drill.rs` |
 //! | give it its final name | `beside.rs`, or `in_place/` |
 //!
@@ -28,6 +29,7 @@ mod in_place;
 mod keeper;
 mod list;
 mod own;
+mod paths;
 pub mod record;
 mod target;
 mod temporary;
@@ -89,6 +91,25 @@ pub async fn run(
                 target: target.into(),
             };
             beside::run(job, &events, cancel).await
+        }
+        RestoreTask::Paths {
+            copy,
+            paths,
+            target,
+            as_is,
+        } => {
+            let job = paths::Job {
+                volume: Volume {
+                    access: &access,
+                    copy,
+                    accept_differences: false,
+                    retry_for,
+                },
+                paths,
+                target: target.into(),
+                as_is,
+            };
+            paths::run(job, &events, cancel).await
         }
         RestoreTask::Drill { copy } => {
             let access = Access {

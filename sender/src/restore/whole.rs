@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sendshot_apply::Policies;
 use sendshot_apply::commit::flush;
 use sendshot_apply::staging::Area;
 use sendshot_engine::Sendshot;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::link::Link;
 use crate::decide::copy;
 use crate::restore::access::Access;
-use crate::restore::apply::{Applied, Applier, ApplyFailure, RestoreHost};
+use crate::restore::apply::{Applied, Applier, ApplyFailure, Filled, RestoreHost};
 use crate::restore::error::{Error, TargetError};
 use crate::restore::events::Events;
 use crate::restore::fetch::{self, Again, Begun, Ended, Fetch};
@@ -27,7 +28,7 @@ use crate::state::restores::{RestoreFiles, Resumable, Subject};
 /// The newest stream version that the applier takes.
 const STREAM_VERSION: u32 = 2;
 /// The version in which all data is decoded.
-const DECODED: u32 = 1;
+pub(super) const DECODED: u32 = 1;
 
 /// The volume that is wanted, and how.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ pub(super) struct Chosen {
 /// A stream that is on its way to staging.
 struct Prepared {
     begun: Begun,
-    applier: Applier,
+    applier: Applier<RestoreHost>,
     request: FetchRequest,
     started: Started,
 }
@@ -107,7 +108,7 @@ pub(super) fn clean_up(files: &mut RestoreFiles, area: &Area) -> Result<(), Erro
     Ok(area.remove_if_empty()?)
 }
 
-async fn choose(job: &Volume<'_>, link: &mut Link) -> Result<Chosen, Error> {
+pub(super) async fn choose(job: &Volume<'_>, link: &mut Link) -> Result<Chosen, Error> {
     let name = job.access.volume_name(&job.copy.volume)?;
     let (list, volume) = list::find(link, job.access, &name).await?;
     let copy = copy::choose(&volume.copies, job.copy.at.as_deref())?.clone();
@@ -209,7 +210,13 @@ async fn prepare(
             files
                 .begin(subject(job, &request, started.length))
                 .map_err(&keep)?;
-            Applier::fresh(host, files, request.stream_version, policy)
+            Applier::fresh(
+                host,
+                Some(files),
+                request.stream_version,
+                policy,
+                Policies::default(),
+            )
         }
     };
     // The stream itself is limited by its announced length.
@@ -291,12 +298,8 @@ async fn bring(
     drop(fetch);
     match ended {
         Ok(Ended::Whole | Ended::NotApplied) => {
-            let applied = applying.finish().await;
-            let applied = applied.map_err(|error| match error {
-                ApplyFailure::Session(_) => error,
-                other => other,
-            })?;
-            Ok((applied, wire_bytes, resumed_at, started))
+            let applied = applying.finish().await.and_then(Filled::into_tree);
+            Ok((applied?, wire_bytes, resumed_at, started))
         }
         Err(error) => {
             // The thread stops between two segments; its last snapshot of staging stays.

@@ -72,7 +72,8 @@ fn a_power_cut_of_the_sender_loses_nothing() {
     in_the_middle(&hosts, before);
     hosts.link.cut();
     hosts.sender.power_cut();
-    assert_eq!(push.finish().code, 1);
+    // The daemon may report the broken connection just before its power is cut.
+    assert!([1, 3].contains(&push.finish().code));
     hosts.sender.daemon.start();
     next_push_builds_on(&hosts, &first);
 }

@@ -1,11 +1,12 @@
 //! `sendshotctl recovery-sheet`: one page for the worst day.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use sendshot_proto::report::lossy;
 use sendshot_proto::v1::last_push::Outcome as Ended;
-use sendshot_proto::v1::{StatusRequest, StatusResponse};
+use sendshot_proto::v1::{StatusRequest, StatusResponse, VolumeState};
 use serde::Serialize;
 
 use crate::client::{self, Sender};
@@ -72,12 +73,11 @@ fn sheet(status: StatusResponse) -> Sheet {
     let volumes = status.volumes.iter().map(|volume| VolumeLine {
         name: volume.name.clone(),
         path: lossy(&volume.path),
-        copies: volume
-            .receivers
-            .iter()
+        copies: receivers_of(&status, volume)
+            .into_iter()
             .map(|receiver| CopiesLine {
-                receiver: receiver.clone(),
-                directory: directory(&volume.name, receiver),
+                directory: directory(&volume.name, &receiver),
+                receiver,
             })
             .collect(),
     });
@@ -100,6 +100,13 @@ fn sheet(status: StatusResponse) -> Sheet {
             })
             .collect(),
     }
+}
+
+/// The configured receivers of a volume, and those to which it was pushed.
+fn receivers_of(status: &StatusResponse, volume: &VolumeState) -> BTreeSet<String> {
+    let pushed = status.last.iter().filter(|last| last.volume == volume.name);
+    let pushed = pushed.map(|last| last.receiver.clone());
+    volume.receivers.iter().cloned().chain(pushed).collect()
 }
 
 fn text(sheet: &Sheet) -> String {

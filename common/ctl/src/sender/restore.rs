@@ -9,7 +9,7 @@ use sendshot_model::restore::{
     Checked, ListedCopy, ListedVolume, RestoreEvent, RestorePairing, RestoreReport, RestoreRequest,
     RestoreTask, WantedCopy,
 };
-use sendshot_model::{AnyPath, human};
+use sendshot_model::{AnyPath, LeftOutEntry, human};
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{PushProgress, PushStage};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::RestoreArguments;
-use crate::outcome::Outcome;
+use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::sender::pair;
 use crate::sender::progress::Progress;
@@ -101,6 +101,7 @@ fn request(arguments: &RestoreArguments) -> Result<RestoreRequest, Problem> {
         true => RestoreTask::List {
             volume: volume.map(|volume| volume.to_string_lossy().into_owned()),
         },
+        false if !arguments.path.is_empty() => paths(arguments, volume)?,
         false if arguments.drill => RestoreTask::Drill {
             copy: wanted(arguments, volume)?,
         },
@@ -137,6 +138,25 @@ fn wanted(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<Wanted
     Ok(WantedCopy {
         volume: Path::new(volume).into(),
         at: arguments.at.clone(),
+    })
+}
+
+fn paths(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<RestoreTask, Problem> {
+    let copy = wanted(arguments, volume)?;
+    let target = arguments
+        .target
+        .as_ref()
+        .ok_or_else(|| usage("say where to: a directory, like /tmp/out"))?;
+    let target = std::path::absolute(target).map_err(|e| usage(&e.to_string()))?;
+    Ok(RestoreTask::Paths {
+        copy,
+        paths: arguments
+            .path
+            .iter()
+            .map(|path| path.as_path().into())
+            .collect(),
+        target: AnyPath::from(target.as_path()),
+        as_is: arguments.as_is,
     })
 }
 
@@ -212,7 +232,11 @@ async fn follow(
             RestoreEvent::Restored { report } => {
                 progress.hide();
                 output.report(&report, || text(&report));
-                result = Some(ExitCode::SUCCESS);
+                let is_loss = |entry: &LeftOutEntry| !entry.kind.is_of_storage();
+                result = Some(match report.left_out.iter().any(is_loss) {
+                    true => ExitCode::from(outcome::NOT_ALL),
+                    false => ExitCode::SUCCESS,
+                });
             }
             RestoreEvent::Drilled { report } => {
                 progress.hide();
@@ -323,6 +347,14 @@ fn text(report: &RestoreReport) -> String {
         lines.push(format!("  about the copy: {doubt}"));
     }
     lines.extend(report.not_kept.iter().map(output::not_kept_line));
+    for entry in &report.left_out {
+        lines.push(format!(
+            "  left out {} × {}: {}",
+            entry.count,
+            entry.kind.description(),
+            entry.example
+        ));
+    }
     lines.extend(checked(&report.checked));
     lines.join("\n")
 }

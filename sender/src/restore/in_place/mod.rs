@@ -139,6 +139,7 @@ pub(super) async fn run(
         replaced: kept.map(|kept| AnyPath::from(kept.as_path())),
         doubt: started.doubt,
         not_kept,
+        left_out: Vec::new(),
     };
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
@@ -265,5 +266,6 @@ fn report_of_earlier(
         replaced: replaced.map(|kept| AnyPath::from(kept.as_path())),
         doubt: None,
         not_kept: Vec::new(),
+        left_out: Vec::new(),
     })
 }
