@@ -2,4 +2,5 @@
 
 mod in_place;
 mod interrupted;
+mod power;
 mod whole;

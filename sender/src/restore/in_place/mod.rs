@@ -12,6 +12,7 @@
 //! 5. Move the restored subvolume beside the volume. — Both, under each other's names.
 //! 6. Exchange the names, which is atomic, and commit. — The result.
 //! 7. Delete the rest. — Some of it, which the same command deletes.
+//! 8. Report, and commit. — After a power cut some of the rest.
 //!
 //! After a crash, the UUIDs tell which of the steps 5 to 7 was the last, and the same command does the others.
 
@@ -20,7 +21,7 @@ mod job;
 mod place;
 mod swap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ use crate::restore::in_place::place::VolumePlace;
 use crate::restore::keeper::Keeper;
 use crate::restore::record::Restored;
 use crate::restore::target::Target;
-use crate::restore::whole::{self, Brought, clean_up, files};
+use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files};
 use crate::shared::blocking::blocking;
 use crate::state::restores::{RestoreFiles, Swap};
 use crate::state::store::StateSubvolume;
@@ -75,6 +76,7 @@ pub(super) async fn run(
         events.note("an earlier run had brought the copy; the exchange of names is complete now");
         let report = report_of_earlier(&job, &place, replaced);
         events.tell(RestoreEvent::Restored { report });
+        commit_clean_up(target.dir.as_fd()).await;
         return Ok(());
     }
     place::check(&place)?;
@@ -142,6 +144,7 @@ pub(super) async fn run(
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
     });
+    commit_clean_up(target.dir.as_fd()).await; // 8
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl World {
             let mut left = self.left_at_target(task);
             left.extend(left_at_sender(&self.hosts.sender));
             if fetched {
-                left.extend(self.captures());
+                left.extend(self.captures(task));
             }
             if left.is_empty() {
                 return;
@@ -76,6 +76,11 @@ impl World {
             assert!(Instant::now() < end, "left over: {left:#?}");
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether a restore is complete and has deleted its files: it died just before its report.
+    pub(super) fn is_finished(&self, task: &Task) -> bool {
+        self.check_between(task) && self.left_at_target(task).is_empty()
     }
 
     fn left_at_target(&self, task: &Task) -> Vec<String> {
@@ -96,10 +101,13 @@ impl World {
         left
     }
 
-    fn captures(&self) -> Vec<String> {
+    /// The captures of the task's copy.
+    fn captures(&self, task: &Task) -> Vec<String> {
         let receiver = &self.hosts.receiver;
+        let copy = uuid(receiver.fs(), &task.copy.path).unwrap();
         let mut captures = names(&receiver.root().join(STAGING));
         captures.extend(names(&receiver.daemon.state_dir().join("captures")));
+        captures.retain(|name| name.contains(&copy));
         captures
     }
 

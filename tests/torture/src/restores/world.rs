@@ -100,6 +100,12 @@ impl Hosts for World {
                 return went;
             }
         }
+        if self.is_finished(&task) {
+            // Only the report was lost.
+            self.check_restored(&task, None);
+            self.put_away(&task);
+            return went;
+        }
         let restored = self.undisturbed(&task);
         went.resumed = restored["resumed_at"].as_u64() > Some(0);
         self.put_away(&task);
