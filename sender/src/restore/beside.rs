@@ -49,9 +49,10 @@ pub(super) async fn run(
     let target = Target::open(&job.target)?;
     let area = Area::new(&target.dir).map_err(Error::io("open the directory of the target"))?;
     let restored = restore(job, &target, &area, events, cancel).await;
-    if restored.is_err() && area.exists() {
-        // Nothing is in it if nothing can be continued.
-        area.remove_if_empty()?;
+    if restored.is_err()
+        && let Err(e) = tidy_failed(&area, &target)
+    {
+        tracing::warn!("files of the failed restore are left: {e}");
     }
     restored
 }

@@ -122,6 +122,20 @@ pub(super) async fn commit_clean_up(dir: BorrowedFd<'_>) {
     }
 }
 
+/// Deletes the files of a failed restore from which nothing can be continued: a refused stream leaves no trace.
+pub(super) fn tidy_failed(area: &Area, target: &Target) -> Result<(), Error> {
+    if !area.exists() {
+        return Ok(());
+    }
+    let mut files = files(area, target)?;
+    area.sweep(&files.staging_name().to_string_lossy())?;
+    let failed = Error::io("delete the rest of a failed restore");
+    if files.are_useless().map_err(&failed)? {
+        files.discard().map_err(&failed)?;
+    }
+    Ok(area.remove_if_empty()?)
+}
+
 async fn choose(job: &Volume<'_>, link: &mut Link) -> Result<Chosen, Error> {
     let name = job.access.volume_name(&job.copy.volume)?;
     let (list, volume) = list::find(link, job.access, &name).await?;

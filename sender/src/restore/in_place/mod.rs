@@ -40,7 +40,7 @@ use crate::restore::in_place::place::VolumePlace;
 use crate::restore::keeper::Keeper;
 use crate::restore::record::Restored;
 use crate::restore::target::Target;
-use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files};
+use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files, tidy_failed};
 use crate::shared::blocking::blocking;
 use crate::state::restores::{RestoreFiles, Swap};
 use crate::state::store::StateSubvolume;
@@ -88,12 +88,12 @@ pub(super) async fn run(
         });
     }
     let brought = whole::bring_to(&job.volume, &target, events, cancel).await; // 2
-    let brought = brought.inspect_err(|_| {
-        // Nothing is in it if nothing can be continued.
-        if let Err(e) = area.remove_if_empty() {
-            tracing::warn!("cannot remove the staging area: {e}");
+    let tidy = |_: &Error| {
+        if let Err(e) = tidy_failed(&area, &target) {
+            tracing::warn!("files of the failed restore are left: {e}");
         }
-    })?;
+    };
+    let brought = brought.inspect_err(tidy)?;
     let Brought {
         applied,
         checked,
