@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::check::{CLEANING, left_at_sender, names};
-use crate::restores::task::{Place, Task};
+use crate::restores::task::{Destination, Task};
 use crate::restores::world::{World, uuid};
 use sendshot_harness::compare::exact::{Reference, assert_exact};
 use sendshot_harness::compare::tree::{self, Layout};
@@ -24,8 +24,8 @@ impl World {
     pub(super) fn check_between(&self, task: &Task) -> bool {
         let sender = &self.hosts.sender;
         let found = uuid(sender.fs(), &task.target);
-        match &task.place {
-            Place::InPlace { old, content } => {
+        match &task.destination {
+            Destination::InPlace { old, content } => {
                 let found = found.expect("the name of the volume is free");
                 let is_complete = found != *old;
                 let aside = self.put_aside();
@@ -42,16 +42,16 @@ impl World {
                 }
                 is_complete
             }
-            Place::Free | Place::EmptyDirectory if found.is_some() => {
+            Destination::Free | Destination::EmptyDirectory if found.is_some() => {
                 self.assert_equal(&task.copy.path, &task.target, "it is not the copy");
                 true
             }
-            Place::Free => {
+            Destination::Free => {
                 let exists = task.target.symlink_metadata().is_ok();
                 assert!(!exists, "there is something at the target");
                 false
             }
-            Place::EmptyDirectory => {
+            Destination::EmptyDirectory => {
                 let entries = fs::read_dir(&task.target).expect("the empty directory is gone");
                 assert_eq!(entries.count(), 0, "there is something in the target");
                 false
@@ -93,7 +93,7 @@ impl World {
         if hidden.exists() {
             left.push(format!("hidden staging: {:?}", names(&hidden)));
         }
-        let expected = usize::from(matches!(task.place, Place::InPlace { .. }));
+        let expected = usize::from(matches!(task.destination, Destination::InPlace { .. }));
         let aside = self.put_aside();
         if aside.len() != expected {
             left.push(format!("volumes put aside: {aside:?}"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::restores::kind::RestoreFault;
-use crate::restores::task::{Place, Task};
+use crate::restores::task::{Destination, Task};
 use crate::restores::world::World;
 use crate::strike::{comes_when, finish, offset, pause};
 use crate::table::Went;
@@ -49,7 +49,7 @@ impl World {
                 self.fail_point(task, random, &mut died_at)
             }
             RestoreFault::KillSender
-                if by_fail_point && matches!(task.place, Place::InPlace { .. }) =>
+                if by_fail_point && matches!(task.destination, Destination::InPlace { .. }) =>
             {
                 self.fail_point_of_daemon(task, random, &mut died_at)
             }

@@ -26,14 +26,14 @@ pub(super) struct Task {
     pub(super) is_newest: bool,
     /// The subvolume that the command makes, or the volume.
     pub(super) target: PathBuf,
-    pub(super) place: Place,
+    pub(super) destination: Destination,
     checkpoint_bytes: u64,
     retry_for: &'static str,
 }
 
 /// Where a copy goes.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Destination {
     /// To a name that is free.
     Free,
     /// To an empty directory.
@@ -52,14 +52,14 @@ impl Task {
         copy: Copy,
         is_newest: bool,
         target: PathBuf,
-        place: Place,
+        destination: Destination,
         random: &mut Random,
     ) -> Self {
         Self {
             copy,
             is_newest,
             target,
-            place,
+            destination,
             checkpoint_bytes: random.pick(CHECKPOINTS),
             retry_for: random.pick(RETRIES),
         }
@@ -76,9 +76,11 @@ impl Task {
         if !self.is_newest {
             all.extend(["--at".to_owned(), self.copy.name.clone()]);
         }
-        match self.place {
-            Place::InPlace { .. } => all.push("--in-place".to_owned()),
-            Place::Free | Place::EmptyDirectory => all.push(self.target.display().to_string()),
+        match self.destination {
+            Destination::InPlace { .. } => all.push("--in-place".to_owned()),
+            Destination::Free | Destination::EmptyDirectory => {
+                all.push(self.target.display().to_string())
+            }
         }
         all
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::life::Hosts;
 use crate::restores::kind::RestoreFault;
-use crate::restores::task::{Copy, Place, Task};
+use crate::restores::task::{Copy, Destination, Task};
 use crate::table::Went;
 use crate::volume;
 use crate::world::{Measure, heal, show_logs, slow_down};
@@ -71,7 +71,7 @@ impl Hosts for World {
             volume::change(&mut random, &world.hosts.sender.photos());
             world.push();
         }
-        let task = world.task(Place::Free, &mut random);
+        let task = world.task(Destination::Free, &mut random);
         world.undisturbed(&task);
         world.put_away(&task);
         world
@@ -79,12 +79,12 @@ impl Hosts for World {
 
     fn iteration(&mut self, number: u64, kind: RestoreFault) -> Went {
         let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
-        let place = match random.below(6) {
+        let destination = match random.below(6) {
             0..2 => self.in_place(&mut random),
-            2 => Place::EmptyDirectory,
-            _ => Place::Free,
+            2 => Destination::EmptyDirectory,
+            _ => Destination::Free,
         };
-        let task = self.task(place, &mut random);
+        let task = self.task(destination, &mut random);
         let mut went = Went::default();
         for _ in 0..random.pick(STRIKES) {
             self.slow = slow_down(&self.hosts.link, Way::Down, &mut random);
@@ -145,25 +145,25 @@ impl World {
         pushed
     }
 
-    fn task(&self, place: Place, random: &mut Random) -> Task {
+    fn task(&self, destination: Destination, random: &mut Random) -> Task {
         let sender = &self.hosts.sender;
         let number = match random.once_in(2) {
             true => self.copies.len() - 1,
             false => random.below(self.copies.len() as u64) as usize,
         };
         let is_newest = number == self.copies.len() - 1 && random.once_in(2);
-        let target = match &place {
-            Place::InPlace { .. } => sender.photos(),
-            Place::Free | Place::EmptyDirectory => sender.fs().join("restored"),
+        let target = match &destination {
+            Destination::InPlace { .. } => sender.photos(),
+            Destination::Free | Destination::EmptyDirectory => sender.fs().join("restored"),
         };
-        if matches!(place, Place::EmptyDirectory) {
+        if matches!(destination, Destination::EmptyDirectory) {
             fs::create_dir(&target).unwrap();
         }
         let task = Task::new(
             self.copies[number].clone(),
             is_newest,
             target,
-            place,
+            destination,
             random,
         );
         // What the user made before is on disk.
@@ -172,11 +172,11 @@ impl World {
     }
 
     /// Changes the volume, as damage would, and notes its content.
-    fn in_place(&self, random: &mut Random) -> Place {
+    fn in_place(&self, random: &mut Random) -> Destination {
         let sender = &self.hosts.sender;
         let photos = sender.photos();
         volume::change(random, &photos);
-        Place::InPlace {
+        Destination::InPlace {
             old: uuid(sender.fs(), &photos).unwrap(),
             content: Reference::of(sender.fs(), &photos),
         }
@@ -202,7 +202,7 @@ impl World {
 
     /// Deletes what was restored beside; pushes the volume that was restored in its place.
     fn put_away(&mut self, task: &Task) {
-        if !matches!(task.place, Place::InPlace { .. }) {
+        if !matches!(task.destination, Destination::InPlace { .. }) {
             streams::delete(&task.target).unwrap();
             return;
         }
