@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture resume sizes bench compare memory growth boot-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore resume sizes bench compare memory growth boot-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ fuzz-merge: packages ## Keep the inputs that a target's coverage needs: TARGET=s
 torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUTS=1000 KILLS_SENDER=300 LIES=100 ...
 	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
 	target/debug/torture
+
+torture-restore: packages ## Restores under faults of every kind, beside and in place: RESTORES=300 SEED=1
+	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
+	RESTORES=$(or $(RESTORES),300) target/debug/torture-restore
 
 resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin resume -- $(or $(MIB),4096)

@@ -17,7 +17,7 @@ INSTALL ?= install
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
 DEPLOY := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 
-INSTALL_BINARIES := sendshot-sender sendshot-receiver sendshotctl
+INSTALL_BINARIES := sendshot-sender sendshot-receiver sendshot-restore sendshotctl
 INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service
 INSTALL_EXAMPLES := sender.toml receiver.toml
 

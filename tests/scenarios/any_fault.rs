@@ -21,7 +21,7 @@ fn number(name: &str) -> Option<u64> {
 fn a_push_after_any_fault_succeeds() {
     let time = Duration::from_secs(number("TORTURE_SECONDS").unwrap_or(SECONDS));
     let seed = number("SEED").unwrap_or(SEED);
-    let table = sendshot_torture::run(&Options::lasting(time, seed));
+    let table = sendshot_torture::pushes(&Options::lasting(time, seed));
     println!("{table}");
     assert_eq!(table.failed(), 0, "SEED={seed}\n{table}");
 }

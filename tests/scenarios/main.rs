@@ -9,6 +9,7 @@
 )]
 
 mod any_fault;
+mod any_restore_fault;
 mod apply;
 mod engine;
 mod house;

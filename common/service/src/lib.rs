@@ -9,6 +9,7 @@ mod control_socket;
 mod instance_lock;
 pub mod logging;
 pub mod notify;
+pub mod privileges;
 mod run;
 mod signals;
 

@@ -10,7 +10,22 @@ use sendshot_model::restore::{RestoreEvent, RestoreRequest};
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_sender::restore::{self, Settings};
+use sendshot_service::privileges::{self, Capabilities};
 use tokio_util::sync::CancellationToken;
+
+/// The capabilities that a restore needs: it makes subvolumes and mounts the top level (SYS_ADMIN), sets owners, modes,
+/// set-id bits, file capabilities and inode flags, makes device nodes, works in directories of any owner, and looks for
+/// the users of a volume in /proc (SYS_PTRACE).
+const NEEDED: Capabilities = Capabilities::SYS_ADMIN
+    .union(Capabilities::CHOWN)
+    .union(Capabilities::DAC_OVERRIDE)
+    .union(Capabilities::DAC_READ_SEARCH)
+    .union(Capabilities::FOWNER)
+    .union(Capabilities::FSETID)
+    .union(Capabilities::SETFCAP)
+    .union(Capabilities::MKNOD)
+    .union(Capabilities::LINUX_IMMUTABLE)
+    .union(Capabilities::SYS_PTRACE);
 
 /// Longest request in bytes.
 const MAX_REQUEST: u64 = 16 * 1024 * 1024;
@@ -49,6 +64,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(e) = privileges::keep_only(NEEDED) {
+        eprintln!("sendshot-restore: cannot give up privileges: {e}");
+        return ExitCode::FAILURE;
+    }
     sendshot_sys::crash::arm();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

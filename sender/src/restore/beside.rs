@@ -10,7 +10,9 @@
 //! 5. Give it its final name, which is atomic, and commit. — Either staging or the target; the same command tells which
 //!    by the UUID.
 //! 6. Delete the snapshots and the record. — The target, and some of these, which the same command deletes.
+//! 7. Report, and commit. — The target; after a power cut also some of the files.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -24,7 +26,7 @@ use crate::restore::apply::{Applied, ApplyFailure};
 use crate::restore::error::{Error, TargetError};
 use crate::restore::events::Events;
 use crate::restore::target::{Found, Target};
-use crate::restore::whole::{self, Brought, Volume, clean_up, files};
+use crate::restore::whole::{self, Brought, Volume, clean_up, commit_clean_up, files, tidy_failed};
 use crate::shared::blocking::blocking;
 use crate::state::restores::Subject;
 
@@ -46,29 +48,31 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let target = Target::open(&job.target)?;
     let area = Area::new(&target.dir).map_err(Error::io("open the directory of the target"))?;
-    let restored = restore(job, target, &area, events, cancel).await;
-    if restored.is_err() && area.exists() {
-        // Nothing is in it if nothing can be continued.
-        area.remove_if_empty()?;
+    let restored = restore(job, &target, &area, events, cancel).await;
+    if restored.is_err()
+        && let Err(e) = tidy_failed(&area, &target)
+    {
+        tracing::warn!("files of the failed restore are left: {e}");
     }
     restored
 }
 
 async fn restore(
     job: Job<'_>,
-    target: Target,
+    target: &Target,
     area: &Area,
     events: &Events,
     cancel: CancellationToken,
 ) -> Result<(), Error> {
     let began = Instant::now();
-    let place = match earlier(&target, area)? {
+    let place = match earlier(target, area)? {
         Earlier::Finished(subject) => {
             events.note("an earlier run had completed this restore");
             let report = report_of_earlier(&job, subject);
             events.tell(RestoreEvent::Restored {
                 report: Box::new(report),
             });
+            commit_clean_up(target.dir.as_fd()).await;
             return Ok(());
         }
         Earlier::Unfinished(place) => place,
@@ -80,7 +84,7 @@ async fn restore(
         started,
         wire_bytes,
         resumed_at,
-    } = whole::bring_to(&job.volume, &target, events, cancel).await?;
+    } = whole::bring_to(&job.volume, target, events, cancel).await?;
     events.stage("commit", "");
     let not_kept = applied.not_kept.entries();
     let path = target.path.clone();
@@ -104,6 +108,7 @@ async fn restore(
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
     });
+    commit_clean_up(target.dir.as_fd()).await; // 7
     Ok(())
 }
 
@@ -133,7 +138,10 @@ fn earlier(target: &Target, area: &Area) -> Result<Earlier, Error> {
     }
 }
 
-async fn expose(applied: Applied, target: Target, place: Place) -> Result<(), Error> {
+async fn expose(applied: Applied, target: &Target, place: Place) -> Result<(), Error> {
+    let name = target.name().to_owned();
+    let dir = target.dir.try_clone();
+    let dir = dir.map_err(Error::io("open the directory of the target"))?;
     let done = blocking("expose", move || {
         let Applied {
             staged, mut files, ..
@@ -142,12 +150,12 @@ async fn expose(applied: Applied, target: Target, place: Place) -> Result<(), Er
         let info = subvolume::info(staged.root()).map_err(&keep)?;
         files.finish(info.uuid).map_err(&keep)?; // 4
         crash::point("restore-finished");
-        let root = staged.publish(&target.dir, target.name(), place)?;
+        let root = staged.publish(&dir, &name, place)?;
         crash::point("restore-published");
-        filesystem::commit(&target.dir).map_err(Error::io("commit the restored subvolume"))?; // 5
+        filesystem::commit(&dir).map_err(Error::io("commit the restored subvolume"))?; // 5
         crash::point("restore-committed");
         drop(root);
-        let area = Area::new(&target.dir).map_err(&keep)?;
+        let area = Area::new(&dir).map_err(&keep)?;
         clean_up(&mut files, &area) // 6
     });
     done.await.map_err(|_| ApplyFailure::Died)?

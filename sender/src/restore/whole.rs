@@ -1,5 +1,6 @@
 //! What every restore of a whole volume does: choose the copy, fetch and apply it in staging, and check the tree.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use sendshot_apply::Policies;
@@ -9,6 +10,7 @@ use sendshot_engine::Sendshot;
 use sendshot_model::human;
 use sendshot_model::restore::{Checked, RestoreEvent, WantedCopy};
 use sendshot_proto::restore::{FetchRequest, RestorableCopy, Started};
+use sendshot_sys::filesystem;
 use sendshot_transfer::retry::RetryBudget;
 use tokio_util::sync::CancellationToken;
 
@@ -101,10 +103,37 @@ pub(super) fn files(area: &Area, target: &Target) -> Result<RestoreFiles, Error>
         .map_err(Error::io("read the record of an interrupted restore"))
 }
 
+/// Deletes the files of a finished restore. The caller reports it next, and then calls [`commit_clean_up`].
 pub(super) fn clean_up(files: &mut RestoreFiles, area: &Area) -> Result<(), Error> {
     files
         .discard()
         .map_err(Error::io("delete the rest of a finished restore"))?;
+    Ok(area.remove_if_empty()?)
+}
+
+/// Makes the deletion of the files durable once the success is reported: no later run would delete what a power cut
+/// brings back. Before the report it would only prolong the time in which a crash loses the report.
+pub(super) async fn commit_clean_up(dir: BorrowedFd<'_>) {
+    let committed = match dir.try_clone_to_owned() {
+        Ok(dir) => blocking("commit", move || filesystem::commit(dir)).await,
+        Err(e) => Ok(Err(e)),
+    };
+    if let Ok(Err(e)) = committed {
+        tracing::warn!("a power cut may bring back files of the finished restore: {e}");
+    }
+}
+
+/// Deletes the files of a failed restore from which nothing can be continued: a refused stream leaves no trace.
+pub(super) fn tidy_failed(area: &Area, target: &Target) -> Result<(), Error> {
+    if !area.exists() {
+        return Ok(());
+    }
+    let mut files = files(area, target)?;
+    area.sweep(&files.staging_name().to_string_lossy())?;
+    let failed = Error::io("delete the rest of a failed restore");
+    if files.are_useless().map_err(&failed)? {
+        files.discard().map_err(&failed)?;
+    }
     Ok(area.remove_if_empty()?)
 }
 

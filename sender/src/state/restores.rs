@@ -177,6 +177,19 @@ impl RestoreFiles {
         }))
     }
 
+    /// Whether nothing can be continued from these files, and no crash has left an exchange of names or a finished
+    /// subvolume. They belong to another process if staging exists.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn are_useless(&self) -> io::Result<bool> {
+        let is_begun = |record: &Record| record.finished.is_some() || record.swap.is_some();
+        if self.record.as_ref().is_some_and(is_begun) || self.resumable()?.is_some() {
+            return Ok(false);
+        }
+        Ok(!durable::names(&self.area)?.contains(&self.staging_name()))
+    }
+
     /// Records that a restore begins; everything of an earlier one is deleted.
     ///
     /// # Errors

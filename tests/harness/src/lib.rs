@@ -22,7 +22,7 @@
 //! | compare a copy with its snapshot | [`compare::exact::assert_exact`] |
 //! | compare inode flags of a copy | [`compare::inode_flags::compare`] |
 //! | check that no subvolume is left without an owner | [`compare::subvolumes::assert_no_leftovers`] |
-//! | all of it at random | the crate `sendshot-torture`, `make torture` |
+//! | all of it at random | the crate `sendshot-torture`, `make torture`, `make torture-restore` |
 //!
 //! ```no_run
 //! use sendshot_harness::compare::exact::assert_exact;

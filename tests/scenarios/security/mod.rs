@@ -2,6 +2,7 @@
 
 mod certificates;
 mod connections;
+mod fetch;
 mod hostile_receiver;
 mod hostile_streams;
 mod limits;

@@ -6,21 +6,31 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use sendshot_adversary::hostile::World;
+use sendshot_adversary::hostile::guest::Guest;
 use sendshot_adversary::hostile::scene::Scene;
 use sendshot_adversary::hostile::sender::{self, Answer, Then};
+use sendshot_adversary::hostile::trick::Held;
+use sendshot_harness::faults::link::{Link, Way};
+use sendshot_harness::hosts::pairing::pair_at;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::trees::fill;
 use sendshot_identity::SenderKey;
+use sendshot_proto::v1::fetch_response::Message;
 use sendshot_proto::v1::pairing_client::PairingClient;
 use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    Begin, CancelRequest, CopiesRequest, FailureCode, ForeignRequest, ForgetFilesystemRequest,
-    ForgetRequest, GrantRequest, GrantsRequest, HelloRequest, InventoryRequest, InviteRequest,
-    ListRequest, PairCommand, PairRequest, Parent, PeersRequest, PruneRequest, PushRequest,
-    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest,
+    Begin, CancelRequest, CopiesRequest, FailureCode, FetchRequest, ForeignRequest,
+    ForgetFilesystemRequest, ForgetRequest, GrantRequest, GrantsRequest, HelloRequest,
+    HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest,
+    Parent, PeersRequest, PruneRequest, PushRequest, RecordRestoredRequest, RenewRequest,
+    ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
 };
 use serde_json::Value;
 use tonic::Status;
+use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// The other sender's name at the receiver, and the name of its volume.
@@ -105,6 +115,7 @@ fn a_stolen_key_gets_at_nothing_of_another_sender_by_any_call() {
     let mut table = Table::default();
     greet_and_ask(&scene, &them, &mut table);
     push(&mut scene, &them, &mut table);
+    read_back(&mut scene, &mut table);
     take_their_identity(&scene, &them, &mut table);
     let outcome = receiver_control(&scene);
     for (call, outcome) in outcome {
@@ -255,6 +266,172 @@ fn push(scene: &mut Scene, them: &Them, table: &mut Table) {
     );
 }
 
+/// Asks for copies with the stolen key, which has no grant, and with a temporary key for the sender's own volume.
+fn read_back(scene: &mut Scene, table: &mut Table) {
+    let (own, theirs) = (scene.world().other_volume, scene.world().other_sender);
+    let name_of = |sender: &str| {
+        let entries = fs::read_dir(scene.root().join(sender).join(THEIR_VOLUME)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).min().unwrap()
+    };
+    let request = |held: Held, volume: &str, sender: &str| FetchRequest {
+        volume: volume.to_owned(),
+        uuid: held.uuid.as_bytes().to_vec(),
+        ctransid: held.ctransid,
+        name: name_of(sender),
+        stream_version: 2,
+        ..FetchRequest::default()
+    };
+    let as_path = format!("../{THEM}/{THEIR_VOLUME}");
+    let below = format!("{THEM}/{THEIR_VOLUME}");
+    let not_permitted = format!("{:?}", FailureCode::NotPermitted);
+    let not_found = format!("{:?}", FailureCode::NotFound);
+    let attempts = [
+        ("its own copy", request(own, THEIR_VOLUME, "nas1")),
+        (
+            "their copy's id and name",
+            request(theirs, THEIR_VOLUME, THEM),
+        ),
+        ("their volume as a path", request(theirs, &as_path, THEM)),
+        (
+            "their volume below their name",
+            request(theirs, &below, THEM),
+        ),
+    ];
+    let stolen = [
+        &*not_permitted,
+        &not_permitted,
+        "InvalidArgument",
+        "InvalidArgument",
+    ];
+    for ((how, request), expected) in attempts.clone().into_iter().zip(stolen) {
+        let outcome = scene
+            .hostile
+            .call(async |channel| fetched(channel, request).await);
+        table.row("Fetch", how, outcome, expected);
+    }
+    for (how, name) in [("all", ""), ("their volume as a path", &*as_path)] {
+        let expected = if name.is_empty() {
+            "no copy of theirs"
+        } else {
+            "InvalidArgument"
+        };
+        let outcome = scene
+            .hostile
+            .call(async |channel| listed(channel, name, theirs).await);
+        table.row("Volumes", how, outcome, expected);
+    }
+
+    let receiver = &scene.hosts.receiver;
+    let guest = Guest::of(receiver);
+    let token = receiver.invite(&["nas1", "--restore", "--volume", THEIR_VOLUME]);
+    let channel = guest.connect(&guest.redeem(&token).unwrap());
+    let temporary = [
+        "bytes of a copy",
+        &*not_found,
+        "InvalidArgument",
+        "InvalidArgument",
+    ];
+    for ((how, request), expected) in attempts.into_iter().zip(temporary) {
+        let outcome = guest.call(fetched(channel.clone(), request));
+        let how = format!("{how}, temporary key");
+        table.row("Fetch", &how, outcome, expected);
+    }
+    let outcome = guest.call(listed(channel, "", theirs));
+    table.row(
+        "Volumes",
+        "all, temporary key",
+        outcome,
+        "no copy of theirs",
+    );
+}
+
+/// Fetches a copy; what comes of it.
+async fn fetched(channel: Channel, request: FetchRequest) -> (String, String) {
+    let answer = ReplicationClient::new(channel).fetch(request).await;
+    let mut answers = match answer {
+        Ok(answers) => answers.into_inner(),
+        Err(e) => return status::<()>(Err(e)),
+    };
+    loop {
+        match answers.message().await.map(|answer| answer?.message) {
+            Ok(Some(Message::Started(_))) => {}
+            Ok(Some(Message::Segment(_) | Message::End(_))) => {
+                return ("bytes of a copy".into(), String::new());
+            }
+            Ok(Some(Message::Failure(failure))) => {
+                return (format!("{:?}", failure.code()), failure.message);
+            }
+            Ok(None) => return ("nothing".into(), String::new()),
+            Err(e) => return status::<()>(Err(e)),
+        }
+    }
+}
+
+/// Lists copies.
+async fn listed(channel: Channel, name: &str, theirs: Held) -> (String, String) {
+    let name = name.to_owned();
+    let answer = ReplicationClient::new(channel)
+        .volumes(VolumesRequest { name })
+        .await;
+    let mut answers = match answer {
+        Ok(answers) => answers.into_inner(),
+        Err(e) => return status::<()>(Err(e)),
+    };
+    let mut said = String::new();
+    loop {
+        match answers.message().await {
+            Ok(Some(part)) => said += &format!("{part:?}"),
+            Ok(None) => break,
+            Err(e) => return status::<()>(Err(e)),
+        }
+    }
+    let id = format!("{:?}", theirs.uuid.as_bytes().to_vec());
+    match said.contains(&id) {
+        true => ("it sees copies".into(), said),
+        false => ("no copy of theirs".into(), said),
+    }
+}
+
+/// The sender's own key, without a grant: the link carries a refusal and nothing of the copy.
+#[test]
+fn a_stolen_key_without_a_grant_gets_no_byte_of_a_copy() {
+    /// Most bytes of the handshake, the list of copies and the refusal.
+    const REFUSAL: u64 = 16 << 10;
+    const BIG: u64 = 8 << 20;
+    let (sender, receiver) = (SenderHost::new(), ReceiverHost::new());
+    let link = Link::to(receiver.address());
+    pair_at(&sender, &receiver, "nas2", link.address());
+    fill::file(sender.photos().join("big"), 1, BIG as usize);
+    sender.push("nas2:photos");
+    let target = sender.fs().join("new");
+    let beside = target.to_str().unwrap();
+    let came = |code, arguments: &[&str]| {
+        let before = link.bytes(Way::Down);
+        let output = sender.restore(&[&["nas2:photos"], arguments].concat());
+        assert_eq!(output.code, code, "{output:?}");
+        link.bytes(Way::Down) - before
+    };
+    for arguments in [&[beside][..], &["--in-place"]] {
+        let bytes = came(4, arguments);
+        assert!(bytes < REFUSAL, "{arguments:?}: {bytes} bytes came");
+    }
+    let other = ["peer", "grant", "nas1", "--volume", "music", "--for", "24h"];
+    receiver.ctl(&other).success();
+    let bytes = came(4, &[beside]);
+    assert!(
+        bytes < REFUSAL,
+        "by a grant of another volume, {bytes} bytes came"
+    );
+    assert!(!target.exists());
+    let grant = [
+        "peer", "grant", "nas1", "--volume", "photos", "--for", "24h",
+    ];
+    receiver.ctl(&grant).success();
+    let bytes = came(0, &[beside]);
+    assert!(bytes > BIG, "a restore is not counted: {bytes} bytes");
+}
+
 fn take_their_identity(scene: &Scene, them: &Them, table: &mut Table) {
     let renew = |signing_request| {
         let request = RenewRequest { signing_request };
@@ -368,6 +545,18 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
                 status(
                     control
                         .forget_filesystem(ForgetFilesystemRequest::default())
+                        .await,
+                ),
+            ),
+            (
+                "HoldVolume",
+                status(control.hold_volume(HoldVolumeRequest::default()).await),
+            ),
+            (
+                "RecordRestored",
+                status(
+                    control
+                        .record_restored(RecordRestoredRequest::default())
                         .await,
                 ),
             ),

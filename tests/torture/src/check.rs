@@ -12,9 +12,10 @@ use crate::world::{Copy, Parent, World};
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::compare::tree::{self, Layout};
 use sendshot_harness::hosts::command::Output;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Time limit for both sides to clean up after an ended push.
-const CLEANING: Duration = Duration::from_secs(10);
+pub(super) const CLEANING: Duration = Duration::from_secs(10);
 
 /// Position of holes is ignored: faults do not affect it, and random changes find places where a copy
 /// has a block of zeros instead.
@@ -113,11 +114,6 @@ impl World {
         held.success().jsons()
     }
 
-    fn kept(&self) -> Vec<Value> {
-        let kept = self.hosts.sender.ctl(&["list", "--json"]);
-        kept.success().jsons()
-    }
-
     fn no_copy_is_gone(&self, held: &[Value]) {
         let held = uuids(held);
         let known: BTreeSet<_> = self.copies.keys().cloned().collect();
@@ -169,7 +165,7 @@ impl World {
     }
 
     fn acknowledged_states_are_held(&self, held: &[Value]) {
-        let acknowledged = acknowledged(&self.kept());
+        let acknowledged = acknowledged(&kept(&self.hosts.sender));
         let held = uuids(held);
         let missing: Vec<_> = acknowledged.difference(&held).collect();
         let missing: Vec<_> = missing
@@ -185,7 +181,7 @@ impl World {
     /// Notes the states that a lying peer has made the sender take for acknowledged.
     pub(super) fn note_false_acknowledgements(&mut self) {
         let held = uuids(&self.held());
-        let acknowledged = acknowledged(&self.kept());
+        let acknowledged = acknowledged(&kept(&self.hosts.sender));
         self.lied.extend(acknowledged.difference(&held).cloned());
     }
 
@@ -195,54 +191,17 @@ impl World {
         self.hosts.sender.wait_until_released();
         let end = Instant::now() + CLEANING;
         loop {
-            let left = [self.left_at_sender(), self.left_at_receiver(held)].concat();
+            let left = [
+                left_at_sender(&self.hosts.sender),
+                self.left_at_receiver(held),
+            ]
+            .concat();
             if left.is_empty() {
                 return;
             }
             assert!(Instant::now() < end, "left over: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    fn left_at_sender(&self) -> Vec<String> {
-        let kept = self.kept();
-        let partials = self.hosts.sender.ctl(&["list", "--partials", "--json"]);
-        let mut left = lines("interrupted", &partials);
-        let snapshots: BTreeSet<_> = kept
-            .iter()
-            .filter(|k| k["kind"] == "snapshot")
-            .collect_uuids();
-        let fs = self.hosts.sender.fs();
-        let ours = subvolumes::list(fs).into_iter();
-        let ours = ours.filter(|s| s.path.starts_with(".sendshot/"));
-        left.extend(
-            ours.filter(|s| !snapshots.contains(&s.uuid))
-                .map(|s| format!("a snapshot of the sender: {s:?}")),
-        );
-        let number = |which: &dyn Fn(&Value) -> bool| kept.iter().filter(|k| which(k)).count();
-        let sendshots = number(&|k| !k["sendshot_bytes"].is_null());
-        let hashes = number(&|k| k["hashes_bytes"].as_u64() > Some(0));
-        for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
-            let mut names = names(&fs.join(".sendshot").join(dir));
-            // Marks belong to the record beside them, and are deleted with it at the latest.
-            let records: Vec<_> = names
-                .iter()
-                .filter(|n| n.ends_with(".json"))
-                .cloned()
-                .collect();
-            names.retain(|name| {
-                let record = name
-                    .strip_suffix(".marks")
-                    .map(|push| format!("{push}.json"));
-                record.is_none_or(|record| !records.contains(&record))
-            });
-            if names.len() != expected {
-                left.push(format!(
-                    "{dir} of the sender: {names:?}, and {expected} are known of"
-                ));
-            }
-        }
-        left
     }
 
     fn left_at_receiver(&self, held: &[Value]) -> Vec<String> {
@@ -258,13 +217,60 @@ impl World {
     }
 }
 
+/// Lists the files and subvolumes of Sendshot on the sender's disk that have no owner.
+pub(super) fn left_at_sender(sender: &SenderHost) -> Vec<String> {
+    let kept = kept(sender);
+    let partials = sender.ctl(&["list", "--partials", "--json"]);
+    let mut left = lines("interrupted", &partials);
+    let snapshots: BTreeSet<_> = kept
+        .iter()
+        .filter(|k| k["kind"] == "snapshot")
+        .collect_uuids();
+    let fs = sender.fs();
+    let ours = subvolumes::list(fs).into_iter();
+    let ours = ours.filter(|s| s.path.starts_with(".sendshot/"));
+    left.extend(
+        ours.filter(|s| !snapshots.contains(&s.uuid))
+            .map(|s| format!("a snapshot of the sender: {s:?}")),
+    );
+    let number = |which: &dyn Fn(&Value) -> bool| kept.iter().filter(|k| which(k)).count();
+    let sendshots = number(&|k| !k["sendshot_bytes"].is_null());
+    let hashes = number(&|k| k["hashes_bytes"].as_u64() > Some(0));
+    for (dir, expected) in [("sendshots", sendshots + hashes), ("pushes", kept.len())] {
+        let mut names = names(&fs.join(".sendshot").join(dir));
+        // Marks belong to the record beside them, and are deleted with it at the latest.
+        let records: Vec<_> = names
+            .iter()
+            .filter(|n| n.ends_with(".json"))
+            .cloned()
+            .collect();
+        names.retain(|name| {
+            let record = name
+                .strip_suffix(".marks")
+                .map(|push| format!("{push}.json"));
+            record.is_none_or(|record| !records.contains(&record))
+        });
+        if names.len() != expected {
+            left.push(format!(
+                "{dir} of the sender: {names:?}, and {expected} are known of"
+            ));
+        }
+    }
+    left
+}
+
+fn kept(sender: &SenderHost) -> Vec<Value> {
+    let kept = sender.ctl(&["list", "--json"]);
+    kept.success().jsons()
+}
+
 fn lines(what: &str, output: &Output) -> Vec<String> {
     assert_eq!(output.code, 0, "{output:#?}");
     let lines = output.stdout.lines();
     lines.map(|line| format!("{what}: {line}")).collect()
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -2,6 +2,26 @@
 
 use std::fmt;
 
+/// A list of kinds of faults.
+pub trait Fault: Copy + Ord + fmt::Display + Send + Sync + 'static {
+    /// All kinds.
+    const ALL: &'static [Self];
+
+    /// Name of the kind in lists and tables.
+    fn name(self) -> &'static str;
+
+    /// Environment variable with the number of faults of this kind.
+    fn variable(self) -> &'static str;
+
+    /// Relative frequency if no numbers are given.
+    fn weight(self) -> u64;
+
+    /// Returns the kind with this name.
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
 /// A fault of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -29,9 +49,8 @@ pub enum Kind {
     Cancel,
 }
 
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 11] = [
+impl Fault for Kind {
+    const ALL: &'static [Self] = &[
         Self::Cut,
         Self::Flip,
         Self::Stall,
@@ -45,8 +64,7 @@ impl Kind {
         Self::Cancel,
     ];
 
-    /// Name of the kind in lists and tables.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Cut => "cut",
             Self::Flip => "flip",
@@ -62,8 +80,7 @@ impl Kind {
         }
     }
 
-    /// Environment variable with the number of faults of this kind.
-    pub fn variable(self) -> &'static str {
+    fn variable(self) -> &'static str {
         match self {
             Self::Cut => "CUTS",
             Self::Flip => "FLIPS",
@@ -79,8 +96,7 @@ impl Kind {
         }
     }
 
-    /// Relative frequency if no numbers are given.
-    pub fn weight(self) -> u64 {
+    fn weight(self) -> u64 {
         match self {
             Self::Cut => 40,
             Self::KillSender | Self::KillReceiver => 15,
@@ -89,11 +105,6 @@ impl Kind {
             Self::LostAck | Self::Flip | Self::Cancel => 5,
             Self::Stall | Self::KillBoth => 3,
         }
-    }
-
-    /// Returns the kind with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

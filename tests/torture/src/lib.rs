@@ -1,5 +1,5 @@
-//! Pushes under faults of every kind, at random points, for any length of time: whatever happens to
-//! one push, the next undisturbed one must succeed, and all checks must pass then.
+//! Pushes and restores under faults of every kind, at random points, for any length of time: whatever happens to
+//! one of them, the next undisturbed one must succeed, and all checks must pass then.
 //!
 //! Hosts live for some twenty iterations, a *life*. All random choices in a life follow from its
 //! seed and its list of faults, which are printed when it fails; the timing of two concurrent
@@ -18,6 +18,7 @@ mod kind;
 mod life;
 mod options;
 mod pool;
+mod restores;
 mod strike;
 mod table;
 mod volume;
@@ -27,24 +28,37 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-pub use end::stop;
-pub use kind::Kind;
-pub use options::Options;
+pub use end::end_by_ctrl_c;
+pub use kind::{Fault, Kind};
+pub use options::{Options, any_seed};
+pub use restores::kind::RestoreFault;
 pub use table::Table;
 
 use end::is_over;
-use life::Life;
+use life::{Hosts, Life};
 use pool::Pool;
 
-/// Runs the torture test; returns the results.
+/// Runs the torture test of pushes; returns the results.
 ///
 /// # Panics
 /// If a worker cannot be started. Failed iterations are only counted and printed.
-pub fn run(options: &Options) -> Table {
+pub fn pushes(options: &Options) -> Table {
+    run::<world::World>(options)
+}
+
+/// Runs the torture test of restores; returns the results.
+///
+/// # Panics
+/// If a worker cannot be started. Failed iterations are only counted and printed.
+pub fn restores(options: &Options<RestoreFault>) -> Table<RestoreFault> {
+    run::<restores::world::World>(options)
+}
+
+fn run<H: Hosts>(options: &Options<H::Fault>) -> Table<H::Fault> {
     println!("SEED={}", options.seed);
     let table = Mutex::new(Table::default());
     if let Some(life) = &options.replay {
-        life.live(&table, options.end());
+        life.live::<H>(&table, options.end());
         return table.into_inner().unwrap();
     }
     let pool = Mutex::new(Pool::new(options));
@@ -53,7 +67,7 @@ pub fn run(options: &Options) -> Table {
         for worker in 0..options.workers {
             let (table, pool) = (&table, &pool);
             let name = format!("torture-{worker}");
-            let work = move || work(pool, table, end);
+            let work = move || work::<H>(pool, table, end);
             thread::Builder::new()
                 .name(name)
                 .spawn_scoped(scope, work)
@@ -64,11 +78,15 @@ pub fn run(options: &Options) -> Table {
 }
 
 /// Runs one life after the other.
-fn work(pool: &Mutex<Pool>, table: &Mutex<Table>, end: Option<Instant>) {
+fn work<H: Hosts>(
+    pool: &Mutex<Pool<H::Fault>>,
+    table: &Mutex<Table<H::Fault>>,
+    end: Option<Instant>,
+) {
     while !is_over(end) {
-        let life: Option<Life> = pool.lock().unwrap().take();
+        let life: Option<Life<H::Fault>> = pool.lock().unwrap().take();
         let Some(life) = life else { return };
-        let again = life.live(table, end);
+        let again = life.live::<H>(table, end);
         pool.lock().unwrap().give_back(&again);
     }
 }

@@ -7,33 +7,57 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::end::is_over;
-use crate::kind::Kind;
-use crate::table::Table;
-use crate::world::World;
+use crate::kind::{Fault, Kind};
+use crate::table::{Table, Went};
 
 /// Lines of each log shown for a failure.
 const TAIL: usize = 40;
 
-/// A planned life. Its text can be parsed to repeat it.
-#[derive(Debug, Clone)]
-pub(super) struct Life {
-    pub(super) seed: u64,
-    pub(super) kinds: Vec<Kind>,
+/// The hosts of a life.
+pub(super) trait Hosts: Sized {
+    /// The faults that they suffer.
+    type Fault: Fault;
+
+    /// Makes them, and does what is needed before the first fault.
+    fn new(seed: u64) -> Self;
+
+    /// Disturbs one or more operations by a fault, repairs everything, and checks that the next operation succeeds.
+    fn iteration(&mut self, number: u64, kind: Self::Fault) -> Went;
+
+    /// Checks everything once more at the end.
+    fn end(&self);
+
+    /// Prints the ends of the logs.
+    fn show(&self, lines: usize);
+
+    /// Skips the log checks of all hosts.
+    fn forgive(&mut self);
 }
 
-impl Life {
+/// A planned life. Its text can be parsed to repeat it.
+#[derive(Debug, Clone)]
+pub(super) struct Life<F = Kind> {
+    pub(super) seed: u64,
+    pub(super) kinds: Vec<F>,
+}
+
+impl<F: Fault> Life<F> {
     /// Parses a list `SEED:KIND,KIND` of any length.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (seed, kinds) = text.split_once(':')?;
         Some(Self {
             seed: seed.parse().ok()?,
-            kinds: kinds.split(',').map(Kind::parse).collect::<Option<_>>()?,
+            kinds: kinds.split(',').map(F::parse).collect::<Option<_>>()?,
         })
     }
 
     /// Runs it until a failure or the end of the time. Returns the faults that did not happen.
-    pub(super) fn live(&self, table: &Mutex<Table>, end: Option<Instant>) -> Vec<Kind> {
-        let mut world = match catch(|| World::new(self.seed)) {
+    pub(super) fn live<H: Hosts<Fault = F>>(
+        &self,
+        table: &Mutex<Table<F>>,
+        end: Option<Instant>,
+    ) -> Vec<F> {
+        let mut world = match catch(|| H::new(self.seed)) {
             Ok(world) => world,
             Err(why) => {
                 self.fail(table, 0, Instant::now(), &why);
@@ -66,7 +90,7 @@ impl Life {
             }
         }
         let (last, began) = (self.kinds.len() - 1, Instant::now());
-        if let Err(why) = catch(|| world.all_copies_are_what_they_were()) {
+        if let Err(why) = catch(|| world.end()) {
             self.fail(table, last, began, &why);
             world.forgive();
         }
@@ -77,7 +101,7 @@ impl Life {
         again
     }
 
-    fn fail(&self, table: &Mutex<Table>, number: usize, began: Instant, why: &str) {
+    fn fail(&self, table: &Mutex<Table<F>>, number: usize, began: Instant, why: &str) {
         let kind = self.kinds[number];
         table.lock().unwrap().count(kind, None, began.elapsed());
         let until_here = Self {
@@ -88,7 +112,7 @@ impl Life {
     }
 }
 
-impl fmt::Display for Life {
+impl<F: Fault> fmt::Display for Life<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
         write!(f, "{}:{}", self.seed, kinds.join(","))
@@ -113,9 +137,9 @@ mod tests {
     #[test]
     fn a_life_can_be_lived_again_from_its_text() {
         let text = "17:cut,kill-sender,lie";
-        assert_eq!(Life::parse(text).unwrap().to_string(), text);
+        assert_eq!(Life::<Kind>::parse(text).unwrap().to_string(), text);
         for text in ["", "cut", "x:cut", "1:", "1:cut,nothing"] {
-            assert!(Life::parse(text).is_none(), "{text}");
+            assert!(Life::<Kind>::parse(text).is_none(), "{text}");
         }
     }
 }

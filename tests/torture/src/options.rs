@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::env;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::kind::Kind;
+use crate::kind::{Fault, Kind};
 use crate::life::Life;
 
 /// The options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct Options<F = Kind> {
     /// Seed of all random choices.
     pub seed: u64,
     /// Duration; `None` to run until all counts are reached.
@@ -17,12 +17,14 @@ pub struct Options {
     /// Pairs of hosts at a time.
     pub workers: usize,
     /// Number of faults of each kind; empty for any.
-    pub counts: BTreeMap<Kind, u64>,
+    pub counts: BTreeMap<F, u64>,
+    /// Number of faults of all kinds; `None` for no limit.
+    pub total: Option<u64>,
     /// The only life to run, if given.
-    pub(super) replay: Option<Life>,
+    pub(super) replay: Option<Life<F>>,
 }
 
-impl Options {
+impl<F: Fault> Options<F> {
     /// A run of this duration, with faults of any kind.
     pub fn lasting(time: Duration, seed: u64) -> Self {
         Self {
@@ -30,17 +32,28 @@ impl Options {
             time: Some(time),
             workers: 2,
             counts: BTreeMap::new(),
+            total: None,
             replay: None,
         }
     }
 
-    /// Reads `MINUTES`, `SEED`, `WORKERS`, `LIFE`, and a number for each kind: [`Kind::variable`].
-    /// Without `MINUTES` the run lasts until all numbers are reached, or three minutes if there are none.
+    /// A run of this many faults of any kind.
+    pub fn counted(total: u64, seed: u64) -> Self {
+        Self {
+            time: None,
+            total: Some(total),
+            ..Self::lasting(Duration::ZERO, seed)
+        }
+    }
+
+    /// Reads `MINUTES`, `SEED`, `WORKERS`, `LIFE`, the number of all faults from the variable `total`, and a number for
+    /// each kind: [`Fault::variable`]. Without `MINUTES` the run lasts until all numbers are reached, or three minutes
+    /// if there are none.
     ///
     /// # Panics
     /// If one of them is not a number.
-    pub fn from_environment() -> Self {
-        let numbers = Kind::ALL.into_iter();
+    pub fn from_environment(total: &str) -> Self {
+        let numbers = F::ALL.iter().copied();
         let counts: BTreeMap<_, _> = numbers
             .filter_map(|kind| Some((kind, number(kind.variable())?)))
             .filter(|(_, n)| *n > 0)
@@ -49,7 +62,8 @@ impl Options {
             let life = Life::parse(&text);
             life.unwrap_or_else(|| panic!("LIFE={text}: no SEED:KIND,KIND,…"))
         });
-        let usual = match counts.is_empty() && replay.is_none() {
+        let total = number(total);
+        let usual = match counts.is_empty() && total.is_none() && replay.is_none() {
             true => Some(3.0),
             false => None,
         };
@@ -62,6 +76,7 @@ impl Options {
             time: minutes.or(usual).map(|m| Duration::from_secs_f64(60.0 * m)),
             workers: number("WORKERS").unwrap_or(2) as usize,
             counts,
+            total,
             replay,
         }
     }

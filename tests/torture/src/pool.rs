@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kind::Kind;
+use crate::kind::Fault;
 use crate::life::Life;
 use crate::options::Options;
 use sendshot_harness::trees::random::Random;
@@ -13,32 +13,38 @@ const LENGTH: usize = 20;
 
 /// The remaining faults.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Pool<F> {
     random: Random,
     /// Number of each kind; `None` for no limit.
-    left: Option<BTreeMap<Kind, u64>>,
+    left: Option<BTreeMap<F, u64>>,
+    /// Number of all; `None` for no limit.
+    total: Option<u64>,
 }
 
-impl Pool {
-    pub(super) fn new(options: &Options) -> Self {
+impl<F: Fault> Pool<F> {
+    pub(super) fn new(options: &Options<F>) -> Self {
         let left = (!options.counts.is_empty()).then(|| options.counts.clone());
         Self {
             random: Random::new(options.seed),
             left,
+            total: options.total,
         }
     }
 
     /// Deals out the next life; `None` if no fault is left.
-    pub(super) fn take(&mut self) -> Option<Life> {
+    pub(super) fn take(&mut self) -> Option<Life<F>> {
         let kinds: Vec<_> = (0..LENGTH).map_while(|_| self.kind()).collect();
         let seed = self.random.below(1 << 40);
         (!kinds.is_empty()).then_some(Life { seed, kinds })
     }
 
-    fn kind(&mut self) -> Option<Kind> {
-        let weights: Vec<(Kind, u64)> = match &self.left {
+    fn kind(&mut self) -> Option<F> {
+        if self.total == Some(0) {
+            return None;
+        }
+        let weights: Vec<(F, u64)> = match &self.left {
             Some(left) => left.iter().map(|(kind, n)| (*kind, *n)).collect(),
-            None => Kind::ALL.map(|kind| (kind, kind.weight())).to_vec(),
+            None => F::ALL.iter().map(|kind| (*kind, kind.weight())).collect(),
         };
         let sum: u64 = weights.iter().map(|(_, weight)| weight).sum();
         if sum == 0 {
@@ -54,11 +60,17 @@ impl Pool {
         if let Some(left) = &mut self.left {
             *left.entry(kind).or_default() -= 1;
         }
+        if let Some(total) = &mut self.total {
+            *total -= 1;
+        }
         Some(kind)
     }
 
     /// Takes back faults that did not happen.
-    pub(super) fn give_back(&mut self, kinds: &[Kind]) {
+    pub(super) fn give_back(&mut self, kinds: &[F]) {
+        if let Some(total) = &mut self.total {
+            *total += kinds.len() as u64;
+        }
         if let Some(left) = &mut self.left {
             for kind in kinds {
                 *left.entry(*kind).or_default() += 1;
@@ -70,6 +82,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Kind;
 
     #[test]
     fn faults_given_back_are_dealt_out_again() {
@@ -87,5 +100,18 @@ mod tests {
         let all: Vec<_> = all.chain(&first.kinds[3..]).collect();
         assert_eq!(all.iter().filter(|k| ***k == Kind::Cut).count(), 30);
         assert_eq!(all.len(), 37);
+    }
+
+    #[test]
+    fn a_total_counts_faults_of_any_kind() {
+        let options = Options::<Kind> {
+            total: Some(25),
+            ..Options::lasting(std::time::Duration::ZERO, 1)
+        };
+        let mut pool = Pool::new(&options);
+        pool.take().unwrap();
+        pool.give_back(&[Kind::Cut; 3]);
+        assert_eq!(pool.take().unwrap().kinds.len(), 5 + 3);
+        assert!(pool.take().is_none());
     }
 }

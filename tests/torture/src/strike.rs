@@ -63,27 +63,32 @@ impl World {
         push: &mut Running,
         mut condition: impl FnMut(&Self) -> bool,
     ) -> bool {
-        let end = Instant::now() + PATIENCE;
-        while push.runs() {
-            if condition(self) {
-                return true;
-            }
-            assert!(Instant::now() < end, "the push hangs");
-            thread::sleep(EVERY);
-        }
-        false
+        comes_when(push, || condition(self))
     }
 }
 
-/// Waits for the end of a push that nothing blocks any more.
-#[track_caller]
-pub(super) fn finish(mut push: Running) -> Output {
+/// Waits for a condition. Returns whether it held before the program ended.
+pub(super) fn comes_when(running: &mut Running, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + PATIENCE;
-    while push.runs() {
-        assert!(Instant::now() < end, "the push hangs");
+    while running.runs() {
+        if condition() {
+            return true;
+        }
+        assert!(Instant::now() < end, "it hangs");
         thread::sleep(EVERY);
     }
-    push.finish()
+    false
+}
+
+/// Waits for the end of a program that nothing blocks any more.
+#[track_caller]
+pub(super) fn finish(mut running: Running) -> Output {
+    let end = Instant::now() + PATIENCE;
+    while running.runs() {
+        assert!(Instant::now() < end, "it hangs");
+        thread::sleep(EVERY);
+    }
+    running.finish()
 }
 
 /// Sleeps for a short random time, often none.

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::kind::Kind;
+use crate::kind::{Fault, Kind};
 
 /// Result of an iteration in which no check failed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Went {
-    /// The fault came before the push ended.
+    /// The fault came before the operation ended.
     pub(super) struck: bool,
-    /// The push succeeded despite the fault.
+    /// The operation succeeded despite the fault.
     pub(super) survived: bool,
-    /// The push, or the next one, resumed in the middle.
+    /// The operation, or the next one, resumed in the middle.
     pub(super) resumed: bool,
     /// The fail point at which a daemon died.
     pub(super) died_at: Option<&'static str>,
@@ -42,15 +42,24 @@ struct Row {
 }
 
 /// Results by kind of fault.
-#[derive(Debug, Clone, Default)]
-pub struct Table {
-    rows: BTreeMap<Kind, Row>,
+#[derive(Debug, Clone)]
+pub struct Table<F = Kind> {
+    rows: BTreeMap<F, Row>,
     died_at: BTreeMap<&'static str, u64>,
 }
 
-impl Table {
+impl<F> Default for Table<F> {
+    fn default() -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            died_at: BTreeMap::new(),
+        }
+    }
+}
+
+impl<F: Fault> Table<F> {
     /// Counts an iteration; `None` if it failed.
-    pub(super) fn count(&mut self, kind: Kind, went: Option<Went>, time: Duration) {
+    pub(super) fn count(&mut self, kind: F, went: Option<Went>, time: Duration) {
         let row = self.rows.entry(kind).or_default();
         row.time += time;
         let Some(went) = went else {
@@ -77,8 +86,8 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
-    /// `struck` counts the faults that came in time, `survived` the pushes that succeeded despite these.
+impl<F: Fault> fmt::Display for Table<F> {
+    /// `struck` counts the faults that came in time, `survived` the operations that succeeded despite these.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = [
             "struck", "survived", "resumed", "missed", "passed", "failed", "s each",

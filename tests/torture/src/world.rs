@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::kind::Kind;
+use crate::life::Hosts;
 use crate::table::Went;
 use crate::volume;
 use sendshot_adversary::lying_peer::Lie;
 use sendshot_harness::compare::exact::Reference;
 use sendshot_harness::faults::fail_points;
-use sendshot_harness::faults::link::{Rule, Way};
+use sendshot_harness::faults::link::{Link, Rule, Way};
 use sendshot_harness::hosts::command::Output;
 use sendshot_harness::hosts::daemon::Daemon;
 use sendshot_harness::hosts::pairing::Linked;
@@ -81,9 +82,11 @@ pub(super) struct World {
     pub(super) lie: Option<Lie>,
 }
 
-impl World {
+impl Hosts for World {
+    type Fault = Kind;
+
     /// Makes new hosts and pushes a volume between them.
-    pub(super) fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Self {
         let sender = SenderHost::setup().keys(SENDER_KEYS).size(DISK).power();
         let sender = sender.volume("photos", "photos");
         let receiver = ReceiverHost::setup().keys(RECEIVER_KEYS).size(DISK).power();
@@ -107,15 +110,7 @@ impl World {
         world
     }
 
-    /// Keeps the volume's state to compare copies with, and so flushes it to disk.
-    pub(super) fn keep_state(&mut self) {
-        let sender = &self.hosts.sender;
-        let state = Reference::of(sender.fs(), &sender.photos());
-        self.states.push(state);
-    }
-
-    /// Disturbs one or more pushes by a fault, repairs everything, pushes undisturbed, and checks.
-    pub(super) fn iteration(&mut self, number: u64, kind: Kind) -> Went {
+    fn iteration(&mut self, number: u64, kind: Kind) -> Went {
         let mut random = Random::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9));
         let (since, mut went, mut told) = (self.states.len(), Went::default(), Vec::new());
         let mut parent = Parent::Common;
@@ -134,7 +129,7 @@ impl World {
                 told.extend(report.map(|report| (report, self.states.len() - 1)));
                 self.heal();
             }
-            self.slow_down(&mut random);
+            self.slow = slow_down(&self.hosts.link, Way::Up, &mut random);
             let (now, report) = self.struck_push(kind, full, &mut random);
             went = went.and(now);
             told.extend(report.map(|report| (report, self.states.len() - 1)));
@@ -161,19 +156,30 @@ impl World {
         went
     }
 
-    /// Slows down some links, so that faults find more to interrupt.
-    fn slow_down(&mut self, random: &mut Random) {
-        let link = &self.hosts.link;
-        self.slow = true;
-        match random.below(8) {
-            0 => link.set(Way::Up, Rule::Slow((4 + random.below(16)) << 20)),
-            1 => {
-                let late = Rule::Delay(Duration::from_micros(200 + random.below(3000)));
-                link.set(Way::Up, late);
-                link.set(Way::Down, late);
-            }
-            _ => self.slow = false,
+    fn end(&self) {
+        self.all_copies_are_what_they_were();
+    }
+
+    /// Prints the last lie and the ends of the logs.
+    fn show(&self, lines: usize) {
+        if let Some(lie) = self.lie {
+            println!("  the last lie: {lie:?}");
         }
+        show_logs(&self.hosts, lines);
+    }
+
+    fn forgive(&mut self) {
+        self.hosts.sender.daemon.forgive();
+        self.hosts.receiver.daemon.forgive();
+    }
+}
+
+impl World {
+    /// Keeps the volume's state to compare copies with, and so flushes it to disk.
+    pub(super) fn keep_state(&mut self) {
+        let sender = &self.hosts.sender;
+        let state = Reference::of(sender.fs(), &sender.photos());
+        self.states.push(state);
     }
 
     /// Changes the volume and keeps its state. Returns about how many bytes were written.
@@ -199,22 +205,7 @@ impl World {
 
     /// Repairs everything: the link is honest, and both daemons run without fail points.
     fn heal(&mut self) {
-        let Linked {
-            sender,
-            link,
-            receiver,
-        } = &mut self.hosts;
-        link.aim(receiver.address());
-        link.mend();
-        for daemon in [&mut receiver.daemon, &mut sender.daemon] {
-            if daemon.is_armed() && daemon.runs() {
-                daemon.stop_armed();
-            }
-            daemon.clear_env();
-            if !daemon.runs() {
-                daemon.start();
-            }
-        }
+        heal(&mut self.hosts);
     }
 
     /// Restarts a daemon with a random fail point armed. Returns the fail point.
@@ -233,31 +224,56 @@ impl World {
         daemon.start();
         place
     }
+}
 
-    /// Prints the last lie and the ends of the logs.
-    pub(super) fn show(&self, lines: usize) {
-        if let Some(lie) = self.lie {
-            println!("  the last lie: {lie:?}");
+/// Repairs everything: the link is honest, and both daemons run without fail points.
+pub(super) fn heal(hosts: &mut Linked) {
+    let Linked {
+        sender,
+        link,
+        receiver,
+    } = hosts;
+    link.aim(receiver.address());
+    link.mend();
+    for daemon in [&mut receiver.daemon, &mut sender.daemon] {
+        if daemon.is_armed() && daemon.runs() {
+            daemon.stop_armed();
         }
-        let Linked {
-            sender, receiver, ..
-        } = &self.hosts;
-        for (name, daemon) in [("sender", &sender.daemon), ("receiver", &receiver.daemon)] {
-            let log = daemon.log();
-            let all: Vec<_> = log.lines().collect();
-            println!("--- the end of the log of the {name}");
-            for line in &all[all.len().saturating_sub(lines)..] {
-                println!("{line}");
-            }
+        daemon.clear_env();
+        if !daemon.runs() {
+            daemon.start();
         }
-        println!("---");
     }
+}
 
-    /// Skips the log checks of both hosts.
-    pub(super) fn forgive(&mut self) {
-        self.hosts.sender.daemon.forgive();
-        self.hosts.receiver.daemon.forgive();
+/// Slows down some links, so that faults find more to interrupt. Returns whether it did.
+pub(super) fn slow_down(link: &Link, slowed: Way, random: &mut Random) -> bool {
+    match random.below(8) {
+        0 => link.set(slowed, Rule::Slow((4 + random.below(16)) << 20)),
+        1 => {
+            let late = Rule::Delay(Duration::from_micros(200 + random.below(3000)));
+            link.set(Way::Up, late);
+            link.set(Way::Down, late);
+        }
+        _ => return false,
     }
+    true
+}
+
+/// Prints the ends of the logs of both hosts.
+pub(super) fn show_logs(hosts: &Linked, lines: usize) {
+    let Linked {
+        sender, receiver, ..
+    } = hosts;
+    for (name, daemon) in [("sender", &sender.daemon), ("receiver", &receiver.daemon)] {
+        let log = daemon.log();
+        let all: Vec<_> = log.lines().collect();
+        println!("--- the end of the log of the {name}");
+        for line in &all[all.len().saturating_sub(lines)..] {
+            println!("{line}");
+        }
+    }
+    println!("---");
 }
 
 /// Returns the report on the newest state. A push that finished another before has two reports.

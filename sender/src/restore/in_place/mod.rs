@@ -12,6 +12,7 @@
 //! 5. Move the restored subvolume beside the volume. — Both, under each other's names.
 //! 6. Exchange the names, which is atomic, and commit. — The result.
 //! 7. Delete the rest. — Some of it, which the same command deletes.
+//! 8. Report, and commit. — After a power cut some of the rest.
 //!
 //! After a crash, the UUIDs tell which of the steps 5 to 7 was the last, and the same command does the others.
 
@@ -20,7 +21,7 @@ mod job;
 mod place;
 mod swap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ pub(super) use crate::restore::in_place::place::find as place_of;
 use crate::restore::keeper::Keeper;
 use crate::restore::record::Restored;
 use crate::restore::target::Target;
-use crate::restore::whole::{self, Brought, clean_up, files};
+use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files, tidy_failed};
 use crate::shared::blocking::blocking;
 use crate::state::restores::{RestoreFiles, Swap};
 use crate::state::store::StateSubvolume;
@@ -76,6 +77,7 @@ pub(super) async fn run(
         events.note("an earlier run had brought the copy; the exchange of names is complete now");
         let report = report_of_earlier(&job, &place, replaced);
         events.tell(RestoreEvent::Restored { report });
+        commit_clean_up(target.dir.as_fd()).await;
         return Ok(());
     }
     place::check(&place)?;
@@ -87,12 +89,12 @@ pub(super) async fn run(
         });
     }
     let brought = whole::bring_to(&job.volume, &target, events, cancel).await; // 2
-    let brought = brought.inspect_err(|_| {
-        // Nothing is in it if nothing can be continued.
-        if let Err(e) = area.remove_if_empty() {
-            tracing::warn!("cannot remove the staging area: {e}");
+    let tidy = |_: &Error| {
+        if let Err(e) = tidy_failed(&area, &target) {
+            tracing::warn!("files of the failed restore are left: {e}");
         }
-    })?;
+    };
+    let brought = brought.inspect_err(tidy)?;
     let Brought {
         applied,
         checked,
@@ -144,6 +146,7 @@ pub(super) async fn run(
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
     });
+    commit_clean_up(target.dir.as_fd()).await; // 8
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Compares the sendshot engine's stream with the kernel's, on a real tree on images in memory:
-//! `bench [ROUNDS]`.
+//! Compares the sendshot engine's stream with the kernel's, and a restore with a push, on a real tree on images in
+//! memory: `bench [ROUNDS]`.
 //!
 //! Runs both in turns and compares medians, since timings vary on a busy machine. Fails beyond a limit.
 
@@ -14,6 +14,9 @@ use sendshot_engine::{Frozen, Sendshot, WireNumber};
 use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
+use sendshot_harness::hosts::pairing::pair;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
 
 /// Directories to copy files from, until there are enough.
 const SOURCES: [&str; 5] = [
@@ -36,6 +39,8 @@ const FULL: f64 = 0.35;
 const INCREMENT: f64 = 1.0;
 /// Limit for a capture, as a part of the kernel's full send.
 const CAPTURE: f64 = 0.1;
+/// Limit for a restore, as a part of the time of a push of the same tree.
+const RESTORE: f64 = 1.1;
 /// Limit for the size of a sendshot, in bytes per inode.
 const INODE: f64 = 40.0;
 
@@ -111,7 +116,92 @@ fn bench() -> Result<bool> {
         "sendshot of {} inodes: {len} bytes, {each:.1} bytes an inode (limit {INODE})",
         counts.inodes
     );
-    Ok(good && each <= INODE)
+    good &= each <= INODE;
+    drop(dir);
+    drop(fs);
+    Ok(good & restore(rounds)?)
+}
+
+/// A push and a restore of the same tree over TLS, in turns, each with the processors' time of both hosts.
+fn restore(rounds: usize) -> Result<bool> {
+    let sender = SenderHost::setup().size(SIZE).volume("photos", "photos");
+    let (sender, receiver) = (sender.start(), ReceiverHost::with_size(SIZE));
+    pair(&sender, &receiver, "nas2");
+    fill(&sender.photos())?;
+    let grant = ["peer", "grant", "nas1", "--for", "24h"];
+    receiver.ctl(&grant).success();
+    let first = sender.push("nas2:photos");
+    let copy = receiver.copy(&first);
+    let name = copy.file_name().context("a copy has a name")?.to_owned();
+    let target = sender.fs().join("restored");
+    let (mut pushes, mut restores) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let (pushed, push) = measured(|| sender.push_with("nas2:photos", &["--parent", "none"]));
+        let source = "nas2:photos".as_ref();
+        let at = ["--at".as_ref(), name.as_os_str()];
+        let arguments = [source, at[0], at[1], target.as_os_str()];
+        let (_, restore) = measured(|| sender.restore(&arguments).success());
+        streams::delete(&receiver.copy(&pushed))?;
+        streams::delete(&target)?;
+        if round > 0 {
+            pushes.push(push);
+            restores.push(restore);
+        }
+    }
+    let [push, restore] = [pushes, restores].map(median);
+    println!(
+        "busy processors: {:.2} s for a push, {:.2} s for a restore",
+        push.busy, restore.busy
+    );
+    let ratio = restore.seconds / push.seconds;
+    println!(
+        "restore over TLS: {:.3} s, a push of the same tree {:.3} s: {ratio:.2} (limit {RESTORE})",
+        restore.seconds, push.seconds
+    );
+    Ok(ratio <= RESTORE)
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    seconds: f64,
+    /// Seconds that the machine's processors were busy.
+    busy: f64,
+}
+
+fn measured<T>(work: impl FnOnce() -> T) -> (T, Took) {
+    let (start, before) = (Instant::now(), busy());
+    let done = work();
+    let took = Took {
+        seconds: start.elapsed().as_secs_f64(),
+        busy: busy() - before,
+    };
+    (done, took)
+}
+
+/// The medians of both figures.
+fn median(mut all: Vec<Took>) -> Took {
+    let middle = all.len() / 2;
+    all.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let seconds = all[middle].seconds;
+    all.sort_by(|a, b| a.busy.total_cmp(&b.busy));
+    Took {
+        seconds,
+        busy: all[middle].busy,
+    }
+}
+
+/// Returns the seconds that the processors were busy since boot: user, nice, system, and interrupts of
+/// `/proc/stat` (proc(5)), counted in hundredths of a second. The first of these numbers stands in the second column.
+fn busy() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks = line.split_whitespace().skip(1).map(str::parse::<u64>);
+    let ticks: Vec<u64> = ticks.map_while(Result::ok).collect();
+    let idle = [3, 4];
+    let busy = ticks.iter().take(7).enumerate();
+    let busy = busy.filter(|(n, _)| !idle.contains(n)).map(|(_, n)| n);
+    busy.sum::<u64>() as f64 / 100.0
 }
 
 /// Copies real files until there are enough; returns all of them.

@@ -35,6 +35,28 @@ pub const RECEIVER: [&str; 10] = [
     "partial-forgotten",
 ];
 
+/// Fail points of the program that restores, in the order of a restore.
+pub const RESTORE: [&str; 10] = [
+    "restore-staged",
+    "restore-flushed",
+    "restore-kept",
+    "restore-noted",
+    "restore-finished",
+    "restore-published",
+    "restore-committed",
+    "restore-swap-recorded",
+    "restore-beside",
+    "restore-exchanged",
+];
+
+/// Fail points of the sender while it records a volume that was restored in its place.
+pub const RECORD: [&str; 4] = [
+    "restore-intent",
+    "restore-snapshot",
+    "restore-captured",
+    "restore-recorded",
+];
+
 /// Value that arms a fail point: the daemon dies there after passing it `passed` times.
 pub fn armed(name: &str, passed: u64) -> String {
     match passed {

@@ -122,21 +122,29 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Sends a signal to the programs that it has started, which in a terminal get the same signals.
+    /// Sends a signal to the programs that it has started and that are running. Returns whether there were any.
     ///
     /// # Panics
-    /// If it has started none.
-    pub fn signal_children(&self, signal: Signal) {
-        let id = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        let children: Vec<i32> = children
-            .split_whitespace()
-            .map(|child| child.parse().unwrap())
-            .collect();
-        assert!(!children.is_empty(), "it has started no program");
-        for child in children {
-            kill_process(Pid::from_raw(child).unwrap(), signal).unwrap();
+    /// If the list of processes cannot be read.
+    pub fn signal_children(&self, signal: Signal) -> bool {
+        let own = self.child.id();
+        let mut any = false;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            // A process that has ended since has no file any more.
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let Some((start, rest)) = stat.rsplit_once(')') else {
+                continue;
+            };
+            let parent = rest.split_whitespace().nth(1);
+            let id = start.split_whitespace().next();
+            if parent.and_then(|parent| parent.parse().ok()) != Some(own) {
+                continue;
+            }
+            if let Some(id) = id.and_then(|id| Pid::from_raw(id.parse().ok()?)) {
+                any |= kill_process(id, signal).is_ok();
+            }
         }
+        any
     }
 
     /// Whether it is still running.

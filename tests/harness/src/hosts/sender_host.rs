@@ -223,8 +223,20 @@ impl SenderHost {
     /// If the host was not made for that, or another process than its daemon uses its disk.
     #[track_caller]
     pub fn power_cut(&mut self) {
+        self.power_cut_with(|| ());
+    }
+
+    /// As [`power_cut`](Self::power_cut), while programs run that `kill` kills.
+    ///
+    /// # Panics
+    /// If another process uses its disk.
+    #[track_caller]
+    pub fn power_cut_with(&mut self, kill: impl FnOnce()) {
         let daemon = &mut self.daemon;
-        self.fs.cut(|| daemon.kill_if_alive());
+        self.fs.cut(|| {
+            kill();
+            daemon.kill_if_alive();
+        });
     }
 
     /// Unmounts the file system and mounts it again, as when a disk is unplugged and plugged in.
