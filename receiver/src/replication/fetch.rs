@@ -24,6 +24,9 @@ const QUEUE: usize = 2;
 /// How often the permission is checked while a fetch runs: it must end within a second.
 const PERMISSION_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Longest wait for a sender that reads nothing, with the reason for the end of its fetch.
+const FAILURE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Checks the caller's permission to read the volume of the fetch.
 pub type Permission = Arc<dyn Fn() -> Result<Permit, Failure> + Send + Sync>;
 
@@ -97,7 +100,8 @@ async fn fetch(
             tracing::info!(%sender, %volume, %copy, resumed_at, sent, seconds,
                 "the fetch of {sender}/{volume}/{copy} ended: {failure}");
             // The sender may be gone; the log has the outcome as well.
-            let _ = out.send(Ok(Fetched::Failure(failure).into())).await;
+            let last = out.send(Ok(Fetched::Failure(failure).into()));
+            let _ = tokio::time::timeout(FAILURE_DEADLINE, last).await;
         }
     }
 }

@@ -60,6 +60,8 @@ impl From<Error> for Problem {
                 | StagingError::Drop { .. },
             ) => message(Kind::Failed).remedy(io_remedy(&error)),
             Error::Place(place) => message(Kind::Usage).remedy(place_remedy(place)),
+            Error::OtherCopy { .. } => message(Kind::Failed)
+                .remedy("the same command brings the copy that you want"),
             Error::InUse { .. } => message(Kind::Refused).remedy(
                 "stop its users and unmount it; or use --while-in-use, and remount it afterwards as the report says",
             ),

@@ -68,17 +68,21 @@ pub(super) struct RestoreHost {
     area: Area,
     name: OsString,
     uuid: Uuid,
+    /// The transaction number of an unchanged copy.
+    ctransid: Option<u64>,
     staged: Option<Staged>,
     /// The transaction number that the stream announces.
     announced: u64,
 }
 
 impl RestoreHost {
-    pub(super) fn new(area: Area, name: OsString, uuid: Uuid) -> Self {
+    /// Accepts only the state with this UUID, and with this transaction number if one is given.
+    pub(super) fn new(area: Area, name: OsString, (uuid, ctransid): (Uuid, Option<u64>)) -> Self {
         Self {
             area,
             name,
             uuid,
+            ctransid,
             staged: None,
             announced: 0,
         }
@@ -103,7 +107,11 @@ impl Host for RestoreHost {
     type Error = HostError;
 
     fn begin(&mut self, subvolume: &Announced) -> Result<OwnedFd, HostError> {
-        if subvolume.identity.uuid != self.uuid || subvolume.parent.is_some() {
+        let found = subvolume.identity;
+        let is_number = self
+            .ctransid
+            .is_none_or(|ctransid| ctransid == found.ctransid);
+        if found.uuid != self.uuid || !is_number || subvolume.parent.is_some() {
             return Err(HostError::OtherState);
         }
         self.announced = subvolume.identity.ctransid;

@@ -66,6 +66,13 @@ async fn restore(
 ) -> Result<(), Error> {
     let began = Instant::now();
     let place = match earlier(target, area)? {
+        Earlier::Finished(subject) if !subject.is_wanted(job.volume.copy.at.as_deref()) => {
+            events.note(format!(
+                "an earlier run had completed the restore of {}/{} to this target",
+                subject.volume, subject.copy
+            ));
+            return Err(TargetError::Taken(job.target.clone()).into());
+        }
         Earlier::Finished(subject) => {
             events.note("an earlier run had completed this restore");
             let report = report_of_earlier(&job, subject);

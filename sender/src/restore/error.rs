@@ -106,6 +106,9 @@ pub enum Error {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// An interrupted restore in place is complete now, and it was of another copy.
+    #[error("{} has the content of copy {copy} now, which an interrupted restore had brought", .volume.display())]
+    OtherCopy { copy: String, volume: PathBuf },
     /// The old volume is mounted or open.
     #[error("{} is in use: {users}", .path.display())]
     InUse { path: PathBuf, users: String },
@@ -243,6 +246,7 @@ impl Error {
             | Self::Publish(_)
             | Self::Place(_)
             | Self::InUse { .. }
+            | Self::OtherCopy { .. }
             | Self::State(_)
             | Self::Record(_)
             | Self::Daemon { .. }

@@ -165,6 +165,13 @@ async fn prepare(
     let area = Area::new(&target.dir).map_err(Error::io("open the directory of the target"))?;
     let mut files = files(&area, target)?;
     area.sweep(&files.staging_name().to_string_lossy())?;
+    // Staging of a dead process is gone now: what is left belongs to a running one, and so do the files.
+    if files
+        .is_staged()
+        .map_err(Error::io("look for a running restore"))?
+    {
+        return Err(TargetError::Running(target.path.clone()).into());
+    }
     let keep = Error::io("prepare the files of the restore");
     files.tidy().map_err(&keep)?;
     let mut request = chosen.request;
@@ -228,7 +235,9 @@ async fn prepare(
         resumed_at: started.resume_at,
         permitted_seconds: started.permitted_seconds,
     });
-    let host = RestoreHost::new(area, files.staging_name(), request.uuid);
+    // A copy that was changed since its commit has another number.
+    let number = started.doubt.is_none().then_some(request.ctransid);
+    let host = RestoreHost::new(area, files.staging_name(), (request.uuid, number));
     let policy = job.access.checkpoints;
     let mut applier = match &resumable {
         Some((found, _)) => {

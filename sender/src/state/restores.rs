@@ -51,6 +51,13 @@ pub struct Subject {
     pub length: u64,
 }
 
+impl Subject {
+    /// Whether a user's choice of a copy is certainly this one; without a choice, it is the same command as before.
+    pub fn is_wanted(&self, at: Option<&str>) -> bool {
+        at.is_none_or(|at| self.copy == at || self.uuid.to_string() == at.to_ascii_lowercase())
+    }
+}
+
 /// A snapshot of staging, and its position in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +142,18 @@ impl RestoreFiles {
     /// Name of staging.
     pub fn staging_name(&self) -> OsString {
         format!("{STAGING}{}", self.key).into()
+    }
+
+    /// Whether there is a staging subvolume.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn is_staged(&self) -> io::Result<bool> {
+        match durable::open_dir(&self.area, &self.staging_name()) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// The copy of the interrupted restore, if there is one.

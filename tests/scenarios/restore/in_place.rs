@@ -385,10 +385,14 @@ fn no_push_runs_meanwhile() {
     );
     let mut command = sender.restore_command(&["nas2:photos", "--in-place"]);
     let running = command::Running::start(&mut command);
-    sendshot_harness::hosts::until::holds("the push is refused", || {
-        let pushed = sender.ctl(&["push", "nas2:photos"]);
-        pushed.stderr.contains("is being restored in its place")
+    // The volume is held before the first byte of the copy comes.
+    let before = link.bytes(sendshot_harness::faults::link::Way::Down);
+    sendshot_harness::hosts::until::holds("the restore runs", || {
+        link.bytes(sendshot_harness::faults::link::Way::Down) > before + (1 << 20)
     });
+    sender
+        .ctl(&["push", "nas2:photos"])
+        .fails(4, &["is being restored in its place"]);
     link.mend();
     link.set(
         sendshot_harness::faults::link::Way::Down,

@@ -68,9 +68,10 @@ impl Scene {
             uuid: Uuid::from_u128(number),
             ctransid: 7,
         };
+        let copy = fs::File::open(receiver.copy(&pushed)).unwrap();
         let world = World {
             uuid: pushed["uuid"].as_str().unwrap().parse().unwrap(),
-            ctransid: 1,
+            ctransid: sendshot_sys::subvolume::info(&copy).unwrap().stransid,
             inside,
             outside: outside.path().to_owned(),
             own: held(1),

@@ -43,7 +43,7 @@ use crate::restore::record::Restored;
 use crate::restore::target::Target;
 use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files, tidy_failed};
 use crate::shared::blocking::blocking;
-use crate::state::restores::{RestoreFiles, Swap};
+use crate::state::restores::{RestoreFiles, Subject, Swap};
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::PUT_ASIDE;
 
@@ -73,8 +73,18 @@ pub(super) async fn run(
         name: format!("in-place-{}", place.volume).into(),
     };
     let area = Area::new(&target.dir).map_err(Error::io("open `.sendshot`"))?;
-    if let Some(replaced) = finish_earlier(&place, &area, &target)? {
-        events.note("an earlier run had brought the copy; the exchange of names is complete now");
+    let earlier = finish_earlier(&place, &area, &target)?;
+    if let Some((subject, replaced)) = earlier {
+        events.note(format!(
+            "an earlier run had brought {}/{}; the exchange of names is complete now",
+            subject.volume, subject.copy
+        ));
+        if !subject.is_wanted(job.volume.copy.at.as_deref()) {
+            return Err(Error::OtherCopy {
+                copy: subject.copy,
+                volume: place.path.clone(),
+            });
+        }
         let report = report_of_earlier(&job, &place, replaced);
         events.tell(RestoreEvent::Restored { report });
         commit_clean_up(target.dir.as_fd()).await;
@@ -155,12 +165,12 @@ fn finish_earlier(
     place: &VolumePlace,
     area: &Area,
     target: &Target,
-) -> Result<Option<Option<PathBuf>>, Error> {
+) -> Result<Option<(Subject, Option<PathBuf>)>, Error> {
     if !area.exists() {
         return Ok(None);
     }
     let mut files = files(area, target)?;
-    let Some(swap) = files.swap().cloned() else {
+    let (Some(swap), Some(subject)) = (files.swap().cloned(), files.subject().cloned()) else {
         return Ok(None);
     };
     let dir = place.dir(&place.top()?)?;
@@ -171,7 +181,7 @@ fn finish_earlier(
         true => {
             place.commit()?;
             clean_up(&mut files, area)?;
-            Ok(Some(kept))
+            Ok(Some((subject, kept)))
         }
         // It had not begun: the subvolume is staged once more.
         false => Ok(None),
