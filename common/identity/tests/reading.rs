@@ -415,6 +415,34 @@ fn a_temporary_key_can_be_withdrawn_alone() {
 }
 
 #[test]
+fn a_withdrawn_permission_of_a_replacement_does_not_come_back_by_its_token() {
+    let (receiver, _) = Receiver::with(&Host::new());
+    let nas1 = name("nas1");
+    let host = Host::new();
+    let token = receiver.invite(Pairing::Replace, 0);
+    let redeemed = receiver.redeem(&token, &host, Access::Full, 0).unwrap();
+    let peer = identity(&redeemed);
+    assert!(receiver.reads(&peer, "photos", 0));
+    let withdrawn = receiver.senders.revoke_restore(&nas1, time(1)).unwrap();
+    assert_eq!(withdrawn.grants, 1);
+    let receiver = receiver.restarted();
+    // The host lost the answer, or says so: it is paired again, and reads nothing.
+    let again = receiver.redeem(&token, &host, Access::Full, 2).unwrap();
+    assert_eq!(again.grant, None);
+    assert!(!receiver.reads(&identity(&again), "photos", 2));
+    // The same if the token was not used before.
+    let token = receiver.invite(Pairing::Replace, 2);
+    receiver.senders.revoke_restore(&nas1, time(3)).unwrap();
+    let other = Host::new();
+    let redeemed = receiver.redeem(&token, &other, Access::Full, 4).unwrap();
+    assert!(!receiver.reads(&identity(&redeemed), "photos", 4));
+    // A new invitation is a new permission.
+    let token = receiver.invite(Pairing::Replace, 5);
+    let redeemed = receiver.redeem(&token, &other, Access::Full, 5).unwrap();
+    assert!(receiver.reads(&identity(&redeemed), "photos", 5));
+}
+
+#[test]
 fn a_new_temporary_key_replaces_the_earlier() {
     let (receiver, _) = Receiver::with(&Host::new());
     let first = Host::new();

@@ -66,6 +66,14 @@ pub(crate) struct Stored {
     wrong_attempts: u8,
     /// Kept until it expires, so that a sender that lost the answer can ask again.
     pub(crate) used: Option<Use>,
+    /// Whether its use also gives a permission to read, if it is of a kind that does. False once the permissions of
+    /// the name were withdrawn: a use, also a repeated one, would give them again.
+    #[serde(default = "gives_reading")]
+    pub(crate) gives_reading: bool,
+}
+
+fn gives_reading() -> bool {
+    true
 }
 
 /// The sender that redeemed an invitation.
@@ -100,6 +108,7 @@ impl Stored {
             expires_at: now.checked_add(LIFE).unwrap_or(Timestamp::MAX),
             wrong_attempts: 0,
             used: None,
+            gives_reading: true,
         }
     }
 

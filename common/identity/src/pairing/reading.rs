@@ -233,13 +233,17 @@ impl Senders {
         }
     }
 
-    /// Withdraws all permissions of a name; the invitation first, which could give the key again.
+    /// Withdraws all permissions of a name; the invitations first, which could give them again.
     pub(super) fn withdraw(
         &self,
         name: &PeerName,
         now: Timestamp,
     ) -> Result<Withdrawn, RegistryError> {
         self.restore_invitations.remove(name)?;
+        if let Some(mut invitation) = self.invitations.get(name) {
+            invitation.gives_reading = false;
+            self.invitations.put(name, invitation)?;
+        }
         let key = self.restore_keys.get(name);
         let key = key.filter(|key| key.ended_at.is_none());
         let temporary_key = key.as_ref().map(|key| key.sender_id);

@@ -67,7 +67,7 @@ pub struct Redeemed {
 pub struct Senders {
     authority: Arc<Authority>,
     pub(super) records: Files<SenderRecord>,
-    invitations: Files<Stored>,
+    pub(super) invitations: Files<Stored>,
     /// Apart from the others: an invitation of one kind does not replace one of the other kind.
     pub(super) restore_invitations: Files<Stored>,
     pub(super) restore_keys: Files<RestoreKey>,
@@ -154,7 +154,7 @@ impl Senders {
         let certificate = self.authority.sign_sender(csr, sender, now.wall())?;
         let used = self.use_of(&name, &invitation, sender, certificate.pin, now)?;
         let (replaced, at) = (used.replaced, used.at.clone());
-        let pairing = invitation.pairing.clone();
+        let (pairing, gives_reading) = (invitation.pairing.clone(), invitation.gives_reading);
         invitation.used = Some(used);
         self.invitations_to(access).put(&name, invitation)?; // 1
         let at = at.unwrap_or_else(|| now.clone());
@@ -172,11 +172,11 @@ impl Senders {
                 )?; // 2
                 self.end_key_of(&name, sender)?;
                 match pairing {
-                    Pairing::Replace => {
+                    Pairing::Replace if gives_reading => {
                         let period = Period::new(at, REPLACEMENT_READS);
                         Some(self.grant_at_least(&name, period, now)?) // 3
                     }
-                    Pairing::New | Pairing::Restore { .. } => None,
+                    Pairing::New | Pairing::Replace | Pairing::Restore { .. } => None,
                 }
             }
         };
