@@ -217,6 +217,10 @@ pub struct RestoreArguments {
     /// With --in-place: device of the volume's file system, if it is not mounted and cannot be found otherwise
     #[arg(long, value_name = "PATH", requires = "in_place")]
     pub device: Option<PathBuf>,
+    /// With --in-place: the volume has a new disk, which is mounted at its path: put it there, although it was pushed
+    /// from another file system last
+    #[arg(long, requires = "in_place", conflicts_with = "device")]
+    pub new_disk: bool,
     /// With --in-place: also if the volume is mounted or open. Its users continue in the old one; the report
     /// says what to remount
     #[arg(long, requires = "in_place")]

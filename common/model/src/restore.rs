@@ -84,6 +84,8 @@ pub enum RestoreTask {
         copy: WantedCopy,
         /// Device of the file system, if it is not mounted and not found by itself.
         device: Option<AnyPath>,
+        /// Whether the volume is put on the file system that is mounted at its path, whatever the records say.
+        new_disk: bool,
         /// Whether the old volume may be mounted or open.
         while_in_use: bool,
         /// Whether a tree is accepted that differs from this host's own sendshot of the state.
@@ -212,6 +214,9 @@ pub struct RestoreReport {
     pub checked: Checked,
     /// Path of the old volume, if the copy was put in its place.
     pub replaced: Option<AnyPath>,
+    /// What the next push builds on, if the copy was put in the place of its volume.
+    #[serde(default)]
+    pub next_push: Option<NextPush>,
     /// What is known about a change of the copy since its commit.
     pub doubt: Option<String>,
     /// What this file system could not keep.
@@ -219,6 +224,19 @@ pub struct RestoreReport {
     /// What of single paths was left out or changed.
     #[serde(default)]
     pub left_out: Vec<LeftOutEntry>,
+}
+
+/// What the next push of a volume builds on that was restored in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "builds_on", rename_all = "snake_case")]
+pub enum NextPush {
+    /// The copy that was restored.
+    ThisCopy,
+    /// Not this copy: the volume may differ from it.
+    NotThisCopy {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What was checked of a restored tree, besides the hashes of the transfer.

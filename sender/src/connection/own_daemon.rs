@@ -96,6 +96,7 @@ impl OwnDaemon {
                 .map(|device| device.as_os_str().as_bytes().to_vec())
                 .unwrap_or_default(),
             staging: restored.staging.as_os_str().as_bytes().to_vec(),
+            snapshot: restored.snapshot.as_os_str().as_bytes().to_vec(),
         };
         let answer = self
             .0
@@ -122,6 +123,7 @@ pub struct RestoredMessage<'a> {
     pub fsid: uuid::Uuid,
     pub device: Option<&'a Path>,
     pub staging: &'a Path,
+    pub snapshot: &'a Path,
 }
 
 fn lost(status: Status) -> Problem {

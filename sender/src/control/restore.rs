@@ -39,13 +39,15 @@ pub(super) async fn hold(
     // Cannot fail: the channel is new.
     let _ = tell.try_send(Ok(v1::HoldVolumeEvent { problem }));
     if let Some(held) = held {
-        let stop = sender.stop.clone();
+        let sender = Arc::clone(sender);
         tokio::spawn(async move {
             tokio::select! {
                 () = tell.closed() => {}
-                () = stop.cancelled() => {}
+                () = sender.stop.cancelled() => {}
             }
             drop(held);
+            // It may have left something to continue from, which expires.
+            sender.interrupted().note();
         });
     }
     ReceiverStream::new(events)
@@ -108,6 +110,7 @@ pub(super) async fn record(
         fsid: id(&message.fsid, "fsid")?,
         device: Some(path(message.device)).filter(|path| !path.as_os_str().is_empty()),
         staging: path(message.staging),
+        snapshot: path(message.snapshot),
     };
     let sender = Arc::clone(sender);
     blocking("record", move || record::record(&sender, &restored)).await??;

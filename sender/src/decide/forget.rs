@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sendshot_model::{CopyName, human};
 
 use crate::decide::retention;
-use crate::state::record::{Item, Origin, Phase, Presence, Record};
+use crate::state::record::{Item, Phase, Presence, Record};
 
 /// The choice among the states of a volume and receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,7 +215,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
         items.iter().any(|item| {
             retention::succeeds(&item.record, instead_of)
                 && item.record.phase == Phase::Acknowledged
-                && (item.record.origin == Origin::Sent || instead_of.origin == Origin::Reported)
+                && (item.record.origin.is_sent() || !instead_of.origin.is_sent())
                 && item.presence == Presence::Here
                 && !goes(&item.record)
         })
@@ -240,6 +240,7 @@ pub fn check_chains(items: &[Item], chosen: &[&Record]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::record::Origin;
     use uuid::Uuid;
 
     use crate::decide::retention::tests::{at, here, record};

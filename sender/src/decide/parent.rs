@@ -9,7 +9,7 @@ use sendshot_proto::inventory::HeldCopy;
 use uuid::Uuid;
 
 pub use crate::decide::verdict::{Relation, Verdict};
-use crate::state::record::{Origin, Phase, Record};
+use crate::state::record::{Phase, Record};
 
 /// The user's choice of a parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl Acknowledged {
         let acknowledged = records.iter().filter(|record| {
             record.volume == volume
                 && record.phase == Phase::Acknowledged
-                && record.origin == Origin::Sent
+                && record.origin.is_sent()
         });
         let newest = |by: &dyn Fn(&Record) -> bool| {
             let records = acknowledged.clone().filter(|record| by(record));

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 
 use sendshot_model::{Reason, ReasonCode, VolumeName};
 
-use crate::state::record::{Item, Origin, Phase, Presence, Record, Standing};
+use crate::state::record::{Item, Phase, Presence, Record, Standing};
 use sendshot_model::Engine;
 
 /// What becomes of a record, and why.
@@ -62,7 +62,7 @@ impl Verdict {
                      a receiver could not apply one"
                 ),
             ),
-            Self::LastCommon if record.origin == Origin::Reported => (
+            Self::LastCommon if !record.origin.is_sent() => (
                 Code::NextParentReported,
                 format!("parent of the next push to {receiver}, which reports that it holds it"),
             ),
@@ -142,7 +142,7 @@ fn acknowledged(record: &Record, items: &[Item], keep: NonZeroU32) -> Verdict {
         .map(|other| &other.record)
         .filter(|other| other.phase == Phase::Acknowledged && succeeds(other, record))
         // Otherwise a lying receiver could have this host delete states that it really holds.
-        .filter(|other| other.origin == Origin::Sent)
+        .filter(|other| other.origin.is_sent())
         .filter(|other| other.age_order() > record.age_order())
         .collect();
     if newer.is_empty() {
@@ -172,6 +172,7 @@ pub fn succeeds(newer: &Record, record: &Record) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::state::record::Origin;
     use crate::state::record::{Intent, SnapshotId};
     use sendshot_model::{PushId, ReceiverId, SenderId, VolumeId};
     use uuid::Uuid;

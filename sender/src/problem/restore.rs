@@ -105,7 +105,15 @@ fn place_remedy(error: &PlaceError) -> &'static str {
             "add it to sender.toml, or restore it beside: `sendshotctl restore HOST:VOL TARGET`"
         }
         PlaceError::Unknown { .. } => "mount its file system, or name the device: --device PATH",
-        PlaceError::Absent { .. } => "plug the disk in, or name its device: --device PATH",
+        PlaceError::Absent { .. } => {
+            "plug the disk in, or name its device: --device PATH; if the volume has a new disk, which is mounted at its \
+             path: --new-disk"
+        }
+        PlaceError::NoDisk { .. } => "make btrfs on the new disk, and mount it there",
+        PlaceError::PutAside { .. } => "mount the restored volume there",
+        PlaceError::Changed(_) => {
+            "look at what is there now; the same command continues, and puts that aside"
+        }
         PlaceError::NotSubvolume(_) => {
             "is the disk mounted? Otherwise move the directory away, and restore again"
         }
@@ -132,6 +140,7 @@ fn target_remedy(error: &TargetError) -> String {
                 .to_owned()
         }
         TargetError::SameName(_) => "restore them one after the other, to different targets".to_owned(),
+        TargetError::Within { .. } => "leave the inner path out".to_owned(),
         TargetError::Exists(_) => {
             "move it away, or choose another target: a restore overwrites nothing".to_owned()
         }

@@ -234,8 +234,10 @@ impl Applier<RestoreHost> {
             },
         };
         let session = Session::resume(host, position, root, Subvolumes::One, Policies::default());
+        let mut session = session.map_err(ApplyFailure::Resume)?;
+        session.add_not_kept(&from.not_kept);
         Ok(Self {
-            session: session.map_err(ApplyFailure::Resume)?,
+            session,
             files: Some(files),
             stream_version,
             policy,
@@ -326,7 +328,7 @@ impl<P: Place> Applier<P> {
         };
         flush(staged.root()).map_err(ApplyFailure::Keep)?;
         crash::point("restore-flushed");
-        let kept = files.keep(staged.root(), point, announced);
+        let kept = files.keep(staged.root(), point, announced, self.session.not_kept());
         kept.map_err(ApplyFailure::Keep)?;
         self.kept_at = (offset, Instant::now());
         Ok(())

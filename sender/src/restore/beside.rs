@@ -14,11 +14,9 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use sendshot_apply::staging::{Area, Place};
-use sendshot_model::AnyPath;
-use sendshot_model::restore::{Checked, RestoreEvent, RestoreReport};
+use sendshot_model::restore::RestoreEvent;
 use sendshot_sys::{crash, filesystem, subvolume};
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +62,6 @@ async fn restore(
     events: &Events,
     cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let began = Instant::now();
     let place = match earlier(target, area)? {
         Earlier::Finished(subject) if !subject.is_wanted(job.volume.copy.at.as_deref()) => {
             events.note(format!(
@@ -75,7 +72,7 @@ async fn restore(
         }
         Earlier::Finished(subject) => {
             events.note("an earlier run had completed this restore");
-            let report = report_of_earlier(&job, subject);
+            let report = whole::report_of_earlier(subject, &job.volume.access.name, &job.target);
             events.tell(RestoreEvent::Restored {
                 report: Box::new(report),
             });
@@ -84,34 +81,10 @@ async fn restore(
         }
         Earlier::Unfinished(place) => place,
     };
-    let Brought {
-        applied,
-        checked,
-        chosen,
-        started,
-        wire_bytes,
-        resumed_at,
-    } = whole::bring_to(&job.volume, target, events, cancel).await?;
+    let Brought { applied, account } = whole::bring_to(&job.volume, target, events, cancel).await?;
     events.stage("commit", "");
-    let not_kept = applied.not_kept.entries();
-    let path = target.path.clone();
     expose(applied, target, place).await?;
-    let report = RestoreReport {
-        receiver: job.volume.access.name.to_string(),
-        volume: chosen.request.volume,
-        copy: chosen.request.name,
-        uuid: chosen.copy.uuid.to_string(),
-        target: AnyPath::from(path.as_path()),
-        stream_bytes: started.length,
-        wire_bytes,
-        resumed_at,
-        seconds: began.elapsed().as_secs_f64(),
-        checked,
-        replaced: None,
-        doubt: started.doubt,
-        not_kept,
-        left_out: Vec::new(),
-    };
+    let report = account.report(&job.volume.access.name, &target.path);
     events.tell(RestoreEvent::Restored {
         report: Box::new(report),
     });
@@ -166,23 +139,4 @@ async fn expose(applied: Applied, target: &Target, place: Place) -> Result<(), E
         clean_up(&mut files, &area) // 6
     });
     done.await.map_err(|_| ApplyFailure::Died)?
-}
-
-fn report_of_earlier(job: &Job<'_>, subject: Subject) -> RestoreReport {
-    RestoreReport {
-        receiver: job.volume.access.name.to_string(),
-        volume: subject.volume,
-        copy: subject.copy,
-        uuid: subject.uuid.to_string(),
-        target: AnyPath::from(job.target.as_path()),
-        stream_bytes: subject.length,
-        wire_bytes: 0,
-        resumed_at: Some(subject.length),
-        seconds: 0.0,
-        checked: Checked::default(),
-        replaced: None,
-        doubt: None,
-        not_kept: Vec::new(),
-        left_out: Vec::new(),
-    }
 }

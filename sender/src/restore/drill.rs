@@ -1,15 +1,13 @@
 //! A restore drill: restores a copy to a scratch subvolume, checks it, and deletes it.
 //!
 //! The scratch subvolume is a staging subvolume in `.sendshot` on the volume's file system. It is locked as long as this
-//! process lives; after a crash, the next start of the daemon or the next drill deletes it. No snapshots of it are kept:
-//! an interrupted drill begins again.
+//! process lives; after a crash, the next start of the daemon or the next drill deletes it, with the snapshot of it that
+//! was checked. An interrupted drill begins again.
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::Path;
 
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
-use sendshot_model::AnyPath;
 use sendshot_model::restore::{RestoreEvent, RestoreReport};
 use sendshot_proto::resume::CheckpointPolicy;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +16,12 @@ use crate::restore::access::Access;
 use crate::restore::apply::{Applied, ApplyFailure};
 use crate::restore::error::Error;
 use crate::restore::events::Events;
-use crate::restore::in_place;
+use crate::restore::in_place::{self, Disk};
 use crate::restore::target::Target;
-use crate::restore::whole::{self, Brought, Volume};
+use crate::restore::whole::{self, Brought, Volume, tidy_failed};
 use crate::shared::blocking::blocking;
 use crate::shared::drills::{self, Drill};
+use crate::state::restores::Purpose;
 use crate::state::store::StateSubvolume;
 
 /// No snapshots of a scratch subvolume.
@@ -58,8 +57,7 @@ async fn drill(
     events: &Events,
     cancel: CancellationToken,
 ) -> Result<RestoreReport, Error> {
-    let began = Instant::now();
-    let place = in_place::place_of(volume, None)?;
+    let place = in_place::place_of(volume, Disk::Known)?;
     let state = StateSubvolume::open_or_create(place.top()?).map_err(Error::State)?;
     let target = Target {
         path: place.path.clone(),
@@ -68,24 +66,18 @@ async fn drill(
             .try_clone_to_owned()
             .map_err(Error::io("open `.sendshot`"))?,
         name: format!("drill-{name}").into(),
+        purpose: Purpose::Drill,
     };
     let area = Area::new(&target.dir).map_err(Error::io("open `.sendshot`"))?;
     let brought = whole::bring_to(volume, &target, events, cancel).await;
-    let Brought {
-        applied,
-        checked,
-        chosen,
-        started,
-        wire_bytes,
-        resumed_at,
-    } = match brought {
+    let Brought { applied, account } = match brought {
         Ok(brought) => brought,
         Err(error) => {
-            clean_up(&area, &target)?;
+            // The files of a drill that is running belong to it.
+            tidy_failed(&area, &target)?;
             return Err(error);
         }
     };
-    let not_kept = applied.not_kept.entries();
     let destroyed = blocking("destroy", move || {
         let Applied { staged, .. } = applied;
         staged.destroy()
@@ -93,22 +85,8 @@ async fn drill(
     destroyed.await.map_err(|_| ApplyFailure::Died)??;
     clean_up(&area, &target)?;
     state.reclaim_space();
-    Ok(RestoreReport {
-        receiver: volume.access.name.to_string(),
-        volume: chosen.request.volume,
-        copy: chosen.request.name,
-        uuid: chosen.copy.uuid.to_string(),
-        target: AnyPath::from(PathBuf::from(crate::state::store::NAME).as_path()),
-        stream_bytes: started.length,
-        wire_bytes,
-        resumed_at,
-        seconds: began.elapsed().as_secs_f64(),
-        checked,
-        replaced: None,
-        doubt: started.doubt,
-        not_kept,
-        left_out: Vec::new(),
-    })
+    let scratch = Path::new(crate::state::store::NAME);
+    Ok(account.report(&volume.access.name, scratch))
 }
 
 /// Deletes the record and the snapshots of the drill, and the area if nothing else is in it.
@@ -131,7 +109,7 @@ async fn note(
         error,
     };
     let state_dir = access.state_dir.clone();
-    let noted = blocking("drills", move || drills::note(&state_dir, drill)).await;
+    let noted = blocking("drills", move || drills::note(&state_dir, &drill)).await;
     let noted = noted.map_err(|_| ApplyFailure::Died)?;
     noted.map_err(Error::io("record the outcome of the drill"))
 }

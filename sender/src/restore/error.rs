@@ -145,7 +145,27 @@ pub enum PlaceError {
     #[error(
         "file system {fsid}, which `{volume}` was pushed from last, is not mounted, and no device of it was found"
     )]
-    Absent { volume: VolumeName, fsid: Uuid },
+    Absent {
+        volume: VolumeName,
+        path: PathBuf,
+        fsid: Uuid,
+    },
+    /// The user says that the disk is new, and none is mounted.
+    #[error("neither {} nor the directory that contains it is on btrfs, so `{volume}` has no new disk", .path.display())]
+    NoDisk { volume: VolumeName, path: PathBuf },
+    /// The path still opens the volume that an earlier restore has put aside.
+    #[error(
+        "{} still opens the volume that was replaced by a restore and is now called {}",
+        .path.display(), .now.display()
+    )]
+    PutAside {
+        path: PathBuf,
+        /// Its path from the top level.
+        now: PathBuf,
+    },
+    /// It was replaced, deleted or made meanwhile.
+    #[error("{} is not the same subvolume any more as when the restore began", .0.display())]
+    Changed(PathBuf),
     #[error("{} is a directory, not a subvolume", .0.display())]
     NotSubvolume(PathBuf),
     #[error("{} is the top level of its file system", .0.display())]
@@ -196,6 +216,9 @@ pub enum TargetError {
     /// Two paths have the same last name.
     #[error("two of the paths are called {}", .0.display())]
     SameName(OsString),
+    /// A path lies in another one, with which it comes anyway.
+    #[error("{} lies in {}, which is restored with all that is in it", .inner.display(), .outer.display())]
+    Within { inner: PathBuf, outer: PathBuf },
     #[error("{} exists", .0.display())]
     Exists(PathBuf),
     /// Another process restores to it.

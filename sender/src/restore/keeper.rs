@@ -76,6 +76,7 @@ impl Keeper {
                     fsid: restored.fsid,
                     device: restored.device.as_deref(),
                     staging: &restored.staging,
+                    snapshot: &restored.snapshot,
                 };
                 daemon.record(message).await.map_err(refused)
             }

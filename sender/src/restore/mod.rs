@@ -127,6 +127,7 @@ pub async fn run(
         RestoreTask::InPlace {
             copy,
             device,
+            new_disk,
             while_in_use,
             accept_differences,
         } => {
@@ -138,6 +139,7 @@ pub async fn run(
                     retry_for,
                 },
                 device: device.map(Into::into),
+                new_disk,
                 while_in_use,
             };
             in_place::run(job, &events, cancel).await

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::state::filesystems::Filesystems;
 use crate::state::journal;
+use crate::state::record::Origin;
 
 /// Finds a sendshot of this state on the file systems that are mounted now. What cannot be read is passed over: then
 /// there is nothing to compare with. Blocks.
@@ -15,9 +16,11 @@ pub(super) fn sendshot(state_dir: &Path, uuid: Uuid, ctransid: u64) -> Option<Se
     let mut found = None;
     filesystems.each(|state| {
         for record in journal::records(state.pushes())? {
-            let is_it = record
-                .snapshot
-                .is_some_and(|snapshot| snapshot.uuid == uuid);
+            // The sendshot of a restored volume only repeats what a receiver has sent.
+            let is_it = record.origin != Origin::Restored
+                && record
+                    .snapshot
+                    .is_some_and(|snapshot| snapshot.uuid == uuid);
             if found.is_some() || !is_it {
                 continue;
             }

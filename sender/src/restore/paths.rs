@@ -192,6 +192,7 @@ pub(super) async fn run(
         seconds: began.elapsed().as_secs_f64(),
         checked: Checked::default(),
         replaced: None,
+        next_push: None,
         doubt: started.doubt,
         not_kept: Vec::new(),
         left_out: left_out.entries(),
@@ -233,6 +234,19 @@ fn wanted(paths: &[AnyPath]) -> Result<Vec<Wanted>, Error> {
             path: trimmed,
             name,
         });
+    }
+    for inner in &all {
+        let is_in = |outer: &&Wanted| {
+            let rest = inner.path.strip_prefix(outer.path.as_slice());
+            rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        if let Some(outer) = all.iter().find(is_in) {
+            return Err(TargetError::Within {
+                inner: PathBuf::from(OsString::from_vec(inner.path.clone())),
+                outer: PathBuf::from(OsString::from_vec(outer.path.clone())),
+            }
+            .into());
+        }
     }
     Ok(all)
 }

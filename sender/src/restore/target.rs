@@ -12,6 +12,7 @@ use sendshot_sys::{durable, filesystem};
 use uuid::Uuid;
 
 use crate::restore::error::{Error, TargetError};
+use crate::state::restores::Purpose;
 
 /// Part of the free space that a restore leaves, as its divisor: btrfs needs some to delete anything.
 const RESERVE: u64 = 50;
@@ -26,6 +27,7 @@ pub(super) struct Target {
     /// The directory that contains it.
     pub(super) dir: OwnedFd,
     pub(super) name: OsString,
+    pub(super) purpose: Purpose,
 }
 
 /// What is at a target's path.
@@ -60,6 +62,7 @@ impl Target {
                 path: path.to_owned(),
                 dir: fd,
                 name: name.to_owned(),
+                purpose: Purpose::Restore,
             }),
             Some(obstacle) => Err(TargetError::ReadOnly {
                 dir: dir.to_owned(),

@@ -1,16 +1,17 @@
 //! What every restore of a whole volume does: choose the copy, fetch and apply it in staging, and check the tree.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sendshot_apply::Policies;
 use sendshot_apply::commit::flush;
 use sendshot_apply::staging::Area;
 use sendshot_engine::Sendshot;
-use sendshot_model::human;
-use sendshot_model::restore::{Checked, RestoreEvent, WantedCopy};
+use sendshot_model::restore::{Checked, RestoreEvent, RestoreReport, WantedCopy};
+use sendshot_model::{AnyPath, NotKeptEntry, PeerName, human};
 use sendshot_proto::restore::{FetchRequest, RestorableCopy, Started};
-use sendshot_sys::filesystem;
+use sendshot_sys::{crash, filesystem};
 use sendshot_transfer::retry::RetryBudget;
 use tokio_util::sync::CancellationToken;
 
@@ -46,11 +47,68 @@ pub(super) struct Volume<'a> {
 #[derive(Debug)]
 pub(super) struct Brought {
     pub(super) applied: Applied,
+    pub(super) account: Account,
+}
+
+/// What is known about a tree that was brought.
+#[derive(Debug)]
+pub(super) struct Account {
     pub(super) checked: Checked,
     pub(super) chosen: Chosen,
     pub(super) started: Started,
     pub(super) wire_bytes: u64,
     pub(super) resumed_at: Option<u64>,
+    pub(super) not_kept: Vec<NotKeptEntry>,
+    began: Instant,
+}
+
+impl Account {
+    /// Makes the report of a restore from this receiver to a target.
+    pub(super) fn report(self, receiver: &PeerName, target: &Path) -> RestoreReport {
+        let Chosen { copy, request } = self.chosen;
+        RestoreReport {
+            receiver: receiver.to_string(),
+            volume: request.volume,
+            copy: request.name,
+            uuid: copy.uuid.to_string(),
+            target: AnyPath::from(target),
+            stream_bytes: self.started.length,
+            wire_bytes: self.wire_bytes,
+            resumed_at: self.resumed_at,
+            seconds: self.began.elapsed().as_secs_f64(),
+            checked: self.checked,
+            replaced: None,
+            next_push: None,
+            doubt: self.started.doubt,
+            not_kept: self.not_kept,
+            left_out: Vec::new(),
+        }
+    }
+}
+
+/// Makes the report of a restore that an earlier run had completed but for the deletion of its files.
+pub(super) fn report_of_earlier(
+    subject: Subject,
+    receiver: &PeerName,
+    target: &Path,
+) -> RestoreReport {
+    RestoreReport {
+        receiver: receiver.to_string(),
+        volume: subject.volume,
+        copy: subject.copy,
+        uuid: subject.uuid.to_string(),
+        target: AnyPath::from(target),
+        stream_bytes: subject.length,
+        wire_bytes: 0,
+        resumed_at: Some(subject.length),
+        seconds: 0.0,
+        checked: Checked::default(),
+        replaced: None,
+        next_push: None,
+        doubt: None,
+        not_kept: Vec::new(),
+        left_out: Vec::new(),
+    }
 }
 
 /// Brings a copy into staging beside `target`, and checks it. The target's name only names the files of an
@@ -61,6 +119,7 @@ pub(super) async fn bring_to(
     events: &Events,
     cancel: CancellationToken,
 ) -> Result<Brought, Error> {
+    let began = Instant::now();
     events.stage("connect", "");
     let mut link = list::connect(job.access).await?;
     let chosen = choose(job, &mut link).await?;
@@ -73,14 +132,16 @@ pub(super) async fn bring_to(
         discard(applied).await?;
         return Err(Error::Differs { differences });
     }
-    Ok(Brought {
-        applied,
+    let account = Account {
         checked,
         chosen,
         started,
         wire_bytes,
         resumed_at,
-    })
+        not_kept: applied.not_kept.entries(),
+        began,
+    };
+    Ok(Brought { applied, account })
 }
 
 /// A copy, and the request for it.
@@ -99,7 +160,7 @@ struct Prepared {
 }
 
 pub(super) fn files(area: &Area, target: &Target) -> Result<RestoreFiles, Error> {
-    RestoreFiles::open(area.dir()?, target.name())
+    RestoreFiles::open(area.dir()?, target.name(), target.purpose)
         .map_err(Error::io("read the record of an interrupted restore"))
 }
 
@@ -363,6 +424,7 @@ async fn checked(
             .files
             .freeze(applied.staged.root(), length)
             .map_err(freeze)?;
+        crash::point("restore-frozen");
         let checked = match &own {
             Some(own) => check::compare(&tree, own),
             None => check::list(&tree),

@@ -1,4 +1,4 @@
-//! Limits how long interrupted pushes keep their snapshots, which pin data, and lists them.
+//! Limits how long interrupted pushes and restores in place keep their snapshots, which pin data, and lists the pushes.
 //!
 //! Age ends an interrupted push, and so does little free space on the volume's file system. Both are logged as
 //! warnings. A push that the receiver may have committed keeps its sendshot, which pins nothing, until the receiver
@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use sendshot_sys::durable;
@@ -19,6 +19,7 @@ use crate::shared::sender::Sender;
 use crate::state::discard;
 use crate::state::journal;
 use crate::state::record::{Phase, Record};
+use crate::state::restores;
 use crate::state::segment_log::{RecentSegments, SegmentLog};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
@@ -50,7 +51,7 @@ pub async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
     }
 }
 
-/// Discards expired pushes on all file systems that are mounted; returns how many stay. Blocks.
+/// Discards expired pushes and restores on all file systems that are mounted; returns how many stay. Blocks.
 fn discard_expired(sender: &Sender) -> usize {
     let config = sender.config();
     let limits = Limits {
@@ -58,7 +59,16 @@ fn discard_expired(sender: &Sender) -> usize {
         min_free: config.resume_min_free,
     };
     let mut stay = 0;
+    // A running restore holds its volume, and reads what an earlier one has left before it makes staging.
+    let restores_run = sender.table().holds_any();
     let absent = sender.filesystems().each(|state| {
+        stay += match restores_run {
+            true => 1,
+            false => restores::expire(state, limits.keep, SystemTime::now()).unwrap_or_else(|e| {
+                tracing::warn!("cannot look for interrupted restores: {e}");
+                1
+            }),
+        };
         stay += discard(sender, state, limits).unwrap_or_else(|e| {
             tracing::warn!("cannot look for interrupted pushes: {e}");
             1

@@ -9,7 +9,7 @@ use crate::retained::selection::Selection;
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::presence;
-use crate::state::record::{Item, Origin, Phase, Presence, Record};
+use crate::state::record::{Item, Phase, Presence, Record};
 use crate::state::store::StateSubvolume;
 use sendshot_model::Engine;
 
@@ -118,11 +118,11 @@ pub fn reasons(items: &[Item], verdicts: &[Verdict]) -> Vec<Reason> {
 /// Whether the receiver reports a newer state than this one, which was sent to it.
 fn is_superseded_by_report(item: &Item, items: &[Item]) -> bool {
     let record = &item.record;
-    record.origin == Origin::Sent
+    record.origin.is_sent()
         && items.iter().any(|other| {
             other.presence == Presence::Here
                 && other.record.phase == Phase::Acknowledged
-                && other.record.origin == Origin::Reported
+                && !other.record.origin.is_sent()
                 && other.record.replication_key() == record.replication_key()
                 && other.record.age_order() > record.age_order()
         })

@@ -214,6 +214,11 @@ impl Table {
         self.lock().held.contains(volume)
     }
 
+    /// Whether the pushes of any volume are held back.
+    pub fn holds_any(&self) -> bool {
+        !self.lock().held.is_empty()
+    }
+
     /// All listed pushes, sorted by volume and receiver.
     pub fn all(&self) -> Vec<Arc<Running>> {
         let mut all: Vec<_> = self.lock().pushes.values().cloned().collect();

@@ -37,10 +37,13 @@ pub enum Origin {
     /// The receiver reports it; see [`crate::push::stages::prepare::capture_held`].
     #[serde(rename = "told")]
     Reported,
+    /// It was fetched from this receiver, and took the place of the volume; see [`mod@crate::restore::record`]. No other
+    /// receiver is known to hold the same content, whatever it reports: this receiver may have sent any.
+    Restored,
 }
 
 impl Origin {
-    fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         *self == Self::Sent
     }
 }
@@ -208,6 +211,16 @@ impl Record {
         (self.sender, self.volume, self.receiver)
     }
 
+    /// Whether the state can be the parent of a stream to a receiver with this disk, if that holds its UUID.
+    pub fn may_be_parent_at(&self, (receiver, root): (ReceiverId, Option<RootId>)) -> bool {
+        match self.origin {
+            Origin::Sent | Origin::Reported => true,
+            Origin::Restored => {
+                self.receiver == receiver && (self.root.is_none() || self.root == root)
+            }
+        }
+    }
+
     /// Orders the states of a volume by age. Two snapshots can be of one transaction.
     pub fn age_order(&self) -> (Option<u64>, i64, [u8; 16]) {
         let otransid = self.snapshot.map(|snapshot| snapshot.otransid);
@@ -265,5 +278,26 @@ mod tests {
         old.as_object_mut().unwrap().remove("engine");
         let read: Record = serde_json::from_value(old).unwrap();
         assert_eq!(read.engine, Engine::Kernel);
+    }
+
+    #[test]
+    fn a_restored_state_is_a_parent_only_where_it_was_fetched() {
+        let sent = crate::decide::retention::tests::record();
+        let (disk, other_disk) = (RootId::generate(), RootId::generate());
+        let other = ReceiverId::generate();
+        assert!(sent.may_be_parent_at((other, None)));
+        let restored = Record {
+            origin: Origin::Restored,
+            ..sent.clone()
+        };
+        assert!(restored.may_be_parent_at((sent.receiver, Some(disk))));
+        assert!(!restored.may_be_parent_at((other, Some(disk))));
+        let on_disk = Record {
+            root: Some(disk),
+            ..restored
+        };
+        assert!(on_disk.may_be_parent_at((sent.receiver, Some(disk))));
+        assert!(!on_disk.may_be_parent_at((sent.receiver, Some(other_disk))));
+        assert!(!on_disk.may_be_parent_at((sent.receiver, None)));
     }
 }

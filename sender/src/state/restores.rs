@@ -3,19 +3,23 @@
 //! | name in the staging area | what |
 //! |---|---|
 //! | `restoring-<key>` | staging of a running restore; useless after a crash |
-//! | `restore-<key>.<offset>` | read-only snapshot of staging between two commands of the stream |
+//! | `restore-<key>.<offset>` | read-only snapshot of staging between two commands of the stream, or of the whole tree |
 //! | `restore-<key>.json` | the copy, the position of the snapshot, and the finished subvolume |
+//! | `drilling-<key>`, `drill-<key>.*` | the same of a drill, which is never continued |
 //!
 //! The key is made of the target's name, so that the same command finds the same restore. Staging is never continued
 //! after a crash, since it may be newer than any recorded position; it is made again from the snapshot.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime};
 
+use rustix::fs::AtFlags;
 use sendshot_apply::staging::Area;
-use sendshot_model::{AnyPath, ReceiverId};
+use sendshot_model::{AnyPath, NotKept, ReceiverId};
 use sendshot_proto::chain::Chain;
 use sendshot_proto::restore::FetchPoint;
 use sendshot_proto::resume::Point;
@@ -26,14 +30,37 @@ use uuid::Uuid;
 
 use crate::state::store::StateSubvolume;
 
-/// Prefix of the name of staging.
-const STAGING: &str = "restoring-";
-/// Prefix of the names of snapshots and records.
-const KEPT: &str = "restore-";
 /// Layout version of a record.
 const VERSION: u32 = 1;
 /// Bytes of the hash in a key.
 const KEY_BYTES: usize = 16;
+
+/// What a restore is for. It determines the names of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It can be continued.
+    Restore,
+    /// It cannot, and a crash must leave nothing.
+    Drill,
+}
+
+impl Purpose {
+    /// Prefix of the name of staging.
+    fn staging(self) -> &'static str {
+        match self {
+            Self::Restore => "restoring-",
+            Self::Drill => "drilling-",
+        }
+    }
+
+    /// Prefix of the names of snapshots and records.
+    fn kept(self) -> &'static str {
+        match self {
+            Self::Restore => "restore-",
+            Self::Drill => "drill-",
+        }
+    }
+}
 
 /// The copy that a restore brings, and its stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +86,7 @@ impl Subject {
 }
 
 /// A snapshot of staging, and its position in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
     offset: u64,
@@ -67,6 +94,9 @@ struct Kept {
     skeleton: [u8; 32],
     /// The transaction number that the stream announced.
     announced: u64,
+    /// What this file system could not keep of the stream up to here.
+    #[serde(default)]
+    not_kept: NotKept,
 }
 
 /// The record of a restore.
@@ -97,6 +127,9 @@ pub struct Swap {
     pub name: AnyPath,
     /// Name in it that the user's volume gets.
     pub kept: AnyPath,
+    /// Why the restored subvolume is not recorded as held by the receiver; `None` if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
 }
 
 /// A point from which a restore continues.
@@ -107,12 +140,15 @@ pub struct Resumable {
     pub point: FetchPoint,
     /// The transaction number that the stream announced.
     pub announced: u64,
+    /// What this file system could not keep of the stream up to there.
+    pub not_kept: NotKept,
 }
 
 /// The files of one restore in a staging area.
 #[derive(Debug)]
 pub struct RestoreFiles {
     area: OwnedFd,
+    purpose: Purpose,
     key: String,
     record: Option<Record>,
 }
@@ -122,11 +158,11 @@ impl RestoreFiles {
     ///
     /// # Errors
     /// I/O errors; `InvalidData` for a record of another version.
-    pub fn open(area: OwnedFd, target: &OsStr) -> io::Result<Self> {
+    pub fn open(area: OwnedFd, target: &OsStr, purpose: Purpose) -> io::Result<Self> {
         let hash = blake3::hash(target.as_bytes());
         let hex = hash.to_hex();
         let key = hex.as_str()[..2 * KEY_BYTES].to_owned();
-        let record = durable::read_json_at::<Record>(&area, &record_name(&key))?;
+        let record = durable::read_json_at::<Record>(&area, &record_name(purpose, &key))?;
         if record
             .as_ref()
             .is_some_and(|found| found.version != VERSION)
@@ -136,12 +172,31 @@ impl RestoreFiles {
                 "the record of an interrupted restore has another version",
             ));
         }
-        Ok(Self { area, key, record })
+        Ok(Self {
+            area,
+            purpose,
+            key,
+            record,
+        })
+    }
+
+    fn of_key(
+        area: &OwnedFd,
+        purpose: Purpose,
+        key: String,
+        record: Option<Record>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            area: area.try_clone()?,
+            purpose,
+            key,
+            record,
+        })
     }
 
     /// Name of staging.
     pub fn staging_name(&self) -> OsString {
-        format!("{STAGING}{}", self.key).into()
+        format!("{}{}", self.purpose.staging(), self.key).into()
     }
 
     /// Whether there is a staging subvolume.
@@ -171,7 +226,8 @@ impl RestoreFiles {
     /// # Errors
     /// I/O errors.
     pub fn resumable(&self) -> io::Result<Option<Resumable>> {
-        let Some(kept) = self.record.as_ref().and_then(|record| record.kept) else {
+        let record = self.record.as_ref();
+        let Some(kept) = record.and_then(|record| record.kept.as_ref()) else {
             return Ok(None);
         };
         let snapshot = match durable::open_dir(&self.area, &self.snapshot_name(kept.offset)) {
@@ -193,6 +249,7 @@ impl RestoreFiles {
                 skeleton: kept.skeleton,
             },
             announced: kept.announced,
+            not_kept: kept.not_kept.clone(),
         }))
     }
 
@@ -239,6 +296,7 @@ impl RestoreFiles {
         staging: impl AsFd,
         point: FetchPoint,
         announced: u64,
+        not_kept: NotKept,
     ) -> io::Result<()> {
         let Some(record) = self.record.clone() else {
             return Ok(());
@@ -252,8 +310,9 @@ impl RestoreFiles {
             chain: point.point.chain.0,
             skeleton: point.skeleton,
             announced,
+            not_kept,
         };
-        let before = record.kept;
+        let before = record.kept.clone();
         self.write(Record {
             kept: Some(kept),
             ..record
@@ -271,10 +330,15 @@ impl RestoreFiles {
     /// # Errors
     /// I/O errors.
     pub fn freeze(&self, staging: impl AsFd, length: u64) -> io::Result<OwnedFd> {
-        let name = self.snapshot_name(length);
+        let name = self.frozen_name(length);
         self.delete(&name)?;
         subvolume::snapshot(staging, &self.area, &name, Access::ReadOnly)?;
         durable::open_dir(&self.area, &name)
+    }
+
+    /// Name of the snapshot of a complete tree whose stream had this length.
+    pub fn frozen_name(&self, length: u64) -> OsString {
+        self.snapshot_name(length)
     }
 
     /// Records the finished subvolume before it gets its final name.
@@ -311,13 +375,28 @@ impl RestoreFiles {
         }
     }
 
+    /// Records that the exchange of names is not to be: nothing was renamed, and the subvolume is gone.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn end_swap(&mut self) -> io::Result<()> {
+        match self.record.clone() {
+            Some(record) => self.write(Record {
+                finished: None,
+                swap: None,
+                ..record
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Deletes everything of the restore, except staging: the snapshots, then the record.
     ///
     /// # Errors
     /// I/O errors.
     pub fn discard(&mut self) -> io::Result<()> {
         self.sweep(None)?;
-        durable::remove_at(&self.area, &record_name(&self.key))?;
+        durable::remove_at(&self.area, &record_name(self.purpose, &self.key))?;
         self.record = None;
         Ok(())
     }
@@ -327,12 +406,13 @@ impl RestoreFiles {
     /// # Errors
     /// I/O errors.
     pub fn tidy(&self) -> io::Result<()> {
-        let kept = self.record.as_ref().and_then(|record| record.kept);
+        let record = self.record.as_ref();
+        let kept = record.and_then(|record| record.kept.as_ref());
         self.sweep(kept.map(|kept| kept.offset))
     }
 
     fn sweep(&self, except: Option<u64>) -> io::Result<()> {
-        let prefix = format!("{KEPT}{}.", self.key);
+        let prefix = format!("{}{}.", self.purpose.kept(), self.key);
         for name in durable::names(&self.area)? {
             let offset = name
                 .to_str()
@@ -352,29 +432,107 @@ impl RestoreFiles {
     }
 
     fn write(&mut self, record: Record) -> io::Result<()> {
-        durable::write_json_at(&self.area, &record_name(&self.key), &record)?;
+        durable::write_json_at(&self.area, &record_name(self.purpose, &self.key), &record)?;
         self.record = Some(record);
         Ok(())
     }
 
     fn snapshot_name(&self, offset: u64) -> OsString {
-        format!("{KEPT}{}.{offset}", self.key).into()
+        format!("{}{}.{offset}", self.purpose.kept(), self.key).into()
     }
 }
 
-/// Deletes the staging subvolumes of restores and drills whose processes are dead.
+/// Deletes the staging subvolumes of restores whose processes are dead, and everything of drills whose processes are.
 ///
 /// # Errors
 /// I/O errors.
 pub fn sweep(state: &StateSubvolume) -> io::Result<()> {
     let area = Area::new(state.root())?;
-    if area.exists() {
-        area.sweep(STAGING).map_err(io::Error::other)?;
-        area.remove_if_empty().map_err(io::Error::other)?;
+    if !area.exists() {
+        return Ok(());
     }
-    Ok(())
+    for purpose in [Purpose::Restore, Purpose::Drill] {
+        area.sweep(purpose.staging()).map_err(io::Error::other)?;
+    }
+    let dir = area.dir().map_err(io::Error::other)?;
+    for key in keys(&dir, Purpose::Drill)? {
+        let mut files = RestoreFiles::of_key(&dir, Purpose::Drill, key, None)?;
+        if !files.is_staged()? {
+            files.discard()?;
+        }
+    }
+    area.remove_if_empty().map_err(io::Error::other)
 }
 
-fn record_name(key: &str) -> OsString {
-    format!("{KEPT}{key}.json").into()
+/// Deletes what is kept of interrupted restores that made no progress for longer than `keep`; returns how many stay. An
+/// exchange of names that was begun stays recorded, without the snapshots.
+///
+/// # Errors
+/// I/O errors.
+pub fn expire(state: &StateSubvolume, keep: Duration, now: SystemTime) -> io::Result<usize> {
+    let area = Area::new(state.root())?;
+    if !area.exists() {
+        return Ok(0);
+    }
+    let dir = area.dir().map_err(io::Error::other)?;
+    let mut stay = 0;
+    for key in keys(&dir, Purpose::Restore)? {
+        let name = record_name(Purpose::Restore, &key);
+        let Some(changed) = changed_at(&dir, &name)? else {
+            continue;
+        };
+        // A clock that was set back makes it younger.
+        let age = now.duration_since(changed).unwrap_or_default();
+        let record = match durable::read_json_at::<Record>(&dir, &name) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => None,
+            record => record?,
+        };
+        let mut files = RestoreFiles::of_key(&dir, Purpose::Restore, key, record)?;
+        if age <= keep || files.is_staged()? {
+            stay += 1;
+            continue;
+        }
+        match files.subject() {
+            Some(subject) => tracing::warn!(volume = %subject.volume, copy = %subject.copy,
+                "the interrupted restore of {}/{} is discarded: it made no progress for {}, more than `resume_keep` \
+                 allows", subject.volume, subject.copy, sendshot_model::human::duration(age)),
+            None => {
+                tracing::warn!("an old interrupted restore is discarded: its record cannot be read")
+            }
+        }
+        match files.swap().is_some() {
+            true => files.sweep(None)?,
+            false => files.discard()?,
+        }
+    }
+    area.remove_if_empty().map_err(io::Error::other)?;
+    Ok(stay)
+}
+
+/// The keys that occur in the names of records and snapshots.
+fn keys(area: &OwnedFd, purpose: Purpose) -> io::Result<BTreeSet<String>> {
+    let key = |name: OsString| {
+        let (key, _) = name
+            .to_str()?
+            .strip_prefix(purpose.kept())?
+            .split_once('.')?;
+        Some(key.to_owned())
+    };
+    Ok(durable::names(area)?.into_iter().filter_map(key).collect())
+}
+
+/// When a file was written; `None` if there is none.
+fn changed_at(dir: &OwnedFd, name: &OsStr) -> io::Result<Option<SystemTime>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => {
+            let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+            Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        }
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn record_name(purpose: Purpose, key: &str) -> OsString {
+    format!("{}{key}.json", purpose.kept()).into()
 }

@@ -174,6 +174,17 @@ impl VolumeIds {
         bindings.iter().find(|b| b.naming == *naming).cloned()
     }
 
+    /// Finds the volume that used a name last, in the list of a disk or in this one, without binding it.
+    pub fn merged_by_naming(
+        &self,
+        naming: &Naming,
+        disk: &[Binding],
+        fsid: Uuid,
+    ) -> Option<Binding> {
+        let bindings = merge(&self.lock(), disk, fsid);
+        bindings.into_iter().find(|b| b.naming == *naming)
+    }
+
     /// Finds the volume of this name and subvolume; updates the binding where one of them changed, and makes one if
     /// there is none.
     ///

@@ -398,13 +398,27 @@ fn place(fd: &OwnedFd, info: &Info) -> io::Result<VolumeLocation> {
 pub const PUT_ASIDE: &str = ".before-restore-";
 
 /// Whether a path opens a volume that a restore has put aside, through a mount that is older than that.
-fn is_put_aside(path: &Path, from_top: &Path) -> bool {
+pub(crate) fn is_put_aside(path: &Path, from_top: &Path) -> bool {
     let name = |path: &Path| {
         path.file_name()
             .map(|name| name.to_string_lossy().into_owned())
     };
     let found = name(from_top).unwrap_or_default();
     found.contains(PUT_ASIDE) && name(path) != Some(found)
+}
+
+/// Finds the id of a volume by its naming, in the list of the disk of `fd` or in that of this host. It is not bound.
+///
+/// # Errors
+/// I/O errors.
+pub fn known_by_naming(
+    finder: Finder<'_>,
+    naming: &Naming,
+    fd: &OwnedFd,
+) -> io::Result<Option<VolumeId>> {
+    let (told, fsid) = (finder.told(fd), filesystem::fsid(fd)?);
+    let found = finder.ids.merged_by_naming(naming, &told, fsid);
+    Ok(found.map(|binding| binding.id))
 }
 
 /// Binds the name of a configured volume to a subvolume that was restored for it.

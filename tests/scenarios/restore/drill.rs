@@ -96,3 +96,44 @@ fn the_recovery_sheet_has_what_is_needed_and_no_secrets() {
         assert!(!sheet.contains(line));
     }
 }
+
+#[test]
+fn a_drill_killed_with_its_snapshot_leaves_nothing_either() {
+    let mut hosts = hosts();
+    hosts.receiver.grant("nas1");
+    let before = paths(&hosts);
+    let mut command = hosts.sender.restore_command(&["--drill", "nas2:photos"]);
+    command.env("FAILPOINTS", "restore-frozen=return");
+    assert_ne!(sendshot_harness::hosts::command::run(&mut command).code, 0);
+    assert_eq!(
+        paths(&hosts).len(),
+        before.len() + 2,
+        "a tree and its snapshot"
+    );
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    assert_eq!(paths(&hosts), before);
+    let area = hosts.sender.fs().join(".sendshot/.sendshot-staging");
+    assert!(!area.exists(), "the record of the drill is left");
+}
+
+#[test]
+fn a_second_drill_of_the_volume_leaves_the_first_alone() {
+    let hosts = hosts();
+    hosts.receiver.grant("nas1");
+    let before = paths(&hosts);
+    hosts.link.set(Way::Down, Rule::Slow(8 << 20));
+    let from = hosts.link.bytes(Way::Down);
+    let mut command = hosts.sender.restore_command(&["--drill", "nas2:photos"]);
+    let drill = Running::start(&mut command);
+    until::holds("some of it has come", || {
+        hosts.link.bytes(Way::Down) > from + (4 << 20)
+    });
+    hosts
+        .sender
+        .restore(&["--drill", "nas2:photos"])
+        .fails(2, &["another restore", "is running"]);
+    hosts.link.set(Way::Down, Rule::Pass);
+    drill.finish().success();
+    assert_eq!(paths(&hosts), before);
+}

@@ -6,15 +6,20 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use sendshot_harness::compare::exact::{Reference, assert_exact, assert_same};
 use sendshot_harness::compare::subvolumes;
+use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams::{self, Format};
+use sendshot_harness::faults::link::{Link, Rule, Way};
 use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
+use sendshot_sys::subvolume::{Access, set_access};
 use serde_json::Value;
 
 fn push(hosts: &Paired) -> Value {
@@ -178,7 +183,12 @@ fn it_works_without_the_daemon_and_on_an_unmounted_disk() {
     ]);
     mount::mount(&device, hosts.sender.fs(), "rw");
     drop(plugged_in);
-    restored.success();
+    let restored = restored.success().json();
+    let kept = restored["replaced"].as_str().unwrap();
+    assert!(
+        kept.starts_with("photos.before-restore-") && hosts.sender.fs().join(kept).exists(),
+        "nothing shows it at a path: {kept}"
+    );
     assert_restored(&hosts, &reference);
     hosts.sender.daemon.start();
     assert_incremental(&hosts);
@@ -334,12 +344,7 @@ fn killed_at_any_step_it_is_completed_by_the_same_command() {
 
 #[test]
 fn the_daemon_killed_while_it_records_leaves_nothing_half() {
-    for point in [
-        "restore-intent",
-        "restore-snapshot",
-        "restore-captured",
-        "restore-recorded",
-    ] {
+    for point in ["restore-intent", "restore-captured", "restore-recorded"] {
         let (mut hosts, reference) = damaged();
         hosts.sender.daemon.stop();
         hosts
@@ -400,4 +405,289 @@ fn no_push_runs_meanwhile() {
     );
     running.finish().success();
     sender.ctl(&["push", "nas2:photos"]).success();
+}
+
+/// Runs a restore in place on the disk while it is not mounted, once for each crash point and once to its end.
+fn restore_unmounted(hosts: &Paired, device: &Path, crash_points: &[&str]) -> Value {
+    let device_text = device.to_str().unwrap().to_owned();
+    let options = [
+        "--json",
+        "nas2:photos",
+        "--in-place",
+        "--device",
+        &device_text,
+    ];
+    for point in crash_points {
+        let mut command = hosts.sender.restore_command(&options);
+        command.env("FAILPOINTS", format!("{point}=return"));
+        assert_ne!(
+            command::run(&mut command).code,
+            0,
+            "{point} was not reached"
+        );
+    }
+    hosts.sender.restore(&options).success().json()
+}
+
+#[test]
+fn killed_on_an_unmounted_disk_it_still_exchanges_the_users_volume() {
+    for points in [
+        &["restore-swap-recorded"][..],
+        &["restore-recorded"],
+        &["restore-recorded", "restore-recorded", "restore-beside"],
+        &["restore-exchanged"],
+    ] {
+        let (mut hosts, reference) = damaged();
+        hosts.sender.daemon.stop();
+        let device = mount::devices(hosts.sender.fs())[0].clone();
+        let plugged_in = File::open(&device).unwrap();
+        command::tool("umount", &[hosts.sender.fs()]);
+        restore_unmounted(&hosts, &device, points);
+        // The records name the volume that was put aside.
+        let again = restore_unmounted(&hosts, &device, &[]);
+        mount::mount(&device, hosts.sender.fs(), "rw");
+        drop(plugged_in);
+        let kept = again["replaced"].as_str().unwrap().to_owned();
+        assert!(
+            hosts.sender.fs().join(kept).join("big").exists(),
+            "{points:?}"
+        );
+        let before = paths(&hosts);
+        hosts.sender.daemon.start();
+        assert_eq!(
+            paths(&hosts),
+            before,
+            "the daemon deleted something: {points:?}"
+        );
+        assert_restored(&hosts, &reference);
+        let old = old_volumes(&hosts);
+        assert_eq!(old.len(), 2, "{points:?}: {old:?}");
+        assert!(old.iter().any(|path| path.join("ransom note").exists()));
+        assert_incremental(&hosts);
+    }
+}
+
+fn paths(hosts: &Paired) -> Vec<PathBuf> {
+    let all = subvolumes::list(hosts.sender.fs()).into_iter();
+    all.map(|subvolume| subvolume.path.into()).collect()
+}
+
+#[test]
+fn a_killed_recording_binds_nothing_to_what_is_deleted() {
+    let (mut hosts, reference) = damaged();
+    let mut command = hosts.sender.restore_command(&["nas2:photos", "--in-place"]);
+    command.env("FAILPOINTS", "restore-beside=return");
+    assert_ne!(command::run(&mut command).code, 0);
+    // It is another subvolume now, and the user pushes it without completing the restore.
+    let pushed = push(&hosts);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    let listed = hosts.sender.restore(&["--json", "--list", "nas2:photos"]);
+    let listed = listed.success().json();
+    let name = listed["copies"][0]["name"].as_str().unwrap().to_owned();
+    restore(&hosts, &["--at", &name]);
+    assert_restored(&hosts, &reference);
+    assert_incremental(&hosts);
+}
+
+#[test]
+fn another_receiver_that_reports_the_same_state_gets_all_of_the_data() {
+    let sender = SenderHost::new();
+    let receivers = [ReceiverHost::new(), ReceiverHost::new()];
+    for (receiver, name) in receivers.iter().zip(["nas2", "nas3"]) {
+        sendshot_harness::hosts::pairing::pair(&sender, receiver, name);
+    }
+    receivers[0].grant("nas1");
+    fill::tree(&sender.photos(), 1);
+    fill::file(sender.photos().join("big"), 2, 24 << 20);
+    // A snapshot of the user's has one UUID, by which both receivers know it.
+    let snapshot = sender.fs().join("snapshot");
+    streams::snapshot(&sender.photos(), &snapshot).unwrap();
+    for name in ["nas2", "nas3"] {
+        sender.push_with(&format!("{name}:{}", snapshot.display()), &[]);
+    }
+    let copies = sender
+        .restore(&["--json", "--list", "nas2"])
+        .success()
+        .json();
+    let volume = copies["volume"].as_str().unwrap().to_owned();
+    assert_eq!(volume, "photos", "{copies}");
+    let restored = sender
+        .restore(&["--json", "nas2:photos", "--in-place"])
+        .success()
+        .json();
+    assert_eq!(
+        restored["next_push"]["builds_on"], "this_copy",
+        "{restored}"
+    );
+    let [from, other] = ["nas2:photos", "nas3:photos"].map(|target| sender.push(target));
+    let bytes = |pushed: &Value| pushed["stream_bytes"].as_u64().unwrap();
+    assert!(bytes(&from) < 1 << 20, "{from}");
+    // nas2 could have sent anything as that state: nothing of it may be assumed to be at nas3.
+    assert!(bytes(&other) > 24 << 20, "{other}");
+    assert_exact(&sender, &receivers[0], &from);
+    assert_exact(&sender, &receivers[1], &other);
+}
+
+#[test]
+fn a_tree_that_may_differ_from_the_copy_is_no_parent() {
+    let (hosts, _reference) = damaged();
+    let copies = hosts
+        .sender
+        .restore(&["--json", "--list", "nas2:photos"])
+        .success()
+        .json();
+    let copy = hosts
+        .receiver
+        .root()
+        .join("nas1/photos")
+        .join(copies["copies"][0]["name"].as_str().unwrap());
+    set_access(File::open(&copy).unwrap(), Access::ReadWrite).unwrap();
+    fs::write(copy.join("planted"), "by the receiver").unwrap();
+    set_access(File::open(&copy).unwrap(), Access::ReadOnly).unwrap();
+    let options = ["nas2:photos", "--in-place", "--accept-differences"];
+    let restored = hosts.sender.restore(&options).success();
+    assert!(
+        restored
+            .stdout
+            .contains("the next push does not build on this copy"),
+        "{restored:?}"
+    );
+    assert!(hosts.sender.photos().join("planted").exists());
+    let pushed = push(&hosts);
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+}
+
+/// Starts a restore in place that stands still after some of the copy has come.
+fn slow_restore(options: &[&str]) -> (SenderHost, ReceiverHost, Link, command::Running) {
+    let sender = SenderHost::new();
+    let receiver = ReceiverHost::new();
+    let link = Link::to(receiver.address());
+    sendshot_harness::hosts::pairing::pair_at(&sender, &receiver, "nas2", link.address());
+    receiver.grant("nas1");
+    fill::file(sender.photos().join("big"), 2, 24 << 20);
+    sender.ctl(&["push", "nas2:photos"]).success();
+    link.set(Way::Down, Rule::Slow(4 << 20));
+    let before = link.bytes(Way::Down);
+    let mut all = vec!["nas2:photos", "--in-place"];
+    all.extend(options);
+    let running = command::Running::start(&mut sender.restore_command(&all));
+    until::holds("the restore runs", || {
+        link.bytes(Way::Down) > before + (1 << 20)
+    });
+    (sender, receiver, link, running)
+}
+
+#[test]
+fn a_volume_that_is_opened_or_replaced_meanwhile_is_not_exchanged() {
+    let (sender, _receiver, link, running) = slow_restore(&[]);
+    let open = File::open(sender.photos()).unwrap();
+    link.set(Way::Down, Rule::Pass);
+    running.finish().fails(4, &["is in use", "open files"]);
+    drop(open);
+    sender.restore(&["nas2:photos", "--in-place"]).success();
+
+    let (sender, _receiver, link, running) = slow_restore(&[]);
+    let mine = sender.fs().join("mine");
+    fs::rename(sender.photos(), &mine).unwrap();
+    streams::create(&sender.photos()).unwrap();
+    fs::write(sender.photos().join("new"), "by the user").unwrap();
+    link.set(Way::Down, Rule::Pass);
+    running
+        .finish()
+        .fails(2, &["is not the same subvolume any more"]);
+    assert!(sender.photos().join("new").exists() && mine.join("big").exists());
+}
+
+#[test]
+fn an_exchange_is_not_completed_under_a_user_of_the_volume() {
+    let (hosts, reference) = damaged();
+    let mut command = hosts.sender.restore_command(&["nas2:photos", "--in-place"]);
+    command.env("FAILPOINTS", "restore-beside=return");
+    assert_ne!(command::run(&mut command).code, 0);
+    let open = File::open(hosts.sender.photos()).unwrap();
+    hosts
+        .sender
+        .restore(&["nas2:photos", "--in-place"])
+        .fails(4, &["is in use", "open files"]);
+    assert!(hosts.sender.photos().join("ransom note").exists());
+    drop(open);
+    restore(&hosts, &[]);
+    assert_restored(&hosts, &reference);
+}
+
+#[test]
+fn the_volume_that_was_put_aside_is_not_restored_over_through_an_old_mount() {
+    let (mut hosts, _reference) = damaged();
+    let device = mount::devices(hosts.sender.fs())[0].clone();
+    let mounted = Mount::private(&device, "subvol=photos");
+    restore(&hosts, &["--while-in-use"]);
+    hosts.sender.configure([("photos", mounted.path())]);
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    hosts
+        .sender
+        .restore(&["nas2:photos", "--in-place", "--while-in-use"])
+        .fails(
+            2,
+            &[
+                "still opens the volume that was replaced",
+                "mount the restored volume there",
+            ],
+        );
+    assert_eq!(old_volumes(&hosts).len(), 1);
+}
+
+#[test]
+fn a_new_disk_in_a_host_that_kept_its_records_gets_the_volume() {
+    let (mut hosts, reference) = damaged();
+    let old_disk = Mount::private(&mount::devices(hosts.sender.fs())[0], "");
+    let content = old_disk.path().join(reference.path().file_name().unwrap());
+    let new_disk = LoopFs::new(256 << 20, &[], "").unwrap();
+    let new_device = mount::devices(new_disk.path())[0].clone();
+    hosts.sender.daemon.stop();
+    let mounted = Mount::at(&new_device, hosts.sender.fs(), "");
+    hosts.sender.daemon.start();
+    // The old disk is still attached, and not meant: without a word, the records decide.
+    let options = ["--json", "nas2:photos", "--in-place", "--new-disk"];
+    let restored = hosts.sender.restore(&options).success().json();
+    assert_eq!(restored["replaced"], Value::Null, "{restored}");
+    assert!(new_disk.path().join("photos/big").exists());
+    let snapshot = Reference::of(hosts.sender.fs(), &hosts.sender.photos());
+    assert_same(&content, snapshot.path());
+    assert_incremental(&hosts);
+    drop(snapshot);
+    hosts.sender.daemon.stop();
+    drop(mounted);
+}
+
+#[test]
+fn an_abandoned_restore_expires() {
+    let (sender, _receiver, link, running) = slow_restore(&["--checkpoint-bytes", "1"]);
+    let kept = || {
+        let all = subvolumes::list(sender.fs()).into_iter();
+        all.filter(|found| format!("{:?}", found.path).contains("restore-"))
+            .count()
+    };
+    until::holds("a snapshot to continue from is kept", || kept() > 0);
+    running.signal_children(Signal::KILL);
+    running.finish().fails(1, &["ended without a result"]);
+    drop(link);
+    let mut sender = sender;
+    sender.daemon.stop();
+    sender.daemon.start();
+    let kept = |sender: &SenderHost| {
+        let all = subvolumes::list(sender.fs()).into_iter();
+        all.filter(|found| format!("{:?}", found.path).contains("restore-"))
+            .count()
+    };
+    assert_eq!(kept(&sender), 1, "it can be continued for `resume_keep`");
+    sender.daemon.stop();
+    let config = fs::read_to_string(sender.config()).unwrap();
+    fs::write(sender.config(), format!("resume_keep = '1s'\n{config}")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    sender.daemon.start();
+    until::holds("it is discarded", || kept(&sender) == 0);
+    sender.daemon.may_log("the interrupted restore of photos");
 }

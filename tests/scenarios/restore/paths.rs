@@ -173,3 +173,14 @@ fn a_killed_restore_leaves_each_path_absent() {
         "the directory of the killed one stays"
     );
 }
+
+#[test]
+fn a_path_within_another_is_refused_by_name() {
+    let hosts = hosts();
+    let out = hosts.sender.fs().join("out");
+    hosts
+        .sender
+        .restore(&arguments(&["2019", "2019/trip"], &out))
+        .fails(2, &["2019/trip lies in 2019", "leave the inner path out"]);
+    assert!(!out.join("trip").exists());
+}

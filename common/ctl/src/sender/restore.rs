@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use sendshot_model::restore::{
-    Checked, ListedCopy, ListedVolume, RestoreEvent, RestorePairing, RestoreReport, RestoreRequest,
-    RestoreTask, WantedCopy,
+    Checked, ListedCopy, ListedVolume, NextPush, RestoreEvent, RestorePairing, RestoreReport,
+    RestoreRequest, RestoreTask, WantedCopy,
 };
 use sendshot_model::{AnyPath, LeftOutEntry, human};
 use sendshot_proto::problem::{Kind, Problem};
@@ -164,6 +164,7 @@ fn in_place(arguments: &RestoreArguments, volume: Option<&OsStr>) -> Result<Rest
     Ok(RestoreTask::InPlace {
         copy: wanted(arguments, volume)?,
         device: arguments.device.as_deref().map(AnyPath::from),
+        new_disk: arguments.new_disk,
         while_in_use: arguments.while_in_use,
         accept_differences: arguments.accept_differences,
     })
@@ -338,10 +339,23 @@ fn text(report: &RestoreReport) -> String {
         ));
     }
     if let Some(replaced) = &report.replaced {
-        lines.push(format!(
-            "  the old volume is {}; the next push is incremental",
-            PathBuf::from(replaced.clone()).display()
-        ));
+        let path = PathBuf::from(replaced.clone());
+        lines.push(match path.is_absolute() {
+            true => format!("  the old volume is {}", path.display()),
+            false => format!(
+                "  the old volume is {} from the top level of its file system",
+                path.display()
+            ),
+        });
+    }
+    match &report.next_push {
+        Some(NextPush::ThisCopy) => lines.push("  the next push is incremental".to_owned()),
+        Some(NextPush::NotThisCopy { reason }) => {
+            lines.push(format!(
+                "  the next push does not build on this copy: {reason}"
+            ));
+        }
+        None => {}
     }
     if let Some(doubt) = &report.doubt {
         lines.push(format!("  about the copy: {doubt}"));

@@ -7,14 +7,16 @@
 //!
 //! 1. Have the daemon hold the volume's pushes. — Nothing; the hold ends with this process.
 //! 2. Apply and check the copy in staging inside `.sendshot`. — What the same command continues from.
-//! 3. Have it recorded as held by the receiver; see [`mod@crate::restore::record`]. — A sendshot more.
-//! 4. Record the exchange with both UUIDs. — Staging, which the same command makes again.
-//! 5. Move the restored subvolume beside the volume. — Both, under each other's names.
-//! 6. Exchange the names, which is atomic, and commit. — The result.
-//! 7. Delete the rest. — Some of it, which the same command deletes.
-//! 8. Report, and commit. — After a power cut some of the rest.
+//! 3. Check again that the volume is the same, and not in use. — The same.
+//! 4. Record the exchange with both UUIDs. — The same; that record is undone by the same command.
+//! 5. Have the restored subvolume recorded as held by the receiver, if it is exactly what the receiver sent; see
+//!    [`mod@crate::restore::record`]. — A sendshot more.
+//! 6. Move the restored subvolume beside the volume. — Both, under each other's names.
+//! 7. Exchange the names, which is atomic, and commit. — The result.
+//! 8. Delete the rest. — Some of it, which the same command deletes.
+//! 9. Report, and commit. — After a power cut some of the rest.
 //!
-//! After a crash, the UUIDs tell which of the steps 5 to 7 was the last, and the same command does the others.
+//! After a crash, the UUIDs tell which of the steps 6 to 8 was the last, and the same command does the others.
 
 mod in_use;
 mod job;
@@ -22,28 +24,31 @@ mod place;
 mod swap;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use sendshot_apply::staging::Area;
-use sendshot_model::restore::{Checked, RestoreEvent, RestoreReport};
+use sendshot_model::restore::{NextPush, RestoreEvent, RestoreReport};
 use sendshot_model::{AnyPath, CopyName};
-use sendshot_sys::subvolume;
+use sendshot_sys::{crash, mounts, subvolume};
 use tokio_util::sync::CancellationToken;
 
 use crate::restore::apply::{Applied, ApplyFailure};
 use crate::restore::error::Error;
 use crate::restore::events::Events;
+use crate::restore::in_place::in_use::Users;
 pub(super) use crate::restore::in_place::job::Job;
 use crate::restore::in_place::place::VolumePlace;
-pub(super) use crate::restore::in_place::place::find as place_of;
+pub(super) use crate::restore::in_place::place::{Disk, find as place_of};
+use crate::restore::in_place::swap::Progress;
 use crate::restore::keeper::Keeper;
 use crate::restore::record::Restored;
 use crate::restore::target::Target;
-use crate::restore::whole::{self, Brought, clean_up, commit_clean_up, files, tidy_failed};
+use crate::restore::whole::{
+    self, Account, Brought, clean_up, commit_clean_up, files, tidy_failed,
+};
 use crate::shared::blocking::blocking;
-use crate::state::restores::{RestoreFiles, Subject, Swap};
+use crate::state::restores::{Purpose, RestoreFiles, Subject, Swap};
 use crate::state::store::StateSubvolume;
 use crate::volume::resolve::PUT_ASIDE;
 
@@ -59,8 +64,7 @@ pub(super) async fn run(
     events: &Events,
     cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let began = Instant::now();
-    let place = place::find(&job.volume, job.device.as_ref())?;
+    let place = place::find(&job.volume, job.disk())?;
     let keeper = Keeper::open(job.volume.access).await?;
     let _hold = keeper.hold(&place.volume).await?; // 1
     let state = StateSubvolume::open_or_create(place.top()?).map_err(Error::State)?;
@@ -71,10 +75,11 @@ pub(super) async fn run(
             .try_clone_to_owned()
             .map_err(Error::io("open `.sendshot`"))?,
         name: format!("in-place-{}", place.volume).into(),
+        purpose: Purpose::Restore,
     };
     let area = Area::new(&target.dir).map_err(Error::io("open `.sendshot`"))?;
-    let earlier = finish_earlier(&place, &area, &target)?;
-    if let Some((subject, replaced)) = earlier {
+    let earlier = finish_earlier(&job, &place, &state, (&area, &target))?;
+    if let Some((subject, swap)) = earlier {
         events.note(format!(
             "an earlier run had brought {}/{}; the exchange of names is complete now",
             subject.volume, subject.copy
@@ -85,40 +90,102 @@ pub(super) async fn run(
                 volume: place.path.clone(),
             });
         }
-        let report = report_of_earlier(&job, &place, replaced);
-        events.tell(RestoreEvent::Restored { report });
+        let report = whole::report_of_earlier(subject, &job.volume.access.name, &place.path);
+        events.tell(RestoreEvent::Restored {
+            report: Box::new(exchanged(report, &place, &swap)),
+        });
         commit_clean_up(target.dir.as_fd()).await;
         return Ok(());
     }
-    place::check(&place)?;
-    let users = in_use::find(&place)?;
-    if !users.is_empty() && !job.while_in_use {
-        return Err(Error::InUse {
-            path: place.path.clone(),
-            users: users.describe(),
-        });
+    if let Some(device) = &place.device {
+        events.note(format!(
+            "file system {} of `{}` is not mounted; the volume is restored on {}",
+            place.fsid,
+            place.volume,
+            device.display()
+        ));
     }
+    check_free(&job, &place)?;
     let brought = whole::bring_to(&job.volume, &target, events, cancel).await; // 2
     let tidy = |_: &Error| {
         if let Err(e) = tidy_failed(&area, &target) {
             tracing::warn!("files of the failed restore are left: {e}");
         }
     };
-    let brought = brought.inspect_err(tidy)?;
     let Brought {
-        applied,
-        checked,
-        chosen,
-        started,
-        wire_bytes,
-        resumed_at,
-    } = brought;
+        mut applied,
+        account,
+    } = brought.inspect_err(tidy)?;
+    // A long time has passed since.
+    let users = check_free(&job, &place)?; // 3
     events.stage("record", "");
-    let not_kept = applied.not_kept.entries();
-    let staging = PathBuf::from(crate::state::store::NAME)
-        .join(sendshot_apply::staging::AREA)
-        .join(applied.staged.name());
-    let restored = Restored {
+    let dir = place.dir(state.top())?;
+    let unrecorded = differs(&account);
+    let swap = Swap {
+        new: subvolume::info(applied.staged.root())
+            .map_err(Error::io("look at the restored subvolume"))?
+            .uuid,
+        old: place.old.as_ref().map(|old| old.uuid),
+        dir: AnyPath::from(place.dir_from_top.as_path()),
+        name: AnyPath::from(Path::new(&place.name)),
+        kept: AnyPath::from(kept_name(&place, &dir).as_path()),
+        unrecorded,
+    };
+    let begun = applied.files.begin_swap(swap.clone()); // 4
+    begun.map_err(Error::io("record the exchange of names"))?;
+    crash::point("restore-swap-recorded");
+    if swap.unrecorded.is_none() {
+        let restored = restored(&job, &place, &applied, &account);
+        keeper.record(restored).await?; // 5
+    }
+    events.stage("commit", "");
+    exchange(applied, &place, (dir, swap.clone()), &area).await?;
+    let report = account.report(&job.volume.access.name, &place.path);
+    let report = exchanged(report, &place, &swap);
+    if !users.is_empty() {
+        let kept = report.replaced.clone().map(PathBuf::from);
+        events.note(users.advice(&place, kept.as_ref()));
+    }
+    events.tell(RestoreEvent::Restored {
+        report: Box::new(report),
+    });
+    commit_clean_up(target.dir.as_fd()).await; // 9
+    Ok(())
+}
+
+/// Checks that the volume can be exchanged; returns who uses it, if the user allows that.
+fn check_free(job: &Job<'_>, place: &VolumePlace) -> Result<Users, Error> {
+    place::check(place)?;
+    let users = in_use::find(place)?;
+    match users.is_empty() || job.while_in_use {
+        true => Ok(users),
+        false => Err(Error::InUse {
+            path: place.path.clone(),
+            users: users.describe(),
+        }),
+    }
+}
+
+/// Why a tree may differ from what the receiver holds under the UUID of the copy; `None` if it does not. A push that built
+/// on it would then put wrong data into the copies.
+fn differs(account: &Account) -> Option<String> {
+    if let Some(doubt) = &account.started.doubt {
+        return Some(format!("about the copy: {doubt}"));
+    }
+    if !account.checked.differences.is_empty() {
+        return Some("it differs from this host's own sendshot of that state".to_owned());
+    }
+    let first = account.not_kept.first()?;
+    Some(format!(
+        "this file system could not keep all of it: {}",
+        first.kind.description()
+    ))
+}
+
+fn restored(job: &Job<'_>, place: &VolumePlace, applied: &Applied, account: &Account) -> Restored {
+    let area = PathBuf::from(crate::state::store::NAME).join(sendshot_apply::staging::AREA);
+    let chosen = &account.chosen;
+    Restored {
         volume: place.volume.clone(),
         receiver: job.volume.access.name.clone(),
         receiver_id: job.volume.access.entry.receiver_id,
@@ -128,44 +195,45 @@ pub(super) async fn run(
         copy: chosen.copy.name.clone(),
         fsid: place.fsid,
         device: place.device.clone(),
-        staging,
-    };
-    keeper.record(restored).await?; // 3
-    events.stage("commit", "");
-    let dir = place.dir(state.top())?;
-    let kept = exchange(applied, &place, dir, &area).await?;
-    if !users.is_empty() {
-        events.note(users.advice(&place, kept.as_ref()));
+        staging: area.join(applied.staged.name()),
+        snapshot: area.join(applied.files.frozen_name(applied.length)),
     }
-    let report = RestoreReport {
-        receiver: job.volume.access.name.to_string(),
-        volume: chosen.request.volume,
-        copy: chosen.request.name,
-        uuid: chosen.copy.uuid.to_string(),
-        target: AnyPath::from(place.path.as_path()),
-        stream_bytes: started.length,
-        wire_bytes,
-        resumed_at,
-        seconds: began.elapsed().as_secs_f64(),
-        checked,
-        replaced: kept.map(|kept| AnyPath::from(kept.as_path())),
-        doubt: started.doubt,
-        not_kept,
-        left_out: Vec::new(),
-    };
-    events.tell(RestoreEvent::Restored {
-        report: Box::new(report),
-    });
-    commit_clean_up(target.dir.as_fd()).await; // 8
-    Ok(())
 }
 
-/// Completes the exchange of names that an earlier run has begun; returns the old volume's path then, if there is one.
+/// Adds to a report what became of the old volume, and of the chain.
+fn exchanged(report: RestoreReport, place: &VolumePlace, swap: &Swap) -> RestoreReport {
+    let kept = || kept_path(place, swap).unwrap_or_else(|| PathBuf::from(swap.kept.clone()));
+    RestoreReport {
+        replaced: swap.old.map(|_| AnyPath::from(kept().as_path())),
+        next_push: Some(match &swap.unrecorded {
+            None => NextPush::ThisCopy,
+            Some(reason) => NextPush::NotThisCopy {
+                reason: reason.clone(),
+            },
+        }),
+        ..report
+    }
+}
+
+/// The path of the old volume: where this process sees it, else from the top level of its file system.
+fn kept_path(place: &VolumePlace, swap: &Swap) -> Option<PathBuf> {
+    let from_top = PathBuf::from(swap.dir.clone()).join(PathBuf::from(swap.kept.clone()));
+    let visible = || {
+        let top = place.top().ok()?;
+        let ids = subvolume::ids_by_uuid(&top, swap.old?).ok()?;
+        let visible = |id| mounts::visible_path(place.fsid, id, &from_top).ok()?;
+        ids.into_iter().find_map(visible)
+    };
+    Some(visible().unwrap_or(from_top))
+}
+
+/// Completes the exchange of names that an earlier run has begun; returns it then, with the copy.
 fn finish_earlier(
+    job: &Job<'_>,
     place: &VolumePlace,
-    area: &Area,
-    target: &Target,
-) -> Result<Option<(Subject, Option<PathBuf>)>, Error> {
+    state: &StateSubvolume,
+    (area, target): (&Area, &Target),
+) -> Result<Option<(Subject, Swap)>, Error> {
     if !area.exists() {
         return Ok(None);
     }
@@ -173,65 +241,53 @@ fn finish_earlier(
     let (Some(swap), Some(subject)) = (files.swap().cloned(), files.subject().cloned()) else {
         return Ok(None);
     };
-    let dir = place.dir(&place.top()?)?;
-    let kept = swap
-        .old
-        .map(|_| beside(place, &PathBuf::from(swap.kept.clone())));
-    match swap::complete(&dir, &swap).map_err(Error::io("complete an exchange of names"))? {
-        true => {
-            place.commit()?;
-            clean_up(&mut files, area)?;
-            Ok(Some((subject, kept)))
+    let failed = Error::io("complete an exchange of names");
+    let dir = place::open_beneath(state.top(), &PathBuf::from(swap.dir.clone()))?;
+    match swap::progress(&dir, &swap).map_err(&failed)? {
+        Progress::NotBegun => {
+            // The subvolume was in staging, and is made once more.
+            files.end_swap().map_err(&failed)?;
+            return Ok(None);
         }
-        // It had not begun: the subvolume is staged once more.
-        false => Ok(None),
+        Progress::Beside => {
+            check_free(job, place)?;
+            swap::complete(&dir, &swap).map_err(&failed)?;
+        }
+        Progress::Done => {}
     }
+    place.commit()?;
+    clean_up(&mut files, area)?;
+    Ok(Some((subject, swap)))
 }
 
-/// Steps 4 to 7; returns the old volume's path. The volume's directory `dir` is opened through the same mount as staging:
-/// the kernel renames nothing from one mount to another.
+/// Steps 6 to 8. The volume's directory `dir` is opened through the same mount as staging: the kernel renames nothing from
+/// one mount to another.
 async fn exchange(
     applied: Applied,
     place: &VolumePlace,
-    dir: OwnedFd,
+    (dir, swap): (OwnedFd, Swap),
     area: &Area,
-) -> Result<Option<PathBuf>, Error> {
-    let name = place.name.clone();
-    let kept_name = kept_name(place, &dir);
-    let kept = place.old.as_ref().map(|_| beside(place, &kept_name));
-    let swap = Swap {
-        new: subvolume::info(applied.staged.root())
-            .map_err(Error::io("look at the restored subvolume"))?
-            .uuid,
-        old: place.old.as_ref().map(|old| old.uuid),
-        dir: AnyPath::from(place.dir_from_top.as_path()),
-        name: AnyPath::from(std::path::Path::new(&name)),
-        kept: AnyPath::from(kept_name.as_path()),
-    };
+) -> Result<(), Error> {
     let done = blocking("exchange", move || -> Result<RestoreFiles, Error> {
-        let Applied {
-            staged, mut files, ..
-        } = applied;
+        let Applied { staged, files, .. } = applied;
         let failed = Error::io("exchange the names of the volumes");
-        files.begin_swap(swap.clone()).map_err(&failed)?; // 4
-        sendshot_sys::crash::point("restore-swap-recorded");
         let first = match swap.old {
-            Some(_) => kept_name.into_os_string(),
-            None => name,
+            Some(_) => swap.kept.clone(),
+            None => swap.name.clone(),
         };
-        let root = staged.publish(&dir, &first, sendshot_apply::staging::Place::Free)?; // 5
-        sendshot_sys::crash::point("restore-beside");
+        let first = PathBuf::from(first).into_os_string();
+        let root = staged.publish(&dir, &first, sendshot_apply::staging::Place::Free)?; // 6
+        crash::point("restore-beside");
         drop(root);
         match swap::complete(&dir, &swap).map_err(&failed)? {
-            true => Ok(files), // 6
+            true => Ok(files), // 7
             false => Err(failed(std::io::ErrorKind::NotFound.into())),
         }
     });
     let mut files = done.await.map_err(|_| ApplyFailure::Died)??;
     place.commit()?;
-    sendshot_sys::crash::point("restore-exchanged");
-    clean_up(&mut files, area)?; // 7
-    Ok(kept)
+    crash::point("restore-exchanged");
+    clean_up(&mut files, area) // 8
 }
 
 /// A free name for the old volume. The move to it fails if another process takes it meanwhile.
@@ -250,35 +306,4 @@ fn kept_name(place: &VolumePlace, dir: &OwnedFd) -> PathBuf {
     };
     let free = (1..=MAX_KEPT_A_SECOND).map(named).find(is_free);
     free.unwrap_or_else(|| named(1))
-}
-
-/// The path for the user of a name beside the volume.
-fn beside(place: &VolumePlace, name: &std::path::Path) -> PathBuf {
-    match place.path.parent() {
-        Some(dir) => dir.join(name),
-        None => name.to_owned(),
-    }
-}
-
-fn report_of_earlier(
-    job: &Job<'_>,
-    place: &VolumePlace,
-    replaced: Option<PathBuf>,
-) -> Box<RestoreReport> {
-    Box::new(RestoreReport {
-        receiver: job.volume.access.name.to_string(),
-        volume: place.volume.to_string(),
-        copy: String::new(),
-        uuid: String::new(),
-        target: AnyPath::from(place.path.as_path()),
-        stream_bytes: 0,
-        wire_bytes: 0,
-        resumed_at: None,
-        seconds: 0.0,
-        checked: Checked::default(),
-        replaced: replaced.map(|kept| AnyPath::from(kept.as_path())),
-        doubt: None,
-        not_kept: Vec::new(),
-        left_out: Vec::new(),
-    })
 }

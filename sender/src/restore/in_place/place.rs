@@ -1,20 +1,24 @@
 //! Finds the place of a volume: its file system, its directory and its name there, also while it is not mounted.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_model::VolumeName;
-use sendshot_sys::filesystem;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::top_level::TopLevel;
+use sendshot_sys::{durable, filesystem};
 use uuid::Uuid;
 
 use crate::restore::error::{Error, PlaceError};
 use crate::restore::record;
 use crate::restore::whole::Volume;
+use crate::state::store;
 use crate::volume::ids::{Naming, VolumeIds};
+use crate::volume::resolve;
 
 /// Directory of the links to devices by the ids of their file systems.
 const BY_UUID: &str = "/dev/disk/by-uuid";
@@ -58,7 +62,7 @@ impl VolumePlace {
     }
 }
 
-fn open_beneath(top: &TopLevel, path: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn open_beneath(top: &TopLevel, path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let path = match path.as_os_str().is_empty() {
@@ -69,14 +73,22 @@ fn open_beneath(top: &TopLevel, path: &Path) -> Result<OwnedFd, Error> {
     opened.map_err(|e| Error::io("open the directory of the volume")(e.into()))
 }
 
-/// Finds the place of a volume; `device` is that of its file system, if the user names it.
+/// What the user says about the file system of a volume.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::restore) enum Disk<'a> {
+    /// Nothing: it is the one that the volume was pushed from last.
+    Known,
+    /// It is on this device.
+    Device(&'a Path),
+    /// It is the one that is mounted at the volume's path, whatever the records say.
+    New,
+}
+
+/// Finds the place of a volume.
 ///
 /// # Errors
 /// See [`Error`].
-pub(in crate::restore) fn find(
-    wanted: &Volume<'_>,
-    device: Option<&PathBuf>,
-) -> Result<VolumePlace, Error> {
+pub(in crate::restore) fn find(wanted: &Volume<'_>, disk: Disk<'_>) -> Result<VolumePlace, Error> {
     let access = wanted.access;
     let name = access.volume_name(&wanted.copy.volume)?;
     let volume = VolumeName::parse(&name).map_err(Error::Volume)?;
@@ -89,10 +101,17 @@ pub(in crate::restore) fn find(
     let ids = VolumeIds::load(&access.state_dir).map_err(Error::io("read the list of volumes"))?;
     let known = ids.by_naming(&Naming::Configured(volume.clone()));
     let expected = known.as_ref().and_then(|binding| binding.fsid);
-    if let Some(device) = device {
-        let top = TopLevel::of_device(device).map_err(|e| Error::Record(e.into()))?;
-        let subvolume = known.as_ref().map(|binding| binding.subvolume);
-        return by_records(volume, path, top, Some(device.clone()), subvolume);
+    match disk {
+        Disk::Device(device) => {
+            let top = TopLevel::of_device(device).map_err(|e| Error::Record(e.into()))?;
+            let subvolume = known.as_ref().map(|binding| binding.subvolume);
+            return by_records(volume, path, top, Some(device.to_owned()), subvolume);
+        }
+        Disk::New => {
+            let found = by_path(&volume, &path, None)?;
+            return found.ok_or_else(|| PlaceError::NoDisk { volume, path }.into());
+        }
+        Disk::Known => {}
     }
     if let Some(place) = by_path(&volume, &path, expected)? {
         return Ok(place);
@@ -108,7 +127,7 @@ pub(in crate::restore) fn find(
             let top = TopLevel::of_device(&device).map_err(|e| Error::Record(e.into()))?;
             (top, Some(device))
         }
-        Err(_) => return Err(PlaceError::Absent { volume, fsid }.into()),
+        Err(_) => return Err(PlaceError::Absent { volume, path, fsid }.into()),
     };
     by_records(volume, path, top, device, Some(binding.subvolume))
 }
@@ -141,6 +160,13 @@ fn by_path(
         let info = subvolume::info(&fd).map_err(&look)?;
         let from_top = subvolume::path_from_top(&fd, info.id).map_err(&look)?;
         let from_top = from_top.unwrap_or_default();
+        if resolve::is_put_aside(path, &from_top) {
+            return Err(PlaceError::PutAside {
+                path: path.to_owned(),
+                now: from_top,
+            }
+            .into());
+        }
         let fsid = filesystem::fsid(&fd).map_err(&look)?;
         return Ok(Some(VolumePlace {
             volume: volume.clone(),
@@ -194,34 +220,71 @@ fn by_records(
     let mut found = None;
     if let Some(uuid) = subvolume {
         for id in subvolume::ids_by_uuid(&top, uuid).map_err(&look)? {
-            found = found.or(subvolume::path_from_top(&top, id).map_err(&look)?);
+            let at = subvolume::path_from_top(&top, id).map_err(&look)?;
+            // What lies in the directory of this program is no one's volume.
+            found = found.or(at.filter(|at| !at.starts_with(store::NAME)));
         }
     }
     let Some(from_top) = found else {
         return Err(PlaceError::Unknown { volume, path }.into());
     };
-    let fd = open_beneath(&top, &from_top)?;
+    let dir_from_top = from_top.parent().unwrap_or(Path::new("")).to_owned();
+    // An earlier restore has put the volume aside, and the records know nothing newer.
+    let name = match resolve::is_put_aside(&path, &from_top) {
+        true => before_put_aside(from_top.file_name().unwrap_or_default()),
+        false => from_top.file_name().unwrap_or_default().to_owned(),
+    };
+    let dir = open_beneath(&top, &dir_from_top)?;
     Ok(VolumePlace {
         volume,
         path,
         fsid: top.fsid(),
         device,
-        dir_from_top: from_top.parent().unwrap_or(Path::new("")).to_owned(),
-        name: from_top.file_name().unwrap_or_default().to_owned(),
-        old: Some(subvolume::info(&fd).map_err(&look)?),
+        old: subvolume_at(&dir, &name)?,
+        dir_from_top,
+        name,
     })
 }
 
-/// Checks that the volume is one that can be exchanged for another.
+/// The name that a volume had before it was put aside.
+fn before_put_aside(name: &OsStr) -> OsString {
+    let (name, mark) = (name.as_bytes(), resolve::PUT_ASIDE.as_bytes());
+    let at = name.windows(mark.len()).rposition(|part| part == mark);
+    OsStr::from_bytes(&name[..at.unwrap_or(name.len())]).to_owned()
+}
+
+/// The subvolume of this name; `None` if there is nothing of the name.
+fn subvolume_at(dir: &OwnedFd, name: &OsStr) -> Result<Option<Info>, Error> {
+    let look = Error::io("look at the volume's place");
+    let found = match durable::open_dir(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(&look)?,
+    };
+    match subvolume::is_subvolume(&found).map_err(&look)? {
+        true => Ok(Some(subvolume::info(&found).map_err(&look)?)),
+        false => Err(PlaceError::NotSubvolume(name.into()).into()),
+    }
+}
+
+/// Checks that what is at the volume's place is still what was found, and can be exchanged for another subvolume.
 ///
 /// # Errors
 /// [`PlaceError`].
 pub(super) fn check(place: &VolumePlace) -> Result<(), Error> {
     let look = Error::io("look at the volume");
+    let path = || place.path.clone();
+    let uuid = |info: &Info| info.uuid;
+    let dir = place.dir(&place.top()?)?;
+    let now = match place.name.is_empty() {
+        true => place.old.clone(), // the top level
+        false => subvolume_at(&dir, &place.name)?,
+    };
+    if now.as_ref().map(uuid) != place.old.as_ref().map(uuid) {
+        return Err(PlaceError::Changed(path()).into());
+    }
     let Some(old) = &place.old else {
         return Ok(());
     };
-    let path = || place.path.clone();
     if old.id == subvolume::TOP_LEVEL || place.name.is_empty() {
         return Err(PlaceError::TopLevel(path()).into());
     }
@@ -256,4 +319,22 @@ fn is_root(volume: std::os::fd::BorrowedFd<'_>) -> std::io::Result<bool> {
 /// Opens the volume that is there now.
 pub(super) fn open_volume(place: &VolumePlace) -> Result<OwnedFd, Error> {
     open_beneath(&place.top()?, &place.path_from_top())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_before_a_restore_is_found_in_that_of_the_old_volume() {
+        let before = |name: &str| before_put_aside(name.as_ref());
+        assert_eq!(
+            before("photos.before-restore-2026-11-22T03:00:00Z"),
+            "photos"
+        );
+        assert_eq!(
+            before("a.before-restore-1.before-restore-2"),
+            "a.before-restore-1"
+        );
+    }
 }

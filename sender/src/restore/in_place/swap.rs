@@ -11,6 +11,31 @@ use uuid::Uuid;
 
 use crate::state::restores::Swap;
 
+/// How far an exchange has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The restored subvolume is not beside the volume.
+    NotBegun,
+    /// It is beside the volume, under the name that the old one gets.
+    Beside,
+    /// It has the volume's name.
+    Done,
+}
+
+/// Determines how far an exchange has come.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn progress(dir: impl AsFd, swap: &Swap) -> io::Result<Progress> {
+    if uuid_of(&dir, &PathBuf::from(swap.name.clone()))? == Some(swap.new) {
+        return Ok(Progress::Done);
+    }
+    match uuid_of(&dir, &PathBuf::from(swap.kept.clone()))? == Some(swap.new) {
+        true => Ok(Progress::Beside),
+        false => Ok(Progress::NotBegun),
+    }
+}
+
 /// Brings the exchange to its end. Returns whether the restored subvolume has the volume's name now; `false` if it is
 /// not there at all.
 ///
@@ -21,14 +46,12 @@ pub(super) fn complete(dir: impl AsFd, swap: &Swap) -> io::Result<bool> {
         PathBuf::from(swap.name.clone()),
         PathBuf::from(swap.kept.clone()),
     );
-    let (at_name, at_kept) = (uuid_of(&dir, &name)?, uuid_of(&dir, &kept)?);
-    if at_name == Some(swap.new) {
-        return Ok(true);
+    match progress(&dir, swap)? {
+        Progress::Done => return Ok(true),
+        Progress::NotBegun => return Ok(false),
+        Progress::Beside => {}
     }
-    if at_kept != Some(swap.new) {
-        return Ok(false);
-    }
-    let flags = match (at_name, swap.old) {
+    let flags = match (uuid_of(&dir, &name)?, swap.old) {
         (Some(found), Some(old)) if found == old => RenameFlags::EXCHANGE,
         (None, _) => RenameFlags::NOREPLACE,
         // The user has put something else there.

@@ -36,11 +36,12 @@ pub const RECEIVER: [&str; 10] = [
 ];
 
 /// Fail points of the program that restores, in the order of a restore.
-pub const RESTORE: [&str; 10] = [
+pub const RESTORE: [&str; 11] = [
     "restore-staged",
     "restore-flushed",
     "restore-kept",
     "restore-noted",
+    "restore-frozen",
     "restore-finished",
     "restore-published",
     "restore-committed",
@@ -50,12 +51,7 @@ pub const RESTORE: [&str; 10] = [
 ];
 
 /// Fail points of the sender while it records a volume that was restored in its place.
-pub const RECORD: [&str; 4] = [
-    "restore-intent",
-    "restore-snapshot",
-    "restore-captured",
-    "restore-recorded",
-];
+pub const RECORD: [&str; 3] = ["restore-intent", "restore-captured", "restore-recorded"];
 
 /// Value that arms a fail point: the daemon dies there after passing it `passed` times.
 pub fn armed(name: &str, passed: u64) -> String {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use sendshot_engine::diff::rule::Kinship;
 use sendshot_engine::format::error;
 use sendshot_engine::{Head, Sendshot};
-use sendshot_model::{PushId, Reason, ReasonCode, VolumeId};
+use sendshot_model::{PushId, Reason, ReasonCode, ReceiverId, RootId, VolumeId};
 use sendshot_proto::inventory::HeldCopy;
 use sendshot_sys::subvolume::Info;
 
@@ -49,7 +49,7 @@ pub fn capture_held(
     held: &[HeldCopy],
     parent_choice: ParentChoice,
     known: &mut KnownSendshots,
-    intent: Intent,
+    (intent, root): (Intent, Option<RootId>),
 ) -> Result<Option<(Record, Sendshot)>, Error> {
     let failed = Error::volume("find the states that both hosts hold");
     let (snapshot, info) = subject;
@@ -61,8 +61,9 @@ pub fn capture_held(
     .map_err(failed)?;
     let ancestors = lineage::of(state.top(), info).map_err(failed)?;
     let candidates = lineage::candidates(state.top(), held.to_vec()).map_err(failed)?;
-    let Some(local) = capture_held::choose(parent_choice, &new, &ancestors, candidates, known)
-    else {
+    let to = (intent.receiver, root);
+    let chosen = capture_held::choose(parent_choice, &new, &ancestors, candidates, (known, to));
+    let Some(local) = chosen else {
         return Ok(None);
     };
     match capture_held::capture(state, &local, intent, known) {
@@ -84,7 +85,7 @@ pub struct Chosen {
     pub parent: Option<Sendshot>,
 }
 
-/// Decides on a parent among the known sendshots, after measuring the streams for those that require it. A
+/// Decides on a parent for a stream to this receiver and disk among the known sendshots, after measuring the streams for those that require it. A
 /// measurement uses no hashes, which would read data each time: files without checksums count as changed.
 ///
 /// # Errors
@@ -95,6 +96,7 @@ pub fn choose(
     held: Vec<HeldCopy>,
     demand: Demand,
     stream_version: u32,
+    to: (ReceiverId, Option<RootId>),
 ) -> Result<Chosen, Error> {
     let parent_choice = match demand {
         Demand::ParentChoice(parent_choice) => parent_choice,
@@ -111,7 +113,7 @@ pub fn choose(
     let mut candidates: Vec<Candidate> = held
         .into_iter()
         .map(|copy| Candidate {
-            sendshot: sendshot_of(&known, &copy, new.head()),
+            sendshot: sendshot_of(&known, &copy, new.head(), to),
             copy,
             stream_bytes: None,
         })
@@ -137,10 +139,14 @@ pub fn choose(
 
 /// The best sendshot of a copy: preferably of exactly its state, not rejected, and of the lineage of the new state: a
 /// volume that was restored in place has one of the old subvolume and one of the new.
-fn sendshot_of(known: &KnownSendshots, copy: &HeldCopy, new: &Head) -> OwnSendshot {
+fn sendshot_of(
+    known: &KnownSendshots,
+    copy: &HeldCopy,
+    new: &Head,
+    to: (ReceiverId, Option<RootId>),
+) -> OwnSendshot {
     let best = known
-        .sendshots
-        .iter()
+        .usable_for(to)
         .filter(|(_, sendshot)| sendshot.head().wire_uuid == copy.uuid)
         .max_by_key(|(record, sendshot)| {
             let is_rejected = record.standing == Standing::Rejected;
@@ -210,7 +216,8 @@ mod tests {
             committed_at: 0,
         };
         let new = crate::decide::parent_sendshot::tests::head(2, 3, 9);
-        let code = |known: &KnownSendshots| match sendshot_of(known, &copy, &new) {
+        let to = (ReceiverId::generate(), None);
+        let code = |known: &KnownSendshots| match sendshot_of(known, &copy, &new, to) {
             OwnSendshot::Unusable(why) => Some(why.code),
             OwnSendshot::None => None,
             OwnSendshot::Usable { .. } => panic!("there is none"),

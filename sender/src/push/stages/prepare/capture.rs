@@ -7,7 +7,7 @@ use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::capture::save;
 use sendshot_engine::format::error;
 use sendshot_engine::{Frozen, Sendshot, WireNumber};
-use sendshot_model::VolumeId;
+use sendshot_model::{ReceiverId, RootId, VolumeId};
 use sendshot_sys::subvolume;
 use uuid::Uuid;
 
@@ -31,6 +31,15 @@ pub struct KnownSendshots {
 }
 
 impl KnownSendshots {
+    /// Those that can be parents of a stream to a receiver with this disk.
+    pub fn usable_for(
+        &self,
+        to: (ReceiverId, Option<RootId>),
+    ) -> impl Iterator<Item = &(Record, Sendshot)> {
+        let may = move |known: &&(Record, Sendshot)| known.0.may_be_parent_at(to);
+        self.sendshots.iter().filter(may)
+    }
+
     /// The sendshot to capture from: the newest, unless one of them has a fault that may have spread to others.
     /// Then everything is read.
     fn source(&self) -> Option<&(Record, Sendshot)> {

@@ -26,6 +26,7 @@
 use std::io;
 
 use sendshot_engine::{Frozen, Head, Sendshot};
+use sendshot_model::{ReceiverId, RootId};
 use sendshot_sys::subvolume;
 
 use crate::decide::held_snapshot;
@@ -55,9 +56,9 @@ pub fn choose(
     new: &Head,
     lineage: &Lineage,
     candidates: Vec<Candidate>,
-    known: &KnownSendshots,
+    (known, to): (&KnownSendshots, (ReceiverId, Option<RootId>)),
 ) -> Option<LocalSnapshot> {
-    let known = known.sendshots.iter();
+    let known = known.usable_for(to);
     let usable = known.filter(|(record, _)| record.standing != Standing::Rejected);
     let heads: Vec<&Head> = usable.map(|(_, sendshot)| sendshot.head()).collect();
     held_snapshot::choose(parent_choice, new, lineage, candidates, &heads)

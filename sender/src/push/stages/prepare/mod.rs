@@ -187,7 +187,7 @@ async fn gather_known(
     let (state, volume) = (Arc::clone(&context.state), context.key.id);
     let (fd, info) = (another(&source.fd)?, source.info.clone());
     let protected = context.sender.table().protect(PushId::generate());
-    let intent = context.intent(protected.push);
+    let intent = (context.intent(protected.push), context.root);
     let work = move || -> Result<_, Error> {
         let mut known = candidates::known(&state, volume)?;
         let captured_held = candidates::capture_held(
@@ -264,7 +264,7 @@ async fn plan_by_sendshots(
         from,
     } = new;
     let work = move || -> Result<_, Error> {
-        let mut chosen = candidates::choose(known, &new, held, demand, version)?;
+        let mut chosen = candidates::choose(known, &new, held, demand, version, receiver)?;
         let ours = journal::records(state.pushes());
         let ours = ours.map_err(Error::volume(JOURNAL))?;
         let acknowledged = Acknowledged::of(&ours, volume, receiver, &receiver_name);
