@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore resume sizes bench compare memory growth boot-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore resume sizes bench compare memory growth boot-test rescue-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ growth: packages build ## Peak memory for a million files, and for a file of fiv
 
 boot-test: packages build ## Boot a Debian with the units under real systemd, and push; needs debootstrap, systemd-nspawn, and 8 GiB in /var/tmp
 	@deploy/boot-test
+
+rescue-test: packages build ## Restore a whole machine in qemu by the commands of docs/restore.md, and boot it; needs debootstrap, qemu and 12 GiB in /var/tmp
+	@deploy/rescue-test
 
 deny: ## Licences, banned crates, sources of the dependencies; needs cargo-deny (cargo install cargo-deny)
 	$(CARGO) deny --all-features check licenses bans sources

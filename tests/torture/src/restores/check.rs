@@ -86,11 +86,12 @@ impl World {
     fn left_at_target(&self, task: &Task) -> Vec<String> {
         let fs = self.hosts.sender.fs();
         let mut left = Vec::new();
-        if fs.join(STAGING).exists() {
+        // A power cut may bring back an empty directory.
+        if !names(&fs.join(STAGING)).is_empty() {
             left.push(format!("staging: {:?}", names(&fs.join(STAGING))));
         }
         let hidden = fs.join(".sendshot").join(STAGING);
-        if hidden.exists() {
+        if !names(&hidden).is_empty() {
             left.push(format!("hidden staging: {:?}", names(&hidden)));
         }
         let expected = usize::from(matches!(task.destination, Destination::InPlace { .. }));
