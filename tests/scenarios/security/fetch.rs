@@ -49,7 +49,9 @@ impl Scene {
             "retry_for = \"0s\"\nstall_after = \"{}s\"",
             STALL_AFTER.as_secs()
         );
-        let sender = SenderHost::setup().keys(&keys).volume("photos", "photos");
+        // Deleted subvolumes are freed after a commit, which comes every second.
+        let sender = SenderHost::setup().mount("commit=1").keys(&keys);
+        let sender = sender.volume("photos", "photos");
         let (sender, receiver) = (sender.start(), ReceiverHost::new());
         let link = Link::to(receiver.address());
         pair_at(&sender, &receiver, "nas2", link.address());
