@@ -109,11 +109,11 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         .collect()
 }
 
-/// Formats a time, in UTC like the names of copies.
+/// Formats a time, in UTC like the names of copies; 0 is never.
 pub fn time(seconds: i64) -> String {
-    match jiff::Timestamp::from_second(seconds) {
-        Ok(time) if seconds != 0 => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-        _ => "never".to_owned(),
+    match seconds {
+        0 => "never".to_owned(),
+        seconds => human::utc(seconds),
     }
 }
 

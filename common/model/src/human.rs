@@ -37,6 +37,16 @@ pub fn rate(bytes: u64, time: Duration) -> String {
     )
 }
 
+/// Formats a time, seconds since 1970 UTC, like the names of copies: `2026-11-22 03:00:00Z`. A time that no calendar has is
+/// given in seconds.
+#[must_use]
+pub fn utc(seconds: i64) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        Err(_) => format!("{seconds} s since 1970"),
+    }
+}
+
 /// Formats a time in its two leading units: `340 ms`, `4.2 s`, `2 min 05 s`, `3 h 07 min`, `12 d 4 h`.
 #[must_use]
 pub fn duration(time: Duration) -> String {
