@@ -16,6 +16,8 @@ mod sender;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
 pub use error::{ConfigError, Fault, SourceLocation};
-pub use receiver::{Keep, ReceiverConfig, RestoreRule, SenderPolicy};
+pub use receiver::{
+    ClockRule, KeepPolicy, MinFree, ReceiverConfig, RestoreRule, SenderPolicy, Times,
+};
 pub use receivers_d::{ReceiverEntry, load_dir, load_one, remove, store};
 pub use sender::{SenderConfig, VolumeConfig};

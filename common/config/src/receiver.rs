@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sendshot_model::PeerName;
+use jiff::tz::TimeZone;
+use sendshot_model::{PeerName, VolumeName};
+use sendshot_retention::{DEFAULT_PROTECT, Part, Policy, Rule, RuleError, Unit, explain};
 
 use crate::address::DEFAULT_PORT;
 use crate::document::{self, Entry, Section};
@@ -35,6 +37,12 @@ pub struct ReceiverConfig {
     pub checkpoint_bytes: u64,
     /// Minimum time between two checkpoints.
     pub checkpoint_interval: Duration,
+    /// The zone of the calendar by which days, weeks, months and years are counted; `None` for the host's own.
+    pub timezone: Option<TimeZone>,
+    /// What decides whether the clock is good.
+    pub clock: ClockRule,
+    /// The least free space.
+    pub min_free: MinFree,
     /// Policies by sender. A sender that is not listed has the defaults.
     pub senders: BTreeMap<PeerName, SenderPolicy>,
 }
@@ -43,7 +51,9 @@ pub struct ReceiverConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderPolicy {
     /// The copies that are kept.
-    pub keep: Keep,
+    pub keep: KeepPolicy,
+    /// The same for single volumes, by their directories; it takes precedence.
+    pub volumes: BTreeMap<VolumeName, KeepPolicy>,
     /// Maximum number of the sender's volumes.
     pub max_volumes: NonZeroU32,
     /// Maximum number of the sender's bytes, of streams and of what their commands allocated; `None` if only
@@ -69,7 +79,8 @@ const DEFAULT_MAX_FETCHES: NonZeroU32 = NonZeroU32::new(2).unwrap();
 impl Default for SenderPolicy {
     fn default() -> Self {
         Self {
-            keep: Keep::All,
+            keep: KeepPolicy::default(),
+            volumes: BTreeMap::new(),
             max_volumes: DEFAULT_MAX_VOLUMES,
             max_bytes: None,
             max_partials: DEFAULT_MAX_PARTIALS,
@@ -91,12 +102,60 @@ pub enum RestoreRule {
     Never,
 }
 
-/// Selects the copies of a sender that are kept.
+/// The time of a copy that counts for its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keep {
-    /// Every copy is kept.
+pub enum Times {
+    /// That of its commit, by the receiver's clock.
     #[default]
-    All,
+    Commit,
+    /// That of its snapshot, as the sender stated it: never earlier than that of the copy before it, and never later than
+    /// its commit.
+    Snapshot,
+}
+
+/// What decides whether the clock of this host is good enough to delete by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClockRule {
+    /// The kernel says that it is synchronised.
+    #[default]
+    Kernel,
+    /// The administrator says so.
+    Trusted,
+}
+
+/// The least free space of the root's disk, below which no push begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinFree {
+    /// 5 % of the disk or 20 GiB, whichever is less.
+    Default,
+    /// Bytes.
+    Bytes(u64),
+    /// Percent of the disk.
+    Percent(u8),
+}
+
+impl MinFree {
+    /// Returns the bytes for a disk of this size.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        let percent = |percent: u8| total / 100 * u64::from(percent);
+        match self {
+            Self::Default => percent(5).min(20 << 30),
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(of_disk) => percent(of_disk),
+        }
+    }
+}
+
+/// What the file says of the copies of a sender, or of a volume. `None` where it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeepPolicy {
+    /// The rule.
+    pub keep: Option<Rule>,
+    /// The minimum age.
+    pub protect: Option<Duration>,
+    /// The time that counts.
+    pub times: Option<Times>,
 }
 
 impl ReceiverConfig {
@@ -123,6 +182,63 @@ impl ReceiverConfig {
     pub fn policy(&self, sender: &PeerName) -> SenderPolicy {
         self.senders.get(sender).cloned().unwrap_or_default()
     }
+
+    /// Returns the policy for the copies of a volume, by its directory, and the time that counts for them.
+    #[must_use]
+    pub fn retention(&self, sender: &str, volume: &str) -> (Policy, Times) {
+        let of_sender = self
+            .senders
+            .iter()
+            .find(|(name, _)| name.as_str() == sender);
+        let of_sender = of_sender.map(|(_, policy)| policy);
+        let of_volume = of_sender.and_then(|policy| {
+            let mut volumes = policy.volumes.iter();
+            volumes.find(|(name, _)| name.as_str() == volume)
+        });
+        let both = [
+            of_volume.map(|(_, keep)| keep),
+            of_sender.map(|policy| &policy.keep),
+        ];
+        let both = || both.into_iter().flatten();
+        let policy = Policy {
+            rule: both()
+                .find_map(|keep| keep.keep.clone())
+                .unwrap_or_default(),
+            protect: both()
+                .find_map(|keep| keep.protect)
+                .unwrap_or(DEFAULT_PROTECT),
+            timezone: self.calendar(),
+        };
+        let times = both().find_map(|keep| keep.times).unwrap_or_default();
+        (policy, times)
+    }
+
+    /// Returns the zone of the calendar.
+    #[must_use]
+    pub fn calendar(&self) -> TimeZone {
+        self.timezone.clone().unwrap_or_else(TimeZone::system)
+    }
+
+    /// Says in words what the rules will do, one line for each sender and volume that the file names.
+    #[must_use]
+    pub fn explain(&self, now: i64) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (sender, policy) in &self.senders {
+            let of = |volume: &str| explain(&self.retention(sender.as_str(), volume).0, now);
+            lines.push(format!("{sender}: {}", of("")));
+            let volumes = policy.volumes.keys();
+            lines.extend(
+                volumes.map(|volume| format!("{sender}/{volume}: {}", of(volume.as_str()))),
+            );
+        }
+        if lines.is_empty() {
+            return lines;
+        }
+        let zone = self.calendar();
+        let name = zone.iana_name().unwrap_or("the zone of this host");
+        lines.push(format!("days, weeks, months and years are those of {name}"));
+        lines
+    }
 }
 
 fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
@@ -133,6 +249,9 @@ fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
         "partial_keep",
         "checkpoint_bytes",
         "checkpoint_interval",
+        "timezone",
+        "clock",
+        "min_free",
     ])?;
     let duration = |key, default| {
         root.get(key)
@@ -148,6 +267,16 @@ fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
             .get("checkpoint_bytes")
             .map_or(Ok(DEFAULT_CHECKPOINT_BYTES), |entry| entry.bytes())?,
         checkpoint_interval: duration("checkpoint_interval", DEFAULT_CHECKPOINT_INTERVAL)?,
+        timezone: root
+            .get("timezone")
+            .map(|entry| timezone(&entry))
+            .transpose()?,
+        clock: root
+            .get("clock")
+            .map_or(Ok(ClockRule::Kernel), |entry| clock(&entry))?,
+        min_free: root
+            .get("min_free")
+            .map_or(Ok(MinFree::Default), |entry| min_free(&entry))?,
         senders: root
             .get("senders")
             .map_or(Ok(BTreeMap::new()), |entry| senders(&entry))?,
@@ -178,6 +307,9 @@ fn senders(entry: &Entry<'_>) -> Result<BTreeMap<PeerName, SenderPolicy>, Proble
 fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
     section.accept(&[
         "keep",
+        "protect",
+        "times",
+        "volumes",
         "max_volumes",
         "max_bytes",
         "max_partials",
@@ -190,9 +322,10 @@ fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
             .map_or(Ok(default), |entry: Entry<'_>| entry.count())
     };
     Ok(SenderPolicy {
-        keep: section
-            .get("keep")
-            .map_or(Ok(Keep::All), |entry| keep(&entry))?,
+        keep: keep_policy(section)?,
+        volumes: section
+            .get("volumes")
+            .map_or(Ok(BTreeMap::new()), |entry| volumes(&entry))?,
         max_volumes: count("max_volumes", DEFAULT_MAX_VOLUMES)?,
         max_bytes: section
             .get("max_bytes")
@@ -217,13 +350,93 @@ fn restore(entry: &Entry<'_>) -> Result<RestoreRule, Problem> {
     }
 }
 
-fn keep(entry: &Entry<'_>) -> Result<Keep, Problem> {
-    match entry.text()? {
-        "all" => Ok(Keep::All),
-        other => Err(entry
-            .problem(format!("`{other}` is not accepted"))
-            .help("this version keeps every copy: write \"all\" or leave the line out")),
+fn volumes(entry: &Entry<'_>) -> Result<BTreeMap<VolumeName, KeepPolicy>, Problem> {
+    let mut volumes = BTreeMap::new();
+    for entry in entry.section()?.entries() {
+        let section = entry.section()?;
+        section.accept(&["keep", "protect", "times"])?;
+        volumes.insert(entry.parse_key()?, keep_policy(&section)?);
     }
+    Ok(volumes)
+}
+
+fn keep_policy(section: &Section<'_>) -> Result<KeepPolicy, Problem> {
+    Ok(KeepPolicy {
+        keep: section.get("keep").map(|entry| keep(&entry)).transpose()?,
+        protect: section
+            .get("protect")
+            .map(|entry| entry.duration())
+            .transpose()?,
+        times: section
+            .get("times")
+            .map(|entry| times(&entry))
+            .transpose()?,
+    })
+}
+
+fn times(entry: &Entry<'_>) -> Result<Times, Problem> {
+    match entry.text()? {
+        "commit" => Ok(Times::Commit),
+        "snapshot" => Ok(Times::Snapshot),
+        other => Err(entry.problem(format!("`{other}` is not accepted")).help(
+            "write \"commit\" (this host's clock) or \"snapshot\" (the time that the sender states)",
+        )),
+    }
+}
+
+fn clock(entry: &Entry<'_>) -> Result<ClockRule, Problem> {
+    match entry.text()? {
+        "kernel" => Ok(ClockRule::Kernel),
+        "trusted" => Ok(ClockRule::Trusted),
+        other => Err(entry.problem(format!("`{other}` is not accepted")).help(
+            "write \"kernel\", or \"trusted\" on a host on which nothing tells the kernel that its clock is synchronised",
+        )),
+    }
+}
+
+fn timezone(entry: &Entry<'_>) -> Result<TimeZone, Problem> {
+    let text = entry.text()?;
+    TimeZone::get(text).map_err(|_| {
+        entry
+            .problem(format!("`{text}` is not a time zone of this host"))
+            .help("for example \"Europe/Berlin\" or \"UTC\"; the package tzdata has them")
+    })
+}
+
+fn min_free(entry: &Entry<'_>) -> Result<MinFree, Problem> {
+    match entry.text()?.ends_with('%') {
+        true => entry.percent().map(MinFree::Percent),
+        false => entry.bytes().map(MinFree::Bytes),
+    }
+}
+
+/// Reads a rule: a text like "24 hours hourly, 30 days daily", or a table like `{ hourly = 24, daily = 30 }`.
+fn keep(entry: &Entry<'_>) -> Result<Rule, Problem> {
+    let problem = |error: RuleError| entry.problem(&error).help(error.remedy());
+    if let Ok(section) = entry.section() {
+        return table(&section, problem);
+    }
+    entry.text()?.parse().map_err(problem)
+}
+
+fn table(section: &Section<'_>, problem: impl Fn(RuleError) -> Problem) -> Result<Rule, Problem> {
+    const ALL_DAYS: &str = "all_days";
+    let adverbs = Unit::ALL.map(Unit::adverb);
+    let keys: Vec<&str> = adverbs.into_iter().chain([ALL_DAYS]).collect();
+    section.accept(&keys)?;
+    let mut parts = Vec::new();
+    for entry in section.entries() {
+        let number = entry.count()?;
+        let count = Rule::count(entry.key, &number.to_string()).map_err(&problem)?;
+        let unit = Unit::ALL
+            .into_iter()
+            .find(|unit| unit.adverb() == entry.key);
+        parts.push(match unit {
+            Some(unit) => Part::OneEach { count, unit },
+            None => Part::AllYounger { days: count },
+        });
+    }
+    Rule::of(parts).map_err(problem)
 }
 
 #[cfg(test)]
@@ -296,7 +509,8 @@ mod tests {
         assert_eq!(config.listen.to_string(), "[::]:7117");
         assert_eq!(config.checkpoint_bytes, 64 << 20);
         assert_eq!(config.checkpoint_interval.as_secs(), 2);
-        assert_eq!(config.policy(&"nas1".parse().unwrap()).keep, Keep::All);
+        let (policy, times) = config.retention("nas1", "photos");
+        assert_eq!((policy.rule, times), (Rule::All, Times::Commit));
     }
 
     #[test]
@@ -323,12 +537,59 @@ mod tests {
     fn another_retention_is_refused() {
         assert_eq!(
             error("root = '/a'\n[senders.nas1]\nkeep = '7d'\n"),
-            "receiver.toml:3:8: `senders.nas1.keep`: `7d` is not accepted\n  \
+            "receiver.toml:3:8: `senders.nas1.keep`: `7d` is not a part of a rule\n  \
              |\n\
              3 | keep = '7d'\n  \
              |        ^^^^\n  \
-             = this version keeps every copy: write \"all\" or leave the line out"
+             = write \"all\", or a list like \"24 hours hourly, 30 days daily, 12 months monthly, 10 years yearly\"; \
+             \"7 days all\" keeps all copies of 7 days"
         );
+    }
+
+    #[test]
+    fn a_volume_has_precedence_over_its_sender() {
+        let text = "root = '/b'\ntimezone = 'Europe/Berlin'\n[senders.nas1]\nkeep = '30 days daily'\n\
+                    protect = '3 days'\n[senders.nas1.volumes.photos]\nkeep = { hourly = 24, all_days = 7 }\n\
+                    times = 'snapshot'\n";
+        let config = parse(text).unwrap();
+        let (policy, times) = config.retention("nas1", "photos");
+        assert_eq!(policy.rule.to_string(), "24 hours hourly, 7 days all");
+        assert_eq!(
+            (policy.protect.as_secs(), times),
+            (3 * 86_400, Times::Snapshot)
+        );
+        assert_eq!(policy.timezone.iana_name(), Some("Europe/Berlin"));
+        let (policy, times) = config.retention("nas1", "music");
+        assert_eq!(
+            (policy.rule.to_string().as_str(), times),
+            ("30 days daily", Times::Commit)
+        );
+        let (policy, _) = config.retention("nas2", "photos");
+        assert_eq!((policy.rule, policy.protect), (Rule::All, DEFAULT_PROTECT));
+        let said = config.explain(1_795_000_000);
+        assert!(
+            said[0].starts_with("nas1: keeps the earliest copy of each of the last 30 days"),
+            "{said:?}"
+        );
+        assert_eq!(
+            said[2],
+            "days, weeks, months and years are those of Europe/Berlin"
+        );
+    }
+
+    #[test]
+    fn free_space_is_kept_by_the_lesser_of_two() {
+        assert_eq!(MinFree::Default.of(100 << 30), 5 * ((100 << 30) / 100));
+        assert_eq!(MinFree::Default.of(100 << 40), 20 << 30);
+        let of = |value: &str| {
+            parse(&format!("root = '/b'\nmin_free = '{value}'\n"))
+                .unwrap()
+                .min_free
+        };
+        assert_eq!(of("10%"), MinFree::Percent(10));
+        assert_eq!(of("3 GiB"), MinFree::Bytes(3 << 30));
+        assert!(error("root = '/b'\ntimezone = 'Mars'\n").contains("`Mars` is not a time zone"));
+        assert!(error("root = '/b'\nclock = 'good'\n").contains("`good` is not accepted"));
     }
 
     #[test]

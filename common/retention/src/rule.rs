@@ -143,9 +143,6 @@ pub enum RuleError {
         /// Its unit.
         unit: Unit,
     },
-    /// The same kind of part twice.
-    #[error("`{0}` and another part are of the same kind")]
-    Twice(String),
 }
 
 /// Largest number in a part: 11 years of hours.
@@ -166,7 +163,6 @@ impl RuleError {
                 unit.adverb()
             ),
             Self::AllAndMore => "remove the other parts, or `all`".to_owned(),
-            Self::Twice(_) => "keep the larger one".to_owned(),
             Self::Empty | Self::Part(_) | Self::Count { .. } => format!(
                 "write \"all\", or a list like \"{EXAMPLE}\"; \"7 days all\" keeps all copies of 7 days"
             ),
@@ -198,21 +194,10 @@ impl Rule {
     /// Makes a rule of its parts.
     ///
     /// # Errors
-    /// [`RuleError`] if there is none, or two are of the same kind.
+    /// [`RuleError`] if there is none.
     pub fn of(parts: Vec<Part>) -> Result<Self, RuleError> {
         if parts.is_empty() {
             return Err(RuleError::Empty);
-        }
-        for (number, part) in parts.iter().enumerate() {
-            let same = |other: &Part| match (part, other) {
-                (Part::OneEach { unit, .. }, Part::OneEach { unit: other, .. }) => unit == other,
-                (Part::AllYounger { .. }, Part::AllYounger { .. }) => true,
-                (Part::OneEach { .. }, Part::AllYounger { .. })
-                | (Part::AllYounger { .. }, Part::OneEach { .. }) => false,
-            };
-            if parts[..number].iter().any(same) {
-                return Err(RuleError::Twice(part.to_string()));
-            }
         }
         Ok(Self::Parts(parts))
     }
@@ -305,10 +290,6 @@ mod tests {
         assert_eq!(
             error("all, 3 days all"),
             "`all` keeps every copy, so it stands alone"
-        );
-        assert_eq!(
-            error("3 days daily, 4 days daily"),
-            "`4 days daily` and another part are of the same kind"
         );
     }
 }

@@ -4,6 +4,7 @@
 //! project is in the private module `raw`; the public functions are safe to call. Layouts and privileges
 //! follow the kernel's `include/uapi/linux/btrfs.h` and `btrfs_tree.h`, measured on Linux 6.18.
 
+pub mod clock;
 pub mod clone;
 pub mod crash;
 pub mod durable;

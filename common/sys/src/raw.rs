@@ -238,3 +238,12 @@ pub(crate) fn encoded_read(
     let len = unsafe { ioctl::ioctl(fd, Counting::<OP, 128>(args)) }?;
     Ok(len.min(buffer.len()))
 }
+
+/// Whether the kernel says that a program keeps its clock synchronised (`STA_UNSYNC` is not set).
+pub(crate) fn is_clock_synchronised() -> bool {
+    // SAFETY: an all-zero `timex` is valid, and with `modes` 0 the call only fills it.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `timex` outlives the call.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
+}

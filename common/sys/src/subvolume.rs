@@ -33,7 +33,7 @@ pub enum Access {
 }
 
 /// The kernel's metadata of a subvolume (BTRFS_IOC_GET_SUBVOL_INFO).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Info {
     /// ID in this file system.
     pub id: u64,
@@ -181,6 +181,20 @@ pub fn snapshot(source: impl AsFd, dir: impl AsFd, name: &OsStr, access: Access)
 /// I/O errors; `EPERM` while a send reads it, `ENOTEMPTY` if it contains a nested subvolume.
 pub fn destroy(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     raw::snap_destroy(dir, &mut named(name)?)
+}
+
+/// Deletes the subvolume with this id, read-only or not, with its content, wherever it is on the file system of `fd`. A
+/// name could lead to another subvolume by now.
+///
+/// # Errors
+/// I/O errors; `ENOENT` if there is none, `EPERM` while a send reads it, `ENOTEMPTY` if it contains a nested subvolume.
+pub fn destroy_by_id(fd: impl AsFd, id: u64) -> io::Result<()> {
+    /// BTRFS_SUBVOL_SPEC_BY_ID.
+    const BY_ID: u64 = 1 << 4;
+    let mut args = Args::<4096>::new();
+    args.put_u64(16, BY_ID);
+    args.put_u64(56, id);
+    raw::snap_destroy(fd, &mut args)
 }
 
 /// Records the identity received into a writable subvolume, in one transaction of its own.

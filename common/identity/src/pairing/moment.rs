@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
+use sendshot_sys::clock;
 use serde::{Deserialize, Serialize};
-
-/// File of the kernel with an id of the current boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How far the wall clock may be set back during a period without ending it: daemons that keep the time correct it
 /// by seconds.
@@ -42,12 +39,10 @@ impl Moment {
     /// Returns the current moment.
     #[must_use]
     pub fn now() -> Self {
-        let since_boot = clock_gettime(ClockId::Boottime);
-        let boot_id = std::fs::read_to_string(BOOT_ID).ok();
         Self {
             wall: Timestamp::now(),
-            boot_id: boot_id.map(|id| id.trim().to_owned()),
-            since_boot: Duration::try_from(since_boot).unwrap_or_default(),
+            boot_id: clock::boot_id(),
+            since_boot: clock::since_boot(),
         }
     }
 
