@@ -22,6 +22,7 @@ macro_rules! answers {
 }
 
 answers!(
+    ChangeCopyResponse,
     CopiesResponse,
     ForeignResponse,
     ForgetFilesystemResponse,
@@ -32,6 +33,7 @@ answers!(
     PairResult,
     PartialsResponse,
     PlanResponse,
+    PruneCopiesResponse,
     PruneResponse,
     RecordRestoredResponse,
     RevokeResponse,

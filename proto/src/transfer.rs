@@ -70,6 +70,8 @@ pub struct Begin {
     pub resume_at: Option<Point>,
     /// The receiver's disk on which the negotiation was based, if reported.
     pub root: Option<RootId>,
+    /// Whether the snapshot is a read-only one of the sender's user.
+    pub of_snapshot: bool,
 }
 
 /// Returns the bytes that a message takes in HTTP/2 frames: gRPC prepends a flag and a length.
@@ -219,6 +221,7 @@ impl TryFrom<v1::Begin> for Begin {
             },
             resume_at: message.resume_at.map(Point::try_from).transpose()?,
             root: malformed::root_id(&message.root_id)?,
+            of_snapshot: message.of_snapshot,
         })
     }
 }
@@ -240,6 +243,7 @@ impl From<Begin> for v1::Begin {
             resumable: begin.resumable == Resumable::Yes,
             resume_at: begin.resume_at.map(Into::into),
             root_id: malformed::root_bytes(begin.root),
+            of_snapshot: begin.of_snapshot,
         }
     }
 }
@@ -380,6 +384,7 @@ mod tests {
                 chain: Chain([7; 32]),
             }),
             root: Some(RootId::from_bytes([9; 16])),
+            of_snapshot: true,
         };
         let up = Up::Begin(begin);
         assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use sendshot_config::ReceiverConfig;
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_CALL, STREAM_WINDOW};
 use sendshot_proto::v1::pairing_server::PairingServer;
@@ -20,6 +21,7 @@ use tonic::transport::Server;
 use crate::control::Control;
 use crate::replication::pairing::PairingService;
 use crate::replication::{self, ReplicationService};
+use crate::retention;
 use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::upkeep;
@@ -41,6 +43,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How often to check for expired partials, and for certificates that end.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often the rules of the copies are applied to all volumes, besides after each push.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// The paths that a daemon needs to start.
 #[derive(Debug, Clone)]
@@ -163,12 +168,29 @@ impl Daemon {
 /// Runs the periodic checks; ends only by being dropped.
 async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    let mut hours = tokio::time::interval(RETENTION_INTERVAL);
     loop {
-        ticks.tick().await;
         let receiver = Arc::clone(receiver);
-        let work = move || upkeep::look_after(&receiver);
-        if let Err(e) = sendshot_service::blocking::run("look-after", work).await {
-            tracing::warn!("cannot check partials and certificates: {e}");
+        let done = tokio::select! {
+            _ = ticks.tick() => {
+                sendshot_service::blocking::run("look-after", move || upkeep::look_after(&receiver)).await
+            }
+            _ = hours.tick() => {
+                let work = move || retention::run::over(&receiver, |_, _| true);
+                sendshot_service::blocking::run("retention", work).await
+            }
+            () = receiver.due().came() => {
+                let due = receiver.due().take();
+                let work = move || {
+                    retention::run::over(&receiver, |sender, volume| {
+                        due.contains(&format!("{sender}/{volume}"))
+                    });
+                };
+                sendshot_service::blocking::run("retention", work).await
+            }
+        };
+        if let Err(e) = done {
+            tracing::warn!("cannot do the periodic checks: {e}");
         }
     }
 }
@@ -181,7 +203,7 @@ async fn drop_waiting(receiver: &Arc<Receiver>) {
     }
 }
 
-/// Checks configuration and root, for `--check`.
+/// Checks configuration and root, for `--check`, and prints what the rules will do.
 ///
 /// # Errors
 /// The error, by file and line.
@@ -189,6 +211,9 @@ pub fn check(config: &Path, state_dir: &Path) -> anyhow::Result<()> {
     let config = ReceiverConfig::load(config)?;
     if let Err(error) = Root::check(&config.root, state_dir) {
         anyhow::bail!("{error}; {}", error.remedy());
+    }
+    for line in config.explain(Timestamp::now().as_second()) {
+        println!("{line}");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod receive;
 pub mod replication;
 pub mod restore;
+pub mod retention;
 pub mod shared;
 pub mod store;
 pub mod upkeep;

@@ -18,5 +18,6 @@ mod push;
 mod restore;
 mod resume;
 mod retained;
+mod retention;
 mod security;
 mod stream;

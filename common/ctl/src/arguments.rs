@@ -356,12 +356,93 @@ pub enum CopyCommand {
         #[arg(long)]
         partials: bool,
     },
+    /// Delete the copies that no rule of receiver.toml keeps
+    Prune(PruneCopiesArguments),
+    /// Delete one copy
+    Delete(DeleteCopyArguments),
+    /// Hold a copy: no rule deletes it
+    Hold(HoldArguments),
+    /// End the holds of a copy
+    Release {
+        /// The copy
+        #[arg(value_name = "SENDER/VOLUME/COPY")]
+        copy: String,
+    },
+    /// State the time of a copy, by which its age is counted
+    Retime(RetimeArguments),
     /// Manage the disks that take turns as this receiver's root
     Root {
         /// What to do
         #[command(subcommand)]
         command: RootCommand,
     },
+}
+
+/// Which copies to delete by their rules.
+#[derive(Debug, Args)]
+pub struct PruneCopiesArguments {
+    /// Only this sender, or this volume of it
+    #[arg(value_name = "SENDER[/VOLUME]")]
+    pub which: Option<String>,
+    /// Only show what would be deleted
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete those, and only those, of which this must be confirmed: the first run under another rule would delete more
+    /// than three copies of the volume, or a run more than half
+    #[arg(long, conflicts_with = "dry_run")]
+    pub confirm: bool,
+    /// Do not ask. Does not imply --confirm
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// The copy to delete.
+#[derive(Debug, Args)]
+pub struct DeleteCopyArguments {
+    /// The copy
+    #[arg(value_name = "SENDER/VOLUME/COPY")]
+    pub copy: String,
+    /// Also if it is the newest of its volume: the next push then sends everything again
+    #[arg(long)]
+    pub break_chain: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// The copy to hold.
+#[derive(Debug, Args)]
+pub struct HoldArguments {
+    /// The copy
+    #[arg(value_name = "SENDER/VOLUME/COPY")]
+    pub copy: String,
+    /// Why, for those who find the hold later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// End of the hold: a day, a time in UTC, or a span from now like `90 days` [default: no end]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// The copy of which to state the time.
+#[derive(Debug, Args)]
+pub struct RetimeArguments {
+    /// The copy; with --rebuild only SENDER/VOLUME
+    #[arg(value_name = "SENDER/VOLUME[/COPY]")]
+    pub which: String,
+    /// The time: a day, or a time in UTC. It must lie between those of the copies before and after it
+    #[arg(
+        value_name = "TIME",
+        required_unless_present = "rebuild",
+        conflicts_with = "rebuild"
+    )]
+    pub time: Option<String>,
+    /// Make a new ledger of a volume whose ledger is missing or damaged, with the times of the copies' names
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
 }
 
 /// What to do with the disks of a receiver.

@@ -139,6 +139,23 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
                 )
                 .await
             }
+            CopyCommand::Prune(arguments) => {
+                receiver::retention::prune(client::receiver(socket).await?, arguments, output).await
+            }
+            CopyCommand::Delete(arguments) => {
+                receiver::retention::delete(client::receiver(socket).await?, arguments, output)
+                    .await
+            }
+            CopyCommand::Hold(arguments) => {
+                receiver::retention::hold(client::receiver(socket).await?, arguments, output).await
+            }
+            CopyCommand::Release { copy } => {
+                receiver::retention::release(client::receiver(socket).await?, copy, output).await
+            }
+            CopyCommand::Retime(arguments) => {
+                receiver::retention::retime(client::receiver(socket).await?, arguments, output)
+                    .await
+            }
             CopyCommand::Root { command } => {
                 receiver::roots::run(client::receiver(socket).await?, command, output).await
             }

@@ -113,7 +113,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 pub fn time(seconds: i64) -> String {
     match seconds {
         0 => "never".to_owned(),
-        seconds => human::utc(seconds),
+        seconds => sendshot_model::human::utc(seconds),
     }
 }
 

@@ -1,17 +1,22 @@
-//! `sendshotctl copy list`: the copies.
+//! `sendshotctl copy`: lists the copies with the reasons for which they stay, and deletes, holds and corrects them.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use sendshot_model::NotKept;
+use sendshot_model::{NotKept, human};
 use sendshot_proto::failure::Failure;
-use sendshot_proto::inventory::HeldCopy;
-use sendshot_proto::problem::Problem;
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::{not_kept, v1};
+use sendshot_sys::filesystem;
 
 use super::request::{blocking, failed};
 use crate::receive::failures::io_failure;
+use crate::retention::by_hand;
+use crate::retention::run::{self, Done};
+use crate::retention::view::{self, View, Viewed};
 use crate::shared::receiver::Receiver;
+use crate::store::clock::ClockTrouble;
+use crate::store::ledger::Hold;
 use crate::store::usage;
 use crate::store::volumes;
 
@@ -21,56 +26,256 @@ pub(super) async fn answer(
     wanted: v1::CopiesRequest,
 ) -> Result<v1::CopiesResponse, Problem> {
     let receiver = Arc::clone(receiver);
-    let copies = blocking(move || list(&receiver, &wanted))
+    blocking(move || list(&receiver, &wanted))
         .await?
-        .map_err(failed)?;
-    Ok(v1::CopiesResponse {
-        copies,
-        problem: None,
-    })
+        .map_err(failed)
 }
 
-fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<Vec<v1::CopyState>, Failure> {
-    let root = receiver.root().open()?;
+fn list(receiver: &Receiver, wanted: &v1::CopiesRequest) -> Result<v1::CopiesResponse, Failure> {
+    let root = receiver.root().open_to_read()?;
     let failed = |e| io_failure("read the copies", &e);
-    let mut copies = Vec::new();
-    for (sender, volume, dir) in volumes::all(&root).map_err(failed)? {
-        let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
-        if !asked(&wanted.sender, &sender) || !asked(&wanted.volume, &volume) {
-            continue;
-        }
-        let path = root.path().join(&sender).join(&volume);
-        let not_kept = usage::not_kept(&dir).map_err(failed)?;
-        for copy in volumes::copies(&dir).map_err(failed)? {
-            let path = path.join(copy.name.as_ref());
-            let lacks = not_kept.copy((copy.uuid, copy.ctransid));
+    let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+    let views = view::all(receiver, &root, |sender, volume| {
+        asked(&wanted.sender, sender) && asked(&wanted.volume, volume)
+    });
+    let trouble = receiver.clock().trouble;
+    let mut answer = v1::CopiesResponse {
+        clock_trouble: trouble.map_or_else(String::new, ClockTrouble::describe),
+        ..v1::CopiesResponse::default()
+    };
+    for view in views.map_err(failed)? {
+        let path = root.path().join(view.path());
+        let not_kept = usage::not_kept(&view.dir).map_err(failed)?;
+        answer.volumes.push(v1::VolumeRule {
+            sender: view.sender.clone(),
+            volume: view.volume.clone(),
+            rule: view.policy_text(),
+            trouble: view.trouble.clone().unwrap_or_default(),
+            asks: view
+                .brake
+                .map_or_else(String::new, |brake| brake.describe()),
+            going: u32::try_from(view.going().count()).unwrap_or(u32::MAX),
+        });
+        for copy in &view.copies {
+            let lacks = not_kept.copy((copy.info.received_uuid, copy.info.stransid));
+            let path = path.join(&copy.name);
             let path = path.as_os_str().as_bytes();
-            copies.push(describe(&sender, &volume, copy, path, &lacks));
+            answer.copies.push(describe(&view, copy, path, &lacks));
         }
     }
-    Ok(copies)
+    Ok(answer)
 }
 
-fn describe(
-    sender: &str,
-    volume: &str,
-    copy: HeldCopy,
-    path: &[u8],
-    lacks: &NotKept,
-) -> v1::CopyState {
-    let (unusable, unusable_code) = match &copy.unusable {
+fn describe(view: &View, copy: &Viewed, path: &[u8], lacks: &NotKept) -> v1::CopyState {
+    let (unusable, unusable_code) = match volumes::unusable(&copy.info) {
         Some(unusable) => (unusable.why.to_string(), unusable.code.to_string()),
         None => Default::default(),
     };
+    let time = copy.entry.as_ref().map(|entry| &entry.time);
+    let holds = copy.entry.iter().flat_map(|entry| &entry.holds);
+    let until = copy.verdict.as_ref().and_then(|verdict| verdict.until);
     v1::CopyState {
-        sender: sender.to_owned(),
-        volume: volume.to_owned(),
-        name: copy.name.to_string(),
-        uuid: copy.uuid.as_bytes().to_vec(),
-        committed_at: copy.committed_at,
+        sender: view.sender.clone(),
+        volume: view.volume.clone(),
+        name: copy.name.clone(),
+        uuid: copy.info.received_uuid.as_bytes().to_vec(),
+        committed_at: time.map_or(copy.info.otime, |time| time.at),
         unusable,
         unusable_code,
         path: path.to_vec(),
         not_kept: not_kept::message(lacks),
+        kept: copy.reason(),
+        goes: copy.goes(),
+        kept_until: until.unwrap_or(0),
+        time: time.map_or(0, |time| time.at),
+        time_is_certain: time.is_some_and(|time| time.doubt.is_none()),
+        holds: holds.map(hold_in_words).collect(),
+    }
+}
+
+fn hold_in_words(hold: &Hold) -> String {
+    match hold.until {
+        Some(until) => format!("until {}: {}", human::utc(until), hold.reason),
+        None => hold.reason.clone(),
+    }
+}
+
+/// Deletes the copies that no rule keeps, or says which they are.
+pub(super) async fn prune(
+    receiver: &Arc<Receiver>,
+    request: v1::PruneCopiesRequest,
+) -> Result<v1::PruneCopiesResponse, Problem> {
+    let receiver = Arc::clone(receiver);
+    let volumes = blocking(move || pruned(&receiver, &request))
+        .await?
+        .map_err(failed)?;
+    Ok(v1::PruneCopiesResponse {
+        volumes,
+        problem: None,
+    })
+}
+
+fn pruned(
+    receiver: &Receiver,
+    request: &v1::PruneCopiesRequest,
+) -> Result<Vec<v1::PrunedVolume>, Failure> {
+    let root = receiver.root().open()?;
+    let failed = |e| io_failure("delete copies", &e);
+    let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+    let views = view::all(receiver, &root, |sender, volume| {
+        asked(&request.sender, sender) && asked(&request.volume, volume)
+    });
+    let mut answer = Vec::new();
+    let mut is_freed = false;
+    for view in views.map_err(failed)? {
+        let names: Vec<String> = view.going().map(|copy| copy.name.clone()).collect();
+        let confirmed = request
+            .confirmed
+            .iter()
+            .find(|of| of.sender == view.sender && of.volume == view.volume);
+        let mut volume = v1::PrunedVolume {
+            sender: view.sender.clone(),
+            volume: view.volume.clone(),
+            rule: view.policy_text(),
+            copies: names,
+            asks: view.brake.is_some(),
+            ..v1::PrunedVolume::default()
+        };
+        if request.dry_run {
+            let forbidden = view.trouble.clone();
+            let clock = receiver.clock().trouble.map(ClockTrouble::describe);
+            volume.not_deleted = forbidden.or(clock).unwrap_or_default();
+        } else if request.confirmed.is_empty() || confirmed.is_some() {
+            let mut confirmed = confirmed.map(|of| of.copies.clone());
+            if let Some(names) = &mut confirmed {
+                names.sort();
+            }
+            match run::volume(receiver, &root, &view, confirmed.as_deref()).map_err(failed)? {
+                Done::Nothing => {}
+                Done::Deleted(deleted) => {
+                    is_freed = true;
+                    let left = deleted.left.into_iter();
+                    volume.left = left.map(|(name, why)| format!("{name}: {why}")).collect();
+                    volume.copies = deleted.names;
+                    volume.asks = false;
+                }
+                Done::Asks(why) => (volume.not_deleted, volume.asks) = (why, true),
+                Done::Forbidden(why) => volume.not_deleted = why,
+            }
+        } else {
+            continue;
+        }
+        if !volume.copies.is_empty() || !volume.left.is_empty() || !volume.not_deleted.is_empty() {
+            answer.push(volume);
+        }
+    }
+    if is_freed {
+        // The space is really back when the command ends.
+        filesystem::sync(&root).map_err(failed)?;
+    }
+    Ok(answer)
+}
+
+/// Changes a copy, or the ledger of a volume.
+pub(super) async fn change(
+    receiver: &Arc<Receiver>,
+    request: v1::ChangeCopyRequest,
+) -> Result<v1::ChangeCopyResponse, Problem> {
+    let receiver = Arc::clone(receiver);
+    let done = blocking(move || changed(&receiver, &request)).await??;
+    Ok(v1::ChangeCopyResponse {
+        done,
+        problem: None,
+    })
+}
+
+fn changed(receiver: &Receiver, request: &v1::ChangeCopyRequest) -> Result<String, Problem> {
+    use v1::change_copy_request::Change;
+    let root = receiver.root().open().map_err(|e| failed(e.into()))?;
+    let (sender, volume) = (&request.sender, &request.volume);
+    let mut views = view::all(receiver, &root, |s, v| s == sender && v == volume)
+        .map_err(|e| failed(io_failure("read the copies", &e)))?;
+    let view = views.pop().ok_or_else(|| {
+        Problem::new(
+            Kind::Usage,
+            format!("there is no volume {sender}/{volume} here"),
+        )
+        .remedy("`sendshotctl copy list` shows the copies")
+    })?;
+    let name = format!("{}/{}", view.path(), request.copy);
+    let copy = request.copy.as_str();
+    let change = request.change.as_ref();
+    let change = change.ok_or_else(|| Problem::new(Kind::Usage, "the change is missing"))?;
+    match change {
+        Change::Delete(delete) => {
+            let deleted = by_hand::delete(receiver, &root, &view, (copy, delete.break_chain))?;
+            if let Some((_, why)) = deleted.left.first() {
+                let message = format!("{name} is not deleted: {why}");
+                return Err(Problem::new(Kind::Refused, message));
+            }
+            filesystem::sync(&root).map_err(|e| failed(io_failure("free the space", &e)))?;
+            tracing::info!(copy = %name, "{name} was deleted by the administrator");
+            Ok(format!("{name} is deleted"))
+        }
+        Change::Hold(hold) => {
+            let until = Some(hold.until).filter(|until| *until != 0);
+            let reason = hold.reason.clone();
+            by_hand::hold(receiver, &root, &view, (copy, reason, until))?;
+            tracing::info!(copy = %name, "{name} is held: {}", hold.reason);
+            Ok(match until {
+                Some(until) => format!("{name} is held until {}", human::utc(until)),
+                None => format!("{name} is held"),
+            })
+        }
+        Change::Release(_) => {
+            let reasons = by_hand::release(receiver, &root, &view, copy)?;
+            tracing::info!(copy = %name, "{name} is not held any more");
+            Ok(format!(
+                "{name} is not held any more: {}",
+                human::few(&reasons)
+            ))
+        }
+        Change::Retime(retime) => {
+            by_hand::retime(receiver, &root, &view, (copy, retime.time))?;
+            tracing::info!(copy = %name, "the time of {name} is stated: {}", human::utc(retime.time));
+            Ok(format!("{name} is of {}", human::utc(retime.time)))
+        }
+        Change::Rebuild(_) => {
+            let count = by_hand::rebuild(receiver, &root, &view)?;
+            tracing::info!(volume = %view.path(), count, "the ledger of {} is made anew", view.path());
+            Ok(format!(
+                "{} has a ledger of {count} copies, with the times of their names",
+                view.path()
+            ))
+        }
+    }
+}
+
+impl From<by_hand::Error> for Problem {
+    fn from(error: by_hand::Error) -> Self {
+        use by_hand::Error;
+        let kind = match &error {
+            Error::NoCopy { .. } | Error::NotHeld { .. } | Error::OutOfOrder { .. } => Kind::Usage,
+            Error::Ledger { .. }
+            | Error::Barred { .. }
+            | Error::Held { .. }
+            | Error::Newest { .. } => Kind::Refused,
+            Error::Io { .. } => Kind::Failed,
+        };
+        let remedy = match &error {
+            Error::NoCopy { .. } => "`sendshotctl copy list` shows the copies",
+            Error::NotHeld { .. } => "`sendshotctl copy list` shows the holds",
+            Error::OutOfOrder { .. } => "name a time between those of its neighbours",
+            Error::Ledger { .. } => {
+                "`sendshotctl copy retime --rebuild SENDER/VOLUME` makes a new ledger, with the times of the copies' names"
+            }
+            Error::Barred { .. } => {
+                "what no push has made, or somebody has changed, is yours: delete it with `btrfs subvolume delete`"
+            }
+            Error::Held { .. } => "`sendshotctl copy release` ends its holds",
+            Error::Newest { .. } => "to delete it all the same: --break-chain",
+            Error::Io { .. } => "",
+        };
+        Problem::from_error(kind, &error).remedy(remedy)
     }
 }

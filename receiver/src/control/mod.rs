@@ -63,6 +63,26 @@ impl ReceiverControl for Control {
         answered(copies::answer(&self.0, request.into_inner()).await)
     }
 
+    async fn prune_copies(
+        &self,
+        request: Request<v1::PruneCopiesRequest>,
+    ) -> Result<Response<v1::PruneCopiesResponse>, Status> {
+        if let Err(problem) = only_root(is_root(&request), "deleting copies") {
+            return answered(Err(problem));
+        }
+        answered(copies::prune(&self.0, request.into_inner()).await)
+    }
+
+    async fn change_copy(
+        &self,
+        request: Request<v1::ChangeCopyRequest>,
+    ) -> Result<Response<v1::ChangeCopyResponse>, Status> {
+        if let Err(problem) = only_root(is_root(&request), "changing a copy") {
+            return answered(Err(problem));
+        }
+        answered(copies::change(&self.0, request.into_inner()).await)
+    }
+
     async fn partials(
         &self,
         request: Request<v1::CopiesRequest>,

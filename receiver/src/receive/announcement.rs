@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use sendshot_apply::Identity;
-use sendshot_config::SenderPolicy;
+use sendshot_config::{MinFree, SenderPolicy};
 use sendshot_model::CopyName;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::Begin;
 
+use crate::receive::books::Books;
 use crate::receive::failures::rule_broken;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
@@ -25,6 +26,10 @@ pub struct Announcement {
     pub checkpoints: CheckpointPolicy,
     /// The limits of its sender.
     pub policy: SenderPolicy,
+    /// The least free space of the disk.
+    pub min_free: MinFree,
+    /// What it takes to enter its copy into the ledger.
+    pub books: Books,
 }
 
 pub(crate) fn stream_version(begin: &Begin) -> Result<sendshot_stream::Version, Failure> {

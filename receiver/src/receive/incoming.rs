@@ -6,8 +6,10 @@
 //! 2. Apply the stream to a staging subvolume, with a checkpoint now and then; see
 //!    [`mod@crate::receive::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
 //!    applied over it again. The last checkpoint stays, and the push resumes from it.
-//! 3. Commit; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable.
-//! 4. Delete the partial. — Checkpoints of a push whose copy exists; the next start deletes them.
+//! 3. Note in the ledger that the copy comes; see [`mod@crate::store::ledger`]. — A note, which the next push replaces.
+//! 4. Commit; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable, which the note identifies.
+//! 5. Enter the copy into the ledger. — The copy, with its entry.
+//! 6. Delete the partial. — Checkpoints of a push whose copy exists; the next start deletes them.
 //!
 //! If only the connection breaks, the [`IncomingTransfer`] stays as it is until its sender is back.
 
@@ -20,11 +22,12 @@ use sendshot_model::{CopyName, NotKept, RootId, TransferId};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
-use sendshot_sys::{durable, subvolume};
+use sendshot_sys::{crash, durable, subvolume};
 use sendshot_transfer::position as transfer;
 use tokio::sync::mpsc;
 
 use crate::receive::announcement::{Announcement, announced_identity, copy_name, stream_version};
+use crate::receive::books::Books;
 use crate::receive::checkpoint::Checkpoints;
 use crate::receive::failures::{
     check_writable, in_commit, in_dir, in_staging, io_failure, not_continued, rule_broken,
@@ -99,6 +102,7 @@ pub struct IncomingTransfer {
     place: transfer::Position,
     checkpoints: Checkpoints,
     policy: SenderPolicy,
+    books: Books,
 }
 
 impl IncomingTransfer {
@@ -123,6 +127,7 @@ impl IncomingTransfer {
                 "push again",
             ));
         }
+        limits::check_free(&root, work.min_free)?;
         // A transfer that waits on another disk cannot continue here. Its checkpoint remains on that disk.
         let waiting = waiting.filter(|waiting| waiting.root == root.id());
         let mut incoming = match (work.begin.resume_at, waiting) {
@@ -174,6 +179,7 @@ impl IncomingTransfer {
             place: transfer::Position::default(),
             checkpoints,
             policy: work.policy,
+            books: work.books,
         }))
     }
 
@@ -232,6 +238,7 @@ impl IncomingTransfer {
             place: transfer::Position::at(point),
             checkpoints: checkpoints.with(checkpoint),
             policy: work.policy.clone(),
+            books: work.books.clone(),
         }))
     }
 
@@ -367,11 +374,15 @@ impl IncomingTransfer {
     pub fn commit(self) -> Result<Received, Failure> {
         let not_kept = self.session.not_kept();
         self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
+        let expected = self.books.expect(self.root, &self.dir, &self.begin)?; // 3
         let host = self.session.finish().map_err(session_failure)?;
         let copy = host
             .commit(&self.dir, &self.name)
-            .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 3
-        self.checkpoints.forget(); // 4
+            .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4
+        crash::point("ledger-committed");
+        self.books.enter(self.root, &self.dir, expected, &copy); // 5
+        crash::point("ledger-entered");
+        self.checkpoints.forget(); // 6
         Ok(Received {
             name: copy.name.to_string_lossy().into_owned(),
             directory: self.dir.name,

@@ -3,18 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use sendshot_apply::staging::{Area, StagingError};
-use sendshot_config::SenderPolicy;
+use sendshot_config::{MinFree, SenderPolicy};
 use sendshot_model::{TransferId, VolumeId, human};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::volume::VolumeKey;
+use sendshot_sys::filesystem;
 
 use crate::receive::failures::{io_failure, staging_failure};
 use crate::store::partials;
 use crate::store::root::OpenRoot;
 use crate::store::usage;
 use crate::store::volumes::{self, Caller};
+
+/// How long the cleaner gets to free the space of what was deleted, before a push is refused.
+const CLEANER_TIME: Duration = Duration::from_secs(1);
 
 /// Refuses a volume beyond the limit.
 ///
@@ -45,6 +50,38 @@ pub(crate) fn check_volumes(
         "max_volumes",
         "have the directories of unneeded volumes deleted",
     ))
+}
+
+/// Refuses a push if less than `min_free` is left on the disk.
+///
+/// # Errors
+/// The failure for the sender.
+pub(crate) fn check_free(root: &OpenRoot, min_free: MinFree) -> Result<(), Failure> {
+    let failed = |e| io_failure("read the free space", &e);
+    let look = || -> Result<Option<(u64, u64)>, Failure> {
+        let space = filesystem::space(root).map_err(failed)?;
+        let least = min_free.of(space.total);
+        Ok((space.free < least).then_some((space.free, least)))
+    };
+    if look()?.is_none() {
+        return Ok(());
+    }
+    // The space of what was deleted just now is really back after a commit, and some work of the cleaner.
+    filesystem::sync(root).map_err(failed)?;
+    std::thread::sleep(CLEANER_TIME);
+    match look()? {
+        None => Ok(()),
+        Some((free, least)) => Err(Failure::new(
+            Code::NoSpace,
+            format!(
+                "the receiver's disk has {} free, and `min_free` keeps {}",
+                human::bytes_human(free),
+                human::bytes_human(least)
+            ),
+            "delete copies on the receiver (`sendshotctl copy prune`, `copy delete`), grow its file system, or lower \
+             `min_free` in its receiver.toml",
+        )),
+    }
 }
 
 /// Refuses a push beyond the limit of partials.

@@ -2,6 +2,7 @@
 //! connections, nor of which sender may push.
 
 pub mod announcement;
+pub mod books;
 pub mod checkpoint;
 pub(crate) mod failures;
 pub mod incoming;

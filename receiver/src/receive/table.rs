@@ -115,6 +115,22 @@ impl Transfers {
         matches!(table.get(&key(caller, volume)), Some(Entry::Running(_)))
     }
 
+    /// Whether a transfer of a volume runs or waits for its sender; of any volume of the sender, if the id is not known.
+    pub fn is_at_work(&self, sender: &str, volume: Option<VolumeId>) -> bool {
+        is_at_work(&self.lock(), sender, volume)
+    }
+
+    /// Does something while no transfer of the volume runs or waits, and none can begin; `None` if one does.
+    pub fn unless_at_work<T>(
+        &self,
+        sender: &str,
+        volume: Option<VolumeId>,
+        work: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let table = self.lock();
+        (!is_at_work(&table, sender, volume)).then(work)
+    }
+
     /// Ends the call of a transfer whose sender reports it as dead, and waits until its thread has finished.
     pub async fn interrupt(&self, caller: &Caller, volume: VolumeId, transfer: TransferId) {
         let over = match self.lock().get(&key(caller, volume)) {
@@ -206,6 +222,11 @@ impl Transfers {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_at_work(table: &HashMap<Key, Entry>, sender: &str, volume: Option<VolumeId>) -> bool {
+    let mut keys = table.keys();
+    keys.any(|(name, id)| name.as_str() == sender && volume.is_none_or(|volume| volume == *id))
 }
 
 fn key(caller: &Caller, volume: VolumeId) -> Key {

@@ -114,7 +114,8 @@ async fn prepare(
 ) -> Result<(Prepared, Slot), Failure> {
     permission()?;
     let max_fetches = receiver.config().policy(&caller.name).max_fetches;
-    let slot = receiver.fetches().enter(&caller.name, max_fetches);
+    let copy = (request.volume.as_str(), request.name.as_str());
+    let slot = receiver.fetches().enter(&caller.name, copy, max_fetches);
     let slot = slot.ok_or_else(|| too_many(max_fetches.get()))?;
     let (shared, name) = (Arc::clone(receiver), caller.name.clone());
     let work = move || open(&shared, &name, request);

@@ -88,18 +88,28 @@ pub async fn serve(
         let _ = answers.try_send(Ok(Down::Failure(failure).into()));
         return Ok(answered);
     }
+    let shared = Arc::clone(&receiver);
     let work = Announcement {
         policy,
         root: receiver.root().clone(),
         caller,
         begin,
         checkpoints: announcement::policy(config.checkpoint_bytes, config.checkpoint_interval),
+        books: receiver.books(),
+        min_free: config.min_free,
     };
     let welcome = still_welcome;
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        receive((work, waiting), slot, messages_in, &answers, &welcome);
+        receive(
+            &shared,
+            (work, waiting),
+            slot,
+            messages_in,
+            &answers,
+            &welcome,
+        );
     });
     spawned.map_err(|e| {
         Status::resource_exhausted(format!("cannot start a thread for the push: {e}"))
@@ -186,6 +196,7 @@ enum Outcome {
 ///
 /// The slot is freed before the report, since the sender may push again as soon as it has it.
 fn receive(
+    receiver: &Receiver,
     (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
     slot: Slot,
     input: mpsc::Receiver<Input>,
@@ -206,6 +217,7 @@ fn receive(
     match outcome {
         Outcome::Received(received) => {
             drop(slot);
+            receiver.due().note(&received.directory);
             tracing::info!(%transfer, %sender, %volume, %uuid, parent = parent.map(tracing::field::display),
                 copy = %received.name, directory = %received.directory,
                 stream_bytes = received.stream_bytes, resumed_at, seconds,

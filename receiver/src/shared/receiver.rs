@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::receive::books::Books;
 use crate::receive::table::Transfers;
 use crate::restore::fetches::Fetches;
+use crate::shared::asked::{Asked, Due};
 use crate::shared::calls::Calls;
 use crate::store::captures::Captures;
+use crate::store::clock::{Clock, Reading};
+use crate::store::generations::Generations;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};
 
@@ -38,6 +42,10 @@ pub struct Receiver {
     transfers: Transfers,
     fetches: Fetches,
     captures: Captures,
+    clock: Arc<Clock>,
+    asked: Asked,
+    due: Due,
+    generations: Arc<Generations>,
     connections: Connections,
     calls: Calls,
     stop: CancellationToken,
@@ -75,6 +83,10 @@ impl Receiver {
             transfers: Transfers::default(),
             fetches: Fetches::default(),
             captures: Captures::new(state_dir),
+            clock: Arc::new(Clock::new(state_dir)),
+            asked: Asked::default(),
+            due: Due::default(),
+            generations: Arc::new(Generations::new(state_dir)),
             connections: Connections::default(),
             calls: Calls::default(),
             stop: CancellationToken::new(),
@@ -127,6 +139,35 @@ impl Receiver {
     /// The captures of copies that are being fetched.
     pub fn captures(&self) -> &Captures {
         &self.captures
+    }
+
+    /// What it takes to enter copies into ledgers.
+    pub fn books(&self) -> Books {
+        Books {
+            clock: Arc::clone(&self.clock),
+            rule: self.config().clock,
+            generations: Arc::clone(&self.generations),
+        }
+    }
+
+    /// The volumes that were pushed since retention looked at them.
+    pub fn due(&self) -> &Due {
+        &self.due
+    }
+
+    /// The reasons for which no copy of a volume is deleted, as they were logged last.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// The generations of ledgers that were seen.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// Reads the clock of this host.
+    pub fn clock(&self) -> Reading {
+        self.clock.read(self.config().clock)
     }
 
     /// Cancelled when the daemon stops.

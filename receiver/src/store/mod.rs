@@ -1,6 +1,9 @@
 //! What lies on the receiving disks: roots, copies, partials, and their sizes. This room receives nothing.
 
 pub mod captures;
+pub mod clock;
+pub mod generations;
+pub mod ledger;
 pub mod partials;
 pub mod root;
 mod root_errors;

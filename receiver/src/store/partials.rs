@@ -107,6 +107,11 @@ impl Record {
         *self == same
     }
 
+    /// UUID and ctransid of the state that it builds on.
+    pub fn parent(&self) -> Option<(Uuid, u64)> {
+        self.parent
+    }
+
     pub fn concerns(&self, caller: &Caller, volume: VolumeId) -> bool {
         self.sender == caller.id && self.sender_name == caller.name && self.volume == volume
     }

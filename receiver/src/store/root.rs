@@ -22,8 +22,10 @@ use sendshot_sys::{durable, filesystem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::store::ledger;
 pub use crate::store::root_errors::Error;
 use crate::store::root_errors::{self, MARK};
+use crate::store::volumes;
 
 /// File in the state directory that names the root with the mark.
 const REMEMBERED: &str = "root.json";
@@ -38,6 +40,9 @@ struct Mark {
     /// `None` if an older version wrote it.
     #[serde(default)]
     root: Option<RootId>,
+    /// Whether each volume has a ledger; from then on a missing one is damage.
+    #[serde(default)]
+    has_ledgers: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,6 +111,7 @@ pub struct OpenRoot {
     fd: OwnedFd,
     path: PathBuf,
     id: RootId,
+    has_ledgers: bool,
 }
 
 impl Root {
@@ -236,7 +242,16 @@ impl Root {
             Some(Mark { root: Some(id), .. }) if self.lock().removed.contains(&id) => {
                 Err(Error::Removed { path, root: id })
             }
-            Some(Mark { root: Some(id), .. }) => Ok(OpenRoot { fd, path, id }),
+            Some(Mark {
+                root: Some(id),
+                has_ledgers,
+                ..
+            }) => Ok(OpenRoot {
+                fd,
+                path,
+                id,
+                has_ledgers,
+            }),
             // It has to be written to first.
             Some(Mark { root: None, .. }) => Err(error),
             None => Err(Error::Unmarked { path }),
@@ -365,12 +380,45 @@ impl Root {
         if self.lock().removed.contains(&id) {
             return Err(Error::Removed { path, root: id });
         }
-        let opened = OpenRoot { fd, path, id };
+        let mut opened = OpenRoot {
+            fd,
+            path,
+            id,
+            has_ledgers: mark.has_ledgers,
+        };
         self.note_seen(&opened)?;
         if reconciled.insert(id) {
             (self.reconcile)(&opened);
+            if !opened.has_ledgers {
+                opened.has_ledgers = self.make_ledgers(&opened);
+            }
         }
         Ok(opened)
+    }
+
+    /// Makes the ledgers of a root from before there were any. Until that has succeeded, nothing is deleted there.
+    fn make_ledgers(&self, opened: &OpenRoot) -> bool {
+        let make = || -> io::Result<()> {
+            for (sender, volume, dir) in volumes::all(opened)? {
+                // An older version may have rewritten the mark since: what is there stays.
+                if ledger::read(&dir, None)? != ledger::State::Missing {
+                    continue;
+                }
+                ledger::adopt(&dir, volumes::with_info(&dir)?)?;
+                tracing::info!(
+                    "the copies of {sender}/{volume} are in a ledger now, with btrfs's times"
+                );
+            }
+            Ok(())
+        };
+        let made = make().map_err(|e| self.failed(e));
+        match made.and_then(|()| self.put_mark(opened, opened.id, true)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!("cannot make the ledgers of the copies: {error}");
+                false
+            }
+        }
     }
 
     fn note_seen(&self, opened: &OpenRoot) -> Result<(), Error> {
@@ -421,9 +469,15 @@ impl Root {
     }
 
     fn write_mark(&self, root: impl AsFd, id: RootId) -> Result<(), Error> {
+        let has_ledgers = self.read_mark(&root)?.is_some_and(|mark| mark.has_ledgers);
+        self.put_mark(root, id, has_ledgers)
+    }
+
+    fn put_mark(&self, root: impl AsFd, id: RootId, has_ledgers: bool) -> Result<(), Error> {
         let mark = Mark {
             receiver: self.receiver,
             root: Some(id),
+            has_ledgers,
         };
         let written = durable::write_json_at(&root, OsStr::new(MARK), &mark);
         written.map_err(|e| root_errors::not_marked(&self.path, root, e))
@@ -488,6 +542,11 @@ impl OpenRoot {
     /// Id of the disk.
     pub fn id(&self) -> RootId {
         self.id
+    }
+
+    /// Whether each volume has a ledger.
+    pub fn has_ledgers(&self) -> bool {
+        self.has_ledgers
     }
 }
 

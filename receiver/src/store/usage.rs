@@ -121,6 +121,47 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
     durable::write_json_at(&dir, OsStr::new(FILE), &usage)
 }
 
+/// Gives the sizes of states that were deleted to the next younger ones that stay, which hold the data from now on: else
+/// deleting would void a sender's limit. `order` are all states of the volume in the order of their commits.
+///
+/// # Errors
+/// I/O errors.
+pub fn give_to_younger(dir: impl AsFd, order: &[State], deleted: &[State]) -> io::Result<()> {
+    if deleted.is_empty() {
+        return Ok(());
+    }
+    let held = held(&dir)?;
+    let mut before = read(&dir)?;
+    let mut all = before.all(&held);
+    inherit(&mut all, order, deleted);
+    before.copies.clear();
+    before.states.clear();
+    for ((uuid, ctransid), bytes) in all {
+        before
+            .states
+            .entry(uuid)
+            .or_default()
+            .insert(ctransid, bytes);
+    }
+    durable::write_json_at(&dir, OsStr::new(FILE), &before)
+}
+
+/// Moves the sizes. A state that was counted before has none left, so that this can be done again after a crash.
+fn inherit(all: &mut BTreeMap<State, u64>, order: &[State], deleted: &[State]) {
+    let mut carried: u64 = 0;
+    for state in order {
+        match deleted.contains(state) {
+            true => carried = carried.saturating_add(all.remove(state).unwrap_or(0)),
+            false if carried > 0 => {
+                let bytes = all.entry(*state).or_default();
+                *bytes = bytes.saturating_add(carried);
+                carried = 0;
+            }
+            false => {}
+        }
+    }
+}
+
 /// The recorded size of a state; 0 if there is none.
 ///
 /// # Errors
@@ -227,6 +268,20 @@ mod tests {
         assert_eq!(again(&usage).copy(state), list(4));
         usage.lacks(state, 0, list(0));
         assert_eq!(again(&usage).copy(state), list(0));
+    }
+
+    #[test]
+    fn a_deleted_copys_size_goes_to_its_younger_neighbour() {
+        let state = |number| (Uuid::from_u128(number), 7);
+        let order: Vec<State> = (1..=5).map(state).collect();
+        let mut all: BTreeMap<State, u64> =
+            order.iter().copied().zip([100, 20, 3, 4, 50]).collect();
+        inherit(&mut all, &order, &[state(1), state(3), state(4)]);
+        let left: Vec<u64> = all.values().copied().collect();
+        assert_eq!(left, [120, 57]);
+        // What the newest held is gone with it.
+        inherit(&mut all, &order, &[state(5)]);
+        assert_eq!(all.into_values().collect::<Vec<_>>(), [120]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use sendshot_proto::volume::VolumeKey;
 use sendshot_sys::subvolume::{self, Info};
 use sendshot_sys::{durable, filesystem};
 
+use crate::store::ledger::{self, Ledger};
+
 /// How many names are tried if the wanted one is taken by another volume.
 const MAX_SUFFIX: u32 = 999;
 
@@ -105,9 +107,10 @@ pub fn find_or_create(
         let fd = private_dir(&sender_dir, &name)?;
         // A directory without a label is one whose creation was interrupted, or a user's own: only an empty one is
         // used.
-        if !durable::names(&fd)?.is_empty() {
+        if durable::names(&fd)?.iter().any(|name| name != ledger::FILE) {
             continue;
         }
+        ledger::write(&fd, &mut Ledger::default())?;
         durable::write_json_at(&fd, OsStr::new(VolumeLabel::FILE), &label)?;
         return Ok(VolumeDir {
             fd,
@@ -162,6 +165,20 @@ pub fn copies(dir: impl AsFd) -> io::Result<Vec<HeldCopy>> {
         }
     }
     Ok(copies)
+}
+
+/// Reads the copies in a volume's directory, with what the file system knows of them.
+///
+/// # Errors
+/// I/O errors.
+pub fn with_info(dir: impl AsFd) -> io::Result<Vec<(String, Info)>> {
+    let mut found = Vec::new();
+    for name in directories(&dir)? {
+        if let Some((_, info)) = open_copy(&dir, &name)? {
+            found.push((name, info));
+        }
+    }
+    Ok(found)
 }
 
 fn describe(name: String, info: &Info) -> HeldCopy {
@@ -316,6 +333,12 @@ fn open_existing(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
 fn private_dir(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
     let made = durable::private_dir(&dir, OsStr::new(name));
     made.map_err(|e| NoDirectory::explain(dir, OsStr::new(name), e))
+}
+
+/// The id of the volume of a directory; `None` if its label cannot be read.
+pub fn id_of(dir: impl AsFd) -> Option<VolumeId> {
+    let label = read_label(dir).unwrap_or_default();
+    label.map(|label| label.volume)
 }
 
 fn read_label(dir: impl AsFd) -> io::Result<Option<VolumeLabel>> {

@@ -49,11 +49,12 @@ const SENDER: [&str; 12] = [
     "decide",
     "state",
 ];
-const RECEIVER: [&str; 8] = [
+const RECEIVER: [&str; 9] = [
     "daemon",
     "control",
     "replication",
     "upkeep",
+    "retention",
     "shared",
     "restore",
     "receive",
@@ -76,7 +77,10 @@ const IMPURE: [&str; 8] = [
 /// Rooms that delete snapshots, sendshots and what belongs to them.
 const DELETES: [(&str, &[&str]); 3] = [
     ("sender", &["state"]),
-    ("receiver", &["store::captures", "store::partials"]),
+    (
+        "receiver",
+        &["retention::delete", "store::captures", "store::partials"],
+    ),
     (
         "common/apply",
         &["staging", "commit", "commands::nodes", "private_dir"],

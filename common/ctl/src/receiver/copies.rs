@@ -26,6 +26,15 @@ struct CopyJson {
     unusable_code: Option<String>,
     path: String,
     not_kept: NotKept,
+    /// Why it stays or goes.
+    kept: String,
+    /// Whether the next run deletes it.
+    goes: bool,
+    /// When the last reason that depends on time ends.
+    kept_until: Option<String>,
+    /// Whether the time of its commit is certain.
+    time_is_certain: bool,
+    holds: Vec<String>,
 }
 
 /// Shows the copies, or the partials.
@@ -48,12 +57,13 @@ pub async fn list(
         partials::of_receiver(answer.partials, output);
         return Ok(ExitCode::SUCCESS);
     }
-    let answer = client
+    let mut answer = client
         .copies(request)
         .await
         .map_err(client::failed)?
         .into_inner();
-    outcome::check(answer.problem)?;
+    outcome::check(answer.problem.take())?;
+    notes(&answer, output);
     if output.is_json() {
         for copy in answer.copies {
             output.result(&json(copy), String::new);
@@ -64,12 +74,45 @@ pub async fn list(
         let rows = answer.copies.into_iter().map(row).collect();
         output.result(&(), || {
             table(
-                &["sender", "volume", "copy", "committed", "uuid", "note"],
+                &[
+                    "sender",
+                    "volume",
+                    "copy",
+                    "committed",
+                    "uuid",
+                    "kept",
+                    "note",
+                ],
                 rows,
             )
         });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why copies are not deleted that a rule would delete.
+fn notes(answer: &v1::CopiesResponse, output: &Output) {
+    let has_rule = |rule: &&v1::VolumeRule| !rule.rule.starts_with("all;");
+    if !answer.clock_trouble.is_empty() && answer.volumes.iter().any(|rule| has_rule(&rule)) {
+        output.note(&format!(
+            "no copy is deleted by its rule: {}",
+            answer.clock_trouble
+        ));
+    }
+    for rule in &answer.volumes {
+        let (name, going) = (format!("{}/{}", rule.sender, rule.volume), rule.going);
+        if !rule.trouble.is_empty() {
+            output.note(&format!(
+                "{name}: no copy is deleted by its rule: {}",
+                rule.trouble
+            ));
+        } else if !rule.asks.is_empty() {
+            output.note(&format!(
+                "{name}: {going} copies would go, and it must be confirmed: {}; `sendshotctl copy prune --confirm {name}`",
+                rule.asks
+            ));
+        }
+    }
 }
 
 fn json(copy: CopyState) -> CopyJson {
@@ -83,6 +126,11 @@ fn json(copy: CopyState) -> CopyJson {
         unusable_code: Some(copy.unusable_code).filter(|code| !code.is_empty()),
         path: lossy(&copy.path),
         not_kept: lacks(copy.not_kept),
+        kept: copy.kept,
+        goes: copy.goes,
+        kept_until: output::time_json(copy.kept_until),
+        time_is_certain: copy.time_is_certain,
+        holds: copy.holds,
     }
 }
 
@@ -96,13 +144,20 @@ fn row(copy: CopyState) -> Vec<String> {
         let what = entry.kind.description();
         format!("lacks {} × {what}: {}", entry.count, entry.example)
     });
-    let note: Vec<String> = unusable.into_iter().chain(lacks).collect();
+    let holds = copy.holds.iter().map(|hold| format!("held {hold}"));
+    let note: Vec<String> = unusable.into_iter().chain(lacks).chain(holds).collect();
+    let kept = match (copy.goes, copy.kept_until) {
+        (true, _) => "goes with the next run".to_owned(),
+        (false, 0) => copy.kept,
+        (false, until) => format!("{} (until {})", copy.kept, output::time(until)),
+    };
     vec![
         copy.sender,
         copy.volume,
         copy.name,
         output::time(copy.committed_at),
         output::uuid(&copy.uuid),
+        kept,
         note.join("; "),
     ]
 }

@@ -4,4 +4,5 @@ pub mod copies;
 pub mod partials;
 pub mod peers;
 pub mod permissions;
+pub mod retention;
 pub mod roots;

@@ -53,6 +53,18 @@ pub const RESTORE: [&str; 11] = [
 /// Fail points of the sender while it records a volume that was restored in its place.
 pub const RECORD: [&str; 3] = ["restore-intent", "restore-captured", "restore-recorded"];
 
+/// Fail points of the receiver while it deletes copies by a rule.
+pub const RETENTION: [&str; 5] = [
+    "retention-marked",
+    "retention-destroyed",
+    "retention-committed",
+    "retention-counted",
+    "retention-done",
+];
+
+/// Fail points of the receiver while it commits a copy and enters it into the ledger.
+pub const LEDGER: [&str; 3] = ["ledger-expects", "ledger-committed", "ledger-entered"];
+
 /// Value that arms a fail point: the daemon dies there after passing it `passed` times.
 pub fn armed(name: &str, passed: u64) -> String {
     match passed {

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod clock;
 pub mod command;
 pub mod daemon;
+pub mod kernel_clock;
 pub mod pairing;
 pub mod receiver_host;
 pub mod sender_host;

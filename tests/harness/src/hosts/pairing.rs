@@ -58,6 +58,18 @@ impl Paired {
     }
 }
 
+impl Paired {
+    /// Pairs given hosts.
+    ///
+    /// # Panics
+    /// If they cannot be paired.
+    #[track_caller]
+    pub fn between(sender: SenderHost, receiver: ReceiverHost) -> Self {
+        pair(&sender, &receiver, "nas2");
+        Self { sender, receiver }
+    }
+}
+
 impl Default for Paired {
     fn default() -> Self {
         Self::new()

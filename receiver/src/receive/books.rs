@@ -1,0 +1,188 @@
+//! Enters a copy into the ledger of its volume, around its commit.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use sendshot_apply::commit::Committed;
+use sendshot_config::ClockRule;
+use sendshot_model::RootId;
+use sendshot_proto::failure::Failure;
+use sendshot_proto::transfer::Begin;
+use sendshot_sys::crash;
+use uuid::Uuid;
+
+use crate::receive::failures::io_failure;
+use crate::store::clock::{Clock, Reading};
+use crate::store::generations::Generations;
+use crate::store::ledger::{
+    self, Coming, CommitTime, Doubt, Entry, Hold, Ledger, Origin, Placed, State,
+};
+use crate::store::usage;
+use crate::store::volumes::{self, VolumeDir};
+
+/// Age at its commit from which a copy of a user's own snapshot has an uncertain time.
+const MAX_SNAPSHOT_AGE_SECONDS: i64 = 24 * 60 * 60;
+
+/// What it takes to enter copies.
+#[derive(Debug, Clone)]
+pub struct Books {
+    pub clock: Arc<Clock>,
+    pub rule: ClockRule,
+    pub generations: Arc<Generations>,
+}
+
+/// A copy whose coming is noted.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// `None` if the volume has no good ledger: the copy is then never deleted.
+    ledger: Option<Ledger>,
+}
+
+impl Books {
+    /// Notes that a copy of this transfer is about to be committed.
+    ///
+    /// # Errors
+    /// The failure for the sender; nothing is committed then.
+    pub(crate) fn expect(
+        &self,
+        root: RootId,
+        dir: &VolumeDir,
+        begin: &Begin,
+    ) -> Result<Expected, Failure> {
+        let failed = |e| io_failure("note the copy in the ledger of the volume", &e);
+        let seen = self.generations.seen(root, &dir.name);
+        let state = ledger::read(&dir.fd, seen).map_err(failed)?;
+        let mut ledger = match state {
+            State::Good(ledger) => ledger,
+            other => {
+                let why = other.trouble().unwrap_or_default();
+                tracing::warn!(directory = %dir.name, "no copy of {} is deleted by its rule: {why}", dir.name);
+                return Ok(Expected { ledger: None });
+            }
+        };
+        if ledger.coming.is_some() {
+            let found = volumes::with_info(&dir.fd).map_err(failed)?;
+            ledger::agree(&mut ledger, &found);
+        }
+        let parent = begin.parent.and_then(|parent| {
+            let mut entries = ledger.entries.iter();
+            let of_parent =
+                |entry: &&Entry| (entry.uuid, entry.ctransid) == (parent.uuid, parent.ctransid);
+            entries.find(of_parent).map(|entry| entry.local)
+        });
+        ledger.coming = Some(Coming {
+            uuid: begin.uuid,
+            ctransid: begin.ctransid,
+            time: commit_time(&ledger, self.clock.read(self.rule), begin),
+            parent,
+        });
+        ledger::write(&dir.fd, &mut ledger).map_err(failed)?;
+        self.generations.note(root, &dir.name, ledger.generation);
+        crash::point("ledger-expects");
+        Ok(Expected {
+            ledger: Some(ledger),
+        })
+    }
+
+    /// Enters the committed copy. After a failure, the copy is entered by what was noted before.
+    pub(crate) fn enter(
+        &self,
+        root: RootId,
+        dir: &VolumeDir,
+        expected: Expected,
+        copy: &Committed,
+    ) {
+        let Some(mut ledger) = expected.ledger else {
+            return;
+        };
+        let Some(coming) = ledger.coming.take() else {
+            return;
+        };
+        let name = copy.name.to_string_lossy().into_owned();
+        let is_full = coming.parent.is_none();
+        let now = coming.time.at;
+        let entry = ledger::entry(name, &copy.info, coming.time, coming.parent, Origin::Pushed);
+        if is_full {
+            hold_before_shrinking(&mut ledger, &dir.fd, &entry, now);
+        }
+        ledger.entries.push(entry);
+        match ledger::write(&dir.fd, &mut ledger) {
+            Ok(()) => self.generations.note(root, &dir.name, ledger.generation),
+            Err(e) => {
+                tracing::warn!(directory = %dir.name, "cannot enter a copy into its ledger yet: {e}");
+            }
+        }
+    }
+}
+
+/// The time of a commit that happens now.
+fn commit_time(ledger: &Ledger, reading: Reading, begin: &Begin) -> CommitTime {
+    let certain = ledger
+        .entries
+        .iter()
+        .filter(|entry| entry.time.doubt.is_none());
+    let last_certain = certain.map(|entry| entry.time.at).max();
+    let now = reading.now;
+    let is_old = begin.of_snapshot && now.saturating_sub(begin.taken_at) > MAX_SNAPSHOT_AGE_SECONDS;
+    let doubt = match reading.trouble {
+        Some(_) => Some(Doubt::Clock),
+        None if last_certain.is_some_and(|last| now < last) => Some(Doubt::ClockWentBack),
+        None => is_old.then_some(Doubt::OldSnapshot),
+    };
+    CommitTime {
+        at: now,
+        doubt,
+        boot: reading.boot.filter(|_| doubt == Some(Doubt::Clock)),
+        previous: last_certain,
+        taken_at: begin.taken_at,
+        of_snapshot: begin.of_snapshot,
+    }
+}
+
+/// Holds the last copy if a full push with less than half of its data follows: a replaced host that pushes an empty volume
+/// must not become the only one that is kept. There is at most one such hold in a volume, the oldest.
+fn hold_before_shrinking(ledger: &mut Ledger, dir: impl AsFd, new: &Entry, now: i64) {
+    let sizes = usage::sizes(dir).unwrap_or_default();
+    let size = |entry: &Entry| {
+        sizes
+            .get(&(entry.uuid, entry.ctransid))
+            .copied()
+            .unwrap_or(0)
+    };
+    let is_of_shrinking = |hold: &Hold| hold.placed == Placed::ByShrinking;
+    let mut entries = ledger.entries.iter();
+    if entries.any(|entry| entry.holds.iter().any(is_of_shrinking)) {
+        return;
+    }
+    let Some(last) = ledger.entries.last() else {
+        return;
+    };
+    let before = chain(&ledger.entries, last.local)
+        .map(size)
+        .fold(0u64, u64::saturating_add);
+    let after = size(new);
+    if after.saturating_mul(2) >= before {
+        return;
+    }
+    let reason = format!(
+        "a full push with less than half of its data followed: {} after {}",
+        sendshot_model::human::bytes_human(after),
+        sendshot_model::human::bytes_human(before)
+    );
+    tracing::warn!(copy = %last.name, "{} is held: {reason}; `sendshotctl copy release` ends that", last.name);
+    if let Some(last) = ledger.entries.last_mut() {
+        last.holds.push(Hold {
+            reason,
+            until: None,
+            placed_at: now,
+            placed: Placed::ByShrinking,
+        });
+    }
+}
+
+/// A copy and its ancestors, as far as they are in the ledger.
+fn chain(entries: &[Entry], local: Uuid) -> impl Iterator<Item = &Entry> {
+    let find = move |local: Uuid| entries.iter().find(|entry| entry.local == local);
+    // A ledger whose parents form a circle is not followed for ever.
+    std::iter::successors(find(local), move |entry| find(entry.parent?)).take(entries.len())
+}

@@ -1,0 +1,157 @@
+//! Runs: deletes what goes, of every volume.
+
+use std::io;
+
+use sendshot_sys::filesystem;
+
+use crate::retention::delete::{self, Deleted};
+use crate::retention::view::{self, View};
+use crate::shared::receiver::Receiver;
+use crate::store::ledger::Run;
+use crate::store::root::OpenRoot;
+
+/// What a run did with a volume.
+#[derive(Debug)]
+pub enum Done {
+    /// Nothing was to be deleted.
+    Nothing,
+    Deleted(Deleted),
+    /// Nothing was deleted: the administrator must confirm.
+    Asks(String),
+    /// Nothing was deleted: the ledger or the clock forbids it.
+    Forbidden(String),
+}
+
+/// Runs over the volumes that `wanted` selects by sender and volume. Blocks.
+pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
+    let Ok(root) = receiver.root().open() else {
+        return; // an absent root is reported by the pushes
+    };
+    let views = match view::all(receiver, &root, wanted) {
+        Ok(views) => views,
+        Err(e) => return tracing::warn!("cannot look for copies to delete: {e}"),
+    };
+    let mut is_freed = false;
+    for view in views {
+        let path = view.path();
+        match volume(receiver, &root, &view, None) {
+            Ok(Done::Nothing) => {}
+            Ok(Done::Deleted(deleted)) => {
+                is_freed |= !deleted.names.is_empty();
+                report(&path, &deleted);
+            }
+            Ok(Done::Asks(why)) => {
+                if receiver.asked().is_new(&path, &why) {
+                    tracing::warn!(
+                        "no copy of {path} is deleted: {why}; look at `sendshotctl copy prune --dry-run`, and \
+                                    confirm by `sendshotctl copy prune --confirm`"
+                    );
+                }
+            }
+            Ok(Done::Forbidden(why)) => {
+                if view.going().next().is_some() && receiver.asked().is_new(&path, &why) {
+                    tracing::warn!("no copy of {path} is deleted: {why}");
+                }
+            }
+            Err(e) => tracing::warn!("cannot delete copies of {path}: {e}"),
+        }
+    }
+    if is_freed && let Err(e) = filesystem::sync(&root) {
+        tracing::debug!("cannot commit the file system after deleting copies: {e}");
+    }
+}
+
+fn report(path: &str, deleted: &Deleted) {
+    if !deleted.names.is_empty() {
+        let count = deleted.names.len();
+        tracing::info!(
+            volume = path,
+            count,
+            "deleted {count} copies of {path} by its rule: {}",
+            sendshot_model::human::few(&deleted.names)
+        );
+    }
+    for (name, why) in &deleted.left {
+        tracing::info!(volume = path, copy = %name, "{path}/{name} is not deleted: {why}");
+    }
+}
+
+/// Deletes what goes of a volume. `confirmed` are the copies that the administrator has confirmed; they must be exactly
+/// those that go.
+///
+/// # Errors
+/// I/O errors.
+pub fn volume(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    view: &View,
+    confirmed: Option<&[String]>,
+) -> io::Result<Done> {
+    if let Some(why) = &view.trouble {
+        return Ok(Done::Forbidden(why.clone()));
+    }
+    let Some(ledger) = &view.ledger else {
+        return Ok(Done::Nothing);
+    };
+    let mut names: Vec<String> = view.going().map(|copy| copy.name.clone()).collect();
+    names.sort();
+    if let Some(confirmed) = confirmed
+        && confirmed != names
+    {
+        return Ok(Done::Asks(
+            "other copies go now than those that were confirmed".to_owned(),
+        ));
+    }
+    if let Some(trouble) = receiver.clock().trouble {
+        return Ok(Done::Forbidden(trouble.describe()));
+    }
+    if confirmed.is_none()
+        && let Some(brake) = view.brake
+    {
+        return Ok(Done::Asks(brake.describe()));
+    }
+    let policy = view.policy_text();
+    let is_other_rule = ledger.run.as_ref().is_none_or(|run| run.policy != policy);
+    // A volume without a rule needs no note of a run.
+    let is_noted = is_other_rule && view.policy.rule != sendshot_retention::Rule::All;
+    let run = is_noted.then(|| Run {
+        policy,
+        at: receiver.clock().now,
+    });
+    if names.is_empty() && run.is_none() && !view.is_changed {
+        return Ok(Done::Nothing);
+    }
+    let mut deleted = Deleted::default();
+    if !names.is_empty() {
+        deleted = delete::copies(receiver, root, view, &names)?;
+    }
+    if run.is_some() || (names.is_empty() && view.is_changed) {
+        note(receiver, root, view, (run, &deleted))?;
+    }
+    Ok(match names.is_empty() {
+        true => Done::Nothing,
+        false => Done::Deleted(deleted),
+    })
+}
+
+/// Notes the rule of a completed run, and what a crash or a user has changed.
+fn note(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    view: &View,
+    (run, deleted): (Option<Run>, &Deleted),
+) -> io::Result<()> {
+    let Some(mut ledger) = view.ledger.clone() else {
+        return Ok(());
+    };
+    if let Some(seen) = receiver.generations().seen(root.id(), &view.path()) {
+        ledger.generation = ledger.generation.max(seen);
+    }
+    ledger
+        .entries
+        .retain(|entry| !deleted.names.contains(&entry.name));
+    if run.is_some() {
+        ledger.run = run;
+    }
+    delete::write(receiver, root, view, &mut ledger)
+}

@@ -1,0 +1,325 @@
+//! A volume with its copies, what the ledger says of each, and the verdict.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use sendshot_apply::staging::Area;
+use sendshot_config::Times;
+use sendshot_model::human;
+use sendshot_retention::{Brake, Hold, Policy, Verdict, brake, judge};
+use sendshot_sys::subvolume::Info;
+use uuid::Uuid;
+
+use crate::shared::receiver::Receiver;
+use crate::store::clock::Reading;
+use crate::store::ledger::{self, Doubt, Entry, Ledger, State};
+use crate::store::partials;
+use crate::store::root::OpenRoot;
+use crate::store::volumes;
+
+/// A copy on the disk.
+#[derive(Debug)]
+pub struct Viewed {
+    pub name: String,
+    pub info: Info,
+    /// What the ledger says of it; `None` if it is not in the ledger.
+    pub entry: Option<Entry>,
+    /// Why it is never deleted by a rule, besides the verdict.
+    pub barred: Option<String>,
+    /// What uses it.
+    pub in_use: Option<&'static str>,
+    /// `None` for one that is not in the ledger.
+    pub verdict: Option<Verdict>,
+}
+
+impl Viewed {
+    /// Whether a run would delete it.
+    pub fn goes(&self) -> bool {
+        self.barred.is_none()
+            && self.in_use.is_none()
+            && self.verdict.as_ref().is_some_and(Verdict::goes)
+    }
+
+    /// Why it stays or goes, in words.
+    pub fn reason(&self) -> String {
+        let verdict = self.verdict.as_ref().map(Verdict::describe);
+        let doubt = self.entry.as_ref().and_then(|entry| entry.time.doubt);
+        let why = [
+            self.barred.clone(),
+            self.in_use.map(str::to_owned),
+            verdict.filter(|_| self.barred.is_none()),
+            doubt.map(|doubt| doubt.describe().to_owned()),
+        ];
+        let why: Vec<String> = why.into_iter().flatten().collect();
+        why.join("; ")
+    }
+}
+
+/// A volume.
+#[derive(Debug)]
+pub struct View {
+    pub sender: String,
+    pub volume: String,
+    pub dir: OwnedFd,
+    pub policy: Policy,
+    /// The ledger as it agrees with the disk, if it is good.
+    pub ledger: Option<Ledger>,
+    /// Why nothing of the volume may be deleted.
+    pub trouble: Option<String>,
+    /// Whether the ledger differs from its file.
+    pub is_changed: bool,
+    /// The copies, by their names.
+    pub copies: Vec<Viewed>,
+    /// Why a run must ask first.
+    pub brake: Option<Brake>,
+}
+
+impl View {
+    /// Its directory, relative to the root.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.sender, self.volume)
+    }
+
+    /// The policy as text; another one is another rule for the brake.
+    pub fn policy_text(&self) -> String {
+        let zone = self.policy.timezone.iana_name().unwrap_or("local");
+        format!(
+            "{}; protect {}; {zone}",
+            self.policy.rule,
+            human::duration(self.policy.protect)
+        )
+    }
+
+    /// The copies that a run would delete.
+    pub fn going(&self) -> impl Iterator<Item = &Viewed> {
+        self.copies.iter().filter(|copy| copy.goes())
+    }
+}
+
+/// Reads the volumes of all senders, or of those that `wanted` selects by sender and volume.
+///
+/// # Errors
+/// I/O errors of the root.
+pub fn all(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> io::Result<Vec<View>> {
+    let reading = receiver.clock();
+    let mut views = Vec::new();
+    for (sender, volume, dir) in volumes::all(root)? {
+        if wanted(&sender, &volume) {
+            views.push(look(receiver, root, (sender, volume, dir), &reading)?);
+        }
+    }
+    Ok(views)
+}
+
+/// Reads a volume.
+///
+/// # Errors
+/// I/O errors.
+pub fn look(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    (sender, volume, dir): (String, String, OwnedFd),
+    reading: &Reading,
+) -> io::Result<View> {
+    let config = receiver.config();
+    let (policy, times) = config.retention(&sender, &volume);
+    let path = format!("{sender}/{volume}");
+    let on_disk = volumes::with_info(&dir)?;
+    let state = match root.has_ledgers() {
+        true => ledger::read(&dir, receiver.generations().seen(root.id(), &path))?,
+        false => State::Missing,
+    };
+    let trouble = state.trouble();
+    let (ledger, is_changed) = match state {
+        State::Good(mut ledger) => {
+            let agreement = ledger::agree(&mut ledger, &on_disk);
+            let is_settled = settle_times(&mut ledger, reading);
+            (Some(ledger), agreement.changed || is_settled)
+        }
+        State::Missing | State::Damaged(_) | State::RolledBack { .. } => (None, false),
+    };
+    let uses = Uses::of(receiver, root, &sender, &volume, &dir)?;
+    let mut copies: Vec<Viewed> = on_disk
+        .into_iter()
+        .map(|(name, info)| viewed(name, info, ledger.as_ref(), &uses))
+        .collect();
+    if let Some(ledger) = &ledger {
+        give_verdicts(&mut copies, ledger, (&policy, times), reading.now);
+    }
+    copies.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut view = View {
+        sender,
+        volume,
+        dir,
+        policy,
+        ledger,
+        trouble,
+        is_changed,
+        copies,
+        brake: None,
+    };
+    view.brake = brake_of(&view);
+    Ok(view)
+}
+
+fn brake_of(view: &View) -> Option<Brake> {
+    let run = view.ledger.as_ref()?.run.as_ref();
+    let is_first = run.is_none_or(|run| run.policy != view.policy_text());
+    brake(view.copies.len(), view.going().count(), is_first)
+}
+
+fn viewed(name: String, info: Info, ledger: Option<&Ledger>, uses: &Uses) -> Viewed {
+    let entry = ledger.and_then(|ledger| {
+        let mut entries = ledger.entries.iter();
+        entries.find(|entry| entry.local == info.uuid).cloned()
+    });
+    let barred = match (&entry, ledger) {
+        (_, None) => Some("its volume has no ledger".to_owned()),
+        (None, Some(_)) => Some("it is not in the ledger: no push has made it here".to_owned()),
+        (Some(_), Some(_)) if !info.read_only => Some("it is writable".to_owned()),
+        (Some(_), Some(_)) if !info.is_pristine() => {
+            Some("it was changed after it was made, perhaps by deduplication".to_owned())
+        }
+        (Some(_), Some(_)) => None,
+    };
+    Viewed {
+        in_use: uses.of_copy(&name, &info),
+        name,
+        info,
+        entry,
+        barred,
+        verdict: None,
+    }
+}
+
+/// Judges the copies that are in the ledger, in the order of their commits.
+fn give_verdicts(
+    copies: &mut [Viewed],
+    ledger: &Ledger,
+    (policy, times): (&Policy, Times),
+    now: i64,
+) {
+    let by_local: BTreeMap<Uuid, usize> = copies
+        .iter()
+        .enumerate()
+        .map(|(at, copy)| (copy.info.uuid, at))
+        .collect();
+    let mut judged = Vec::new();
+    let mut at_of = Vec::new();
+    let mut before = None;
+    for entry in &ledger.entries {
+        let Some(at) = by_local.get(&entry.local) else {
+            continue;
+        };
+        let counted = counted_time(entry, times, before);
+        before = Some(before.unwrap_or(i64::MIN).max(counted.0));
+        let copy = &copies[*at];
+        judged.push(sendshot_retention::Copy {
+            time: counted.0,
+            // What a rule cannot delete has no place in a span either.
+            is_certain: counted.1 && copy.barred.is_none(),
+            previous: entry.time.previous,
+            holds: entry
+                .holds
+                .iter()
+                .map(|hold| Hold { until: hold.until })
+                .collect(),
+            is_leased: copy.in_use.is_some(),
+        });
+        at_of.push(*at);
+    }
+    let verdicts = judge(&judged, policy, now).verdicts;
+    for (at, verdict) in at_of.into_iter().zip(verdicts) {
+        copies[at].verdict = Some(verdict);
+    }
+}
+
+/// The time of a copy that counts, and whether it is certain. `before` is that of the copy before it.
+pub(super) fn counted_time(entry: &Entry, times: Times, before: Option<i64>) -> (i64, bool) {
+    let time = &entry.time;
+    match (times, time.doubt) {
+        (Times::Snapshot, None | Some(Doubt::OldSnapshot)) if time.of_snapshot => {
+            let stated = time.taken_at.max(before.unwrap_or(i64::MIN));
+            (stated.min(time.at), true)
+        }
+        (Times::Snapshot | Times::Commit, doubt) => (time.at, doubt.is_none()),
+    }
+}
+
+/// Makes the times certain that were uncertain by the clock alone, if it is good now and the host has not been restarted:
+/// the time since the boot tells the true moment. Returns whether one has become so.
+fn settle_times(ledger: &mut Ledger, reading: &Reading) -> bool {
+    let (None, Some(boot)) = (reading.trouble, &reading.boot) else {
+        return false;
+    };
+    let mut last_certain: Option<i64> = None;
+    let mut is_settled = false;
+    for entry in &mut ledger.entries {
+        let time = &mut entry.time;
+        let same_boot = time.boot.as_ref().filter(|at| at.boot == boot.boot);
+        if time.doubt == Some(Doubt::Clock)
+            && let Some(then) = same_boot
+        {
+            let at = reading.now - (boot.seconds - then.seconds);
+            if last_certain.is_none_or(|last| at >= last) {
+                (time.at, time.doubt, time.boot) = (at, None, None);
+                is_settled = true;
+            }
+        }
+        if time.doubt.is_none() {
+            last_certain = Some(last_certain.unwrap_or(i64::MIN).max(time.at));
+        }
+    }
+    is_settled
+}
+
+/// What uses the copies of a volume.
+#[derive(Debug)]
+struct Uses {
+    is_pushed: bool,
+    /// The states that interrupted pushes build on.
+    parents: Vec<(Uuid, u64)>,
+    /// Names of the copies that are being fetched.
+    fetched: Vec<String>,
+}
+
+impl Uses {
+    fn of(
+        receiver: &Receiver,
+        root: &OpenRoot,
+        sender: &str,
+        volume: &str,
+        dir: &OwnedFd,
+    ) -> io::Result<Self> {
+        let id = volumes::id_of(dir);
+        let area = Area::new(root)?;
+        let partials = match area.exists() {
+            true => partials::all(area.dir().map_err(io::Error::other)?)?,
+            false => Vec::new(),
+        };
+        let own = partials
+            .iter()
+            .filter(|partial| Some(partial.record.volume) == id);
+        Ok(Self {
+            // A push can clone from any copy of its volume.
+            is_pushed: receiver.transfers().is_at_work(sender, id),
+            parents: own.filter_map(|partial| partial.record.parent()).collect(),
+            fetched: receiver.fetches().copies_of(sender, volume),
+        })
+    }
+
+    fn of_copy(&self, name: &str, info: &Info) -> Option<&'static str> {
+        if self.fetched.iter().any(|fetched| fetched == name) {
+            return Some("it is being restored");
+        }
+        if self.parents.contains(&(info.received_uuid, info.stransid)) {
+            return Some("an interrupted push builds on it");
+        }
+        self.is_pushed.then_some("a push of its volume is running")
+    }
+}

@@ -1,0 +1,100 @@
+//! The administrator deletes, holds, releases and corrects single copies.
+
+use crate::retention::world::World;
+
+fn of(name: &str) -> String {
+    format!("nas1/photos/{name}")
+}
+
+#[test]
+fn a_copy_is_deleted_unless_it_is_held_or_the_newest() {
+    let world = World::new("keep = 'all'");
+    let all = world.push_daily(3);
+    let ctl = |arguments: &[&str]| world.hosts.receiver.ctl(arguments);
+    let delete = |name: &str, more: &[&str]| {
+        let name = of(name);
+        ctl(&[&["copy", "delete", name.as_str(), "--yes"], more].concat())
+    };
+    ctl(&[
+        "copy",
+        "hold",
+        &of(&all[0]),
+        "--reason",
+        "the lawyer asked for it",
+    ])
+    .success();
+    delete(&all[0], &[]).fails(4, &["is held: the lawyer asked for it", "copy release"]);
+    delete(&all[2], &[]).fails(4, &["is the newest copy", "--break-chain"]);
+    delete("20200101T000000Z", &[]).fails(2, &["has no copy 20200101T000000Z", "copy list"]);
+    assert_eq!(world.names(), all);
+    let text = ctl(&["copy", "list"]).success().stdout;
+    assert!(text.contains("the lawyer asked for it"), "{text}");
+    ctl(&["copy", "release", &of(&all[0])]).success();
+    ctl(&["copy", "release", &of(&all[0])]).fails(2, &["has no hold"]);
+    delete(&all[0], &[]).success();
+    assert_eq!(world.names(), all[1..]);
+    delete(&all[2], &["--break-chain"]).success();
+    assert_eq!(world.names(), all[1..2]);
+    // Without a terminal and without --yes nothing is deleted.
+    ctl(&["copy", "delete", &of(&all[1])]).fails(2, &["not a terminal", "--yes"]);
+}
+
+#[test]
+fn a_hold_outlives_every_rule_until_it_ends() {
+    let mut world = World::new("keep = '2 days daily'\nprotect = '0s'");
+    let held = world.push_at("-10d");
+    let (name, ctl) = (of(&held), |world: &World, arguments: &[&str]| {
+        world.hosts.receiver.ctl(arguments)
+    });
+    ctl(&world, &["copy", "hold", &name, "--until", "61 days"]).success();
+    let newer: Vec<_> = ["-5d", "-4d", "-3d"]
+        .into_iter()
+        .map(|at| world.push_at(at))
+        .collect();
+    world.are_left(&[vec![held.clone()], newer[1..].to_vec()].concat());
+    let about = world.about(&held);
+    assert!(
+        about["kept"].as_str().unwrap().starts_with("held until"),
+        "{about}"
+    );
+    world.set("+2d");
+    world.configure("keep = '2 days daily'\nprotect = '0s'");
+    world.prune(&["--yes"]);
+    world.are_left(&newer[1..]);
+}
+
+#[test]
+fn a_time_is_corrected_within_its_neighbours() {
+    let world = World::new("keep = 'all'");
+    let all = world.push_daily(3);
+    let ctl = |arguments: &[&str]| world.hosts.receiver.ctl(arguments);
+    let committed = |name: &str| {
+        world.about(name)["committed_at"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let between = committed(&all[0]);
+    ctl(&["copy", "retime", &of(&all[1]), &between]).success();
+    assert_eq!(committed(&all[1]), between);
+    ctl(&["copy", "retime", &of(&all[1]), "2020-01-01"])
+        .fails(2, &["is not between the copies before and after it"]);
+    ctl(&["copy", "retime", &of(&all[1]), "soon"]).fails(2, &["is not a time"]);
+}
+
+#[test]
+fn the_socket_group_may_look_and_not_touch() {
+    let world = World::new("keep = 'all'");
+    let all = world.push_daily(2);
+    world
+        .hosts
+        .receiver
+        .ctl(&["copy", "prune", "--yes"])
+        .success();
+    world
+        .hosts
+        .receiver
+        .ctl(&["copy", "list", "nas1/photos"])
+        .success();
+    assert_eq!(world.names(), all);
+}

@@ -1,0 +1,152 @@
+//! Rules delete by the calendar, after a push and by themselves, and ask before they delete much.
+
+use sendshot_harness::compare::exact::assert_exact;
+use sendshot_harness::hosts::until;
+
+use crate::retention::world::World;
+
+#[test]
+fn a_rule_keeps_the_earliest_copy_of_each_day() {
+    let world = World::new("keep = '3 days daily'\nprotect = '0s'");
+    let mut kept = Vec::new();
+    for day in (0..6).rev() {
+        let first = world.push_at(&format!("-{day}d"));
+        let second = world.push();
+        kept.push(first);
+        // Of today, the newest stays too.
+        let newest = [second].into_iter();
+        let days = kept.iter().rev().take(3).rev().cloned();
+        world.are_left(&days.chain(newest).collect::<Vec<_>>());
+    }
+    let pushed = world.hosts.sender.push("nas2:photos");
+    assert_exact(&world.hosts.sender, &world.hosts.receiver, &pushed);
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("copies of nas1/photos by its rule");
+}
+
+#[test]
+fn another_rule_asks_once_and_a_typo_deletes_nothing() {
+    let mut world = World::new("keep = 'all'\nprotect = '0s'");
+    let all = world.push_daily(12);
+    world.configure("keep = '30 hours hourly'\nprotect = '0s'");
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    until::holds("the run is logged", || {
+        let log = world.hosts.receiver.daemon.log();
+        log.contains("no copy of nas1/photos is deleted: the first run under this rule would delete 10 copies")
+    });
+    assert_eq!(world.names().len(), all.len());
+    // Neither by hand.
+    let asked = world.prune(&["--yes"]);
+    assert_eq!(asked[0]["must_be_confirmed"], true, "{asked:?}");
+    assert_eq!(world.names().len(), all.len());
+    let would = world.prune(&["--dry-run"]);
+    assert_eq!(would[0]["copies"].as_array().unwrap().len(), 10);
+    let done = world.prune(&["--confirm", "--yes"]);
+    assert_eq!(done[0]["deleted"], true, "{done:?}");
+    world.are_left(&all[10..]);
+    // The rule is known now: what it deletes later needs no answer.
+    let newest = world.push_at("+1d");
+    world.are_left(&[all[11].clone(), newest]);
+}
+
+#[test]
+fn a_run_that_deletes_more_than_half_asks() {
+    let world = World::new("keep = '2 days daily'\nprotect = '0s'");
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    let first = world.push_at("-40d");
+    for _ in 0..3 {
+        world.push();
+    }
+    world.are_left(&world.names());
+    let newest = world.push_at("+0d");
+    until::holds("it asks", || {
+        let list = world.hosts.receiver.ctl(&["copy", "list"]).success();
+        list.stderr.contains("more than half")
+    });
+    assert!(world.names().contains(&first) && world.names().contains(&newest));
+}
+
+#[test]
+fn weekends_off_never_ask() {
+    // Hourly pushes in working hours; the default minimum age.
+    let world = World::new(
+        "keep = '24 hours hourly, 14 days daily, 12 months monthly'\nprotect = '3 days'",
+    );
+    let mut total = 0;
+    for day in (0..35).rev() {
+        // The first day is a Monday.
+        if (34 - day) % 7 >= 5 {
+            continue;
+        }
+        for hour in (0..6).rev() {
+            world.push_at(&format!("-{}h", day * 24 + hour));
+            total += 1;
+        }
+    }
+    world.hosts.sender.wait_until_released();
+    until::holds("the last run is over", || {
+        world.listed().iter().all(|copy| copy["goes"] == false)
+    });
+    assert!(
+        world.names().len() < total / 2,
+        "{} of {total}",
+        world.names().len()
+    );
+    let log = world.hosts.receiver.daemon.log();
+    assert!(!log.contains("is deleted: it would delete"), "{log}");
+}
+
+#[test]
+fn a_sender_that_was_away_loses_nothing_until_it_is_back() {
+    let mut world = World::new("keep = '3 days daily'\nprotect = '2 days'");
+    let all = world.push_daily(3);
+    // Half a year passes; the receiver runs by itself.
+    world.set("+180d");
+    world.configure("keep = '3 days daily'\nprotect = '2 days'");
+    world.prune(&["--yes"]);
+    assert_eq!(world.names(), all);
+    let about = world.about(&all[0]);
+    assert!(
+        about["kept"].as_str().unwrap().contains("daily copy"),
+        "{about}"
+    );
+    // Back again: the gap was longer than the minimum age, so they stay that much longer.
+    let back = world.push_at("+180d");
+    let left = [all.clone(), vec![back.clone()]].concat();
+    world.are_left(&left);
+    let about = world.about(&all[0]);
+    assert!(
+        about["kept"].as_str().unwrap().contains("before a gap"),
+        "{about}"
+    );
+    let next = world.push_at("+181d");
+    world.are_left(&[left, vec![next.clone()]].concat());
+    let last = world.push_at("+182d");
+    world.are_left(&[back, next, last]);
+}
+
+#[test]
+fn a_revoked_senders_copies_stay() {
+    let mut world = World::new("keep = '2 days daily'\nprotect = '0s'");
+    let all = world.push_daily(2);
+    world
+        .hosts
+        .receiver
+        .ctl(&["peer", "revoke", "nas1"])
+        .success();
+    world.set("+400d");
+    world.configure("keep = '2 days daily'\nprotect = '0s'");
+    world.prune(&["--yes"]);
+    assert_eq!(world.names(), all);
+}

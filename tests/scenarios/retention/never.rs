@@ -1,0 +1,271 @@
+//! What a rule must never delete, with the reason that is given.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::clock::Clock;
+use sendshot_harness::hosts::command;
+use sendshot_harness::hosts::kernel_clock::KernelClock;
+use sendshot_harness::hosts::pairing::Paired;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_sys::subvolume::{Access, set_access};
+
+use crate::retention::world::World;
+
+const SHORT: &str = "keep = '1 day daily'\nprotect = '0s'";
+
+/// Makes copies of ten days under a rule that keeps them, and then sets one that keeps the newest alone.
+fn old_copies() -> (World, Vec<String>) {
+    let mut world = World::new("keep = 'all'");
+    let all = world.push_daily(10);
+    world.configure(SHORT);
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    (world, all)
+}
+
+#[track_caller]
+fn stays(world: &World, name: &str, reason: &str) {
+    let about = world.about(name);
+    assert_eq!(about["goes"], false, "{about}");
+    assert!(about["kept"].as_str().unwrap().contains(reason), "{about}");
+    world.prune(&["--confirm", "--yes"]);
+    assert!(world.names().contains(&name.to_owned()), "{name} is gone");
+}
+
+#[test]
+fn an_admins_own_snapshot_stays() {
+    let (world, all) = old_copies();
+    let mine = world.dir().join("mine");
+    streams::snapshot(&world.dir().join(&all[0]), &mine).unwrap();
+    stays(&world, "mine", "it is not in the ledger");
+    world.are_left(&[all[9].clone(), "mine".to_owned()]);
+}
+
+#[test]
+fn a_writable_copy_stays() {
+    let (world, all) = old_copies();
+    set_access(
+        File::open(world.dir().join(&all[3])).unwrap(),
+        Access::ReadWrite,
+    )
+    .unwrap();
+    stays(&world, &all[3], "it is writable");
+    // It stays when it is read-only again and was changed.
+    fs::write(world.dir().join(&all[3]).join("mine"), "of the admin").unwrap();
+    set_access(
+        File::open(world.dir().join(&all[3])).unwrap(),
+        Access::ReadOnly,
+    )
+    .unwrap();
+    stays(&world, &all[3], "it was changed after it was made");
+}
+
+#[test]
+fn a_copy_with_a_subvolume_in_it_stays() {
+    let (world, all) = old_copies();
+    let copy = world.dir().join(&all[3]);
+    // A read-only copy takes no subvolume; one that was writable for a moment does.
+    set_access(File::open(&copy).unwrap(), Access::ReadWrite).unwrap();
+    streams::create(&copy.join("nested")).unwrap();
+    set_access(File::open(&copy).unwrap(), Access::ReadOnly).unwrap();
+    world.prune(&["--confirm", "--yes"]);
+    assert!(copy.join("nested").exists());
+}
+
+#[test]
+fn a_copy_that_is_being_restored_stays() {
+    use sendshot_harness::faults::link::{Link, Rule, Way};
+    use sendshot_harness::hosts::until;
+    let (world, all) = old_copies();
+    let Paired { sender, receiver } = &world.hosts;
+    sendshot_harness::trees::fill::file(sender.photos().join("big"), 1, 24 << 20);
+    let big = world.push();
+    let _newer = [world.push_at("+1d"), world.push_at("+2d")];
+    let link = Link::to(receiver.address());
+    let entry = fs::read_to_string(sender.receiver_file("nas2")).unwrap();
+    let entry = entry.replace(&receiver.address().to_string(), &link.address().to_string());
+    fs::write(sender.receiver_file("nas2"), entry).unwrap();
+    receiver.grant("nas1");
+    link.set(Way::Down, Rule::Slow(4 << 20));
+    let target = sender.fs().join("restored");
+    let target = target.to_str().unwrap();
+    let mut command = sender.restore_command(&["nas2:photos", "--at", &big, target]);
+    let running = command::Running::start(&mut command);
+    until::holds("some of it has come", || link.bytes(Way::Down) > 2 << 20);
+    stays(&world, &big, "it is being restored");
+    link.set(Way::Down, Rule::Pass);
+    running.finish().success();
+    world.prune(&["--confirm", "--yes"]);
+    world.prune(&["--yes"]);
+    assert!(!world.names().contains(&big) && !world.names().contains(&all[0]));
+}
+
+#[test]
+fn the_parent_of_an_interrupted_push_stays() {
+    use sendshot_harness::faults::link::{Link, Rule, Way};
+    use sendshot_harness::hosts::until;
+    let mut world = World::new("keep = 'all'\nprotect = '0s'");
+    let all = world.push_daily(3);
+    let Paired { sender, receiver } = &world.hosts;
+    let link = Link::to(receiver.address());
+    let entry = fs::read_to_string(sender.receiver_file("nas2")).unwrap();
+    let entry = entry.replace(&receiver.address().to_string(), &link.address().to_string());
+    fs::write(sender.receiver_file("nas2"), entry).unwrap();
+    sendshot_harness::trees::fill::file(sender.photos().join("big"), 1, 64 << 20);
+    link.set(Way::Up, Rule::Slow(32 << 20));
+    let before = link.bytes(Way::Up);
+    let running = sender.ctl_start(&["push", "nas2:photos", "--parent", "auto"]);
+    until::holds("half has come", || {
+        link.bytes(Way::Up) > before + (40 << 20)
+    });
+    let reason = world.about(&all[2])["kept"].as_str().unwrap().to_owned();
+    assert!(reason.contains("in use"), "{reason}");
+    let delete = [
+        "copy",
+        "delete",
+        &format!("nas1/photos/{}", all[2]),
+        "--break-chain",
+        "--yes",
+    ];
+    world
+        .hosts
+        .receiver
+        .ctl(&delete)
+        .fails(4, &["is not deleted: "]);
+    link.cut();
+    running.signal(rustix::process::Signal::KILL);
+    drop(running);
+    world.hosts.sender.daemon.kill();
+    // The receiver restarts: only the checkpoint on the disk is left.
+    world.configure("keep = '1 hour hourly'\nprotect = '0s'");
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    let partials = world
+        .hosts
+        .receiver
+        .ctl(&["--json", "copy", "list", "--partials"]);
+    assert_eq!(partials.success().jsons().len(), 1);
+    world
+        .hosts
+        .receiver
+        .ctl(&delete)
+        .fails(4, &["an interrupted push builds on it"]);
+    assert!(world.names().contains(&all[2]));
+}
+
+#[test]
+fn without_a_good_clock_nothing_goes_and_times_are_uncertain() {
+    let mut receiver = ReceiverHost::setup()
+        .keys("timezone = 'UTC'\nmin_free = '1 MiB'\n[senders.nas1]\nkeep = '1 hour hourly'\nprotect = '0s'")
+        .make();
+    let kernel = KernelClock::new();
+    kernel.of(&mut receiver.daemon);
+    receiver.daemon.start();
+    let hosts = Paired::between(SenderHost::new(), receiver);
+    let world = World {
+        hosts,
+        clock: Clock::new(),
+    };
+    let first = world.push();
+    let about = world.about(&first);
+    assert_eq!(about["time_is_certain"], false, "{about}");
+    let list = world.hosts.receiver.ctl(&["copy", "list"]).success();
+    assert!(
+        list.stderr
+            .contains("does not say that this host's clock is synchronised"),
+        "{list:?}"
+    );
+    world.push();
+    assert_eq!(world.names().len(), 2);
+    // In the same boot, the time since it tells the true moment.
+    kernel.say(true);
+    assert_eq!(world.about(&first)["time_is_certain"], true);
+    kernel.say(false);
+    let refused = world.prune(&["--dry-run"]);
+    assert!(
+        refused.is_empty() || refused[0]["not_deleted"].is_string(),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_full_push_of_much_less_holds_the_last_copy() {
+    let world = World::new("keep = 'all'");
+    sendshot_harness::trees::fill::file(world.hosts.sender.photos().join("big"), 1, 8 << 20);
+    let last = world.push_at("-2d");
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("a full push with less than half of its data followed");
+    fs::remove_file(world.hosts.sender.photos().join("big")).unwrap();
+    world.set("-1d");
+    world
+        .hosts
+        .sender
+        .ctl(&["push", "nas2:photos", "--parent", "none"])
+        .success();
+    let about = world.about(&last);
+    assert_eq!(about["holds"].as_array().unwrap().len(), 1, "{about}");
+    // Only one such hold.
+    world.set("+0d");
+    fs::write(world.hosts.sender.photos().join("x"), "x").unwrap();
+    world
+        .hosts
+        .sender
+        .ctl(&["push", "nas2:photos", "--parent", "none"])
+        .success();
+    let held = world
+        .listed()
+        .into_iter()
+        .filter(|copy| copy["holds"] != serde_json::json!([]));
+    assert_eq!(held.count(), 1);
+    assert!(Path::new(&world.dir()).exists());
+}
+
+#[test]
+fn old_snapshots_that_come_at_once_are_not_thinned_by_their_commits() {
+    let mut world = World::new("keep = '1 hour hourly, 30 days daily'\nprotect = '0s'");
+    let sender = &world.hosts.sender;
+    // Snapshots of three days; their times are those of the file system.
+    let snapshot = sender.fs().join("snapshot");
+    fs::write(sender.photos().join("a"), "1").unwrap();
+    streams::snapshot(&sender.photos(), &snapshot).unwrap();
+    world.set("+3d");
+    let target = format!("nas2:{}", snapshot.display());
+    let pushed = sender.push(&target);
+    let name = pushed["copy"]
+        .as_str()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let about = world.about(&name);
+    assert_eq!(about["time_is_certain"], false, "{about}");
+    assert!(
+        about["kept"]
+            .as_str()
+            .unwrap()
+            .contains("read-only snapshot that was more than a day old"),
+        "{about}"
+    );
+    world.configure("keep = '1 hour hourly, 30 days daily'\nprotect = '0s'\ntimes = 'snapshot'");
+    let about = world.about(&name);
+    assert!(
+        about["kept"]
+            .as_str()
+            .unwrap()
+            .contains("the daily copy of"),
+        "{about}"
+    );
+}
