@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use sendshot_model::NotKeptEntry;
+use sendshot_model::{NotKeptEntry, human};
 use sendshot_proto::problem::Problem;
 use serde::Serialize;
 
