@@ -69,7 +69,7 @@ fn notes(receiver: &Receiver, name: &PeerName, volume: Option<&VolumeName>) -> V
     let mut notes = Vec::new();
     if receiver.config().policy(name).restore == RestoreRule::Never {
         notes.push(format!(
-            "receiver.toml has `restore = \"never\"` for {name}: until that is changed and sendshot-receiver restarted, \
+            "receiver.toml has `restore = \"never\"` for {name}: until that is changed and sendshot-receiver reloaded, \
              nothing can be restored"
         ));
     }
