@@ -49,6 +49,11 @@ impl Output {
         self.line(line.trim_end_matches('\n'));
     }
 
+    /// Prints a line that is JSON already.
+    pub fn stored(self, json: &str) {
+        self.line(json);
+    }
+
     /// Prints the result of an operation; with `--quiet` only as JSON.
     pub fn report(self, json: &impl Serialize, text: impl FnOnce() -> String) {
         if self.json || !self.quiet {

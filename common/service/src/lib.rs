@@ -6,6 +6,7 @@
 
 pub mod blocking;
 mod control_socket;
+mod history;
 mod instance_lock;
 pub mod logging;
 pub mod notify;
@@ -15,6 +16,7 @@ mod run;
 mod signals;
 
 pub use control_socket::{ControlSocket, ControlSocketError, GROUP, is_root};
+pub use history::History;
 pub use instance_lock::{InstanceLock, InstanceLockError};
 pub use reload::reload_when_told;
 pub use run::{Life, exit_code, run};

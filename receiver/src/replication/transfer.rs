@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sendshot_model::history::ReceiverEvent;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::{Begin, Down, Up};
 use sendshot_proto::v1;
+use sendshot_service::History;
 use sendshot_sys::filesystem;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +101,14 @@ pub async fn serve(
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        receive((work, waiting), slot, messages_in, &answers, &welcome);
+        let history = receiver.history();
+        receive(
+            (work, waiting),
+            slot,
+            messages_in,
+            (&answers, history),
+            &welcome,
+        );
     });
     spawned.map_err(|e| {
         Status::resource_exhausted(format!("cannot start a thread for the push: {e}"))
@@ -182,14 +191,17 @@ enum Outcome {
     Dropped,
 }
 
-/// Runs the push and reports how it ends; one line in the log has the whole outcome.
+/// Runs the push and reports how it ends; one line in the log has the whole outcome, and the history its essence.
 ///
 /// The slot is freed before the report, since the sender may push again as soon as it has it.
 fn receive(
     (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
     slot: Slot,
     input: mpsc::Receiver<Input>,
-    answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
+    (answers, history): (
+        &mpsc::Sender<Result<v1::TransferDown, Status>>,
+        &History<ReceiverEvent>,
+    ),
     still_welcome: &StillWelcome,
 ) {
     let (started, transfer) = (Instant::now(), work.begin.transfer);
@@ -201,6 +213,11 @@ fn receive(
         // The sender may be gone; the log has the outcome as well.
         let _ = answers.blocking_send(Ok(down.into()));
     };
+    let failed = |error: String| ReceiverEvent::Failed {
+        sender: sender.clone(),
+        volume: volume.to_string(),
+        error,
+    };
     let outcome = run((work, waiting), &slot, input, answers, still_welcome);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
@@ -211,6 +228,19 @@ fn receive(
                 stream_bytes = received.stream_bytes, resumed_at, seconds,
                 not_kept = received.not_kept.entries().iter().map(|entry| entry.count).sum::<u64>(),
                 "received {}/{}", received.directory, received.name);
+            history.note(ReceiverEvent::Received {
+                sender: sender.clone(),
+                volume: received
+                    .directory
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+                copy: received.name.clone(),
+                uuid,
+                stream_bytes: received.stream_bytes,
+                seconds,
+            });
             tell(Down::Committed {
                 name: received.name,
                 directory: received.directory,
@@ -222,6 +252,7 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, resumed_at, seconds,
                 "push of {sender}/{volume} failed: {failure}");
+            history.note(failed(failure.to_string()));
             tell(Down::Failure(failure));
         }
         Outcome::Interrupted(Some(incoming)) => {
@@ -236,6 +267,9 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} was interrupted; its partial was deleted");
+            history.note(failed(
+                "it was interrupted, and its partial was deleted".to_owned(),
+            ));
         }
     }
 }

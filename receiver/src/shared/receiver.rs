@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverConfig};
 use sendshot_identity::{Authority, Connections, Senders};
 use sendshot_model::ReceiverId;
+use sendshot_model::history::ReceiverEvent;
+use sendshot_service::History;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ pub struct Receiver {
     id: ReceiverId,
     config: RwLock<Arc<ReceiverConfig>>,
     config_file: PathBuf,
+    history: History<ReceiverEvent>,
     authority: Arc<Authority>,
     senders: Senders,
     root: Root,
@@ -71,6 +74,7 @@ impl Receiver {
             id,
             config: RwLock::new(Arc::new(config)),
             config_file,
+            history: History::of(state_dir),
             authority,
             senders,
             root,
@@ -108,6 +112,11 @@ impl Receiver {
         }
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
+    }
+
+    /// The record of what happened.
+    pub fn history(&self) -> &History<ReceiverEvent> {
+        &self.history
     }
 
     pub fn authority(&self) -> &Arc<Authority> {
