@@ -8,6 +8,7 @@ pub mod answer;
 pub mod chain;
 pub mod failure;
 pub mod hello;
+pub mod history;
 pub mod inventory;
 pub mod malformed;
 pub mod not_kept;

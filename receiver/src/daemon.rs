@@ -106,6 +106,9 @@ impl Daemon {
         tracing::info!(receiver = %self.receiver.id(), address = %self.address()?, "ready");
         notify::ready();
         let receiver = Arc::clone(&self.receiver);
+        let again = Arc::clone(&self.receiver);
+        let reloading = sendshot_service::reload_when_told(life.reload, move || again.reload());
+        let reloading = tokio::spawn(reloading);
         let tls = sendshot_identity::server_config(receiver.authority())?;
         let connections =
             sendshot_identity::accept(self.listener, tls, receiver.connections().clone());
@@ -141,6 +144,7 @@ impl Daemon {
             () = stop.cancelled() => None,
         };
         receiver.stop();
+        reloading.abort();
         let farewell = async {
             let served = match served {
                 Some(served) => served,

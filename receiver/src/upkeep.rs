@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use sendshot_apply::staging::Area;
 use sendshot_identity::{Moment, PeerId};
 use sendshot_model::PeerName;
+use sendshot_model::history::{Key, ReceiverEvent};
 
 use crate::receive::table::PARK_TIMEOUT;
 use crate::shared::receiver::Receiver;
@@ -44,14 +45,23 @@ fn end_permissions(receiver: &Receiver) {
     };
     for granted in ended {
         let (sender, volume) = (&granted.name, granted.grant.volume.as_ref());
-        let volume = volume.map(tracing::field::display);
-        match granted.temporary_key {
+        let shown = volume.map(tracing::field::display);
+        let by = match granted.temporary_key {
             Some(id) => {
                 receiver.connections().end_all_of(PeerId::Sender(id));
-                tracing::info!(%sender, %id, volume, "the time of its temporary key has ended");
+                tracing::info!(%sender, %id, volume = shown, "the time of its temporary key has ended");
+                Key::Temporary
             }
-            None => tracing::info!(%sender, volume, "a grant to read its copies has ended"),
-        }
+            None => {
+                tracing::info!(%sender, volume = shown, "a grant to read its copies has ended");
+                Key::Own
+            }
+        };
+        receiver.history().note(ReceiverEvent::GrantEnded {
+            sender: sender.clone(),
+            volume: volume.map(ToString::to_string),
+            by,
+        });
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sendshot_proto::v1::sender_control_server::SenderControlServer;
 use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
-use tokio::sync::Notify;
 
 use crate::connection::renewal;
 use crate::control::Control;
@@ -62,7 +61,9 @@ impl Daemon {
         let stop = life.stop;
         tracing::info!(sender = %self.sender.id(), "ready");
         notify::ready();
-        let reloading = tokio::spawn(reload(Arc::clone(&self.sender), life.reload));
+        let again = Arc::clone(&self.sender);
+        let reloading = sendshot_service::reload_when_told(life.reload, move || again.reload());
+        let reloading = tokio::spawn(reloading);
         let control = SenderControlServer::new(Control(Arc::clone(&self.sender)));
         let serve = tonic::transport::Server::builder()
             .add_service(control)
@@ -88,21 +89,6 @@ impl Daemon {
         }
         tracing::info!("stopped");
         Ok(())
-    }
-}
-
-/// Reads the configuration again at each notification; an invalid one is logged and not used.
-async fn reload(sender: Arc<Sender>, told: Arc<Notify>) {
-    loop {
-        told.notified().await;
-        notify::reloading();
-        let again = Arc::clone(&sender);
-        match sendshot_service::blocking::run("reload", move || again.reload()).await {
-            Ok(Ok(())) => tracing::info!("configuration reloaded"),
-            Ok(Err(e)) => tracing::error!("the former configuration stays in use: {e}"),
-            Err(e) => tracing::error!("cannot reload the configuration: {e}"),
-        }
-        notify::ready();
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_model::ReceiverId;
+use sendshot_model::history::SenderEvent;
 use tokio::sync::oneshot;
 
 use crate::push;
@@ -14,7 +15,7 @@ use crate::push::request::Request;
 use crate::push::series;
 use crate::push::stages::release;
 use crate::shared::blocking::blocking;
-use crate::shared::history::Outcome;
+use crate::shared::last_pushes::Outcome;
 use crate::shared::running::{Running, Slot};
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
@@ -108,7 +109,7 @@ impl Sender {
         told.await.map_err(|_| Error::Stopped)?
     }
 
-    /// Logs one line with the whole outcome, and adds it to the history.
+    /// Logs one line with the whole outcome, and adds it to the history and to the last pushes.
     async fn remember(self: &Arc<Self>, running: &Running, outcome: &Result<Report, Problem>) {
         let entry = match outcome {
             Ok(report) => {
@@ -122,12 +123,14 @@ impl Sender {
         };
         let sender = Arc::clone(self);
         let (volume, receiver) = (running.volume.clone(), running.receiver.clone());
+        let events = events(running, outcome);
         let now = Timestamp::now().as_second();
         let stored = blocking("history", move || {
-            sender.history().add(volume, receiver, now, entry)
+            events.for_each(|event| sender.history().note(event));
+            sender.last_pushes().add(volume, receiver, now, entry)
         });
         if let Ok(Err(e)) = stored.await {
-            tracing::warn!("cannot write the history of pushes: {e}");
+            tracing::warn!("cannot write the last pushes: {e}");
         }
     }
 
@@ -150,6 +153,52 @@ impl Sender {
         .await??;
         Ok(volume)
     }
+}
+
+/// The events of a push that has ended.
+fn events(
+    running: &Running,
+    outcome: &Result<Report, Problem>,
+) -> impl Iterator<Item = SenderEvent> + use<> {
+    let (receiver, volume) = (running.receiver.clone(), running.volume.clone());
+    let (ended, pruned) = match outcome {
+        Ok(report) => (pushed(report), superseded(report)),
+        Err(problem) => {
+            let error = problem.message.clone();
+            let failed = SenderEvent::Failed {
+                receiver,
+                volume,
+                error,
+            };
+            (failed, None)
+        }
+    };
+    [ended].into_iter().chain(pruned)
+}
+
+fn pushed(report: &Report) -> SenderEvent {
+    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let earlier = report.completed_first.iter().chain(&report.earlier);
+    SenderEvent::Pushed {
+        receiver: report.receiver.clone(),
+        volume: report.volume.clone(),
+        copy: name(&report.copy),
+        uuid: report.uuid,
+        stream_bytes: report.stream_bytes,
+        seconds: report.seconds,
+        parent: report.parent,
+        earlier: earlier.map(name).collect(),
+    }
+}
+
+fn superseded(report: &Report) -> Option<SenderEvent> {
+    let superseded = SenderEvent::Pruned {
+        receiver: report.receiver.clone(),
+        volume: report.volume.clone(),
+        uuids: report.pruned.clone(),
+        reason: "the push superseded them".to_owned(),
+    };
+    (!report.pruned.is_empty()).then_some(superseded)
 }
 
 fn is_running(running: &Running) -> Error {

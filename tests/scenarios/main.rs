@@ -12,6 +12,7 @@ mod any_fault;
 mod any_restore_fault;
 mod apply;
 mod engine;
+mod history;
 mod house;
 mod parents;
 mod push;

@@ -177,6 +177,20 @@ impl ReceiverConfig {
         document::parse(file, text, read)
     }
 
+    /// Keeps the former values of the keys that a running receiver cannot change, and returns the keys that differed.
+    pub fn keep_fixed(&mut self, former: &Self) -> Vec<&'static str> {
+        let mut differed = Vec::new();
+        if self.listen != former.listen {
+            self.listen = former.listen;
+            differed.push("listen");
+        }
+        if self.root != former.root {
+            self.root.clone_from(&former.root);
+            differed.push("root");
+        }
+        differed
+    }
+
     /// Returns the policy for this sender.
     #[must_use]
     pub fn policy(&self, sender: &PeerName) -> SenderPolicy {
@@ -511,6 +525,21 @@ mod tests {
         assert_eq!(config.checkpoint_interval.as_secs(), 2);
         let (policy, times) = config.retention("nas1", "photos");
         assert_eq!((policy.rule, times), (Rule::All, Times::Commit));
+    }
+
+    #[test]
+    fn a_running_receiver_keeps_its_address_and_root() {
+        let former = parse("root = '/a'\nlisten = '[::1]:7117'\n").unwrap();
+        let with = |text: &str| {
+            let mut config = parse(text).unwrap();
+            let differed = config.keep_fixed(&former);
+            assert_eq!((config.listen, &config.root), (former.listen, &former.root));
+            (differed, config.partial_keep.as_secs())
+        };
+        let other = with("root = '/b'\nlisten = '[::1]:7118'\npartial_keep = '1s'\n");
+        assert_eq!(other, (vec!["listen", "root"], 1));
+        let same = with("root = '/a'\nlisten = '[::1]:7117'\npartial_keep = '2s'\n");
+        assert_eq!(same, (vec![], 2));
     }
 
     #[test]

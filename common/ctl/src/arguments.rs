@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use sendshot_model::Engine;
 
 /// Replicate live btrfs subvolumes between hosts.
@@ -102,6 +105,10 @@ pub enum Command {
         #[arg(long, short)]
         watch: bool,
     },
+    /// Show what happened: pushes, failures, deletions, restores, permissions
+    ///
+    /// The daemon records it, on either host: the sender's is asked if there is one, else the receiver's.
+    History(HistoryArguments),
     /// Cancel running pushes
     Cancel {
         /// The push of this volume to this receiver
@@ -145,6 +152,23 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub struct HistoryArguments {
+    /// Only this host, or this volume of it: on the sender the receiver's name, on the receiver the sender's
+    #[arg(value_name = "HOST[:VOL]", value_parser = NonEmptyStringValueParser::new())]
+    pub target: Option<String>,
+    /// Only what happened since then: a span of time like `12h` or `7d`, a UTC day, or a time like `2026-11-22 03:00`
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
+    /// Ask the sender's daemon
+    #[arg(long, conflicts_with = "receiver")]
+    pub sender: bool,
+    /// Ask the receiver's daemon
+    #[arg(long)]
+    pub receiver: bool,
 }
 
 /// Arguments of `push`.
@@ -290,6 +314,22 @@ fn span(text: &str) -> Result<Duration, String> {
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
     let duration = duration.ok().and_then(|span| Duration::try_from(span).ok());
     duration.ok_or_else(wrong)
+}
+
+/// Parses a time in the past: a span of time before now, or a date; without a zone in UTC, and a day means its begin.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(span) = span(text) {
+        let time = Timestamp::now().checked_sub(span);
+        return time.map_err(|_| format!("`{text}` is too long"));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let utc = |time: DateTime| time.to_zoned(TimeZone::UTC).ok();
+    let zoned = text.parse().ok().and_then(utc);
+    zoned.map(|zoned| zoned.timestamp()).ok_or_else(|| {
+        format!("`{text}` is no time; write a span like 12h or 7d, or a UTC time like 2026-11-22 or `2026-11-22 03:00`")
+    })
 }
 
 /// Parses a span of time for a permission, which is counted in seconds.
@@ -597,6 +637,35 @@ impl From<EngineArgument> for Engine {
         match argument {
             EngineArgument::Sendshot => Self::Sendshot,
             EngineArgument::Kernel => Self::Kernel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_the_past_is_a_span_or_a_date() {
+        let parsed = |text: &str| since(text).map(|time| time.to_string());
+        assert_eq!(parsed("2026-11-22").as_deref(), Ok("2026-11-22T00:00:00Z"));
+        assert_eq!(
+            parsed("2026-11-22 03:00").as_deref(),
+            Ok("2026-11-22T03:00:00Z")
+        );
+        assert_eq!(
+            parsed("2026-11-22T03:00:00+01:00").as_deref(),
+            Ok("2026-11-22T02:00:00Z")
+        );
+        let ago = |text: &str| {
+            let then = since(text).unwrap();
+            Timestamp::now().as_second() - then.as_second()
+        };
+        let week = 7 * 24 * 60 * 60;
+        assert!((week..week + 60).contains(&ago("7d")));
+        assert!((5400..5460).contains(&ago("90m")));
+        for wrong in ["yesterday", "-1h", "", "2026-13-01"] {
+            assert!(since(wrong).is_err(), "{wrong}");
         }
     }
 }

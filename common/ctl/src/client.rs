@@ -22,6 +22,16 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub type Sender = SenderControlClient<Channel>;
 pub type Receiver = ReceiverControlClient<Channel>;
 
+/// Whether this host has a sending daemon, by its usual socket.
+pub fn has_sender() -> bool {
+    Path::new(SENDER).exists()
+}
+
+/// Whether this host has a receiving daemon, by its usual socket.
+pub fn has_receiver() -> bool {
+    Path::new(RECEIVER).exists()
+}
+
 /// Connects to the sending daemon.
 pub async fn sender(socket: Option<PathBuf>) -> Result<Sender, Problem> {
     let channel = channel(socket, SENDER, "sendshot-sender").await?;
@@ -79,6 +89,10 @@ pub fn failed(status: Status) -> Problem {
                 "the connection to the daemon was lost: {}",
                 status.message()
             )
+        }
+        tonic::Code::Unimplemented => {
+            "the daemon does not know this command: it is the other daemon, sender or receiver, or of an older version"
+                .to_owned()
         }
         _ => status.message().to_owned(),
     };

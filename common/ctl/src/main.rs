@@ -6,6 +6,7 @@ mod arguments;
 mod client;
 mod completions;
 mod diff;
+mod history;
 mod outcome;
 mod output;
 mod receiver;
@@ -123,6 +124,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Status { watch } => {
             status::run(client::sender(socket).await?, watch, output).await
         }
+        Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Cancel { target, all } => {
             sender::cancel::run(client::sender(socket).await?, target, all, output).await
         }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use sendshot_model::NotKeptEntry;
+use sendshot_model::{NotKeptEntry, human};
 use sendshot_proto::problem::Problem;
 use serde::Serialize;
 
@@ -47,6 +47,11 @@ impl Output {
             text()
         };
         self.line(line.trim_end_matches('\n'));
+    }
+
+    /// Prints a line that is JSON already.
+    pub fn stored(self, json: &str) {
+        self.line(json);
     }
 
     /// Prints the result of an operation; with `--quiet` only as JSON.
@@ -113,7 +118,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 pub fn time(seconds: i64) -> String {
     match seconds {
         0 => "never".to_owned(),
-        seconds => sendshot_model::human::utc(seconds),
+        seconds => human::utc(seconds),
     }
 }
 

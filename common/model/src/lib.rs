@@ -15,6 +15,7 @@
 mod any_path;
 mod copy_name;
 mod engine;
+pub mod history;
 pub mod human;
 mod id;
 mod left_out;

@@ -403,7 +403,7 @@ mod tests {
             previous: Some(day),
             ..certain(30 * day)
         };
-        let copies = [before.as_slice(), &[back.clone()]].concat();
+        let copies = [before.as_slice(), std::slice::from_ref(&back)].concat();
         let policy = policy("2 days daily", 2 * day);
         assert_eq!(stay(&copies, &policy, 30 * day), [true, true, true, true]);
         let judged = judge(&copies, &policy, 30 * day).verdicts;

@@ -6,14 +6,18 @@
 
 pub mod blocking;
 mod control_socket;
+mod history;
 mod instance_lock;
 pub mod logging;
 pub mod notify;
 pub mod privileges;
+mod reload;
 mod run;
 mod signals;
 
 pub use control_socket::{ControlSocket, ControlSocketError, GROUP, is_root};
+pub use history::History;
 pub use instance_lock::{InstanceLock, InstanceLockError};
+pub use reload::reload_when_told;
 pub use run::{Life, exit_code, run};
 pub use signals::Signals;

@@ -242,7 +242,7 @@ fn changed(receiver: &Receiver, request: &v1::ChangeCopyRequest) -> Result<Strin
         }
         Change::Rebuild(_) => {
             let count = by_hand::rebuild(receiver, &root, &view)?;
-            tracing::info!(volume = %view.path(), count, "the ledger of {} is made anew", view.path());
+            tracing::info!(volume = %view.path(), count, "the ledger of {} is a new one", view.path());
             Ok(format!(
                 "{} has a ledger of {count} copies, with the times of their names",
                 view.path()
@@ -270,7 +270,7 @@ impl From<by_hand::Error> for Problem {
                 "`sendshotctl copy retime --rebuild SENDER/VOLUME` makes a new ledger, with the times of the copies' names"
             }
             Error::Barred { .. } => {
-                "what no push has made, or somebody has changed, is yours: delete it with `btrfs subvolume delete`"
+                "no push has made it, or it was changed: if you want it deleted, use `btrfs subvolume delete`"
             }
             Error::Held { .. } => "`sendshotctl copy release` ends its holds",
             Error::Newest { .. } => "to delete it all the same: --break-chain",

@@ -1,6 +1,7 @@
 //! The control socket: the calls of sendshotctl to the receiving daemon, one file per subject.
 
 mod copies;
+mod history;
 mod partials;
 mod peers;
 mod request;
@@ -21,6 +22,8 @@ pub struct Control(pub Arc<Receiver>);
 
 #[tonic::async_trait]
 impl ReceiverControl for Control {
+    type HistoryStream = history::Parts;
+
     async fn invite(
         &self,
         request: Request<v1::InviteRequest>,
@@ -88,6 +91,13 @@ impl ReceiverControl for Control {
         request: Request<v1::CopiesRequest>,
     ) -> Result<Response<v1::PartialsResponse>, Status> {
         answered(partials::answer(&self.0, request.into_inner()).await)
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<Self::HistoryStream>, Status> {
+        history::answer(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn roots(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sendshot_config::RestoreRule;
 use sendshot_identity::{GrantError, InviteError, Moment, Pairing, PeerId, RevokeError};
+use sendshot_model::history::{Key, ReceiverEvent};
 use sendshot_model::{PeerName, SenderId, VolumeName, human};
 use sendshot_proto::answer::only_root;
 use sendshot_proto::problem::{Kind, Problem};
@@ -69,7 +70,7 @@ fn notes(receiver: &Receiver, name: &PeerName, volume: Option<&VolumeName>) -> V
     let mut notes = Vec::new();
     if receiver.config().policy(name).restore == RestoreRule::Never {
         notes.push(format!(
-            "receiver.toml has `restore = \"never\"` for {name}: until that is changed and sendshot-receiver restarted, \
+            "receiver.toml has `restore = \"never\"` for {name}: until that is changed and sendshot-receiver reloaded, \
              nothing can be restored"
         ));
     }
@@ -152,6 +153,12 @@ pub(super) async fn grant(
         let until = granted.period.ends_at();
         let shown = volume.as_ref().map(tracing::field::display);
         tracing::info!(sender = %name, volume = shown, %until, "it may read its copies");
+        receiver.history().note(ReceiverEvent::Granted {
+            sender: name.clone(),
+            volume: volume.as_ref().map(ToString::to_string),
+            until,
+            by: Key::Own,
+        });
         Ok(v1::GrantResponse {
             until: until.as_second(),
             notes: notes(&receiver, &name, volume.as_ref()),
@@ -212,6 +219,8 @@ fn revoke_all(receiver: &Receiver, name: &PeerName) -> Result<v1::RevokeResponse
     let id = senders.record(name).map(|record| record.sender_id);
     let ended = end_connections(receiver, id.into_iter().chain(withdrawn.temporary_key));
     tracing::info!(sender = %name, ended, "revoked; its connections were ended");
+    let sender = name.clone();
+    receiver.history().note(ReceiverEvent::Revoked { sender });
     upkeep::drop_interrupted(receiver, name);
     Ok(v1::RevokeResponse::default())
 }
@@ -229,6 +238,8 @@ fn revoke_restore(receiver: &Receiver, name: &PeerName) -> Result<v1::RevokeResp
     let temporary_keys = usize::from(withdrawn.temporary_key.is_some());
     let grants = withdrawn.grants;
     tracing::info!(sender = %name, grants, temporary_keys, ended, "the permissions to restore its copies were withdrawn");
+    let sender = name.clone();
+    receiver.history().note(ReceiverEvent::Withdrawn { sender });
     let mut notes = Vec::new();
     if receiver.config().policy(name).restore == RestoreRule::Always {
         notes.push(format!(

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sendshot_identity::{Reader, ReaderKey};
+use sendshot_model::history::{Key, ReceiverEvent};
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::restore::{FetchRequest, Fetched, Started};
 use sendshot_proto::v1;
@@ -16,7 +18,6 @@ use crate::restore::stream::{self, Fetch, Generator};
 use crate::restore::{capture, copy};
 use crate::shared::receiver::Receiver;
 use crate::store::captures::Lease;
-use crate::store::volumes::Caller;
 
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
@@ -50,33 +51,33 @@ enum Outcome {
     Failed(Failure),
 }
 
-/// Serves a fetch of an authorised caller. `permission` is checked again while it runs.
+/// Serves a fetch of an authorised reader. `permission` is checked again while it runs.
 pub fn serve(
     receiver: &Arc<Receiver>,
-    caller: Caller,
+    reader: Reader,
     request: FetchRequest,
     permission: Permission,
 ) -> Answers {
     let (out, answers) = mpsc::channel(QUEUE);
     let receiver_of_task = Arc::clone(receiver);
     receiver.tasks().spawn(async move {
-        fetch(&receiver_of_task, &caller, request, &permission, &out).await;
+        fetch(&receiver_of_task, &reader, request, &permission, &out).await;
     });
     answers
 }
 
 async fn fetch(
     receiver: &Arc<Receiver>,
-    caller: &Caller,
+    reader: &Reader,
     request: FetchRequest,
     permission: &Permission,
     out: &Out,
 ) {
     let begun = Instant::now();
-    let (sender, volume, copy) = (&caller.name, request.volume.clone(), request.name.clone());
+    let (sender, volume, copy) = (&reader.name, request.volume.clone(), request.name.clone());
     let resumed_at = request.resume_at.map(|at| at.point.offset);
     let mut sent = 0;
-    let outcome = match prepare(receiver, caller, request, permission).await {
+    let outcome = match prepare(receiver, reader, request, permission).await {
         Ok((prepared, slot)) => {
             tracing::info!(%sender, %volume, %copy, resumed_at, length = prepared.started.length,
                 "sends the copy {sender}/{volume}/{copy} back");
@@ -91,6 +92,17 @@ async fn fetch(
         Outcome::Complete => {
             tracing::info!(%sender, %volume, %copy, resumed_at, sent, seconds,
                 "sent the copy {sender}/{volume}/{copy} back");
+            let event = ReceiverEvent::Fetched {
+                sender: sender.clone(),
+                volume,
+                copy,
+                bytes: sent,
+                by: match reader.key {
+                    ReaderKey::Own => Key::Own,
+                    ReaderKey::Temporary => Key::Temporary,
+                },
+            };
+            note(receiver, event).await;
         }
         Outcome::Broken => {
             tracing::info!(%sender, %volume, %copy, resumed_at, sent, seconds,
@@ -106,20 +118,29 @@ async fn fetch(
     }
 }
 
+/// Adds an event to the history.
+async fn note(receiver: &Arc<Receiver>, event: ReceiverEvent) {
+    let receiver = Arc::clone(receiver);
+    let work = move || receiver.history().note(event);
+    if let Err(e) = sendshot_service::blocking::run("history", work).await {
+        tracing::warn!("cannot write the history: {e}");
+    }
+}
+
 async fn prepare(
     receiver: &Arc<Receiver>,
-    caller: &Caller,
+    reader: &Reader,
     request: FetchRequest,
     permission: &Permission,
 ) -> Result<(Prepared, Slot), Failure> {
     permission()?;
-    let max_fetches = receiver.config().policy(&caller.name).max_fetches;
+    let max_fetches = receiver.config().policy(&reader.name).max_fetches;
     let copy = (request.volume.as_str(), request.name.as_str());
-    let slot = receiver.fetches().enter(&caller.name, copy, max_fetches);
+    let slot = receiver.fetches().enter(&reader.name, copy, max_fetches);
     let slot = slot.ok_or_else(|| too_many(max_fetches.get()))?;
-    let (shared, name) = (Arc::clone(receiver), caller.name.clone());
+    let (shared, name) = (Arc::clone(receiver), reader.name.clone());
     let work = move || open(&shared, &name, request);
-    let opened = receiver.calls().run(Some(caller.id), "fetch", work).await;
+    let opened = receiver.calls().run(Some(reader.id), "fetch", work).await;
     let died = |e: sendshot_service::blocking::BlockingError| {
         Failure::new(Code::Internal, e.to_string(), "")
     };

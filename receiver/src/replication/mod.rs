@@ -150,11 +150,7 @@ impl Replication for ReplicationService {
         let volume = request.volume.clone();
         let permission =
             Arc::new(move || permission::still_permitted(&receiver, peer.as_ref(), &volume));
-        let caller = Caller {
-            name: reader.name,
-            id: reader.id,
-        };
-        let answers = fetch::serve(&self.0, caller, request, permission);
+        let answers = fetch::serve(&self.0, reader, request, permission);
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 

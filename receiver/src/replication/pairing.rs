@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sendshot_identity::{Access, Moment, PeerId, RedeemError, Redeemed, Secret};
 use sendshot_model::SenderId;
+use sendshot_model::history::{Key, ReceiverEvent};
 use sendshot_proto::refusal::refusal;
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_server::Pairing;
@@ -32,13 +33,14 @@ impl Pairing for PairingService {
         let redeemed = self.0.calls().run(None, "pairing", move || {
             let csr = &message.signing_request;
             let senders = receiver.senders();
-            senders.redeem(&secret, csr, sender, access, &Moment::now())
+            let redeemed = senders.redeem(&secret, csr, sender, access, &Moment::now())?;
+            record(&receiver, &redeemed, sender, access);
+            Ok(redeemed)
         });
         let redeemed = redeemed
             .await
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| refuse(&e))?;
-        log(&redeemed, sender, access);
         // Also the sender's own connections with its former key.
         for former in redeemed.replaced.into_iter().chain([sender]) {
             let connections = self.0.connections();
@@ -83,7 +85,8 @@ fn refuse(error: &RedeemError) -> Status {
     refusal(code, error.to_string(), &error.remedy())
 }
 
-fn log(redeemed: &Redeemed, id: SenderId, access: Access) {
+/// Logs a pairing and what it permits, and adds both to the history. Blocks.
+fn record(receiver: &Receiver, redeemed: &Redeemed, id: SenderId, access: Access) {
     let sender = &redeemed.name;
     match (access, redeemed.replaced) {
         (Access::Full, Some(replaced)) => {
@@ -92,9 +95,23 @@ fn log(redeemed: &Redeemed, id: SenderId, access: Access) {
         (Access::Full, None) => tracing::info!(%sender, %id, "paired"),
         (Access::ReadOnly, _) => tracing::info!(%sender, %id, "an invitation to restore was used"),
     }
+    let by = match access {
+        Access::Full => {
+            let sender = sender.clone();
+            receiver.history().note(ReceiverEvent::Paired { sender });
+            Key::Own
+        }
+        Access::ReadOnly => Key::Temporary,
+    };
     if let Some(grant) = &redeemed.grant {
         let until = grant.period.ends_at();
         let volume = grant.volume.as_ref().map(tracing::field::display);
         tracing::info!(%sender, %id, volume, %until, "it can read its copies for a time");
+        receiver.history().note(ReceiverEvent::Granted {
+            sender: sender.clone(),
+            volume: grant.volume.as_ref().map(ToString::to_string),
+            until,
+            by,
+        });
     }
 }

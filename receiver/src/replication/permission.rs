@@ -103,7 +103,7 @@ fn forbidden(reader: &Reader) -> Failure {
         Code::NotPermitted,
         format!("receiver.toml forbids restoring the copies of `{name}`"),
         format!(
-            "on the receiver, change the line `restore = \"never\"` of [senders.{}] in receiver.toml and restart \
+            "on the receiver, change the line `restore = \"never\"` of [senders.{}] in receiver.toml and reload \
              sendshot-receiver",
             toml_key(name.as_str())
         ),

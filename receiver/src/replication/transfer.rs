@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sendshot_model::history::ReceiverEvent;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::{Begin, Down, Up};
 use sendshot_proto::v1;
@@ -88,7 +89,6 @@ pub async fn serve(
         let _ = answers.try_send(Ok(Down::Failure(failure).into()));
         return Ok(answered);
     }
-    let shared = Arc::clone(&receiver);
     let work = Announcement {
         policy,
         root: receiver.root().clone(),
@@ -103,7 +103,7 @@ pub async fn serve(
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
         receive(
-            &shared,
+            &receiver,
             (work, waiting),
             slot,
             messages_in,
@@ -192,7 +192,7 @@ enum Outcome {
     Dropped,
 }
 
-/// Runs the push and reports how it ends; one line in the log has the whole outcome.
+/// Runs the push and reports how it ends; one line in the log has the whole outcome, and the history its essence.
 ///
 /// The slot is freed before the report, since the sender may push again as soon as it has it.
 fn receive(
@@ -203,6 +203,7 @@ fn receive(
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
 ) {
+    let history = receiver.history();
     let (started, transfer) = (Instant::now(), work.begin.transfer);
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
     let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
@@ -211,6 +212,11 @@ fn receive(
     let tell = |down: Down| {
         // The sender may be gone; the log has the outcome as well.
         let _ = answers.blocking_send(Ok(down.into()));
+    };
+    let failed = |error: String| ReceiverEvent::Failed {
+        sender: sender.clone(),
+        volume: volume.to_string(),
+        error,
     };
     let outcome = run((work, waiting), &slot, input, answers, still_welcome);
     let seconds = started.elapsed().as_secs_f64();
@@ -223,6 +229,19 @@ fn receive(
                 stream_bytes = received.stream_bytes, resumed_at, seconds,
                 not_kept = received.not_kept.entries().iter().map(|entry| entry.count).sum::<u64>(),
                 "received {}/{}", received.directory, received.name);
+            history.note(ReceiverEvent::Received {
+                sender: sender.clone(),
+                volume: received
+                    .directory
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+                copy: received.name.clone(),
+                uuid,
+                stream_bytes: received.stream_bytes,
+                seconds,
+            });
             tell(Down::Committed {
                 name: received.name,
                 directory: received.directory,
@@ -234,6 +253,7 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, resumed_at, seconds,
                 "push of {sender}/{volume} failed: {failure}");
+            history.note(failed(failure.to_string()));
             tell(Down::Failure(failure));
         }
         Outcome::Interrupted(Some(incoming)) => {
@@ -248,6 +268,9 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} was interrupted; its partial was deleted");
+            history.note(failed(
+                "it was interrupted, and its partial was deleted".to_owned(),
+            ));
         }
     }
 }

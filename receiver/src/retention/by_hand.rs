@@ -2,7 +2,8 @@
 
 use std::io;
 
-use sendshot_model::human;
+use sendshot_model::history::ReceiverEvent;
+use sendshot_model::{PeerName, human};
 
 use crate::retention::delete::{self, Deleted};
 use crate::retention::view::View;
@@ -126,7 +127,7 @@ pub fn delete(
     if is_newest && !break_chain {
         return Err(Error::Newest { volume, copy: name });
     }
-    delete::copies(receiver, root, view, &[name]).map_err(io_error(view))
+    delete::copies(receiver, root, view, (&[name], "by the administrator")).map_err(io_error(view))
 }
 
 /// Places a hold on a copy.
@@ -140,15 +141,30 @@ pub fn hold(
     (copy, reason, until): (&str, String, Option<i64>),
 ) -> Result<(), Error> {
     let placed_at = receiver.clock().now;
+    let held = |sender| ReceiverEvent::Held {
+        sender,
+        volume: view.volume.clone(),
+        copy: copy.to_owned(),
+        reason: reason.clone(),
+    };
     change(receiver, root, view, copy, |ledger, at| {
         ledger.entries[at].holds.push(Hold {
-            reason,
+            reason: reason.clone(),
             until,
             placed_at,
             placed: Placed::ByAdministrator,
         });
         Ok(())
-    })
+    })?;
+    note(receiver, view, held);
+    Ok(())
+}
+
+/// Notes an event of the volume's sender in the history.
+fn note(receiver: &Receiver, view: &View, event: impl FnOnce(PeerName) -> ReceiverEvent) {
+    if let Ok(sender) = view.sender.parse() {
+        receiver.history().note(event(sender));
+    }
 }
 
 /// Removes all holds of a copy; returns their reasons.
@@ -173,6 +189,11 @@ pub fn release(
             false => Ok(()),
         }
     })?;
+    note(receiver, view, |sender| ReceiverEvent::Released {
+        sender,
+        volume: view.volume.clone(),
+        copy: copy.to_owned(),
+    });
     Ok(reasons)
 }
 

@@ -12,6 +12,7 @@
 
 use std::io;
 
+use sendshot_model::history::ReceiverEvent;
 use sendshot_sys::{crash, filesystem, subvolume};
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub struct Deleted {
     pub left: Vec<(String, String)>,
 }
 
-/// Deletes copies by their names. The volume must have a good ledger.
+/// Deletes copies by their names, for a reason that the history notes. The volume must have a good ledger.
 ///
 /// # Errors
 /// I/O errors of the ledger; what was deleted then is completed by the next run.
@@ -36,7 +37,7 @@ pub(super) fn copies(
     receiver: &Receiver,
     root: &OpenRoot,
     view: &View,
-    names: &[String],
+    (names, reason): (&[String], &str),
 ) -> io::Result<Deleted> {
     let mut deleted = Deleted::default();
     let Some(mut ledger) = view.ledger.clone() else {
@@ -86,6 +87,14 @@ pub(super) fn copies(
     }
     write(receiver, root, view, &mut ledger)?; // 5
     crash::point("retention-done");
+    if let (Ok(sender), false) = (view.sender.parse(), deleted.names.is_empty()) {
+        receiver.history().note(ReceiverEvent::Pruned {
+            sender,
+            volume: view.volume.clone(),
+            copies: deleted.names.clone(),
+            reason: reason.to_owned(),
+        });
+    }
     Ok(deleted)
 }
 

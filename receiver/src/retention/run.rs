@@ -123,7 +123,7 @@ pub fn volume(
     }
     let mut deleted = Deleted::default();
     if !names.is_empty() {
-        deleted = delete::copies(receiver, root, view, &names)?;
+        deleted = delete::copies(receiver, root, view, (&names, "by its rule"))?;
     }
     if run.is_some() || (names.is_empty() && view.is_changed) {
         note(receiver, root, view, (run, &deleted))?;

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use sendshot_config::ReceiverConfig;
+use sendshot_config::{ConfigError, ReceiverConfig};
 use sendshot_identity::{Authority, Connections, Senders};
 use sendshot_model::ReceiverId;
+use sendshot_model::history::ReceiverEvent;
+use sendshot_service::History;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +37,9 @@ struct Instance {
 #[derive(Debug)]
 pub struct Receiver {
     id: ReceiverId,
-    config: ReceiverConfig,
+    config: RwLock<Arc<ReceiverConfig>>,
+    config_file: PathBuf,
+    history: History<ReceiverEvent>,
     authority: Arc<Authority>,
     senders: Senders,
     root: Root,
@@ -58,8 +62,8 @@ impl Receiver {
     ///
     /// # Errors
     /// The file that cannot be read or made.
-    pub fn load(config: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
-        let config = ReceiverConfig::load(&config)?;
+    pub fn load(config_file: PathBuf, state_dir: &Path) -> anyhow::Result<Self> {
+        let config = ReceiverConfig::load(&config_file)?;
         let id = instance(state_dir)?;
         let root = Root::new(config.root.clone(), id, state_dir, reconcile)
             .map_err(|error| anyhow::anyhow!("{error}; {}", error.remedy()))?;
@@ -76,7 +80,9 @@ impl Receiver {
         let senders = Senders::open(state_dir, Arc::clone(&authority))?;
         Ok(Self {
             id,
-            config,
+            config: RwLock::new(Arc::new(config)),
+            config_file,
+            history: History::of(state_dir),
             authority,
             senders,
             root,
@@ -99,8 +105,30 @@ impl Receiver {
         self.id
     }
 
-    pub fn config(&self) -> &ReceiverConfig {
-        &self.config
+    /// The current configuration.
+    pub fn config(&self) -> Arc<ReceiverConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration again. Running pushes keep the one with which they began; the rule for reading copies
+    /// holds at once, also for running fetches. Blocks.
+    ///
+    /// # Errors
+    /// The error in the file; the former configuration then stays.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let mut config = ReceiverConfig::load(&self.config_file)?;
+        for key in config.keep_fixed(&self.config()) {
+            tracing::warn!(
+                "`{key}` of receiver.toml stays as it was: restart sendshot-receiver to change it"
+            );
+        }
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
+    }
+
+    /// The record of what happened.
+    pub fn history(&self) -> &History<ReceiverEvent> {
+        &self.history
     }
 
     pub fn authority(&self) -> &Arc<Authority> {

@@ -596,6 +596,6 @@ mod tests {
             (Uuid::from_u128(3), 33)
         );
         assert_eq!(ledger.entries.len(), 2);
-        assert_eq!(agree(&mut ledger, &on_disk).changed, false);
+        assert!(!agree(&mut ledger, &on_disk).changed);
     }
 }

@@ -4,6 +4,7 @@
 mod cancel;
 mod foreign;
 mod forget;
+mod history;
 mod list;
 mod pair;
 mod plan;
@@ -30,6 +31,7 @@ pub struct Control(pub Arc<Sender>);
 impl SenderControl for Control {
     type PushStream = push::Events;
     type HoldVolumeStream = restore::Events;
+    type HistoryStream = history::Parts;
 
     async fn hold_volume(
         &self,
@@ -122,6 +124,13 @@ impl SenderControl for Control {
         cancel::answer(&self.0, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<Self::HistoryStream>, Status> {
+        history::answer(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn status(

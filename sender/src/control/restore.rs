@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sendshot_model::history::SenderEvent;
 use sendshot_model::{PeerName, VolumeName};
 use sendshot_proto::answer::only_root;
 use sendshot_proto::malformed;
@@ -113,6 +114,16 @@ pub(super) async fn record(
         snapshot: path(message.snapshot),
     };
     let sender = Arc::clone(sender);
-    blocking("record", move || record::record(&sender, &restored)).await??;
+    let work = move || -> Result<(), record::Error> {
+        record::record(&sender, &restored)?;
+        sender.history().note(SenderEvent::Restored {
+            receiver: restored.receiver,
+            volume: restored.volume,
+            copy: restored.copy,
+            in_place: true,
+        });
+        Ok(())
+    };
+    blocking("record", work).await??;
     Ok(v1::RecordRestoredResponse { problem: None })
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::shared::blocking::blocking;
 use crate::shared::drills::{self, Drill};
-use crate::shared::history::{Last, Outcome};
+use crate::shared::last_pushes::{Last, Outcome};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
@@ -39,7 +39,7 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
         software: software("sendshot-sender"),
         sender_id: sender.id().to_bytes().to_vec(),
         running: sender.table().all().iter().map(running).collect(),
-        last: sender.history().all().into_iter().map(last).collect(),
+        last: sender.last_pushes().all().into_iter().map(last).collect(),
         receivers: receivers
             .into_iter()
             .map(|(name, entry)| receiver_state(&name, &entry))

@@ -101,7 +101,7 @@ pub async fn run(
         .iter()
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
-    let known = sender.history().left_out(&volume.key.name);
+    let known = sender.last_pushes().left_out(&volume.key.name);
     let is_new = |path: &&String| !known.contains(*path);
     let newly_skipped: Vec<String> = skipped.iter().filter(is_new).cloned().collect();
     let done = complete_and_send(&mut context, volume, &request, &mut retry_budget).await;

@@ -115,9 +115,12 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
             (Phase::Unconfirmed, Engine::Sendshot) => discard::delete_snapshot(state, &record),
             (Phase::Acknowledged, _) => continue,
         };
-        if let Err(e) = gone {
-            stay += 1;
-            tracing::warn!(push = %record.push, "cannot discard an interrupted push: {e}");
+        match gone {
+            Ok(()) => sender.history().note(record.pruned(&over.reason())),
+            Err(e) => {
+                stay += 1;
+                tracing::warn!(push = %record.push, "cannot discard an interrupted push: {e}");
+            }
         }
         state.reclaim_space();
     }

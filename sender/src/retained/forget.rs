@@ -173,7 +173,12 @@ fn discard(
         }
     });
     if mode == prune::Mode::Delete {
-        states.iter().for_each(|kept| log(&kept.record));
+        for kept in &states {
+            log(&kept.record);
+            sender
+                .history()
+                .note(kept.record.pruned("it was forgotten on request"));
+        }
     }
     match failed {
         None => Ok(states),

@@ -51,7 +51,7 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, 
                 (true, Mode::DryRun) | (false, _) => None,
             };
             if verdict.deletes() && mode == Mode::Delete {
-                log(&kept.record, &reason, failed.as_ref());
+                record(sender, &kept.record, &reason, failed.as_ref());
             }
             pruned.push(Pruned {
                 kept,
@@ -65,10 +65,14 @@ pub fn now(sender: &Sender, selection: &Selection, mode: Mode) -> (Vec<Pruned>, 
     (pruned, missed)
 }
 
-fn log(record: &Record, reason: &Reason, failed: Option<&io::Error>) {
+/// Logs a deletion, and adds it to the history.
+fn record(sender: &Sender, record: &Record, reason: &Reason, failed: Option<&io::Error>) {
     let (push, volume, receiver) = (record.push, &record.volume_name, &record.receiver_name);
     match failed {
-        None => tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand"),
+        None => {
+            tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand");
+            sender.history().note(record.pruned(&reason.text));
+        }
         Some(e) => tracing::warn!(%push, %volume, %receiver, "cannot prune by hand: {e}"),
     }
 }

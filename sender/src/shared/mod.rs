@@ -3,7 +3,7 @@
 pub(crate) mod blocking;
 pub mod drills;
 pub mod former;
-pub mod history;
 pub mod interrupted;
+pub mod last_pushes;
 pub mod running;
 pub mod sender;

@@ -8,7 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sendshot_config::{ConfigError, ReceiverEntry, SenderConfig};
 use sendshot_identity::SenderKey;
+use sendshot_model::history::SenderEvent;
 use sendshot_model::{PeerName, ReceiverId, SenderId, VolumeName};
+use sendshot_service::History;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -17,8 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::shared::blocking::{Died, blocking};
 use crate::shared::former::FormerIds;
-use crate::shared::history::History;
 use crate::shared::interrupted::InterruptedPushes;
+use crate::shared::last_pushes::LastPushes;
 use crate::shared::running::Table;
 use crate::state::filesystems::Filesystems;
 use crate::state::record::Record;
@@ -75,7 +77,8 @@ pub struct Sender {
     volume_ids: VolumeIds,
     former: FormerIds,
     filesystems: Filesystems,
-    history: History,
+    history: History<SenderEvent>,
+    last_pushes: LastPushes,
     pub(crate) table: Table,
     /// Held while a push is about to enter the table, and while the user's deletions run: a state found unused then
     /// stays so until it is deleted.
@@ -99,7 +102,8 @@ impl Sender {
             volume_ids: VolumeIds::load(&paths.state_dir)?,
             former: FormerIds::load(&paths.state_dir)?,
             filesystems: Filesystems::load(&paths.state_dir)?,
-            history: History::load(&paths.state_dir)?,
+            history: History::of(&paths.state_dir),
+            last_pushes: LastPushes::load(&paths.state_dir)?,
             table: Table::default(),
             deleting: Arc::default(),
             interrupted: InterruptedPushes::default(),
@@ -271,8 +275,14 @@ impl Sender {
         Arc::clone(&self.deleting).lock_owned().await
     }
 
-    pub fn history(&self) -> &History {
+    /// The record of what happened.
+    pub fn history(&self) -> &History<SenderEvent> {
         &self.history
+    }
+
+    /// The last push of each volume to each receiver.
+    pub fn last_pushes(&self) -> &LastPushes {
+        &self.last_pushes
     }
 
     /// Reads the paired receivers: pairing may have happened a moment ago.

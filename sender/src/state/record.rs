@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use sendshot_engine::StreamPosition;
 use sendshot_engine::format::hashes;
+use sendshot_model::history::SenderEvent;
 use sendshot_model::{
     Engine, PeerName, PushId, ReasonCode, ReceiverId, RootId, SenderId, TransferId, VolumeId,
     VolumeName,
@@ -167,6 +168,16 @@ impl Record {
                 Phase::Sending | Phase::Unconfirmed => true,
                 Phase::Acknowledged => false,
             }
+    }
+
+    /// The event that this state was deleted.
+    pub fn pruned(&self, reason: &str) -> SenderEvent {
+        SenderEvent::Pruned {
+            receiver: self.receiver_name.clone(),
+            volume: self.volume_name.clone(),
+            uuids: self.snapshot.iter().map(|id| id.uuid).collect(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// The record of a push that is about to make its snapshot.

@@ -15,7 +15,7 @@ use sendshot_proto::resume::Point;
 use sendshot_receiver::store::partials;
 use sendshot_sender::decide::expiry::{self, Limits};
 use sendshot_sender::decide::resume::{self, Start};
-use sendshot_sender::shared::history::History;
+use sendshot_sender::shared::last_pushes::LastPushes;
 use sendshot_sender::state::journal;
 use sendshot_sender::state::segment_log::{self, RecentSegments, SegmentLog};
 use sendshot_sender::volume::ids::VolumeIds;
@@ -196,7 +196,7 @@ fn lists(dir: &TempDir, bytes: &[u8]) {
     for name in ["history.json", "volumes.json"] {
         fs::write(dir.path().join(name), bytes).unwrap();
     }
-    if let Ok(history) = History::load(dir.path()) {
+    if let Ok(history) = LastPushes::load(dir.path()) {
         let _ = history.all();
     }
     let _ = VolumeIds::load(dir.path());

@@ -10,6 +10,7 @@ mod odd_places;
 mod plans;
 mod races;
 mod read_only;
+mod reload;
 mod series;
 mod trees;
 mod volumes;

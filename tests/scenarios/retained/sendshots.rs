@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::Signal;
 use sendshot_harness::compare::exact::{assert_copy, assert_same};
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::disks::mount::{self, Mount};
@@ -62,12 +61,7 @@ fn set_keep(sender: &SenderHost, keep: u32) {
     let config = fs::read_to_string(sender.config()).unwrap();
     let config = config.replace("keep = 3", &format!("keep = {keep}"));
     fs::write(sender.config(), config).unwrap();
-    let read = |log: String| log.matches("configuration reloaded").count();
-    let before = read(sender.daemon.log());
-    sender.daemon.signal(Signal::HUP);
-    until::holds("the configuration is read again", || {
-        read(sender.daemon.log()) > before
-    });
+    sender.daemon.reload("configuration reloaded");
 }
 
 /// Runs `look` on the mounted state subvolume of the sender.

@@ -24,9 +24,9 @@ use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
     Begin, CancelRequest, CopiesRequest, FailureCode, FetchRequest, ForeignRequest,
     ForgetFilesystemRequest, ForgetRequest, GrantRequest, GrantsRequest, HelloRequest,
-    HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest,
-    Parent, PeersRequest, PruneRequest, PushRequest, RecordRestoredRequest, RenewRequest,
-    ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
+    HistoryRequest, HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand,
+    PairRequest, Parent, PeersRequest, PruneRequest, PushRequest, RecordRestoredRequest,
+    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -505,6 +505,10 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             ("Grants", status(control.grants(GrantsRequest {}).await)),
             ("Copies", status(control.copies(copies.clone()).await)),
             ("Partials", status(control.partials(copies).await)),
+            (
+                "History",
+                status(control.history(HistoryRequest::default()).await),
+            ),
             ("Roots", status(control.roots(roots.clone()).await)),
             ("AddRoot", status(control.add_root(roots.clone()).await)),
             (
@@ -561,6 +565,10 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
                 ),
             ),
             ("Status", status(control.status(StatusRequest {}).await)),
+            (
+                "History",
+                status(control.history(HistoryRequest::default()).await),
+            ),
             ("Pair", status(control.pair(PairCommand::default()).await)),
         ]
     })

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hosts::binaries;
 use crate::hosts::command::wait;
-use crate::hosts::until::PATIENCE;
+use crate::hosts::until::{self, PATIENCE};
 
 /// Time limit for a daemon to stop. A service manager waits longer, a user does not.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -247,6 +247,18 @@ impl Daemon {
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Has it read its configuration again, and waits until its log has `outcome` once more.
+    ///
+    /// # Panics
+    /// If it is not running, or never logs that.
+    #[track_caller]
+    pub fn reload(&self, outcome: &str) {
+        let logged = || self.log().matches(outcome).count();
+        let before = logged();
+        self.signal(Signal::HUP);
+        until::holds("the configuration is read again", || logged() > before);
     }
 
     /// Its peak resident memory, in bytes.

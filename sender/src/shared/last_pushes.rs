@@ -44,13 +44,13 @@ pub struct Last {
 
 /// The last pushes, by receiver and volume.
 #[derive(Debug)]
-pub struct History {
+pub struct LastPushes {
     path: PathBuf,
     last: Mutex<BTreeMap<String, Last>>,
 }
 
-impl History {
-    /// Reads the history of a state directory.
+impl LastPushes {
+    /// Reads the last pushes from a state directory.
     ///
     /// # Errors
     /// I/O errors, or `InvalidData` for a damaged file.
@@ -63,7 +63,7 @@ impl History {
     /// Adds a push that has ended.
     ///
     /// # Errors
-    /// I/O errors; the history in memory has the push all the same.
+    /// I/O errors; the list in memory has the push all the same.
     pub fn add(
         &self,
         volume: VolumeName,
