@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore resume sizes bench compare memory growth boot-test rescue-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month resume sizes bench compare memory growth boot-test rescue-test deny packages
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,17 @@ torture: packages ## Pushes under faults of every kind: MINUTES=3 SEED=1, or CUT
 torture-restore: packages ## Restores under faults of every kind, beside and in place: RESTORES=300 SEED=1
 	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
 	RESTORES=$(or $(RESTORES),300) target/debug/torture-restore
+
+retention: packages ## Retention against the model in Python, a year and a thief's junk: HISTORIES=10000 SEED=1
+	$(CARGO) build --locked -p sendshot-retention-eval
+	python3 tests/retention/model.py --self-test
+	python3 tests/retention/check.py random --seed $(or $(SEED),1) --cases 20000
+	python3 tests/retention/check.py year --seed $(or $(SEED),1)
+	python3 tests/retention/check.py thief --seed $(or $(SEED),1) --histories $(or $(HISTORIES),10000)
+
+retention-month: packages ## A month of hourly pushes on btrfs under a moved clock, against the model
+	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
+	RETENTION_DAYS=$(or $(DAYS),30) $(CARGO) test -p sendshot-scenarios --locked --features sendshot-harness/failpoints -- --nocapture retention::model::hourly
 
 resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin resume -- $(or $(MIB),4096)

@@ -1,5 +1,6 @@
 //! `sendshotctl copy`: lists the copies with the reasons for which they stay, and deletes, holds and corrects them.
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -13,10 +14,11 @@ use super::request::{blocking, failed};
 use crate::receive::failures::io_failure;
 use crate::retention::by_hand;
 use crate::retention::run::{self, Done};
-use crate::retention::view::{self, View, Viewed};
+use crate::retention::view::{self, LockedView, View, Viewed};
 use crate::shared::receiver::Receiver;
 use crate::store::clock::ClockTrouble;
 use crate::store::ledger::Hold;
+use crate::store::root::OpenRoot;
 use crate::store::usage;
 use crate::store::volumes;
 
@@ -122,58 +124,75 @@ fn pruned(
     let root = receiver.root().open()?;
     let failed = |e| io_failure("delete copies", &e);
     let asked = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
-    let views = view::all(receiver, &root, |sender, volume| {
+    let wanted = |sender: &str, volume: &str| {
         asked(&request.sender, sender) && asked(&request.volume, volume)
-    });
+    };
     let mut answer = Vec::new();
     let mut is_freed = false;
-    for view in views.map_err(failed)? {
-        let names: Vec<String> = view.going().map(|copy| copy.name.clone()).collect();
-        let confirmed = request
-            .confirmed
-            .iter()
-            .find(|of| of.sender == view.sender && of.volume == view.volume);
-        let mut volume = v1::PrunedVolume {
-            sender: view.sender.clone(),
-            volume: view.volume.clone(),
-            rule: view.policy_text(),
-            copies: names,
-            asks: view.brake.is_some(),
-            ..v1::PrunedVolume::default()
-        };
-        if request.dry_run {
-            let forbidden = view.trouble.clone();
-            let clock = receiver.clock().trouble.map(ClockTrouble::describe);
-            volume.not_deleted = forbidden.or(clock).unwrap_or_default();
-        } else if request.confirmed.is_empty() || confirmed.is_some() {
-            let mut confirmed = confirmed.map(|of| of.copies.clone());
-            if let Some(names) = &mut confirmed {
-                names.sort();
+    let mut result = Ok(());
+    let looked = view::each_locked(receiver, &root, wanted, |locked| {
+        match prune_volume(receiver, &root, request, &locked) {
+            Ok((pruned, freed)) => {
+                is_freed |= freed;
+                answer.extend(pruned);
             }
-            match run::volume(receiver, &root, &view, confirmed.as_deref()).map_err(failed)? {
-                Done::Nothing => {}
-                Done::Deleted(deleted) => {
-                    is_freed = true;
-                    let left = deleted.left.into_iter();
-                    volume.left = left.map(|(name, why)| format!("{name}: {why}")).collect();
-                    volume.copies = deleted.names;
-                    volume.asks = false;
-                }
-                Done::Asks(why) => (volume.not_deleted, volume.asks) = (why, true),
-                Done::Forbidden(why) => volume.not_deleted = why,
-            }
-        } else {
-            continue;
+            Err(e) => result = Err(e),
         }
-        if !volume.copies.is_empty() || !volume.left.is_empty() || !volume.not_deleted.is_empty() {
-            answer.push(volume);
-        }
-    }
+    });
+    looked.and(result).map_err(failed)?;
     if is_freed {
         // The space is really back when the command ends.
         filesystem::sync(&root).map_err(failed)?;
     }
     Ok(answer)
+}
+
+/// Prunes one volume; returns what to say of it, and whether copies were deleted.
+fn prune_volume(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    request: &v1::PruneCopiesRequest,
+    locked: &LockedView,
+) -> io::Result<(Option<v1::PrunedVolume>, bool)> {
+    let view = &locked.view;
+    let mut is_freed = false;
+    let names: Vec<String> = view.going().map(|copy| copy.name.clone()).collect();
+    let mut confirmed = request.confirmed.iter();
+    let confirmed = confirmed.find(|of| of.sender == view.sender && of.volume == view.volume);
+    let mut volume = v1::PrunedVolume {
+        sender: view.sender.clone(),
+        volume: view.volume.clone(),
+        rule: view.policy_text(),
+        copies: names,
+        asks: view.brake.is_some(),
+        ..v1::PrunedVolume::default()
+    };
+    if request.dry_run {
+        let clock = receiver.clock().trouble.map(ClockTrouble::describe);
+        volume.not_deleted = view.trouble.clone().or(clock).unwrap_or_default();
+    } else if request.confirmed.is_empty() || confirmed.is_some() {
+        let mut confirmed = confirmed.map(|of| of.copies.clone());
+        if let Some(names) = &mut confirmed {
+            names.sort();
+        }
+        match run::volume(receiver, root, locked, confirmed.as_deref())? {
+            Done::Nothing => {}
+            Done::Deleted(deleted) => {
+                is_freed = true;
+                let left = deleted.left.into_iter();
+                volume.left = left.map(|(name, why)| format!("{name}: {why}")).collect();
+                volume.copies = deleted.names;
+                volume.asks = false;
+            }
+            Done::Asks(why) => (volume.not_deleted, volume.asks) = (why, true),
+            Done::Forbidden(why) => volume.not_deleted = why,
+        }
+    } else {
+        return Ok((None, false));
+    }
+    let is_said =
+        !volume.copies.is_empty() || !volume.left.is_empty() || !volume.not_deleted.is_empty();
+    Ok((is_said.then_some(volume), is_freed))
 }
 
 /// Changes a copy, or the ledger of a volume.
@@ -193,6 +212,8 @@ fn changed(receiver: &Receiver, request: &v1::ChangeCopyRequest) -> Result<Strin
     use v1::change_copy_request::Change;
     let root = receiver.root().open().map_err(|e| failed(e.into()))?;
     let (sender, volume) = (&request.sender, &request.volume);
+    // Held until the change is written.
+    let _lock = receiver.locks().lock(&format!("{sender}/{volume}"));
     let mut views = view::all(receiver, &root, |s, v| s == sender && v == volume)
         .map_err(|e| failed(io_failure("read the copies", &e)))?;
     let view = views.pop().ok_or_else(|| {
@@ -255,7 +276,11 @@ impl From<by_hand::Error> for Problem {
     fn from(error: by_hand::Error) -> Self {
         use by_hand::Error;
         let kind = match &error {
-            Error::NoCopy { .. } | Error::NotHeld { .. } | Error::OutOfOrder { .. } => Kind::Usage,
+            Error::NoCopy { .. }
+            | Error::NotHeld { .. }
+            | Error::OutOfOrder { .. }
+            | Error::Past { .. }
+            | Error::Future { .. } => Kind::Usage,
             Error::Ledger { .. }
             | Error::Barred { .. }
             | Error::Held { .. }
@@ -265,6 +290,8 @@ impl From<by_hand::Error> for Problem {
         let remedy = match &error {
             Error::NoCopy { .. } => "`sendshotctl copy list` shows the copies",
             Error::NotHeld { .. } => "`sendshotctl copy list` shows the holds",
+            Error::Past { .. } => "name a later time, or leave --until out for a hold without end",
+            Error::Future { .. } => "name a time that is over",
             Error::OutOfOrder { .. } => "name a time between those of its neighbours",
             Error::Ledger { .. } => {
                 "`sendshotctl copy retime --rebuild SENDER/VOLUME` makes a new ledger, with the times of the copies' names"

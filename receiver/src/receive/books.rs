@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sendshot_apply::commit::Committed;
 use sendshot_config::ClockRule;
 use sendshot_model::RootId;
-use sendshot_proto::failure::Failure;
+use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::Begin;
 use sendshot_sys::crash;
 use uuid::Uuid;
@@ -17,11 +17,12 @@ use crate::store::generations::Generations;
 use crate::store::ledger::{
     self, Coming, CommitTime, Doubt, Entry, Hold, Ledger, Origin, Placed, State,
 };
+use crate::store::locks::{VolumeLock, VolumeLocks};
 use crate::store::usage;
 use crate::store::volumes::{self, VolumeDir};
 
-/// Age at its commit from which a copy of a user's own snapshot has an uncertain time.
-const MAX_SNAPSHOT_AGE_SECONDS: i64 = 24 * 60 * 60;
+/// Most copies of a volume: 27 months of hourly pushes. A ledger of more could not be read again.
+const MAX_COPIES: usize = 20_000;
 
 /// What it takes to enter copies.
 #[derive(Debug, Clone)]
@@ -29,6 +30,7 @@ pub struct Books {
     pub clock: Arc<Clock>,
     pub rule: ClockRule,
     pub generations: Arc<Generations>,
+    pub locks: VolumeLocks,
 }
 
 /// A copy whose coming is noted.
@@ -36,6 +38,10 @@ pub struct Books {
 pub(crate) struct Expected {
     /// `None` if the volume has no good ledger: the copy is then never deleted.
     ledger: Option<Ledger>,
+    /// Whether the stream has no parent.
+    is_full: bool,
+    /// Held until the copy is entered.
+    _lock: VolumeLock,
 }
 
 impl Books {
@@ -50,6 +56,7 @@ impl Books {
         begin: &Begin,
     ) -> Result<Expected, Failure> {
         let failed = |e| io_failure("note the copy in the ledger of the volume", &e);
+        let lock = self.locks.lock(&dir.name);
         let seen = self.generations.seen(root, &dir.name);
         let state = ledger::read(&dir.fd, seen).map_err(failed)?;
         let mut ledger = match state {
@@ -57,9 +64,20 @@ impl Books {
             other => {
                 let why = other.trouble().unwrap_or_default();
                 tracing::warn!(directory = %dir.name, "no copy of {} is deleted by its rule: {why}", dir.name);
-                return Ok(Expected { ledger: None });
+                return Ok(Expected {
+                    ledger: None,
+                    is_full: false,
+                    _lock: lock,
+                });
             }
         };
+        if ledger.entries.len() >= MAX_COPIES {
+            return Err(Failure::new(
+                Code::OverLimit,
+                format!("{} has {MAX_COPIES} copies here already", dir.name),
+                "have the receiver's administrator write a rule for them, or delete some",
+            ));
+        }
         if ledger.coming.is_some() {
             let found = volumes::with_info(&dir.fd).map_err(failed)?;
             ledger::agree(&mut ledger, &found);
@@ -81,6 +99,8 @@ impl Books {
         crash::point("ledger-expects");
         Ok(Expected {
             ledger: Some(ledger),
+            is_full: begin.parent.is_none(),
+            _lock: lock,
         })
     }
 
@@ -89,20 +109,19 @@ impl Books {
         &self,
         root: RootId,
         dir: &VolumeDir,
-        expected: Expected,
+        mut expected: Expected,
         copy: &Committed,
     ) {
-        let Some(mut ledger) = expected.ledger else {
+        let Some(mut ledger) = expected.ledger.take() else {
             return;
         };
         let Some(coming) = ledger.coming.take() else {
             return;
         };
         let name = copy.name.to_string_lossy().into_owned();
-        let is_full = coming.parent.is_none();
         let now = coming.time.at;
         let entry = ledger::entry(name, &copy.info, coming.time, coming.parent, Origin::Pushed);
-        if is_full {
+        if expected.is_full {
             hold_before_shrinking(&mut ledger, &dir.fd, &entry, now);
         }
         ledger.entries.push(entry);
@@ -123,20 +142,21 @@ fn commit_time(ledger: &Ledger, reading: Reading, begin: &Begin) -> CommitTime {
         .filter(|entry| entry.time.doubt.is_none());
     let last_certain = certain.map(|entry| entry.time.at).max();
     let now = reading.now;
-    let is_old = begin.of_snapshot && now.saturating_sub(begin.taken_at) > MAX_SNAPSHOT_AGE_SECONDS;
     let doubt = match reading.trouble {
         Some(_) => Some(Doubt::Clock),
         None if last_certain.is_some_and(|last| now < last) => Some(Doubt::ClockWentBack),
-        None => is_old.then_some(Doubt::OldSnapshot),
+        None => None,
     };
-    CommitTime {
+    let mut time = CommitTime {
         at: now,
         doubt,
         boot: reading.boot.filter(|_| doubt == Some(Doubt::Clock)),
         previous: last_certain,
         taken_at: begin.taken_at,
         of_snapshot: begin.of_snapshot,
-    }
+    };
+    time.doubt = time.doubt.or(time.of_old_snapshot(now));
+    time
 }
 
 /// Holds the last copy if a full push with less than half of its data follows: a replaced host that pushes an empty volume
@@ -169,7 +189,7 @@ fn hold_before_shrinking(ledger: &mut Ledger, dir: impl AsFd, new: &Entry, now: 
         sendshot_model::human::bytes_human(after),
         sendshot_model::human::bytes_human(before)
     );
-    tracing::warn!(copy = %last.name, "{} is held: {reason}; `sendshotctl copy release` ends that", last.name);
+    tracing::info!(copy = %last.name, "{} is held: {reason}; `sendshotctl copy release` ends that", last.name);
     if let Some(last) = ledger.entries.last_mut() {
         last.holds.push(Hold {
             reason,

@@ -354,6 +354,8 @@ impl IncomingTransfer {
     }
 
     fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
+        // What a run deletes meanwhile is counted in the same file.
+        let _lock = self.books.locks.lock(&self.dir.name);
         let state = usage::state(announced_identity(&self.begin));
         let bytes = self.place.offset().saturating_add(self.made());
         let noted = Noted {
@@ -374,8 +376,8 @@ impl IncomingTransfer {
     pub fn commit(self) -> Result<Received, Failure> {
         let not_kept = self.session.not_kept();
         self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
-        let expected = self.books.expect(self.root, &self.dir, &self.begin)?; // 3
         let host = self.session.finish().map_err(session_failure)?;
+        let expected = self.books.expect(self.root, &self.dir, &self.begin)?; // 3
         let copy = host
             .commit(&self.dir, &self.name)
             .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4

@@ -33,6 +33,11 @@ pub enum Error {
     },
     #[error("{volume}/{copy} is the newest copy: without it, the next push sends everything again")]
     Newest { volume: String, copy: String },
+    /// The end of a hold, or a time that is stated, has the wrong side of now.
+    #[error("{until} is over: the hold would end at once")]
+    Past { until: String },
+    #[error("{time} has not come yet")]
+    Future { time: String },
     #[error("{volume}/{copy} has no hold")]
     NotHeld { volume: String, copy: String },
     #[error("{volume}/{copy}: {at} is not between the copies before and after it, {bounds}")]
@@ -112,9 +117,11 @@ pub fn delete(
             why,
         });
     }
-    let now = receiver.clock().now;
+    let clock = receiver.clock();
     let entry = ledger.by_name(copy);
-    let in_force = |hold: &&Hold| hold.until.is_none_or(|until| now < until);
+    // By a clock that is not good, no hold has ended.
+    let in_force =
+        |hold: &&Hold| clock.trouble.is_some() || hold.until.is_none_or(|until| clock.now < until);
     if let Some(hold) = entry.and_then(|entry| entry.holds.iter().find(in_force)) {
         let reason = hold.reason.clone();
         return Err(Error::Held {
@@ -141,6 +148,10 @@ pub fn hold(
     (copy, reason, until): (&str, String, Option<i64>),
 ) -> Result<(), Error> {
     let placed_at = receiver.clock().now;
+    if let Some(until) = until.filter(|until| *until <= placed_at) {
+        let until = human::utc(until);
+        return Err(Error::Past { until });
+    }
     let held = |sender| ReceiverEvent::Held {
         sender,
         volume: view.volume.clone(),
@@ -207,6 +218,10 @@ pub fn retime(
     view: &View,
     (copy, time): (&str, i64),
 ) -> Result<(), Error> {
+    if time > receiver.clock().now {
+        let time = human::utc(time);
+        return Err(Error::Future { time });
+    }
     change(receiver, root, view, copy, |ledger, at| {
         let certain = |entry: &&ledger::Entry| entry.time.doubt.is_none();
         let before = ledger.entries[..at].iter().rev().find(certain);
@@ -237,7 +252,8 @@ pub fn rebuild(receiver: &Receiver, root: &OpenRoot, view: &View) -> Result<usiz
     let failed = io_error(view);
     let found = volumes::with_info(&view.dir).map_err(&failed)?;
     let seen = receiver.generations().seen(root.id(), &view.path());
-    let ledger = ledger::rebuild(&view.dir, found, seen).map_err(&failed)?;
+    let ledger =
+        ledger::rebuild(&view.dir, found, (seen, receiver.clock().now)).map_err(&failed)?;
     let generations = receiver.generations();
     generations.note(root.id(), &view.path(), ledger.generation);
     Ok(ledger.entries.len())

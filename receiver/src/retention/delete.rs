@@ -53,7 +53,11 @@ pub(super) fn copies(
     if going.is_empty() {
         return Ok(deleted);
     }
-    write(receiver, root, view, &mut ledger)?; // 1
+    match write(receiver, root, view, &mut ledger) {
+        // On a full disk, only deleting helps; the marks only say what a crash has interrupted.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => {}
+        written => written?, // 1
+    }
     crash::point("retention-marked");
     let mut states = Vec::new();
     for copy in view
@@ -73,20 +77,6 @@ pub(super) fn copies(
         filesystem::commit(root)?; // 3
     }
     crash::point("retention-committed");
-    let order: Vec<usage::State> = ledger
-        .entries
-        .iter()
-        .map(|entry| (entry.uuid, entry.ctransid))
-        .collect();
-    usage::give_to_younger(&view.dir, &order, &states)?; // 4
-    crash::point("retention-counted");
-    let is_gone = |name: &String| deleted.names.contains(name);
-    ledger.entries.retain(|entry| !is_gone(&entry.name));
-    for entry in &mut ledger.entries {
-        entry.is_going = false;
-    }
-    write(receiver, root, view, &mut ledger)?; // 5
-    crash::point("retention-done");
     if let (Ok(sender), false) = (view.sender.parse(), deleted.names.is_empty()) {
         receiver.history().note(ReceiverEvent::Pruned {
             sender,
@@ -95,6 +85,19 @@ pub(super) fn copies(
             reason: reason.to_owned(),
         });
     }
+    let order: Vec<usage::State> = ledger
+        .entries
+        .iter()
+        .map(|entry| (entry.uuid, entry.ctransid))
+        .collect();
+    usage::give_to_younger(&view.dir, &order, &states)?; // 4
+    crash::point("retention-counted");
+    ledger.remove(|entry| deleted.names.contains(&entry.name));
+    for entry in &mut ledger.entries {
+        entry.is_going = false;
+    }
+    write(receiver, root, view, &mut ledger)?; // 5
+    crash::point("retention-done");
     Ok(deleted)
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use sendshot_sys::filesystem;
 
 use crate::retention::delete::{self, Deleted};
-use crate::retention::view::{self, View};
+use crate::retention::view::{self, LockedView, View};
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::Run;
 use crate::store::root::OpenRoot;
@@ -27,38 +27,44 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
     let Ok(root) = receiver.root().open() else {
         return; // an absent root is reported by the pushes
     };
-    let views = match view::all(receiver, &root, wanted) {
-        Ok(views) => views,
-        Err(e) => return tracing::warn!("cannot look for copies to delete: {e}"),
-    };
     let mut is_freed = false;
-    for view in views {
-        let path = view.path();
-        match volume(receiver, &root, &view, None) {
-            Ok(Done::Nothing) => {}
-            Ok(Done::Deleted(deleted)) => {
-                is_freed |= !deleted.names.is_empty();
-                report(&path, &deleted);
-            }
-            Ok(Done::Asks(why)) => {
-                if receiver.asked().is_new(&path, &why) {
-                    tracing::warn!(
-                        "no copy of {path} is deleted: {why}; look at `sendshotctl copy prune --dry-run`, and \
-                                    confirm by `sendshotctl copy prune --confirm`"
-                    );
-                }
-            }
-            Ok(Done::Forbidden(why)) => {
-                if view.going().next().is_some() && receiver.asked().is_new(&path, &why) {
-                    tracing::warn!("no copy of {path} is deleted: {why}");
-                }
-            }
-            Err(e) => tracing::warn!("cannot delete copies of {path}: {e}"),
-        }
+    let looked = view::each_locked(receiver, &root, wanted, |locked| {
+        is_freed |= of_volume(receiver, &root, &locked);
+    });
+    if let Err(e) = looked {
+        tracing::warn!("cannot look for copies to delete: {e}");
     }
     if is_freed && let Err(e) = filesystem::sync(&root) {
         tracing::debug!("cannot commit the file system after deleting copies: {e}");
     }
+}
+
+/// Runs over a volume; returns whether copies were deleted.
+fn of_volume(receiver: &Receiver, root: &OpenRoot, locked: &LockedView) -> bool {
+    let path = locked.view.path();
+    match volume(receiver, root, locked, None) {
+        Ok(Done::Nothing) => return false,
+        Ok(Done::Deleted(deleted)) => {
+            report(&path, &deleted);
+            return !deleted.names.is_empty();
+        }
+        Ok(Done::Asks(why)) => {
+            if receiver.asked().is_new(&path, &why) {
+                tracing::warn!(
+                    "no copy of {path} is deleted: {why}; look at `sendshotctl copy prune --dry-run`, and \
+                                confirm by `sendshotctl copy prune --confirm`"
+                );
+            }
+        }
+        Ok(Done::Forbidden(why)) => {
+            let would_go = locked.view.going().next().is_some();
+            if would_go && receiver.asked().is_new(&path, &why) {
+                tracing::warn!("no copy of {path} is deleted: {why}");
+            }
+        }
+        Err(e) => tracing::warn!("cannot delete copies of {path}: {e}"),
+    }
+    false
 }
 
 fn report(path: &str, deleted: &Deleted) {
@@ -84,9 +90,10 @@ fn report(path: &str, deleted: &Deleted) {
 pub fn volume(
     receiver: &Receiver,
     root: &OpenRoot,
-    view: &View,
+    locked: &LockedView,
     confirmed: Option<&[String]>,
 ) -> io::Result<Done> {
+    let view = &locked.view;
     if let Some(why) = &view.trouble {
         return Ok(Done::Forbidden(why.clone()));
     }
@@ -102,18 +109,23 @@ pub fn volume(
             "other copies go now than those that were confirmed".to_owned(),
         ));
     }
-    if let Some(trouble) = receiver.clock().trouble {
+    // The clock by which the copies were judged, and the clock now.
+    if let Some(trouble) = view.reading.trouble.or(receiver.clock().trouble) {
         return Ok(Done::Forbidden(trouble.describe()));
     }
     if confirmed.is_none()
         && let Some(brake) = view.brake
     {
+        if view.is_changed {
+            note(receiver, root, view, (None, &Deleted::default()))?;
+        }
         return Ok(Done::Asks(brake.describe()));
     }
     let policy = view.policy_text();
     let is_other_rule = ledger.run.as_ref().is_none_or(|run| run.policy != policy);
-    // A volume without a rule needs no note of a run.
-    let is_noted = is_other_rule && view.policy.rule != sendshot_retention::Rule::All;
+    // A volume without a rule needs no note of a run, and a run that leaves copies because they are in use is not completed.
+    let is_in_use = view.copies.iter().any(|copy| copy.in_use.is_some());
+    let is_noted = is_other_rule && !is_in_use && view.policy.rule != sendshot_retention::Rule::All;
     let run = is_noted.then(|| Run {
         policy,
         at: receiver.clock().now,
@@ -125,6 +137,7 @@ pub fn volume(
     if !names.is_empty() {
         deleted = delete::copies(receiver, root, view, (&names, "by its rule"))?;
     }
+    let run = run.filter(|_| deleted.left.is_empty());
     if run.is_some() || (names.is_empty() && view.is_changed) {
         note(receiver, root, view, (run, &deleted))?;
     }
@@ -147,9 +160,7 @@ fn note(
     if let Some(seen) = receiver.generations().seen(root.id(), &view.path()) {
         ledger.generation = ledger.generation.max(seen);
     }
-    ledger
-        .entries
-        .retain(|entry| !deleted.names.contains(&entry.name));
+    ledger.remove(|entry| deleted.names.contains(&entry.name));
     if run.is_some() {
         ledger.run = run;
     }

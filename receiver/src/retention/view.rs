@@ -8,12 +8,13 @@ use sendshot_apply::staging::Area;
 use sendshot_config::Times;
 use sendshot_model::human;
 use sendshot_retention::{Brake, Hold, Policy, Verdict, brake, judge};
-use sendshot_sys::subvolume::Info;
+use sendshot_sys::subvolume::{self, Info};
 use uuid::Uuid;
 
 use crate::shared::receiver::Receiver;
 use crate::store::clock::Reading;
 use crate::store::ledger::{self, Doubt, Entry, Ledger, State};
+use crate::store::locks::VolumeLock;
 use crate::store::partials;
 use crate::store::root::OpenRoot;
 use crate::store::volumes;
@@ -73,6 +74,10 @@ pub struct View {
     pub copies: Vec<Viewed>,
     /// Why a run must ask first.
     pub brake: Option<Brake>,
+    /// The clock by which the copies were judged.
+    pub reading: Reading,
+    /// The time that counts.
+    times: Times,
 }
 
 impl View {
@@ -84,8 +89,12 @@ impl View {
     /// The policy as text; another one is another rule for the brake.
     pub fn policy_text(&self) -> String {
         let zone = self.policy.timezone.iana_name().unwrap_or("local");
+        let times = match self.times {
+            Times::Commit => "",
+            Times::Snapshot => "; times of snapshots",
+        };
         format!(
-            "{}; protect {}; {zone}",
+            "{}; protect {}; {zone}{times}",
             self.policy.rule,
             human::duration(self.policy.protect)
         )
@@ -109,11 +118,47 @@ pub fn all(
     let reading = receiver.clock();
     let mut views = Vec::new();
     for (sender, volume, dir) in volumes::all(root)? {
-        if wanted(&sender, &volume) {
-            views.push(look(receiver, root, (sender, volume, dir), &reading)?);
+        if !wanted(&sender, &volume) {
+            continue;
+        }
+        let path = format!("{sender}/{volume}");
+        match look(receiver, root, (sender, volume, dir), &reading) {
+            Ok(view) => views.push(view),
+            // One that cannot be read must not hide the others.
+            Err(e) => tracing::warn!("cannot look at the copies of {path}: {e}"),
         }
     }
     Ok(views)
+}
+
+/// A volume that no other can change meanwhile.
+#[derive(Debug)]
+pub struct LockedView {
+    pub view: View,
+    _lock: VolumeLock,
+}
+
+/// Locks the volumes of all senders, or of those that `wanted` selects, one after the other, and does something with each.
+///
+/// # Errors
+/// I/O errors of the root.
+pub fn each_locked(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    wanted: impl Fn(&str, &str) -> bool,
+    mut work: impl FnMut(LockedView),
+) -> io::Result<()> {
+    for (sender, volume, dir) in volumes::all(root)? {
+        if wanted(&sender, &volume) {
+            let path = format!("{sender}/{volume}");
+            let lock = receiver.locks().lock(&path);
+            match look(receiver, root, (sender, volume, dir), &receiver.clock()) {
+                Ok(view) => work(LockedView { view, _lock: lock }),
+                Err(e) => tracing::warn!("cannot look for copies of {path} to delete: {e}"),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads a volume.
@@ -129,12 +174,13 @@ pub fn look(
     let config = receiver.config();
     let (policy, times) = config.retention(&sender, &volume);
     let path = format!("{sender}/{volume}");
-    let on_disk = volumes::with_info(&dir)?;
+    // Read before the disk: a copy that is committed in between is then not taken for one that is gone.
     let state = match root.has_ledgers() {
         true => ledger::read(&dir, receiver.generations().seen(root.id(), &path))?,
         false => State::Missing,
     };
     let trouble = state.trouble();
+    let on_disk = volumes::with_info(&dir)?;
     let (ledger, is_changed) = match state {
         State::Good(mut ledger) => {
             let agreement = ledger::agree(&mut ledger, &on_disk);
@@ -151,6 +197,11 @@ pub fn look(
     if let Some(ledger) = &ledger {
         give_verdicts(&mut copies, ledger, (&policy, times), reading.now);
     }
+    for copy in copies.iter_mut().filter(|copy| copy.goes()) {
+        if !subvolume::children(root, copy.info.id)?.is_empty() {
+            copy.barred = Some("a subvolume lies in it".to_owned());
+        }
+    }
     copies.sort_by(|a, b| a.name.cmp(&b.name));
     let mut view = View {
         sender,
@@ -162,6 +213,8 @@ pub fn look(
         is_changed,
         copies,
         brake: None,
+        reading: reading.clone(),
+        times,
     };
     view.brake = brake_of(&view);
     Ok(view)
@@ -170,7 +223,14 @@ pub fn look(
 fn brake_of(view: &View) -> Option<Brake> {
     let run = view.ledger.as_ref()?.run.as_ref();
     let is_first = run.is_none_or(|run| run.policy != view.policy_text());
-    brake(view.copies.len(), view.going().count(), is_first)
+    // What is in use now goes later, perhaps in a run that does not ask any more.
+    let goes =
+        |copy: &&Viewed| copy.barred.is_none() && copy.verdict.as_ref().is_some_and(Verdict::goes);
+    brake(
+        view.copies.len(),
+        view.copies.iter().filter(goes).count(),
+        is_first,
+    )
 }
 
 fn viewed(name: String, info: Info, ledger: Option<&Ledger>, uses: &Uses) -> Viewed {
@@ -217,19 +277,23 @@ fn give_verdicts(
             continue;
         };
         let counted = counted_time(entry, times, before);
-        before = Some(before.unwrap_or(i64::MIN).max(counted.0));
         let copy = &copies[*at];
+        if counted.1 && copy.barred.is_none() {
+            before = Some(before.unwrap_or(i64::MIN).max(counted.0));
+        }
         judged.push(sendshot_retention::Copy {
             time: counted.0,
             // What a rule cannot delete has no place in a span either.
             is_certain: counted.1 && copy.barred.is_none(),
-            previous: entry.time.previous,
+            // Times of snapshots and of commits have no gap between them.
+            previous: entry.time.previous.filter(|_| counted.0 == entry.time.at),
             holds: entry
                 .holds
                 .iter()
                 .map(|hold| Hold { until: hold.until })
                 .collect(),
-            is_leased: copy.in_use.is_some(),
+            // What is in use is looked at apart: it does not stay for good.
+            is_leased: false,
         });
         at_of.push(*at);
     }
@@ -267,7 +331,7 @@ fn settle_times(ledger: &mut Ledger, reading: &Reading) -> bool {
         {
             let at = reading.now - (boot.seconds - then.seconds);
             if last_certain.is_none_or(|last| at >= last) {
-                (time.at, time.doubt, time.boot) = (at, None, None);
+                (time.at, time.doubt, time.boot) = (at, time.of_old_snapshot(at), None);
                 is_settled = true;
             }
         }

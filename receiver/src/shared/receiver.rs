@@ -23,6 +23,7 @@ use crate::shared::calls::Calls;
 use crate::store::captures::Captures;
 use crate::store::clock::{Clock, Reading};
 use crate::store::generations::Generations;
+use crate::store::locks::VolumeLocks;
 use crate::store::partials;
 use crate::store::root::{OpenRoot, Root};
 
@@ -49,6 +50,7 @@ pub struct Receiver {
     clock: Arc<Clock>,
     asked: Asked,
     due: Due,
+    locks: VolumeLocks,
     generations: Arc<Generations>,
     connections: Connections,
     calls: Calls,
@@ -92,6 +94,7 @@ impl Receiver {
             clock: Arc::new(Clock::new(state_dir)),
             asked: Asked::default(),
             due: Due::default(),
+            locks: VolumeLocks::default(),
             generations: Arc::new(Generations::new(state_dir)),
             connections: Connections::default(),
             calls: Calls::default(),
@@ -175,7 +178,13 @@ impl Receiver {
             clock: Arc::clone(&self.clock),
             rule: self.config().clock,
             generations: Arc::clone(&self.generations),
+            locks: self.locks.clone(),
         }
+    }
+
+    /// The locks of the volumes' ledgers.
+    pub fn locks(&self) -> &VolumeLocks {
+        &self.locks
     }
 
     /// The volumes that were pushed since retention looked at them.

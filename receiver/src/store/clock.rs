@@ -106,7 +106,9 @@ impl Clock {
     }
 
     fn trouble(&self, boot: Option<&str>, offset: i64) -> Option<ClockTrouble> {
-        let boot = boot?;
+        let Some(boot) = boot else {
+            return Some(ClockTrouble::NotSynchronised);
+        };
         let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
         let of_boot = anchor.as_ref().filter(|anchor| anchor.boot == boot);
         let verdict = judge(

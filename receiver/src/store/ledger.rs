@@ -113,6 +113,14 @@ pub struct CommitTime {
     pub of_snapshot: bool,
 }
 
+impl CommitTime {
+    /// The doubt about a copy that was committed at this time: whether it is of a snapshot that was old then.
+    pub fn of_old_snapshot(&self, at: i64) -> Option<Doubt> {
+        let is_old = self.of_snapshot && at.saturating_sub(self.taken_at) > DAY;
+        is_old.then_some(Doubt::OldSnapshot)
+    }
+}
+
 /// A copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -284,6 +292,13 @@ pub fn read(dir: impl AsFd, seen: Option<u64>) -> io::Result<State> {
         return Ok(State::Damaged("its checksum is wrong".to_owned()));
     }
     match seen {
+        // The directory is a new one. What an empty ledger does not list is not deleted anyway.
+        Some(seen) if file.generation < seen && ledger.entries.is_empty() => {
+            Ok(State::Good(Ledger {
+                generation: seen,
+                ..ledger
+            }))
+        }
         Some(seen) if file.generation < seen => Ok(State::RolledBack {
             found: file.generation,
             seen,
@@ -299,7 +314,8 @@ pub fn read(dir: impl AsFd, seen: Option<u64>) -> io::Result<State> {
 pub fn write(dir: impl AsFd, ledger: &mut Ledger) -> io::Result<()> {
     let mut next = ledger.clone();
     next.generation += 1;
-    durable::write_json_at(dir, OsStr::new(FILE), &sealed(&next)?)?;
+    let text = serde_json::to_vec(&sealed(&next)?)?;
+    durable::write_at(dir, OsStr::new(FILE), &text, durable::PRIVATE)?;
     *ledger = next;
     Ok(())
 }
@@ -315,9 +331,10 @@ pub fn adopt(dir: impl AsFd, mut found: Vec<(String, Info)>) -> io::Result<()> {
     for (name, info) in found {
         let previous = ledger.entries.last().map(|before: &Entry| before.time.at);
         let taken_at = named_time(&name).unwrap_or(info.otime);
+        let is_apart = (info.otime - taken_at).abs() > DAY;
         let time = CommitTime {
             at: info.otime,
-            doubt,
+            doubt: doubt.or(is_apart.then_some(Doubt::Adopted)),
             boot: None,
             previous,
             taken_at,
@@ -337,9 +354,13 @@ pub fn adopt(dir: impl AsFd, mut found: Vec<(String, Info)>) -> io::Result<()> {
 pub fn rebuild(
     dir: impl AsFd,
     mut found: Vec<(String, Info)>,
-    seen: Option<u64>,
+    (seen, now): (Option<u64>, i64),
 ) -> io::Result<Ledger> {
-    found.retain(|(name, _)| named_time(name).is_some());
+    // Snapshots of copies, which the administrator has made, were received as well.
+    let is_ours = |name: &str, info: &Info| {
+        named_time(name).is_some() && info.is_pristine() && info.otransid > info.rtransid
+    };
+    found.retain(|(name, info)| is_ours(name, info));
     found.sort_by_key(|(name, info)| (named_time(name), info.otime));
     let mut ledger = Ledger {
         generation: seen.unwrap_or(0),
@@ -349,7 +370,8 @@ pub fn rebuild(
         let at = named_time(&name).unwrap_or(info.otime);
         let time = CommitTime {
             at,
-            doubt: None,
+            // A time that has not come yet would make all later commits uncertain.
+            doubt: (at > now).then_some(Doubt::Adopted),
             boot: None,
             previous: ledger.entries.last().map(|before| before.time.at),
             taken_at: at,
@@ -423,9 +445,7 @@ pub fn agree(ledger: &mut Ledger, on_disk: &[(String, Info)]) -> Agreement {
         on_disk.iter().map(|copy| (copy.1.uuid, copy)).collect();
     let mut agreement = Agreement::default();
     let before = ledger.entries.len();
-    ledger
-        .entries
-        .retain(|entry| by_local.contains_key(&entry.local));
+    ledger.remove(|entry| !by_local.contains_key(&entry.local));
     agreement.changed = ledger.entries.len() != before;
     for entry in &mut ledger.entries {
         if entry.is_going {
@@ -444,6 +464,7 @@ pub fn agree(ledger: &mut Ledger, on_disk: &[(String, Info)]) -> Agreement {
         let of_coming = |(_, info): &&(String, Info)| {
             (info.received_uuid, info.stransid) == (coming.uuid, coming.ctransid)
                 && info.otransid > info.rtransid
+                && info.is_pristine()
                 && !known(info.uuid)
         };
         let mut candidates = on_disk.iter().filter(of_coming);
@@ -468,9 +489,25 @@ pub fn agree(ledger: &mut Ledger, on_disk: &[(String, Info)]) -> Agreement {
 }
 
 impl Ledger {
-    /// The latest commit.
-    pub fn last_commit(&self) -> Option<i64> {
-        self.entries.iter().map(|entry| entry.time.at).max()
+    /// Removes entries. What was built on one builds on its parent from now on.
+    pub fn remove(&mut self, goes: impl Fn(&Entry) -> bool) {
+        let gone: BTreeMap<Uuid, Option<Uuid>> = self
+            .entries
+            .iter()
+            .filter(|entry| goes(entry))
+            .map(|entry| (entry.local, entry.parent))
+            .collect();
+        self.entries
+            .retain(|entry| !gone.contains_key(&entry.local));
+        for entry in &mut self.entries {
+            // A chain of parents is not longer than the entries that go.
+            for _ in 0..=gone.len() {
+                match entry.parent.and_then(|parent| gone.get(&parent)) {
+                    Some(before) => entry.parent = *before,
+                    None => break,
+                }
+            }
+        }
     }
 
     /// The entry of a copy by its name.

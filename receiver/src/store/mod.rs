@@ -4,6 +4,7 @@ pub mod captures;
 pub mod clock;
 pub mod generations;
 pub mod ledger;
+pub mod locks;
 pub mod partials;
 pub mod root;
 mod root_errors;

@@ -98,3 +98,28 @@ fn the_socket_group_may_look_and_not_touch() {
         .success();
     assert_eq!(world.names(), all);
 }
+
+#[test]
+fn holds_and_pushes_at_the_same_time_lose_nothing() {
+    let world = World::new("keep = 'all'");
+    let all = world.push_daily(4);
+    let held = |name: &str| world.about(name)["holds"].as_array().unwrap().len();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..12).for_each(|_| drop(world.push())));
+        for name in &all {
+            let (name, world) = (of(name), &world);
+            scope.spawn(move || {
+                for _ in 0..6 {
+                    world.hosts.receiver.ctl(&["copy", "hold", &name]).success();
+                }
+            });
+        }
+    });
+    for name in &all {
+        assert_eq!(held(name), 6, "{name}");
+    }
+    let listed = world.listed();
+    assert_eq!(listed.len(), 16);
+    let certain = listed.iter().filter(|copy| copy["time_is_certain"] == true);
+    assert_eq!(certain.count(), 16, "{listed:?}");
+}

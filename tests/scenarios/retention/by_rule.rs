@@ -1,6 +1,7 @@
 //! Rules delete by the calendar, after a push and by themselves, and ask before they delete much.
 
 use sendshot_harness::compare::exact::assert_exact;
+use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::until;
 
 use crate::retention::world::World;
@@ -149,4 +150,36 @@ fn a_revoked_senders_copies_stay() {
     world.configure("keep = '2 days daily'\nprotect = '0s'");
     world.prune(&["--yes"]);
     assert_eq!(world.names(), all);
+}
+
+#[test]
+fn a_rule_that_is_set_while_a_push_runs_still_asks() {
+    use sendshot_harness::faults::link::{Link, Rule, Way};
+    let world = World::new("keep = 'all'\nprotect = '0s'");
+    let all = world.push_daily(8);
+    let Paired { sender, receiver } = &world.hosts;
+    let link = Link::to(receiver.address());
+    let entry = std::fs::read_to_string(sender.receiver_file("nas2")).unwrap();
+    let entry = entry.replace(&receiver.address().to_string(), &link.address().to_string());
+    std::fs::write(sender.receiver_file("nas2"), entry).unwrap();
+    sendshot_harness::trees::fill::file(sender.photos().join("big"), 1, 24 << 20);
+    link.set(Way::Up, Rule::Slow(8 << 20));
+    let before = link.bytes(Way::Up);
+    let running = sender.ctl_start(&["push", "nas2:photos"]);
+    until::holds("the push runs", || link.bytes(Way::Up) > before + (4 << 20));
+    world.write_table("keep = '1 day daily'\nprotect = '0s'");
+    world.hosts.receiver.daemon.reload("configuration reloaded");
+    world.prune(&["--yes"]);
+    link.set(Way::Up, Rule::Pass);
+    running.finish().success();
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    until::holds("it asks", || {
+        let list = world.hosts.receiver.ctl(&["copy", "list"]).success();
+        list.stderr.contains("the first run under this rule")
+    });
+    assert_eq!(world.names().len(), all.len() + 1);
 }

@@ -142,3 +142,19 @@ fn a_disk_that_was_copied_by_hand_has_uncertain_times() {
     assert_eq!(world.names().len(), 2);
     command::tool("sync", &[world.hosts.receiver.fs()]);
 }
+
+#[test]
+fn a_volume_directory_that_was_deleted_begins_again() {
+    let mut world = World::new("keep = 'all'");
+    world.push_daily(3);
+    world.hosts.receiver.daemon.stop();
+    for name in world.names() {
+        sendshot_harness::disks::streams::delete(&world.dir().join(name)).unwrap();
+    }
+    fs::remove_dir_all(world.dir()).unwrap();
+    world.hosts.receiver.daemon.start();
+    let newest = world.push();
+    assert_eq!(world.about(&newest)["time_is_certain"], true);
+    let list = world.hosts.receiver.ctl(&["copy", "list"]).success();
+    assert!(!list.stderr.contains("its ledger"), "{list:?}");
+}

@@ -4,6 +4,7 @@ mod by_hand;
 mod by_rule;
 mod crashes;
 mod ledgers;
+mod model;
 mod never;
 mod size;
 mod world;

@@ -38,16 +38,22 @@ impl World {
 
     /// Writes another table, and restarts the receiver.
     pub fn configure(&mut self, table: &str) {
+        self.write_table(table);
         let receiver = &mut self.hosts.receiver;
+        if receiver.daemon.runs() {
+            receiver.daemon.stop();
+        }
+        receiver.daemon.start();
+    }
+
+    /// Writes another table.
+    pub fn write_table(&self, table: &str) {
+        let receiver = &self.hosts.receiver;
         let (address, root) = (receiver.address(), receiver.root());
         let text = format!("listen = \"{address}\"\nroot = {root:?}\n{}\n", keys(table));
         fs::write(receiver.config(), text).unwrap();
         // It may lie on a disk whose power is cut.
         rustix::fs::syncfs(fs::File::open(receiver.config()).unwrap()).unwrap();
-        if receiver.daemon.runs() {
-            receiver.daemon.stop();
-        }
-        receiver.daemon.start();
     }
 
     /// Sets the receiver's clock to a time like `-3d` or `+5h`. The time 0 of a test is in the future, since the certificates

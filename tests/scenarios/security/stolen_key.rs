@@ -22,11 +22,12 @@ use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    Begin, CancelRequest, CopiesRequest, FailureCode, FetchRequest, ForeignRequest,
-    ForgetFilesystemRequest, ForgetRequest, GrantRequest, GrantsRequest, HelloRequest,
-    HistoryRequest, HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest, PairCommand,
-    PairRequest, Parent, PeersRequest, PruneRequest, PushRequest, RecordRestoredRequest,
-    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
+    Begin, CancelRequest, ChangeCopyRequest, CopiesRequest, FailureCode, FetchRequest,
+    ForeignRequest, ForgetFilesystemRequest, ForgetRequest, GrantRequest, GrantsRequest,
+    HelloRequest, HistoryRequest, HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest,
+    PairCommand, PairRequest, Parent, PeersRequest, PruneCopiesRequest, PruneRequest, PushRequest,
+    RecordRestoredRequest, RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest,
+    VolumesRequest,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -505,6 +506,14 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             ("Grants", status(control.grants(GrantsRequest {}).await)),
             ("Copies", status(control.copies(copies.clone()).await)),
             ("Partials", status(control.partials(copies).await)),
+            (
+                "PruneCopies",
+                status(control.prune_copies(PruneCopiesRequest::default()).await),
+            ),
+            (
+                "ChangeCopy",
+                status(control.change_copy(ChangeCopyRequest::default()).await),
+            ),
             (
                 "History",
                 status(control.history(HistoryRequest::default()).await),

@@ -365,8 +365,11 @@ impl Scene {
     #[track_caller]
     fn watch(&self) -> Watch {
         let volume = self.root().join("nas1").join(VOLUME);
-        let usage = volume.join(".sendshot-usage");
-        let busy: [&Path; 3] = [&self.pipe, &volume, &usage];
+        let (usage, ledger) = (
+            volume.join(".sendshot-usage"),
+            volume.join(".sendshot-copies"),
+        );
+        let busy: [&Path; 4] = [&self.pipe, &volume, &usage, &ledger];
         Watch::of(self.hosts.receiver.fs(), &[self.outside.path()], &busy)
     }
 
