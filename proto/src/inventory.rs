@@ -88,6 +88,8 @@ pub struct Inventory {
     pub root: Option<RootId>,
     /// If there is no directory of this volume: the volume id in the label of the directory with its name.
     pub label: Option<VolumeId>,
+    /// Bytes that a push may still write on the disk, if the receiver reported them.
+    pub free_bytes: Option<u64>,
 }
 
 /// A sender's request for an inventory.
@@ -195,6 +197,7 @@ impl Parts {
                 commit_pending: part.commit_pending,
                 partials: resume::partials(part.partials)?,
                 root: malformed::root_id(&part.root_id)?,
+                free_bytes: part.free_bytes,
                 label: match part.label_volume_id.as_slice() {
                     [] => None,
                     bytes => Some(VolumeId::from_bytes(malformed::id_bytes(
@@ -263,6 +266,7 @@ pub fn parts(outcome: Result<Inventory, Failure>) -> Vec<v1::InventoryResponse> 
         commit_pending: inventory.commit_pending,
         partials: inventory.partials.into_iter().map(Into::into).collect(),
         root_id: malformed::root_bytes(inventory.root),
+        free_bytes: inventory.free_bytes,
         label_volume_id: inventory
             .label
             .map(|id| id.to_bytes().to_vec())
@@ -308,6 +312,7 @@ mod tests {
             commit_pending: true,
             partials: Vec::new(),
             root: Some(RootId::from_bytes([8; 16])),
+            free_bytes: Some(7),
             label: Some(VolumeId::from_bytes([7; 16])),
         }
     }

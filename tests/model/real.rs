@@ -134,6 +134,7 @@ fn reported(inventory: &Inventory) -> inventory::Inventory {
         partials: inventory.points.iter().map(partial).collect(),
         label: None,
         root: None,
+        free_bytes: None,
     }
 }
 

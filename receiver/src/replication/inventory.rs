@@ -6,6 +6,7 @@ use sendshot_apply::staging::Area;
 use sendshot_proto::inventory::Inventory;
 use sendshot_proto::resume::Partial;
 use sendshot_proto::volume::VolumeKey;
+use sendshot_sys::filesystem;
 
 use crate::receive::failures::io_failure;
 use crate::shared::receiver::Receiver;
@@ -30,6 +31,7 @@ pub(super) fn look(
             partials,
             root: Some(root.id()),
             label: volumes::label_of_name(&root, caller, volume).map_err(failed)?,
+            free_bytes: free_bytes(receiver, &root),
             ..Inventory::default()
         });
     };
@@ -40,7 +42,15 @@ pub(super) fn look(
         partials,
         root: Some(root.id()),
         label: None,
+        free_bytes: free_bytes(receiver, &root),
     })
+}
+
+/// Bytes that a push may still write; `None` if the disk does not say.
+fn free_bytes(receiver: &Receiver, root: &OpenRoot) -> Option<u64> {
+    let space = filesystem::space(root).ok()?;
+    let least = receiver.config().min_free.of(space.total);
+    Some(space.free.saturating_sub(least))
 }
 
 /// The interrupted transfers of a volume, each with all points at which it can be resumed.

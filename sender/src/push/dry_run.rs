@@ -21,6 +21,7 @@ use crate::push::error::Error;
 use crate::push::generate;
 use crate::push::progress::Listener;
 use crate::push::request::Request;
+use crate::push::room;
 use crate::push::stages::connect;
 use crate::push::stages::negotiate;
 use crate::push::stages::prepare::{self, BySendshots, HeldSendshot, Prepared};
@@ -155,9 +156,8 @@ async fn look(
     top: usize,
     key: VolumeKey,
 ) -> Result<PushEstimate, Error> {
-    let held = negotiate::negotiate(context, None, Purpose::DryRun)
-        .await?
-        .copies;
+    let inventory = negotiate::negotiate(context, None, Purpose::DryRun).await?;
+    let (held, free) = (inventory.copies, inventory.free_bytes);
     let demand = source.demand(parent_choice);
     let (prepared, captured_held) =
         prepare::prepare(context, source, held, demand, HeldSendshot::Temporary).await?;
@@ -166,7 +166,11 @@ async fn look(
     if let Some(captured_held) = captured_held {
         context.discard(captured_held.record).await;
     }
-    measured?
+    let mut estimate = measured??;
+    let needed = estimate.size.map_or(0, |size| size.bytes);
+    let receiver = &context.running.receiver;
+    estimate.notes.extend(room::note(receiver, needed, free));
+    Ok(estimate)
 }
 
 fn measure(

@@ -43,6 +43,7 @@ mod outcome;
 pub mod progress;
 pub mod request;
 pub mod retry;
+mod room;
 pub mod series;
 pub mod stages;
 
@@ -228,9 +229,10 @@ async fn prepare_once(
         return Ok(());
     }
     let demand = delivery.demand(request.parent_choice);
-    let held = inventory.copies;
+    let (held, free) = (inventory.copies, inventory.free_bytes);
     let prepared = prepare::prepare(context, &delivery.source, held, demand, HeldSendshot::Kept);
     let (prepared, _) = prepared.await?;
+    room::tell(context, &delivery.source, &prepared, free).await?;
     delivery.prepared = Some(prepared.without_verdicts());
     Ok(())
 }

@@ -183,3 +183,19 @@ fn a_rule_that_is_set_while_a_push_runs_still_asks() {
     });
     assert_eq!(world.names().len(), all.len() + 1);
 }
+
+#[test]
+fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
+    use sendshot_harness::hosts::receiver_host::ReceiverHost;
+    use sendshot_harness::hosts::sender_host::SenderHost;
+    let sender = SenderHost::new();
+    let hosts = Paired::between(sender, ReceiverHost::with_size(200 << 20));
+    let big = hosts.sender.photos().join("big");
+    sendshot_harness::trees::fill::file(big, 1, 300 << 20);
+    let planned = hosts.sender.ctl(&["plan", "nas2:photos"]).success();
+    let said = format!("{}{}", planned.stdout, planned.stderr);
+    assert!(said.contains("free, and this needs 300"), "{said}");
+    hosts.receiver.daemon.may_log("is full");
+    let pushed = hosts.sender.ctl(&["push", "nas2:photos"]);
+    pushed.fails(1, &["nas2 has", "free, and this needs 300", "full"]);
+}
