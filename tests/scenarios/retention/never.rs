@@ -10,6 +10,7 @@ use sendshot_harness::hosts::kernel_clock::KernelClock;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::hosts::until;
 use sendshot_sys::subvolume::{Access, set_access};
 
 use crate::retention::world::World;
@@ -81,7 +82,6 @@ fn a_copy_with_a_subvolume_in_it_stays() {
 #[test]
 fn a_copy_that_is_being_restored_stays() {
     use sendshot_harness::faults::link::{Link, Rule, Way};
-    use sendshot_harness::hosts::until;
     let (world, all) = old_copies();
     let Paired { sender, receiver } = &world.hosts;
     sendshot_harness::trees::fill::file(sender.photos().join("big"), 1, 24 << 20);
@@ -109,7 +109,6 @@ fn a_copy_that_is_being_restored_stays() {
 #[test]
 fn the_parent_of_an_interrupted_push_stays() {
     use sendshot_harness::faults::link::{Link, Rule, Way};
-    use sendshot_harness::hosts::until;
     let mut world = World::new("keep = 'all'\nprotect = '0s'");
     let all = world.push_daily(3);
     let Paired { sender, receiver } = &world.hosts;
@@ -266,4 +265,56 @@ fn old_snapshots_that_come_at_once_are_not_thinned_by_their_commits() {
             .contains("the daily copy of"),
         "{about}"
     );
+}
+
+#[test]
+fn a_clock_that_is_not_good_any_more_stops_the_rules() {
+    let keys = |keep: &str| {
+        format!(
+            "timezone = 'UTC'\nmin_free = '1 MiB'\n[senders.nas1]\nkeep = '{keep}'\nprotect = '0s'"
+        )
+    };
+    let mut receiver = ReceiverHost::setup().keys(&keys("all")).make();
+    let kernel = KernelClock::new();
+    kernel.say(true);
+    kernel.of(&mut receiver.daemon);
+    receiver.daemon.start();
+    let hosts = Paired::between(SenderHost::new(), receiver);
+    let world = World {
+        hosts,
+        clock: Clock::new(),
+    };
+    let all: Vec<String> = (0..4).map(|_| world.push()).collect();
+    assert!(
+        all.iter()
+            .all(|name| world.about(name)["time_is_certain"] == true)
+    );
+    kernel.say(false);
+    let receiver = &world.hosts.receiver;
+    let (address, root) = (receiver.address(), receiver.root());
+    let text = format!(
+        "listen = \"{address}\"\nroot = {root:?}\n{}\n",
+        keys("1 year yearly")
+    );
+    fs::write(receiver.config(), text).unwrap();
+    let mut world = world;
+    let daemon = &mut world.hosts.receiver.daemon;
+    daemon.may_log("no copy of nas1/photos is deleted");
+    daemon.stop();
+    daemon.start();
+    // It runs at once when it starts.
+    until::holds("the run is logged", || {
+        let log = world.hosts.receiver.daemon.log();
+        log.contains("no copy of nas1/photos is deleted: the kernel does not say")
+    });
+    // The two in the middle would go.
+    let said = world.prune(&["--dry-run"]);
+    assert_eq!(said[0]["copies"].as_array().unwrap().len(), 2, "{said:?}");
+    assert!(said[0]["not_deleted"].is_string(), "{said:?}");
+    world.prune(&["--yes"]);
+    world.prune(&["--confirm", "--yes"]);
+    assert_eq!(world.names(), all);
+    kernel.say(true);
+    world.prune(&["--yes"]);
+    world.are_left(&[all[0].clone(), all[3].clone()]);
 }
