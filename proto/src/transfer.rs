@@ -70,8 +70,8 @@ pub struct Begin {
     pub resume_at: Option<Point>,
     /// The receiver's disk on which the negotiation was based, if reported.
     pub root: Option<RootId>,
-    /// Whether the snapshot is a read-only one of the sender's user.
-    pub of_snapshot: bool,
+    /// Whether the snapshot is a read-only one of the sender's user; `None` if the sender does not say it.
+    pub of_snapshot: Option<bool>,
 }
 
 /// Returns the bytes that a message takes in HTTP/2 frames: gRPC prepends a flag and a length.
@@ -384,7 +384,7 @@ mod tests {
                 chain: Chain([7; 32]),
             }),
             root: Some(RootId::from_bytes([9; 16])),
-            of_snapshot: true,
+            of_snapshot: Some(true),
         };
         let up = Up::Begin(begin);
         assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);

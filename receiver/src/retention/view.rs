@@ -307,7 +307,7 @@ fn give_verdicts(
 pub(super) fn counted_time(entry: &Entry, times: Times, before: Option<i64>) -> (i64, bool) {
     let time = &entry.time;
     match (times, time.doubt) {
-        (Times::Snapshot, None | Some(Doubt::OldSnapshot)) if time.of_snapshot => {
+        (Times::Snapshot, None | Some(Doubt::OldSnapshot)) if time.of_snapshot == Some(true) => {
             let stated = time.taken_at.max(before.unwrap_or(i64::MIN));
             (stated.min(time.at), true)
         }

@@ -38,6 +38,8 @@ pub enum Doubt {
     Adopted,
     /// The copy is of a read-only snapshot that was more than a day old when it was committed.
     OldSnapshot,
+    /// The copy was more than a day old when it was committed, and its sender did not say whether it is of a read-only snapshot.
+    MaybeOldSnapshot,
 }
 
 impl Doubt {
@@ -49,6 +51,9 @@ impl Doubt {
             Self::Adopted => "btrfs's times of the copies contradict their names",
             Self::OldSnapshot => {
                 "it is of a read-only snapshot that was more than a day old: set `times` in receiver.toml, or `copy retime`"
+            }
+            Self::MaybeOldSnapshot => {
+                "it was more than a day old at its commit, and its sender's version does not say whether it is of a read-only snapshot"
             }
         }
     }
@@ -109,15 +114,19 @@ pub struct CommitTime {
     pub previous: Option<i64>,
     /// Time of the snapshot as the sender stated it.
     pub taken_at: i64,
-    /// Whether the sender's snapshot was its user's own read-only one.
-    pub of_snapshot: bool,
+    /// Whether the sender's snapshot was its user's own read-only one; `None` if the sender did not say it.
+    pub of_snapshot: Option<bool>,
 }
 
 impl CommitTime {
-    /// The doubt about a copy that was committed at this time: whether it is of a snapshot that was old then.
+    /// The doubt about a copy that was committed at this time: whether it is, or may be, of a snapshot that was old then.
     pub fn of_old_snapshot(&self, at: i64) -> Option<Doubt> {
-        let is_old = self.of_snapshot && at.saturating_sub(self.taken_at) > DAY;
-        is_old.then_some(Doubt::OldSnapshot)
+        let is_old = at.saturating_sub(self.taken_at) > DAY;
+        match self.of_snapshot {
+            Some(true) if is_old => Some(Doubt::OldSnapshot),
+            None if is_old => Some(Doubt::MaybeOldSnapshot),
+            _ => None,
+        }
     }
 }
 
@@ -338,7 +347,7 @@ pub fn adopt(dir: impl AsFd, mut found: Vec<(String, Info)>) -> io::Result<()> {
             boot: None,
             previous,
             taken_at,
-            of_snapshot: false,
+            of_snapshot: Some(false),
         };
         ledger
             .entries
@@ -375,7 +384,7 @@ pub fn rebuild(
             boot: None,
             previous: ledger.entries.last().map(|before| before.time.at),
             taken_at: at,
-            of_snapshot: false,
+            of_snapshot: Some(false),
         };
         ledger
             .entries
@@ -533,7 +542,7 @@ mod tests {
             boot: None,
             previous: None,
             taken_at: at,
-            of_snapshot: false,
+            of_snapshot: Some(false),
         }
     }
 

@@ -100,7 +100,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         resumable: true,
         resume_at: Some(point.clone()),
         root_id: id.clone(),
-        of_snapshot: true,
+        of_snapshot: Some(true),
     };
     let segment = v1::Segment {
         offset: 7,

@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
+use sendshot_adversary::hostile::World as Stream;
+use sendshot_adversary::hostile::sender::{self, Answer, HostileSender, Then};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::clock::Clock;
 use sendshot_harness::hosts::command;
@@ -12,6 +14,8 @@ use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_sys::subvolume::{Access, set_access};
+
+use uuid::Uuid;
 
 use crate::retention::world::World;
 
@@ -265,6 +269,45 @@ fn old_snapshots_that_come_at_once_are_not_thinned_by_their_commits() {
             .contains("the daily copy of"),
         "{about}"
     );
+}
+
+#[test]
+fn a_copy_of_an_older_sender_that_may_be_of_an_old_snapshot_is_uncertain() {
+    const DAY: i64 = 24 * 60 * 60;
+    let world = World::new("keep = '1 hour hourly'\nprotect = '0s'");
+    let first = world.push();
+    let now = world.about(&first)["committed_at"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>();
+    let now = now.unwrap().as_second();
+    let hostile = HostileSender::connect(&world.hosts.sender, &world.hosts.receiver, "nas2");
+    let cases = [
+        (None, 3, false),
+        (None, 0, true),
+        (Some(false), 3, true),
+        (Some(true), 3, false),
+    ];
+    for (number, (of_snapshot, days, is_certain)) in (1_u8..).zip(cases) {
+        let stream = Stream::empty(Uuid::from_u128(number.into()), 1);
+        let volume = format!("volume-{number}");
+        let mut begin = sender::begin(&stream, [number; 16], &volume);
+        begin.taken_at = now - days * DAY;
+        begin.of_snapshot = of_snapshot;
+        let answer = hostile.push(sender::whole(begin, &stream.whole(&[])), Then::Wait);
+        assert!(matches!(answer, Answer::Committed(_)), "{answer:?}");
+        let listed = world.listed();
+        let copy = listed.iter().find(|copy| copy["volume"] == volume.as_str());
+        let copy = copy.unwrap_or_else(|| panic!("no copy of {volume}: {listed:?}"));
+        assert_eq!(
+            copy["time_is_certain"], is_certain,
+            "{of_snapshot:?}, {days} days: {copy}"
+        );
+        let says = copy
+            .to_string()
+            .contains("does not say whether it is of a read-only snapshot");
+        assert_eq!(says, of_snapshot.is_none() && !is_certain, "{copy}");
+    }
 }
 
 #[test]

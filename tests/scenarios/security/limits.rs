@@ -10,7 +10,6 @@ use sendshot_adversary::hostile::World;
 use sendshot_adversary::hostile::pushes::{VOLUME, VOLUME_ID};
 use sendshot_adversary::hostile::scene::Scene;
 use sendshot_adversary::hostile::sender::{self, Answer, HostileSender, Then};
-use sendshot_adversary::hostile::trick::Held;
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::compare::subvolumes;
 use sendshot_harness::hosts::clock::Clock;
@@ -188,19 +187,7 @@ fn odd_volumes_and_dates_delete_nothing() {
 
 /// Makes a stream of these commands, with its own UUID and ctransid.
 fn stream(uuid: u128, ctransid: u64, commands: &[Command<'_>]) -> (World, Vec<u8>) {
-    let unknown = Held {
-        uuid: Uuid::nil(),
-        ctransid: 0,
-    };
-    let world = World {
-        uuid: Uuid::from_u128(uuid),
-        ctransid,
-        inside: "/nowhere".into(),
-        outside: "/nowhere".into(),
-        own: unknown,
-        other_volume: unknown,
-        other_sender: unknown,
-    };
+    let world = World::empty(Uuid::from_u128(uuid), ctransid);
     let bytes = world.whole(commands);
     (world, bytes)
 }

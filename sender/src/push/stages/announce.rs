@@ -58,7 +58,7 @@ pub(crate) async fn begin(
         },
         resume_at: from.map(|from| from.point()),
         root: context.root,
-        of_snapshot: delivery.source.record.is_none(),
+        of_snapshot: Some(delivery.source.record.is_none()),
     })
 }
 

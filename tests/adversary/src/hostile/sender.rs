@@ -232,7 +232,7 @@ pub fn begin(world: &World, volume_id: [u8; 16], volume_name: &str) -> Begin {
         resumable: false,
         resume_at: None,
         root_id: Vec::new(),
-        of_snapshot: false,
+        of_snapshot: Some(false),
     }
 }
 

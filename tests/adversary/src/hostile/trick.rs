@@ -94,6 +94,23 @@ pub const SECRET: &[u8] = b"secret";
 pub const SECRET_LEN: u64 = 64 * 1024;
 
 impl World {
+    /// A world without copies and directories, for a stream that claims these.
+    pub fn empty(uuid: Uuid, ctransid: u64) -> Self {
+        let none = Held {
+            uuid: Uuid::nil(),
+            ctransid: 0,
+        };
+        Self {
+            uuid,
+            ctransid,
+            inside: "/nowhere".into(),
+            outside: "/nowhere".into(),
+            own: none,
+            other_volume: none,
+            other_sender: none,
+        }
+    }
+
     /// Absolute path of `name` in the directory on the receiver's file system.
     pub fn inside(&self, name: &str) -> Vec<u8> {
         bytes(&self.inside.join(name))
