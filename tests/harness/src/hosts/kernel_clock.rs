@@ -1,4 +1,4 @@
-//! What the kernel says of its clock, as a daemon sees it: a library between the two answers `adjtimex`.
+//! What the kernel says of its clock, as a daemon sees it: a shared object between the two answers `adjtimex`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::hosts::daemon::Daemon;
 
-/// The library: the clock is synchronised if the file that it is told has a `1` in it.
+/// Its source: the clock is synchronised if the file that it is told has a `1` in it.
 const SOURCE: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ int adjtimex(struct timex *timex) {
 pub struct KernelClock(TempDir);
 
 impl KernelClock {
-    /// Makes the library.
+    /// Compiles the shared object.
     ///
     /// # Panics
     /// If it cannot be compiled.
@@ -40,13 +40,17 @@ impl KernelClock {
         fs::write(&source, SOURCE).unwrap();
         let mut gcc = Command::new("gcc");
         gcc.args(["-shared", "-fPIC", "-o"]);
-        let made = gcc.arg(clock.library()).arg(&source).status().unwrap();
-        assert!(made.success(), "the library cannot be compiled");
+        let made = gcc
+            .arg(clock.shared_object())
+            .arg(&source)
+            .status()
+            .unwrap();
+        assert!(made.success(), "the shared object cannot be compiled");
         clock.say(false);
         clock
     }
 
-    fn library(&self) -> PathBuf {
+    fn shared_object(&self) -> PathBuf {
         self.0.path().join("clock.so")
     }
 
@@ -59,9 +63,9 @@ impl KernelClock {
         fs::write(self.0.path().join("said"), text).unwrap();
     }
 
-    /// Gives the kernel's word to a daemon from its next start on, instead of the time of another library.
+    /// Gives the kernel's word to a daemon from its next start on, instead of the time of a [`Clock`](crate::hosts::clock::Clock).
     pub fn of(&self, daemon: &mut Daemon) {
-        daemon.env("LD_PRELOAD", self.library().to_str().unwrap());
+        daemon.env("LD_PRELOAD", self.shared_object().to_str().unwrap());
         let file = self.0.path().join("said");
         daemon.env("KERNEL_CLOCK_FILE", file.to_str().unwrap());
     }
