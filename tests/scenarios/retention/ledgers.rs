@@ -4,25 +4,11 @@ use std::fs;
 
 use sendshot_harness::hosts::command;
 
-use crate::retention::world::World;
-
-const SHORT: &str = "keep = '1 day daily'\nprotect = '0s'";
-
-fn old_copies() -> (World, Vec<String>) {
-    let mut world = World::new("keep = 'all'");
-    let all = world.push_daily(6);
-    world.configure(SHORT);
-    world
-        .hosts
-        .receiver
-        .daemon
-        .may_log("no copy of nas1/photos is deleted");
-    (world, all)
-}
+use crate::retention::world::{SHORT, World, old_copies};
 
 #[test]
 fn a_lost_damaged_or_rolled_back_ledger_deletes_nothing() {
-    let (mut world, all) = old_copies();
+    let (mut world, all) = old_copies(6);
     let ledger = world.dir().join(".sendshot-copies");
     let good = fs::read(&ledger).unwrap();
     // A hold, and the ledger from before it.

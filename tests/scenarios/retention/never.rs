@@ -6,33 +6,16 @@ use std::path::Path;
 use sendshot_adversary::hostile::World as Stream;
 use sendshot_adversary::hostile::sender::{self, Answer, HostileSender, Then};
 use sendshot_harness::disks::streams;
-use sendshot_harness::hosts::clock::Clock;
 use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::kernel_clock::KernelClock;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
-use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_sys::subvolume::{Access, set_access};
 
 use uuid::Uuid;
 
-use crate::retention::world::World;
-
-const SHORT: &str = "keep = '1 day daily'\nprotect = '0s'";
-
-/// Makes copies of ten days under a rule that keeps them, and then sets one that keeps the newest alone.
-fn old_copies() -> (World, Vec<String>) {
-    let mut world = World::new("keep = 'all'");
-    let all = world.push_daily(10);
-    world.configure(SHORT);
-    world
-        .hosts
-        .receiver
-        .daemon
-        .may_log("no copy of nas1/photos is deleted");
-    (world, all)
-}
+use crate::retention::world::{World, old_copies};
 
 #[track_caller]
 fn stays(world: &World, name: &str, reason: &str) {
@@ -45,7 +28,7 @@ fn stays(world: &World, name: &str, reason: &str) {
 
 #[test]
 fn an_admins_own_snapshot_stays() {
-    let (world, all) = old_copies();
+    let (world, all) = old_copies(10);
     let mine = world.dir().join("mine");
     streams::snapshot(&world.dir().join(&all[0]), &mine).unwrap();
     stays(&world, "mine", "it is not in the ledger");
@@ -54,7 +37,7 @@ fn an_admins_own_snapshot_stays() {
 
 #[test]
 fn a_writable_copy_stays() {
-    let (world, all) = old_copies();
+    let (world, all) = old_copies(10);
     set_access(
         File::open(world.dir().join(&all[3])).unwrap(),
         Access::ReadWrite,
@@ -73,7 +56,7 @@ fn a_writable_copy_stays() {
 
 #[test]
 fn a_copy_with_a_subvolume_in_it_stays() {
-    let (world, all) = old_copies();
+    let (world, all) = old_copies(10);
     let copy = world.dir().join(&all[3]);
     // A read-only copy takes no subvolume; one that was writable for a moment does.
     set_access(File::open(&copy).unwrap(), Access::ReadWrite).unwrap();
@@ -86,7 +69,7 @@ fn a_copy_with_a_subvolume_in_it_stays() {
 #[test]
 fn a_copy_that_is_being_restored_stays() {
     use sendshot_harness::faults::link::{Link, Rule, Way};
-    let (world, all) = old_copies();
+    let (world, all) = old_copies(10);
     let Paired { sender, receiver } = &world.hosts;
     sendshot_harness::trees::fill::file(sender.photos().join("big"), 1, 24 << 20);
     let big = world.push();
@@ -176,11 +159,7 @@ fn without_a_good_clock_nothing_goes_and_times_are_uncertain() {
     let kernel = KernelClock::new();
     kernel.of(&mut receiver.daemon);
     receiver.daemon.start();
-    let hosts = Paired::between(SenderHost::new(), receiver);
-    let world = World {
-        hosts,
-        clock: Clock::new(),
-    };
+    let world = World::at_present(receiver);
     let first = world.push();
     let about = world.about(&first);
     assert_eq!(about["time_is_certain"], false, "{about}");
@@ -322,11 +301,7 @@ fn a_clock_that_is_not_good_any_more_stops_the_rules() {
     kernel.say(true);
     kernel.of(&mut receiver.daemon);
     receiver.daemon.start();
-    let hosts = Paired::between(SenderHost::new(), receiver);
-    let world = World {
-        hosts,
-        clock: Clock::new(),
-    };
+    let world = World::at_present(receiver);
     let all: Vec<String> = (0..4).map(|_| world.push()).collect();
     assert!(
         all.iter()

@@ -13,10 +13,26 @@ use serde_json::Value;
 /// The time 0 of a test, from now.
 const ZERO_HOURS: i64 = 60 * 24;
 
+/// A rule that keeps the newest copy alone.
+pub const SHORT: &str = "keep = '1 day daily'\nprotect = '0s'";
+
 /// The copies of a volume at times that the test chooses.
 pub struct World {
     pub hosts: Paired,
     pub clock: Clock,
+}
+
+/// Makes copies of so many days under a rule that keeps them, and then sets [`SHORT`].
+pub fn old_copies(days: u32) -> (World, Vec<String>) {
+    let mut world = World::new("keep = 'all'");
+    let all = world.push_daily(days);
+    world.configure(SHORT);
+    world
+        .hosts
+        .receiver
+        .daemon
+        .may_log("no copy of nas1/photos is deleted");
+    (world, all)
 }
 
 impl World {
@@ -26,14 +42,18 @@ impl World {
     }
 
     pub fn of(receiver: ReceiverHost) -> Self {
-        let hosts = Paired::between(SenderHost::new(), receiver);
-        let mut world = Self {
-            hosts,
-            clock: Clock::new(),
-        };
+        let mut world = Self::at_present(receiver);
         world.clock.of(&mut world.hosts.receiver.daemon);
         world.set("+0d");
         world
+    }
+
+    /// Makes hosts that have the machine's own clock.
+    pub fn at_present(receiver: ReceiverHost) -> Self {
+        Self {
+            hosts: Paired::between(SenderHost::new(), receiver),
+            clock: Clock::new(),
+        }
     }
 
     /// Writes another table, and restarts the receiver.
