@@ -105,7 +105,7 @@ pub(super) async fn run(
             device.display()
         ));
     }
-    check_free(&job, &place)?;
+    check_exchangeable(&job, &place)?;
     let brought = whole::bring_to(&job.volume, &target, events, cancel).await; // 2
     let tidy = |_: &Error| {
         if let Err(e) = tidy_failed(&area, &target) {
@@ -117,7 +117,7 @@ pub(super) async fn run(
         account,
     } = brought.inspect_err(tidy)?;
     // A long time has passed since.
-    let users = check_free(&job, &place)?; // 3
+    let users = check_exchangeable(&job, &place)?; // 3
     events.stage("record", "");
     let dir = place.dir(state.top())?;
     let unrecorded = differs(&account);
@@ -154,7 +154,7 @@ pub(super) async fn run(
 }
 
 /// Checks that the volume can be exchanged; returns who uses it, if the user allows that.
-fn check_free(job: &Job<'_>, place: &VolumePlace) -> Result<Users, Error> {
+fn check_exchangeable(job: &Job<'_>, place: &VolumePlace) -> Result<Users, Error> {
     place::check(place)?;
     let users = in_use::find(place)?;
     match users.is_empty() || job.while_in_use {
@@ -202,9 +202,10 @@ fn restored(job: &Job<'_>, place: &VolumePlace, applied: &Applied, account: &Acc
 
 /// Adds to a report what became of the old volume, and of the chain.
 fn exchanged(report: RestoreReport, place: &VolumePlace, swap: &Swap) -> RestoreReport {
-    let kept = || kept_path(place, swap).unwrap_or_else(|| PathBuf::from(swap.kept.clone()));
     RestoreReport {
-        replaced: swap.old.map(|_| AnyPath::from(kept().as_path())),
+        replaced: swap
+            .old
+            .map(|_| AnyPath::from(kept_path(place, swap).as_path())),
         next_push: Some(match &swap.unrecorded {
             None => NextPush::ThisCopy,
             Some(reason) => NextPush::NotThisCopy {
@@ -216,7 +217,7 @@ fn exchanged(report: RestoreReport, place: &VolumePlace, swap: &Swap) -> Restore
 }
 
 /// The path of the old volume: where this process sees it, else from the top level of its file system.
-fn kept_path(place: &VolumePlace, swap: &Swap) -> Option<PathBuf> {
+fn kept_path(place: &VolumePlace, swap: &Swap) -> PathBuf {
     let from_top = PathBuf::from(swap.dir.clone()).join(PathBuf::from(swap.kept.clone()));
     let visible = || {
         let top = place.top().ok()?;
@@ -224,7 +225,7 @@ fn kept_path(place: &VolumePlace, swap: &Swap) -> Option<PathBuf> {
         let visible = |id| mounts::visible_path(place.fsid, id, &from_top).ok()?;
         ids.into_iter().find_map(visible)
     };
-    Some(visible().unwrap_or(from_top))
+    visible().unwrap_or(from_top)
 }
 
 /// Completes the exchange of names that an earlier run has begun; returns it then, with the copy.
@@ -250,7 +251,7 @@ fn finish_earlier(
             return Ok(None);
         }
         Progress::Beside => {
-            check_free(job, place)?;
+            check_exchangeable(job, place)?;
             swap::complete(&dir, &swap).map_err(&failed)?;
         }
         Progress::Done => {}
