@@ -168,7 +168,7 @@ fn prune_volume(
         ..v1::PrunedVolume::default()
     };
     if request.dry_run {
-        let clock = receiver.clock().trouble.map(ClockTrouble::describe);
+        let clock = view.reading.trouble.map(ClockTrouble::describe);
         volume.not_deleted = view.trouble.clone().or(clock).unwrap_or_default();
     } else if request.confirmed.is_empty() || confirmed.is_some() {
         let mut confirmed = confirmed.map(|of| of.copies.clone());

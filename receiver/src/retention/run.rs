@@ -126,9 +126,9 @@ pub fn volume(
     // A volume without a rule needs no note of a run, and a run that leaves copies because they are in use is not completed.
     let is_in_use = view.copies.iter().any(|copy| copy.in_use.is_some());
     let is_noted = is_other_rule && !is_in_use && view.policy.rule != sendshot_retention::Rule::All;
-    let run = is_noted.then(|| Run {
+    let run = is_noted.then_some(Run {
         policy,
-        at: receiver.clock().now,
+        at: view.reading.now,
     });
     if names.is_empty() && run.is_none() && !view.is_changed {
         return Ok(Done::Nothing);
