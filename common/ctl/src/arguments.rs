@@ -427,8 +427,8 @@ pub struct PruneCopiesArguments {
     /// Only show what would be deleted
     #[arg(long)]
     pub dry_run: bool,
-    /// Delete those, and only those, of which this must be confirmed: the first run under another rule would delete more
-    /// than three copies of the volume, or a run more than half
+    /// Delete only in the volumes where it must be confirmed: the first run under another rule would delete more than
+    /// three copies, or a run more than half
     #[arg(long, conflicts_with = "dry_run")]
     pub confirm: bool,
     /// Do not ask. Does not imply --confirm
