@@ -53,7 +53,7 @@ pub enum Command {
         #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
         top: Option<u32>,
     },
-    /// List the states that this host retains for later pushes
+    /// List the states that this host retains for later pushes, and what the receivers hold
     List {
         /// Only this receiver and volume
         #[arg(value_name = "HOST:VOL")]
@@ -61,6 +61,9 @@ pub enum Command {
         /// List the interrupted pushes that can be resumed instead
         #[arg(long)]
         partials: bool,
+        /// List the copies instead that the receivers held at the end of the last push. No receiver is asked
+        #[arg(long, conflicts_with = "partials")]
+        copies: bool,
     },
     /// Delete retained states beyond `keep` of sender.toml
     ///

@@ -22,6 +22,7 @@ use outcome::Outcome;
 use output::Output;
 use receiver::peers::Purpose;
 use sender::foreign::Foreign;
+use sender::list::What;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -74,14 +75,17 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             request.top = top.unwrap_or(0);
             sender::plan::run(&mut client::sender(socket).await?, request, output).await
         }
-        Command::List { target, partials } => {
-            sender::list::run(
-                client::sender(socket).await?,
-                target,
-                partials.into(),
-                output,
-            )
-            .await
+        Command::List {
+            target,
+            partials,
+            copies,
+        } => {
+            let what = match (partials, copies) {
+                (true, _) => What::Partials,
+                (_, true) => What::Copies,
+                (false, false) => What::Kept,
+            };
+            sender::list::run(client::sender(socket).await?, target, what, output).await
         }
         Command::Prune { target, dry_run } => {
             sender::prune::run(client::sender(socket).await?, target, dry_run, output).await

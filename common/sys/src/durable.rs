@@ -212,6 +212,28 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     write(path, &to_json(value)?, PRIVATE)
 }
 
+/// Writes a value as JSON, readable only by its owner, without a sync: after a crash the file may have its old content, or
+/// be damaged. For what can be lost.
+///
+/// # Errors
+/// I/O errors, with the path.
+pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let bytes = to_json(value)?;
+    let (dir, name) = split(path)?;
+    let tmp = temporary(name);
+    let replace = || -> io::Result<()> {
+        let mut file = File::from(open_temporary(&dir, &tmp, Mode::from_raw_mode(PRIVATE))?);
+        file.write_all(&bytes)?;
+        rustix::fs::renameat(&dir, &tmp, &dir, name)?;
+        Ok(())
+    };
+    replace().map_err(|e| {
+        // The file may not exist, or may have been renamed.
+        let _ = rustix::fs::unlinkat(&dir, &tmp, AtFlags::empty());
+        at(path, e)
+    })
+}
+
 /// Reads a file written by [`write_json`]; `None` if there is no such file.
 ///
 /// # Errors

@@ -27,6 +27,8 @@ pub(crate) struct PushContext {
     pub(crate) key_there: VolumeKey,
     /// The receiver's disk that the last inventory described, if the receiver reports one.
     pub(crate) root: Option<RootId>,
+    /// Names of the copies that the last inventory reported.
+    pub(crate) reported: Vec<Arc<str>>,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
     pub(crate) wire_before: u64,

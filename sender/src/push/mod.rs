@@ -49,6 +49,7 @@ pub mod stages;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use sendshot_proto::inventory::Inventory;
 use sendshot_proto::report::Report;
 
@@ -64,6 +65,8 @@ use crate::push::stages::release::Release;
 use crate::push::stages::resume::{self, Resumption};
 use crate::push::stages::{connect, negotiate, send, source};
 use crate::retained::reconcile::Purpose;
+use crate::shared::blocking::blocking;
+use crate::shared::holdings::{self, Holding};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::engine;
@@ -117,7 +120,37 @@ pub async fn run(
         }
         Err(error) => (Err(error), Superseded::default()),
     };
+    if let Ok(report) = &outcome {
+        note_holding(&context, report).await;
+    }
     (outcome, Some(Release::new(context.state, superseded)))
+}
+
+/// Records what the receiver's disk holds now, for `list`.
+async fn note_holding(context: &PushContext, report: &Report) {
+    let copy = report
+        .copy
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let holding = Holding {
+        volume: context.key.name.clone(),
+        volume_id: context.key.id,
+        receiver: context.running.receiver.clone(),
+        receiver_id: context.link.receiver(),
+        root: context.root,
+        as_of: Timestamp::now().as_second(),
+        count: 0,
+        names: context.reported.iter().map(ToString::to_string).collect(),
+    };
+    let state_dir = context.sender.paths().state_dir.clone();
+    let noted = blocking("holdings", move || {
+        holdings::note(&state_dir, &holding.with(&copy))
+    });
+    if let Err(e) = noted.await.map_err(std::io::Error::other).flatten() {
+        tracing::warn!("cannot record for `list` what the receiver holds: {e}");
+    }
 }
 
 /// Completes an interrupted push, then sends the current state of the volume.

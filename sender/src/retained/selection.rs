@@ -63,18 +63,18 @@ impl Selection {
     /// Whether a record is selected. One of another sender never is.
     pub fn selects(&self, sender: &Sender, record: &Record) -> bool {
         record.sender == sender.id()
-            && match self {
-                Self::All => true,
-                Self::Of(receiver, wanted) => {
-                    record.receiver_name == *receiver && wanted.is(record)
-                }
-            }
+            && self.names(&record.receiver_name, (&record.volume_name, record.volume))
     }
-}
 
-impl Wanted {
-    fn is(&self, record: &Record) -> bool {
-        self.id == Some(record.volume) || self.name.as_ref() == Some(&record.volume_name)
+    /// Whether a receiver and a volume are selected.
+    pub fn names(&self, receiver: &PeerName, (name, id): (&VolumeName, VolumeId)) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(selected, wanted) => {
+                receiver == selected
+                    && (wanted.id == Some(id) || wanted.name.as_ref() == Some(name))
+            }
+        }
     }
 }
 

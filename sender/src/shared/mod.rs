@@ -3,6 +3,7 @@
 pub(crate) mod blocking;
 pub mod drills;
 pub mod former;
+pub mod holdings;
 pub mod interrupted;
 pub mod last_pushes;
 pub mod running;

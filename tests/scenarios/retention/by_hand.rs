@@ -123,3 +123,52 @@ fn holds_and_pushes_at_the_same_time_lose_nothing() {
     let certain = listed.iter().filter(|copy| copy["time_is_certain"] == true);
     assert_eq!(certain.count(), 16, "{listed:?}");
 }
+
+#[test]
+fn the_sender_lists_what_the_receiver_held_at_the_last_push() {
+    let world = World::new("keep = 'all'");
+    let all = world.push_daily(3);
+    let list = |options: &[&str]| {
+        let sender = &world.hosts.sender;
+        sender
+            .ctl(&[&["--json", "list", "--copies"], options].concat())
+            .success()
+            .jsons()
+    };
+    let of = |held: &serde_json::Value| {
+        assert_eq!(held["receiver"], "nas2");
+        assert_eq!(held["volume"], "photos");
+        assert!(
+            held["root"].is_string() && held["as_of"].is_string(),
+            "{held}"
+        );
+        assert_eq!(held["count"], held["copies"].as_array().unwrap().len());
+        let names = held["copies"].as_array().unwrap().iter();
+        names
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        list(&[]).iter().map(of).collect::<Vec<_>>(),
+        std::slice::from_ref(&all)
+    );
+    let text = world.hosts.sender.ctl(&["list"]).success().stdout;
+    let line = text
+        .lines()
+        .find(|line| line.contains(&all[0]) && line.contains(&all[2]));
+    assert!(line.is_some_and(|line| line.contains(" 3 ")), "{text}");
+    // What is deleted there since is seen by the next push, and not before.
+    let first = format!("nas1/photos/{}", all[0]);
+    world
+        .hosts
+        .receiver
+        .ctl(&["copy", "delete", &first, "--yes"])
+        .success();
+    assert_eq!(of(&list(&["nas2:photos"])[0]), all);
+    let newest = world.push_at("+1d");
+    assert_eq!(
+        of(&list(&["nas2:photos"])[0]),
+        [&all[1..], &[newest]].concat()
+    );
+    assert!(list(&["nas2:music"]).is_empty());
+}

@@ -12,7 +12,6 @@ use crate::client::{self, Receiver};
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::receiver::partials;
-use crate::sender::list::What;
 
 #[derive(Serialize)]
 struct CopyJson {
@@ -35,6 +34,24 @@ struct CopyJson {
     /// Whether the time of its commit is certain.
     time_is_certain: bool,
     holds: Vec<String>,
+}
+
+/// What `copy list` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Copies,
+    /// The uncommitted transfers.
+    Partials,
+}
+
+impl From<bool> for What {
+    fn from(partials: bool) -> Self {
+        if partials {
+            Self::Partials
+        } else {
+            Self::Copies
+        }
+    }
 }
 
 /// Shows the copies, or the partials.

@@ -13,8 +13,8 @@ use crate::client::{self, Sender};
 use crate::outcome::{self, Outcome};
 use crate::output::{self, Output, table};
 use crate::receiver::partials;
-use crate::sender::not_looked_at;
 use crate::sender::plan;
+use crate::sender::{held, not_looked_at};
 
 /// A kept state.
 #[derive(Serialize)]
@@ -61,12 +61,8 @@ pub enum What {
     Kept,
     /// The interrupted pushes.
     Partials,
-}
-
-impl From<bool> for What {
-    fn from(partials: bool) -> Self {
-        if partials { Self::Partials } else { Self::Kept }
-    }
+    /// The copies that the receivers reported.
+    Copies,
 }
 
 /// Shows the kept states, or the interrupted pushes.
@@ -82,9 +78,13 @@ pub async fn run(
             ListRequest {
                 receiver: target.receiver.to_string(),
                 volume: plan::volume_bytes(&target.volume),
+                copies: what == What::Copies,
             }
         }
-        None => ListRequest::default(),
+        None => ListRequest {
+            copies: what == What::Copies,
+            ..ListRequest::default()
+        },
     };
     let answer = client
         .list(request)
@@ -92,6 +92,10 @@ pub async fn run(
         .map_err(client::failed)?
         .into_inner();
     outcome::check(answer.problem)?;
+    if what == What::Copies {
+        held::copies(answer.held, output);
+        return Ok(ExitCode::SUCCESS);
+    }
     if what == What::Partials {
         match (answer.interrupted.is_empty(), answer.not_looked_at.len()) {
             (true, 1..) => output
@@ -109,6 +113,7 @@ pub async fn run(
         });
     } else {
         show(answer.snapshots, output);
+        held::summary(answer.held, output);
     }
     not_looked_at::show(answer.not_looked_at, output);
     Ok(ExitCode::SUCCESS)
@@ -182,8 +187,8 @@ fn holder(holder: Holder) -> HolderJson {
     }
 }
 
-/// The age of a state; zero if the clock is before that time.
-fn age(taken_at: i64) -> Duration {
+/// The time since then; zero if the clock is before that time.
+pub fn age(taken_at: i64) -> Duration {
     let seconds = jiff::Timestamp::now().as_second() - taken_at;
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod foreign;
 pub mod forget;
+pub mod held;
 pub mod list;
 pub mod not_looked_at;
 pub mod pair;

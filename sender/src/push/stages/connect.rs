@@ -85,6 +85,7 @@ pub(crate) async fn begin(
         running,
         listener,
         root: None,
+        reported: Vec::new(),
         link,
         wire_before: 0,
         state,

@@ -59,6 +59,11 @@ pub(crate) async fn negotiate(
     };
     context.enter("negotiate", detail);
     context.root = inventory.root;
+    context.reported = inventory
+        .copies
+        .iter()
+        .map(|copy| Arc::clone(&copy.name))
+        .collect();
     let (volume, receiver) = (context.key.id, context.link.receiver());
     let (sender, name) = (
         Arc::clone(&context.sender),
