@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use sendshot_apply::staging::Area;
 use sendshot_config::Times;
 use sendshot_model::human;
 use sendshot_retention::{Brake, Hold, Policy, Verdict, brake, judge};
 use sendshot_sys::subvolume::{self, Info};
 use uuid::Uuid;
 
+use crate::retention::times;
+use crate::retention::uses::Uses;
 use crate::shared::receiver::Receiver;
 use crate::store::clock::Reading;
-use crate::store::ledger::{self, Doubt, Entry, Ledger, State};
+use crate::store::ledger::{self, Entry, Ledger, State};
 use crate::store::locks::VolumeLock;
-use crate::store::partials;
 use crate::store::root::OpenRoot;
 use crate::store::volumes;
 
@@ -184,7 +184,7 @@ pub fn look(
     let (ledger, is_changed) = match state {
         State::Good(mut ledger) => {
             let agreement = ledger::agree(&mut ledger, &on_disk);
-            let is_settled = settle_times(&mut ledger, reading);
+            let is_settled = times::settle(&mut ledger, reading);
             (Some(ledger), agreement.changed || is_settled)
         }
         State::Missing | State::Damaged(_) | State::RolledBack { .. } => (None, false),
@@ -276,7 +276,7 @@ fn give_verdicts(
         let Some(at) = by_local.get(&entry.local) else {
             continue;
         };
-        let counted = counted_time(entry, times, before);
+        let counted = times::counted_time(entry, times, before);
         let copy = &copies[*at];
         if counted.1 && copy.barred.is_none() {
             before = Some(before.unwrap_or(i64::MIN).max(counted.0));
@@ -300,90 +300,5 @@ fn give_verdicts(
     let verdicts = judge(&judged, policy, now).verdicts;
     for (at, verdict) in at_of.into_iter().zip(verdicts) {
         copies[at].verdict = Some(verdict);
-    }
-}
-
-/// The time of a copy that counts, and whether it is certain. `before` is that of the copy before it.
-pub(super) fn counted_time(entry: &Entry, times: Times, before: Option<i64>) -> (i64, bool) {
-    let time = &entry.time;
-    match (times, time.doubt) {
-        (Times::Snapshot, None | Some(Doubt::OldSnapshot)) if time.of_snapshot == Some(true) => {
-            let stated = time.taken_at.max(before.unwrap_or(i64::MIN));
-            (stated.min(time.at), true)
-        }
-        (Times::Snapshot | Times::Commit, doubt) => (time.at, doubt.is_none()),
-    }
-}
-
-/// Makes the times certain that were uncertain by the clock alone, if it is good now and the host has not been restarted:
-/// the time since the boot tells the true moment. Returns whether one has become so.
-fn settle_times(ledger: &mut Ledger, reading: &Reading) -> bool {
-    let (None, Some(boot)) = (reading.trouble, &reading.boot) else {
-        return false;
-    };
-    let mut last_certain: Option<i64> = None;
-    let mut is_settled = false;
-    for entry in &mut ledger.entries {
-        let time = &mut entry.time;
-        let same_boot = time.boot.as_ref().filter(|at| at.boot == boot.boot);
-        if time.doubt == Some(Doubt::Clock)
-            && let Some(then) = same_boot
-        {
-            let at = reading.now - (boot.seconds - then.seconds);
-            if last_certain.is_none_or(|last| at >= last) {
-                (time.at, time.doubt, time.boot) = (at, time.of_old_snapshot(at), None);
-                is_settled = true;
-            }
-        }
-        if time.doubt.is_none() {
-            last_certain = Some(last_certain.unwrap_or(i64::MIN).max(time.at));
-        }
-    }
-    is_settled
-}
-
-/// What uses the copies of a volume.
-#[derive(Debug)]
-struct Uses {
-    is_pushed: bool,
-    /// The states that interrupted pushes build on.
-    parents: Vec<(Uuid, u64)>,
-    /// Names of the copies that are being fetched.
-    fetched: Vec<String>,
-}
-
-impl Uses {
-    fn of(
-        receiver: &Receiver,
-        root: &OpenRoot,
-        sender: &str,
-        volume: &str,
-        dir: &OwnedFd,
-    ) -> io::Result<Self> {
-        let id = volumes::id_of(dir);
-        let area = Area::new(root)?;
-        let partials = match area.exists() {
-            true => partials::all(area.dir().map_err(io::Error::other)?)?,
-            false => Vec::new(),
-        };
-        let own = partials
-            .iter()
-            .filter(|partial| Some(partial.record.volume) == id);
-        Ok(Self {
-            // A push can clone from any copy of its volume.
-            is_pushed: receiver.transfers().is_at_work(sender, id),
-            parents: own.filter_map(|partial| partial.record.parent()).collect(),
-            fetched: receiver.fetches().copies_of(sender, volume),
-        })
-    }
-
-    fn of_copy(&self, name: &str, info: &Info) -> Option<&'static str> {
-        if self.fetched.iter().any(|fetched| fetched == name) {
-            return Some("it is being restored");
-        }
-        if self.parents.contains(&(info.received_uuid, info.stransid)) {
-            return Some("an interrupted push builds on it");
-        }
-        self.is_pushed.then_some("a push of its volume is running")
     }
 }
