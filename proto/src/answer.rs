@@ -35,6 +35,7 @@ answers!(
     PlanResponse,
     PruneCopiesResponse,
     PruneResponse,
+    ReceiverStatusResponse,
     RecordRestoredResponse,
     RevokeResponse,
     RootsResponse

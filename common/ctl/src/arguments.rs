@@ -11,6 +11,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use sendshot_model::Engine;
 
+use crate::daemons::Choice;
+
 /// Replicate live btrfs subvolumes between hosts.
 ///
 /// Exit codes: 0 done; 1 failed, cancelled, or the daemon is not running; 2 wrong usage or
@@ -102,15 +104,19 @@ pub enum Command {
         #[arg(long)]
         html: bool,
     },
-    /// Show running and recent pushes, receivers and volumes
+    /// Show running and recent pushes, receivers and volumes; on a receiver what comes in, and the copies
+    ///
+    /// Both daemons are asked on a host that has both.
     Status {
         /// Refresh twice a second
         #[arg(long, short)]
         watch: bool,
+        #[command(flatten)]
+        daemon: Choice,
     },
     /// Show what happened: pushes, failures, deletions, restores, permissions
     ///
-    /// The daemon records it, on either host: the sender's is asked if there is one, else the receiver's.
+    /// The daemon records it, on either host. Both daemons are asked on a host that has both.
     History(HistoryArguments),
     /// Cancel running pushes
     Cancel {
@@ -166,12 +172,8 @@ pub struct HistoryArguments {
     /// Only what happened since then: a span of time like `12h` or `7d`, a UTC day, or a time like `2026-11-22 03:00`
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<Timestamp>,
-    /// Ask the sender's daemon
-    #[arg(long, conflicts_with = "receiver")]
-    pub sender: bool,
-    /// Ask the receiver's daemon
-    #[arg(long)]
-    pub receiver: bool,
+    #[command(flatten)]
+    pub daemon: Choice,
 }
 
 /// Arguments of `push`.

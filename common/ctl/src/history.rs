@@ -7,21 +7,14 @@ use std::time::Duration;
 use sendshot_model::history::{Entry, Head, ReceiverEvent, Selection, SenderEvent};
 use sendshot_model::{PeerName, VolumeName, human};
 use sendshot_proto::problem::{Kind, Problem};
-use sendshot_proto::v1::{HistoryPart, HistoryRequest};
+use sendshot_proto::v1::HistoryRequest;
 use serde::Deserialize;
-use tonic::{Code, Status, Streaming};
 
 use crate::arguments::HistoryArguments;
 use crate::client;
+use crate::daemons::{self, Daemon};
 use crate::outcome::{self, Outcome};
 use crate::output::{Output, table};
-
-/// The daemons of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Sender,
-    Receiver,
-}
 
 /// An event of either side.
 #[derive(Deserialize)]
@@ -34,12 +27,35 @@ enum Event {
 /// Shows the selected events, the oldest first.
 pub async fn run(arguments: HistoryArguments, socket: Option<PathBuf>, output: &Output) -> Outcome {
     let request = HistoryRequest::from(&selection(&arguments)?);
-    let side = match (arguments.sender, arguments.receiver) {
-        (true, _) => Some(Side::Sender),
-        (_, true) => Some(Side::Receiver),
-        (false, false) => None,
+    let mut daemons = daemons::connect(arguments.daemon, socket).await?;
+    let is_both = daemons.len() > 1;
+    let mut code = ExitCode::SUCCESS;
+    for daemon in &mut daemons {
+        if let Err(problem) = show(daemon, request.clone(), is_both, output).await {
+            match is_both {
+                true => output.problem(&problem),
+                false => return Err(problem),
+            }
+            code = outcome::exit_code(&problem);
+        }
+    }
+    Ok(code)
+}
+
+/// Shows the events of one daemon.
+async fn show(
+    daemon: &mut Result<Daemon, Problem>,
+    request: HistoryRequest,
+    is_both: bool,
+    output: &Output,
+) -> Result<(), Problem> {
+    let daemon = daemon.as_mut().map_err(|problem| problem.clone())?;
+    let label = is_both.then(|| daemon.label());
+    let parts = match daemon {
+        Daemon::Sender(client) => client.history(request).await,
+        Daemon::Receiver(client) => client.history(request).await,
     };
-    let mut parts = ask(request, side, socket).await?;
+    let mut parts = parts.map_err(client::failed)?.into_inner();
     let mut rows = Vec::new();
     let mut is_empty = true;
     while let Some(part) = parts.message().await.map_err(client::failed)? {
@@ -50,14 +66,16 @@ pub async fn run(arguments: HistoryArguments, socket: Option<PathBuf>, output: &
             false => rows.extend(part.lines.iter().filter_map(|line| row(line))),
         }
     }
+    if let Some(label) = label.filter(|_| !output.is_json()) {
+        output.result(&(), || format!("== {label} =="));
+    }
     if is_empty {
         output.note("nothing is recorded that matches");
     } else if !output.is_json() {
         output.result(&(), || table(&["time", "what", "where", "detail"], rows));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
-
 fn selection(arguments: &HistoryArguments) -> Result<Selection, Problem> {
     let usage = |e: &dyn std::error::Error| Problem::from_error(Kind::Usage, e);
     let (peer, volume) = match arguments.target.as_deref() {
@@ -78,39 +96,6 @@ fn selection(arguments: &HistoryArguments) -> Result<Selection, Problem> {
             .transpose()
             .map_err(|e| usage(&e))?,
     })
-}
-
-/// Asks one daemon. Without `side` the sender's comes first: the receiver's is asked if the sender has no socket, or if
-/// the socket that the user named is the receiver's.
-async fn ask(
-    request: HistoryRequest,
-    side: Option<Side>,
-    socket: Option<PathBuf>,
-) -> Result<Streaming<HistoryPart>, Problem> {
-    let first = match (side, &socket) {
-        (Some(side), _) => side,
-        (None, None) if !client::has_sender() && client::has_receiver() => Side::Receiver,
-        (None, _) => Side::Sender,
-    };
-    match call(request.clone(), first, socket.clone()).await? {
-        Err(status) if side.is_none() && status.code() == Code::Unimplemented => {
-            call(request, Side::Receiver, socket).await?
-        }
-        answer => answer,
-    }
-    .map_err(client::failed)
-}
-
-async fn call(
-    request: HistoryRequest,
-    side: Side,
-    socket: Option<PathBuf>,
-) -> Result<Result<Streaming<HistoryPart>, Status>, Problem> {
-    let answer = match side {
-        Side::Sender => client::sender(socket).await?.history(request).await,
-        Side::Receiver => client::receiver(socket).await?.history(request).await,
-    };
-    Ok(answer.map(tonic::Response::into_inner))
 }
 
 /// Makes the row of an event. Of one that this version does not know, it shows what all events have.

@@ -5,6 +5,7 @@
 mod arguments;
 mod client;
 mod completions;
+mod daemons;
 mod diff;
 mod history;
 mod outcome;
@@ -125,9 +126,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::RecoverySheet { html } => {
             sender::recovery_sheet::run(client::sender(socket).await?, html, output).await
         }
-        Command::Status { watch } => {
-            status::run(client::sender(socket).await?, watch, output).await
-        }
+        Command::Status { watch, daemon } => status::run(daemon, watch, socket, output).await,
         Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Cancel { target, all } => {
             sender::cancel::run(client::sender(socket).await?, target, all, output).await

@@ -81,7 +81,7 @@ fn describe(view: &View, copy: &Viewed, path: &[u8], lacks: &NotKept) -> v1::Cop
         volume: view.volume.clone(),
         name: copy.name.clone(),
         uuid: copy.info.received_uuid.as_bytes().to_vec(),
-        committed_at: time.map_or(copy.info.otime, |time| time.at),
+        committed_at: copy.committed_at(),
         unusable,
         unusable_code,
         path: path.to_vec(),

@@ -6,6 +6,7 @@ mod partials;
 mod peers;
 mod request;
 mod roots;
+mod status;
 
 use std::sync::Arc;
 
@@ -91,6 +92,13 @@ impl ReceiverControl for Control {
         request: Request<v1::CopiesRequest>,
     ) -> Result<Response<v1::PartialsResponse>, Status> {
         answered(partials::answer(&self.0, request.into_inner()).await)
+    }
+
+    async fn status(
+        &self,
+        _: Request<v1::ReceiverStatusRequest>,
+    ) -> Result<Response<v1::ReceiverStatusResponse>, Status> {
+        answered(status::answer(&self.0).await)
     }
 
     async fn history(

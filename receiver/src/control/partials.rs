@@ -27,7 +27,7 @@ pub(super) async fn answer(
 }
 
 /// Combines the partials on the disk with the transfers in the table.
-fn partial_states(
+pub(super) fn partial_states(
     receiver: &Receiver,
     wanted: &v1::CopiesRequest,
 ) -> Result<Vec<v1::PartialState>, Failure> {

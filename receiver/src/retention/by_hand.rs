@@ -6,6 +6,7 @@ use sendshot_model::history::ReceiverEvent;
 use sendshot_model::{PeerName, human};
 
 use crate::retention::delete::{self, Deleted};
+use crate::retention::undeletable::Barred;
 use crate::retention::view::View;
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::{self, Hold, Ledger, Placed};
@@ -109,12 +110,12 @@ pub fn delete(
         volume: volume.clone(),
         copy: name.clone(),
     })?;
-    let barred = found.barred.clone().or(found.in_use.map(str::to_owned));
+    let barred = found.barred.map(Barred::describe).or(found.in_use);
     if let Some(why) = barred {
         return Err(Error::Barred {
             volume,
             copy: name,
-            why,
+            why: why.to_owned(),
         });
     }
     let clock = receiver.clock();

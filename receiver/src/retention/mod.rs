@@ -9,5 +9,6 @@ pub mod by_hand;
 mod delete;
 pub mod run;
 mod times;
+pub mod undeletable;
 mod uses;
 pub mod view;

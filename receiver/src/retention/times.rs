@@ -19,7 +19,7 @@ pub(super) fn counted_time(entry: &Entry, times: Times, before: Option<i64>) -> 
 
 /// Makes the times certain that were uncertain by the clock alone, if it is good now and the host has not been restarted:
 /// the time since the boot tells the true moment. Returns whether one has become so.
-pub(super) fn settle(ledger: &mut Ledger, reading: &Reading) -> bool {
+pub(super) fn make_certain(ledger: &mut Ledger, reading: &Reading) -> bool {
     let (None, Some(boot)) = (reading.trouble, &reading.boot) else {
         return false;
     };

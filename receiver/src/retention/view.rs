@@ -11,6 +11,7 @@ use sendshot_sys::subvolume::{self, Info};
 use uuid::Uuid;
 
 use crate::retention::times;
+use crate::retention::undeletable::Barred;
 use crate::retention::uses::Uses;
 use crate::shared::receiver::Receiver;
 use crate::store::clock::Reading;
@@ -27,7 +28,7 @@ pub struct Viewed {
     /// What the ledger says of it; `None` if it is not in the ledger.
     pub entry: Option<Entry>,
     /// Why it is never deleted by a rule, besides the verdict.
-    pub barred: Option<String>,
+    pub barred: Option<Barred>,
     /// What uses it.
     pub in_use: Option<&'static str>,
     /// `None` for one that is not in the ledger.
@@ -42,12 +43,19 @@ impl Viewed {
             && self.verdict.as_ref().is_some_and(Verdict::goes)
     }
 
+    /// The time of its commit, in seconds since 1970 UTC: the ledger's, or btrfs's if it is not in the ledger.
+    pub fn committed_at(&self) -> i64 {
+        self.entry
+            .as_ref()
+            .map_or(self.info.otime, |entry| entry.time.at)
+    }
+
     /// Why it stays or goes, in words.
     pub fn reason(&self) -> String {
         let verdict = self.verdict.as_ref().map(Verdict::describe);
         let doubt = self.entry.as_ref().and_then(|entry| entry.time.doubt);
         let why = [
-            self.barred.clone(),
+            self.barred.map(|barred| barred.describe().to_owned()),
             self.in_use.map(str::to_owned),
             verdict.filter(|_| self.barred.is_none()),
             doubt.map(|doubt| doubt.describe().to_owned()),
@@ -98,6 +106,19 @@ impl View {
             self.policy.rule,
             human::duration(self.policy.protect)
         )
+    }
+
+    /// The copy that was committed last, as far as the ledger says; without a ledger, the one with the last name.
+    pub fn newest(&self) -> Option<&Viewed> {
+        let last = self.ledger.as_ref().and_then(|ledger| {
+            let on_disk = |local| self.copies.iter().find(|copy| copy.info.uuid == local);
+            ledger
+                .entries
+                .iter()
+                .rev()
+                .find_map(|entry| on_disk(entry.local))
+        });
+        last.or(self.copies.last())
     }
 
     /// The copies that a run would delete.
@@ -184,8 +205,8 @@ pub fn look(
     let (ledger, is_changed) = match state {
         State::Good(mut ledger) => {
             let agreement = ledger::agree(&mut ledger, &on_disk);
-            let is_settled = times::settle(&mut ledger, reading);
-            (Some(ledger), agreement.changed || is_settled)
+            let is_certain_now = times::make_certain(&mut ledger, reading);
+            (Some(ledger), agreement.changed || is_certain_now)
         }
         State::Missing | State::Damaged(_) | State::RolledBack { .. } => (None, false),
     };
@@ -199,7 +220,7 @@ pub fn look(
     }
     for copy in copies.iter_mut().filter(|copy| copy.goes()) {
         if !subvolume::children(root, copy.info.id)?.is_empty() {
-            copy.barred = Some("a subvolume lies in it".to_owned());
+            copy.barred = Some(Barred::HasSubvolume);
         }
     }
     copies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -239,12 +260,10 @@ fn viewed(name: String, info: Info, ledger: Option<&Ledger>, uses: &Uses) -> Vie
         entries.find(|entry| entry.local == info.uuid).cloned()
     });
     let barred = match (&entry, ledger) {
-        (_, None) => Some("its volume has no ledger".to_owned()),
-        (None, Some(_)) => Some("it is not in the ledger: no push has made it here".to_owned()),
-        (Some(_), Some(_)) if !info.read_only => Some("it is writable".to_owned()),
-        (Some(_), Some(_)) if !info.is_pristine() => {
-            Some("it was changed after it was made, perhaps by deduplication".to_owned())
-        }
+        (_, None) => Some(Barred::NoLedger),
+        (None, Some(_)) => Some(Barred::NotInLedger),
+        (Some(_), Some(_)) if !info.read_only => Some(Barred::Writable),
+        (Some(_), Some(_)) if !info.is_pristine() => Some(Barred::Changed),
         (Some(_), Some(_)) => None,
     };
     Viewed {

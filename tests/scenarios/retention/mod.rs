@@ -7,4 +7,5 @@ mod ledgers;
 mod model;
 mod never;
 mod size;
+mod status;
 mod world;

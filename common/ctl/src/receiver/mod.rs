@@ -6,3 +6,4 @@ pub mod peers;
 pub mod permissions;
 pub mod retention;
 pub mod roots;
+pub mod status;

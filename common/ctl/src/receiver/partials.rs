@@ -25,18 +25,26 @@ struct InterruptedJson {
 
 /// An uncommitted transfer, on the receiver.
 #[derive(Serialize)]
-struct PartialJson {
-    sender: String,
-    volume: String,
+pub struct PartialJson {
+    pub sender: String,
+    pub volume: String,
     transfer: String,
     uuid: String,
     /// `running`, `waiting` for its sender, or `interrupted`.
-    state: String,
+    pub state: String,
     /// `null` if only checkpoints are left.
     offset: Option<u64>,
     checkpoints: Vec<u64>,
     since: Option<String>,
     until: Option<String>,
+}
+
+impl PartialJson {
+    /// Bytes of its stream that are applied: those of its last checkpoint if only checkpoints are left.
+    pub fn applied(&self) -> u64 {
+        let last = self.checkpoints.iter().copied().max();
+        self.offset.or(last).unwrap_or(0)
+    }
 }
 
 /// Shows the interrupted pushes of the sender.
@@ -120,7 +128,8 @@ pub fn of_receiver(partials: Vec<PartialState>, output: &Output) {
     }
 }
 
-fn partial_json(partial: PartialState) -> PartialJson {
+/// Makes the JSON object of an uncommitted transfer.
+pub fn partial_json(partial: PartialState) -> PartialJson {
     PartialJson {
         sender: partial.sender,
         volume: partial.volume,

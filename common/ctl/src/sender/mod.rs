@@ -13,3 +13,4 @@ pub mod prune;
 pub mod push;
 pub mod recovery_sheet;
 pub mod restore;
+pub mod status;

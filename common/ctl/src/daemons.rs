@@ -1,0 +1,83 @@
+//! The daemons of this host that a command asks which both know.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sendshot_proto::problem::{Kind, Problem};
+use sendshot_proto::v1::GrantsRequest;
+use tonic::Code;
+
+use crate::client::{self, Receiver, Sender};
+
+/// Chooses a daemon.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Choice {
+    /// Ask only the sender's daemon
+    #[arg(long, conflicts_with = "receiver")]
+    pub sender: bool,
+    /// Ask only the receiver's daemon
+    #[arg(long)]
+    pub receiver: bool,
+}
+
+/// A daemon of this host.
+#[derive(Debug)]
+pub enum Daemon {
+    Sender(Sender),
+    Receiver(Receiver),
+}
+
+impl Daemon {
+    /// Its label before what it answers.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Sender(_) => "Sender",
+            Self::Receiver(_) => "Receiver",
+        }
+    }
+}
+
+/// Connects to the chosen daemon, or to the one behind the socket that the user named; otherwise to all whose sockets are
+/// there. One of two that cannot be reached is an error of its own.
+///
+/// # Errors
+/// If there is none, or the chosen one cannot be reached.
+pub async fn connect(
+    choice: Choice,
+    socket: Option<PathBuf>,
+) -> Result<Vec<Result<Daemon, Problem>>, Problem> {
+    if choice.sender {
+        return Ok(vec![Ok(Daemon::Sender(client::sender(socket).await?))]);
+    }
+    if choice.receiver {
+        return Ok(vec![Ok(Daemon::Receiver(client::receiver(socket).await?))]);
+    }
+    if let Some(socket) = socket {
+        return Ok(vec![Ok(behind(socket).await?)]);
+    }
+    match (client::has_sender(), client::has_receiver()) {
+        (true, true) => Ok(vec![
+            client::sender(None).await.map(Daemon::Sender),
+            client::receiver(None).await.map(Daemon::Receiver),
+        ]),
+        (true, false) => Ok(vec![Ok(Daemon::Sender(client::sender(None).await?))]),
+        (false, true) => Ok(vec![Ok(Daemon::Receiver(client::receiver(None).await?))]),
+        (false, false) => Err(Problem::new(
+            Kind::Failed,
+            "neither sendshot-sender nor sendshot-receiver is running on this host",
+        )
+        .remedy("start the one that this host needs: `systemctl start sendshot-sender` or `systemctl start sendshot-receiver`")),
+    }
+}
+
+/// Finds out which daemon listens on a socket, by a call that only the receiver's knows.
+async fn behind(socket: PathBuf) -> Result<Daemon, Problem> {
+    let mut receiver = client::receiver(Some(socket.clone())).await?;
+    match receiver.grants(GrantsRequest {}).await {
+        Err(status) if status.code() == Code::Unimplemented => {
+            Ok(Daemon::Sender(client::sender(Some(socket)).await?))
+        }
+        Err(status) => Err(client::failed(status)),
+        Ok(_) => Ok(Daemon::Receiver(receiver)),
+    }
+}

@@ -1,0 +1,199 @@
+//! The status of the receiver.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sendshot_model::human;
+use sendshot_proto::problem::Problem;
+use sendshot_proto::v1::{
+    ReceivedVolume, ReceiverStatusRequest, ReceiverStatusResponse, UndeletableCopies,
+};
+use serde::Serialize;
+
+use crate::client::{self, Receiver};
+use crate::outcome;
+use crate::output::{self, Output, table};
+use crate::receiver::partials::{self, PartialJson};
+
+#[derive(Serialize)]
+struct StatusJson {
+    daemon: &'static str,
+    software: String,
+    receiver_id: String,
+    root: String,
+    /// Why the disk cannot be read.
+    disk_problem: Option<String>,
+    disk: Option<DiskJson>,
+    /// Why no copy is deleted by a rule now.
+    clock_trouble: Option<String>,
+    incoming: Vec<PartialJson>,
+    volumes: Vec<VolumeJson>,
+}
+
+#[derive(Serialize)]
+struct DiskJson {
+    id: String,
+    free_bytes: u64,
+    total_bytes: u64,
+    min_free_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct VolumeJson {
+    sender: String,
+    volume: String,
+    copies: u64,
+    newest: Option<String>,
+    newest_at: Option<String>,
+    age_seconds: Option<u64>,
+    rule: String,
+    /// Why none of its copies may be deleted.
+    trouble: Option<String>,
+    /// Why the next run must be confirmed.
+    asks: Option<String>,
+    undeletable: Vec<UndeletableJson>,
+}
+
+/// Copies that no rule may delete until an administrator decides.
+#[derive(Serialize)]
+struct UndeletableJson {
+    count: u64,
+    reason: String,
+}
+
+/// Shows the status.
+pub async fn show(client: &mut Receiver, output: &Output) -> Result<(), Problem> {
+    let answer = client
+        .status(ReceiverStatusRequest {})
+        .await
+        .map_err(client::failed)?;
+    let mut answer = answer.into_inner();
+    outcome::check(answer.problem.take())?;
+    let status = json(answer);
+    output.result(&status, || text(&status));
+    Ok(())
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn json(answer: ReceiverStatusResponse) -> StatusJson {
+    StatusJson {
+        daemon: "receiver",
+        software: answer.software,
+        receiver_id: output::uuid(&answer.receiver_id),
+        root: answer.root,
+        disk_problem: some(answer.disk_problem),
+        disk: (!answer.root_id.is_empty()).then(|| DiskJson {
+            id: output::uuid(&answer.root_id),
+            free_bytes: answer.free_bytes,
+            total_bytes: answer.total_bytes,
+            min_free_bytes: answer.min_free_bytes,
+        }),
+        clock_trouble: some(answer.clock_trouble),
+        incoming: answer
+            .incoming
+            .into_iter()
+            .map(partials::partial_json)
+            .collect(),
+        volumes: answer.volumes.into_iter().map(volume).collect(),
+    }
+}
+
+fn volume(volume: ReceivedVolume) -> VolumeJson {
+    let is_there = volume.newest_at != 0;
+    let age = Timestamp::now().as_second() - volume.newest_at;
+    VolumeJson {
+        sender: volume.sender,
+        volume: volume.volume,
+        copies: volume.copies,
+        newest: some(volume.newest),
+        newest_at: is_there.then(|| output::time(volume.newest_at)),
+        age_seconds: is_there.then(|| u64::try_from(age).unwrap_or(0)),
+        rule: volume.rule,
+        trouble: some(volume.trouble),
+        asks: some(volume.asks),
+        undeletable: volume.undeletable.into_iter().map(undeletable).collect(),
+    }
+}
+
+fn undeletable(copies: UndeletableCopies) -> UndeletableJson {
+    UndeletableJson {
+        count: copies.count,
+        reason: copies.reason,
+    }
+}
+
+fn text(status: &StatusJson) -> String {
+    let mut text = format!("{}, id {}\n", status.software, status.receiver_id);
+    if let Some(disk) = &status.disk {
+        text += &format!(
+            "{} on disk {}: {} of {} free; no push begins below {}\n",
+            status.root,
+            output::short_id(&disk.id),
+            human::bytes_human(disk.free_bytes),
+            human::bytes_human(disk.total_bytes),
+            human::bytes_human(disk.min_free_bytes)
+        );
+    }
+    if let Some(problem) = &status.disk_problem {
+        text += &format!("trouble: {problem}\n");
+    }
+    let has_rule = |volume: &VolumeJson| !volume.rule.starts_with("all;");
+    if let Some(trouble) = &status.clock_trouble
+        && status.volumes.iter().any(has_rule)
+    {
+        text += &format!("trouble: no copy is deleted by its rule: {trouble}\n");
+    }
+    text += "\nIncoming\n";
+    text += &match status.incoming.is_empty() {
+        true => "  nothing\n".to_owned(),
+        false => table(
+            &["sender", "volume", "state", "applied"],
+            status.incoming.iter().map(incoming_row).collect(),
+        ),
+    };
+    text += "\nCopies\n";
+    text += &match status.volumes.is_empty() {
+        true => "  none yet; begin with `sendshotctl peer invite NAME`\n".to_owned(),
+        false => table(
+            &["sender", "volume", "copies", "newest", "age", "note"],
+            status.volumes.iter().map(volume_row).collect(),
+        ),
+    };
+    text
+}
+
+fn incoming_row(partial: &PartialJson) -> Vec<String> {
+    vec![
+        partial.sender.clone(),
+        partial.volume.clone(),
+        partial.state.clone(),
+        human::bytes_human(partial.applied()),
+    ]
+}
+
+fn volume_row(volume: &VolumeJson) -> Vec<String> {
+    let age = volume.age_seconds.map(Duration::from_secs);
+    let asks = volume
+        .asks
+        .as_ref()
+        .map(|why| format!("asks before it deletes: {why} (`sendshotctl copy prune --dry-run`)"));
+    let trouble = volume.trouble.as_ref();
+    let trouble = trouble.map(|why| format!("deletes nothing: {why}"));
+    let counts = volume.undeletable.iter();
+    let counts: Vec<String> = counts
+        .map(|of| format!("{} {}", of.count, of.reason))
+        .collect();
+    let counts = (!counts.is_empty()).then(|| format!("no rule deletes {}", counts.join(", ")));
+    let notes: Vec<String> = [trouble, asks, counts].into_iter().flatten().collect();
+    vec![
+        volume.sender.clone(),
+        volume.volume.clone(),
+        volume.copies.to_string(),
+        volume.newest.clone().unwrap_or_else(|| "none".to_owned()),
+        age.map_or_else(String::new, human::duration),
+        notes.join("; "),
+    ]
+}
