@@ -143,6 +143,12 @@ fn pruned(
     if is_freed {
         // The space is really back when the command ends.
         filesystem::sync(&root).map_err(failed)?;
+        // What the copies hold now that are left is counted by the next run.
+        for volume in &answer {
+            receiver
+                .due()
+                .note(&format!("{}/{}", volume.sender, volume.volume));
+        }
     }
     Ok(answer)
 }
@@ -235,6 +241,8 @@ fn changed(receiver: &Receiver, request: &v1::ChangeCopyRequest) -> Result<Strin
                 return Err(Problem::new(Kind::Refused, message));
             }
             filesystem::sync(&root).map_err(|e| failed(io_failure("free the space", &e)))?;
+            // What its neighbour holds now is counted by the next run.
+            receiver.due().note(&view.path());
             tracing::info!(copy = %name, "{name} was deleted by the administrator");
             Ok(format!("{name} is deleted"))
         }

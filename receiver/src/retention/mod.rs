@@ -7,6 +7,7 @@
 
 pub mod by_hand;
 mod delete;
+pub mod recount;
 pub mod run;
 mod times;
 pub mod undeletable;

@@ -5,6 +5,7 @@ use std::io;
 use sendshot_sys::filesystem;
 
 use crate::retention::delete::{self, Deleted};
+use crate::retention::recount;
 use crate::retention::view::{self, LockedView, View};
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::Run;
@@ -28,7 +29,7 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
         return; // an absent root is reported by the pushes
     };
     let mut is_freed = false;
-    let looked = view::each_locked(receiver, &root, wanted, |locked| {
+    let looked = view::each_locked(receiver, &root, &wanted, |locked| {
         is_freed |= of_volume(receiver, &root, &locked);
     });
     if let Err(e) = looked {
@@ -36,6 +37,9 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
     }
     if is_freed && let Err(e) = filesystem::sync(&root) {
         tracing::debug!("cannot commit the file system after deleting copies: {e}");
+    }
+    if let Err(e) = recount::over(receiver, &root, wanted) {
+        tracing::warn!("cannot count anew what the copies hold that are left: {e}");
     }
 }
 

@@ -36,6 +36,9 @@ struct Usage {
     /// What the states lack. A state without an entry lacks nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     not_kept: BTreeMap<Uuid, BTreeMap<u64, Lacks>>,
+    /// The states that have taken over sizes of deleted ones, and were not counted anew since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    inherited: BTreeSet<State>,
 }
 
 /// What a state lacks of its stream up to each offset. A push may be resumed from the checkpoint before the
@@ -64,6 +67,15 @@ impl Usage {
             of_uuid.map(|(ctransid, bytes)| ((*uuid, *ctransid), *bytes))
         });
         first.chain(states).collect()
+    }
+
+    /// Replaces the sizes of all states.
+    fn set_sizes(&mut self, all: BTreeMap<State, u64>) {
+        self.copies.clear();
+        self.states.clear();
+        for ((uuid, ctransid), bytes) in all {
+            self.states.entry(uuid).or_default().insert(ctransid, bytes);
+        }
     }
 
     fn lacks_of(&self, state: State) -> Option<&Lacks> {
@@ -104,7 +116,11 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
     let mut all = before.all(&held);
     all.retain(|known, _| held.contains(known));
     all.insert(state, progress.bytes);
-    let mut usage = Usage::default();
+    let mut usage = Usage {
+        inherited: before.inherited.clone(),
+        ..Usage::default()
+    };
+    usage.inherited.retain(|state| all.contains_key(state));
     before.lacks(state, progress.offset, progress.not_kept);
     for (uuid, of_uuid) in before.not_kept {
         for (ctransid, lacks) in of_uuid {
@@ -133,22 +149,42 @@ pub fn give_to_younger(dir: impl AsFd, order: &[State], deleted: &[State]) -> io
     let held = held(&dir)?;
     let mut before = read(&dir)?;
     let mut all = before.all(&held);
-    inherit(&mut all, order, deleted);
-    before.copies.clear();
-    before.states.clear();
-    for ((uuid, ctransid), bytes) in all {
-        before
-            .states
-            .entry(uuid)
-            .or_default()
-            .insert(ctransid, bytes);
-    }
+    let heirs = inherit(&mut all, order, deleted);
+    before.inherited.extend(heirs);
+    before.inherited.retain(|state| all.contains_key(state));
+    before.set_sizes(all);
     durable::write_json_at(&dir, OsStr::new(FILE), &before)
 }
 
-/// Moves the sizes. A state that was counted before has none left, so that this can be done again after a crash.
-fn inherit(all: &mut BTreeMap<State, u64>, order: &[State], deleted: &[State]) {
+/// The states that have taken over sizes, and were not limited since by [`limit`].
+///
+/// # Errors
+/// I/O errors.
+pub fn with_inherited(dir: impl AsFd) -> io::Result<BTreeSet<State>> {
+    Ok(read(dir)?.inherited)
+}
+
+/// Limits the size of a state that has taken over others to what it really holds.
+///
+/// # Errors
+/// I/O errors.
+pub fn limit(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
+    let held = held(&dir)?;
+    let mut usage = read(&dir)?;
+    let mut all = usage.all(&held);
+    if let Some(counted) = all.get_mut(&state) {
+        *counted = bytes.min(*counted);
+    }
+    usage.inherited.remove(&state);
+    usage.set_sizes(all);
+    durable::write_json_at(&dir, OsStr::new(FILE), &usage)
+}
+
+/// Moves the sizes; returns the states that took over some. A state that was counted before has none left, so that this can
+/// be done again after a crash.
+fn inherit(all: &mut BTreeMap<State, u64>, order: &[State], deleted: &[State]) -> Vec<State> {
     let mut carried: u64 = 0;
+    let mut heirs = Vec::new();
     for state in order {
         match deleted.contains(state) {
             true => carried = carried.saturating_add(all.remove(state).unwrap_or(0)),
@@ -156,10 +192,12 @@ fn inherit(all: &mut BTreeMap<State, u64>, order: &[State], deleted: &[State]) {
                 let bytes = all.entry(*state).or_default();
                 *bytes = bytes.saturating_add(carried);
                 carried = 0;
+                heirs.push(*state);
             }
             false => {}
         }
     }
+    heirs
 }
 
 /// The recorded size of a state; 0 if there is none.
@@ -276,7 +314,8 @@ mod tests {
         let order: Vec<State> = (1..=5).map(state).collect();
         let mut all: BTreeMap<State, u64> =
             order.iter().copied().zip([100, 20, 3, 4, 50]).collect();
-        inherit(&mut all, &order, &[state(1), state(3), state(4)]);
+        let heirs = inherit(&mut all, &order, &[state(1), state(3), state(4)]);
+        assert_eq!(heirs, [state(2), state(5)]);
         let left: Vec<u64> = all.values().copied().collect();
         assert_eq!(left, [120, 57]);
         // What the newest held is gone with it.

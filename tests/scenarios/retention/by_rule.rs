@@ -1,5 +1,7 @@
 //! Rules delete by the calendar, after a push and by themselves, and ask before they delete much.
 
+use std::fs;
+
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::until;
@@ -198,4 +200,37 @@ fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
     hosts.receiver.daemon.may_log("is full");
     let pushed = hosts.sender.ctl(&["push", "nas2:photos"]);
     pushed.fails(1, &["nas2 has", "free, and this needs 300", "full"]);
+}
+
+/// What was overwritten since does not count for ever, and what the copies that are left still hold does.
+#[test]
+fn the_limit_of_bytes_counts_what_is_left_after_deleting() {
+    use sendshot_harness::trees::fill;
+    const MIB: usize = 1 << 20;
+    let world = World::new("keep = '1 day daily'\nprotect = '0s'\nmax_bytes = '40 MiB'");
+    let photos = world.hosts.sender.photos();
+    let mut last = Vec::new();
+    let mut push = |day: u64, name: &str| {
+        fill::file(photos.join(name), day, 8 * MIB);
+        let name = world.push_at(&format!("+{day}d"));
+        world.are_left(std::slice::from_ref(&name));
+        last = vec![name];
+        until::holds("the copy that is left is counted", || {
+            let usage = fs::read_to_string(world.dir().join(".sendshot-usage")).unwrap();
+            !usage.contains("inherited")
+        });
+    };
+    // Ten times 8 MiB in the place of each other are 8 MiB.
+    for day in 1..=10 {
+        push(day, "same");
+    }
+    // And 8 MiB more each time reach the limit.
+    for day in 11..=13 {
+        push(day, &format!("new-{day}"));
+    }
+    fill::file(photos.join("too-much"), 99, 12 * MIB);
+    world.set("+14d");
+    let refused = world.hosts.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["reached a limit", "max_bytes"]);
+    assert_eq!(world.names(), last);
 }
