@@ -22,6 +22,7 @@ macro_rules! answers {
 }
 
 answers!(
+    AcceptClockResponse,
     ChangeCopyResponse,
     CopiesResponse,
     ForeignResponse,

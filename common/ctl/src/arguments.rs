@@ -473,15 +473,18 @@ pub struct HoldArguments {
 #[derive(Debug, Args)]
 pub struct RetimeArguments {
     /// The copy; with --rebuild only SENDER/VOLUME
-    #[arg(value_name = "SENDER/VOLUME[/COPY]")]
-    pub which: String,
+    #[arg(value_name = "SENDER/VOLUME[/COPY]", required_unless_present = "clock")]
+    pub which: Option<String>,
     /// The time: a day, or a time in UTC. It must lie between those of the copies before and after it
     #[arg(
         value_name = "TIME",
-        required_unless_present = "rebuild",
+        required_unless_present_any = ["rebuild", "clock"],
         conflicts_with = "rebuild"
     )]
     pub time: Option<String>,
+    /// Accept the present time of this host as right, after its clock has moved by an hour or more
+    #[arg(long, conflicts_with_all = ["which", "time", "rebuild"])]
+    pub clock: bool,
     /// Make a new ledger of a volume whose ledger is missing or damaged, with the times of the copies' names
     #[arg(long)]
     pub rebuild: bool,

@@ -16,7 +16,7 @@ use crate::retention::by_hand;
 use crate::retention::run::{self, Done};
 use crate::retention::view::{self, LockedView, View, Viewed};
 use crate::shared::receiver::Receiver;
-use crate::store::clock::ClockTrouble;
+use crate::store::clock::{ClockTrouble, NotAccepted};
 use crate::store::ledger::Hold;
 use crate::store::root::OpenRoot;
 use crate::store::usage;
@@ -313,4 +313,29 @@ impl From<by_hand::Error> for Problem {
         };
         Problem::from_error(kind, &error).remedy(remedy)
     }
+}
+
+/// Accepts the present time of this host as right.
+pub(super) async fn accept_clock(
+    receiver: &Arc<Receiver>,
+) -> Result<v1::AcceptClockResponse, Problem> {
+    let receiver = Arc::clone(receiver);
+    blocking(move || {
+        receiver.accept_clock().map_err(|e| {
+            let remedy = match e {
+                NotAccepted::NotSynchronised => {
+                    "run a time daemon, and wait until it has set the clock"
+                }
+                NotAccepted::Io(_) => "",
+            };
+            Problem::from_error(Kind::Failed, &e).remedy(remedy)
+        })?;
+        let now = receiver.clock().now;
+        tracing::info!(
+            "the administrator accepts the time of this host: {}",
+            human::utc(now)
+        );
+        Ok(v1::AcceptClockResponse { now, problem: None })
+    })
+    .await?
 }

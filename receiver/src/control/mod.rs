@@ -87,6 +87,16 @@ impl ReceiverControl for Control {
         answered(copies::change(&self.0, request.into_inner()).await)
     }
 
+    async fn accept_clock(
+        &self,
+        request: Request<v1::AcceptClockRequest>,
+    ) -> Result<Response<v1::AcceptClockResponse>, Status> {
+        if let Err(problem) = only_root(is_root(&request), "accepting the clock") {
+            return answered(Err(problem));
+        }
+        answered(copies::accept_clock(&self.0).await)
+    }
+
     async fn partials(
         &self,
         request: Request<v1::CopiesRequest>,

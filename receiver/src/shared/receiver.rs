@@ -21,7 +21,7 @@ use crate::restore::fetches::Fetches;
 use crate::shared::asked::{Asked, Due};
 use crate::shared::calls::Calls;
 use crate::store::captures::Captures;
-use crate::store::clock::{Clock, Reading};
+use crate::store::clock::{Clock, NotAccepted, Reading};
 use crate::store::generations::Generations;
 use crate::store::locks::VolumeLocks;
 use crate::store::partials;
@@ -205,6 +205,14 @@ impl Receiver {
     /// Reads the clock of this host.
     pub fn clock(&self) -> Reading {
         self.clock.read(self.config().clock)
+    }
+
+    /// Accepts the present time of this host as right.
+    ///
+    /// # Errors
+    /// See [`NotAccepted`].
+    pub fn accept_clock(&self) -> Result<(), NotAccepted> {
+        self.clock.accept()
     }
 
     /// Cancelled when the daemon stops.

@@ -50,7 +50,8 @@ impl ClockTrouble {
                                       write `clock = \"trusted\"` into receiver.toml"
                 .to_owned(),
             Self::Moved { seconds } => format!(
-                "this host's clock has moved by {} since it was synchronised in this boot: correct it",
+                "this host's clock has moved by {} since it was synchronised in this boot: correct it, or accept the \
+                 present time by `sendshotctl copy retime --clock`",
                 human::duration(std::time::Duration::from_secs(seconds.unsigned_abs()))
             ),
         }
@@ -128,6 +129,32 @@ impl Clock {
         }
         verdict
     }
+
+    /// Accepts the present time as right, although the clock has moved. It must be synchronised.
+    ///
+    /// # Errors
+    /// See [`NotAccepted`].
+    pub fn accept(&self) -> Result<(), NotAccepted> {
+        let Some(boot) = clock::boot_id().filter(|_| clock::is_synchronised()) else {
+            return Err(NotAccepted::NotSynchronised);
+        };
+        let since_boot = i64::try_from(clock::since_boot().as_secs()).unwrap_or(i64::MAX);
+        let offset = Timestamp::now().as_second() - since_boot;
+        let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Anchor { boot, offset };
+        durable::write_json(&self.file, &new)?;
+        *anchor = Some(new);
+        Ok(())
+    }
+}
+
+/// Why the present time is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAccepted {
+    #[error("the kernel does not say that this host's clock is synchronised")]
+    NotSynchronised,
+    #[error("cannot record that the present time is right")]
+    Io(#[from] std::io::Error),
 }
 
 fn judge(is_synchronised: bool, first: Option<i64>, offset: i64) -> Option<ClockTrouble> {

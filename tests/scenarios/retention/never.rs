@@ -12,7 +12,7 @@ use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::until;
 use sendshot_sys::subvolume::{Access, set_access};
-
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::retention::world::{World, old_copies};
@@ -335,4 +335,58 @@ fn a_clock_that_is_not_good_any_more_stops_the_rules() {
     kernel.say(true);
     world.prune(&["--yes"]);
     world.are_left(&[all[0].clone(), all[3].clone()]);
+}
+
+/// A clock that has moved by over an hour is not good until the administrator accepts it.
+#[test]
+fn a_moved_clock_is_good_again_when_it_is_accepted() {
+    let kernel = KernelClock::new();
+    kernel.say(true);
+    let mut receiver = ReceiverHost::setup()
+        .keys("[senders.nas1]\nkeep = '2 days daily'")
+        .start();
+    kernel.of(&mut receiver.daemon);
+    receiver.daemon.stop();
+    receiver.daemon.start();
+    let mut hosts = Paired::between(
+        sendshot_harness::hosts::sender_host::SenderHost::new(),
+        receiver,
+    );
+    hosts.sender.push("nas2:photos");
+    let receiver = &mut hosts.receiver;
+    receiver.daemon.stop();
+    let file = receiver.daemon.state_dir().join("clock.json");
+    let mut anchor: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let before = anchor["offset"].as_i64().unwrap() - 7200;
+    anchor["offset"] = before.into();
+    fs::write(&file, anchor.to_string()).unwrap();
+    receiver.daemon.start();
+    let status = |receiver: &ReceiverHost| {
+        receiver
+            .ctl(&["--json", "status"])
+            .success()
+            .jsons()
+            .remove(0)
+    };
+    let trouble = status(receiver)["clock_trouble"].to_string();
+    assert!(
+        trouble.contains("moved by 2 h") && trouble.contains("copy retime --clock"),
+        "{trouble}"
+    );
+    receiver
+        .ctl(&["copy", "retime", "--clock"])
+        .fails(2, &["not a terminal", "--yes"]);
+    kernel.say(false);
+    receiver
+        .ctl(&["copy", "retime", "--clock", "--yes"])
+        .fails(1, &["synchronised", "time daemon"]);
+    kernel.say(true);
+    receiver
+        .ctl(&["copy", "retime", "--clock", "--yes"])
+        .success();
+    assert_eq!(status(receiver)["clock_trouble"], Value::Null);
+    // And after a restart of the daemon.
+    receiver.daemon.stop();
+    receiver.daemon.start();
+    assert_eq!(status(receiver)["clock_trouble"], Value::Null);
 }

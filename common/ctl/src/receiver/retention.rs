@@ -9,8 +9,8 @@ use sendshot_model::human;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::change_copy_request::Change;
 use sendshot_proto::v1::{
-    ChangeCopyRequest, ConfirmedVolume, DeleteCopy, HoldCopy, PruneCopiesRequest, PrunedVolume,
-    RebuildLedger, ReleaseCopy, RetimeCopy,
+    AcceptClockRequest, ChangeCopyRequest, ConfirmedVolume, DeleteCopy, HoldCopy,
+    PruneCopiesRequest, PrunedVolume, RebuildLedger, ReleaseCopy, RetimeCopy,
 };
 use serde::Serialize;
 
@@ -202,20 +202,23 @@ pub async fn release(client: Receiver, copy: String, output: &Output) -> Outcome
     send(client, request, Change::Release(ReleaseCopy {}), output).await
 }
 
-/// States the time of a copy, or makes a new ledger.
+/// States the time of a copy, makes a new ledger, or accepts the clock.
 pub async fn retime(client: Receiver, arguments: RetimeArguments, output: &Output) -> Outcome {
+    if arguments.clock {
+        return accept_clock(client, arguments.yes, output).await;
+    }
+    let which = arguments.which.unwrap_or_default();
     if arguments.rebuild {
-        let request = of_volume(&arguments.which)?;
+        let request = of_volume(&which)?;
         confirm(
             arguments.yes,
             &format!(
-                "Make a new ledger for {}, with the times of the copies' names? Its holds are lost.",
-                arguments.which
+                "Make a new ledger for {which}, with the times of the copies' names? Its holds are lost."
             ),
         )?;
         return send(client, request, Change::Rebuild(RebuildLedger {}), output).await;
     }
-    let request = of_copy(&arguments.which)?;
+    let request = of_copy(&which)?;
     let time = arguments.time.as_deref().ok_or_else(|| {
         Problem::new(
             Kind::Usage,
@@ -226,6 +229,23 @@ pub async fn retime(client: Receiver, arguments: RetimeArguments, output: &Outpu
         time: self::time(time)?,
     });
     send(client, request, change, output).await
+}
+
+async fn accept_clock(mut client: Receiver, yes: bool, output: &Output) -> Outcome {
+    let now = human::utc(Timestamp::now().as_second());
+    confirm(
+        yes,
+        &format!("It is {now} by this host's clock. Is that right?"),
+    )?;
+    let answer = client.accept_clock(AcceptClockRequest {}).await;
+    let answer = answer.map_err(client::failed)?.into_inner();
+    outcome::check(answer.problem)?;
+    let done = format!(
+        "the time of this host is accepted: {}",
+        human::utc(answer.now)
+    );
+    output.report(&DoneJson { done: done.clone() }, || done);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn confirm(yes: bool, question: &str) -> Result<(), Problem> {
