@@ -1,6 +1,5 @@
 //! Enters a copy into the ledger of its volume, around its commit.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use sendshot_apply::commit::Committed;
@@ -9,16 +8,13 @@ use sendshot_model::RootId;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::Begin;
 use sendshot_sys::crash;
-use uuid::Uuid;
 
 use crate::receive::failures::io_failure;
 use crate::store::clock::{Clock, Reading};
 use crate::store::generations::Generations;
-use crate::store::ledger::{
-    self, Coming, CommitTime, Doubt, Entry, Hold, Ledger, Origin, Placed, State,
-};
+use crate::store::ledger::{self, Coming, CommitTime, Doubt, Entry, Ledger, Origin, State};
 use crate::store::locks::{VolumeLock, VolumeLocks};
-use crate::store::usage;
+use crate::store::shrinking;
 use crate::store::volumes::{self, VolumeDir};
 
 /// Most copies of a volume: 27 months of hourly pushes. A ledger of more could not be read again.
@@ -80,7 +76,9 @@ impl Books {
         }
         if ledger.coming.is_some() {
             let found = volumes::with_info(&dir.fd).map_err(failed)?;
-            ledger::agree(&mut ledger, &found);
+            if ledger::agree(&mut ledger, &found).entered_full {
+                shrinking::hold_before(&mut ledger, &dir.fd, self.clock.read(self.rule).now);
+            }
         }
         let parent = begin.parent.and_then(|parent| {
             let mut entries = ledger.entries.iter();
@@ -121,10 +119,10 @@ impl Books {
         let name = copy.name.to_string_lossy().into_owned();
         let now = coming.time.at;
         let entry = ledger::entry(name, &copy.info, coming.time, coming.parent, Origin::Pushed);
-        if expected.is_full {
-            hold_before_shrinking(&mut ledger, &dir.fd, &entry, now);
-        }
         ledger.entries.push(entry);
+        if expected.is_full {
+            shrinking::hold_before(&mut ledger, &dir.fd, now);
+        }
         match ledger::write(&dir.fd, &mut ledger) {
             Ok(()) => self.generations.note(root, &dir.name, ledger.generation),
             Err(e) => {
@@ -157,52 +155,4 @@ fn commit_time(ledger: &Ledger, reading: Reading, begin: &Begin) -> CommitTime {
     };
     time.doubt = time.doubt.or(time.of_old_snapshot(now));
     time
-}
-
-/// Holds the last copy if a full push with less than half of its data follows: a replaced host that pushes an empty volume
-/// must not become the only one that is kept. There is at most one such hold in a volume, the oldest.
-fn hold_before_shrinking(ledger: &mut Ledger, dir: impl AsFd, new: &Entry, now: i64) {
-    let sizes = usage::sizes(dir).unwrap_or_default();
-    let size = |entry: &Entry| {
-        sizes
-            .get(&(entry.uuid, entry.ctransid))
-            .copied()
-            .unwrap_or(0)
-    };
-    let is_of_shrinking = |hold: &Hold| hold.placed == Placed::ByShrinking;
-    let mut entries = ledger.entries.iter();
-    if entries.any(|entry| entry.holds.iter().any(is_of_shrinking)) {
-        return;
-    }
-    let Some(last) = ledger.entries.last() else {
-        return;
-    };
-    let before = chain(&ledger.entries, last.local)
-        .map(size)
-        .fold(0u64, u64::saturating_add);
-    let after = size(new);
-    if after.saturating_mul(2) >= before {
-        return;
-    }
-    let reason = format!(
-        "a full push with less than half of its data followed: {} after {}",
-        sendshot_model::human::bytes_human(after),
-        sendshot_model::human::bytes_human(before)
-    );
-    tracing::info!(copy = %last.name, "{} is held: {reason}; `sendshotctl copy release` ends that", last.name);
-    if let Some(last) = ledger.entries.last_mut() {
-        last.holds.push(Hold {
-            reason,
-            until: None,
-            placed_at: now,
-            placed: Placed::ByShrinking,
-        });
-    }
-}
-
-/// A copy and its ancestors, as far as they are in the ledger.
-fn chain(entries: &[Entry], local: Uuid) -> impl Iterator<Item = &Entry> {
-    let find = move |local: Uuid| entries.iter().find(|entry| entry.local == local);
-    // A ledger whose parents form a circle is not followed for ever.
-    std::iter::successors(find(local), move |entry| find(entry.parent?)).take(entries.len())
 }

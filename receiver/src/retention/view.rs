@@ -18,6 +18,7 @@ use crate::store::clock::Reading;
 use crate::store::ledger::{self, Entry, Ledger, State};
 use crate::store::locks::VolumeLock;
 use crate::store::root::OpenRoot;
+use crate::store::shrinking;
 use crate::store::volumes;
 
 /// A copy on the disk.
@@ -205,6 +206,9 @@ pub fn look(
     let (ledger, is_changed) = match state {
         State::Good(mut ledger) => {
             let agreement = ledger::agree(&mut ledger, &on_disk);
+            if agreement.entered_full {
+                shrinking::hold_before(&mut ledger, &dir, reading.now);
+            }
             let is_certain_now = times::make_certain(&mut ledger, reading);
             (Some(ledger), agreement.changed || is_certain_now)
         }

@@ -443,6 +443,8 @@ fn contradiction(found: &[(String, Info)]) -> Option<Doubt> {
 pub struct Agreement {
     /// Whether the ledger was changed, and has to be written.
     pub changed: bool,
+    /// Whether the copy of a push that a crash interrupted was entered, as its last entry, and it builds on no other.
+    pub entered_full: bool,
     /// Names of copies on the disk that are not in the ledger.
     pub unlisted: Vec<String>,
 }
@@ -485,6 +487,7 @@ pub fn agree(ledger: &mut Ledger, on_disk: &[(String, Info)]) -> Agreement {
                 coming.parent,
                 Origin::Pushed,
             );
+            agreement.entered_full = made.parent.is_none();
             ledger.entries.push(made);
         }
     }

@@ -8,5 +8,6 @@ pub mod locks;
 pub mod partials;
 pub mod root;
 mod root_errors;
+pub mod shrinking;
 pub mod usage;
 pub mod volumes;

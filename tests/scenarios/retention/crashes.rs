@@ -71,17 +71,8 @@ fn killed_at_each_step_of_committing_the_copy_is_in_the_ledger() {
     for point in fail_points::LEDGER {
         let mut world = World::new("keep = 'all'");
         world.push_at("-2d");
-        let daemon = &mut world.hosts.receiver.daemon;
-        daemon.stop();
-        daemon.env("FAILPOINTS", &format!("{point}=return"));
-        daemon.start();
         std::fs::write(world.hosts.sender.photos().join("more"), "more").unwrap();
-        let push = ["push", "nas2:photos", "--retry-for", "1s"];
-        assert_ne!(world.hosts.sender.ctl(&push).code, 0, "{point}");
-        let daemon = &mut world.hosts.receiver.daemon;
-        assert!(daemon.wait_dead(Duration::from_secs(5)), "{point}");
-        daemon.env("FAILPOINTS", "");
-        daemon.start();
+        push_killed_at(&mut world, point, &[]);
         world.push();
         world.push();
         let listed = world.listed();
@@ -91,4 +82,37 @@ fn killed_at_each_step_of_committing_the_copy_is_in_the_ledger() {
             "{point}: {listed:?}"
         );
     }
+}
+
+#[test]
+fn killed_after_the_commit_a_full_push_of_much_less_still_holds_the_last_copy() {
+    for point in fail_points::LEDGER {
+        let mut world = World::new("keep = 'all'");
+        let big = world.hosts.sender.photos().join("big");
+        sendshot_harness::trees::fill::file(big.clone(), 1, 8 << 20);
+        let last = world.push_at("-2d");
+        std::fs::remove_file(big).unwrap();
+        push_killed_at(&mut world, point, &["--parent", "none"]);
+        world.push();
+        let about = world.about(&last);
+        let held = about["holds"].as_array().unwrap().len();
+        // The push that follows builds on the copy if there is one; else it builds on the last copy, and is no full one.
+        let is_committed = world.names().len() > 2;
+        assert_eq!(held, usize::from(is_committed), "{point}: {about}");
+    }
+}
+
+/// Pushes while the receiver is killed at a point, and starts it again.
+fn push_killed_at(world: &mut World, point: &str, options: &[&str]) {
+    let daemon = &mut world.hosts.receiver.daemon;
+    daemon.stop();
+    daemon.env("FAILPOINTS", &format!("{point}=return"));
+    daemon.start();
+    let push = ["push", "nas2:photos", "--retry-for", "1s"];
+    let push = [&push, options].concat();
+    assert_ne!(world.hosts.sender.ctl(&push).code, 0, "{point}");
+    let daemon = &mut world.hosts.receiver.daemon;
+    assert!(daemon.wait_dead(Duration::from_secs(5)), "{point}");
+    daemon.env("FAILPOINTS", "");
+    daemon.start();
 }
