@@ -9,8 +9,8 @@ use sendshot_proto::failure::Failure;
 use sendshot_proto::resume::CheckpointPolicy;
 use sendshot_proto::transfer::Begin;
 
-use crate::receive::books::Books;
 use crate::receive::failures::rule_broken;
+use crate::receive::ledger_writer::LedgerWriter;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
 
@@ -29,7 +29,7 @@ pub struct Announcement {
     /// The least free space of the disk.
     pub min_free: MinFree,
     /// What it takes to enter its copy into the ledger.
-    pub books: Books,
+    pub ledger_writer: LedgerWriter,
 }
 
 pub(crate) fn stream_version(begin: &Begin) -> Result<sendshot_stream::Version, Failure> {

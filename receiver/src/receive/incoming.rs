@@ -27,12 +27,12 @@ use sendshot_transfer::position as transfer;
 use tokio::sync::mpsc;
 
 use crate::receive::announcement::{Announcement, announced_identity, copy_name, stream_version};
-use crate::receive::books::Books;
 use crate::receive::checkpoint::Checkpoints;
 use crate::receive::failures::{
     check_writable, in_commit, in_dir, in_staging, io_failure, not_continued, rule_broken,
     search_failure, session_failure,
 };
+use crate::receive::ledger_writer::LedgerWriter;
 use crate::receive::limits;
 use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Record};
@@ -102,7 +102,7 @@ pub struct IncomingTransfer {
     place: transfer::Position,
     checkpoints: Checkpoints,
     policy: SenderPolicy,
-    books: Books,
+    ledger_writer: LedgerWriter,
 }
 
 impl IncomingTransfer {
@@ -179,7 +179,7 @@ impl IncomingTransfer {
             place: transfer::Position::default(),
             checkpoints,
             policy: work.policy,
-            books: work.books,
+            ledger_writer: work.ledger_writer,
         }))
     }
 
@@ -238,7 +238,7 @@ impl IncomingTransfer {
             place: transfer::Position::at(point),
             checkpoints: checkpoints.with(checkpoint),
             policy: work.policy.clone(),
-            books: work.books.clone(),
+            ledger_writer: work.ledger_writer.clone(),
         }))
     }
 
@@ -355,7 +355,7 @@ impl IncomingTransfer {
 
     fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
         // What a run deletes meanwhile is counted in the same file.
-        let _lock = self.books.locks.lock(&self.dir.name);
+        let _lock = self.ledger_writer.locks.lock(&self.dir.name);
         let state = usage::state(announced_identity(&self.begin));
         let bytes = self.place.offset().saturating_add(self.made());
         let noted = Noted {
@@ -377,12 +377,15 @@ impl IncomingTransfer {
         let not_kept = self.session.not_kept();
         self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
         let host = self.session.finish().map_err(session_failure)?;
-        let expected = self.books.expect(self.root, &self.dir, &self.begin)?; // 3
+        let expected = self
+            .ledger_writer
+            .expect(self.root, &self.dir, &self.begin)?; // 3
         let copy = host
             .commit(&self.dir, &self.name)
             .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4
         crash::point("ledger-committed");
-        self.books.enter(self.root, &self.dir, expected, &copy); // 5
+        self.ledger_writer
+            .enter(self.root, &self.dir, expected, &copy); // 5
         crash::point("ledger-entered");
         self.checkpoints.forget(); // 6
         Ok(Received {

@@ -2,10 +2,10 @@
 //! connections, nor of which sender may push.
 
 pub mod announcement;
-pub mod books;
 pub mod checkpoint;
 pub(crate) mod failures;
 pub mod incoming;
+pub mod ledger_writer;
 pub(crate) mod limits;
 mod staging;
 pub mod table;

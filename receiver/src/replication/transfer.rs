@@ -95,7 +95,7 @@ pub async fn serve(
         caller,
         begin,
         checkpoints: announcement::policy(config.checkpoint_bytes, config.checkpoint_interval),
-        books: receiver.books(),
+        ledger_writer: receiver.ledger_writer(),
         min_free: config.min_free,
     };
     let welcome = still_welcome;

@@ -1,4 +1,4 @@
-//! Counts anew what the copies hold that took over the sizes of deleted ones, for `max_bytes`.
+//! Counts again what the copies hold that took over the sizes of deleted ones, for `max_bytes`.
 //!
 //! When a copy is deleted, its size goes to its younger neighbour, which holds its data from then on, as far as it was not
 //! overwritten. The sum would grow with everything that was ever pushed. So it is limited to what the neighbour really
@@ -21,10 +21,10 @@ use crate::store::root::OpenRoot;
 use crate::store::usage::{self, State};
 use crate::store::volumes;
 
-/// Most extents that are told apart; those beyond count each time that they are mapped. 16 MiB of memory.
+/// Most extents that are distinguished; those beyond count each time that they are mapped. 16 MiB of memory.
 const MAX_EXTENTS: usize = 1 << 20;
 
-/// Counts the copies of a sender with a limit anew that took over sizes since. It takes as long as reading their metadata,
+/// Counts again the copies of a sender with a limit that took over sizes. It takes as long as reading their metadata,
 /// and locks nothing meanwhile. Blocks.
 ///
 /// # Errors

@@ -39,7 +39,7 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
         tracing::debug!("cannot commit the file system after deleting copies: {e}");
     }
     if let Err(e) = recount::over(receiver, &root, wanted) {
-        tracing::warn!("cannot count anew what the copies hold that are left: {e}");
+        tracing::warn!("cannot count what the copies hold that are left: {e}");
     }
 }
 
@@ -53,7 +53,7 @@ fn of_volume(receiver: &Receiver, root: &OpenRoot, locked: &LockedView) -> bool 
             return !deleted.names.is_empty();
         }
         Ok(Done::Asks(why)) => {
-            if receiver.asked().is_new(&path, &why) {
+            if receiver.logged_reasons().is_new(&path, &why) {
                 tracing::warn!(
                     "no copy of {path} is deleted: {why}; look at `sendshotctl copy prune --dry-run`, and \
                                 confirm by `sendshotctl copy prune --confirm`"
@@ -62,7 +62,7 @@ fn of_volume(receiver: &Receiver, root: &OpenRoot, locked: &LockedView) -> bool 
         }
         Ok(Done::Forbidden(why)) => {
             let would_go = locked.view.going().next().is_some();
-            if would_go && receiver.asked().is_new(&path, &why) {
+            if would_go && receiver.logged_reasons().is_new(&path, &why) {
                 tracing::warn!("no copy of {path} is deleted: {why}");
             }
         }

@@ -1,5 +1,5 @@
 //! What every part of the daemon shares: its configuration and stores, and the limit on each sender's threads.
 
-pub mod asked;
 pub mod calls;
+pub mod pending;
 pub mod receiver;

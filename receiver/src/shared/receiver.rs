@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::receive::books::Books;
+use crate::receive::ledger_writer::LedgerWriter;
 use crate::receive::table::Transfers;
 use crate::restore::fetches::Fetches;
-use crate::shared::asked::{Asked, Due};
 use crate::shared::calls::Calls;
+use crate::shared::pending::{DueVolumes, LoggedReasons};
 use crate::store::captures::Captures;
 use crate::store::clock::{Clock, NotAccepted, Reading};
 use crate::store::generations::Generations;
@@ -48,8 +48,8 @@ pub struct Receiver {
     fetches: Fetches,
     captures: Captures,
     clock: Arc<Clock>,
-    asked: Asked,
-    due: Due,
+    logged_reasons: LoggedReasons,
+    due: DueVolumes,
     locks: VolumeLocks,
     generations: Arc<Generations>,
     connections: Connections,
@@ -92,8 +92,8 @@ impl Receiver {
             fetches: Fetches::default(),
             captures: Captures::new(state_dir),
             clock: Arc::new(Clock::new(state_dir)),
-            asked: Asked::default(),
-            due: Due::default(),
+            logged_reasons: LoggedReasons::default(),
+            due: DueVolumes::default(),
             locks: VolumeLocks::default(),
             generations: Arc::new(Generations::new(state_dir)),
             connections: Connections::default(),
@@ -173,8 +173,8 @@ impl Receiver {
     }
 
     /// What it takes to enter copies into ledgers.
-    pub fn books(&self) -> Books {
-        Books {
+    pub fn ledger_writer(&self) -> LedgerWriter {
+        LedgerWriter {
             clock: Arc::clone(&self.clock),
             rule: self.config().clock,
             generations: Arc::clone(&self.generations),
@@ -188,13 +188,13 @@ impl Receiver {
     }
 
     /// The volumes that were pushed since retention looked at them.
-    pub fn due(&self) -> &Due {
+    pub fn due(&self) -> &DueVolumes {
         &self.due
     }
 
     /// The reasons for which no copy of a volume is deleted, as they were logged last.
-    pub fn asked(&self) -> &Asked {
-        &self.asked
+    pub fn logged_reasons(&self) -> &LoggedReasons {
+        &self.logged_reasons
     }
 
     /// The generations of ledgers that were seen.

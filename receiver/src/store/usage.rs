@@ -36,7 +36,7 @@ struct Usage {
     /// What the states lack. A state without an entry lacks nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     not_kept: BTreeMap<Uuid, BTreeMap<u64, Lacks>>,
-    /// The states that have taken over sizes of deleted ones, and were not counted anew since.
+    /// The states that have taken over sizes of deleted ones, and were not counted again since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     inherited: BTreeSet<State>,
 }

@@ -22,7 +22,7 @@ const MAX_COPIES: usize = 20_000;
 
 /// What it takes to enter copies.
 #[derive(Debug, Clone)]
-pub struct Books {
+pub struct LedgerWriter {
     pub clock: Arc<Clock>,
     pub rule: ClockRule,
     pub generations: Arc<Generations>,
@@ -40,7 +40,7 @@ pub(crate) struct Expected {
     _lock: VolumeLock,
 }
 
-impl Books {
+impl LedgerWriter {
     /// Notes that a copy of this transfer is about to be committed.
     ///
     /// # Errors

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 
 /// The volumes that were pushed since the last run, as `sender/volume`.
 #[derive(Debug, Default)]
-pub struct Due {
+pub struct DueVolumes {
     volumes: Mutex<BTreeSet<String>>,
     came: Notify,
 }
 
-impl Due {
+impl DueVolumes {
     /// Notes a volume.
     pub fn note(&self, volume: &str) {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,9 +34,9 @@ impl Due {
 
 /// The last reason of each volume.
 #[derive(Debug, Default)]
-pub struct Asked(Mutex<HashMap<String, String>>);
+pub struct LoggedReasons(Mutex<HashMap<String, String>>);
 
-impl Asked {
+impl LoggedReasons {
     /// Whether this reason was not logged last for the volume. It is noted as logged.
     pub fn is_new(&self, volume: &str, why: &str) -> bool {
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
