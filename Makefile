@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month resume sizes bench compare memory growth boot-test rescue-test deny packages
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ boot-test: packages build ## Boot a Debian with the units under real systemd, an
 
 rescue-test: packages build ## Restore a whole machine in qemu by the commands of docs/restore.md, and boot it; needs debootstrap, qemu and 12 GiB in /var/tmp
 	@deploy/rescue-test
+
+deb: packages-deb build ## Make the Debian packages, into target/deb, checked by lintian
+	deploy/make-deb
+
+packages-deb:
+	@deploy/packages debhelper dpkg-dev fakeroot lintian
 
 deny: ## Licences, banned crates, sources of the dependencies; needs cargo-deny (cargo install cargo-deny)
 	$(CARGO) deny --all-features check licenses bans sources

@@ -13,6 +13,8 @@ BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 
+MANDIR ?= $(PREFIX)/share/man
+
 INSTALL ?= install
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
 DEPLOY := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
@@ -21,9 +23,9 @@ INSTALL_BINARIES := sendshot-sender sendshot-receiver sendshot-restore sendshotc
 INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service
 INSTALL_EXAMPLES := sender.toml receiver.toml
 
-.PHONY: install install-binaries install-units install-config install-completions
+.PHONY: install install-binaries install-units install-config install-completions install-man
 
-install: install-binaries install-units install-config install-completions ## Install binaries, units, examples, completions
+install: install-binaries install-units install-config install-completions install-man ## Install binaries, units, examples, completions, manual pages
 	@echo "Installed. Then, as root:"
 	@echo "  systemd-sysusers && systemctl daemon-reload"
 	@echo "  edit $(SYSCONFDIR)/sender.toml or $(SYSCONFDIR)/receiver.toml"
@@ -33,7 +35,7 @@ install-binaries: $(INSTALL_BINARIES:%=$(RELEASE)/%)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 0755 $^ $(DESTDIR)$(BINDIR)/
 
-$(INSTALL_BINARIES:%=$(RELEASE)/%):
+$(INSTALL_BINARIES:%=$(RELEASE)/%) $(RELEASE)/sendshot-man:
 	@echo "$@ is missing: run \`cargo build --release --locked\` first, not as root" >&2; exit 1
 
 install-units:
@@ -60,3 +62,7 @@ install-completions: $(RELEASE)/sendshotctl
 	$(RELEASE)/sendshotctl completions zsh > $(DESTDIR)$(ZSHDIR)/_sendshotctl
 	$(RELEASE)/sendshotctl completions fish > $(DESTDIR)$(FISHDIR)/sendshotctl.fish
 	chmod 0644 $(DESTDIR)$(BASHDIR)/sendshotctl $(DESTDIR)$(ZSHDIR)/_sendshotctl $(DESTDIR)$(FISHDIR)/sendshotctl.fish
+
+install-man: $(RELEASE)/sendshot-man
+	$(INSTALL) -d $(DESTDIR)$(MANDIR)
+	$(RELEASE)/sendshot-man --source $(DEPLOY) $(DESTDIR)$(MANDIR)

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
+pub mod arguments;
 pub mod control;
 pub mod daemon;
 pub mod receive;

@@ -11,8 +11,6 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use sendshot_model::Engine;
 
-use crate::daemons::Choice;
-
 /// Replicate live btrfs subvolumes between hosts.
 ///
 /// Exit codes: 0 done; 1 failed, cancelled, or the daemon is not running; 2 wrong usage or
@@ -161,6 +159,17 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Chooses a daemon.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Choice {
+    /// Ask only the sender's daemon
+    #[arg(long, conflicts_with = "receiver")]
+    pub sender: bool,
+    /// Ask only the receiver's daemon
+    #[arg(long)]
+    pub receiver: bool,
 }
 
 /// Arguments of `history`.

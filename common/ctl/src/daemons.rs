@@ -2,23 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::GrantsRequest;
 use tonic::Code;
 
+use crate::arguments::Choice;
 use crate::client::{self, Receiver, Sender};
-
-/// Chooses a daemon.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct Choice {
-    /// Ask only the sender's daemon
-    #[arg(long, conflicts_with = "receiver")]
-    pub sender: bool,
-    /// Ask only the receiver's daemon
-    #[arg(long)]
-    pub receiver: bool,
-}
 
 /// A daemon of this host.
 #[derive(Debug)]
@@ -72,11 +61,11 @@ pub async fn connect(
 
 /// Finds out which daemon listens on a socket, by a call that only the receiver's knows.
 async fn behind(socket: PathBuf) -> Result<Daemon, Problem> {
-    let mut receiver = client::receiver(Some(socket.clone())).await?;
+    // If none does, it is called the sender's, as for the commands that only that one knows.
+    let sender = client::sender(Some(socket.clone())).await?;
+    let mut receiver = client::receiver(Some(socket)).await?;
     match receiver.grants(GrantsRequest {}).await {
-        Err(status) if status.code() == Code::Unimplemented => {
-            Ok(Daemon::Sender(client::sender(Some(socket)).await?))
-        }
+        Err(status) if status.code() == Code::Unimplemented => Ok(Daemon::Sender(sender)),
         Err(status) => Err(client::failed(status)),
         Ok(_) => Ok(Daemon::Receiver(receiver)),
     }

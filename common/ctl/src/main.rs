@@ -2,7 +2,6 @@
 
 #![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
-mod arguments;
 mod client;
 mod completions;
 mod daemons;
@@ -17,13 +16,14 @@ mod stream;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 use clap::Parser;
 use outcome::Outcome;
 use output::Output;
 use receiver::peers::Purpose;
 use sender::foreign::Foreign;
 use sender::list::What;
+use sendshot_ctl::arguments;
+use sendshot_ctl::arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::daemons::{self, Choice, Daemon};
+use crate::arguments::Choice;
+use crate::daemons::{self, Daemon};
 use crate::outcome::{self, Outcome};
 use crate::output::Output;
 use crate::{receiver, sender};
@@ -18,8 +19,9 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Shows the status, once or repeatedly.
 pub async fn run(choice: Choice, watch: bool, socket: Option<PathBuf>, output: &Output) -> Outcome {
-    let mut daemons = daemons::connect(choice, socket).await?;
     loop {
+        // A daemon that was restarted is asked over a new connection.
+        let mut daemons = daemons::connect(choice, socket.clone()).await?;
         let is_both = daemons.len() > 1;
         if watch && !output.is_json() {
             let _ = write!(std::io::stdout(), "{CLEAR}");

@@ -1,7 +1,6 @@
 //! sendshot-restore: brings copies back from a receiver. `sendshotctl restore` starts it.
 
 use std::io::{BufRead, Read, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Parser;
 use sendshot_model::restore::{RestoreEvent, RestoreRequest};
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::resume::CheckpointPolicy;
+use sendshot_sender::arguments::RestoreArguments;
 use sendshot_sender::restore::{self, Settings};
 use sendshot_service::privileges::{self, Capabilities};
 use tokio_util::sync::CancellationToken;
@@ -30,40 +30,8 @@ const NEEDED: Capabilities = Capabilities::SYS_ADMIN
 /// Longest request in bytes.
 const MAX_REQUEST: u64 = 16 * 1024 * 1024;
 
-/// Brings copies back from a receiver. Started by `sendshotctl restore`, which writes the request to its standard
-/// input and reads events from its standard output.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// Configuration file of the sender; it need not exist
-    #[arg(long, value_name = "FILE", default_value = "/etc/sendshot/sender.toml")]
-    config: PathBuf,
-    /// State directory of the sending daemon
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/sendshot-sender")]
-    state_dir: PathBuf,
-    /// Directory of the files that pairing writes
-    #[arg(long, value_name = "DIR", default_value = "/etc/sendshot/receivers.d")]
-    receivers_dir: PathBuf,
-    /// Control socket of the sending daemon
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "/run/sendshot-sender/control.sock"
-    )]
-    socket: PathBuf,
-    /// Directory of temporary keys
-    #[arg(long, value_name = "DIR", default_value = "/run/sendshot-restore")]
-    runtime_dir: PathBuf,
-    /// Least bytes between two points from which an interrupted restore continues
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
-    checkpoint_bytes: u64,
-    /// Least milliseconds between two such points
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
-    checkpoint_interval: u64,
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = RestoreArguments::parse();
     if let Err(e) = privileges::keep_only(NEEDED) {
         eprintln!("sendshot-restore: cannot give up privileges: {e}");
         return ExitCode::FAILURE;
@@ -82,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Problem> {
+fn run(arguments: RestoreArguments) -> Result<(), Problem> {
     let request = request()?;
     let settings = Settings {
         config: arguments.config,
