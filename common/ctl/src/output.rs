@@ -1,6 +1,7 @@
 //! How results, notes and errors are printed.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use sendshot_model::{NotKeptEntry, human};
@@ -112,6 +113,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         .lines()
         .map(|line| line.trim_end().to_owned() + "\n")
         .collect()
+}
+
+/// The time since then; zero if the clock is before that time.
+pub fn age(seconds: i64) -> Duration {
+    let age = jiff::Timestamp::now().as_second() - seconds;
+    Duration::from_secs(u64::try_from(age).unwrap_or(0))
 }
 
 /// Formats a time, in UTC like the names of copies; 0 is never.

@@ -15,7 +15,7 @@ use crate::retained::foreign::{self, Foreign};
 use crate::retained::list::{self, Kept, Paired};
 use crate::retained::selection::Selection;
 use crate::shared::blocking::blocking;
-use crate::shared::holdings::{self, Holding};
+use crate::shared::holdings::{self, Holding, Summary};
 use crate::shared::sender::Sender;
 use crate::state::filesystems::NotLookedAt;
 use crate::state::record::{Phase, Record};
@@ -40,15 +40,17 @@ pub(super) async fn answer(
             }
         }
         let waiting = expire::list(&sender, &selection);
-        let held = holdings::all(&sender.paths().state_dir).unwrap_or_else(|e| {
+        let wanted = |held: &Summary| {
+            let is_paired = paired.values().any(|id| *id == held.receiver_id);
+            is_paired && selection.names(&held.receiver, (&held.volume, held.volume_id))
+        };
+        let held = holdings::all(&sender.paths().state_dir, with_names, wanted);
+        let held = held.unwrap_or_else(|e| {
             tracing::warn!("cannot read what the receivers hold: {e}");
             Vec::new()
         });
-        let held = held
-            .into_iter()
-            .filter(|held| selection.names(&held.receiver, (&held.volume, held.volume_id)));
         Ok(v1::ListResponse {
-            held: held.map(|held| by_receiver(held, with_names)).collect(),
+            held: held.into_iter().map(by_receiver).collect(),
             snapshots,
             interrupted: waiting.iter().map(interrupted).collect(),
             not_looked_at: missed.into_iter().map(not_looked_at).collect(),
@@ -58,19 +60,17 @@ pub(super) async fn answer(
     .await?
 }
 
-fn by_receiver(held: Holding, with_names: bool) -> v1::HeldByReceiver {
+fn by_receiver(held: Holding) -> v1::HeldByReceiver {
+    let summary = held.summary;
     v1::HeldByReceiver {
-        volume: held.volume.to_string(),
-        receiver: held.receiver.to_string(),
-        root_id: malformed::root_bytes(held.root),
-        as_of: held.as_of,
-        count: u64::try_from(held.count).unwrap_or(u64::MAX),
-        oldest: held.names.first().cloned().unwrap_or_default(),
-        newest: held.names.last().cloned().unwrap_or_default(),
-        names: match with_names {
-            true => held.names,
-            false => Vec::new(),
-        },
+        volume: summary.volume.to_string(),
+        receiver: summary.receiver.to_string(),
+        root_id: malformed::root_bytes(summary.root),
+        as_of: summary.as_of,
+        count: u64::try_from(summary.count).unwrap_or(u64::MAX),
+        oldest: summary.oldest,
+        newest: summary.newest,
+        names: held.names,
     }
 }
 

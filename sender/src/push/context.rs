@@ -27,8 +27,8 @@ pub(crate) struct PushContext {
     pub(crate) key_there: VolumeKey,
     /// The receiver's disk that the last inventory described, if the receiver reports one.
     pub(crate) root: Option<RootId>,
-    /// Names of the copies that the last inventory reported.
-    pub(crate) reported: Vec<Arc<str>>,
+    /// The copies that the last inventory reported: the times of their commits, and their names.
+    pub(crate) reported: Vec<(i64, Arc<str>)>,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
     pub(crate) wire_before: u64,

@@ -66,7 +66,7 @@ use crate::push::stages::resume::{self, Resumption};
 use crate::push::stages::{connect, negotiate, send, source};
 use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
-use crate::shared::holdings::{self, Holding};
+use crate::shared::holdings::{self, Holding, Summary};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::engine;
@@ -128,13 +128,15 @@ pub async fn run(
 
 /// Records what the receiver's disk holds now, for `list`.
 async fn note_holding(context: &PushContext, report: &Report) {
-    let copy = report
-        .copy
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let holding = Holding {
+    let copy = report.copy.rsplit('/').next().unwrap_or_default();
+    let mut reported = context.reported.clone();
+    reported.sort();
+    let names = reported.iter().map(|(_, name)| name.to_string());
+    let mut names: Vec<String> = names.collect();
+    if !names.iter().any(|name| name == copy) {
+        names.push(copy.to_owned());
+    }
+    let summary = Summary {
         volume: context.key.name.clone(),
         volume_id: context.key.id,
         receiver: context.running.receiver.clone(),
@@ -142,11 +144,12 @@ async fn note_holding(context: &PushContext, report: &Report) {
         root: context.root,
         as_of: Timestamp::now().as_second(),
         count: 0,
-        names: context.reported.iter().map(ToString::to_string).collect(),
+        oldest: String::new(),
+        newest: String::new(),
     };
     let state_dir = context.sender.paths().state_dir.clone();
     let noted = blocking("holdings", move || {
-        holdings::note(&state_dir, &holding.with(&copy))
+        holdings::note(&state_dir, &Holding::of(summary, names))
     });
     if let Err(e) = noted.await.map_err(std::io::Error::other).flatten() {
         tracing::warn!("cannot record for `list` what the receiver holds: {e}");

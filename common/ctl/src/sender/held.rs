@@ -5,7 +5,6 @@ use sendshot_proto::v1::HeldByReceiver;
 use serde::Serialize;
 
 use crate::output::{self, Output, table};
-use crate::sender::list::age;
 
 #[derive(Serialize)]
 struct HeldJson {
@@ -83,6 +82,6 @@ pub fn copies(held: Vec<HeldByReceiver>, output: &Output) {
 }
 
 fn as_of(seconds: i64) -> String {
-    let ago = human::duration(age(seconds));
+    let ago = human::duration(output::age(seconds));
     format!("{} ({ago} ago)", output::time(seconds))
 }

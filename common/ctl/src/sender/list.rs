@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use sendshot_model::{CopyName, human};
 use sendshot_proto::v1::{Holder, KeptSnapshot, ListRequest};
@@ -113,6 +112,8 @@ pub async fn run(
         });
     } else {
         show(answer.snapshots, output);
+    }
+    if what == What::Kept {
         held::summary(answer.held, output);
     }
     not_looked_at::show(answer.not_looked_at, output);
@@ -156,7 +157,7 @@ fn show(snapshots: Vec<KeptSnapshot>, output: &Output) {
 /// Makes the JSON object of a state.
 pub fn json(kept: KeptSnapshot) -> KeptJson {
     KeptJson {
-        age_seconds: age(kept.taken_at).as_secs(),
+        age_seconds: output::age(kept.taken_at).as_secs(),
         time: name(kept.taken_at),
         volume: kept.volume,
         receiver: kept.receiver,
@@ -185,12 +186,6 @@ fn holder(holder: Holder) -> HolderJson {
         state: holder.state,
         paired: holder.paired,
     }
-}
-
-/// The time since then; zero if the clock is before that time.
-pub fn age(taken_at: i64) -> Duration {
-    let seconds = jiff::Timestamp::now().as_second() - taken_at;
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// The name of copies taken at that time.
@@ -240,7 +235,7 @@ fn row(kept: KeptSnapshot) -> Vec<String> {
         kept.volume,
         kept.receiver,
         output::time(kept.taken_at),
-        human::duration(age(kept.taken_at)),
+        human::duration(output::age(kept.taken_at)),
         output::uuid(&kept.uuid),
         size,
         kept.state,

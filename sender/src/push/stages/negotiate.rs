@@ -59,11 +59,9 @@ pub(crate) async fn negotiate(
     };
     context.enter("negotiate", detail);
     context.root = inventory.root;
-    context.reported = inventory
-        .copies
-        .iter()
-        .map(|copy| Arc::clone(&copy.name))
-        .collect();
+    let reported = inventory.copies.iter();
+    let reported = reported.map(|copy| (copy.committed_at, Arc::clone(&copy.name)));
+    context.reported = reported.collect();
     let (volume, receiver) = (context.key.id, context.link.receiver());
     let (sender, name) = (
         Arc::clone(&context.sender),
