@@ -141,6 +141,7 @@ impl Daemon {
         let served = tokio::select! {
             served = &mut serve => Some(served),
             never = look_after(&receiver) => match never {},
+            never = count_again(&receiver) => match never {},
             () = stop.cancelled() => None,
         };
         receiver.stop();
@@ -180,7 +181,11 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
                 sendshot_service::blocking::run("look-after", move || upkeep::look_after(&receiver)).await
             }
             _ = hours.tick() => {
-                let work = move || retention::run::over(&receiver, |_, _| true);
+                let work = move || {
+                    retention::run::over(&receiver, |_, _| true);
+                    // Also what an earlier run could not count.
+                    receiver.deleted().notify_one();
+                };
                 sendshot_service::blocking::run("retention", work).await
             }
             () = receiver.due().came() => {
@@ -195,6 +200,18 @@ async fn look_after(receiver: &Arc<Receiver>) -> std::convert::Infallible {
         };
         if let Err(e) = done {
             tracing::warn!("cannot do the periodic checks: {e}");
+        }
+    }
+}
+
+/// Counts again what copies hold after others were deleted, beside everything else; ends only by being dropped.
+async fn count_again(receiver: &Arc<Receiver>) -> std::convert::Infallible {
+    loop {
+        receiver.deleted().notified().await;
+        let receiver = Arc::clone(receiver);
+        let work = move || retention::recount::over(&receiver);
+        if let Err(e) = sendshot_service::blocking::run("recount", work).await {
+            tracing::warn!("cannot count what the copies hold: {e}");
         }
     }
 }

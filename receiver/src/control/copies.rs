@@ -143,12 +143,6 @@ fn pruned(
     if is_freed {
         // The space is really back when the command ends.
         filesystem::sync(&root).map_err(failed)?;
-        // What the copies hold now that are left is counted by the next run.
-        for volume in &answer {
-            receiver
-                .due()
-                .note(&format!("{}/{}", volume.sender, volume.volume));
-        }
     }
     Ok(answer)
 }
@@ -241,8 +235,6 @@ fn changed(receiver: &Receiver, request: &v1::ChangeCopyRequest) -> Result<Strin
                 return Err(Problem::new(Kind::Refused, message));
             }
             filesystem::sync(&root).map_err(|e| failed(io_failure("free the space", &e)))?;
-            // What its neighbour holds now is counted by the next run.
-            receiver.due().note(&view.path());
             tracing::info!(copy = %name, "{name} was deleted by the administrator");
             Ok(format!("{name} is deleted"))
         }
@@ -315,17 +307,21 @@ impl From<by_hand::Error> for Problem {
     }
 }
 
-/// Accepts the present time of this host as right.
+/// Accepts the time of this host as right that the administrator has confirmed.
 pub(super) async fn accept_clock(
     receiver: &Arc<Receiver>,
+    request: v1::AcceptClockRequest,
 ) -> Result<v1::AcceptClockResponse, Problem> {
     let receiver = Arc::clone(receiver);
+    let confirmed = request.now.saturating_sub(request.since_boot);
     blocking(move || {
-        receiver.accept_clock().map_err(|e| {
+        receiver.accept_clock(confirmed).map_err(|e| {
             let remedy = match e {
                 NotAccepted::NotSynchronised => {
                     "run a time daemon, and wait until it has set the clock"
                 }
+                NotAccepted::Moved => "look at the time again, and repeat the command",
+                NotAccepted::Trusted => "nothing is to be accepted: the rules go by this clock",
                 NotAccepted::Io(_) => "",
             };
             Problem::from_error(Kind::Failed, &e).remedy(remedy)

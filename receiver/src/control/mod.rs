@@ -94,7 +94,7 @@ impl ReceiverControl for Control {
         if let Err(problem) = only_root(is_root(&request), "accepting the clock") {
             return answered(Err(problem));
         }
-        answered(copies::accept_clock(&self.0).await)
+        answered(copies::accept_clock(&self.0, request.into_inner()).await)
     }
 
     async fn partials(

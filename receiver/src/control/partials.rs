@@ -12,6 +12,7 @@ use crate::receive::failures::{io_failure, staging_failure};
 use crate::receive::table::TransferStatus;
 use crate::shared::receiver::Receiver;
 use crate::store::partials;
+use crate::store::root::OpenRoot;
 
 /// Lists the uncommitted transfers.
 pub(super) async fn answer(
@@ -19,27 +20,31 @@ pub(super) async fn answer(
     wanted: v1::CopiesRequest,
 ) -> Result<v1::PartialsResponse, Problem> {
     let receiver = Arc::clone(receiver);
-    let listed = blocking(move || partial_states(&receiver, &wanted)).await?;
+    let listed = blocking(move || {
+        let root = receiver.root().open()?;
+        partial_states(&receiver, Some(&root), &wanted)
+    });
+    let listed = listed.await?;
     Ok(v1::PartialsResponse {
         partials: listed.map_err(failed)?,
         problem: None,
     })
 }
 
-/// Combines the partials on the disk with the transfers in the table.
+/// Combines the partials on the disk, if it is present, with the transfers in the table.
 pub(super) fn partial_states(
     receiver: &Receiver,
+    root: Option<&OpenRoot>,
     wanted: &v1::CopiesRequest,
 ) -> Result<Vec<v1::PartialState>, Failure> {
-    let root = receiver.root().open()?;
     let failed = |e| io_failure("read the partials", &e);
-    let area = Area::new(&root).map_err(failed)?;
-    let on_disk = match area.exists() {
-        true => {
+    let area = root.map(Area::new).transpose().map_err(failed)?;
+    let on_disk = match area.filter(Area::exists) {
+        Some(area) => {
             let dir = area.dir().map_err(|e| staging_failure(&e))?;
             partials::all(dir).map_err(failed)?
         }
-        false => Vec::new(),
+        None => Vec::new(),
     };
     let keep = i64::try_from(receiver.config().partial_keep.as_secs()).unwrap_or(i64::MAX);
     let mut states: Vec<v1::PartialState> = on_disk

@@ -37,9 +37,13 @@ fn status(receiver: &Receiver) -> v1::ReceiverStatusResponse {
             .map_or_else(String::new, ClockTrouble::describe),
         ..v1::ReceiverStatusResponse::default()
     };
-    let looked = receiver.root().open_to_read().map_err(Failure::from);
-    let looked = looked.and_then(|root| look(receiver, &root, &mut status));
-    if let Err(failure) = looked {
+    let root = receiver.root().open_to_read().map_err(Failure::from);
+    let all = v1::CopiesRequest::default();
+    let incoming = partials::partial_states(receiver, root.as_ref().ok(), &all);
+    let looked = root.and_then(|root| look(receiver, &root, &mut status));
+    status.is_read = looked.is_ok();
+    let incoming = incoming.map(|incoming| status.incoming = incoming);
+    if let Err(failure) = looked.and(incoming) {
         status.disk_problem = match failure.remedy.as_str() {
             "" => failure.to_string(),
             remedy => format!("{failure} ({remedy})"),
@@ -57,7 +61,6 @@ fn look(
     let space = filesystem::space(root).map_err(|e| io_failure("read the free space", &e))?;
     (status.free_bytes, status.total_bytes) = (space.free, space.total);
     status.min_free_bytes = receiver.config().min_free.of(space.total);
-    status.incoming = partials::partial_states(receiver, &v1::CopiesRequest::default())?;
     let views = view::all(receiver, root, |_, _| true);
     let views = views.map_err(|e| io_failure("read the copies", &e))?;
     status.volumes = views.iter().map(volume).collect();

@@ -377,9 +377,12 @@ impl IncomingTransfer {
         let not_kept = self.session.not_kept();
         self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
         let host = self.session.finish().map_err(session_failure)?;
-        let expected = self
-            .ledger_writer
-            .expect(self.root, &self.dir, &self.begin)?; // 3
+        let expected = self.ledger_writer.expect(
+            self.root,
+            &self.dir,
+            &self.begin,
+            host.shares_only_with_parent(),
+        )?; // 3
         let copy = host
             .commit(&self.dir, &self.name)
             .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4

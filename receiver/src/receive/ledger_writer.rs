@@ -12,7 +12,7 @@ use sendshot_sys::crash;
 use crate::receive::failures::io_failure;
 use crate::store::clock::{Clock, Reading};
 use crate::store::generations::Generations;
-use crate::store::ledger::{self, Coming, CommitTime, Doubt, Entry, Ledger, Origin, State};
+use crate::store::ledger::{self, Coming, CommitTime, Doubt, Entry, Ledger, State};
 use crate::store::locks::{VolumeLock, VolumeLocks};
 use crate::store::shrinking;
 use crate::store::volumes::{self, VolumeDir};
@@ -34,14 +34,13 @@ pub struct LedgerWriter {
 pub(crate) struct Expected {
     /// `None` if the volume has no good ledger: the copy is then never deleted.
     ledger: Option<Ledger>,
-    /// Whether the stream has no parent.
-    is_full: bool,
     /// Held until the copy is entered.
     _lock: VolumeLock,
 }
 
 impl LedgerWriter {
-    /// Notes that a copy of this transfer is about to be committed.
+    /// Notes that a copy of this transfer is about to be committed. `shares_only_with_parent` says whether its data is
+    /// certainly in no other copy than its parent.
     ///
     /// # Errors
     /// The failure for the sender; nothing is committed then.
@@ -50,6 +49,7 @@ impl LedgerWriter {
         root: RootId,
         dir: &VolumeDir,
         begin: &Begin,
+        shares_only_with_parent: bool,
     ) -> Result<Expected, Failure> {
         let failed = |e| io_failure("note the copy in the ledger of the volume", &e);
         let lock = self.locks.lock(&dir.name);
@@ -62,7 +62,6 @@ impl LedgerWriter {
                 tracing::warn!(directory = %dir.name, "no copy of {} is deleted by its rule: {why}", dir.name);
                 return Ok(Expected {
                     ledger: None,
-                    is_full: false,
                     _lock: lock,
                 });
             }
@@ -77,7 +76,9 @@ impl LedgerWriter {
         if ledger.coming.is_some() {
             let found = volumes::with_info(&dir.fd).map_err(failed)?;
             if ledger::agree(&mut ledger, &found).entered_full {
-                shrinking::hold_before(&mut ledger, &dir.fd, self.clock.read(self.rule).now);
+                let held =
+                    shrinking::hold_before(&mut ledger, &dir.fd, self.clock.read(self.rule).now);
+                held.inspect(shrinking::Held::log);
             }
         }
         let parent = begin.parent.and_then(|parent| {
@@ -91,13 +92,14 @@ impl LedgerWriter {
             ctransid: begin.ctransid,
             time: commit_time(&ledger, self.clock.read(self.rule), begin),
             parent,
+            is_full: begin.parent.is_none(),
+            shares_only_with_parent,
         });
         ledger::write(&dir.fd, &mut ledger).map_err(failed)?;
         self.generations.note(root, &dir.name, ledger.generation);
         crash::point("ledger-expects");
         Ok(Expected {
             ledger: Some(ledger),
-            is_full: begin.parent.is_none(),
             _lock: lock,
         })
     }
@@ -118,10 +120,11 @@ impl LedgerWriter {
         };
         let name = copy.name.to_string_lossy().into_owned();
         let now = coming.time.at;
-        let entry = ledger::entry(name, &copy.info, coming.time, coming.parent, Origin::Pushed);
-        ledger.entries.push(entry);
-        if expected.is_full {
-            shrinking::hold_before(&mut ledger, &dir.fd, now);
+        let is_full = coming.is_full;
+        ledger.entries.push(coming.entry(name, &copy.info));
+        if is_full {
+            let held = shrinking::hold_before(&mut ledger, &dir.fd, now);
+            held.inspect(shrinking::Held::log);
         }
         match ledger::write(&dir.fd, &mut ledger) {
             Ok(()) => self.generations.note(root, &dir.name, ledger.generation),

@@ -29,6 +29,8 @@ pub(crate) struct StagingHost {
     dir: OwnedFd,
     begin: Begin,
     staged: Option<Staged>,
+    /// Whether the stream was seen whole, and has cloned from no copy but its parent.
+    shares_only_with_parent: bool,
 }
 
 impl StagingHost {
@@ -39,6 +41,7 @@ impl StagingHost {
             dir: dir.fd.try_clone().map_err(io)?,
             begin,
             staged: None,
+            shares_only_with_parent: true,
         };
         // The parent is checked before the sender may begin, and once more when the stream names it.
         host.parent()?;
@@ -53,6 +56,11 @@ impl StagingHost {
             Ok(found) => Ok(Some(found.root)),
             Err(error) => Err(parent_failure(&error)),
         }
+    }
+
+    /// Whether the subvolume certainly shares data with no copy but its parent.
+    pub(crate) fn shares_only_with_parent(&self) -> bool {
+        self.shares_only_with_parent
     }
 
     pub(crate) fn staging(&self) -> Option<BorrowedFd<'_>> {
@@ -70,6 +78,8 @@ impl StagingHost {
 
     /// Makes staging again from a checkpoint; returns its root directory.
     pub(crate) fn take_again(&mut self, checkpoint: &OwnedFd) -> Result<OwnedFd, Failure> {
+        // What was cloned up to the checkpoint is not recorded.
+        self.shares_only_with_parent = false;
         self.stage(Some(checkpoint.as_fd()))
     }
 
@@ -112,6 +122,8 @@ impl CloneSources for StagingHost {
         ctransid: u64,
     ) -> Result<OwnedFd, Box<dyn StdError + Send + Sync>> {
         let wanted = Identity { uuid, ctransid };
+        let parent = self.begin.parent.map(parent_identity);
+        self.shares_only_with_parent &= parent == Some(wanted);
         Ok(parent::find(&self.dir, wanted, Trust::Strict)?.root)
     }
 }

@@ -5,8 +5,8 @@ use std::io;
 use sendshot_model::history::ReceiverEvent;
 use sendshot_model::{PeerName, human};
 
+use crate::retention::barred::Barred;
 use crate::retention::delete::{self, Deleted};
-use crate::retention::undeletable::Barred;
 use crate::retention::view::View;
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::{self, Hold, Ledger, Placed};

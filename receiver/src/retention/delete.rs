@@ -16,6 +16,7 @@ use sendshot_model::history::ReceiverEvent;
 use sendshot_sys::{crash, filesystem, subvolume};
 use uuid::Uuid;
 
+use crate::retention::recount;
 use crate::retention::view::View;
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::{self, Ledger};
@@ -68,7 +69,8 @@ pub(super) fn copies(
         match one(receiver, root, view, &copy.name, copy.info.uuid) {
             Ok(()) => {
                 deleted.names.push(copy.name.clone());
-                states.push((copy.info.received_uuid, copy.info.stransid));
+                let state = (copy.info.received_uuid, copy.info.stransid);
+                states.push((copy.info.uuid, state));
             }
             Err(why) => deleted.left.push((copy.name.clone(), why)),
         }
@@ -90,7 +92,26 @@ pub(super) fn copies(
         .iter()
         .map(|entry| (entry.uuid, entry.ctransid))
         .collect();
+    let goes = |local: Uuid| {
+        let mut gone = ledger
+            .entries
+            .iter()
+            .filter(|entry| deleted.names.contains(&entry.name));
+        gone.any(|entry| entry.local == local)
+    };
+    let has_partial = view.has_partial;
+    let states: Vec<usage::Deleted> = states
+        .into_iter()
+        .map(|(local, state)| usage::Deleted {
+            state,
+            // What a push has cloned that is not committed is not known.
+            is_only_in_heir: !has_partial && recount::is_only_in_heir(&ledger.entries, local, goes),
+        })
+        .collect();
     usage::give_to_younger(&view.dir, &order, &states)?; // 4
+    if !states.is_empty() {
+        receiver.deleted().notify_one();
+    }
     crash::point("retention-counted");
     ledger.remove(|entry| deleted.names.contains(&entry.name));
     for entry in &mut ledger.entries {

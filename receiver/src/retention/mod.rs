@@ -5,6 +5,7 @@
 //! deletes what goes, unless the brake, the clock or the ledger forbids it. The copies to delete by hand, the holds and the
 //! times are in `by_hand.rs`.
 
+pub mod barred;
 pub mod by_hand;
 mod delete;
 pub mod recount;

@@ -5,7 +5,6 @@ use std::io;
 use sendshot_sys::filesystem;
 
 use crate::retention::delete::{self, Deleted};
-use crate::retention::recount;
 use crate::retention::view::{self, LockedView, View};
 use crate::shared::receiver::Receiver;
 use crate::store::ledger::Run;
@@ -29,7 +28,7 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
         return; // an absent root is reported by the pushes
     };
     let mut is_freed = false;
-    let looked = view::each_locked(receiver, &root, &wanted, |locked| {
+    let looked = view::each_locked(receiver, &root, wanted, |locked| {
         is_freed |= of_volume(receiver, &root, &locked);
     });
     if let Err(e) = looked {
@@ -37,9 +36,6 @@ pub fn over(receiver: &Receiver, wanted: impl Fn(&str, &str) -> bool) {
     }
     if is_freed && let Err(e) = filesystem::sync(&root) {
         tracing::debug!("cannot commit the file system after deleting copies: {e}");
-    }
-    if let Err(e) = recount::over(receiver, &root, wanted) {
-        tracing::warn!("cannot count what the copies hold that are left: {e}");
     }
 }
 
@@ -168,5 +164,7 @@ fn note(
     if run.is_some() {
         ledger.run = run;
     }
-    delete::write(receiver, root, view, &mut ledger)
+    delete::write(receiver, root, view, &mut ledger)?;
+    view.held.as_ref().inspect(|held| held.log());
+    Ok(())
 }

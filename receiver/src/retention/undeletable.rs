@@ -2,31 +2,9 @@
 
 use sendshot_retention::Kept;
 
+use crate::retention::barred::Barred;
 use crate::retention::view::Viewed;
 use crate::store::ledger::Doubt;
-
-/// Why a copy is no candidate at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Barred {
-    NoLedger,
-    NotInLedger,
-    Writable,
-    Changed,
-    HasSubvolume,
-}
-
-impl Barred {
-    /// Words for users, of one copy.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::NoLedger => "its volume has no ledger",
-            Self::NotInLedger => "it is not in the ledger: no push has made it here",
-            Self::Writable => "it is writable",
-            Self::Changed => "it was changed after it was made, perhaps by deduplication",
-            Self::HasSubvolume => "a subvolume lies in it",
-        }
-    }
-}
 
 /// Why no rule may delete a copy, until an administrator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,8 @@ use crate::store::volumes;
 #[derive(Debug)]
 pub(super) struct Uses {
     is_pushed: bool,
+    /// Whether a push of the volume was interrupted.
+    pub(super) has_partial: bool,
     /// The states that interrupted pushes build on.
     parents: Vec<(Uuid, u64)>,
     /// Names of the copies that are being fetched.
@@ -39,10 +41,15 @@ impl Uses {
         let own = partials
             .iter()
             .filter(|partial| Some(partial.record.volume) == id);
+        let own: Vec<_> = own.collect();
         Ok(Self {
+            has_partial: !own.is_empty(),
             // A push can clone from any copy of its volume.
             is_pushed: receiver.transfers().is_at_work(sender, id),
-            parents: own.filter_map(|partial| partial.record.parent()).collect(),
+            parents: own
+                .iter()
+                .filter_map(|partial| partial.record.parent())
+                .collect(),
             fetched: receiver.fetches().copies_of(sender, volume),
         })
     }

@@ -10,15 +10,15 @@ use sendshot_retention::{Brake, Hold, Policy, Verdict, brake, judge};
 use sendshot_sys::subvolume::{self, Info};
 use uuid::Uuid;
 
+use crate::retention::barred::Barred;
 use crate::retention::times;
-use crate::retention::undeletable::Barred;
 use crate::retention::uses::Uses;
 use crate::shared::receiver::Receiver;
 use crate::store::clock::Reading;
 use crate::store::ledger::{self, Entry, Ledger, State};
 use crate::store::locks::VolumeLock;
 use crate::store::root::OpenRoot;
-use crate::store::shrinking;
+use crate::store::shrinking::{self, Held};
 use crate::store::volumes;
 
 /// A copy on the disk.
@@ -79,6 +79,10 @@ pub struct View {
     pub trouble: Option<String>,
     /// Whether the ledger differs from its file.
     pub is_changed: bool,
+    /// The copy that is held since a crash interrupted the push after it.
+    pub held: Option<Held>,
+    /// Whether a push of it was interrupted, and can be resumed.
+    pub has_partial: bool,
     /// The copies, by their names.
     pub copies: Vec<Viewed>,
     /// Why a run must ask first.
@@ -203,11 +207,12 @@ pub fn look(
     };
     let trouble = state.trouble();
     let on_disk = volumes::with_info(&dir)?;
+    let mut held = None;
     let (ledger, is_changed) = match state {
         State::Good(mut ledger) => {
             let agreement = ledger::agree(&mut ledger, &on_disk);
             if agreement.entered_full {
-                shrinking::hold_before(&mut ledger, &dir, reading.now);
+                held = shrinking::hold_before(&mut ledger, &dir, reading.now);
             }
             let is_certain_now = times::make_certain(&mut ledger, reading);
             (Some(ledger), agreement.changed || is_certain_now)
@@ -236,6 +241,8 @@ pub fn look(
         ledger,
         trouble,
         is_changed,
+        held,
+        has_partial: uses.has_partial,
         copies,
         brake: None,
         reading: reading.clone(),

@@ -12,6 +12,7 @@ use sendshot_model::history::ReceiverEvent;
 use sendshot_service::History;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +51,7 @@ pub struct Receiver {
     clock: Arc<Clock>,
     logged_reasons: LoggedReasons,
     due: DueVolumes,
+    deleted: Notify,
     locks: VolumeLocks,
     generations: Arc<Generations>,
     connections: Connections,
@@ -94,6 +96,7 @@ impl Receiver {
             clock: Arc::new(Clock::new(state_dir)),
             logged_reasons: LoggedReasons::default(),
             due: DueVolumes::default(),
+            deleted: Notify::new(),
             locks: VolumeLocks::default(),
             generations: Arc::new(Generations::new(state_dir)),
             connections: Connections::default(),
@@ -192,6 +195,11 @@ impl Receiver {
         &self.due
     }
 
+    /// Notified when copies were deleted, so that those left hold their data alone.
+    pub fn deleted(&self) -> &Notify {
+        &self.deleted
+    }
+
     /// The reasons for which no copy of a volume is deleted, as they were logged last.
     pub fn logged_reasons(&self) -> &LoggedReasons {
         &self.logged_reasons
@@ -207,12 +215,12 @@ impl Receiver {
         self.clock.read(self.config().clock)
     }
 
-    /// Accepts the present time of this host as right.
+    /// Accepts a time of this host as right; see [`Clock::accept`].
     ///
     /// # Errors
     /// See [`NotAccepted`].
-    pub fn accept_clock(&self) -> Result<(), NotAccepted> {
-        self.clock.accept()
+    pub fn accept_clock(&self, confirmed: i64) -> Result<(), NotAccepted> {
+        self.clock.accept(self.config().clock, confirmed)
     }
 
     /// Cancelled when the daemon stops.

@@ -78,17 +78,22 @@ impl Captures {
         self.lock().contains_key(&copy)
     }
 
+    /// The place on the disk with the copies, made if it does not exist.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(crate) fn place_at(&self, root: &OpenRoot) -> io::Result<Place> {
+        let area = Area::new(root)?;
+        let path = root.path().join(sendshot_apply::staging::AREA);
+        let dir = area.dir().map_err(io::Error::other)?;
+        Ok(Place { dir, path })
+    }
+
     /// The places for captures in the order of preference, made if they do not exist.
     pub(crate) fn places<'a>(
         &'a self,
         root: &'a OpenRoot,
     ) -> impl Iterator<Item = io::Result<Place>> + 'a {
-        let at_root = move || {
-            let area = Area::new(root)?;
-            let path = root.path().join(sendshot_apply::staging::AREA);
-            let dir = area.dir().map_err(io::Error::other)?;
-            Ok(Place { dir, path })
-        };
         let spare = move || {
             std::fs::create_dir_all(&self.spare)?;
             let dir = open_dir(&self.spare)?;
@@ -96,7 +101,7 @@ impl Captures {
             Ok(Place { dir, path })
         };
         [true, false].into_iter().map(move |first| match first {
-            true => at_root(),
+            true => self.place_at(root),
             false => spare(),
         })
     }

@@ -22,6 +22,9 @@ const FILE: &str = "clock.json";
 /// server or a dead battery by more.
 const MAX_MOVEMENT_SECONDS: i64 = 60 * 60;
 
+/// Movement between the confirmation of a time and its acceptance that does not matter.
+const MAX_CONFIRMED_SECONDS: i64 = 60;
+
 /// The first moment of a boot at which the clock was synchronised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Anchor {
@@ -130,16 +133,23 @@ impl Clock {
         verdict
     }
 
-    /// Accepts the present time as right, although the clock has moved. It must be synchronised.
+    /// Accepts the time as right that the administrator has confirmed, although the clock has moved: `confirmed` is the wall
+    /// clock minus the time since the boot, in seconds. It must be synchronised, and must not have moved since.
     ///
     /// # Errors
     /// See [`NotAccepted`].
-    pub fn accept(&self) -> Result<(), NotAccepted> {
+    pub fn accept(&self, rule: ClockRule, confirmed: i64) -> Result<(), NotAccepted> {
+        if rule == ClockRule::Trusted {
+            return Err(NotAccepted::Trusted);
+        }
         let Some(boot) = clock::boot_id().filter(|_| clock::is_synchronised()) else {
             return Err(NotAccepted::NotSynchronised);
         };
         let since_boot = i64::try_from(clock::since_boot().as_secs()).unwrap_or(i64::MAX);
         let offset = Timestamp::now().as_second() - since_boot;
+        if offset.saturating_sub(confirmed).saturating_abs() > MAX_CONFIRMED_SECONDS {
+            return Err(NotAccepted::Moved);
+        }
         let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Anchor { boot, offset };
         durable::write_json(&self.file, &new)?;
@@ -153,6 +163,10 @@ impl Clock {
 pub enum NotAccepted {
     #[error("the kernel does not say that this host's clock is synchronised")]
     NotSynchronised,
+    #[error("this host's clock has moved since the time was confirmed")]
+    Moved,
+    #[error("this host's clock is trusted by `clock` in receiver.toml")]
+    Trusted,
     #[error("cannot record that the present time is right")]
     Io(#[from] std::io::Error),
 }

@@ -151,6 +151,14 @@ pub struct Entry {
     pub is_going: bool,
     /// When its content was last verified, seconds since 1970 UTC.
     pub verified_at: Option<i64>,
+    /// Whether it certainly shares data with no other copy than its parent, as it was received. False if that is unknown.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shares_only_with_parent: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A copy that is about to be committed.
@@ -161,6 +169,22 @@ pub struct Coming {
     pub ctransid: u64,
     pub time: CommitTime,
     pub parent: Option<Uuid>,
+    /// Whether it is a full push.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_full: bool,
+    /// See [`Entry::shares_only_with_parent`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shares_only_with_parent: bool,
+}
+
+impl Coming {
+    /// The entry of the committed copy.
+    pub fn entry(self, name: String, info: &Info) -> Entry {
+        Entry {
+            shares_only_with_parent: self.shares_only_with_parent,
+            ..entry(name, info, self.time, self.parent, Origin::Pushed)
+        }
+    }
 }
 
 /// The last run that was completed.
@@ -413,6 +437,7 @@ pub fn entry(
         holds: Vec::new(),
         is_going: false,
         verified_at: None,
+        shares_only_with_parent: false,
     }
 }
 
@@ -443,7 +468,7 @@ fn contradiction(found: &[(String, Info)]) -> Option<Doubt> {
 pub struct Agreement {
     /// Whether the ledger was changed, and has to be written.
     pub changed: bool,
-    /// Whether the copy of a push that a crash interrupted was entered, as its last entry, and it builds on no other.
+    /// Whether the copy of a push that a crash interrupted was entered, as its last entry, and was a full push.
     pub entered_full: bool,
     /// Names of copies on the disk that are not in the ledger.
     pub unlisted: Vec<String>,
@@ -480,15 +505,8 @@ pub fn agree(ledger: &mut Ledger, on_disk: &[(String, Info)]) -> Agreement {
         };
         let mut candidates = on_disk.iter().filter(of_coming);
         if let (Some((name, info)), None) = (candidates.next(), candidates.next()) {
-            let made = entry(
-                name.clone(),
-                info,
-                coming.time,
-                coming.parent,
-                Origin::Pushed,
-            );
-            agreement.entered_full = made.parent.is_none();
-            ledger.entries.push(made);
+            agreement.entered_full = coming.is_full;
+            ledger.entries.push(coming.entry(name.clone(), info));
         }
     }
     let listed = |local: &Uuid| ledger.entries.iter().any(|entry| entry.local == *local);
@@ -529,7 +547,7 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn dir() -> (tempfile::TempDir, std::fs::File) {
@@ -549,7 +567,8 @@ mod tests {
         }
     }
 
-    fn of(number: u128) -> Entry {
+    /// An entry with a number in its ids.
+    pub(crate) fn of(number: u128) -> Entry {
         Entry {
             local: Uuid::from_u128(number),
             uuid: Uuid::from_u128(number + 100),
@@ -561,6 +580,7 @@ mod tests {
             holds: Vec::new(),
             is_going: false,
             verified_at: None,
+            shares_only_with_parent: false,
         }
     }
 
@@ -625,6 +645,8 @@ mod tests {
             ctransid: 7,
             time: time(33),
             parent: None,
+            is_full: false,
+            shares_only_with_parent: true,
         };
         let mut ledger = Ledger {
             entries: vec![going, gone],

@@ -7,12 +7,27 @@ use uuid::Uuid;
 use crate::store::ledger::{Entry, Hold, Ledger, Placed};
 use crate::store::usage;
 
+/// A copy that is held now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    copy: String,
+    reason: String,
+}
+
+impl Held {
+    /// Logs it, for the time when the ledger is written.
+    pub fn log(&self) {
+        let Self { copy, reason } = self;
+        tracing::info!(%copy, "{copy} is held: {reason}; `sendshotctl copy release` ends that");
+    }
+}
+
 /// Holds the last copy if a full push with less than half of its data follows: a replaced host that pushes an empty volume
 /// must not become the only one that is kept. There is at most one such hold in a volume, the oldest. The full push is the
 /// last entry of the ledger, and the last copy the one before it.
-pub fn hold_before(ledger: &mut Ledger, dir: impl AsFd, now: i64) {
+pub fn hold_before(ledger: &mut Ledger, dir: impl AsFd, now: i64) -> Option<Held> {
     let [.., last, new] = ledger.entries.as_slice() else {
-        return;
+        return None;
     };
     let sizes = usage::sizes(dir).unwrap_or_default();
     let size = |entry: &Entry| {
@@ -24,21 +39,24 @@ pub fn hold_before(ledger: &mut Ledger, dir: impl AsFd, now: i64) {
     let is_of_shrinking = |hold: &Hold| hold.placed == Placed::ByShrinking;
     let mut entries = ledger.entries.iter();
     if entries.any(|entry| entry.holds.iter().any(is_of_shrinking)) {
-        return;
+        return None;
     }
     let before = chain(&ledger.entries, last.local)
         .map(size)
         .fold(0u64, u64::saturating_add);
     let after = size(new);
     if after.saturating_mul(2) >= before {
-        return;
+        return None;
     }
     let reason = format!(
         "a full push with less than half of its data followed: {} after {}",
         sendshot_model::human::bytes_human(after),
         sendshot_model::human::bytes_human(before)
     );
-    tracing::info!(copy = %last.name, "{} is held: {reason}; `sendshotctl copy release` ends that", last.name);
+    let held = Held {
+        copy: last.name.clone(),
+        reason: reason.clone(),
+    };
     if let [.., last, _] = ledger.entries.as_mut_slice() {
         last.holds.push(Hold {
             reason,
@@ -47,6 +65,7 @@ pub fn hold_before(ledger: &mut Ledger, dir: impl AsFd, now: i64) {
             placed: Placed::ByShrinking,
         });
     }
+    Some(held)
 }
 
 /// A copy and its ancestors, as far as they are in the ledger.

@@ -39,6 +39,17 @@ struct Usage {
     /// The states that have taken over sizes of deleted ones, and were not counted again since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     inherited: BTreeSet<State>,
+    /// The states with sizes of deleted ones whose data may be in other copies, too: their sums stay.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    fixed: BTreeSet<State>,
+}
+
+/// A state that was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    pub state: State,
+    /// Whether its data can be in no other copy than the next younger one that stays.
+    pub is_only_in_heir: bool,
 }
 
 /// What a state lacks of its stream up to each offset. A push may be resumed from the checkpoint before the
@@ -118,9 +129,11 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
     all.insert(state, progress.bytes);
     let mut usage = Usage {
         inherited: before.inherited.clone(),
+        fixed: before.fixed.clone(),
         ..Usage::default()
     };
     usage.inherited.retain(|state| all.contains_key(state));
+    usage.fixed.retain(|state| all.contains_key(state));
     before.lacks(state, progress.offset, progress.not_kept);
     for (uuid, of_uuid) in before.not_kept {
         for (ctransid, lacks) in of_uuid {
@@ -142,16 +155,26 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
 ///
 /// # Errors
 /// I/O errors.
-pub fn give_to_younger(dir: impl AsFd, order: &[State], deleted: &[State]) -> io::Result<()> {
+pub fn give_to_younger(dir: impl AsFd, order: &[State], deleted: &[Deleted]) -> io::Result<()> {
     if deleted.is_empty() {
         return Ok(());
     }
     let held = held(&dir)?;
     let mut before = read(&dir)?;
     let mut all = before.all(&held);
-    let heirs = inherit(&mut all, order, deleted);
-    before.inherited.extend(heirs);
-    before.inherited.retain(|state| all.contains_key(state));
+    let heirs = inherit(&mut all, order, deleted, &before.fixed);
+    for (heir, is_limitable) in heirs {
+        let of_kind = match is_limitable && !before.fixed.contains(&heir) {
+            true => &mut before.inherited,
+            false => &mut before.fixed,
+        };
+        of_kind.insert(heir);
+    }
+    before.fixed.retain(|state| all.contains_key(state));
+    let fixed = &before.fixed;
+    before
+        .inherited
+        .retain(|state| all.contains_key(state) && !fixed.contains(state));
     before.set_sizes(all);
     durable::write_json_at(&dir, OsStr::new(FILE), &before)
 }
@@ -180,21 +203,30 @@ pub fn limit(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
     durable::write_json_at(&dir, OsStr::new(FILE), &usage)
 }
 
-/// Moves the sizes; returns the states that took over some. A state that was counted before has none left, so that this can
-/// be done again after a crash.
-fn inherit(all: &mut BTreeMap<State, u64>, order: &[State], deleted: &[State]) -> Vec<State> {
+/// Moves the sizes; returns the states that took over some, and whether their sums can be limited to what they hold. A state
+/// that was counted before has none left, so that this can be done again after a crash.
+fn inherit(
+    all: &mut BTreeMap<State, u64>,
+    order: &[State],
+    deleted: &[Deleted],
+    fixed: &BTreeSet<State>,
+) -> Vec<(State, bool)> {
     let mut carried: u64 = 0;
+    let mut is_limitable = true;
     let mut heirs = Vec::new();
     for state in order {
-        match deleted.contains(state) {
-            true => carried = carried.saturating_add(all.remove(state).unwrap_or(0)),
-            false if carried > 0 => {
+        match deleted.iter().find(|deleted| deleted.state == *state) {
+            Some(deleted) => {
+                carried = carried.saturating_add(all.remove(state).unwrap_or(0));
+                is_limitable &= deleted.is_only_in_heir && !fixed.contains(state);
+            }
+            None if carried > 0 => {
                 let bytes = all.entry(*state).or_default();
                 *bytes = bytes.saturating_add(carried);
-                carried = 0;
-                heirs.push(*state);
+                heirs.push((*state, is_limitable));
+                (carried, is_limitable) = (0, true);
             }
-            false => {}
+            None => {}
         }
     }
     heirs
@@ -314,12 +346,17 @@ mod tests {
         let order: Vec<State> = (1..=5).map(state).collect();
         let mut all: BTreeMap<State, u64> =
             order.iter().copied().zip([100, 20, 3, 4, 50]).collect();
-        let heirs = inherit(&mut all, &order, &[state(1), state(3), state(4)]);
-        assert_eq!(heirs, [state(2), state(5)]);
+        let deleted = |number, is_only_in_heir| Deleted {
+            state: state(number),
+            is_only_in_heir,
+        };
+        let going = [deleted(1, true), deleted(3, false), deleted(4, true)];
+        let heirs = inherit(&mut all, &order, &going, &BTreeSet::new());
+        assert_eq!(heirs, [(state(2), true), (state(5), false)]);
         let left: Vec<u64> = all.values().copied().collect();
         assert_eq!(left, [120, 57]);
         // What the newest held is gone with it.
-        inherit(&mut all, &order, &[state(5)]);
+        inherit(&mut all, &order, &[deleted(5, true)], &BTreeSet::new());
         assert_eq!(all.into_values().collect::<Vec<_>>(), [120]);
     }
 

@@ -234,3 +234,42 @@ fn the_limit_of_bytes_counts_what_is_left_after_deleting() {
     refused.fails(4, &["reached a limit", "max_bytes"]);
     assert_eq!(world.names(), last);
 }
+
+/// The data of a deleted copy may be in another one than the next: the sum stays then.
+#[test]
+fn the_limit_of_bytes_is_not_voided_by_a_copy_beside_the_chain() {
+    use sendshot_harness::trees::fill;
+    const MIB: usize = 1 << 20;
+    let world = World::new("keep = 'all'\nmax_bytes = '12 MiB'");
+    let photos = world.hosts.sender.photos();
+    let push = |options: &[&str]| {
+        let push = [&["--json", "push", "nas2:photos"], options].concat();
+        world.hosts.sender.ctl(&push).success().jsons().remove(0)
+    };
+    fill::file(photos.join("big"), 1, 8 * MIB);
+    let first = push(&[]);
+    let kept = world.hosts.sender.fs().join("kept");
+    sendshot_harness::disks::streams::snapshot(&photos, &kept).unwrap();
+    fs::remove_file(photos.join("big")).unwrap();
+    push(&["--parent", "none"]);
+    // A state with the big file again, built on the first copy.
+    let copied = std::process::Command::new("cp")
+        .arg("--reflink=always")
+        .args([kept.join("big"), photos.join("big")])
+        .status();
+    assert!(copied.unwrap().success());
+    let second = push(&["--parent", first["uuid"].as_str().unwrap()]);
+    assert_eq!(second["parent"], first["uuid"], "{second}");
+    let name = first["copy"].as_str().unwrap();
+    world
+        .hosts
+        .receiver
+        .ctl(&["copy", "release", name])
+        .success();
+    let delete = ["copy", "delete", name, "--yes"];
+    world.hosts.receiver.ctl(&delete).success();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    fill::file(photos.join("more"), 2, 8 * MIB);
+    let refused = world.hosts.sender.ctl(&["push", "nas2:photos"]);
+    refused.fails(4, &["reached a limit", "max_bytes"]);
+}

@@ -22,12 +22,12 @@ use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    Begin, CancelRequest, ChangeCopyRequest, CopiesRequest, FailureCode, FetchRequest,
-    ForeignRequest, ForgetFilesystemRequest, ForgetRequest, GrantRequest, GrantsRequest,
-    HelloRequest, HistoryRequest, HoldVolumeRequest, InventoryRequest, InviteRequest, ListRequest,
-    PairCommand, PairRequest, Parent, PeersRequest, PruneCopiesRequest, PruneRequest, PushRequest,
-    RecordRestoredRequest, RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest,
-    VolumesRequest,
+    AcceptClockRequest, Begin, CancelRequest, ChangeCopyRequest, CopiesRequest, FailureCode,
+    FetchRequest, ForeignRequest, ForgetFilesystemRequest, ForgetRequest, GrantRequest,
+    GrantsRequest, HelloRequest, HistoryRequest, HoldVolumeRequest, InventoryRequest,
+    InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PeersRequest, PruneCopiesRequest,
+    PruneRequest, PushRequest, RecordRestoredRequest, RenewRequest, ResumePoint, RevokeRequest,
+    RootsRequest, StatusRequest, VolumesRequest,
 };
 use serde_json::Value;
 use tonic::Status;
@@ -513,6 +513,10 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             (
                 "ChangeCopy",
                 status(control.change_copy(ChangeCopyRequest::default()).await),
+            ),
+            (
+                "AcceptClock",
+                status(control.accept_clock(AcceptClockRequest::default()).await),
             ),
             (
                 "History",

@@ -12,6 +12,7 @@ use sendshot_proto::v1::{
     AcceptClockRequest, ChangeCopyRequest, ConfirmedVolume, DeleteCopy, HoldCopy,
     PruneCopiesRequest, PrunedVolume, RebuildLedger, ReleaseCopy, RetimeCopy,
 };
+use sendshot_sys::clock;
 use serde::Serialize;
 
 use crate::arguments::{DeleteCopyArguments, HoldArguments, PruneCopiesArguments, RetimeArguments};
@@ -232,12 +233,16 @@ pub async fn retime(client: Receiver, arguments: RetimeArguments, output: &Outpu
 }
 
 async fn accept_clock(mut client: Receiver, yes: bool, output: &Output) -> Outcome {
-    let now = human::utc(Timestamp::now().as_second());
+    let request = AcceptClockRequest {
+        now: Timestamp::now().as_second(),
+        since_boot: i64::try_from(clock::since_boot().as_secs()).unwrap_or(0),
+    };
+    let now = human::utc(request.now);
     confirm(
         yes,
         &format!("It is {now} by this host's clock. Is that right?"),
     )?;
-    let answer = client.accept_clock(AcceptClockRequest {}).await;
+    let answer = client.accept_clock(request).await;
     let answer = answer.map_err(client::failed)?.into_inner();
     outcome::check(answer.problem)?;
     let done = format!(

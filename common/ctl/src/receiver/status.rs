@@ -27,7 +27,8 @@ struct StatusJson {
     /// Why no copy is deleted by a rule now.
     clock_trouble: Option<String>,
     incoming: Vec<PartialJson>,
-    volumes: Vec<VolumeJson>,
+    /// `null` if the disk cannot be read.
+    volumes: Option<Vec<VolumeJson>>,
 }
 
 #[derive(Serialize)]
@@ -97,7 +98,9 @@ fn json(answer: ReceiverStatusResponse) -> StatusJson {
             .into_iter()
             .map(partials::partial_json)
             .collect(),
-        volumes: answer.volumes.into_iter().map(volume).collect(),
+        volumes: answer
+            .is_read
+            .then(|| answer.volumes.into_iter().map(volume).collect()),
     }
 }
 
@@ -142,7 +145,7 @@ fn text(status: &StatusJson) -> String {
     }
     let has_rule = |volume: &VolumeJson| !volume.rule.starts_with("all;");
     if let Some(trouble) = &status.clock_trouble
-        && status.volumes.iter().any(has_rule)
+        && status.volumes.iter().flatten().any(has_rule)
     {
         text += &format!("trouble: no copy is deleted by its rule: {trouble}\n");
     }
@@ -155,11 +158,12 @@ fn text(status: &StatusJson) -> String {
         ),
     };
     text += "\nCopies\n";
-    text += &match status.volumes.is_empty() {
-        true => "  none yet; begin with `sendshotctl peer invite NAME`\n".to_owned(),
-        false => table(
+    text += &match status.volumes.as_deref() {
+        None => "  unknown: the disk cannot be read\n".to_owned(),
+        Some([]) => "  none yet; begin with `sendshotctl peer invite NAME`\n".to_owned(),
+        Some(volumes) => table(
             &["sender", "volume", "copies", "newest", "age", "note"],
-            status.volumes.iter().map(volume_row).collect(),
+            volumes.iter().map(volume_row).collect(),
         ),
     };
     text
