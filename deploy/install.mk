@@ -20,7 +20,7 @@ RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
 DEPLOY := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 
 INSTALL_BINARIES := sendshot-sender sendshot-receiver sendshot-restore sendshotctl
-INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service
+INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service sendshot-push.service sendshot-push.timer
 INSTALL_EXAMPLES := sender.toml receiver.toml
 
 .PHONY: install install-binaries install-units install-config install-completions install-man

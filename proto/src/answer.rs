@@ -24,6 +24,7 @@ macro_rules! answers {
 answers!(
     AcceptClockResponse,
     ChangeCopyResponse,
+    ContinueResponse,
     CopiesResponse,
     ForeignResponse,
     ForgetFilesystemResponse,
@@ -33,6 +34,7 @@ answers!(
     ListResponse,
     PairResult,
     PartialsResponse,
+    PauseResponse,
     PlanResponse,
     PruneCopiesResponse,
     PruneResponse,

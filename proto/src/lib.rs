@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod chain;
+pub mod confirm;
 pub mod failure;
 pub mod hello;
 pub mod history;

@@ -10,6 +10,7 @@ use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use crate::connection::renewal;
 use crate::control::Control;
 use crate::retained::expire;
+use crate::schedule;
 use crate::shared::sender::{Paths, Sender};
 
 /// Longest wait for clients to disconnect at the end: one that hangs must not keep the daemon.
@@ -74,10 +75,13 @@ impl Daemon {
         let served = tokio::select! {
             served = &mut serve => Some(served),
             never = expire::watch(Arc::clone(&self.sender)) => match never {},
+            never = schedule::watch(Arc::clone(&self.sender)) => match never {},
             never = renewal::watch(Arc::clone(&self.sender)) => match never {},
             () = stop.cancelled() => None,
         };
+        self.sender.note_stopped();
         self.sender.shut_down().await;
+        schedule::store(&self.sender).await;
         // The pushes have ended; a client that does not disconnect is dropped.
         let served = match served {
             Some(served) => Ok(served),

@@ -15,6 +15,7 @@ pub mod push;
 mod pushes;
 pub mod restore;
 pub mod retained;
+pub mod schedule;
 pub mod shared;
 pub mod state;
 pub mod volume;

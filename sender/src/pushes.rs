@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sendshot_model::ReceiverId;
 use sendshot_model::history::SenderEvent;
+use sendshot_model::{PeerName, ReceiverId, VolumeName};
 use tokio::sync::oneshot;
 
 use crate::push;
@@ -18,6 +18,7 @@ use crate::shared::blocking::blocking;
 use crate::shared::last_pushes::Outcome;
 use crate::shared::running::{Running, Slot};
 use crate::shared::sender::Sender;
+use crate::shared::stopped::{self, Stopped};
 use crate::volume::resolve;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::report::Report;
@@ -131,6 +132,44 @@ impl Sender {
         });
         if let Ok(Err(e)) = stored.await {
             tracing::warn!("cannot write the last pushes: {e}");
+        }
+    }
+
+    /// Logs a scheduled push that could not start, and adds it to the history and to the last pushes.
+    pub async fn note_not_started(
+        self: &Arc<Self>,
+        receiver: &PeerName,
+        volume: &VolumeName,
+        problem: &Problem,
+    ) {
+        tracing::info!(%volume, %receiver, remedy = %problem.remedy,
+            "push of {volume} to {receiver} failed: {}", problem.message);
+        let failed = SenderEvent::Failed {
+            receiver: receiver.clone(),
+            volume: volume.clone(),
+            error: problem.message.clone(),
+        };
+        let (sender, receiver, volume) = (Arc::clone(self), receiver.clone(), volume.clone());
+        let outcome = Outcome::Failed(problem.message.clone());
+        let now = Timestamp::now().as_second();
+        let stored = blocking("history", move || {
+            sender.history().note(failed);
+            sender.last_pushes().add(volume, receiver, now, outcome)
+        });
+        if let Ok(Err(e)) = stored.await {
+            tracing::warn!("cannot write the last pushes: {e}");
+        }
+    }
+
+    /// Records the pushes that the end of the daemon interrupts. They begin again at the next start.
+    pub fn note_stopped(&self) {
+        let all = self.table.all();
+        let running = all
+            .iter()
+            .filter(|running| !running.is_reported() && !running.cancel.is_cancelled());
+        let stopped: Vec<Stopped> = running.map(|running| Stopped::from(&**running)).collect();
+        if let Err(e) = stopped::note(&self.paths().state_dir, &stopped) {
+            tracing::warn!("cannot record which pushes are interrupted: {e}");
         }
     }
 

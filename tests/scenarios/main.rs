@@ -20,5 +20,6 @@ mod restore;
 mod resume;
 mod retained;
 mod retention;
+mod schedule;
 mod security;
 mod stream;

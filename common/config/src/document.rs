@@ -238,6 +238,14 @@ impl<'a> Entry<'a> {
             .ok_or_else(wrong)
     }
 
+    /// Parses the value as an age from which to warn: a duration, or `never`.
+    pub(crate) fn age(&self) -> Result<Option<Duration>, Problem> {
+        match self.text()? {
+            "never" => Ok(None),
+            _ => self.duration().map(Some),
+        }
+    }
+
     /// Parses the value as a number of bytes with a unit: `64 MiB`.
     pub(crate) fn bytes(&self) -> Result<u64, Problem> {
         let text = self.text()?;

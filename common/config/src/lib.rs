@@ -12,6 +12,7 @@ mod document;
 mod error;
 mod receiver;
 mod receivers_d;
+mod schedule;
 mod sender;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
@@ -20,4 +21,5 @@ pub use receiver::{
     ClockRule, KeepPolicy, MinFree, ReceiverConfig, RestoreRule, SenderPolicy, Times,
 };
 pub use receivers_d::{ReceiverEntry, load_dir, load_one, remove, store};
+pub use schedule::{Calendar, Schedule, ScheduleError, When, Window};
 pub use sender::{SenderConfig, VolumeConfig};

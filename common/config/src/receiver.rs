@@ -67,6 +67,9 @@ pub struct SenderPolicy {
     pub max_fetches: NonZeroU32,
 }
 
+/// Default for the age of the newest copy from which this host warns: a weekend does not ring.
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
 /// Default for the volumes of a sender: more than any realistic configuration, few enough to be listed.
 const DEFAULT_MAX_VOLUMES: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
@@ -156,6 +159,8 @@ pub struct KeepPolicy {
     pub protect: Option<Duration>,
     /// The time that counts.
     pub times: Option<Times>,
+    /// Age of the newest copy from which this host warns; `Some(None)` for never.
+    pub max_age: Option<Option<Duration>>,
 }
 
 impl ReceiverConfig {
@@ -197,9 +202,8 @@ impl ReceiverConfig {
         self.senders.get(sender).cloned().unwrap_or_default()
     }
 
-    /// Returns the policy for the copies of a volume, by its directory, and the time that counts for them.
-    #[must_use]
-    pub fn retention(&self, sender: &str, volume: &str) -> (Policy, Times) {
+    /// The tables that decide about the copies of a volume, by its directory: the volume's own first.
+    fn tables(&self, sender: &str, volume: &str) -> impl Iterator<Item = &KeepPolicy> + Clone {
         let of_sender = self
             .senders
             .iter()
@@ -213,7 +217,13 @@ impl ReceiverConfig {
             of_volume.map(|(_, keep)| keep),
             of_sender.map(|policy| &policy.keep),
         ];
-        let both = || both.into_iter().flatten();
+        both.into_iter().flatten()
+    }
+
+    /// Returns the policy for the copies of a volume, by its directory, and the time that counts for them.
+    #[must_use]
+    pub fn retention(&self, sender: &str, volume: &str) -> (Policy, Times) {
+        let both = || self.tables(sender, volume);
         let policy = Policy {
             rule: both()
                 .find_map(|keep| keep.keep.clone())
@@ -225,6 +235,14 @@ impl ReceiverConfig {
         };
         let times = both().find_map(|keep| keep.times).unwrap_or_default();
         (policy, times)
+    }
+
+    /// Returns the age of the newest copy of a volume, by its directory, from which this host warns; `None` for never.
+    #[must_use]
+    pub fn max_age(&self, sender: &str, volume: &str) -> Option<Duration> {
+        let mut both = self.tables(sender, volume);
+        both.find_map(|table| table.max_age)
+            .unwrap_or(Some(DEFAULT_MAX_AGE))
     }
 
     /// Returns the zone of the calendar.
@@ -323,6 +341,7 @@ fn policy(section: &Section<'_>) -> Result<SenderPolicy, Problem> {
         "keep",
         "protect",
         "times",
+        "max_age",
         "volumes",
         "max_volumes",
         "max_bytes",
@@ -368,7 +387,7 @@ fn volumes(entry: &Entry<'_>) -> Result<BTreeMap<VolumeName, KeepPolicy>, Proble
     let mut volumes = BTreeMap::new();
     for entry in entry.section()?.entries() {
         let section = entry.section()?;
-        section.accept(&["keep", "protect", "times"])?;
+        section.accept(&["keep", "protect", "times", "max_age"])?;
         volumes.insert(entry.parse_key()?, keep_policy(&section)?);
     }
     Ok(volumes)
@@ -384,6 +403,10 @@ fn keep_policy(section: &Section<'_>) -> Result<KeepPolicy, Problem> {
         times: section
             .get("times")
             .map(|entry| times(&entry))
+            .transpose()?,
+        max_age: section
+            .get("max_age")
+            .map(|entry| entry.age())
             .transpose()?,
     })
 }

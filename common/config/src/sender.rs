@@ -10,6 +10,7 @@ use sendshot_model::{PeerName, VolumeName};
 use crate::document::{self, Entry, Section};
 use crate::error::ConfigError;
 use crate::error::Problem;
+use crate::schedule::{Schedule, When, Window};
 
 /// Default for the sendshots kept for each receiver: the last common one, and two more for a receiver that
 /// lost its newest copies.
@@ -29,6 +30,15 @@ const DEFAULT_RESUME_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Default for the share of the file system that must be free for an interrupted push to be kept, in percent.
 const DEFAULT_RESUME_MIN_FREE: u8 = 5;
 
+/// Default for the pushes that run by schedules at one time: one more than one slow receiver takes.
+const DEFAULT_MAX_PARALLEL: NonZeroU32 = NonZeroU32::new(2).unwrap();
+
+/// Default for the age of the newest copy from which this host warns.
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
+/// Longest default jitter.
+const MAX_DEFAULT_JITTER: Duration = Duration::from_secs(5 * 60);
+
 /// The sender's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderConfig {
@@ -40,6 +50,8 @@ pub struct SenderConfig {
     pub resume_keep: Duration,
     /// Share of the volume's file system that must be free for that, in percent.
     pub resume_min_free: u8,
+    /// Most pushes that run by schedules at one time.
+    pub max_parallel: NonZeroU32,
     /// The configured volumes; there may be none, since any subvolume can be pushed by its path.
     pub volumes: BTreeMap<VolumeName, VolumeConfig>,
 }
@@ -59,6 +71,10 @@ pub struct VolumeConfig {
     /// Whether the last snapshot is kept as the parent, for the kernel's own send, instead of a sendshot. It
     /// pins the data of the past.
     pub pin_parent: bool,
+    /// When it is pushed by itself; never if there is none.
+    pub schedule: Option<Schedule>,
+    /// Age of the newest copy from which `status` and `check` of this host warn; `None` for never.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for SenderConfig {
@@ -68,6 +84,7 @@ impl Default for SenderConfig {
             stall_after: DEFAULT_STALL_AFTER,
             resume_keep: DEFAULT_RESUME_KEEP,
             resume_min_free: DEFAULT_RESUME_MIN_FREE,
+            max_parallel: DEFAULT_MAX_PARALLEL,
             volumes: BTreeMap::new(),
         }
     }
@@ -101,6 +118,7 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
         "stall_after",
         "resume_keep",
         "resume_min_free",
+        "max_parallel",
     ])?;
     let mut config = SenderConfig::default();
     for (key, value) in [
@@ -115,6 +133,9 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
     if let Some(entry) = root.get("resume_min_free") {
         config.resume_min_free = entry.percent()?;
     }
+    if let Some(entry) = root.get("max_parallel") {
+        config.max_parallel = entry.count()?;
+    }
     let Some(volumes) = root.get("volumes") else {
         return Ok(config);
     };
@@ -127,7 +148,17 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
 }
 
 fn read_volume(section: &Section<'_>, before: &SenderConfig) -> Result<VolumeConfig, Problem> {
-    section.accept(&["path", "snapshots", "receivers", "keep", "pin_parent"])?;
+    section.accept(&[
+        "path",
+        "snapshots",
+        "receivers",
+        "keep",
+        "pin_parent",
+        "schedule",
+        "jitter",
+        "windows",
+        "max_age",
+    ])?;
     let (path, snapshots) = match section.get("snapshots") {
         None => {
             let path = section.require("path", "path = \"/srv/photos\"")?;
@@ -153,7 +184,38 @@ fn read_volume(section: &Section<'_>, before: &SenderConfig) -> Result<VolumeCon
         pin_parent: section
             .get("pin_parent")
             .map_or(Ok(false), |pin| pin.switch())?,
+        schedule: read_schedule(section)?,
+        max_age: section
+            .get("max_age")
+            .map_or(Ok(Some(DEFAULT_MAX_AGE)), |age| age.age())?,
     })
+}
+
+fn read_schedule(section: &Section<'_>) -> Result<Option<Schedule>, Problem> {
+    let Some(entry) = section.get("schedule") else {
+        for key in ["jitter", "windows"] {
+            if let Some(entry) = section.get(key) {
+                return Err(entry.key_problem(format!("`{key}` is of no use without `schedule`")));
+            }
+        }
+        return Ok(None);
+    };
+    let when: When = entry.parse()?;
+    let default_jitter = match &when {
+        When::Every(interval) => (*interval / 10).min(MAX_DEFAULT_JITTER),
+        When::Calendar(_) => Duration::from_secs(60),
+    };
+    let windows = section
+        .get("windows")
+        .map(|list| -> Result<Vec<Window>, Problem> {
+            list.list()?.iter().map(Entry::parse).collect()
+        });
+    let jitter = section.get("jitter");
+    Ok(Some(Schedule {
+        jitter: jitter.map_or(Ok(default_jitter), |jitter| jitter.duration())?,
+        windows: windows.unwrap_or(Ok(Vec::new()))?,
+        when,
+    }))
 }
 
 fn new_path(entry: &Entry<'_>, before: &SenderConfig) -> Result<PathBuf, Problem> {
@@ -227,6 +289,31 @@ mod tests {
         assert_eq!(volume.receivers, []);
         assert_eq!(volume.keep.get(), 3);
         assert!(!volume.pin_parent);
+        assert_eq!(volume.schedule, None);
+        assert_eq!(volume.max_age, Some(DEFAULT_MAX_AGE));
+    }
+
+    #[test]
+    fn a_volume_can_have_a_schedule() {
+        let volume = |lines: &str| parse(&format!("[volumes.a]\npath = '/a'\n{lines}"));
+        let config =
+            volume("schedule = 'every 1h'\nwindows = ['22:00-06:00']\nmax_age = 'never'").unwrap();
+        let schedule = config.volumes["a"].schedule.clone().unwrap();
+        assert_eq!(schedule.when, When::Every(Duration::from_secs(3600)));
+        assert_eq!(schedule.jitter, Duration::from_secs(300));
+        assert_eq!(schedule.windows.len(), 1);
+        assert_eq!(config.volumes["a"].max_age, None);
+        let wrong = volume("schedule = 'daily'").unwrap_err().to_string();
+        assert!(
+            wrong.contains("neither an interval like `every 15 min`"),
+            "{wrong}"
+        );
+        let alone = volume("jitter = '1m'").unwrap_err().to_string();
+        assert!(
+            alone.contains("`jitter` is of no use without `schedule`"),
+            "{alone}"
+        );
+        assert!(parse("max_parallel = 0").is_err());
     }
 
     #[test]
@@ -289,7 +376,7 @@ mod tests {
              |\n\
              3 | reciever = [\"nas2\"]\n  \
              | ^^^^^^^^\n  \
-             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `snapshots`, `receivers`, `keep`, `pin_parent`"
+             = did you mean `receivers`? accepted in [volumes.photos]: `path`, `snapshots`, `receivers`, `keep`, `pin_parent`, `schedule`, `jitter`, `windows`, `max_age`"
         );
     }
 
@@ -301,7 +388,7 @@ mod tests {
              |\n\
              1 | interval = '1h'\n  \
              | ^^^^^^^^\n  \
-             = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`"
+             = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`, `max_parallel`"
         );
     }
 

@@ -116,6 +116,24 @@ pub enum Command {
     ///
     /// The daemon records it, on either host. Both daemons are asked on a host that has both.
     History(HistoryArguments),
+    /// Pause scheduled pushes; a push that is asked for by name runs all the same
+    Pause {
+        /// Only of this volume to this receiver [default: all]
+        #[arg(value_name = "HOST:VOL")]
+        target: Option<OsString>,
+        /// For how long, like `90m` or `12h`; more than 24 hours needs root
+        #[arg(long = "for", value_name = "TIME", value_parser = lasting, required_unless_present = "without_end")]
+        lasts: Option<Duration>,
+        /// Until `continue`; needs root
+        #[arg(long, conflicts_with = "lasts")]
+        without_end: bool,
+    },
+    /// Continue scheduled pushes that were paused
+    Continue {
+        /// Only the pause of this volume and receiver [default: all pauses]
+        #[arg(value_name = "HOST:VOL")]
+        target: Option<OsString>,
+    },
     /// Cancel running pushes
     Cancel {
         /// The push of this volume to this receiver
@@ -189,8 +207,15 @@ pub struct HistoryArguments {
 #[derive(Debug, Args)]
 pub struct PushArguments {
     /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
-    #[arg(value_name = "HOST:VOL", required = true)]
+    #[arg(value_name = "HOST:VOL", required_unless_present = "all")]
     pub targets: Vec<OsString>,
+    /// Push every configured volume to each of its receivers, one after the other
+    #[arg(long, conflicts_with_all = ["targets", "detach"])]
+    pub all: bool,
+    /// Push only what a scheduled run would push now: not a volume that is paused, not due by its schedule, or unchanged.
+    /// An unchanged volume costs no snapshot, and does not wake its disk
+    #[arg(long, conflicts_with_all = ["dry_run", "detach"])]
+    pub if_due: bool,
     /// Parent: auto, none (a full send), or the UUID of a snapshot
     #[arg(long, value_name = "PARENT", default_value = "auto", value_parser = NonEmptyStringValueParser::new())]
     pub parent: String,

@@ -57,7 +57,11 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
     match command {
         Command::Push(arguments) if arguments.dry_run => {
             let mut client = client::sender(socket).await?;
-            for target in &arguments.targets {
+            let targets = match arguments.all {
+                true => sender::push::configured(client.clone()).await?,
+                false => arguments.targets,
+            };
+            for target in &targets {
                 let request = sender::plan::request(target, &arguments.parent, arguments.engine)?;
                 sender::plan::run(&mut client, request, output).await?;
             }
@@ -128,6 +132,12 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         }
         Command::Status { watch, daemon } => status::run(daemon, watch, socket, output).await,
         Command::History(arguments) => history::run(arguments, socket, output).await,
+        Command::Pause { target, lasts, .. } => {
+            sender::pause::pause(client::sender(socket).await?, target, lasts, output).await
+        }
+        Command::Continue { target } => {
+            sender::pause::end(client::sender(socket).await?, target, output).await
+        }
         Command::Cancel { target, all } => {
             sender::cancel::run(client::sender(socket).await?, target, all, output).await
         }

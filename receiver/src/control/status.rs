@@ -16,6 +16,7 @@ use crate::retention::undeletable::Undeletable;
 use crate::retention::view::{self, View};
 use crate::shared::receiver::Receiver;
 use crate::store::clock::ClockTrouble;
+use crate::store::confirmed::PausedThen;
 use crate::store::root::OpenRoot;
 
 /// Reports the disk, the clock, what comes in, and the copies of each volume. A disk that is absent is no error.
@@ -63,11 +64,13 @@ fn look(
     status.min_free_bytes = receiver.config().min_free.of(space.total);
     let views = view::all(receiver, root, |_, _| true);
     let views = views.map_err(|e| io_failure("read the copies", &e))?;
-    status.volumes = views.iter().map(volume).collect();
+    status.volumes = views.iter().map(|view| volume(receiver, view)).collect();
     Ok(())
 }
 
-fn volume(view: &View) -> v1::ReceivedVolume {
+fn volume(receiver: &Receiver, view: &View) -> v1::ReceivedVolume {
+    let confirmed = receiver.confirmations().of(&view.path());
+    let max_age = receiver.config().max_age(&view.sender, &view.volume);
     let newest = view.newest();
     let mut undeletable: BTreeMap<Undeletable, u64> = BTreeMap::new();
     for why in view.copies.iter().filter_map(Undeletable::of) {
@@ -79,6 +82,13 @@ fn volume(view: &View) -> v1::ReceivedVolume {
         copies: u64::try_from(view.copies.len()).unwrap_or(u64::MAX),
         newest: newest.map_or_else(String::new, |copy| copy.name.clone()),
         newest_at: newest.map_or(0, view::Viewed::committed_at),
+        confirmed_at: confirmed.as_ref().map_or(0, |confirmed| confirmed.at),
+        paused_until: match confirmed.and_then(|confirmed| confirmed.paused) {
+            None => 0,
+            Some(PausedThen::WithoutEnd) => -1,
+            Some(PausedThen::Until(until)) => until,
+        },
+        max_age: max_age.map_or(0, |age| age.as_secs()),
         rule: view.policy_text(),
         trouble: view.trouble.clone().unwrap_or_default(),
         asks: view

@@ -1,6 +1,7 @@
 //! The calls of the data path: each is authorised, then handed over to its stage.
 
 mod authorize;
+mod confirm;
 mod fetch;
 mod inventory;
 pub mod pairing;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_identity::RenewError;
+use sendshot_proto::confirm::Confirmation;
 use sendshot_proto::hello::{self, Hello, Support, VERSION, Welcome};
 use sendshot_proto::inventory::{self as told, Question};
 use sendshot_proto::refusal::refusal;
@@ -98,6 +100,26 @@ impl Replication for ReplicationService {
         let outcome = looked.await.map_err(|e| Status::internal(e.to_string()))?;
         let parts: Vec<_> = told::parts(outcome).into_iter().map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let confirmation = Confirmation::try_from(request.into_inner())?;
+        let receiver = Arc::clone(&self.0);
+        let sender = Some(caller.id);
+        let work = move || confirm::confirm(&receiver, &caller, &confirmation);
+        let confirmed = self.0.calls().run(sender, "confirm", work);
+        let outcome = confirmed
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?;
+        let (held, failure) = match outcome {
+            Ok(held) => (held, None),
+            Err(failure) => (false, Some(failure.into())),
+        };
+        Ok(Response::new(v1::ConfirmResponse { held, failure }))
     }
 
     async fn renew(

@@ -23,6 +23,7 @@ use crate::shared::calls::Calls;
 use crate::shared::pending::{DueVolumes, LoggedReasons};
 use crate::store::captures::Captures;
 use crate::store::clock::{Clock, NotAccepted, Reading};
+use crate::store::confirmed::Confirmations;
 use crate::store::generations::Generations;
 use crate::store::locks::VolumeLocks;
 use crate::store::partials;
@@ -51,6 +52,7 @@ pub struct Receiver {
     clock: Arc<Clock>,
     logged_reasons: LoggedReasons,
     due: DueVolumes,
+    confirmations: Confirmations,
     deleted: Notify,
     locks: VolumeLocks,
     generations: Arc<Generations>,
@@ -96,6 +98,7 @@ impl Receiver {
             clock: Arc::new(Clock::new(state_dir)),
             logged_reasons: LoggedReasons::default(),
             due: DueVolumes::default(),
+            confirmations: Confirmations::load(state_dir),
             deleted: Notify::new(),
             locks: VolumeLocks::default(),
             generations: Arc::new(Generations::new(state_dir)),
@@ -193,6 +196,11 @@ impl Receiver {
     /// The volumes that were pushed since retention looked at them.
     pub fn due(&self) -> &DueVolumes {
         &self.due
+    }
+
+    /// What senders reported of unchanged volumes.
+    pub fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
     }
 
     /// Notified when copies were deleted, so that those left hold their data alone.

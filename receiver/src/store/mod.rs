@@ -2,6 +2,7 @@
 
 pub mod captures;
 pub mod clock;
+pub mod confirmed;
 pub mod generations;
 pub mod ledger;
 pub mod locks;

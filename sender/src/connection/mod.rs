@@ -2,6 +2,7 @@
 //! push make the calls on it.
 
 pub mod call;
+pub mod confirm;
 pub mod error;
 pub mod frames;
 pub mod hello;

@@ -7,11 +7,14 @@ mod forget;
 mod history;
 mod list;
 mod pair;
+mod pause;
 mod plan;
 mod prune;
 mod push;
+mod replications;
 mod request;
 mod restore;
+mod running;
 mod status;
 
 use std::sync::Arc;
@@ -115,6 +118,22 @@ impl SenderControl for Control {
     ) -> Result<Response<v1::PairResult>, Status> {
         let root = is_root(&request);
         answered(pair::answer(&self.0, request.into_inner(), root).await)
+    }
+
+    async fn pause(
+        &self,
+        request: Request<v1::PauseRequest>,
+    ) -> Result<Response<v1::PauseResponse>, Status> {
+        let root = is_root(&request);
+        answered(pause::pause(&self.0, request.into_inner(), root).await)
+    }
+
+    async fn r#continue(
+        &self,
+        request: Request<v1::ContinueRequest>,
+    ) -> Result<Response<v1::ContinueResponse>, Status> {
+        let root = is_root(&request);
+        answered(pause::unpause(&self.0, request.into_inner(), root).await)
     }
 
     async fn cancel(

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use sendshot_model::VolumeRef;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::v1;
 use sendshot_proto::v1::push_event::Event as Message;
@@ -13,6 +14,9 @@ use tonic::Status;
 
 use super::plan::parse;
 use crate::push::progress::{self, Event, Listener};
+use crate::push::request::Request;
+use crate::schedule::if_due::{self, NotDue};
+use crate::schedule::outlook::Pair;
 use crate::shared::sender::Sender;
 
 /// The events for the client.
@@ -23,8 +27,12 @@ pub(super) type Events =
 pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root: bool) -> Events {
     let (events, received) = mpsc::channel(progress::QUEUE);
     let listener = Listener::new(events);
+    let if_due = message.if_due;
     let started = match parse(message, root) {
         Ok(wanted) => {
+            if if_due && let Some(not_due) = check_due(sender, &wanted).await {
+                return Box::pin(tokio_stream::once(Ok(skipped(not_due))));
+            }
             let started = sender.start_push(wanted, listener.clone()).await;
             started.map_err(Problem::from)
         }
@@ -34,6 +42,25 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
         listener.over(Err(problem)).await;
     }
     Box::pin(ReceiverStream::new(received).map(|event| Ok(describe(event))))
+}
+
+/// Why a push is not due. One of a path has no schedule, and is.
+async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Option<NotDue> {
+    let VolumeRef::Name(volume) = wanted.volume.clone() else {
+        return None;
+    };
+    let receiver = wanted.receiver.clone();
+    if_due::check(sender, &Pair { receiver, volume }).await
+}
+
+fn skipped(not_due: NotDue) -> v1::PushEvent {
+    let skipped = v1::PushSkipped {
+        code: not_due.code.to_owned(),
+        reason: not_due.reason,
+    };
+    v1::PushEvent {
+        event: Some(Message::Skipped(skipped)),
+    }
 }
 
 fn describe(event: Event) -> v1::PushEvent {

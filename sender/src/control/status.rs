@@ -12,10 +12,10 @@ use sendshot_proto::report::path_bytes;
 use sendshot_proto::{malformed, v1};
 use tonic::Status;
 
+use super::{replications, running};
 use crate::shared::blocking::blocking;
 use crate::shared::drills::{self, Drill};
 use crate::shared::last_pushes::{Last, Outcome};
-use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
 
@@ -38,7 +38,7 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
     Ok(v1::StatusResponse {
         software: software("sendshot-sender"),
         sender_id: sender.id().to_bytes().to_vec(),
-        running: sender.table().all().iter().map(running).collect(),
+        running: sender.table().all().iter().map(running::describe).collect(),
         last: sender.last_pushes().all().into_iter().map(last).collect(),
         receivers: receivers
             .into_iter()
@@ -46,6 +46,7 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
             .collect(),
         volumes,
         drills: drills(sender).await,
+        replications: replications::all(sender).await,
     })
 }
 
@@ -81,17 +82,6 @@ fn receiver_state(name: &PeerName, entry: &ReceiverEntry) -> v1::ReceiverState {
         } else {
             String::new()
         },
-    }
-}
-
-fn running(running: &Arc<Running>) -> v1::RunningPush {
-    v1::RunningPush {
-        push_id: running.push.to_bytes().to_vec(),
-        volume: running.volume.to_string(),
-        receiver: running.receiver.to_string(),
-        stage: running.stage().to_owned(),
-        stream_bytes: running.progress().0,
-        seconds: running.elapsed().as_secs_f64(),
     }
 }
 

@@ -12,4 +12,5 @@ pub mod parent_snapshot;
 pub mod reconcile;
 pub mod resume;
 pub mod retention;
+pub mod schedule;
 pub mod verdict;

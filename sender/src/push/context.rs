@@ -11,6 +11,7 @@ use crate::connection::link::Link;
 use crate::push::error::Error;
 use crate::push::progress::Listener;
 use crate::shared::blocking::{Died, blocking};
+use crate::shared::pushed_states::PushedState;
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::state::discard;
@@ -29,6 +30,8 @@ pub(crate) struct PushContext {
     pub(crate) root: Option<RootId>,
     /// The copies that the last inventory reported: the times of their commits, and their names.
     pub(crate) reported: Vec<(i64, Arc<str>)>,
+    /// The state of the live volume that was delivered last.
+    pub(crate) delivered: Option<PushedState>,
     pub(crate) link: Link,
     /// Bytes on the connections before this one.
     pub(crate) wire_before: u64,

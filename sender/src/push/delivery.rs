@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use sendshot_model::{PushId, Reason, RootId};
 use sendshot_proto::inventory::Inventory;
+use sendshot_sys::filesystem;
 use uuid::Uuid;
 
 use crate::decide::parent::{Local, ParentChoice, Plan};
@@ -12,9 +14,11 @@ use crate::push::stages::prepare::candidates::Demand;
 use crate::push::stages::prepare::{BySendshots, Prepared};
 use crate::push::stages::source::SourceSnapshot;
 use crate::push::stages::standing::Refused;
+use crate::shared::pushed_states::PushedState;
 use crate::shared::running::Protected;
 use crate::state::record::{Phase, Record};
 use crate::state::segment_log::{RecentSegments, SegmentLog};
+use crate::volume::live_state::LiveState;
 
 #[derive(Debug)]
 pub(crate) struct Delivery {
@@ -120,6 +124,24 @@ impl Delivery {
             Some(head) => (head.wire_uuid, head.wire_ctransid),
             None => (info.wire_uuid(), info.ctransid),
         }
+    }
+
+    /// The state that the receiver holds once this is delivered, if it is of a live volume.
+    pub(crate) fn pushed_state(&self) -> Option<PushedState> {
+        let info = &self.source.info;
+        let is_push_snapshot = self.source.record.is_some() && !info.parent_uuid.is_nil();
+        let (uuid, ctransid) = self.identity();
+        let filesystem = filesystem::fsid(&self.source.fd).ok()?;
+        is_push_snapshot.then(|| PushedState {
+            live: LiveState {
+                filesystem,
+                subvolume: info.parent_uuid,
+                ctransid: info.ctransid,
+            },
+            uuid,
+            ctransid,
+            reported_at: Timestamp::now().as_second(),
+        })
     }
 
     /// The refused stream, if it was built on a sendshot.

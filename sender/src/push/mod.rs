@@ -33,6 +33,7 @@
 //! 5. Record the acknowledgement; see [`stages::record`].
 
 mod attempts;
+pub mod confirm;
 mod context;
 mod delivery;
 pub mod dry_run;
@@ -122,6 +123,11 @@ pub async fn run(
     };
     if let Ok(report) = &outcome {
         note_holding(&context, report).await;
+        let (receiver, volume) = (context.link.receiver(), &context.key.name);
+        context
+            .sender
+            .pushed_states()
+            .note(receiver, volume, context.delivered);
     }
     (outcome, Some(Release::new(context.state, superseded)))
 }
@@ -168,6 +174,7 @@ async fn complete_and_send(
         let mut delivery = interrupted.into_delivery(&context.sender);
         match deliver(context, &mut delivery, request, retry_budget).await {
             Ok((report, superseded)) => {
+                context.delivered = delivery.pushed_state();
                 if resume::is_unchanged(&volume, &delivery).await {
                     return Ok((report, superseded));
                 }
@@ -183,7 +190,10 @@ async fn complete_and_send(
     let source = source::take(context, volume).await?;
     let mut delivery = Delivery::fresh(source);
     match deliver(context, &mut delivery, request, retry_budget).await {
-        Ok((report, superseded)) => Ok((report.after(completed), superseded)),
+        Ok((report, superseded)) => {
+            context.delivered = delivery.pushed_state();
+            Ok((report.after(completed), superseded))
+        }
         Err(Stopped::Failed(error)) => Err(error),
         // Only an interrupted delivery starts over.
         Err(Stopped::StartOver) => Err(Error::CameToNothing),

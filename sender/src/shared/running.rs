@@ -27,6 +27,8 @@ pub struct Running {
     applied_bytes: AtomicU64,
     total_bytes: AtomicU64,
     started: Instant,
+    /// When the transfer began, and at which offset of the stream.
+    transfer_began: Mutex<Option<(Instant, u64)>>,
     reported: AtomicBool,
     over: watch::Sender<bool>,
 }
@@ -44,6 +46,7 @@ impl Running {
             applied_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             started: Instant::now(),
+            transfer_began: Mutex::new(None),
             reported: AtomicBool::new(false),
             over: watch::Sender::new(false),
         }
@@ -66,6 +69,23 @@ impl Running {
     pub fn resumes_at(&self, offset: u64) {
         self.stream_bytes.store(offset, Ordering::Relaxed);
         self.applied_bytes.store(offset, Ordering::Relaxed);
+        let mut began = self
+            .transfer_began
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *began = Some((Instant::now(), offset));
+    }
+
+    /// Bytes a second that the receiver has applied since the transfer began; 0 if it has not, or has applied nothing.
+    pub fn rate(&self) -> u64 {
+        let began = *self
+            .transfer_began
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some((at, offset)) = began else { return 0 };
+        let applied = self.progress().1.saturating_sub(offset);
+        let millis = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        applied.saturating_mul(1000) / millis.max(1)
     }
 
     /// Records how far the receiver is.

@@ -13,6 +13,7 @@ use sendshot_model::{PeerName, ReceiverId, SenderId, VolumeName};
 use sendshot_service::History;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,10 @@ use crate::shared::blocking::{Died, blocking};
 use crate::shared::former::FormerIds;
 use crate::shared::interrupted::InterruptedPushes;
 use crate::shared::last_pushes::LastPushes;
+use crate::shared::pauses::Pauses;
+use crate::shared::pushed_states::PushedStates;
 use crate::shared::running::Table;
+use crate::shared::runs::Runs;
 use crate::state::filesystems::Filesystems;
 use crate::state::record::Record;
 use crate::state::store::StateSubvolume;
@@ -79,6 +83,11 @@ pub struct Sender {
     filesystems: Filesystems,
     history: History<SenderEvent>,
     last_pushes: LastPushes,
+    pushed_states: PushedStates,
+    runs: Runs,
+    pauses: Pauses,
+    /// Notified when a schedule, a pause or a run has changed.
+    schedule_changed: Notify,
     pub(crate) table: Table,
     /// Held while a push is about to enter the table, and while the user's deletions run: a state found unused then
     /// stays so until it is deleted.
@@ -104,6 +113,10 @@ impl Sender {
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::of(&paths.state_dir),
             last_pushes: LastPushes::load(&paths.state_dir)?,
+            pushed_states: PushedStates::load(&paths.state_dir),
+            runs: Runs::load(&paths.state_dir),
+            pauses: Pauses::load(&paths.state_dir)?,
+            schedule_changed: Notify::new(),
             table: Table::default(),
             deleting: Arc::default(),
             interrupted: InterruptedPushes::default(),
@@ -150,6 +163,7 @@ impl Sender {
     pub fn reload(&self) -> Result<(), ConfigError> {
         let config = Arc::new(SenderConfig::load(&self.paths.config)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.schedule_changed.notify_one();
         Ok(())
     }
 
@@ -281,6 +295,26 @@ impl Sender {
     }
 
     /// The last push of each volume to each receiver.
+    /// The states that the receivers hold of live volumes.
+    pub fn pushed_states(&self) -> &PushedStates {
+        &self.pushed_states
+    }
+
+    /// The runs by schedules.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// The pauses of schedules.
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
+    }
+
+    /// Notified when a schedule, a pause or a run has changed.
+    pub fn schedule_changed(&self) -> &Notify {
+        &self.schedule_changed
+    }
+
     pub fn last_pushes(&self) -> &LastPushes {
         &self.last_pushes
     }
@@ -292,6 +326,17 @@ impl Sender {
     pub async fn receivers(&self) -> Result<BTreeMap<PeerName, ReceiverEntry>, Error> {
         let dir = self.paths.receivers_dir.clone();
         Ok(blocking("receivers", move || sendshot_config::load_dir(&dir)).await??)
+    }
+
+    /// The id of a paired receiver; `None` if none of this name is paired. Blocks.
+    pub fn receiver_id(&self, name: &PeerName) -> Option<ReceiverId> {
+        let entry = sendshot_config::load_one(&self.paths.receivers_dir, name);
+        Some(entry.ok()??.receiver_id)
+    }
+
+    /// Whether the daemon is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Reads one paired receiver.

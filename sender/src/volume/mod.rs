@@ -5,6 +5,7 @@ pub mod engine;
 pub mod ids;
 mod label;
 pub mod lineage;
+pub mod live_state;
 pub mod register;
 pub mod resolve;
 pub mod series;

@@ -35,9 +35,10 @@ const CRATES: [&str; 18] = [
 ];
 
 /// Rooms from the top down: each may import itself and those after it.
-const SENDER: [&str; 12] = [
+const SENDER: [&str; 13] = [
     "daemon",
     "control",
+    "schedule",
     "pushes",
     "problem",
     "push",
@@ -103,12 +104,13 @@ const SPEAKS: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms that make the messages for the user from errors, or pass them on.
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 7] = [
     "control",
     "pushes",
     "problem",
     "push::progress",
     "connection::own_daemon",
+    "schedule::run",
     "restore::keeper",
 ];
 

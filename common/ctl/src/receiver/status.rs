@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sendshot_model::human;
 use sendshot_proto::problem::Problem;
 use sendshot_proto::v1::{
@@ -47,6 +46,13 @@ struct VolumeJson {
     newest: Option<String>,
     newest_at: Option<String>,
     age_seconds: Option<u64>,
+    /// When the sender last reported that it was unchanged.
+    confirmed_at: Option<String>,
+    /// The pause of the sender's schedule at that time: `never` without an end.
+    paused_until: Option<String>,
+    max_age_seconds: Option<u64>,
+    /// Whether neither a copy nor a report came for longer than that.
+    silent: bool,
     rule: String,
     /// Why none of its copies may be deleted.
     trouble: Option<String>,
@@ -106,14 +112,23 @@ fn json(answer: ReceiverStatusResponse) -> StatusJson {
 
 fn volume(volume: ReceivedVolume) -> VolumeJson {
     let is_there = volume.newest_at != 0;
-    let age = Timestamp::now().as_second() - volume.newest_at;
+    let max_age = (volume.max_age != 0).then_some(volume.max_age);
+    let heard = output::age(volume.newest_at.max(volume.confirmed_at)).as_secs();
     VolumeJson {
         sender: volume.sender,
         volume: volume.volume,
         copies: volume.copies,
         newest: some(volume.newest),
         newest_at: is_there.then(|| output::time(volume.newest_at)),
-        age_seconds: is_there.then(|| u64::try_from(age).unwrap_or(0)),
+        age_seconds: is_there.then(|| output::age(volume.newest_at).as_secs()),
+        confirmed_at: output::time_json(volume.confirmed_at),
+        paused_until: match volume.paused_until {
+            0 => None,
+            until if until < 0 => Some("never".to_owned()),
+            until => output::time_json(until),
+        },
+        max_age_seconds: max_age,
+        silent: max_age.is_some_and(|max| heard > max),
         rule: volume.rule,
         trouble: some(volume.trouble),
         asks: some(volume.asks),
@@ -190,8 +205,25 @@ fn volume_row(volume: &VolumeJson) -> Vec<String> {
     let counts: Vec<String> = counts
         .map(|of| format!("{} {}", of.count, of.reason))
         .collect();
+    let confirmed = volume.confirmed_at.as_ref();
+    let confirmed = confirmed.map(|at| format!("unchanged, confirmed {at}"));
+    let silent = volume.silent.then(|| {
+        let max = Duration::from_secs(volume.max_age_seconds.unwrap_or(0));
+        format!(
+            "SILENT: neither a copy nor a report for over {}",
+            human::duration(max)
+        )
+    });
+    let paused = volume.paused_until.as_ref();
+    let paused = paused.map(|until| match until.as_str() {
+        "never" => "its sender has paused it".to_owned(),
+        until => format!("its sender has paused it until {until}"),
+    });
     let counts = (!counts.is_empty()).then(|| format!("no rule deletes {}", counts.join(", ")));
-    let notes: Vec<String> = [trouble, asks, counts].into_iter().flatten().collect();
+    let notes: Vec<String> = [silent, trouble, asks, paused, confirmed, counts]
+        .into_iter()
+        .flatten()
+        .collect();
     vec![
         volume.sender.clone(),
         volume.volume.clone(),

@@ -7,6 +7,7 @@ pub mod held;
 pub mod list;
 pub mod not_looked_at;
 pub mod pair;
+pub mod pause;
 pub mod plan;
 pub mod progress;
 pub mod prune;

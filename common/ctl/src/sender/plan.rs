@@ -65,6 +65,7 @@ pub fn request(
             .to_owned(),
         top: 0,
         retry_milliseconds: None,
+        if_due: false,
     })
 }
 

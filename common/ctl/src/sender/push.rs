@@ -8,7 +8,9 @@ use sendshot_model::human;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::report::Report;
 use sendshot_proto::v1::push_event::Event;
-use sendshot_proto::v1::{CancelRequest, PushEvent, PushRequest};
+use sendshot_proto::v1::{
+    CancelRequest, PushEvent, PushRequest, PushSkipped, StatusRequest, VolumeState,
+};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Streaming;
@@ -37,15 +39,30 @@ struct Failed<'a> {
 enum Followed {
     Done(Box<Report>),
     Detached(Vec<u8>),
+    /// Nothing was due.
+    Skipped(PushSkipped),
+}
+
+/// A push that was not due.
+#[derive(Serialize)]
+struct SkippedJson<'a> {
+    target: &'a str,
+    /// `paused`, `running`, `not-due` or `unchanged`.
+    skipped: &'a str,
+    reason: &'a str,
 }
 
 /// Pushes one volume after the other. A cancelled push is the last one.
 pub async fn run(client: Sender, arguments: PushArguments, output: &Output) -> Outcome {
-    let several = arguments.targets.len() > 1;
+    let targets = match arguments.all {
+        true => configured(client.clone()).await?,
+        false => arguments.targets.clone(),
+    };
+    let several = targets.len() > 1;
     let mut failed = 0;
     // One listener for the whole command: a Ctrl-C between two pushes must not be lost.
     let mut interrupts = signal(SignalKind::interrupt())?;
-    for target in &arguments.targets {
+    for target in &targets {
         let name = target.to_string_lossy().into_owned();
         match one(&client, target, &arguments, &mut interrupts, output).await {
             Ok(Followed::Done(report)) => output.report(&report, || text(&report)),
@@ -57,6 +74,14 @@ pub async fn run(client: Sender, arguments: PushArguments, output: &Output) -> O
                 output.result(&detached, || {
                     format!("{} is under way; see `sendshotctl status`", detached.target)
                 });
+            }
+            Ok(Followed::Skipped(skipped)) => {
+                let json = SkippedJson {
+                    target: &name,
+                    skipped: &skipped.code,
+                    reason: &skipped.reason,
+                };
+                output.report(&json, || format!("{name}: {}", skipped.reason));
             }
             Err(problem) if several && problem.kind != Kind::Cancelled => {
                 failed += 1;
@@ -72,6 +97,24 @@ pub async fn run(client: Sender, arguments: PushArguments, output: &Output) -> O
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(SOME_FAILED),
     })
+}
+
+/// All configured volumes, each with its receivers.
+pub async fn configured(mut client: Sender) -> Result<Vec<OsString>, Problem> {
+    let status = client.status(StatusRequest {}).await;
+    let status = status.map_err(client::failed)?.into_inner();
+    let of_volume = |volume: VolumeState| {
+        let name = volume.name;
+        let receivers = volume.receivers.into_iter();
+        receivers.map(move |receiver| OsString::from(format!("{receiver}:{name}")))
+    };
+    let targets: Vec<OsString> = status.volumes.into_iter().flat_map(of_volume).collect();
+    if targets.is_empty() {
+        let message = "sender.toml configures no volume with a receiver";
+        return Err(Problem::new(Kind::Usage, message)
+            .remedy("write a table like `[volumes.photos]` with `path` and `receivers`"));
+    }
+    Ok(targets)
 }
 
 fn report_failure(output: &Output, target: &str, problem: &Problem) {
@@ -98,6 +141,7 @@ async fn one(
 ) -> Result<Followed, Problem> {
     let retry_for = arguments.retry_for.map(|span| span.as_millis());
     let request = PushRequest {
+        if_due: arguments.if_due,
         retry_milliseconds: retry_for.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
         ..plan::request(target, &arguments.parent, arguments.engine)?
     };
@@ -181,6 +225,7 @@ async fn follow(
                     });
             }
             Some(Event::Failed(problem)) => return Err(problem.into()),
+            Some(Event::Skipped(skipped)) => return Ok(Followed::Skipped(skipped)),
             None => {}
         }
     }

@@ -86,6 +86,7 @@ pub(crate) async fn begin(
         listener,
         root: None,
         reported: Vec::new(),
+        delivered: None,
         link,
         wire_before: 0,
         state,

@@ -224,6 +224,19 @@ impl Replication for Between {
         Ok(Response::new(answer?.into_inner()))
     }
 
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
+        let answer = self
+            .stolen
+            .dial()
+            .await?
+            .confirm(request.into_inner())
+            .await;
+        Ok(Response::new(answer?.into_inner()))
+    }
+
     async fn renew(
         &self,
         request: Request<v1::RenewRequest>,

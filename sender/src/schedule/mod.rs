@@ -1,0 +1,93 @@
+//! Pushes volumes by themselves, by `schedule` of sender.toml.
+//!
+//! [`watch`] looks at every volume and receiver whenever a run can be due. `outlook.rs` says what each waits for, by
+//! [`crate::decide::schedule`]; `unchanged.rs` finds out, without a snapshot and without waking a disk, that there is nothing
+//! to push; `run.rs` runs a push and notes its outcome. `turns.rs` decides which of the due runs begin.
+//!
+//! The daemon looks again at least every half minute by the wall clock, since its timers stand still while the host sleeps.
+
+pub mod if_due;
+pub mod outlook;
+mod run;
+mod turns;
+pub mod unchanged;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::schedule::outlook::{Outlook, Pair};
+use crate::schedule::turns::Turns;
+use crate::shared::sender::Sender;
+
+/// Longest wait between two looks.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Shortest wait: many runs that become due at once are looked at together.
+const MIN_WAIT: Duration = Duration::from_millis(200);
+
+/// How often the runs are written to the state directory, at most.
+const STORE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs the schedules; ends only by being dropped. The pushes that it has begun belong to the daemon.
+pub async fn watch(sender: Arc<Sender>) -> Infallible {
+    run::resume_stopped(&sender).await;
+    let turns = Arc::new(Turns::default());
+    let mut stored = tokio::time::Instant::now();
+    loop {
+        let wait = look(&sender, &turns).await;
+        if stored.elapsed() >= STORE_INTERVAL {
+            store(&sender).await;
+            stored = tokio::time::Instant::now();
+        }
+        tokio::time::sleep(MIN_WAIT).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = sender.schedule_changed().notified() => {}
+        }
+    }
+}
+
+/// Writes the runs to the state directory.
+pub async fn store(sender: &Arc<Sender>) {
+    let storing = Arc::clone(sender);
+    let stored = sendshot_service::blocking::run("runs", move || storing.runs().store());
+    if let Err(e) = stored.await {
+        tracing::warn!("cannot store the runs: {e}");
+    }
+}
+
+/// Begins what is due; returns how long nothing else is.
+async fn look(sender: &Arc<Sender>, turns: &Arc<Turns>) -> Duration {
+    let looking = Arc::clone(sender);
+    let looked = sendshot_service::blocking::run("schedule", move || outlook::all(&looking)).await;
+    let outlooks = match looked {
+        Ok(outlooks) => outlooks,
+        Err(e) => {
+            tracing::warn!("cannot look at the schedules: {e}");
+            return MAX_WAIT;
+        }
+    };
+    let now = Timestamp::now();
+    let mut wait = MAX_WAIT;
+    let mut due: Vec<(Timestamp, Pair)> = Vec::new();
+    for (pair, outlook) in outlooks {
+        match outlook {
+            Outlook::Due { slot } => due.push((slot, pair)),
+            Outlook::Waits { at } => {
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                wait = wait.min(left);
+            }
+            Outlook::NotScheduled | Outlook::Running | Outlook::Paused(_) => {}
+        }
+    }
+    due.sort_by_key(|(slot, _)| *slot);
+    let due = unchanged::serve(sender, due).await;
+    let max = sender.config().max_parallel.get() as usize;
+    for (slot, pair) in turns.choose(due, max) {
+        run::begin(sender, turns, pair, slot);
+    }
+    wait
+}

@@ -1,0 +1,260 @@
+//! Schedules: volumes are pushed by themselves, unchanged ones cost nothing, and pauses hold.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use sendshot_harness::compare::exact::assert_exact;
+use sendshot_harness::hosts::pairing::Paired;
+use sendshot_harness::hosts::until;
+use sendshot_sys::subvolume::{Access, snapshot};
+use serde_json::{Value, json};
+
+/// Writes the sender's configuration with these lines for the volume `photos`, and has the daemon read it.
+fn schedule(hosts: &Paired, lines: &str) {
+    let photos = hosts.sender.photos();
+    let text = format!("[volumes.photos]\npath = {photos:?}\nreceivers = [\"nas2\"]\n{lines}\n");
+    fs::write(hosts.sender.config(), text).unwrap();
+    hosts.sender.daemon.reload("configuration reloaded");
+}
+
+fn replication(hosts: &Paired) -> Value {
+    let status = hosts.sender.ctl(&["--json", "status"]).success().json();
+    let all = status["replications"].as_array().unwrap().clone();
+    let photos = all.into_iter().find(|state| state["volume"] == "photos");
+    photos.unwrap_or_else(|| panic!("photos is not in {status}"))
+}
+
+fn copies(hosts: &Paired) -> usize {
+    hosts
+        .receiver
+        .ctl(&["--json", "copy", "list"])
+        .success()
+        .jsons()
+        .len()
+}
+
+#[test]
+fn a_volume_is_pushed_by_its_schedule() {
+    let hosts = Paired::new();
+    fs::write(hosts.sender.photos().join("a"), "1").unwrap();
+    schedule(&hosts, "schedule = 'every 1h'\njitter = '0s'");
+    until::holds("it is pushed", || copies(&hosts) == 1);
+    until::holds("its next run is planned", || {
+        replication(&hosts)["next_run"].is_string()
+    });
+    let state = replication(&hosts);
+    assert_eq!(state["schedule"], "every 1 h 00 min");
+    assert_eq!(state["trouble"], Value::Null);
+    // It is not due again, and the daemon keeps that across a restart.
+    let not_due = hosts
+        .sender
+        .ctl(&["--json", "push", "--all", "--if-due"])
+        .success()
+        .json();
+    assert_eq!(not_due["skipped"], "not-due", "{not_due}");
+    let mut hosts = hosts;
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(copies(&hosts), 1);
+    // A push by name is done all the same.
+    hosts.sender.push("nas2:photos");
+    assert_eq!(copies(&hosts), 2);
+}
+
+#[test]
+fn an_unchanged_volume_is_not_pushed_if_due_and_a_changed_one_is() {
+    let hosts = Paired::new();
+    let file = hosts.sender.photos().join("a");
+    fs::write(&file, "1").unwrap();
+    schedule(&hosts, "");
+    let if_due = || {
+        let push = ["--json", "push", "--if-due", "nas2:photos"];
+        hosts.sender.ctl(&push).success().json()
+    };
+    let first = if_due();
+    assert!(first["copy"].is_string(), "{first}");
+    for _ in 0..3 {
+        let again = if_due();
+        assert_eq!(again["skipped"], "unchanged", "{again}");
+    }
+    assert_eq!(copies(&hosts), 1);
+    assert_eq!(replication(&hosts)["unchanged"], true);
+    // What is only in memory goes with a later run; what is on the disk with this one.
+    fs::write(&file, "2").unwrap();
+    rustix::fs::syncfs(fs::File::open(&file).unwrap()).unwrap();
+    assert_eq!(replication(&hosts)["unchanged"], false);
+    let second = if_due();
+    assert_exact(&hosts.sender, &hosts.receiver, &second);
+    assert_eq!(if_due()["skipped"], "unchanged");
+    // Another subvolume at the path is not the one that was pushed.
+    let photos = hosts.sender.photos();
+    fs::rename(&photos, photos.with_extension("old")).unwrap();
+    let old = fs::File::open(photos.with_extension("old")).unwrap();
+    let dir = fs::File::open(photos.parent().unwrap()).unwrap();
+    let name = photos.file_name().unwrap();
+    snapshot(old, dir, name, Access::ReadWrite).unwrap();
+    assert!(if_due()["copy"].is_string());
+}
+
+#[test]
+fn a_push_by_name_brings_what_was_written_just_before() {
+    let hosts = Paired::new();
+    let file = hosts.sender.photos().join("a");
+    for round in 0..5 {
+        let text = format!("round {round}");
+        match round % 2 {
+            0 => fs::write(&file, &text).unwrap(),
+            _ => write_by_mmap(&file, &text),
+        }
+        let pushed = hosts.sender.push("nas2:photos");
+        let copied = fs::read_to_string(hosts.receiver.copy(&pushed).join("a")).unwrap();
+        assert_eq!(copied, text);
+    }
+}
+
+/// Changes a file of the same length through a mapping, by another program.
+fn write_by_mmap(file: &Path, text: &str) {
+    let program = "import mmap, sys\nwith open(sys.argv[1], 'r+b') as f:\n  m = mmap.mmap(f.fileno(), 0)\n  m[:] = sys.argv[2].encode()\n";
+    let written = Command::new("python3")
+        .args(["-c", program])
+        .arg(file)
+        .arg(text)
+        .status();
+    assert!(written.unwrap().success());
+}
+
+#[test]
+fn a_copy_that_the_receiver_lost_is_found_when_it_is_to_confirm() {
+    let hosts = Paired::new();
+    fs::write(hosts.sender.photos().join("a"), "1").unwrap();
+    // A report is old at once.
+    schedule(&hosts, "max_age = '0s'");
+    let if_due = || {
+        let push = ["--json", "push", "--if-due", "nas2:photos"];
+        hosts.sender.ctl(&push).success().json()
+    };
+    let pushed = if_due();
+    assert_eq!(if_due()["skipped"], "unchanged");
+    let status = || hosts.receiver.ctl(&["--json", "status"]).success().json();
+    let confirmed = status()["volumes"][0].clone();
+    assert!(confirmed["confirmed_at"].is_string(), "{confirmed}");
+    let copy = pushed["copy"].as_str().unwrap();
+    let delete = ["copy", "delete", copy, "--yes", "--break-chain"];
+    hosts.receiver.ctl(&delete).success();
+    let again = if_due();
+    assert!(again["copy"].is_string(), "{again}");
+    assert_exact(&hosts.sender, &hosts.receiver, &again);
+}
+
+#[test]
+fn a_pause_stops_the_schedule_and_not_a_push_by_name() {
+    let hosts = Paired::new();
+    fs::write(hosts.sender.photos().join("a"), "1").unwrap();
+    let ctl = |arguments: &[&str]| hosts.sender.ctl(arguments);
+    schedule(&hosts, "");
+    ctl(&["pause", "nas2:photos", "--for", "2h"]).success();
+    schedule(&hosts, "schedule = 'every 1h'\njitter = '0s'");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(copies(&hosts), 0);
+    assert!(replication(&hosts)["paused_until"].is_string());
+    let skipped = ctl(&["--json", "push", "--all", "--if-due"])
+        .success()
+        .json();
+    assert_eq!(skipped["skipped"], "paused", "{skipped}");
+    hosts.sender.push("nas2:photos");
+    assert_eq!(copies(&hosts), 1);
+    fs::write(hosts.sender.photos().join("a"), "2").unwrap();
+    ctl(&["pause", "nas2:music", "--for", "1h"]).fails(2, &["configures"]);
+    ctl(&["pause"]).fails(2, &["--for"]);
+    ctl(&["continue"]).success();
+    until::holds("the schedule continues", || copies(&hosts) == 2);
+    ctl(&["continue", "nas2:photos"]).fails(1, &["is not paused"]);
+    // A pause without an end is shown, also after a restart.
+    ctl(&["pause", "--without-end"]).success();
+    let mut hosts = hosts;
+    hosts.sender.daemon.stop();
+    hosts.sender.daemon.start();
+    assert_eq!(replication(&hosts)["paused_until"], json!("never"));
+}
+
+#[test]
+fn an_absent_receiver_delays_no_other_and_is_retried() {
+    let mut hosts = Paired::new();
+    let other = sendshot_harness::hosts::receiver_host::ReceiverHost::new();
+    sendshot_harness::hosts::pairing::pair(&hosts.sender, &other, "nas3");
+    hosts.receiver.daemon.stop();
+    let (photos, music) = (hosts.sender.photos(), hosts.sender.fs().join("music"));
+    sendshot_harness::disks::streams::create(&music).unwrap();
+    let text = format!(
+        "max_parallel = 1\n[volumes.photos]\npath = {photos:?}\nreceivers = [\"nas2\", \"nas3\"]\nschedule = 'every 1h'\njitter = '0s'\n\
+         [volumes.music]\npath = {music:?}\nreceivers = [\"nas2\", \"nas3\"]\nschedule = 'every 1h'\njitter = '0s'\n"
+    );
+    fs::write(hosts.sender.config(), text).unwrap();
+    hosts.sender.daemon.reload("configuration reloaded");
+    let on_other = || {
+        other
+            .ctl(&["--json", "copy", "list"])
+            .success()
+            .jsons()
+            .len()
+    };
+    until::holds("the other receiver gets both", || on_other() == 2);
+    let status = hosts.sender.ctl(&["--json", "status"]).success().json();
+    let states = status["replications"].as_array().unwrap();
+    let absent = states
+        .iter()
+        .find(|state| state["receiver"] == "nas2" && state["trouble"].is_string());
+    assert!(absent.is_some(), "{status}");
+}
+
+#[test]
+fn a_push_that_the_end_of_the_daemon_interrupts_begins_again() {
+    use sendshot_harness::faults::link::{Rule, Way};
+    use sendshot_harness::hosts::pairing::Linked;
+    let mut hosts = Linked::new();
+    sendshot_harness::trees::fill::file(hosts.sender.photos().join("big"), 1, 24 << 20);
+    hosts.link.set(Way::Up, Rule::Slow(8 << 20));
+    hosts
+        .sender
+        .ctl(&["push", "--detach", "nas2:photos"])
+        .success();
+    until::holds("the transfer is under way", || {
+        let status = hosts.sender.ctl(&["--json", "status"]).success().json();
+        status["running"][0]["applied_bytes"].as_u64() > Some(4 << 20)
+    });
+    hosts.sender.daemon.stop();
+    hosts.link.set(Way::Up, Rule::Pass);
+    hosts.sender.daemon.start();
+    let copies = || {
+        hosts
+            .receiver
+            .ctl(&["--json", "copy", "list"])
+            .success()
+            .jsons()
+    };
+    until::holds("it is completed", || copies().len() == 1);
+}
+
+#[test]
+fn a_volume_that_cannot_be_pushed_is_told_in_status() {
+    let hosts = Paired::new();
+    let path = hosts.sender.fs().join("missing");
+    let text = format!(
+        "[volumes.photos]\npath = {path:?}\nreceivers = [\"nas2\"]\nschedule = 'every 1h'\njitter = '0s'\n"
+    );
+    fs::write(hosts.sender.config(), text).unwrap();
+    hosts.sender.daemon.reload("configuration reloaded");
+    until::holds("the trouble is told", || {
+        replication(&hosts)["trouble"].is_string()
+    });
+    let trouble = replication(&hosts)["trouble"].to_string();
+    assert!(trouble.contains("missing"), "{trouble}");
+    let text = hosts.sender.ctl(&["status"]).success().stdout;
+    assert!(
+        text.contains("trouble, see below") && text.contains("missing"),
+        "{text}"
+    );
+}
