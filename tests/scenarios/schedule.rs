@@ -258,3 +258,46 @@ fn a_volume_that_cannot_be_pushed_is_told_in_status() {
         "{text}"
     );
 }
+
+#[test]
+fn check_tells_monitoring_what_is_wrong_on_either_host() {
+    let hosts = Paired::new();
+    let check = |host: &dyn Fn(&[&str]) -> sendshot_harness::hosts::command::Output,
+                 more: &[&str]| {
+        let output = host(&[&["check"], more].concat());
+        (output.code, output.stdout)
+    };
+    let sender = |arguments: &[&str]| hosts.sender.ctl(arguments);
+    let receiver = |arguments: &[&str]| hosts.receiver.ctl(arguments);
+    schedule(&hosts, "max_age = '1h'");
+    let (code, text) = check(&sender, &[]);
+    assert_eq!(code, 2, "{text}");
+    assert!(
+        text.starts_with("SENDSHOT CRITICAL - nas2:photos: it was never pushed"),
+        "{text}"
+    );
+    hosts.sender.push("nas2:photos");
+    assert_eq!(
+        check(&sender, &[]),
+        (0, "SENDSHOT OK - 1 volume\n".to_owned())
+    );
+    assert_eq!(
+        check(&receiver, &[]),
+        (0, "SENDSHOT OK - 1 volume\n".to_owned())
+    );
+    std::thread::sleep(Duration::from_secs(3));
+    for host in [&sender as &dyn Fn(&[&str]) -> _, &receiver] {
+        let (code, text) = check(host, &["--max-age", "1s"]);
+        assert_eq!(code, 2, "{text}");
+        assert_eq!(check(host, &["--max-age", "much"]).0, 3);
+        assert_eq!(check(host, &["--nonsense"]).0, 3);
+    }
+    hosts.sender.ctl(&["pause", "--for", "1h"]).success();
+    let (code, text) = check(&sender, &[]);
+    assert_eq!(code, 1, "{text}");
+    let mut hosts = hosts;
+    hosts.sender.daemon.stop();
+    let gone = hosts.sender.ctl(&["check"]);
+    assert_eq!(gone.code, 3, "{gone:?}");
+    assert!(gone.stdout.starts_with("SENDSHOT UNKNOWN - "), "{gone:?}");
+}

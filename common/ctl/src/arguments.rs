@@ -112,6 +112,12 @@ pub enum Command {
         #[command(flatten)]
         daemon: Choice,
     },
+    /// Check that everything is as it should be, for monitoring
+    ///
+    /// Its exit codes are those of monitoring plugins, unlike all other commands': 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+    /// CRITICAL: a copy is too old, or nothing was heard of a volume for too long, or the receiver's disk is absent or full.
+    /// Both daemons are asked on a host that has both.
+    Check(CheckArguments),
     /// Show what happened: pushes, failures, deletions, restores, permissions
     ///
     /// The daemon records it, on either host. Both daemons are asked on a host that has both.
@@ -177,6 +183,16 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Age from which a copy is too old, like `26h` [default: `max_age` of each volume]
+    #[arg(long, value_name = "TIME", value_parser = lasting)]
+    pub max_age: Option<Duration>,
+    #[command(flatten)]
+    pub daemon: Choice,
 }
 
 /// Chooses a daemon.

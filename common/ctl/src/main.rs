@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
+mod check;
 mod client;
 mod completions;
 mod daemons;
@@ -26,7 +27,10 @@ use sendshot_ctl::arguments;
 use sendshot_ctl::arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return not_understood(&error),
+    };
     let output = Output::new(arguments.json, arguments.quiet);
     match run(arguments, &output) {
         Ok(code) => code,
@@ -34,6 +38,22 @@ fn main() -> ExitCode {
             output.problem(&problem);
             outcome::exit_code(&problem)
         }
+    }
+}
+
+/// Prints why a command line is not understood, or the help or version that it asks for. Of `check`, monitoring learns that the
+/// state is unknown.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    // A reader that has closed the pipe is not an error.
+    let _ = error.print();
+    let is_check = || {
+        let mut words = std::env::args_os().skip(1);
+        words.any(|word| word == "check")
+    };
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_check() => ExitCode::from(check::UNKNOWN),
+        code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
     }
 }
 
@@ -131,6 +151,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
             sender::recovery_sheet::run(client::sender(socket).await?, html, output).await
         }
         Command::Status { watch, daemon } => status::run(daemon, watch, socket, output).await,
+        Command::Check(arguments) => Ok(check::run(arguments, socket, output).await),
         Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Pause { target, lasts, .. } => {
             sender::pause::pause(client::sender(socket).await?, target, lasts, output).await

@@ -53,7 +53,7 @@ struct Stored {
 }
 
 impl Runs {
-    /// Reads the runs. A damaged file counts as empty: each schedule begins anew.
+    /// Reads the runs. A damaged file counts as empty: each schedule begins again.
     pub fn load(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
         let stored: Option<Vec<Stored>> = durable::read_json(&path).unwrap_or_else(|e| {
