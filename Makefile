@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month schedule-month idle resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb dist dist-test packages-system test-system
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,14 @@ retention-month: packages ## A month of hourly pushes on btrfs under a moved clo
 	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
 	RETENTION_DAYS=$(or $(DAYS),30) $(CARGO) test -p sendshot-scenarios --locked --features sendshot-harness/failpoints -- --nocapture retention::model::hourly
 
+schedule-month: packages ## A month of hourly runs under a moved clock, with sleep and downtime: DAYS=30
+	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
+	SCHEDULE_DAYS=$(or $(DAYS),30) $(CARGO) test -p sendshot-scenarios --locked --features sendshot-harness/failpoints -- --nocapture schedule::each_missed
+
+idle: packages build ## What 200 volumes on a schedule cost, unchanged, and with five that change: MINUTES=15 EVERY_MINUTES=5
+	CHANGING=0 $(PROFILE_DIR)/idle
+	CHANGING=5 $(PROFILE_DIR)/idle
+
 resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin resume -- $(or $(MIB),4096)
 
@@ -94,6 +102,18 @@ deb: packages-deb build ## Make the Debian packages, into target/deb, checked by
 
 packages-deb:
 	@deploy/packages debhelper dpkg-dev fakeroot lintian
+
+dist: ## Make an archive of binaries for any Linux with a C library from Debian 11 on, into target/dist: ARCH=x86_64
+	ARCH=$(or $(ARCH),x86_64) deploy/make-dist
+
+dist-test: packages-system dist ## Try the archive in a Debian 11; needs debootstrap
+	deploy/dist-test
+
+packages-system:
+	@deploy/packages btrfs-progs debootstrap iproute2 jq procps systemd-container util-linux
+
+test-system: packages-deb packages-system build ## Two booted Debians in containers: install, pair, push, kill, reboot, upgrade, purge; needs 10 GiB in /var/tmp
+	deploy/system-test
 
 deny: ## Licences, banned crates, sources of the dependencies; needs cargo-deny (cargo install cargo-deny)
 	$(CARGO) deny --all-features check licenses bans sources

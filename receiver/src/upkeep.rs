@@ -6,6 +6,7 @@ use sendshot_apply::staging::Area;
 use sendshot_identity::{Moment, PeerId};
 use sendshot_model::PeerName;
 use sendshot_model::history::{Key, ReceiverEvent};
+use sendshot_service::notify;
 
 use crate::receive::table::PARK_TIMEOUT;
 use crate::shared::receiver::Receiver;
@@ -14,6 +15,7 @@ use crate::store::partials;
 /// Drops transfers that have waited too long for their senders, deletes expired partials, ends permissions to read
 /// whose time is over, and renews the receiver's own certificate when it is time. Blocks.
 pub fn look_after(receiver: &Receiver) {
+    notify::status(&in_a_line(receiver));
     for incoming in receiver.transfers().take_parked(PARK_TIMEOUT) {
         let (transfer, offset) = (incoming.transfer(), incoming.offset());
         tracing::info!(%transfer, offset, "its sender did not come back; a checkpoint stays, if there is one");
@@ -32,6 +34,21 @@ pub fn look_after(receiver: &Receiver) {
         .expire(root.as_ref(), keep, Timestamp::now());
     if let Err(e) = expire_partials(receiver) {
         tracing::warn!("cannot look for old partials: {e:#}");
+    }
+}
+
+/// What the daemon is doing, for `systemctl status`.
+fn in_a_line(receiver: &Receiver) -> String {
+    let transfers = receiver.transfers().statuses();
+    let running: Vec<_> = transfers
+        .iter()
+        .filter(|transfer| transfer.parked_at.is_none())
+        .collect();
+    match (running.as_slice(), receiver.root().open_to_read()) {
+        ([], Err(_)) => "its disk is absent".to_owned(),
+        ([], Ok(_)) => "waits for pushes".to_owned(),
+        ([one], _) => format!("receives {} from {}", one.volume, one.sender),
+        (several, _) => format!("receives {} pushes", several.len()),
     }
 }
 

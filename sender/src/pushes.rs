@@ -36,6 +36,7 @@ impl Sender {
         let receiver = self.receiver(&request.receiver).await?.receiver_id;
         let volume = self.resolve(&request).await?;
         let place = self.enter((&request, receiver), &volume).await?;
+        self.schedule_changed().notify_one();
         let sender = Arc::clone(self);
         self.pushes.spawn(async move {
             let running = Arc::clone(&place.running);
@@ -56,6 +57,7 @@ impl Sender {
                 drop(place);
             };
             tokio::join!(listener.over(outcome), deleting);
+            sender.schedule_changed().notify_one();
         });
         Ok(())
     }

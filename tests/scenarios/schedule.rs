@@ -301,3 +301,87 @@ fn check_tells_monitoring_what_is_wrong_on_either_host() {
     assert_eq!(gone.code, 3, "{gone:?}");
     assert!(gone.stdout.starts_with("SENDSHOT UNKNOWN - "), "{gone:?}");
 }
+
+/// A month of hourly runs under a moved clock: the host sleeps each night, is off for days, and is restarted. `SCHEDULE_DAYS`
+/// is the number of days.
+#[test]
+fn each_missed_run_is_made_up_for_once() {
+    let days = std::env::var("SCHEDULE_DAYS").map_or(4, |days| days.parse().unwrap());
+    let mut hosts = Paired::new();
+    let clock = sendshot_harness::hosts::clock::Clock::new();
+    clock.of(&mut hosts.sender.daemon);
+    schedule(&hosts, "schedule = 'every 1h'\njitter = '0s'");
+    until::holds("the first run", || copies(&hosts) == 1);
+    let is_idle = |hosts: &Paired| replication(hosts)["running"] == Value::Null;
+    let (mut expected, mut is_asleep) = (1, false);
+    for hour in 1..days * 24 {
+        // Off from the second day on for a day in four, and asleep from 22 to 7.
+        let (day, of_day) = (hour / 24, hour % 24);
+        let is_off = day % 4 == 1;
+        if is_off || !(7..22).contains(&of_day) {
+            is_asleep = true;
+            continue;
+        }
+        if day % 4 == 2 && of_day == 7 {
+            // It comes back from being off.
+            hosts.sender.daemon.stop();
+            clock.set(&format!("+{hour}h"));
+            fs::write(hosts.sender.photos().join("a"), hour.to_string()).unwrap();
+            hosts.sender.daemon.start();
+        } else {
+            fs::write(hosts.sender.photos().join("a"), hour.to_string()).unwrap();
+            rustix::fs::syncfs(fs::File::open(hosts.sender.photos()).unwrap()).unwrap();
+            clock.set(&format!("+{hour}h"));
+            // The daemon looks at the wall clock by itself every half minute.
+            hosts.sender.ctl(&["continue"]).success();
+        }
+        expected += 1;
+        until::holds(
+            &format!("hour {hour} has its run, after sleep: {is_asleep}"),
+            || copies(&hosts) == expected,
+        );
+        is_asleep = false;
+        // And no second one.
+        until::holds("it is idle", || is_idle(&hosts));
+        hosts.sender.ctl(&["continue"]).success();
+        let again = hosts
+            .sender
+            .ctl(&["--json", "push", "--all", "--if-due"])
+            .success()
+            .json();
+        assert!(again["skipped"].is_string(), "hour {hour}: {again}");
+        assert_eq!(copies(&hosts), expected, "hour {hour}");
+    }
+    println!("{days} days, {expected} runs");
+}
+
+/// The replay of the log at the mount after a power loss brings the data back, and not the number of the volume's last change.
+#[test]
+fn what_was_fsynced_before_a_power_loss_is_pushed() {
+    use sendshot_harness::hosts::sender_host::SenderHost;
+    let mut hosts = Paired::of(
+        SenderHost::setup()
+            .volume("photos", "photos")
+            .power()
+            .start(),
+    );
+    fs::write(hosts.sender.photos().join("a"), "1").unwrap();
+    let if_due = |hosts: &Paired| {
+        let push = ["--json", "push", "--if-due", "nas2:photos"];
+        hosts.sender.ctl(&push).success().json()
+    };
+    assert!(if_due(&hosts)["copy"].is_string());
+    assert_eq!(if_due(&hosts)["skipped"], "unchanged");
+    let file = fs::File::create(hosts.sender.photos().join("database")).unwrap();
+    std::io::Write::write_all(&mut &file, b"committed").unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    hosts.sender.power_cut();
+    hosts.sender.daemon.start();
+    let text = fs::read_to_string(hosts.sender.photos().join("database")).unwrap();
+    assert_eq!(text, "committed", "the cut kept no log: this tests nothing");
+    let pushed = if_due(&hosts);
+    assert!(pushed["copy"].is_string(), "{pushed}");
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    assert_eq!(if_due(&hosts)["skipped"], "unchanged");
+}

@@ -50,7 +50,7 @@ pub struct SenderConfig {
     pub resume_keep: Duration,
     /// Share of the volume's file system that must be free for that, in percent.
     pub resume_min_free: u8,
-    /// Most pushes that run by schedules at one time.
+    /// Most pushes that run by schedules at one time; a receiver without a running push can always begin one.
     pub max_parallel: NonZeroU32,
     /// The configured volumes; there may be none, since any subvolume can be pushed by its path.
     pub volumes: BTreeMap<VolumeName, VolumeConfig>,

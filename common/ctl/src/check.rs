@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sendshot_model::human;
-use sendshot_proto::problem::Problem;
+use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{
     ReceivedVolume, ReceiverStatusRequest, ReceiverStatusResponse, ReplicationState, StatusRequest,
     StatusResponse,
 };
 use serde::Serialize;
 
-use crate::arguments::CheckArguments;
+use crate::arguments::{CheckArguments, Choice};
 use crate::client;
 use crate::daemons::{self, Daemon};
 use crate::output::{self, Output};
@@ -85,9 +85,17 @@ struct CheckJson {
 pub async fn run(arguments: CheckArguments, socket: Option<PathBuf>, output: &Output) -> ExitCode {
     let mut volumes = 0;
     let mut findings = Vec::new();
+    let Choice { sender, receiver } = arguments.daemon;
+    let is_every_daemon = socket.is_none() && !sender && !receiver;
     match daemons::connect(arguments.daemon, socket).await {
         Err(problem) => findings.push(unknown("sendshot", &problem)),
         Ok(daemons) => {
+            if is_every_daemon {
+                findings.extend(client::stopped().map(|daemon| {
+                    let what = format!("{daemon} has run on this host, and does not run now");
+                    finding(Level::Unknown, daemon, what)
+                }));
+            }
             for daemon in daemons {
                 let place = match &daemon {
                     Ok(daemon) => daemon.label().to_lowercase(),
@@ -148,7 +156,18 @@ async fn of_daemon(
         Daemon::Sender(mut client) => {
             let status = client.status(StatusRequest {}).await;
             let status = status.map_err(client::failed)?.into_inner();
-            Ok((status.replications.len(), of_sender(&status, max_age)))
+            if status.replications.is_empty()
+                && status
+                    .volumes
+                    .iter()
+                    .any(|volume| !volume.receivers.is_empty())
+            {
+                let message =
+                    "the daemon is of an older version, which does not say how old the copies are";
+                return Err(Problem::new(Kind::Failed, message));
+            }
+            let current = status.replications.iter().filter(|state| !state.other_disk);
+            Ok((current.count(), of_sender(&status, max_age)))
         }
         Daemon::Receiver(mut client) => {
             let status = client.status(ReceiverStatusRequest {}).await;
@@ -159,12 +178,24 @@ async fn of_daemon(
     }
 }
 
+/// Difference of two clocks in seconds that is no finding.
+const MAX_AHEAD: i64 = 300;
+
+/// Whether a time is in the future: it was noted while a clock was wrong.
+fn is_ahead(at: i64) -> bool {
+    at > jiff::Timestamp::now().as_second() + MAX_AHEAD
+}
+
+fn ahead(place: &str, at: i64) -> Finding {
+    let at = output::time(at);
+    let what = format!("its last sign of life is in the future, {at}: a clock was wrong, or is");
+    finding(Level::Warning, place, what)
+}
+
 /// What is wrong on a sender.
 fn of_sender(status: &StatusResponse, max_age: Option<Duration>) -> Vec<Finding> {
-    let pushes = status
-        .replications
-        .iter()
-        .flat_map(|state| of_push(state, max_age));
+    let current = status.replications.iter().filter(|state| !state.other_disk);
+    let pushes = current.flat_map(|state| of_push(state, max_age));
     let volumes = status
         .volumes
         .iter()
@@ -197,6 +228,7 @@ fn of_push(state: &ReplicationState, max_age: Option<Duration>) -> Vec<Finding> 
     match state.fresh_at {
         0 if max > 0 => findings.push(finding(Level::Critical, &place, "it was never pushed")),
         0 => {}
+        at if is_ahead(at) => findings.push(ahead(&place, at)),
         at => {
             let age = output::age(at).as_secs();
             if !is_fresh_now(age) {
@@ -254,7 +286,17 @@ fn of_volume(volume: &ReceivedVolume, max_age: Option<Duration>) -> Vec<Finding>
     let place = format!("{}:{}", volume.sender, volume.volume);
     let max = max_age.map_or(volume.max_age, |age| age.as_secs());
     let mut findings = Vec::new();
-    let age = output::age(volume.newest_at.max(volume.confirmed_at)).as_secs();
+    // A time in the future is no sign of life.
+    let times = [volume.newest_at, volume.confirmed_at];
+    if let Some(at) = times.into_iter().find(|at| is_ahead(*at)) {
+        findings.push(ahead(&place, at));
+    }
+    let last = times
+        .into_iter()
+        .filter(|at| !is_ahead(*at))
+        .max()
+        .unwrap_or(0);
+    let age = output::age(last).as_secs();
     if max > 0 && age > max {
         let last = match volume.newest.as_str() {
             "" => "no copy came".to_owned(),
@@ -343,6 +385,20 @@ mod tests {
             ..volume
         };
         assert!(of_volume(&confirmed, None).is_empty());
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_not_fresh() {
+        assert_eq!(levels(&of_push(&pushed(-100_000), None)), [Level::Warning]);
+        let volume = ReceivedVolume {
+            newest_at: now() + 100_000,
+            max_age: 3600,
+            ..ReceivedVolume::default()
+        };
+        assert_eq!(
+            levels(&of_volume(&volume, None)),
+            [Level::Warning, Level::Critical]
+        );
     }
 
     #[test]

@@ -32,6 +32,20 @@ pub fn has_receiver() -> bool {
     Path::new(RECEIVER).exists()
 }
 
+/// The daemons that have run on this host, by their usual state directories, and have no socket now.
+pub fn stopped() -> impl Iterator<Item = &'static str> {
+    let all = [
+        ("sendshot-sender", "/var/lib/sendshot-sender", SENDER),
+        ("sendshot-receiver", "/var/lib/sendshot-receiver", RECEIVER),
+    ];
+    let is_stopped = |(_, state, socket): &(_, &str, &str)| {
+        Path::new(state).exists() && !Path::new(socket).exists()
+    };
+    all.into_iter()
+        .filter(is_stopped)
+        .map(|(daemon, ..)| daemon)
+}
+
 /// Connects to the sending daemon.
 pub async fn sender(socket: Option<PathBuf>) -> Result<Sender, Problem> {
     let channel = channel(socket, SENDER, "sendshot-sender").await?;

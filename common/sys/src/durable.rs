@@ -234,6 +234,17 @@ pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     })
 }
 
+/// Reads a file written by [`replace_json`]; `None` if there is none, or a crash has damaged it.
+///
+/// # Errors
+/// I/O errors, with the path.
+pub fn recall_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match read_json(path) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(None),
+        read => read,
+    }
+}
+
 /// Reads a file written by [`write_json`]; `None` if there is no such file.
 ///
 /// # Errors

@@ -229,6 +229,15 @@ pub fn has_no_holes(fd: impl AsFd) -> io::Result<bool> {
     Ok(args.u64(16) & NO_HOLES != 0)
 }
 
+/// A number that each mount of a file system has for itself while the host runs: that of its directory in sysfs. `None` if it
+/// is not shown, as in a container.
+#[must_use]
+pub fn mount_number(fsid: Uuid) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let shown = std::fs::metadata(format!("/sys/fs/btrfs/{fsid}")).ok()?;
+    Some(shown.ino())
+}
+
 /// Space of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {

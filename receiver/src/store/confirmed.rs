@@ -51,7 +51,7 @@ impl Confirmations {
     /// Reads the confirmations. A damaged file counts as empty: the alarm is then rather too early.
     pub fn load(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
-        let confirmed = durable::read_json(&path).unwrap_or_else(|e| {
+        let confirmed = durable::recall_json(&path).unwrap_or_else(|e| {
             tracing::warn!("cannot read {}: {e}", path.display());
             None
         });

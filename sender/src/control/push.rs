@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::plan::parse;
+use crate::push::error::Error;
 use crate::push::progress::{self, Event, Listener};
 use crate::push::request::Request;
 use crate::schedule::if_due::{self, NotDue};
@@ -30,8 +31,15 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
     let if_due = message.if_due;
     let started = match parse(message, root) {
         Ok(wanted) => {
-            if if_due && let Some(not_due) = check_due(sender, &wanted).await {
-                return Box::pin(tokio_stream::once(Ok(skipped(not_due))));
+            if if_due {
+                let event = match check_due(sender, &wanted).await {
+                    Ok(None) => None,
+                    Ok(Some(not_due)) => Some(skipped(not_due)),
+                    Err(error) => Some(describe(Event::Failed(error.into()))),
+                };
+                if let Some(event) = event {
+                    return Box::pin(tokio_stream::once(Ok(event)));
+                }
             }
             let started = sender.start_push(wanted, listener.clone()).await;
             started.map_err(Problem::from)
@@ -45,9 +53,9 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
 }
 
 /// Why a push is not due. One of a path has no schedule, and is.
-async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Option<NotDue> {
+async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Result<Option<NotDue>, Error> {
     let VolumeRef::Name(volume) = wanted.volume.clone() else {
-        return None;
+        return Ok(None);
     };
     let receiver = wanted.receiver.clone();
     if_due::check(sender, &Pair { receiver, volume }).await

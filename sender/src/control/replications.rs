@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sendshot_config::SenderConfig;
 use sendshot_proto::{malformed, v1};
+use tonic::Status;
 
 use super::running as message;
 use crate::schedule::outlook::{self, Outlook, Pair};
@@ -16,10 +17,10 @@ use crate::shared::last_pushes::{Last, Outcome};
 use crate::shared::sender::Sender;
 
 /// Every configured volume with each of its receivers, and the others that were pushed, by volume and receiver.
-pub(super) async fn all(sender: &Arc<Sender>) -> Vec<v1::ReplicationState> {
+pub(super) async fn all(sender: &Arc<Sender>) -> Result<Vec<v1::ReplicationState>, Status> {
     let looking = Arc::clone(sender);
-    let states = blocking("status", move || states(&looking));
-    states.await.unwrap_or_default()
+    let states = blocking("status", move || states(&looking)).await;
+    states.map_err(|e| Status::internal(e.to_string()))
 }
 
 fn states(sender: &Sender) -> Vec<v1::ReplicationState> {
@@ -40,29 +41,55 @@ fn states(sender: &Sender) -> Vec<v1::ReplicationState> {
     let held = holdings::all(&sender.paths().state_dir, false, |_| true).unwrap_or_default();
     let mut states: Vec<_> = pairs
         .iter()
-        .map(|pair| state(sender, &config, pair, (last.get(pair), &held)))
+        .flat_map(|pair| {
+            let (newest, others) = of_pair(pair, &held);
+            let current = state(sender, &config, pair, (last.get(pair), newest));
+            std::iter::once(current).chain(others.into_iter().map(other_disk))
+        })
         .collect();
     states.sort_by(|a, b| (&a.volume, &a.receiver).cmp(&(&b.volume, &b.receiver)));
     states
+}
+
+/// What the disk holds that was pushed to last, and what the receiver's other disks hold.
+fn of_pair<'a>(pair: &Pair, held: &'a [Holding]) -> (Option<&'a Holding>, Vec<&'a Holding>) {
+    let of_pair = held.iter().filter(|held| {
+        (&held.summary.receiver, &held.summary.volume) == (&pair.receiver, &pair.volume)
+    });
+    let mut all: Vec<&Holding> = of_pair.collect();
+    all.sort_by_key(|held| held.summary.as_of);
+    (all.pop(), all)
+}
+
+/// Another disk of a receiver.
+fn other_disk(held: &Holding) -> v1::ReplicationState {
+    v1::ReplicationState {
+        volume: held.summary.volume.to_string(),
+        receiver: held.summary.receiver.to_string(),
+        root_id: malformed::root_bytes(held.summary.root),
+        newest: held.summary.newest.clone(),
+        fresh_at: held.summary.as_of,
+        other_disk: true,
+        ..v1::ReplicationState::default()
+    }
 }
 
 fn state(
     sender: &Sender,
     config: &SenderConfig,
     pair: &Pair,
-    (last, held): (Option<&Last>, &[Holding]),
+    (last, newest): (Option<&Last>, Option<&Holding>),
 ) -> v1::ReplicationState {
-    let of_pair = held.iter().filter(|held| {
-        (&held.summary.receiver, &held.summary.volume) == (&pair.receiver, &pair.volume)
-    });
-    let newest = of_pair.max_by_key(|held| held.summary.as_of);
     let configured = config.volumes.get(&pair.volume);
     let run = sender.runs().get(&pair.key());
     let unchanged_at = run.and_then(|run| run.unchanged_at);
     let found = unchanged::look(sender, config, pair);
-    let is_unchanged = !matches!(found, Found::Changed);
+    let (is_unchanged, reported_at) = match found {
+        Found::Changed => (false, None),
+        Found::Unchanged(pushed) | Found::ToBeConfirmed(pushed) => (true, Some(pushed.reported_at)),
+    };
     let pushed_at = last.and_then(|last| last.last_success);
-    let fresh_at = pushed_at.max(unchanged_at);
+    let fresh_at = pushed_at.max(unchanged_at).max(reported_at);
     let mut state = v1::ReplicationState {
         volume: pair.volume.to_string(),
         receiver: pair.receiver.to_string(),

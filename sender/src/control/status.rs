@@ -32,9 +32,8 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
         }
     };
     let looking = Arc::clone(sender);
-    let volumes = blocking("status", move || volume_states(&looking))
-        .await
-        .unwrap_or_default();
+    let volumes = blocking("status", move || volume_states(&looking)).await;
+    let volumes = volumes.map_err(|e| Status::internal(e.to_string()))?;
     Ok(v1::StatusResponse {
         software: software("sendshot-sender"),
         sender_id: sender.id().to_bytes().to_vec(),
@@ -46,7 +45,7 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
             .collect(),
         volumes,
         drills: drills(sender).await,
-        replications: replications::all(sender).await,
+        replications: replications::all(sender).await?,
     })
 }
 

@@ -11,7 +11,7 @@ use sendshot_config::{Schedule, When};
 
 /// Shortest and longest wait after a failed run.
 const MIN_BACKOFF: Duration = Duration::from_secs(60);
-const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
 
 /// Longest search for the next moment in a window, in steps of a quarter of an hour: two days.
 const MAX_WINDOW_STEPS: usize = 2 * 24 * 4;
@@ -40,7 +40,6 @@ pub fn due(
     (now, zone): (Timestamp, &TimeZone),
     spread: u64,
 ) -> Due {
-    let served = on_a_clock_that_went_back(schedule, served, now, zone);
     let slot = newest_slot(schedule, served, now, zone).filter(|slot| *slot > served);
     let next = slot.unwrap_or_else(|| next_slot(schedule, served.max(now), served, zone));
     let jitter = match u64::try_from(schedule.jitter.as_millis()).unwrap_or(u64::MAX) {
@@ -53,17 +52,27 @@ pub fn due(
     Due { slot, at }
 }
 
-/// A served slot in the far future was served by a clock that was wrong.
-fn on_a_clock_that_went_back(
+/// What counts as served last if the noted slot is in the future: it was served while the clock was ahead. One slot is due then.
+/// Returns `None` if nothing is wrong.
+pub fn after_a_clock_that_was_ahead(
     schedule: &Schedule,
     served: Timestamp,
-    now: Timestamp,
-    zone: &TimeZone,
-) -> Timestamp {
-    match served > next_slot(schedule, now, now, zone) {
-        true => now,
-        false => served,
+    (now, zone): (Timestamp, &TimeZone),
+) -> Option<Timestamp> {
+    if served <= now {
+        return None;
     }
+    let before = match &schedule.when {
+        When::Every(interval) => {
+            let interval = SignedDuration::try_from(*interval).ok()?;
+            now.checked_sub(interval).ok()
+        }
+        When::Calendar(calendar) => {
+            let last = calendar.last(&now.to_zoned(zone.clone()));
+            last.and_then(|last| last.checked_sub(SignedDuration::from_secs(1)).ok())
+        }
+    };
+    Some(before.unwrap_or(now))
 }
 
 /// The newest slot that is not after `now`; none if there is none after `served`.
@@ -213,18 +222,29 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_went_back_does_not_stop_the_runs() {
-        for when in ["every 1h", "0 3 * * *"] {
+    fn a_clock_that_was_ahead_does_not_stop_the_runs() {
+        for when in ["every 1h", "0 3 * * *", "0 3 * * 0"] {
             let schedule = schedule(when, &[]);
-            let now = at("2026-11-22T12:00:00");
-            let due = due(
-                &schedule,
-                at("2036-11-22T12:00:00"),
-                (now, &TimeZone::UTC),
-                0,
-            );
-            let day = SignedDuration::from_hours(24);
-            assert!(due.at <= now.checked_add(day).unwrap(), "{when}: {due:?}");
+            let mut served = at("2036-11-22T12:00:00");
+            let mut runs = 0;
+            for hour in 0..24 * 15 {
+                let now = at("2026-11-22T12:10:00");
+                let now = now.checked_add(SignedDuration::from_hours(hour)).unwrap();
+                let clock = (now, &TimeZone::UTC);
+                served = after_a_clock_that_was_ahead(&schedule, served, clock).unwrap_or(served);
+                let due = due(&schedule, served, clock, 0);
+                if due.is_now(now) {
+                    served = due.slot.unwrap();
+                    runs += 1;
+                    assert!(hour > 0 || runs == 1, "{when}: not at once");
+                }
+            }
+            let expected = match when {
+                "every 1h" => 24 * 15,
+                "0 3 * * *" => 16,
+                _ => 3,
+            };
+            assert_eq!(runs, expected, "{when}");
         }
     }
 

@@ -49,7 +49,7 @@ pub async fn confirm(
     };
     let is_held = match connection::confirm::ask(&mut link, confirmation).await? {
         Some(is_held) => is_held,
-        None => by_inventory(&mut link, &key, pushed).await?,
+        None => by_inventory(&mut link, &key, &pushed).await?,
     };
     let confirmed = PushedState {
         reported_at: now.as_second(),
@@ -57,14 +57,14 @@ pub async fn confirm(
     };
     let confirmed = is_held.then_some(confirmed);
     let states = sender.pushed_states();
-    states.note(link.receiver(), volume, confirmed);
+    states.note(link.receiver(), volume, confirmed.clone());
     Ok(confirmed)
 }
 
 async fn by_inventory(
     link: &mut Link,
     key: &VolumeKey,
-    pushed: PushedState,
+    pushed: &PushedState,
 ) -> Result<bool, Error> {
     let inventory = negotiate::inventory(link, key, None).await?;
     let mut copies = inventory.copies.iter();

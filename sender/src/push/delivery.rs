@@ -138,6 +138,7 @@ impl Delivery {
                 subvolume: info.parent_uuid,
                 ctransid: info.ctransid,
             },
+            seen: None,
             uuid,
             ctransid,
             reported_at: Timestamp::now().as_second(),

@@ -68,9 +68,11 @@ use crate::push::stages::{connect, negotiate, send, source};
 use crate::retained::reconcile::Purpose;
 use crate::shared::blocking::blocking;
 use crate::shared::holdings::{self, Holding, Summary};
+use crate::shared::pushed_states::{PushedState, Seen};
 use crate::shared::running::Running;
 use crate::shared::sender::Sender;
 use crate::volume::engine;
+use crate::volume::live_state;
 use crate::volume::resolve::Volume;
 use sendshot_transfer::retry::RetryBudget;
 
@@ -123,13 +125,31 @@ pub async fn run(
     };
     if let Ok(report) = &outcome {
         note_holding(&context, report).await;
-        let (receiver, volume) = (context.link.receiver(), &context.key.name);
-        context
-            .sender
-            .pushed_states()
-            .note(receiver, volume, context.delivered);
+        note_pushed(&context).await;
     }
     (outcome, Some(Release::new(context.state, superseded)))
+}
+
+/// Records the state of the live volume that the receiver holds now, for scheduled runs.
+async fn note_pushed(context: &PushContext) {
+    let (sender, path) = (Arc::clone(&context.sender), context.running.path.clone());
+    let (receiver, volume) = (context.link.receiver(), context.key.name.clone());
+    let delivered = context.delivered.clone();
+    let noted = blocking("pushed-states", move || {
+        let pushed = delivered.map(|pushed| {
+            // A volume that has changed since is not of the same number.
+            let now = live_state::read(&path).ok().flatten();
+            let now = now.filter(|now| now.live == pushed.live);
+            PushedState {
+                seen: now.as_ref().map(Seen::of),
+                ..pushed
+            }
+        });
+        sender.pushed_states().note(receiver, &volume, pushed);
+    });
+    if let Err(e) = noted.await {
+        tracing::warn!("cannot record the state that was pushed: {e}");
+    }
 }
 
 /// Records what the receiver's disk holds now, for `list`.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sendshot_model::human;
+use sendshot_service::notify;
 
 use crate::schedule::outlook::{Outlook, Pair};
 use crate::schedule::turns::Turns;
@@ -36,8 +38,14 @@ pub async fn watch(sender: Arc<Sender>) -> Infallible {
     run::resume_stopped(&sender).await;
     let turns = Arc::new(Turns::default());
     let mut stored = tokio::time::Instant::now();
+    let mut told = String::new();
     loop {
-        let wait = look(&sender, &turns).await;
+        let (wait, next) = look(&sender, &turns).await;
+        let text = in_a_line(&sender, next);
+        if text != told {
+            notify::status(&text);
+            told = text;
+        }
         if stored.elapsed() >= STORE_INTERVAL {
             store(&sender).await;
             stored = tokio::time::Instant::now();
@@ -59,35 +67,59 @@ pub async fn store(sender: &Arc<Sender>) {
     }
 }
 
-/// Begins what is due; returns how long nothing else is.
-async fn look(sender: &Arc<Sender>, turns: &Arc<Turns>) -> Duration {
+/// What the daemon is doing, for `systemctl status`.
+fn in_a_line(sender: &Sender, next: Option<Timestamp>) -> String {
+    let running = sender.table().all();
+    match (running.as_slice(), next) {
+        ([one], _) => format!("pushing {} to {}", one.volume, one.receiver),
+        ([], Some(next)) => format!("the next run begins at {}", human::utc(next.as_second())),
+        ([], None) => "no push is running".to_owned(),
+        (several, _) => format!("{} pushes are running", several.len()),
+    }
+}
+
+/// Begins what is due; returns how long nothing else is, and when the next run begins.
+async fn look(sender: &Arc<Sender>, turns: &Arc<Turns>) -> (Duration, Option<Timestamp>) {
     let looking = Arc::clone(sender);
     let looked = sendshot_service::blocking::run("schedule", move || outlook::all(&looking)).await;
     let outlooks = match looked {
         Ok(outlooks) => outlooks,
         Err(e) => {
             tracing::warn!("cannot look at the schedules: {e}");
-            return MAX_WAIT;
+            return (MAX_WAIT, None);
         }
     };
+    let mut next: Option<Timestamp> = None;
     let now = Timestamp::now();
     let mut wait = MAX_WAIT;
     let mut due: Vec<(Timestamp, Pair)> = Vec::new();
+    let mut waiting = Vec::new();
     for (pair, outlook) in outlooks {
         match outlook {
             Outlook::Due { slot } => due.push((slot, pair)),
             Outlook::Waits { at } => {
                 let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
                 wait = wait.min(left);
+                next = Some(next.map_or(at, |next| next.min(at)));
+                waiting.push(pair);
             }
-            Outlook::NotScheduled | Outlook::Running | Outlook::Paused(_) => {}
+            Outlook::Paused(_) => waiting.push(pair),
+            Outlook::NotScheduled | Outlook::Running => {}
         }
     }
     due.sort_by_key(|(slot, _)| *slot);
     let due = unchanged::serve(sender, due).await;
-    let max = sender.config().max_parallel.get() as usize;
-    for (slot, pair) in turns.choose(due, max) {
-        run::begin(sender, turns, pair, slot);
+    let mut all: Vec<(Option<Timestamp>, Pair)> = due
+        .into_iter()
+        .map(|(slot, pair)| (Some(slot), pair))
+        .collect();
+    if turns.is_time_to_confirm() {
+        let old = unchanged::to_be_confirmed(sender, waiting).await;
+        all.extend(old.into_iter().map(|pair| (None, pair)));
     }
-    wait
+    let max = sender.config().max_parallel.get() as usize;
+    for (slot, pair, turn) in turns.choose(all, max) {
+        run::begin(sender, turn, pair, slot);
+    }
+    (wait, next)
 }

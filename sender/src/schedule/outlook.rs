@@ -71,7 +71,12 @@ pub fn of(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Outlook {
     let Some(schedule) = configured.and_then(|volume| volume.schedule.as_ref()) else {
         return Outlook::NotScheduled;
     };
-    let run = run(sender, pair, schedule, now);
+    let zone = TimeZone::system();
+    let mut run = run(sender, pair, schedule, now);
+    if let Some(served) = decide::after_a_clock_that_was_ahead(schedule, run.served, (now, &zone)) {
+        run.served = served;
+        sender.runs().change(&pair.key(), |run| run.served = served);
+    }
     let is_of_pair = |running: &std::sync::Arc<crate::shared::running::Running>| {
         running.receiver == pair.receiver && running.volume == pair.volume
     };
@@ -81,11 +86,11 @@ pub fn of(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Outlook {
     if let Some(pause) = sender.pauses().of(&pair.receiver, &pair.volume, now) {
         return Outlook::Paused(pause);
     }
-    let zone = TimeZone::system();
     let due = decide::due(schedule, run.served, (now, &zone), spread(pair, run.served));
-    let at = run
-        .not_before
-        .map_or(due.at, |not_before| not_before.max(due.at));
+    // One that was noted while the clock was ahead does not count.
+    let longest = now.saturating_add(decide::MAX_BACKOFF).unwrap_or(now);
+    let not_before = run.not_before.filter(|not_before| *not_before <= longest);
+    let at = not_before.map_or(due.at, |not_before| not_before.max(due.at));
     match due {
         Due {
             slot: Some(slot), ..

@@ -1,40 +1,61 @@
 //! Runs a scheduled push, and notes its outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sendshot_model::{PeerName, VolumeRef};
 use sendshot_proto::problem::{Kind, Problem};
 use tokio::sync::mpsc;
 
 use crate::decide::parent::ParentChoice;
-use crate::decide::schedule::backoff;
+use crate::decide::schedule::{MAX_BACKOFF, backoff};
 use crate::push::error::Error;
 use crate::push::progress::{self, Event, Listener};
 use crate::push::request::Request;
 use crate::schedule::outlook::Pair;
-use crate::schedule::turns::Turns;
-use crate::schedule::unchanged;
+use crate::schedule::turns::Turn;
+use crate::schedule::unchanged::{self, Checked};
 use crate::shared::blocking::blocking;
 use crate::shared::sender::Sender;
 use crate::shared::stopped::{self, Stopped};
 
-/// Begins a run that serves a slot. It belongs to the daemon.
-pub(super) fn begin(sender: &Arc<Sender>, turns: &Arc<Turns>, pair: Pair, slot: Timestamp) {
-    let (sender, turns) = (Arc::clone(sender), Arc::clone(turns));
+/// Begins a run that serves a slot, or one that only has the receiver confirm an unchanged volume. It belongs to the daemon.
+pub(super) fn begin(sender: &Arc<Sender>, mut turn: Turn, pair: Pair, slot: Option<Timestamp>) {
+    let sender = Arc::clone(sender);
     tokio::spawn(async move {
-        let mut reached = true;
-        match unchanged::check(&sender, &pair).await {
-            Some(_) => unchanged::served(&sender, &pair, slot),
-            None => {
+        match (unchanged::check(&sender, &pair).await, slot) {
+            (Ok(Checked::Unchanged { is_asked, .. }), slot) => {
+                turn.reached = is_asked.then_some(true);
+                if let Some(slot) = slot {
+                    unchanged::served(&sender, &pair, slot);
+                }
+            }
+            // Its next run pushes it.
+            (Ok(Checked::Changed), None) => {}
+            (Ok(Checked::Changed), Some(slot)) => {
                 let outcome = push(&sender, &pair).await;
-                reached = !matches!(&outcome, Err(problem) if problem.kind == Kind::Unreachable);
+                turn.reached = Some(is_reached(&outcome));
                 note(&sender, &pair, slot, outcome);
             }
+            (Err(error), slot) => {
+                let problem = Problem::from(error);
+                let (receiver, volume) = (&pair.receiver, &pair.volume);
+                sender.note_not_started(receiver, volume, &problem).await;
+                let outcome = Err(problem);
+                turn.reached = Some(is_reached(&outcome));
+                if let Some(slot) = slot {
+                    note(&sender, &pair, slot, outcome);
+                }
+            }
         }
-        turns.ended(&pair.receiver, reached);
+        drop(turn);
         sender.schedule_changed().notify_one();
     });
+}
+
+fn is_reached(outcome: &Result<(), Problem>) -> bool {
+    !matches!(outcome, Err(problem) if problem.kind == Kind::Unreachable)
 }
 
 /// Pushes, and waits for the outcome.
@@ -55,7 +76,10 @@ async fn push(sender: &Arc<Sender>, pair: &Pair) -> Result<(), Problem> {
             Event::Started(_) | Event::Stage { .. } | Event::Progress { .. } => {}
         }
     }
-    Err(Error::CameToNothing.into())
+    let problem = Problem::from(Error::CameToNothing);
+    let (receiver, volume) = (&pair.receiver, &pair.volume);
+    sender.note_not_started(receiver, volume, &problem).await;
+    Err(problem)
 }
 
 fn request(receiver: PeerName, volume: VolumeRef) -> Request {
@@ -72,10 +96,7 @@ fn request(receiver: PeerName, volume: VolumeRef) -> Request {
 /// start.
 fn note(sender: &Sender, pair: &Pair, slot: Timestamp, outcome: Result<(), Problem>) {
     let now = Timestamp::now();
-    let later = |failed| {
-        let wait = SignedDuration::try_from(backoff(failed)).unwrap_or_default();
-        now.saturating_add(wait).ok()
-    };
+    let later = |wait: Duration| now.saturating_add(wait).ok();
     let is_stopping = sender.is_stopping();
     sender.runs().change(&pair.key(), |run| match &outcome {
         Ok(()) => {
@@ -85,14 +106,17 @@ fn note(sender: &Sender, pair: &Pair, slot: Timestamp, outcome: Result<(), Probl
         Err(_) if is_stopping => {}
         Err(problem) => {
             run.failed = run.failed.saturating_add(1);
-            match problem.kind {
+            run.not_before = match problem.kind {
                 // They may succeed soon.
-                Kind::Unreachable | Kind::Failed => run.not_before = later(run.failed),
-                // Only a user can help, or the user has decided.
-                Kind::Usage | Kind::Refused | Kind::Cancelled => {
-                    (run.served, run.not_before) = (slot, None);
+                Kind::Unreachable | Kind::Failed => later(backoff(run.failed)),
+                // The user has to plug the disk in, or to pair, first. A reload tries again at once.
+                Kind::Usage | Kind::Refused => later(MAX_BACKOFF),
+                // The user has decided.
+                Kind::Cancelled => {
+                    run.served = slot;
+                    None
                 }
-            }
+            };
         }
     });
 }
@@ -120,12 +144,14 @@ pub(super) async fn resume_stopped(sender: &Arc<Sender>) {
             true => VolumeRef::Name(volume.clone()),
             false => VolumeRef::Path(path),
         };
-        if let Err(e) = sender
-            .start_push(request(receiver.clone(), reference), Listener::none())
-            .await
-        {
+        let now = Timestamp::now();
+        if is_configured && sender.pauses().of(&receiver, &volume, now).is_some() {
+            continue;
+        }
+        let request = request(receiver.clone(), reference);
+        if let Err(e) = sender.start_push(request, Listener::none()).await {
             let problem = Problem::from(e);
-            tracing::info!(%receiver, %volume, "the push of {volume} does not begin: {}", problem.message);
+            sender.note_not_started(&receiver, &volume, &problem).await;
         }
     }
 }

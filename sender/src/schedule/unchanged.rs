@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use sendshot_config::SenderConfig;
 
 use crate::push::confirm;
+use crate::push::error::Error;
 use crate::schedule::outlook::Pair;
 use crate::shared::blocking::blocking;
-use crate::shared::pushed_states::PushedState;
+use crate::shared::pushed_states::{PushedState, Seen};
 use crate::shared::sender::Sender;
 use crate::volume::live_state;
 
@@ -17,7 +18,7 @@ use crate::volume::live_state;
 const MAX_REPORT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What was found of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// It may have changed, or it is not known what the receiver holds.
     Changed,
@@ -33,15 +34,20 @@ pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Found {
         return Found::Changed;
     };
     let receiver = sender.receiver_id(&pair.receiver);
-    let pushed = receiver.and_then(|id| sender.pushed_states().get(id, &pair.volume));
-    let (Some(pushed), None) = (pushed, &configured.snapshots) else {
+    let pushed = receiver.and_then(|id| Some((id, sender.pushed_states().get(id, &pair.volume)?)));
+    let (Some((receiver, pushed)), None) = (pushed, &configured.snapshots) else {
         return Found::Changed;
     };
-    match live_state::read(&configured.path) {
-        Ok(Some(live)) if live == pushed.live => {}
-        // Whatever it is, the push says it.
-        Ok(_) | Err(_) => return Found::Changed,
+    // Whatever is wrong with it, the push says it.
+    let Ok(Some(now)) = live_state::read(&configured.path) else {
+        return Found::Changed;
+    };
+    let seen = Seen::of(&now);
+    let before = pushed.seen.as_ref();
+    if now.live != pushed.live || !before.is_some_and(|before| before.excludes_replay(&seen)) {
+        return Found::Changed;
     }
+    sender.pushed_states().see(receiver, &pair.volume, seen);
     let quarter = configured.max_age.map_or(MAX_REPORT_AGE, |age| age / 4);
     let max_age = i64::try_from(quarter.min(MAX_REPORT_AGE).as_secs()).unwrap_or(i64::MAX);
     let age = Timestamp::now().as_second() - pushed.reported_at;
@@ -51,46 +57,52 @@ pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Found {
     }
 }
 
-/// Looks at a volume, and has the receiver confirm an old report. Returns the state that it certainly still holds.
-pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Option<PushedState> {
+/// What is known of a volume after its receiver was asked, if that was necessary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It has to be pushed.
+    Changed,
+    /// The receiver certainly holds its state.
+    Unchanged {
+        pushed: PushedState,
+        /// Whether the receiver was asked for that.
+        is_asked: bool,
+    },
+}
+
+/// Looks at a volume, and has the receiver confirm an old report.
+///
+/// # Errors
+/// See [`Error`]: the receiver could not be asked. A push would not succeed either.
+pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Checked, Error> {
     let (looking, of) = (Arc::clone(sender), pair.clone());
     let found = blocking("unchanged", move || {
         let config = looking.config();
         look(&looking, &config, &of)
     });
-    match found.await.unwrap_or(Found::Changed) {
-        Found::Changed => None,
-        Found::Unchanged(pushed) => Some(pushed),
-        Found::ToBeConfirmed(pushed) => confirm_again(sender, pair, pushed).await,
-    }
-}
-
-async fn confirm_again(
-    sender: &Arc<Sender>,
-    pair: &Pair,
-    pushed: PushedState,
-) -> Option<PushedState> {
-    let (receiver, volume) = (&pair.receiver, &pair.volume);
-    match confirm::confirm(sender, (receiver, volume), pushed).await {
-        Ok(Some(confirmed)) => Some(confirmed),
-        Ok(None) => None,
-        // The push finds out what is wrong, and says it.
-        Err(e) => {
-            tracing::debug!(%receiver, %volume, "cannot confirm that it is unchanged: {e}");
-            None
+    let pushed = match found.await? {
+        Found::Changed => return Ok(Checked::Changed),
+        Found::Unchanged(pushed) => {
+            let is_asked = false;
+            return Ok(Checked::Unchanged { pushed, is_asked });
         }
-    }
+        Found::ToBeConfirmed(pushed) => pushed,
+    };
+    let confirmed = confirm::confirm(sender, (&pair.receiver, &pair.volume), pushed).await?;
+    Ok(
+        confirmed.map_or(Checked::Changed, |pushed| Checked::Unchanged {
+            pushed,
+            is_asked: true,
+        }),
+    )
 }
 
-/// Serves the due runs whose volumes are unchanged; returns the others. Those that the receiver has to confirm come after the
-/// others, so that an absent receiver delays none of them.
+/// Serves the due runs whose volumes are unchanged; returns the others. Those that the receiver has to confirm take their turn
+/// like a push.
 pub(super) async fn serve(
     sender: &Arc<Sender>,
     due: Vec<(Timestamp, Pair)>,
 ) -> Vec<(Timestamp, Pair)> {
-    if due.is_empty() {
-        return due;
-    }
     let looking = Arc::clone(sender);
     let looked = blocking("unchanged", move || {
         let config = looking.config();
@@ -100,15 +112,25 @@ pub(super) async fn serve(
         };
         due.into_iter().map(look).collect::<Vec<_>>()
     });
-    let mut changed = Vec::new();
+    let mut others = Vec::new();
     for (slot, pair, found) in looked.await.unwrap_or_default() {
         match found {
             Found::Unchanged(_) => served(sender, &pair, slot),
-            // A run that contacts the receiver takes its turn like a push.
-            Found::Changed | Found::ToBeConfirmed(_) => changed.push((slot, pair)),
+            Found::Changed | Found::ToBeConfirmed(_) => others.push((slot, pair)),
         }
     }
-    changed
+    others
+}
+
+/// The unchanged volumes that have to be confirmed although no run of theirs is due.
+pub(super) async fn to_be_confirmed(sender: &Arc<Sender>, pairs: Vec<Pair>) -> Vec<Pair> {
+    let looking = Arc::clone(sender);
+    let looked = blocking("unchanged", move || {
+        let config = looking.config();
+        let is_old = |pair: &Pair| matches!(look(&looking, &config, pair), Found::ToBeConfirmed(_));
+        pairs.into_iter().filter(is_old).collect()
+    });
+    looked.await.unwrap_or_default()
 }
 
 /// Notes that a slot was served without a push.

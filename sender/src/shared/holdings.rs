@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use sendshot_model::{PeerName, ReceiverId, RootId, VolumeId, VolumeName};
 use sendshot_sys::durable;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Directory in the state directory, with a file for each volume and disk: pushes end at the same time.
@@ -112,7 +111,7 @@ pub fn note(state_dir: &Path, holding: &Holding) -> io::Result<()> {
 fn drop_others(dir: &Path, new: &Summary) -> io::Result<()> {
     let mut of_volume = Vec::new();
     for path in files(dir)? {
-        match read::<WithoutNames>(&path)? {
+        match durable::recall_json::<WithoutNames>(&path)? {
             Some(WithoutNames { summary }) if summary.prefix() == new.prefix() => {
                 of_volume.push((summary.as_of, path));
             }
@@ -140,12 +139,12 @@ pub fn all(
     let mut holdings = Vec::new();
     for path in files(&state_dir.join(DIR))? {
         let Some(WithoutNames { summary }) =
-            read(&path)?.filter(|read: &WithoutNames| wanted(&read.summary))
+            durable::recall_json(&path)?.filter(|read: &WithoutNames| wanted(&read.summary))
         else {
             continue;
         };
         match with_names {
-            true => holdings.extend(read::<Holding>(&path)?),
+            true => holdings.extend(durable::recall_json::<Holding>(&path)?),
             false => holdings.push(Holding {
                 summary,
                 names: Vec::new(),
@@ -164,14 +163,6 @@ pub fn all(
     };
     holdings.sort_by_key(key);
     Ok(holdings)
-}
-
-/// Reads a file; `None` if it is damaged.
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match durable::read_json(path) {
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(None),
-        read => read,
-    }
 }
 
 fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -56,7 +56,7 @@ impl Runs {
     /// Reads the runs. A damaged file counts as empty: each schedule begins again.
     pub fn load(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
-        let stored: Option<Vec<Stored>> = durable::read_json(&path).unwrap_or_else(|e| {
+        let stored: Option<Vec<Stored>> = durable::recall_json(&path).unwrap_or_else(|e| {
             tracing::warn!("cannot read {}: {e}", path.display());
             None
         });
@@ -97,6 +97,16 @@ impl Runs {
             change(run);
             inner.is_changed = true;
         }
+    }
+
+    /// Lets the runs begin at once that wait after a failure.
+    pub fn try_again(&self) {
+        let mut inner = self.lock();
+        inner.is_changed = true;
+        inner
+            .runs
+            .values_mut()
+            .for_each(|run| run.not_before = None);
     }
 
     /// Forgets the runs that are not wanted any more.

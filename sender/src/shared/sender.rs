@@ -163,6 +163,8 @@ impl Sender {
     pub fn reload(&self) -> Result<(), ConfigError> {
         let config = Arc::new(SenderConfig::load(&self.paths.config)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        // What was wrong may be right now.
+        self.runs.try_again();
         self.schedule_changed.notify_one();
         Ok(())
     }

@@ -18,11 +18,21 @@ pub struct LiveState {
     pub ctransid: u64,
 }
 
+/// A state, and what tells whether a log was replayed since, which changes a subvolume and leaves `ctransid` as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenState {
+    pub live: LiveState,
+    /// Transaction of its last change of any kind.
+    pub generation: u64,
+    /// The mount of its file system: each mount has another one; `None` if the kernel does not show it.
+    pub mount: Option<u64>,
+}
+
 /// Reads the state of the subvolume at a path; `None` if none is there that can be written to, or it is not on btrfs.
 ///
 /// # Errors
 /// I/O errors.
-pub fn read(path: &Path) -> io::Result<Option<LiveState>> {
+pub fn read(path: &Path) -> io::Result<Option<SeenState>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -36,9 +46,14 @@ pub fn read(path: &Path) -> io::Result<Option<LiveState>> {
     if info.read_only {
         return Ok(None);
     }
-    Ok(Some(LiveState {
-        filesystem: filesystem::fsid(&fd)?,
-        subvolume: info.uuid,
-        ctransid: info.ctransid,
+    let filesystem = filesystem::fsid(&fd)?;
+    Ok(Some(SeenState {
+        live: LiveState {
+            filesystem,
+            subvolume: info.uuid,
+            ctransid: info.ctransid,
+        },
+        generation: info.generation,
+        mount: filesystem::mount_number(filesystem),
     }))
 }

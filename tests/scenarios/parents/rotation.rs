@@ -202,7 +202,7 @@ fn three_disks_take_turns_over_twenty_pushes() {
     let text = sender.ctl(&["status"]).success().stdout;
     for disk in disks {
         let id = &disk["root"].as_str().unwrap()[..8];
-        assert!(text.contains(&format!("on disk {id}")), "{text}");
+        assert!(text.contains(&format!("nas2 ({id})")), "{text}");
     }
     rotation.sender_is_tidy();
 }

@@ -22,13 +22,14 @@ use sendshot_proto::v1::receiver_control_client::ReceiverControlClient;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::sender_control_client::SenderControlClient;
 use sendshot_proto::v1::{
-    AcceptClockRequest, Begin, CancelRequest, ChangeCopyRequest, CopiesRequest, FailureCode,
-    FetchRequest, ForeignRequest, ForgetFilesystemRequest, ForgetRequest, GrantRequest,
-    GrantsRequest, HelloRequest, HistoryRequest, HoldVolumeRequest, InventoryRequest,
-    InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PeersRequest, PruneCopiesRequest,
-    PruneRequest, PushRequest, RecordRestoredRequest, RenewRequest, ResumePoint, RevokeRequest,
-    RootsRequest, StatusRequest, VolumesRequest,
+    AcceptClockRequest, Begin, CancelRequest, ChangeCopyRequest, ConfirmRequest, ContinueRequest,
+    CopiesRequest, FailureCode, FetchRequest, ForeignRequest, ForgetFilesystemRequest,
+    ForgetRequest, GrantRequest, GrantsRequest, HelloRequest, HistoryRequest, HoldVolumeRequest,
+    InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PauseRequest,
+    PeersRequest, PruneCopiesRequest, PruneRequest, PushRequest, RecordRestoredRequest,
+    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
 };
+use sendshot_sys::subvolume::{self, Info};
 use serde_json::Value;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -50,6 +51,8 @@ struct Them {
     id: Uuid,
     volume: Uuid,
     key: SenderKey,
+    /// A copy of theirs.
+    copy: Info,
 }
 
 impl Them {
@@ -58,7 +61,11 @@ impl Them {
         let label: Value =
             serde_json::from_slice(&fs::read(dir.join(".sendshot-volume")).unwrap()).unwrap();
         let id = |name: &str| label[name].as_str().unwrap().parse().unwrap();
+        let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap());
+        let is_copy = |name: &fs::DirEntry| !name.file_name().to_string_lossy().starts_with('.');
+        let copy = names.into_iter().find(is_copy).unwrap();
         Self {
+            copy: subvolume::info(fs::File::open(copy.path()).unwrap()).unwrap(),
             id: id("sender"),
             volume: id("volume"),
             key: SenderKey::load_or_create(&scene.other.daemon.state_dir()).unwrap(),
@@ -213,6 +220,27 @@ fn greet_and_ask(scene: &Scene, them: &Them, table: &mut Table) {
         };
         table.row("Inventory", how, outcome, expected);
     }
+    let confirmation = ConfirmRequest {
+        volume_id: them.volume.as_bytes().to_vec(),
+        volume_name: THEIR_VOLUME.to_owned(),
+        uuid: them.copy.received_uuid.as_bytes().to_vec(),
+        ctransid: them.copy.stransid,
+        paused_until: 0,
+    };
+    let answer = scene
+        .hostile
+        .call(async |channel| ReplicationClient::new(channel).confirm(confirmation).await);
+    let outcome = match answer {
+        Ok(answer) if !answer.get_ref().held => ("nothing is held".into(), format!("{answer:?}")),
+        Ok(answer) => ("it sees that a copy is held".into(), format!("{answer:?}")),
+        Err(e) => status::<()>(Err(e)),
+    };
+    table.row(
+        "Confirm",
+        "their volume and copy",
+        outcome,
+        "nothing is held",
+    );
 }
 
 fn push(scene: &mut Scene, them: &Them, table: &mut Table) {
@@ -543,6 +571,14 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             (
                 "Cancel",
                 status(control.cancel(CancelRequest::default()).await),
+            ),
+            (
+                "Pause",
+                status(control.pause(PauseRequest::default()).await),
+            ),
+            (
+                "Continue",
+                status(control.r#continue(ContinueRequest::default()).await),
             ),
             ("List", status(control.list(ListRequest::default()).await)),
             (

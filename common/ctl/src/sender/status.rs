@@ -50,6 +50,8 @@ struct ReplicationJson {
     paused_until: Option<String>,
     running: Option<RunningJson>,
     trouble: Option<String>,
+    /// Whether this is about another disk of the receiver than the one that was pushed to last.
+    other_disk: bool,
 }
 
 #[derive(Serialize)]
@@ -192,6 +194,7 @@ fn replication(state: ReplicationState) -> ReplicationJson {
         },
         running: state.running.map(running),
         trouble: some(state.trouble),
+        other_disk: state.other_disk,
     }
 }
 
@@ -313,6 +316,7 @@ fn replication_row(state: &ReplicationJson) -> Vec<String> {
         (Some(until), ..) => format!("paused until {until}"),
         (None, Some(next), Some(schedule)) => format!("{next} ({schedule})"),
         (None, None, Some(schedule)) => schedule.clone(),
+        (None, _, None) if state.other_disk => "when it is there".to_owned(),
         (None, _, None) => "by command".to_owned(),
     };
     let disk = state.root.as_deref().map(output::short_id);

@@ -95,7 +95,9 @@ pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
     let work = move || -> io::Result<bool> {
         filesystem::sync(&fd)?;
         let now = subvolume::info(&fd)?;
-        Ok(now.uuid == uuid && now.ctransid <= otransid)
+        // The replay of a log after a power loss changes the subvolume, and leaves the number of its last change as it was.
+        let is_replayed = now.generation > otransid;
+        Ok(now.uuid == uuid && now.ctransid <= otransid && !is_replayed)
     };
     matches!(blocking("compare", work).await, Ok(Ok(true)))
 }

@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,8 @@ pub struct Daemon {
     environment: Vec<(OsString, OsString)>,
     child: Option<Child>,
     /// Socket on which the daemon reports that it is ready.
-    notify: Option<UnixDatagram>,
+    /// Ends the thread that reads what the daemon reports to its service manager.
+    reading: Option<Arc<()>>,
     declared: Mutex<Vec<String>>,
     /// Whether to skip the log check, because the test has already reported the failure.
     forgiven: bool,
@@ -60,7 +62,7 @@ impl Daemon {
             state,
             environment: Vec::new(),
             child: None,
-            notify: None,
+            reading: None,
             declared: Mutex::default(),
             forgiven: false,
         }
@@ -131,7 +133,15 @@ impl Daemon {
             .unwrap();
         self.child = Some(child);
         self.wait_until_ready(&notify);
-        self.notify = Some(notify);
+        let reading = Arc::new(());
+        let is_read = Arc::downgrade(&reading);
+        // As a service manager does: a full queue would make the daemon wait.
+        std::thread::spawn(move || {
+            while is_read.strong_count() > 0 {
+                let _ = notify.recv(&mut [0; 4096]);
+            }
+        });
+        self.reading = Some(reading);
     }
 
     #[track_caller]
@@ -271,6 +281,14 @@ impl Daemon {
         let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// Number of its open sockets.
