@@ -1,6 +1,8 @@
 //! Decides what becomes of a state whose push has failed: it is kept if the next push can resume it, and deleted
 //! otherwise.
 
+use sendshot_sys::filesystem;
+
 use crate::push::context::PushContext;
 use crate::push::delivery::{Delivery, Origin};
 use crate::push::error::{Class, Error};
@@ -23,6 +25,11 @@ pub(crate) async fn give_up(
         if let (Some(record), Some(segment_log)) = (&delivery.source.record, &progress.segment_log)
         {
             interrupted.keep_recent(record.push, segment_log.recent_segments());
+        }
+        let filesystem = filesystem::fsid(&delivery.source.fd).ok();
+        let mount = filesystem.and_then(filesystem::mount_number);
+        if let (Some(record), Some(mount)) = (&delivery.source.record, mount) {
+            interrupted.keep_mount(record.push, mount);
         }
         return Error::Kept(Box::new(error));
     }

@@ -195,7 +195,7 @@ async fn complete_and_send(
         match deliver(context, &mut delivery, request, retry_budget).await {
             Ok((report, superseded)) => {
                 context.delivered = delivery.pushed_state();
-                if resume::is_unchanged(&volume, &delivery).await {
+                if resume::is_unchanged(&context.sender, &volume, &delivery).await {
                     return Ok((report, superseded));
                 }
                 let release = Release::new(Arc::clone(&context.state), superseded);

@@ -14,6 +14,8 @@ pub struct InterruptedPushes {
     may_exist: AtomicBool,
     /// What is known of their streams besides their marks.
     memories: Mutex<HashMap<PushId, RecentSegments>>,
+    /// The mounts of their file systems, while their snapshots were taken.
+    mounts: Mutex<HashMap<PushId, u64>>,
 }
 
 impl Default for InterruptedPushes {
@@ -22,6 +24,7 @@ impl Default for InterruptedPushes {
         Self {
             may_exist: AtomicBool::new(true),
             memories: Mutex::default(),
+            mounts: Mutex::default(),
         }
     }
 }
@@ -45,6 +48,20 @@ impl InterruptedPushes {
     /// Takes what is known of a push's stream besides its marks.
     pub fn take_recent(&self, push: PushId) -> RecentSegments {
         self.memories().remove(&push).unwrap_or_default()
+    }
+
+    /// Keeps the mount in which the snapshot of an interrupted push was taken, until the push is completed.
+    pub fn keep_mount(&self, push: PushId, mount: u64) {
+        self.mounts().insert(push, mount);
+    }
+
+    /// Takes the mount in which the snapshot of a push was taken, if this process has seen it.
+    pub fn take_mount(&self, push: PushId) -> Option<u64> {
+        self.mounts().remove(&push)
+    }
+
+    fn mounts(&self) -> MutexGuard<'_, HashMap<PushId, u64>> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn memories(&self) -> MutexGuard<'_, HashMap<PushId, RecentSegments>> {

@@ -86,8 +86,10 @@ pub(crate) async fn discard_interrupted(context: &PushContext) -> Result<(), Err
 }
 
 /// Whether a volume is unchanged since the snapshot of a push was taken. When unsure, it counts as changed.
-pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
+pub(crate) async fn is_unchanged(sender: &Sender, volume: &Volume, delivery: &Delivery) -> bool {
     let snapshot = &delivery.source.info;
+    let record = delivery.source.record.as_ref();
+    let mount = record.and_then(|record| sender.interrupted().take_mount(record.push));
     let (uuid, otransid) = (snapshot.parent_uuid, snapshot.otransid);
     let Ok(fd) = another(&volume.fd) else {
         return false;
@@ -96,8 +98,11 @@ pub(crate) async fn is_unchanged(volume: &Volume, delivery: &Delivery) -> bool {
         filesystem::sync(&fd)?;
         let now = subvolume::info(&fd)?;
         // The replay of a log after a power loss changes the subvolume, and leaves the number of its last change as it was.
-        let is_replayed = now.generation > otransid;
-        Ok(now.uuid == uuid && now.ctransid <= otransid && !is_replayed)
+        // It needs another mount, and changes the generation, as other things do, too.
+        let is_same_mount =
+            mount.is_some() && filesystem::mount_number(filesystem::fsid(&fd)?) == mount;
+        let excludes_replay = is_same_mount || now.generation <= otransid;
+        Ok(now.uuid == uuid && now.ctransid <= otransid && excludes_replay)
     };
     matches!(blocking("compare", work).await, Ok(Ok(true)))
 }
