@@ -385,3 +385,25 @@ fn what_was_fsynced_before_a_power_loss_is_pushed() {
     assert_exact(&hosts.sender, &hosts.receiver, &pushed);
     assert_eq!(if_due(&hosts)["skipped"], "unchanged");
 }
+
+#[test]
+fn a_schedule_that_was_there_before_the_pairing_begins_with_it() {
+    use sendshot_harness::hosts::pairing::pair;
+    use sendshot_harness::hosts::receiver_host::ReceiverHost;
+    use sendshot_harness::hosts::sender_host::SenderHost;
+    let sender = SenderHost::setup().volume("photos", "photos").start();
+    let photos = sender.photos();
+    let text = format!(
+        "[volumes.photos]\npath = {photos:?}\nreceivers = [\"nas2\"]\nschedule = 'every 1h'\njitter = '0s'\n"
+    );
+    fs::write(sender.config(), text).unwrap();
+    sender.daemon.reload("configuration reloaded");
+    until::holds("it waits for the pairing", || {
+        let status = sender.ctl(&["--json", "status"]).success().json();
+        status["replications"][0]["trouble"].is_string()
+    });
+    let receiver = ReceiverHost::new();
+    pair(&sender, &receiver, "nas2");
+    let hosts = Paired { sender, receiver };
+    until::holds("it is pushed", || copies(&hosts) == 1);
+}

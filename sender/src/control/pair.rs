@@ -31,6 +31,9 @@ pub(super) async fn answer(
         name => PeerName::parse(name).map_err(|e| usage(&e))?,
     };
     let paired = pair::pair(sender, address, name, &command.token).await?;
+    // Runs may have waited for that.
+    sender.runs().try_again();
+    sender.schedule_changed().notify_one();
     Ok(v1::PairResult {
         name: paired.name.to_string(),
         sender_name: paired.sender_name,
