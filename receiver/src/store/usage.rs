@@ -187,18 +187,21 @@ pub fn with_inherited(dir: impl AsFd) -> io::Result<BTreeSet<State>> {
     Ok(read(dir)?.inherited)
 }
 
-/// Limits the size of a state that has taken over others to what it really holds.
+/// Limits the size of a state that has taken over others to what it really holds; not if it has taken over one meanwhile whose
+/// data may be in other copies, too.
 ///
 /// # Errors
 /// I/O errors.
 pub fn limit(dir: impl AsFd, state: State, bytes: u64) -> io::Result<()> {
     let held = held(&dir)?;
     let mut usage = read(&dir)?;
+    if !usage.inherited.remove(&state) {
+        return Ok(());
+    }
     let mut all = usage.all(&held);
     if let Some(counted) = all.get_mut(&state) {
         *counted = bytes.min(*counted);
     }
-    usage.inherited.remove(&state);
     usage.set_sizes(all);
     durable::write_json_at(&dir, OsStr::new(FILE), &usage)
 }
@@ -358,6 +361,27 @@ mod tests {
         // What the newest held is gone with it.
         inherit(&mut all, &order, &[deleted(5, true)], &BTreeSet::new());
         assert_eq!(all.into_values().collect::<Vec<_>>(), [120]);
+    }
+
+    #[test]
+    fn a_sum_is_not_limited_that_became_fixed_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        let state = (Uuid::from_u128(1), 7);
+        let mut usage = Usage::default();
+        usage.set_sizes(BTreeMap::from([(state, 100)]));
+        usage.inherited.insert(state);
+        let write = |usage: &Usage| durable::write_json_at(&fd, OsStr::new(FILE), usage).unwrap();
+        let size = || read(&fd).unwrap().states[&state.0][&state.1];
+        write(&usage);
+        limit(&fd, state, 40).unwrap();
+        assert_eq!(size(), 40);
+        // While it was counted, it took over a size whose data may be elsewhere.
+        usage.inherited.clear();
+        usage.fixed.insert(state);
+        write(&usage);
+        limit(&fd, state, 40).unwrap();
+        assert_eq!(size(), 100);
     }
 
     #[test]
