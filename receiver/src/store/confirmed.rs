@@ -1,12 +1,10 @@
 //! What senders reported of unchanged volumes: when, and of which copy. It is shown, and keeps the alarm on silence quiet; no
 //! copy is kept or deleted by it.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use sendshot_proto::confirm::Paused;
-use sendshot_sys::durable;
+use sendshot_service::{Keeping, KeptMap};
 use serde::{Deserialize, Serialize};
 
 /// File in the state directory.
@@ -40,44 +38,23 @@ impl From<Paused> for PausedThen {
     }
 }
 
-/// The confirmations, by the directories of the volumes.
+/// The confirmations, by the directories of the volumes. If they are lost, the alarm is rather too early.
 #[derive(Debug)]
-pub struct Confirmations {
-    path: PathBuf,
-    confirmed: Mutex<BTreeMap<String, Confirmed>>,
-}
+pub struct Confirmations(KeptMap<Confirmed>);
 
 impl Confirmations {
-    /// Reads the confirmations. A damaged file counts as empty: the alarm is then rather too early.
+    /// Reads the confirmations.
     pub fn load(state_dir: &Path) -> Self {
-        let path = state_dir.join(FILE);
-        let confirmed = durable::recall_json(&path).unwrap_or_else(|e| {
-            tracing::warn!("cannot read {}: {e}", path.display());
-            None
-        });
-        Self {
-            path,
-            confirmed: Mutex::new(confirmed.unwrap_or_default()),
-        }
+        Self(KeptMap::load(state_dir.join(FILE), Keeping::Recoverable))
     }
 
     /// The last confirmation of a volume, given by its directory.
     pub fn of(&self, dir: &str) -> Option<Confirmed> {
-        self.lock().get(dir).cloned()
+        self.0.get(dir)
     }
 
     /// Notes one. Only volumes that exist get here, so that their number is limited.
     pub fn note(&self, dir: &str, new: Confirmed) {
-        let mut confirmed = self.lock();
-        confirmed.insert(dir.to_owned(), new);
-        if let Err(e) = durable::replace_json(&self.path, &*confirmed) {
-            tracing::warn!("cannot write {}: {e}", self.path.display());
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Confirmed>> {
-        self.confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.set(dir, Some(new));
     }
 }

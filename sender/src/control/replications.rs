@@ -85,7 +85,7 @@ fn state(
     let unchanged_at = run.and_then(|run| run.unchanged_at);
     let found = unchanged::look(sender, config, pair);
     let (is_unchanged, reported_at) = match found {
-        Found::Changed => (false, None),
+        Found::Changed | Found::NoAnswer(_) => (false, None),
         Found::Unchanged(pushed) | Found::ToBeConfirmed(pushed) => (true, Some(pushed.reported_at)),
     };
     let pushed_at = last.and_then(|last| last.last_success);

@@ -55,6 +55,10 @@ impl From<Error> for Problem {
             | Error::RecordGone
             | Error::ParentGone
             | Error::Replaced(_) => (Kind::Failed, "push again".to_owned()),
+            Error::NoAnswer(_) => (
+                Kind::Failed,
+                "look at the disk, `dmesg` may name it; other volumes are pushed meanwhile".to_owned(),
+            ),
             Error::CameToNothing | Error::NothingCaptured | Error::Stopped => {
                 (Kind::Failed, String::new())
             }

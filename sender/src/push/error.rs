@@ -69,6 +69,9 @@ pub enum Error {
     /// The volume is being restored in place.
     #[error("`{volume}` is being restored in its place")]
     Held { volume: VolumeName },
+    /// The path of the volume does not answer: a disk that fails, or one that is mounted on access.
+    #[error("{} does not answer", .0.display())]
+    NoAnswer(PathBuf),
     /// The receiver was not reached, or a call to it failed.
     #[error(transparent)]
     Connection(#[from] connection::error::Error),
@@ -217,6 +220,7 @@ impl Error {
             | Self::RecordGone
             | Self::ParentGone
             | Self::Replaced(_)
+            | Self::NoAnswer(_)
             | Self::CameToNothing
             | Self::NothingCaptured
             | Self::Stopped => Class::Failed,

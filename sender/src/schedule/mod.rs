@@ -118,8 +118,14 @@ async fn look(sender: &Arc<Sender>, turns: &Arc<Turns>) -> (Duration, Option<Tim
         all.extend(old.into_iter().map(|pair| (None, pair)));
     }
     let max = sender.config().max_parallel.get() as usize;
+    let to_confirm = all.iter().filter(|(slot, _)| slot.is_none()).count();
+    let mut begun = 0;
     for (slot, pair, turn) in turns.choose(all, max) {
+        begun += usize::from(slot.is_none());
         run::begin(sender, turn, pair, slot);
+    }
+    if begun < to_confirm {
+        turns.confirm_soon();
     }
     (wait, next)
 }

@@ -38,15 +38,20 @@ pub(super) fn begin(sender: &Arc<Sender>, mut turn: Turn, pair: Pair, slot: Opti
                 turn.reached = Some(is_reached(&outcome));
                 note(&sender, &pair, slot, outcome);
             }
-            (Err(error), slot) => {
+            (Err(error), Some(slot)) => {
                 let problem = Problem::from(error);
                 let (receiver, volume) = (&pair.receiver, &pair.volume);
                 sender.note_not_started(receiver, volume, &problem).await;
                 let outcome = Err(problem);
                 turn.reached = Some(is_reached(&outcome));
-                if let Some(slot) = slot {
-                    note(&sender, &pair, slot, outcome);
-                }
+                note(&sender, &pair, slot, outcome);
+            }
+            // No push was due that could have failed.
+            (Err(error), None) => {
+                let (receiver, volume) = (&pair.receiver, &pair.volume);
+                let problem = Problem::from(error);
+                tracing::debug!(%receiver, %volume, "cannot confirm that it is unchanged: {}", problem.message);
+                turn.reached = Some(problem.kind != Kind::Unreachable);
             }
         }
         drop(turn);
@@ -148,7 +153,11 @@ pub(super) async fn resume_stopped(sender: &Arc<Sender>) {
         if is_configured && sender.pauses().of(&receiver, &volume, now).is_some() {
             continue;
         }
-        let request = request(receiver.clone(), reference);
+        // The network may not be there yet.
+        let request = Request {
+            retry_for: Some(sender.config().retry_for),
+            ..request(receiver.clone(), reference)
+        };
         if let Err(e) = sender.start_push(request, Listener::none()).await {
             let problem = Problem::from(e);
             sender.note_not_started(&receiver, &volume, &problem).await;

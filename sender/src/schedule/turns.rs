@@ -74,6 +74,11 @@ impl Turns {
         chosen
     }
 
+    /// Has the next look find out again which volumes have to be confirmed: not all had their turn.
+    pub fn confirm_soon(&self) {
+        self.lock().confirmed_at = None;
+    }
+
     fn ended(&self, receiver: &PeerName, reached: Option<bool>) {
         let mut inner = self.lock();
         if let Some(count) = inner.running.get_mut(receiver) {

@@ -1,5 +1,7 @@
 //! Serves due runs of volumes that have not changed: no snapshot, no sync, and nothing read from the volume's disk.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,6 @@ use crate::schedule::outlook::Pair;
 use crate::shared::blocking::blocking;
 use crate::shared::pushed_states::{PushedState, Seen};
 use crate::shared::sender::Sender;
-use crate::volume::live_state;
 
 /// How old the receiver's report of a copy may be.
 const MAX_REPORT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,6 +27,8 @@ pub enum Found {
     Unchanged(PushedState),
     /// It is in that state, but the receiver's report is old.
     ToBeConfirmed(PushedState),
+    /// Its path does not answer.
+    NoAnswer(PathBuf),
 }
 
 /// Compares the volume with what the receiver holds. Blocks.
@@ -33,13 +36,16 @@ pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Found {
     let Some(configured) = config.volumes.get(&pair.volume) else {
         return Found::Changed;
     };
+    let now = match sender.probes().read(&configured.path) {
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            return Found::NoAnswer(configured.path.clone());
+        }
+        // Whatever else is wrong with it, the push says it.
+        now => now.ok().flatten(),
+    };
     let receiver = sender.receiver_id(&pair.receiver);
     let pushed = receiver.and_then(|id| Some((id, sender.pushed_states().get(id, &pair.volume)?)));
-    let (Some((receiver, pushed)), None) = (pushed, &configured.snapshots) else {
-        return Found::Changed;
-    };
-    // Whatever is wrong with it, the push says it.
-    let Ok(Some(now)) = live_state::read(&configured.path) else {
+    let (Some(now), Some((receiver, pushed)), None) = (now, pushed, &configured.snapshots) else {
         return Found::Changed;
     };
     let seen = Seen::of(&now);
@@ -47,7 +53,8 @@ pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Found {
     if now.live != pushed.live || !before.is_some_and(|before| before.excludes_replay(&seen)) {
         return Found::Changed;
     }
-    sender.pushed_states().see(receiver, &pair.volume, seen);
+    let states = sender.pushed_states();
+    states.see(receiver, &pair.volume, &pushed, seen);
     let quarter = configured.max_age.map_or(MAX_REPORT_AGE, |age| age / 4);
     let max_age = i64::try_from(quarter.min(MAX_REPORT_AGE).as_secs()).unwrap_or(i64::MAX);
     let age = Timestamp::now().as_second() - pushed.reported_at;
@@ -87,6 +94,7 @@ pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Checked, Error> 
             return Ok(Checked::Unchanged { pushed, is_asked });
         }
         Found::ToBeConfirmed(pushed) => pushed,
+        Found::NoAnswer(path) => return Err(Error::NoAnswer(path)),
     };
     let confirmed = confirm::confirm(sender, (&pair.receiver, &pair.volume), pushed).await?;
     Ok(
@@ -116,7 +124,9 @@ pub(super) async fn serve(
     for (slot, pair, found) in looked.await.unwrap_or_default() {
         match found {
             Found::Unchanged(_) => served(sender, &pair, slot),
-            Found::Changed | Found::ToBeConfirmed(_) => others.push((slot, pair)),
+            Found::Changed | Found::ToBeConfirmed(_) | Found::NoAnswer(_) => {
+                others.push((slot, pair));
+            }
         }
     }
     others

@@ -7,6 +7,7 @@ pub mod holdings;
 pub mod interrupted;
 pub mod last_pushes;
 pub mod pauses;
+pub mod probes;
 pub mod pushed_states;
 pub mod running;
 pub mod runs;

@@ -9,12 +9,11 @@
 //! loss (seen on Linux 6.18). It changes the generation of the subvolume's root, as other harmless things do. So in another
 //! mount than the one in which the volume was seen last, the generation has to be the same, too.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use sendshot_model::{ReceiverId, VolumeName};
-use sendshot_sys::{clock, durable};
+use sendshot_service::{Keeping, KeptMap};
+use sendshot_sys::clock;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -63,59 +62,38 @@ impl Seen {
     }
 }
 
-/// The states, by receiver and volume.
+/// The states, by receiver and volume. If they are lost, the next push of each volume goes to the receiver.
 #[derive(Debug)]
-pub struct PushedStates {
-    path: PathBuf,
-    states: Mutex<BTreeMap<String, PushedState>>,
-}
+pub struct PushedStates(KeptMap<PushedState>);
 
 impl PushedStates {
-    /// Reads the states. A damaged file counts as empty: the next push of each volume goes to the receiver.
+    /// Reads the states.
     pub fn load(state_dir: &Path) -> Self {
-        let path = state_dir.join(FILE);
-        let states = durable::recall_json(&path).unwrap_or_else(|e| {
-            tracing::warn!("cannot read {}: {e}", path.display());
-            None
-        });
-        Self {
-            path,
-            states: Mutex::new(states.unwrap_or_default()),
-        }
+        Self(KeptMap::load(state_dir.join(FILE), Keeping::Recoverable))
     }
 
     /// The state of a volume that a receiver holds.
     pub fn get(&self, receiver: ReceiverId, volume: &VolumeName) -> Option<PushedState> {
-        self.lock().get(&key(receiver, volume)).cloned()
+        self.0.get(&key(receiver, volume))
     }
 
     /// Notes a state that a receiver has reported to hold; `None` if it is not known what it holds.
     pub fn note(&self, receiver: ReceiverId, volume: &VolumeName, state: Option<PushedState>) {
-        let mut states = self.lock();
-        let key = key(receiver, volume);
-        match state {
-            Some(state) => drop(states.insert(key, state)),
-            None => drop(states.remove(&key)),
-        }
-        // What a crash loses is asked for again.
-        if let Err(e) = durable::replace_json(&self.path, &*states) {
-            tracing::warn!("cannot write {}: {e}", self.path.display());
-        }
+        self.0.set(&key(receiver, volume), state);
     }
 
-    /// Notes how an unchanged volume is seen now.
-    pub fn see(&self, receiver: ReceiverId, volume: &VolumeName, seen: Seen) {
-        let Some(state) = self.get(receiver, volume) else {
-            return;
-        };
-        if state.seen.as_ref() != Some(&seen) {
-            let seen = Some(seen);
-            self.note(receiver, volume, Some(PushedState { seen, ..state }));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, PushedState>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes how a volume is seen that is still in a state.
+    pub fn see(&self, receiver: ReceiverId, volume: &VolumeName, of: &PushedState, seen: Seen) {
+        self.0.change(&key(receiver, volume), |state| {
+            state.map(|state| match state.live == of.live {
+                true => PushedState {
+                    seen: Some(seen),
+                    ..state
+                },
+                // A push has noted another one meanwhile.
+                false => state,
+            })
+        });
     }
 }
 

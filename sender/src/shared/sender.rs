@@ -23,6 +23,7 @@ use crate::shared::former::FormerIds;
 use crate::shared::interrupted::InterruptedPushes;
 use crate::shared::last_pushes::LastPushes;
 use crate::shared::pauses::Pauses;
+use crate::shared::probes::Probes;
 use crate::shared::pushed_states::PushedStates;
 use crate::shared::running::Table;
 use crate::shared::runs::Runs;
@@ -85,6 +86,7 @@ pub struct Sender {
     last_pushes: LastPushes,
     pushed_states: PushedStates,
     runs: Runs,
+    probes: Probes,
     pauses: Pauses,
     /// Notified when a schedule, a pause or a run has changed.
     schedule_changed: Notify,
@@ -115,6 +117,7 @@ impl Sender {
             last_pushes: LastPushes::load(&paths.state_dir)?,
             pushed_states: PushedStates::load(&paths.state_dir),
             runs: Runs::load(&paths.state_dir),
+            probes: Probes::default(),
             pauses: Pauses::load(&paths.state_dir)?,
             schedule_changed: Notify::new(),
             table: Table::default(),
@@ -305,6 +308,11 @@ impl Sender {
     /// The runs by schedules.
     pub fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    /// Reads the states of live volumes.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
     }
 
     /// The pauses of schedules.
