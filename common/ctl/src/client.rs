@@ -32,14 +32,18 @@ pub fn has_receiver() -> bool {
     Path::new(RECEIVER).exists()
 }
 
-/// The daemons that have run on this host, by their usual state directories, and have no socket now.
+/// The installed daemons that have run on this host, by their usual state directories, and have no socket now.
 pub fn stopped() -> impl Iterator<Item = &'static str> {
     let all = [
         ("sendshot-sender", "/var/lib/sendshot-sender", SENDER),
         ("sendshot-receiver", "/var/lib/sendshot-receiver", RECEIVER),
     ];
-    let is_stopped = |(_, state, socket): &(_, &str, &str)| {
-        Path::new(state).exists() && !Path::new(socket).exists()
+    let is_installed = |daemon: &str| {
+        let dirs = ["/usr/bin", "/usr/local/bin"].into_iter();
+        dirs.map(Path::new).any(|dir| dir.join(daemon).exists())
+    };
+    let is_stopped = move |(daemon, state, socket): &(&str, &str, &str)| {
+        is_installed(daemon) && Path::new(state).exists() && !Path::new(socket).exists()
     };
     all.into_iter()
         .filter(is_stopped)
