@@ -319,6 +319,41 @@ fn a_sender_crash_leaves_only_what_resumes() {
     next_push_builds_on(&hosts, &first);
 }
 
+/// The replay of the log at the mount after a power loss changes the volume, and not the number of its last change: the push
+/// that is resumed then is not of the present state.
+#[test]
+fn what_was_fsynced_before_a_power_loss_is_in_the_next_push() {
+    let sender = SenderHost::setup().volume("photos", "photos").power();
+    let receiver =
+        ReceiverHost::setup().keys("checkpoint_bytes = '1 MiB'\ncheckpoint_interval = '0s'");
+    let mut hosts = Linked::between(sender.start(), receiver.start());
+    fill::tree(&hosts.sender.photos(), 1);
+    hosts.sender.push("nas2:photos");
+    fill::file(hosts.sender.photos().join("big"), 1, BIG);
+    let push = start_slow(&hosts, &["push", "nas2:photos", "--retry-for", "0s"]);
+    until::holds("the receiver has a checkpoint", || {
+        let partials = hosts
+            .receiver
+            .ctl(&["copy", "list", "--partials", "--json"]);
+        let partials = partials.success().jsons();
+        partials
+            .iter()
+            .any(|partial| partial["checkpoints"] != json!([]))
+    });
+    hosts.link.set(Way::Up, Rule::Sever);
+    push.finish().fails(3, &["nas2"]);
+    hosts.sender.wait_until_released();
+    hosts.sender.lose_power_after_a_fsync("database");
+    hosts.link.mend();
+    hosts.sender.daemon.start();
+    let pushed = hosts.sender.push("nas2:photos");
+    assert!(
+        pushed["completed_first"].is_string(),
+        "the resumed push counts as the present state, or none was resumed: {pushed}"
+    );
+    assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+}
+
 #[test]
 fn a_receiver_crash_leaves_only_what_resumes() {
     let (mut hosts, first) = with_news();

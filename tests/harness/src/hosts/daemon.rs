@@ -219,8 +219,10 @@ impl Daemon {
     /// If its status cannot be read.
     pub fn runs(&mut self) -> bool {
         let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
-        if self.child.as_mut().is_some_and(ended) {
-            self.child = None;
+        if self.child.as_mut().is_some_and(ended)
+            && let Some(child) = self.child.take()
+        {
+            remove_clock_memory(child.id());
         }
         self.child.is_some()
     }

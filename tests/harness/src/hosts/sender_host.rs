@@ -226,6 +226,31 @@ impl SenderHost {
         self.power_cut_with(|| ());
     }
 
+    /// Makes a file in `photos`, fsyncs it, and cuts the power before btrfs commits: the file comes back by the replay of the
+    /// log at the next mount, and the number of the volume's last change is that of before.
+    ///
+    /// # Panics
+    /// If that is not what happened.
+    #[track_caller]
+    pub fn lose_power_after_a_fsync(&mut self, name: &str) {
+        let ctransid = |photos: &Path| {
+            let volume = fs::File::open(photos).unwrap();
+            sendshot_sys::subvolume::info(volume).unwrap().ctransid
+        };
+        let photos = self.photos();
+        rustix::fs::syncfs(fs::File::open(&photos).unwrap()).unwrap();
+        let before = ctransid(&photos);
+        let file = fs::File::create(photos.join(name)).unwrap();
+        std::io::Write::write_all(&mut &file, b"committed").unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        self.power_cut();
+        assert_eq!(ctransid(&photos), before, "btrfs had committed");
+        // To read it would change the time of the last access, and the volume.
+        let len = fs::metadata(photos.join(name)).map(|of| of.len());
+        assert_eq!(len.ok(), Some(9), "the power cut kept no log");
+    }
+
     /// As [`power_cut`](Self::power_cut), while programs run that `kill` kills.
     ///
     /// # Panics
