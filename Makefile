@@ -16,6 +16,7 @@ help: ## List the targets
 
 packages: ## Install what the demo and the tests need (Debian)
 	@deploy/packages
+	@deploy/prometheus-for-tests
 
 build: ## Build the release binaries
 	$(CARGO) build --release --locked --bins

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-use crate::control::Control;
+use crate::control::{self, Control};
 use crate::replication::pairing::PairingService;
 use crate::replication::{self, ReplicationService};
 use crate::retention;
@@ -142,6 +142,7 @@ impl Daemon {
             served = &mut serve => Some(served),
             never = look_after(&receiver) => match never {},
             never = count_again(&receiver) => match never {},
+            never = control::metrics::watch(&receiver) => match never {},
             () = stop.cancelled() => None,
         };
         receiver.stop();

@@ -74,7 +74,7 @@ fn end_permissions(receiver: &Receiver) {
                 Key::Own
             }
         };
-        receiver.history().note(ReceiverEvent::GrantEnded {
+        receiver.note(ReceiverEvent::GrantEnded {
             sender: sender.clone(),
             volume: volume.map(ToString::to_string),
             by,

@@ -8,7 +8,7 @@ use sendshot_proto::v1::sender_control_server::SenderControlServer;
 use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 
 use crate::connection::renewal;
-use crate::control::Control;
+use crate::control::{self, Control};
 use crate::retained::expire;
 use crate::schedule;
 use crate::shared::sender::{Paths, Sender};
@@ -77,6 +77,7 @@ impl Daemon {
             never = expire::watch(Arc::clone(&self.sender)) => match never {},
             never = schedule::watch(Arc::clone(&self.sender)) => match never {},
             never = renewal::watch(Arc::clone(&self.sender)) => match never {},
+            never = control::metrics::watch(Arc::clone(&self.sender)) => match never {},
             () = stop.cancelled() => None,
         };
         self.sender.note_stopped();

@@ -129,7 +129,7 @@ impl Sender {
         let events = events(running, outcome);
         let now = Timestamp::now().as_second();
         let stored = blocking("history", move || {
-            events.for_each(|event| sender.history().note(event));
+            events.for_each(|event| sender.note(event));
             sender.last_pushes().add(volume, receiver, now, entry)
         });
         if let Ok(Err(e)) = stored.await {
@@ -155,7 +155,7 @@ impl Sender {
         let outcome = Outcome::Failed(problem.message.clone());
         let now = Timestamp::now().as_second();
         let stored = blocking("history", move || {
-            sender.history().note(failed);
+            sender.note(failed);
             sender.last_pushes().add(volume, receiver, now, outcome)
         });
         if let Ok(Err(e)) = stored.await {

@@ -14,6 +14,7 @@ mod apply;
 mod engine;
 mod history;
 mod house;
+mod monitoring;
 mod parents;
 mod push;
 mod restore;

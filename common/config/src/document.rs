@@ -4,6 +4,7 @@
 //! for faults that only a second check finds (a relative path, a duplicate name).
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -236,6 +237,23 @@ impl<'a> Entry<'a> {
             .ok()
             .and_then(|duration| Duration::try_from(duration).ok())
             .ok_or_else(wrong)
+    }
+
+    /// Parses the value as an address of this host, and a port, that no other host reaches.
+    pub(crate) fn loopback_address(&self) -> Result<SocketAddr, Problem> {
+        let text = self.text()?;
+        let wrong = |what: &str| {
+            self.problem(format!("`{text}` is not {what}"))
+                .help("for example \"127.0.0.1:7118\"; who reads it needs no password, so a proxy has to protect it for other hosts")
+        };
+        let address: SocketAddr = text
+            .parse()
+            .map_err(|_| wrong("an IP address with a port"))?;
+        match (address.ip().is_loopback(), address.port()) {
+            (true, 1..) => Ok(address),
+            (true, 0) => Err(wrong("an address with a port from 1")),
+            (false, _) => Err(wrong("a loopback address")),
+        }
     }
 
     /// Parses the value as an age from which to warn: a duration, or `never`.

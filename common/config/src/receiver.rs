@@ -43,6 +43,8 @@ pub struct ReceiverConfig {
     pub clock: ClockRule,
     /// The least free space.
     pub min_free: MinFree,
+    /// Where Prometheus finds the metrics, on a loopback address.
+    pub metrics: Option<SocketAddr>,
     /// Policies by sender. A sender that is not listed has the defaults.
     pub senders: BTreeMap<PeerName, SenderPolicy>,
 }
@@ -284,6 +286,7 @@ fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
         "timezone",
         "clock",
         "min_free",
+        "metrics",
     ])?;
     let duration = |key, default| {
         root.get(key)
@@ -309,6 +312,10 @@ fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
         min_free: root
             .get("min_free")
             .map_or(Ok(MinFree::Default), |entry| min_free(&entry))?,
+        metrics: root
+            .get("metrics")
+            .map(|entry| entry.loopback_address())
+            .transpose()?,
         senders: root
             .get("senders")
             .map_or(Ok(BTreeMap::new()), |entry| senders(&entry))?,

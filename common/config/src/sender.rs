@@ -1,6 +1,7 @@
 //! `/etc/sendshot/sender.toml`: which volumes are replicated, and to which receivers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct SenderConfig {
     pub resume_min_free: u8,
     /// Most pushes that run by schedules at one time; a receiver without a running push can always begin one.
     pub max_parallel: NonZeroU32,
+    /// Where Prometheus finds the metrics, on a loopback address.
+    pub metrics: Option<SocketAddr>,
     /// The configured volumes; there may be none, since any subvolume can be pushed by its path.
     pub volumes: BTreeMap<VolumeName, VolumeConfig>,
 }
@@ -85,6 +88,7 @@ impl Default for SenderConfig {
             resume_keep: DEFAULT_RESUME_KEEP,
             resume_min_free: DEFAULT_RESUME_MIN_FREE,
             max_parallel: DEFAULT_MAX_PARALLEL,
+            metrics: None,
             volumes: BTreeMap::new(),
         }
     }
@@ -119,6 +123,7 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
         "resume_keep",
         "resume_min_free",
         "max_parallel",
+        "metrics",
     ])?;
     let mut config = SenderConfig::default();
     for (key, value) in [
@@ -135,6 +140,9 @@ fn read(root: &Section<'_>) -> Result<SenderConfig, Problem> {
     }
     if let Some(entry) = root.get("max_parallel") {
         config.max_parallel = entry.count()?;
+    }
+    if let Some(entry) = root.get("metrics") {
+        config.metrics = Some(entry.loopback_address()?);
     }
     let Some(volumes) = root.get("volumes") else {
         return Ok(config);
@@ -388,7 +396,7 @@ mod tests {
              |\n\
              1 | interval = '1h'\n  \
              | ^^^^^^^^\n  \
-             = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`, `max_parallel`"
+             = accepted at the top: `volumes`, `retry_for`, `stall_after`, `resume_keep`, `resume_min_free`, `max_parallel`, `metrics`"
         );
     }
 

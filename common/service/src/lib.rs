@@ -10,6 +10,7 @@ mod history;
 mod instance_lock;
 mod kept_map;
 pub mod logging;
+pub mod metrics;
 pub mod notify;
 pub mod privileges;
 mod reload;

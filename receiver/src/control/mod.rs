@@ -2,6 +2,7 @@
 
 mod copies;
 mod history;
+pub(crate) mod metrics;
 mod partials;
 mod peers;
 mod request;

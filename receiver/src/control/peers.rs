@@ -153,7 +153,7 @@ pub(super) async fn grant(
         let until = granted.period.ends_at();
         let shown = volume.as_ref().map(tracing::field::display);
         tracing::info!(sender = %name, volume = shown, %until, "it may read its copies");
-        receiver.history().note(ReceiverEvent::Granted {
+        receiver.note(ReceiverEvent::Granted {
             sender: name.clone(),
             volume: volume.as_ref().map(ToString::to_string),
             until,
@@ -220,7 +220,7 @@ fn revoke_all(receiver: &Receiver, name: &PeerName) -> Result<v1::RevokeResponse
     let ended = end_connections(receiver, id.into_iter().chain(withdrawn.temporary_key));
     tracing::info!(sender = %name, ended, "revoked; its connections were ended");
     let sender = name.clone();
-    receiver.history().note(ReceiverEvent::Revoked { sender });
+    receiver.note(ReceiverEvent::Revoked { sender });
     upkeep::drop_interrupted(receiver, name);
     Ok(v1::RevokeResponse::default())
 }
@@ -239,7 +239,7 @@ fn revoke_restore(receiver: &Receiver, name: &PeerName) -> Result<v1::RevokeResp
     let grants = withdrawn.grants;
     tracing::info!(sender = %name, grants, temporary_keys, ended, "the permissions to restore its copies were withdrawn");
     let sender = name.clone();
-    receiver.history().note(ReceiverEvent::Withdrawn { sender });
+    receiver.note(ReceiverEvent::Withdrawn { sender });
     let mut notes = Vec::new();
     if receiver.config().policy(name).restore == RestoreRule::Always {
         notes.push(format!(

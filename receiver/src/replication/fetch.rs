@@ -121,7 +121,7 @@ async fn fetch(
 /// Adds an event to the history.
 async fn note(receiver: &Arc<Receiver>, event: ReceiverEvent) {
     let receiver = Arc::clone(receiver);
-    let work = move || receiver.history().note(event);
+    let work = move || receiver.note(event);
     if let Err(e) = sendshot_service::blocking::run("history", work).await {
         tracing::warn!("cannot write the history: {e}");
     }

@@ -98,7 +98,7 @@ fn record(receiver: &Receiver, redeemed: &Redeemed, id: SenderId, access: Access
     let by = match access {
         Access::Full => {
             let sender = sender.clone();
-            receiver.history().note(ReceiverEvent::Paired { sender });
+            receiver.note(ReceiverEvent::Paired { sender });
             Key::Own
         }
         Access::ReadOnly => Key::Temporary,
@@ -107,7 +107,7 @@ fn record(receiver: &Receiver, redeemed: &Redeemed, id: SenderId, access: Access
         let until = grant.period.ends_at();
         let volume = grant.volume.as_ref().map(tracing::field::display);
         tracing::info!(%sender, %id, volume, %until, "it can read its copies for a time");
-        receiver.history().note(ReceiverEvent::Granted {
+        receiver.note(ReceiverEvent::Granted {
             sender: sender.clone(),
             volume: grant.volume.as_ref().map(ToString::to_string),
             until,

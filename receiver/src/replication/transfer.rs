@@ -203,7 +203,6 @@ fn receive(
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
 ) {
-    let history = receiver.history();
     let (started, transfer) = (Instant::now(), work.begin.transfer);
     let (sender, volume) = (work.caller.name.clone(), work.begin.volume.name.clone());
     let (uuid, parent) = (work.begin.uuid, work.begin.parent.map(|parent| parent.uuid));
@@ -229,7 +228,7 @@ fn receive(
                 stream_bytes = received.stream_bytes, resumed_at, seconds,
                 not_kept = received.not_kept.entries().iter().map(|entry| entry.count).sum::<u64>(),
                 "received {}/{}", received.directory, received.name);
-            history.note(ReceiverEvent::Received {
+            receiver.note(ReceiverEvent::Received {
                 sender: sender.clone(),
                 volume: received
                     .directory
@@ -253,7 +252,7 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, resumed_at, seconds,
                 "push of {sender}/{volume} failed: {failure}");
-            history.note(failed(failure.to_string()));
+            receiver.note(failed(failure.to_string()));
             tell(Down::Failure(failure));
         }
         Outcome::Interrupted(Some(incoming)) => {
@@ -268,7 +267,7 @@ fn receive(
             reclaim_space(&root);
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "push of {sender}/{volume} was interrupted; its partial was deleted");
-            history.note(failed(
+            receiver.note(failed(
                 "it was interrupted, and its partial was deleted".to_owned(),
             ));
         }

@@ -175,7 +175,7 @@ pub fn hold(
 /// Notes an event of the volume's sender in the history.
 fn note(receiver: &Receiver, view: &View, event: impl FnOnce(PeerName) -> ReceiverEvent) {
     if let Ok(sender) = view.sender.parse() {
-        receiver.history().note(event(sender));
+        receiver.note(event(sender));
     }
 }
 

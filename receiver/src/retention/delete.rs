@@ -80,7 +80,7 @@ pub(super) fn copies(
     }
     crash::point("retention-committed");
     if let (Ok(sender), false) = (view.sender.parse(), deleted.names.is_empty()) {
-        receiver.history().note(ReceiverEvent::Pruned {
+        receiver.note(ReceiverEvent::Pruned {
             sender,
             volume: view.volume.clone(),
             copies: deleted.names.clone(),

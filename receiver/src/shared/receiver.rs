@@ -7,9 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::Timestamp;
 use sendshot_config::{ConfigError, ReceiverConfig};
 use sendshot_identity::{Authority, Connections, Senders};
+use sendshot_model::PeerName;
 use sendshot_model::ReceiverId;
 use sendshot_model::history::ReceiverEvent;
 use sendshot_service::History;
+use sendshot_service::metrics::Counts;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -43,6 +45,7 @@ pub struct Receiver {
     config: RwLock<Arc<ReceiverConfig>>,
     config_file: PathBuf,
     history: History<ReceiverEvent>,
+    counts: Counts<PeerName>,
     authority: Arc<Authority>,
     senders: Senders,
     root: Root,
@@ -89,6 +92,7 @@ impl Receiver {
             config: RwLock::new(Arc::new(config)),
             config_file,
             history: History::of(state_dir),
+            counts: Counts::new(),
             authority,
             senders,
             root,
@@ -133,6 +137,25 @@ impl Receiver {
         }
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
+    }
+
+    /// Adds an event that happened now to the history, and counts it. Blocks.
+    pub fn note(&self, event: ReceiverEvent) {
+        match &event {
+            ReceiverEvent::Received {
+                sender,
+                stream_bytes,
+                ..
+            } => self.counts.done(sender.clone(), *stream_bytes),
+            ReceiverEvent::Failed { sender, .. } => self.counts.failed(sender.clone()),
+            _ => {}
+        }
+        self.history.note(event);
+    }
+
+    /// The pushes that have ended since the start, by sender: the names of volumes that fail may be any.
+    pub fn counts(&self) -> &Counts<PeerName> {
+        &self.counts
     }
 
     /// The record of what happened.

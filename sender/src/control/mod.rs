@@ -6,6 +6,7 @@ mod foreign;
 mod forget;
 mod history;
 mod list;
+pub(crate) mod metrics;
 mod pair;
 mod pause;
 mod plan;

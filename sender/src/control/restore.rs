@@ -116,7 +116,7 @@ pub(super) async fn record(
     let sender = Arc::clone(sender);
     let work = move || -> Result<(), record::Error> {
         record::record(&sender, &restored)?;
-        sender.history().note(SenderEvent::Restored {
+        sender.note(SenderEvent::Restored {
             receiver: restored.receiver,
             volume: restored.volume,
             copy: restored.copy,

@@ -1,5 +1,6 @@
 //! `sendshotctl status`.
 
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use sendshot_proto::{malformed, v1};
 use tonic::Status;
 
 use super::{replications, running};
+use crate::push::error::Error as NotPushed;
 use crate::shared::blocking::blocking;
 use crate::shared::drills::{self, Drill};
 use crate::shared::last_pushes::{Last, Outcome};
@@ -109,10 +111,15 @@ fn last(last: Last) -> v1::LastPush {
 fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
     let config = sender.config();
     let state = |(name, configured): (&VolumeName, &VolumeConfig)| {
-        let found = resolve::look(name, configured);
+        let found = match sender.probes().read(&configured.path) {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                Err(Problem::from(NotPushed::NoAnswer(configured.path.clone())))
+            }
+            Ok(_) | Err(_) => resolve::look(name, configured).map_err(Problem::from),
+        };
         let (skipped, problem) = match found {
             Ok(skipped) => (skipped, String::new()),
-            Err(error) => (Vec::new(), in_a_line(Problem::from(error))),
+            Err(error) => (Vec::new(), in_a_line(error)),
         };
         v1::VolumeState {
             name: name.to_string(),

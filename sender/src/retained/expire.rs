@@ -116,7 +116,7 @@ fn discard(sender: &Sender, state: &StateSubvolume, limits: Limits) -> io::Resul
             (Phase::Acknowledged, _) => continue,
         };
         match gone {
-            Ok(()) => sender.history().note(record.pruned(&over.reason())),
+            Ok(()) => sender.note(record.pruned(&over.reason())),
             Err(e) => {
                 stay += 1;
                 tracing::warn!(push = %record.push, "cannot discard an interrupted push: {e}");

@@ -175,9 +175,7 @@ fn discard(
     if mode == prune::Mode::Delete {
         for kept in &states {
             log(&kept.record);
-            sender
-                .history()
-                .note(kept.record.pruned("it was forgotten on request"));
+            sender.note(kept.record.pruned("it was forgotten on request"));
         }
     }
     match failed {

@@ -71,7 +71,7 @@ fn record(sender: &Sender, record: &Record, reason: &Reason, failed: Option<&io:
     match failed {
         None => {
             tracing::info!(%push, %volume, %receiver, %reason, "pruned by hand");
-            sender.history().note(record.pruned(&reason.text));
+            sender.note(record.pruned(&reason.text));
         }
         Some(e) => tracing::warn!(%push, %volume, %receiver, "cannot prune by hand: {e}"),
     }

@@ -11,6 +11,7 @@ use sendshot_identity::SenderKey;
 use sendshot_model::history::SenderEvent;
 use sendshot_model::{PeerName, ReceiverId, SenderId, VolumeName};
 use sendshot_service::History;
+use sendshot_service::metrics::Counts;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -83,6 +84,7 @@ pub struct Sender {
     former: FormerIds,
     filesystems: Filesystems,
     history: History<SenderEvent>,
+    counts: Counts<(PeerName, VolumeName)>,
     last_pushes: LastPushes,
     pushed_states: PushedStates,
     runs: Runs,
@@ -114,6 +116,7 @@ impl Sender {
             former: FormerIds::load(&paths.state_dir)?,
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::of(&paths.state_dir),
+            counts: Counts::new(),
             last_pushes: LastPushes::load(&paths.state_dir)?,
             pushed_states: PushedStates::load(&paths.state_dir),
             runs: Runs::load(&paths.state_dir),
@@ -292,6 +295,31 @@ impl Sender {
     /// Keeps pushes from starting as long as the guard is held; running pushes continue.
     pub async fn hold_starts(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.deleting).lock_owned().await
+    }
+
+    /// Adds an event that happened now to the history, and counts it. Blocks.
+    pub fn note(&self, event: SenderEvent) {
+        match &event {
+            SenderEvent::Pushed {
+                receiver,
+                volume,
+                stream_bytes,
+                ..
+            } => {
+                let pair = (receiver.clone(), volume.clone());
+                self.counts.done(pair, *stream_bytes);
+            }
+            SenderEvent::Failed {
+                receiver, volume, ..
+            } => self.counts.failed((receiver.clone(), volume.clone())),
+            SenderEvent::Pruned { .. } | SenderEvent::Restored { .. } => {}
+        }
+        self.history.note(event);
+    }
+
+    /// The pushes that have ended since the start, by receiver and volume.
+    pub fn counts(&self) -> &Counts<(PeerName, VolumeName)> {
+        &self.counts
     }
 
     /// The record of what happened.

@@ -40,6 +40,17 @@ impl Clock {
     /// If the library is missing, or the daemon does not start.
     #[track_caller]
     pub fn of(&self, daemon: &mut Daemon) {
+        self.give(daemon);
+        daemon.stop();
+        daemon.start();
+    }
+
+    /// Gives the clock to a daemon from its next start on.
+    ///
+    /// # Panics
+    /// If the library is missing.
+    #[track_caller]
+    pub fn give(&self, daemon: &mut Daemon) {
         assert!(Path::new(LIBRARY).exists(), "this test needs libfaketime");
         let file = self.0.path().join("offset");
         for (key, value) in [
@@ -50,8 +61,6 @@ impl Clock {
         ] {
             daemon.env(key, value);
         }
-        daemon.stop();
-        daemon.start();
     }
 }
 

@@ -1,0 +1,9 @@
+//! What a daemon tells Prometheus.
+
+mod counts;
+mod page;
+mod serve;
+
+pub use counts::{Count, Counts};
+pub use page::{Labels, Page};
+pub use serve::{Render, serve};
