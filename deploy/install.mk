@@ -20,8 +20,10 @@ RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
 DEPLOY := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 
 INSTALL_BINARIES := sendshot-sender sendshot-receiver sendshot-restore sendshotctl
-INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service sendshot-push.service sendshot-push.timer
-INSTALL_EXAMPLES := sender.toml receiver.toml
+INSTALL_UNITS := sendshot-sender.service sendshot-receiver.service sendshot-push.service sendshot-push.timer \
+	sendshot-summary.service sendshot-summary.timer
+INSTALL_CONFIG := sender.toml receiver.toml
+INSTALL_EXAMPLES := $(INSTALL_CONFIG) monitoring/alerts.yml monitoring/grafana.json
 
 .PHONY: install install-binaries install-units install-config install-completions install-man
 
@@ -52,6 +54,8 @@ install-config:
 	$(INSTALL) -d -m 0700 $(DESTDIR)$(SYSCONFDIR)/receivers.d
 	for example in $(INSTALL_EXAMPLES); do \
 		$(INSTALL) -m 0644 $(DEPLOY)/$$example $(DESTDIR)$(EXAMPLEDIR)/ || exit 1; \
+	done
+	for example in $(INSTALL_CONFIG); do \
 		test -e $(DESTDIR)$(SYSCONFDIR)/$$example \
 		|| $(INSTALL) -m 0644 $(DEPLOY)/$$example $(DESTDIR)$(SYSCONFDIR)/ || exit 1; \
 	done

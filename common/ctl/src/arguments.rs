@@ -118,6 +118,10 @@ pub enum Command {
     /// CRITICAL: a copy is too old, or nothing was heard of a volume for too long, or the receiver's disk is absent or full.
     /// Both daemons are asked on a host that has both.
     Check(CheckArguments),
+    /// Sum up a week on one page, for mail: what was pushed and received, and what has to be looked at
+    ///
+    /// `sendshot-summary.timer` sends it to root each Monday. Both daemons are asked on a host that has both.
+    Summary(SummaryArguments),
     /// Show what happened: pushes, failures, deletions, restores, permissions
     ///
     /// The daemon records it, on either host. Both daemons are asked on a host that has both.
@@ -191,6 +195,19 @@ pub struct CheckArguments {
     /// Age from which a copy is too old, like `26h` [default: `max_age` of each volume]
     #[arg(long, value_name = "TIME", value_parser = lasting)]
     pub max_age: Option<Duration>,
+    #[command(flatten)]
+    pub daemon: Choice,
+}
+
+/// Arguments of `summary`.
+#[derive(Debug, Args)]
+pub struct SummaryArguments {
+    /// Since when: a span of time like `12h` or `7d`, a UTC day, or a time like `2026-11-22 03:00` [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
+    /// Print a whole mail to this address, with its head, for `sendmail -t`
+    #[arg(long, value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "json")]
+    pub mail_to: Option<String>,
     #[command(flatten)]
     pub daemon: Choice,
 }

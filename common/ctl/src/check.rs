@@ -25,7 +25,7 @@ pub const UNKNOWN: u8 = 3;
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum Level {
+pub enum Level {
     Ok,
     Warning,
     Critical,
@@ -66,11 +66,11 @@ impl fmt::Display for Level {
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
+pub struct Finding {
+    pub level: Level,
     /// Receiver and volume, sender and volume, or `sender` or `receiver` for the daemon.
-    place: String,
-    what: String,
+    pub place: String,
+    pub what: String,
 }
 
 #[derive(Serialize)]
@@ -81,13 +81,41 @@ struct CheckJson {
     findings: Vec<Finding>,
 }
 
+/// What was found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Number of checked volumes.
+    volumes: usize,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// The level of the worst finding.
+    pub fn state(&self) -> Level {
+        self.findings.first().map_or(Level::Ok, |worst| worst.level)
+    }
+}
+
 /// Checks the daemons of this host. Never fails: what cannot be found out is a finding.
 pub async fn run(arguments: CheckArguments, socket: Option<PathBuf>, output: &Output) -> ExitCode {
+    let checked = gather(arguments.daemon, socket, arguments.max_age).await;
+    let json = CheckJson {
+        state: checked.state(),
+        volumes: checked.volumes,
+        findings: checked.findings,
+    };
+    output.result(&json, || text(&json));
+    ExitCode::from(json.state.code())
+}
+
+/// Finds out what is not as it should be.
+pub async fn gather(choice: Choice, socket: Option<PathBuf>, max_age: Option<Duration>) -> Checked {
     let mut volumes = 0;
     let mut findings = Vec::new();
-    let Choice { sender, receiver } = arguments.daemon;
+    let Choice { sender, receiver } = choice;
     let is_every_daemon = socket.is_none() && !sender && !receiver;
-    match daemons::connect(arguments.daemon, socket).await {
+    match daemons::connect(choice, socket).await {
         Err(problem) => findings.push(unknown("sendshot", &problem)),
         Ok(daemons) => {
             if is_every_daemon {
@@ -101,7 +129,7 @@ pub async fn run(arguments: CheckArguments, socket: Option<PathBuf>, output: &Ou
                     Ok(daemon) => daemon.label().to_lowercase(),
                     Err(_) => "sendshot".to_owned(),
                 };
-                match of_daemon(daemon, arguments.max_age).await {
+                match of_daemon(daemon, max_age).await {
                     Ok((count, found)) => {
                         volumes += count;
                         findings.extend(found);
@@ -112,14 +140,7 @@ pub async fn run(arguments: CheckArguments, socket: Option<PathBuf>, output: &Ou
         }
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level.rank()));
-    let state = findings.first().map_or(Level::Ok, |worst| worst.level);
-    let json = CheckJson {
-        state,
-        volumes,
-        findings,
-    };
-    output.result(&json, || text(&json));
-    ExitCode::from(state.code())
+    Checked { volumes, findings }
 }
 
 fn text(check: &CheckJson) -> String {

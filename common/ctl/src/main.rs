@@ -14,6 +14,7 @@ mod receiver;
 mod sender;
 mod status;
 mod stream;
+mod summary;
 
 use std::process::ExitCode;
 
@@ -152,6 +153,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         }
         Command::Status { watch, daemon } => status::run(daemon, watch, socket, output).await,
         Command::Check(arguments) => Ok(check::run(arguments, socket, output).await),
+        Command::Summary(arguments) => summary::run(arguments, socket, output).await,
         Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Pause { target, lasts, .. } => {
             sender::pause::pause(client::sender(socket).await?, target, lasts, output).await
