@@ -76,6 +76,9 @@ pub enum ReceiveError {
     /// The directory is on another kind of file system.
     #[error("the target directory is not on btrfs")]
     NotBtrfs,
+    /// Its file system, or this host, has sizes with which nothing is tested.
+    #[error("the target directory: {0}")]
+    Untested(filesystem::Untested),
     /// The directory is not writable.
     #[error("nothing can be written to the target directory: {0}")]
     ReadOnly(WriteObstacle),
@@ -158,6 +161,9 @@ pub fn receive(
 fn check_target(dir: impl AsFd) -> Result<(), ReceiveError> {
     if !filesystem::is_btrfs(&dir).map_err(ReceiveError::Target)? {
         return Err(ReceiveError::NotBtrfs);
+    }
+    if let Some(sizes) = filesystem::untested(&dir).map_err(ReceiveError::Target)? {
+        return Err(ReceiveError::Untested(sizes));
     }
     match WriteObstacle::of(&dir).map_err(ReceiveError::Target)? {
         Some(obstacle) => Err(ReceiveError::ReadOnly(obstacle)),

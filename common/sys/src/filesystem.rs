@@ -144,6 +144,38 @@ pub fn sector_size(fd: impl AsFd) -> io::Result<u32> {
     Ok(args.u32(36))
 }
 
+/// The block and page size with which this program is tested, in bytes.
+const TESTED: u32 = 4096;
+
+/// A block or page size with which this program is not tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Untested {
+    /// The blocks of the file system have so many bytes.
+    #[error("its file system has blocks of {0} bytes; only blocks of {TESTED} bytes are tested")]
+    Blocks(u32),
+    /// The pages of this host's memory have so many bytes.
+    #[error(
+        "the kernel of this host has pages of {0} bytes; only pages of {TESTED} bytes are tested"
+    )]
+    Pages(usize),
+}
+
+/// Returns why this program is not tested with a file system on this host; `None` if it is.
+///
+/// # Errors
+/// I/O errors; `ENOTTY` if it is not btrfs.
+pub fn untested(fd: impl AsFd) -> io::Result<Option<Untested>> {
+    Ok(untested_sizes(sector_size(fd)?, rustix::param::page_size()))
+}
+
+fn untested_sizes(blocks: u32, pages: usize) -> Option<Untested> {
+    match (blocks, pages) {
+        (TESTED, pages) if pages == TESTED as usize => None,
+        (TESTED, pages) => Some(Untested::Pages(pages)),
+        (blocks, _) => Some(Untested::Blocks(blocks)),
+    }
+}
+
 /// Returns the paths of its devices, as known to the kernel, including seed devices, which the number of
 /// devices omits.
 ///
@@ -288,6 +320,15 @@ pub fn clear_inherited_flags(dir: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn untested_sizes_are_named() {
+        assert_eq!(untested_sizes(4096, 4096), None);
+        assert_eq!(untested_sizes(16384, 4096), Some(Untested::Blocks(16384)));
+        assert_eq!(untested_sizes(4096, 16384), Some(Untested::Pages(16384)));
+        let text = Untested::Blocks(65536).to_string();
+        assert!(text.contains("blocks of 65536 bytes"), "{text}");
+    }
 
     const MOUNTS: &[u8] = b"43 27 0:39 / /mnt/a rw,relatime - btrfs /dev/loop0 rw,space_cache=v2\n\
         44 27 0:40 /@ /mnt/\xff\\040b ro,relatime shared:7 - btrfs /dev/loop1 ro,subvol=/@\n\

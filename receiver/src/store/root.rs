@@ -175,6 +175,7 @@ impl Root {
             | Error::Denied { .. }
             | Error::Open { .. }
             | Error::NotBtrfs { .. }
+            | Error::Untested { .. }
             | Error::ReadOnly { .. }
             | Error::Unmarked { .. }
             | Error::Removed { .. } => self.is_known(),
@@ -531,7 +532,13 @@ fn open_any(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<Ow
     if !filesystem::is_btrfs(&fd).map_err(failed)? {
         return Err(root_errors::not_btrfs(path, known()));
     }
-    Ok(fd)
+    match filesystem::untested(&fd).map_err(failed)? {
+        None => Ok(fd),
+        Some(sizes) => Err(Error::Untested {
+            path: path.to_owned(),
+            sizes,
+        }),
+    }
 }
 
 impl OpenRoot {

@@ -59,6 +59,12 @@ pub enum Error {
     /// The root is on another kind of file system, and was never set up.
     #[error("root {}: is not on btrfs", path.display())]
     NotBtrfs { path: PathBuf },
+    /// Its file system, or this host, has sizes with which nothing is tested.
+    #[error("root {}: {sizes}", path.display())]
+    Untested {
+        path: PathBuf,
+        sizes: filesystem::Untested,
+    },
     /// The root is read-only.
     #[error("root {}: {obstacle}", path.display())]
     ReadOnly {
@@ -188,6 +194,9 @@ impl Error {
             }
             Self::NoDirectory { .. } => "move it away, or correct `root` in receiver.toml",
             Self::Denied { .. } => "give the user that the receiver runs as this permission there",
+            Self::Untested { .. } => {
+                "put the root on a file system that was made with `mkfs.btrfs --sectorsize 4096`, on a host with pages of that size"
+            }
             Self::NotBtrfs { .. } => "`root` in receiver.toml must be a directory on btrfs",
             Self::ReadOnly { obstacle, .. } => match obstacle {
                 WriteObstacle::Mount => {
@@ -229,6 +238,7 @@ impl Error {
             | Self::NoDirectory { .. }
             | Self::Denied { .. }
             | Self::NotBtrfs { .. }
+            | Self::Untested { .. }
             | Self::Unmarked { .. }
             | Self::Foreign { .. }
             | Self::Own { .. }

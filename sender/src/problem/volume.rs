@@ -18,6 +18,10 @@ impl From<resolve::Error> for Problem {
                 Kind::Usage,
                 "is its disk mounted? only btrfs subvolumes can be replicated",
             ),
+            resolve::Error::Untested { .. } => (
+                Kind::Refused,
+                "keep the volume on a file system that was made with `mkfs.btrfs --sectorsize 4096`, on a host with pages of that size",
+            ),
             resolve::Error::NotSubvolume { .. } => (
                 Kind::Usage,
                 "is its disk mounted? if it is: push the subvolume that contains it, or make it one: `btrfs \

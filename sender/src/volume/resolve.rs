@@ -70,6 +70,12 @@ pub enum Error {
     /// The path is on another kind of file system.
     #[error("{} is not on btrfs", path.display())]
     NotBtrfs { path: PathBuf },
+    /// Its file system, or this host, has sizes with which nothing is tested.
+    #[error("{}: {sizes}", path.display())]
+    Untested {
+        path: PathBuf,
+        sizes: filesystem::Untested,
+    },
     /// The path is a directory within a subvolume.
     #[error("{} is a directory, not a subvolume", path.display())]
     NotSubvolume { path: PathBuf },
@@ -374,6 +380,11 @@ fn check(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
     match filesystem::is_btrfs(fd) {
         Ok(true) => {}
         Ok(false) => return Err(Error::NotBtrfs { path }),
+        Err(source) => return Err(Error::Ask { path, source }),
+    }
+    match filesystem::untested(fd) {
+        Ok(None) => {}
+        Ok(Some(sizes)) => return Err(Error::Untested { path, sizes }),
         Err(source) => return Err(Error::Ask { path, source }),
     }
     match subvolume::is_subvolume(fd) {

@@ -123,6 +123,7 @@ fn tell(event: Event, lacks: &mut NotKept, dir: &Path, output: &Output) {
 fn problem(error: &ReceiveError, dir: &Path, target: &OwnedFd) -> Problem {
     let kind = match error {
         ReceiveError::NotBtrfs | ReceiveError::ReadOnly(_) => Kind::Usage,
+        ReceiveError::Untested(_) => Kind::Refused,
         ReceiveError::Stream(_)
         | ReceiveError::Read(_)
         | ReceiveError::Target(_)
@@ -138,6 +139,9 @@ fn remedy(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
     match error {
         ReceiveError::NotBtrfs => Some("DIR must be a directory on btrfs".to_owned()),
         ReceiveError::ReadOnly(obstacle) => Some(obstacle.remedy().to_owned()),
+        ReceiveError::Untested(_) => Some(
+            "receive on a file system that was made with `mkfs.btrfs --sectorsize 4096`".to_owned(),
+        ),
         // The error was in reading the input, not on this file system.
         ReceiveError::Read(_) => None,
         ReceiveError::Stream(stream) => match stream.errno() {

@@ -52,6 +52,9 @@ impl Snapshot {
         if !filesystem::is_btrfs(&root).map_err(look)? {
             return Err(usage(format!("{} is not on btrfs", path.display())));
         }
+        if let Some(sizes) = filesystem::untested(&root).map_err(look)? {
+            return Err(usage(format!("{}: {sizes}", path.display())));
+        }
         if !subvolume::is_subvolume(&root).map_err(look)? {
             return Err(usage(format!("{} is not a subvolume", path.display())));
         }
