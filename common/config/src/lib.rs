@@ -14,6 +14,7 @@ mod receiver;
 mod receivers_d;
 mod schedule;
 mod sender;
+mod show;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
 pub use error::{ConfigError, Fault, SourceLocation};

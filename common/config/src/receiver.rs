@@ -16,13 +16,13 @@ use crate::error::ConfigError;
 use crate::error::Problem;
 
 /// Default for how long the rest of an interrupted push is kept: as long as senders keep theirs.
-const DEFAULT_PARTIAL_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const DEFAULT_PARTIAL_KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Default for the bytes between two checkpoints.
-const DEFAULT_CHECKPOINT_BYTES: u64 = 64 << 20;
+pub(crate) const DEFAULT_CHECKPOINT_BYTES: u64 = 64 << 20;
 
 /// Default for the time between two checkpoints: each one commits the file system.
-const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The receiver's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct SenderPolicy {
 }
 
 /// Default for the age of the newest copy from which this host warns: a weekend does not ring.
-const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// Default for the volumes of a sender: more than any realistic configuration, few enough to be listed.
 const DEFAULT_MAX_VOLUMES: NonZeroU32 = NonZeroU32::new(1000).unwrap();
@@ -322,7 +322,7 @@ fn read(root: &Section<'_>) -> Result<ReceiverConfig, Problem> {
     })
 }
 
-fn default_listen() -> SocketAddr {
+pub(crate) fn default_listen() -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT)
 }
 

@@ -125,6 +125,12 @@ impl fmt::Display for When {
 }
 
 impl Calendar {
+    /// The expression.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The first moment after a time; `None` if there is none.
     #[must_use]
     pub fn after(&self, time: &Zoned) -> Option<Timestamp> {

@@ -15,7 +15,7 @@ use crate::schedule::{Schedule, When, Window};
 
 /// Default for the sendshots kept for each receiver: the last common one, and two more for a receiver that
 /// lost its newest copies.
-const DEFAULT_KEEP: NonZeroU32 = NonZeroU32::new(3).unwrap();
+pub(crate) const DEFAULT_KEEP: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
 /// Default for how long transient errors are retried: longer than a receiver takes to restart, but short
 /// enough that a timer's next push does not find this one still trying.
@@ -35,7 +35,7 @@ const DEFAULT_RESUME_MIN_FREE: u8 = 5;
 const DEFAULT_MAX_PARALLEL: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
 /// Default for the age of the newest copy from which this host warns.
-const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// Longest default jitter.
 const MAX_DEFAULT_JITTER: Duration = Duration::from_secs(5 * 60);
@@ -209,10 +209,6 @@ fn read_schedule(section: &Section<'_>) -> Result<Option<Schedule>, Problem> {
         return Ok(None);
     };
     let when: When = entry.parse()?;
-    let default_jitter = match &when {
-        When::Every(interval) => (*interval / 10).min(MAX_DEFAULT_JITTER),
-        When::Calendar(_) => Duration::from_secs(60),
-    };
     let windows = section
         .get("windows")
         .map(|list| -> Result<Vec<Window>, Problem> {
@@ -220,10 +216,18 @@ fn read_schedule(section: &Section<'_>) -> Result<Option<Schedule>, Problem> {
         });
     let jitter = section.get("jitter");
     Ok(Some(Schedule {
-        jitter: jitter.map_or(Ok(default_jitter), |jitter| jitter.duration())?,
+        jitter: jitter.map_or(Ok(default_jitter(&when)), |jitter| jitter.duration())?,
         windows: windows.unwrap_or(Ok(Vec::new()))?,
         when,
     }))
+}
+
+/// The jitter of a schedule that has none of its own.
+pub(crate) fn default_jitter(when: &When) -> Duration {
+    match when {
+        When::Every(interval) => (*interval / 10).min(MAX_DEFAULT_JITTER),
+        When::Calendar(_) => Duration::from_secs(60),
+    }
 }
 
 fn new_path(entry: &Entry<'_>, before: &SenderConfig) -> Result<PathBuf, Problem> {

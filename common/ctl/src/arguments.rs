@@ -118,6 +118,12 @@ pub enum Command {
     /// CRITICAL: a copy is too old, or nothing was heard of a volume for too long, or the receiver's disk is absent or full.
     /// Both daemons are asked on a host that has both.
     Check(CheckArguments),
+    /// Show the configuration in effect
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Sum up a week on one page, for mail: what was pushed and received, and what has to be looked at
     ///
     /// `sendshot-summary.timer` sends it to root each Monday. Both daemons are asked on a host that has both.
@@ -197,6 +203,18 @@ pub struct CheckArguments {
     pub max_age: Option<Duration>,
     #[command(flatten)]
     pub daemon: Choice,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show every setting as the daemon has read it, with the defaults
+    ///
+    /// The output is a file that says the same. Both daemons are asked on a host that has both.
+    Show {
+        #[command(flatten)]
+        daemon: Choice,
+    },
 }
 
 /// Arguments of `summary`.

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod completions;
+mod config;
 mod daemons;
 mod diff;
 mod history;
@@ -25,7 +26,9 @@ use receiver::peers::Purpose;
 use sender::foreign::Foreign;
 use sender::list::What;
 use sendshot_ctl::arguments;
-use sendshot_ctl::arguments::{Arguments, Command, CopyCommand, ForgetArguments, PeerCommand};
+use sendshot_ctl::arguments::{
+    Arguments, Command, ConfigCommand, CopyCommand, ForgetArguments, PeerCommand,
+};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -153,6 +156,9 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         }
         Command::Status { watch, daemon } => status::run(daemon, watch, socket, output).await,
         Command::Check(arguments) => Ok(check::run(arguments, socket, output).await),
+        Command::Config {
+            command: ConfigCommand::Show { daemon },
+        } => config::show(daemon, socket, output).await,
         Command::Summary(arguments) => summary::run(arguments, socket, output).await,
         Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Pause { target, lasts, .. } => {

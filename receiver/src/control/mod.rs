@@ -1,5 +1,6 @@
 //! The control socket: the calls of sendshotctl to the receiving daemon, one file per subject.
 
+mod config;
 mod copies;
 mod history;
 pub(crate) mod metrics;
@@ -103,6 +104,13 @@ impl ReceiverControl for Control {
         request: Request<v1::CopiesRequest>,
     ) -> Result<Response<v1::PartialsResponse>, Status> {
         answered(partials::answer(&self.0, request.into_inner()).await)
+    }
+
+    async fn show_config(
+        &self,
+        _: Request<v1::ShowConfigRequest>,
+    ) -> Result<Response<v1::ShowConfigResponse>, Status> {
+        config::answer(&self.0).await.map(Response::new)
     }
 
     async fn status(

@@ -139,6 +139,11 @@ impl Receiver {
         Ok(())
     }
 
+    /// Path of the file that it reads.
+    pub fn config_file(&self) -> &Path {
+        &self.config_file
+    }
+
     /// Adds an event that happened now to the history, and counts it. Blocks.
     pub fn note(&self, event: ReceiverEvent) {
         match &event {

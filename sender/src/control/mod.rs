@@ -2,6 +2,7 @@
 //! and answers become messages here; the rooms below do the work.
 
 mod cancel;
+mod config;
 mod foreign;
 mod forget;
 mod history;
@@ -144,6 +145,13 @@ impl SenderControl for Control {
         cancel::answer(&self.0, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn show_config(
+        &self,
+        _: Request<v1::ShowConfigRequest>,
+    ) -> Result<Response<v1::ShowConfigResponse>, Status> {
+        config::answer(&self.0).await.map(Response::new)
     }
 
     async fn history(
