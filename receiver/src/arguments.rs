@@ -26,7 +26,10 @@ pub struct ReceiverArguments {
         default_value = "/run/sendshot-receiver/control.sock"
     )]
     pub socket: PathBuf,
-    /// Check the configuration and exit
+    /// Check the configuration, say what it will do, and exit: 1 if the daemon could not start with it
     #[arg(long)]
     pub check: bool,
+    /// With --check: also look whether the address can be listened on. Warnings are then failures
+    #[arg(long, requires = "check")]
+    pub online: bool,
 }

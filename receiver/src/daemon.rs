@@ -1,13 +1,11 @@
 //! The receiving daemon as a library: bind, join, shut down.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
-use sendshot_config::ReceiverConfig;
 use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_CALL, STREAM_WINDOW};
 use sendshot_proto::v1::pairing_server::PairingServer;
 use sendshot_proto::v1::receiver_control_server::ReceiverControlServer;
@@ -23,7 +21,6 @@ use crate::replication::pairing::PairingService;
 use crate::replication::{self, ReplicationService};
 use crate::retention;
 use crate::shared::receiver::Receiver;
-use crate::store::root::Root;
 use crate::upkeep;
 
 /// How often an idle connection is probed, and how long the answer may take: a vanished sender is noticed in
@@ -223,19 +220,4 @@ async fn drop_waiting(receiver: &Arc<Receiver>) {
     if let Err(e) = sendshot_service::blocking::run("drop-waiting", move || drop(waiting)).await {
         tracing::warn!("cannot delete staging: {e}");
     }
-}
-
-/// Checks configuration and root, for `--check`, and prints what the rules will do.
-///
-/// # Errors
-/// The error, by file and line.
-pub fn check(config: &Path, state_dir: &Path) -> anyhow::Result<()> {
-    let config = ReceiverConfig::load(config)?;
-    if let Err(error) = Root::check(&config.root, state_dir) {
-        anyhow::bail!("{error}; {}", error.remedy());
-    }
-    for line in config.explain(Timestamp::now().as_second()) {
-        println!("{line}");
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@
 #![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
 pub mod arguments;
+pub mod check;
 pub mod control;
 pub mod daemon;
 pub mod receive;

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sendshot_receiver::arguments::ReceiverArguments;
-use sendshot_receiver::daemon::{self, Daemon, Options};
+use sendshot_receiver::check::{self, Scope};
+use sendshot_receiver::daemon::{Daemon, Options};
 
 fn main() -> ExitCode {
     let arguments = ReceiverArguments::parse();
     sendshot_sys::crash::arm();
     if arguments.check {
-        return sendshot_service::exit_code(daemon::check(&arguments.config, &arguments.state_dir));
+        let scope = scope(arguments.online);
+        return check::run(&arguments.config, &arguments.state_dir, scope);
     }
     let options = Options {
         config: arguments.config,
@@ -18,4 +20,11 @@ fn main() -> ExitCode {
         socket: arguments.socket,
     };
     sendshot_service::run(|life| async move { Daemon::bind(options).await?.join(life).await })
+}
+
+fn scope(online: bool) -> Scope {
+    match online {
+        true => Scope::Online,
+        false => Scope::Offline,
+    }
 }

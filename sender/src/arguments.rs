@@ -24,9 +24,13 @@ pub struct SenderArguments {
     /// Directory of the files that pairing writes
     #[arg(long, value_name = "DIR", default_value = "/etc/sendshot/receivers.d")]
     pub receivers_dir: PathBuf,
-    /// Check the configuration and exit
+    /// Check the configuration, say what it will do, and exit: 1 if the daemon could not start with it
     #[arg(long)]
     pub check: bool,
+    /// With --check: also connect to each receiver. Warnings are then failures: 3 if a receiver cannot be reached, 4 if one
+    /// refuses, else 1
+    #[arg(long, requires = "check")]
+    pub online: bool,
 }
 
 /// Brings copies back from a receiver. Started by `sendshotctl restore`, which writes the request to its standard

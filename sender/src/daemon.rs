@@ -96,23 +96,3 @@ impl Daemon {
         Ok(())
     }
 }
-
-/// Checks configuration and paired receivers, for `--check`.
-///
-/// # Errors
-/// The error, by file and line.
-pub fn check(paths: &Paths) -> anyhow::Result<()> {
-    let config = sendshot_config::SenderConfig::load(&paths.config)?;
-    let receivers = sendshot_config::load_dir(&paths.receivers_dir)?;
-    for (name, volume) in &config.volumes {
-        for receiver in &volume.receivers {
-            if !receivers.contains_key(receiver) {
-                eprintln!(
-                    "note: volume `{name}` names receiver `{receiver}`, which is not paired yet: \
-                     run `sendshotctl pair {receiver}`"
-                );
-            }
-        }
-    }
-    Ok(())
-}

@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "names say it; what surprises is documented")]
 
 pub mod arguments;
+pub mod check;
 pub mod connection;
 pub mod control;
 pub mod daemon;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sendshot_sender::arguments::SenderArguments;
-use sendshot_sender::daemon::{self, Daemon, Options};
+use sendshot_sender::check::{self, Scope};
+use sendshot_sender::daemon::{Daemon, Options};
 use sendshot_sender::shared::sender::Paths;
 
 fn main() -> ExitCode {
@@ -16,11 +17,18 @@ fn main() -> ExitCode {
     };
     sendshot_sys::crash::arm();
     if arguments.check {
-        return sendshot_service::exit_code(daemon::check(&paths));
+        return check::run(&paths, scope(arguments.online));
     }
     let options = Options {
         paths,
         socket: arguments.socket,
     };
     sendshot_service::run(|life| async move { Daemon::bind(options).await?.join(life).await })
+}
+
+fn scope(online: bool) -> Scope {
+    match online {
+        true => Scope::Online,
+        false => Scope::Offline,
+    }
 }

@@ -17,7 +17,9 @@ mod keys;
 mod pairing;
 mod transport;
 
-pub use keys::authority::{Authority, AuthorityError, SenderCertificate, SignError};
+pub use keys::authority::{
+    Authority, AuthorityError, CA_CERTIFICATE, SenderCertificate, SignError,
+};
 pub use keys::certificate::CertificateError;
 pub use keys::crypto::RandomError;
 pub use keys::key_file::KeyFileError;

@@ -35,8 +35,9 @@ const CRATES: [&str; 18] = [
 ];
 
 /// Rooms from the top down: each may import itself and those after it.
-const SENDER: [&str; 13] = [
+const SENDER: [&str; 14] = [
     "daemon",
+    "check",
     "control",
     "schedule",
     "pushes",
@@ -50,8 +51,9 @@ const SENDER: [&str; 13] = [
     "decide",
     "state",
 ];
-const RECEIVER: [&str; 9] = [
+const RECEIVER: [&str; 10] = [
     "daemon",
+    "check",
     "control",
     "replication",
     "upkeep",
@@ -104,7 +106,8 @@ const SPEAKS: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms that make the messages for the user from errors, or pass them on.
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 8] = [
+    "check",
     "control",
     "pushes",
     "problem",

@@ -256,6 +256,112 @@ fn a_configuration_typo_is_shown_with_a_suggestion() {
     refused(&receiver.daemon, &["2", "everywhere"]);
 }
 
+/// What `--check` says, and its exit code.
+fn checked(daemon: &sendshot_harness::hosts::daemon::Daemon, options: &[&str]) -> (i32, String) {
+    let output = run(daemon.command().arg("--check").args(options));
+    (output.code, format!("{}{}", output.stdout, output.stderr))
+}
+
+#[test]
+fn a_check_says_what_will_be_done_and_what_cannot_be() {
+    let mut hosts = Paired::new();
+    let (sender, receiver) = (&hosts.sender, &hosts.receiver);
+    let photos = sender.photos();
+    let write = |more: &str| {
+        let text = format!(
+            "[volumes.photos]\npath = {photos:?}\nreceivers = ['nas2']\nschedule = 'every 1h'\n{more}"
+        );
+        fs::write(sender.config(), text).unwrap();
+    };
+    write("");
+    let (code, text) = checked(&sender.daemon, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("to nas2, every 1 h 00 min") && !text.contains("warning"),
+        "{text}"
+    );
+    let (code, text) = checked(&sender.daemon, &["--online"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("nas2: ") && text.contains("answers: sendshot-receiver"),
+        "{text}"
+    );
+    // A daemon starts without a disk or a pairing, so that these are warnings.
+    write("[volumes.absent]\npath = '/srv/absent'\nreceivers = ['nas9']\n");
+    let (code, text) = checked(&sender.daemon, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("warning: absent: cannot open /srv/absent"),
+        "{text}"
+    );
+    assert!(text.contains("sendshotctl pair nas9"), "{text}");
+    assert_eq!(checked(&sender.daemon, &["--online"]).0, 1);
+
+    let (code, text) = checked(&receiver.daemon, &["--online"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("this receiver's daemon answers"), "{text}");
+    receiver.ctl(&["peer", "revoke", "nas1"]).success();
+    write("");
+    let (code, text) = checked(&sender.daemon, &["--online"]);
+    assert_eq!(code, 4, "{text}");
+    hosts.receiver.daemon.stop();
+    let (code, text) = checked(&hosts.sender.daemon, &["--online"]);
+    assert_eq!(code, 3, "{text}");
+    let other = std::net::TcpListener::bind(hosts.receiver.address()).unwrap();
+    let (code, text) = checked(&hosts.receiver.daemon, &["--online"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("another program listens on"), "{text}");
+    drop(other);
+    let (code, text) = checked(&hosts.receiver.daemon, &["--online"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("is free"), "{text}");
+    hosts.receiver.daemon.start();
+}
+
+#[test]
+fn the_configuration_in_effect_is_shown() {
+    let hosts = Paired::new();
+    let show = ["--json", "config", "show"];
+    for (config, daemon, ctl) in [
+        (
+            hosts.sender.config(),
+            &hosts.sender.daemon,
+            hosts.sender.ctl(&show),
+        ),
+        (
+            hosts.receiver.config(),
+            &hosts.receiver.daemon,
+            hosts.receiver.ctl(&show),
+        ),
+    ] {
+        let shown = ctl.success().json();
+        assert_eq!(shown["differs"], false, "{shown}");
+        let text = shown["text"].as_str().unwrap().to_owned();
+        let before = fs::read_to_string(&config).unwrap();
+        // What is shown is accepted, and says the same.
+        fs::write(&config, &text).unwrap();
+        assert_eq!(checked(daemon, &[]).0, 0, "{text}");
+        fs::write(&config, before).unwrap();
+    }
+    let before = fs::read_to_string(hosts.sender.config()).unwrap();
+    fs::write(hosts.sender.config(), format!("max_parallel = 7\n{before}")).unwrap();
+    let shown = hosts.sender.ctl(&show).success().json();
+    assert_eq!(shown["differs"], true, "{shown}");
+    assert!(
+        shown["text"]
+            .as_str()
+            .unwrap()
+            .contains("max_parallel = 2 "),
+        "{shown}"
+    );
+    hosts.sender.daemon.reload("configuration reloaded");
+    let shown = hosts.sender.ctl(&["config", "show"]).success().stdout;
+    assert!(shown.contains("max_parallel = 7\n"), "{shown}");
+    fs::write(hosts.sender.config(), "wrong").unwrap();
+    let shown = hosts.sender.ctl(&show).success().json();
+    assert!(shown["file_problem"].is_string(), "{shown}");
+}
+
 #[test]
 fn a_root_that_is_not_btrfs_is_refused_at_the_start() {
     let receiver = ReceiverHost::make(256 << 20, "");

@@ -24,7 +24,8 @@ use crate::keys::validity::Validity;
 use crate::transport::peer::{CaFingerprint, PeerId, PeerIdentity, PeerIdentityError, SpkiPin};
 
 const CA_KEY: &str = "ca.key";
-const CA_CERTIFICATE: &str = "ca.pem";
+/// File of the authority's certificate in its directory.
+pub const CA_CERTIFICATE: &str = "ca.pem";
 const SERVER_KEY: &str = "server.key";
 const SERVER_CERTIFICATE: &str = "server.pem";
 

@@ -25,6 +25,12 @@ impl SenderKey {
         key_file::load_or_create(&dir.join(FILE)).map(Self)
     }
 
+    /// Whether the state directory has the key.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Makes a request (PKCS #10, DER) that proves possession of the key; it contains no name, since the
     /// receiver takes only the key from it.
     ///
