@@ -23,4 +23,5 @@ mod retained;
 mod retention;
 mod schedule;
 mod security;
+mod setup;
 mod stream;

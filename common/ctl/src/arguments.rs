@@ -36,6 +36,11 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Set this host up: three questions, a configuration with comments, pairing, and the first push
+    ///
+    /// On the host that holds the copies first; it prints a token, for which the setup of the other host asks. No file that
+    /// exists is changed. Each question can be answered by an option instead. Needs root.
+    Setup(SetupArguments),
     /// Replicate the present state of volumes to a receiver
     Push(PushArguments),
     /// Show what a push would do, and why
@@ -205,6 +210,47 @@ pub struct CheckArguments {
     pub daemon: Choice,
 }
 
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct SetupArguments {
+    /// Set up the side whose volumes are replicated [default: the side that is installed]
+    #[arg(long, conflicts_with = "receiver")]
+    pub sender: bool,
+    /// Set up the side that holds the copies
+    #[arg(long)]
+    pub receiver: bool,
+    /// Sender: the subvolume to be replicated
+    #[arg(long, value_name = "PATH", conflicts_with = "receiver")]
+    pub path: Option<String>,
+    /// Sender: address of the receiver
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "receiver")]
+    pub to: Option<String>,
+    /// Sender: name for the receiver [default: the first label of its address]
+    #[arg(long, value_name = "NAME", conflicts_with = "receiver")]
+    pub name: Option<String>,
+    /// Sender: when it is pushed, like `every 1h` or `0 3 * * *`
+    #[arg(long, value_name = "WHEN", conflicts_with = "receiver")]
+    pub schedule: Option<String>,
+    /// Sender: the token that the receiver printed
+    #[arg(long, value_name = "TOKEN", conflicts_with = "receiver")]
+    pub token: Option<String>,
+    /// Receiver: directory for the copies, on btrfs; it is made if it does not exist
+    #[arg(long, value_name = "DIR", conflicts_with = "sender")]
+    pub root: Option<String>,
+    /// Receiver: name of the sender to invite
+    #[arg(long, value_name = "NAME", conflicts_with = "sender")]
+    pub from: Option<String>,
+    /// Receiver: which copies are kept, like `24 hours hourly, 30 days daily`, or `all`
+    #[arg(long, value_name = "RULE", conflicts_with = "sender")]
+    pub keep: Option<String>,
+    /// Receiver: address and port to listen on [default: [::]:7117]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "sender")]
+    pub listen: Option<String>,
+    /// File to write, if it is not the usual one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -255,7 +301,7 @@ pub struct HistoryArguments {
 }
 
 /// Arguments of `push`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct PushArguments {
     /// Receiver and volume: `nas2:photos` or `nas2:/srv/photos`
     #[arg(value_name = "HOST:VOL", required_unless_present = "all")]

@@ -12,9 +12,9 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// Control socket of the sending daemon.
-const SENDER: &str = "/run/sendshot-sender/control.sock";
+pub const SENDER: &str = "/run/sendshot-sender/control.sock";
 /// Control socket of the receiving daemon.
-const RECEIVER: &str = "/run/sendshot-receiver/control.sock";
+pub const RECEIVER: &str = "/run/sendshot-receiver/control.sock";
 
 /// Longest answer of the local daemon, in bytes: it may be a long list.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -32,16 +32,18 @@ pub fn has_receiver() -> bool {
     Path::new(RECEIVER).exists()
 }
 
+/// Whether a daemon is installed on this host, in the usual places.
+pub fn is_installed(daemon: &str) -> bool {
+    let dirs = ["/usr/bin", "/usr/local/bin"].into_iter();
+    dirs.map(Path::new).any(|dir| dir.join(daemon).exists())
+}
+
 /// The installed daemons that have run on this host, by their usual state directories, and have no socket now.
 pub fn stopped() -> impl Iterator<Item = &'static str> {
     let all = [
         ("sendshot-sender", "/var/lib/sendshot-sender", SENDER),
         ("sendshot-receiver", "/var/lib/sendshot-receiver", RECEIVER),
     ];
-    let is_installed = |daemon: &str| {
-        let dirs = ["/usr/bin", "/usr/local/bin"].into_iter();
-        dirs.map(Path::new).any(|dir| dir.join(daemon).exists())
-    };
     let is_stopped = move |(daemon, state, socket): &(&str, &str, &str)| {
         is_installed(daemon) && Path::new(state).exists() && !Path::new(socket).exists()
     };

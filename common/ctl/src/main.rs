@@ -13,6 +13,7 @@ mod outcome;
 mod output;
 mod receiver;
 mod sender;
+mod setup;
 mod status;
 mod stream;
 mod summary;
@@ -159,6 +160,7 @@ async fn ask(command: Command, socket: Option<std::path::PathBuf>, output: &Outp
         Command::Config {
             command: ConfigCommand::Show { daemon },
         } => config::show(daemon, socket, output).await,
+        Command::Setup(arguments) => setup::run(arguments, socket, output).await,
         Command::Summary(arguments) => summary::run(arguments, socket, output).await,
         Command::History(arguments) => history::run(arguments, socket, output).await,
         Command::Pause { target, lasts, .. } => {
