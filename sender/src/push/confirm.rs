@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_model::{PeerName, VolumeName};
-use sendshot_proto::confirm::{Confirmation, Paused};
+use sendshot_proto::confirm::Confirmation;
 use sendshot_proto::volume::VolumeKey;
 
 use crate::connection;
@@ -42,10 +42,7 @@ pub async fn confirm(
         volume: key.clone(),
         uuid: pushed.uuid,
         ctransid: pushed.ctransid,
-        paused: pause.map(|pause| match pause.until {
-            Some(until) => Paused::Until(until.as_second()),
-            None => Paused::WithoutEnd,
-        }),
+        paused: pause.map(|pause| pause.as_confirmed()),
     };
     let is_held = match connection::confirm::ask(&mut link, confirmation).await? {
         Some(is_held) => is_held,

@@ -8,12 +8,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
+use jiff::Timestamp;
 use sendshot_model::{NotKept, ReasonCode, ReceiverId, RootId, SenderId, VolumeId, VolumeName};
 use sendshot_sys::durable;
 use sendshot_sys::subvolume;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::connection;
 use crate::decide::parent::ParentChoice;
 use crate::push;
 use crate::push::context::PushContext;
@@ -33,6 +35,7 @@ use crate::volume::register;
 use crate::volume::resolve::{self, Volume};
 use crate::volume::series::Member;
 use sendshot_model::Engine;
+use sendshot_proto::confirm::Confirmation;
 use sendshot_proto::report::Report;
 use sendshot_transfer::retry::RetryBudget;
 
@@ -275,8 +278,14 @@ async fn look(
         receiver: context.link.receiver(),
         root: inventory.root,
     };
-    let (sender, state) = (Arc::clone(sender), Arc::clone(&context.state));
-    blocking("series", move || -> io::Result<Due> {
+    let reported = |member: &Member| {
+        let mut copies = inventory.copies.iter();
+        copies.any(|copy| (copy.uuid, copy.ctransid) == (member.uuid, member.ctransid))
+    };
+    let newest = members.last().filter(|newest| reported(newest)).cloned();
+    let noting = (Arc::clone(sender), Arc::clone(&context.state));
+    let looked = blocking("series", move || -> io::Result<Due> {
+        let (sender, state) = noting;
         let acknowledged = Acknowledged::load(&state)?;
         let is_held = |member: &Member| {
             let mut copies = inventory.copies.iter();
@@ -294,9 +303,29 @@ async fn look(
             from,
             members,
         })
-    })
-    .await?
-    .map_err(Error::volume("read the list of acknowledged snapshots"))
+    });
+    let due = looked
+        .await?
+        .map_err(Error::volume("read the list of acknowledged snapshots"))?;
+    if let (true, Some(newest)) = (due.members.is_empty(), newest) {
+        confirm(sender, &mut context, &newest).await;
+    }
+    Ok(due)
+}
+
+/// Reports that there is no newer snapshot than one that the receiver holds, so that it does not take silence for a failure.
+async fn confirm(sender: &Sender, context: &mut PushContext, newest: &Member) {
+    let (receiver, volume) = (&context.running.receiver, &context.running.volume);
+    let pause = sender.pauses().of(receiver, volume, Timestamp::now());
+    let confirmation = Confirmation {
+        volume: context.key_there.clone(),
+        uuid: newest.uuid,
+        ctransid: newest.ctransid,
+        paused: pause.map(|pause| pause.as_confirmed()),
+    };
+    if let Err(e) = connection::confirm::ask(&mut context.link, confirmation).await {
+        tracing::debug!("cannot report that there is no newer snapshot: {e}");
+    }
 }
 
 async fn push_one(

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sendshot_model::{PeerName, VolumeName};
+use sendshot_proto::confirm::Paused;
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,14 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// The pause as a receiver learns of it.
+    pub fn as_confirmed(&self) -> Paused {
+        match self.until {
+            Some(until) => Paused::Until(until.as_second()),
+            None => Paused::WithoutEnd,
+        }
+    }
+
     fn holds(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }

@@ -174,3 +174,18 @@ fn a_series_stays_one_volume_after_a_rollback() {
     assert!(!pushed["parent"].is_null() && crossed < MIB, "{pushed:#}");
     series.all_are_there();
 }
+
+#[test]
+fn a_series_without_a_new_snapshot_is_confirmed_to_the_receiver() {
+    let mut series = Series::new();
+    series.snapshot();
+    series.push();
+    let confirmed = |series: &Series| {
+        let status = series.hosts.receiver.ctl(&["--json", "status"]);
+        let mut status = status.success().jsons();
+        status.remove(0)["volumes"][0]["confirmed_at"].clone()
+    };
+    assert_eq!(confirmed(&series), Value::Null);
+    series.push();
+    assert!(confirmed(&series).is_string());
+}
