@@ -24,7 +24,8 @@ build: ## Build the release binaries
 demo: packages build ## Replicate a real tree between two file systems on this host, and compare
 	@DEMO_SOURCE="$(DEMO_SOURCE)" BIN_DIR="$(PROFILE_DIR)" deploy/demo
 
-test: packages lint unit scenarios ## Run every check and test; needs root
+test: packages packages-deb packages-system lint unit scenarios ## Run every check and test; needs root, and 10 GiB in /var/tmp
+	RELEASE=target/debug deploy/system-test
 
 lint: ## Formatting, words and clippy
 	$(CARGO) fmt --all -- --check
