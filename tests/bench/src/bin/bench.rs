@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sendshot_bench::measure::{measured, median};
 use sendshot_engine::{Frozen, Sendshot, WireNumber};
 use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams;
@@ -148,7 +149,7 @@ fn restore(rounds: usize) -> Result<bool> {
             restores.push(restore);
         }
     }
-    let [push, restore] = [pushes, restores].map(median);
+    let [push, restore] = [pushes, restores].map(|all| median(&all));
     println!(
         "busy processors: {:.2} s for a push, {:.2} s for a restore",
         push.busy, restore.busy
@@ -159,49 +160,6 @@ fn restore(rounds: usize) -> Result<bool> {
         restore.seconds, push.seconds
     );
     Ok(ratio <= RESTORE)
-}
-
-/// One measurement.
-#[derive(Debug, Clone, Copy)]
-struct Took {
-    seconds: f64,
-    /// Seconds that the machine's processors were busy.
-    busy: f64,
-}
-
-fn measured<T>(work: impl FnOnce() -> T) -> (T, Took) {
-    let (start, before) = (Instant::now(), busy());
-    let done = work();
-    let took = Took {
-        seconds: start.elapsed().as_secs_f64(),
-        busy: busy() - before,
-    };
-    (done, took)
-}
-
-/// The medians of both figures.
-fn median(mut all: Vec<Took>) -> Took {
-    let middle = all.len() / 2;
-    all.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    let seconds = all[middle].seconds;
-    all.sort_by(|a, b| a.busy.total_cmp(&b.busy));
-    Took {
-        seconds,
-        busy: all[middle].busy,
-    }
-}
-
-/// Returns the seconds that the processors were busy since boot: user, nice, system, and interrupts of
-/// `/proc/stat` (proc(5)), counted in hundredths of a second. The first of these numbers stands in the second column.
-fn busy() -> f64 {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks = line.split_whitespace().skip(1).map(str::parse::<u64>);
-    let ticks: Vec<u64> = ticks.map_while(Result::ok).collect();
-    let idle = [3, 4];
-    let busy = ticks.iter().take(7).enumerate();
-    let busy = busy.filter(|(n, _)| !idle.contains(n)).map(|(_, n)| n);
-    busy.sum::<u64>() as f64 / 100.0
 }
 
 /// Copies real files until there are enough; returns all of them.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
+use sendshot_bench::measure;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::pairing::pair;
@@ -207,25 +208,12 @@ fn single_build() {
 }
 
 fn took(work: impl FnOnce()) -> Took {
-    let (start, busy) = (Instant::now(), busy());
+    let (start, busy) = (Instant::now(), measure::busy());
     work();
     Took {
         seconds: start.elapsed().as_secs_f64(),
-        busy: self::busy() - busy,
+        busy: measure::busy() - busy,
     }
-}
-
-/// Returns the seconds that the processors were busy since boot: user, nice, system, and interrupts of
-/// `/proc/stat` (proc(5)), counted in hundredths of a second.
-fn busy() -> f64 {
-    let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters");
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks = line.split_whitespace().skip(1).map(|n| n.parse::<u64>());
-    let ticks: Vec<u64> = ticks.map_while(Result::ok).collect();
-    let idle = [3, 4];
-    let busy = ticks.iter().take(7).enumerate();
-    let busy = busy.filter(|(n, _)| !idle.contains(n)).map(|(_, n)| n);
-    busy.sum::<u64>() as f64 / 100.0
 }
 
 fn to_nowhere(arguments: &[&Path]) {

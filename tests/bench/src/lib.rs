@@ -1,0 +1,6 @@
+//! What the measurements share.
+
+#![allow(clippy::expect_used, reason = "a failure ends the measurement")]
+
+pub mod delay;
+pub mod measure;
