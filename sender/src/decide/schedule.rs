@@ -21,7 +21,7 @@ const MAX_WINDOW_STEPS: usize = 2 * 24 * 4;
 pub struct Due {
     /// The slot to serve, if one has come.
     pub slot: Option<Timestamp>,
-    /// When the run of that slot, or else of the next one, may begin.
+    /// When the run may begin, by the first slot that was not served.
     pub at: Timestamp,
 }
 
@@ -41,12 +41,14 @@ pub fn due(
     spread: u64,
 ) -> Due {
     let slot = newest_slot(schedule, served, now, zone).filter(|slot| *slot > served);
-    let next = slot.unwrap_or_else(|| next_slot(schedule, served.max(now), served, zone));
+    // The first slot that was not served begins the run, whatever slots come until then: with a jitter as long as the interval,
+    // the newest one would always be too new.
+    let first = next_slot(schedule, served, served, zone);
     let jitter = match u64::try_from(schedule.jitter.as_millis()).unwrap_or(u64::MAX) {
         0 => SignedDuration::ZERO,
         millis => SignedDuration::from_millis(i64::try_from(spread % millis).unwrap_or(0)),
     };
-    let begins = next.saturating_add(jitter).unwrap_or(next);
+    let begins = first.saturating_add(jitter).unwrap_or(first);
     // A run that waits for its window begins there, not at its slot.
     let at = in_window(schedule, begins, now, zone);
     Due { slot, at }
@@ -188,8 +190,35 @@ mod tests {
         let newest = at("2026-11-24T05:00:00");
         assert_eq!(
             run(&hourly, "2026-11-22T03:00:00", "2026-11-24T05:10:00"),
-            (Some(newest), newest)
+            (Some(newest), next)
         );
+    }
+
+    #[test]
+    fn no_jitter_keeps_a_run_from_its_turn() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        for (when, jitter) in [
+            ("every 5 min", 5),
+            ("every 5 min", 12),
+            ("*/5 * * * *", 5),
+            ("*/5 * * * *", 12),
+        ] {
+            let schedule = Schedule {
+                jitter: minutes(jitter),
+                ..schedule(when, &[])
+            };
+            let begin = at("2026-11-22T03:00:00");
+            for spread in (0..minutes(jitter).as_millis() as u64).step_by(997) {
+                // It is looked now and then only.
+                let mut looks = (1..).map(|n| begin + SignedDuration::from_secs(29 * n));
+                let runs = looks
+                    .find(|now| due(&schedule, begin, (*now, &TimeZone::UTC), spread).is_now(*now));
+                let waited = runs.unwrap().duration_since(begin);
+                let longest =
+                    SignedDuration::from_mins(5 + jitter as i64) + SignedDuration::from_secs(29);
+                assert!(waited <= longest, "{when}, {jitter}: {waited:#}");
+            }
+        }
     }
 
     #[test]
@@ -202,7 +231,7 @@ mod tests {
         );
         assert_eq!(
             run(&daily, "2026-11-22T03:00:00", "2026-11-24T09:00:00"),
-            (Some(tuesday), tuesday)
+            (Some(tuesday), monday)
         );
         let after = at("2026-11-25T03:00:00");
         assert_eq!(
