@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
+use sendshot_engine::stream::HashWriter;
 use sendshot_engine::{Frozen, Sendshot, WireNumber, compare_hashes};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
@@ -21,7 +22,7 @@ use sendshot_sys::{filesystem, subvolume};
 
 use super::clone_sources::best_parent;
 use super::input::usage;
-use super::sink::Sink;
+use super::sink::{Sink, Writing};
 use crate::arguments::StreamSendArguments;
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -330,17 +331,21 @@ fn send_by_sendshot(
             _ => Version::V2,
         },
     };
-    let mut out = &sink.file;
-    let out = |bytes: &[u8]| out.write_all(bytes);
+    let writing = sink.file.try_clone().and_then(Writing::start);
+    let mut writing = writing.map_err(|e| Problem::local_io("start to write the stream", &e))?;
+    let mut write = |hashes: Option<&mut HashWriter>| {
+        sendshot_engine::stream_from(&source, None, hashes, |part| writing.part(part.bytes))?;
+        writing
+            .finish()
+            .map_err(sendshot_engine::stream::Error::Write)
+    };
     let Some(path) = path else {
-        sendshot_engine::stream(&source, None, out).map_err(|e| failed(&e))?;
+        write(None).map_err(|e| failed(&e))?;
         return Ok(captured);
     };
     let (dir, name) = save::place(path)?;
     let uuid = captured.head().uuid;
-    let saved = hashes::save(&dir, name, uuid, |hashes| {
-        sendshot_engine::stream(&source, Some(hashes), out)
-    });
+    let saved = hashes::save(&dir, name, uuid, |hashes| write(Some(hashes)));
     match saved.map_err(|e| failed(&e))? {
         Ok(()) => Ok(captured.with_hashes(hashes::open_at(dir, name, uuid))),
         Err(e) => {

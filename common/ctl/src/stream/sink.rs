@@ -1,9 +1,11 @@
 //! The output of streams.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use sendshot_proto::problem::Problem;
 
@@ -44,5 +46,94 @@ impl Sink {
         if let Some(path) = self.path {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Parts of a stream that wait to be written.
+const QUEUE: usize = 4;
+
+/// Capacity of a pipe, in bytes, so that its reader is woken up less often; the most that is allowed without privileges.
+const PIPE: usize = 1 << 20;
+
+/// Writes a stream on a thread of its own, so that the next part is made meanwhile.
+pub struct Writing {
+    parts: Option<mpsc::SyncSender<Vec<u8>>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Writing {
+    /// Starts to write to a file or pipe.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(mut file: File) -> io::Result<Self> {
+        // Only a pipe has a capacity.
+        let _ = rustix::pipe::fcntl_setpipe_size(&file, PIPE);
+        let (parts, waiting) = mpsc::sync_channel::<Vec<u8>>(QUEUE);
+        let thread = thread::Builder::new().name("write".into());
+        let write = move || waiting.iter().try_for_each(|part| file.write_all(&part));
+        Ok(Self {
+            parts: Some(parts),
+            thread: Some(thread.spawn(write)?),
+        })
+    }
+
+    /// Passes a part on.
+    ///
+    /// # Errors
+    /// Those of writing this part or an earlier one.
+    pub fn part(&mut self, part: Vec<u8>) -> io::Result<()> {
+        match self.parts.as_ref().map(|parts| parts.send(part)) {
+            Some(Ok(())) => Ok(()),
+            // The thread has ended, and says why.
+            Some(Err(_)) | None => self.finish().and(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Waits until everything is written.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.parts = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(written)) => written,
+            Some(Err(_)) => Err(io::Error::other(
+                "the thread that writes the stream has died",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn all_parts_are_written_in_order_and_a_reader_that_leaves_is_an_error() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut writing = Writing::start(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        let reading = thread::spawn(move || {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            all
+        });
+        for n in 0..100_u8 {
+            writing.part(vec![n; 100_000]).unwrap();
+        }
+        writing.finish().unwrap();
+        let expected: Vec<u8> = (0..100_u8).flat_map(|n| vec![n; 100_000]).collect();
+        drop(writing);
+        assert!(reading.join().unwrap() == expected);
+
+        let (reader, writer) = io::pipe().unwrap();
+        let mut writing = Writing::start(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        drop(reader);
+        let mut parts = (0..100).map(|_| writing.part(vec![0; 100_000]));
+        let failed = parts.find_map(Result::err).unwrap();
+        assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
     }
 }
