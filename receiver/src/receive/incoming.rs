@@ -127,6 +127,7 @@ impl IncomingTransfer {
                 "push again",
             ));
         }
+        work.root.check_tested(&root)?;
         limits::check_free(&root, work.min_free)?;
         // A transfer that waits on another disk cannot continue here. Its checkpoint remains on that disk.
         let waiting = waiting.filter(|waiting| waiting.root == root.id());

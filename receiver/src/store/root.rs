@@ -157,6 +157,7 @@ impl Root {
             return self.open().map(drop);
         }
         let fd = self.open_dir()?;
+        check_tested(&self.path, &fd)?;
         if self.read_mark(&fd)?.is_none() {
             self.write_mark(&fd, RootId::generate())?; // 1
         }
@@ -352,7 +353,20 @@ impl Root {
             let known = disks.ok().flatten().unwrap_or_default().known;
             is_known.then(|| known.values().map(|disk| disk.fsid).collect())
         };
-        open(path, fsids).map(drop)
+        let is_known = remembers(&state_dir.join(REMEMBERED), path).unwrap_or(false);
+        let fd = open(path, fsids)?;
+        match is_known {
+            true => Ok(()),
+            false => check_tested(path, fd),
+        }
+    }
+
+    /// Refuses to receive on a file system or host with sizes with which nothing is tested.
+    ///
+    /// # Errors
+    /// [`Error::Untested`], or I/O errors.
+    pub fn check_tested(&self, root: &OpenRoot) -> Result<(), Error> {
+        check_tested(&self.path, root)
     }
 
     fn checked(&self, fd: OwnedFd) -> Result<OpenRoot, Error> {
@@ -518,6 +532,21 @@ fn open(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedF
     }
 }
 
+/// Refuses a file system or host with sizes with which nothing is tested. What is there already can be read all the same.
+fn check_tested(path: &Path, root: impl AsFd) -> Result<(), Error> {
+    match filesystem::untested(root) {
+        Ok(None) => Ok(()),
+        Ok(Some(sizes)) => Err(Error::Untested {
+            path: path.to_owned(),
+            sizes,
+        }),
+        Err(source) => Err(Error::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Opens a directory on a btrfs that may be read-only.
 fn open_any(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -532,13 +561,7 @@ fn open_any(path: &Path, known: impl FnOnce() -> Option<Vec<Uuid>>) -> Result<Ow
     if !filesystem::is_btrfs(&fd).map_err(failed)? {
         return Err(root_errors::not_btrfs(path, known()));
     }
-    match filesystem::untested(&fd).map_err(failed)? {
-        None => Ok(fd),
-        Some(sizes) => Err(Error::Untested {
-            path: path.to_owned(),
-            sizes,
-        }),
-    }
+    Ok(fd)
 }
 
 impl OpenRoot {

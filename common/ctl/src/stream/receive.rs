@@ -139,8 +139,11 @@ fn remedy(error: &ReceiveError, target: &OwnedFd) -> Option<String> {
     match error {
         ReceiveError::NotBtrfs => Some("DIR must be a directory on btrfs".to_owned()),
         ReceiveError::ReadOnly(obstacle) => Some(obstacle.remedy().to_owned()),
-        ReceiveError::Untested(_) => Some(
+        ReceiveError::Untested(filesystem::Untested::Blocks(_)) => Some(
             "receive on a file system that was made with `mkfs.btrfs --sectorsize 4096`".to_owned(),
+        ),
+        ReceiveError::Untested(filesystem::Untested::Pages(_)) => Some(
+            "boot a kernel with pages of 4 KiB, or receive with `btrfs receive`, which takes the same streams".to_owned(),
         ),
         // The error was in reading the input, not on this file system.
         ReceiveError::Read(_) => None,
