@@ -99,8 +99,14 @@ fn three_questions_on_each_host_lead_to_the_first_copy() {
     let again = setup(&sender.daemon, &here, &["--sender"], "");
     let again = again.wait_with_output().unwrap();
     assert_eq!(again.status.code(), Some(4), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("runs on this host already"));
+    sender.daemon.stop();
+    let again = setup(&sender.daemon, &here, &["--sender"], "");
+    let again = again.wait_with_output().unwrap();
+    assert_eq!(again.status.code(), Some(4), "{again:?}");
     assert!(String::from_utf8_lossy(&again.stderr).contains("a set-up changes no file"));
     assert_eq!(fs::read_to_string(&here).unwrap(), text);
+    sender.daemon.start();
 }
 
 #[test]

@@ -26,11 +26,19 @@ pub struct Daemon {
     pub socket: &'static str,
 }
 
-/// Refuses to set up a host that has a configuration.
+/// Refuses to set up a host that has a configuration, or whose daemon runs: it would not read the new one.
 ///
 /// # Errors
-/// If the file exists, or cannot be looked for.
-pub fn check_absent(file: &Path, daemon: Daemon) -> Result<(), Problem> {
+/// If the file exists, or cannot be looked for, or the daemon runs.
+pub fn check_absent(file: &Path, daemon: Daemon, socket: Option<&PathBuf>) -> Result<(), Problem> {
+    let socket = socket.map_or(Path::new(daemon.socket), PathBuf::as_path);
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        let message = format!("{} runs on this host already", daemon.unit);
+        return Err(Problem::new(Kind::Refused, message).remedy(format!(
+            "change its configuration, which `sendshotctl config show` names, with an editor, then `systemctl reload {}`",
+            daemon.unit
+        )));
+    }
     match file.symlink_metadata() {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Problem::local_io(

@@ -43,7 +43,7 @@ pub async fn run(
     output: &Output,
 ) -> Outcome {
     let file = arguments.config.take().unwrap_or_else(|| CONFIG.into());
-    file::check_absent(&file, DAEMON)?;
+    file::check_absent(&file, DAEMON, socket.as_ref())?;
     let answers = ask(arguments)?; // 1
     let text = text(&answers);
     ReceiverConfig::parse(&file, &text).map_err(|e| Problem::from_error(Kind::Usage, &e))?;

@@ -1,8 +1,8 @@
 //! Sets up a host whose volumes are pushed.
 //!
-//! Steps: 1. ask; 2. write the configuration; 3. start the daemon; 4. hold its schedule, so that it does not push before
-//! this command does; 5. pair; 6. push; 7. continue the schedule. After a failure the configuration stays, and the error says
-//! which commands are left; the pause of step 4 ends by itself.
+//! Steps: 1. ask; 2. write the configuration; 3. start the daemon; 4. hold the volume's schedule, so that it does not push before
+//! this command does, for a few minutes at a time; 5. pair; 6. push; 7. continue the schedule. After a failure the
+//! configuration stays, and the error says which commands are left; the hold ends by itself.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,9 @@ const DAEMON: Daemon = Daemon {
 
 const CONFIG: &str = "/etc/sendshot/sender.toml";
 
-/// How long the schedule waits for the first push at most, in seconds.
-const HOLD_SECONDS: u64 = 12 * 60 * 60;
+/// How long the schedule waits for the pairing and the beginning of the first push, in seconds. The push itself keeps the
+/// schedule from another one.
+const HOLD_SECONDS: u64 = 5 * 60;
 
 /// The answers.
 struct Answers {
@@ -47,7 +48,7 @@ pub async fn run(
     output: &Output,
 ) -> Outcome {
     let file = arguments.config.take().unwrap_or_else(|| CONFIG.into());
-    file::check_absent(&file, DAEMON)?;
+    file::check_absent(&file, DAEMON, socket.as_ref())?;
     let token = arguments.token.take();
     let answers = ask(arguments)?; // 1
     let token = match token {
@@ -61,29 +62,32 @@ pub async fn run(
     file::write_new(&file, &text, DAEMON)?; // 2
     output.note(&format!("written: {}", file.display()));
     let target = format!("{}:{}", answers.receiver, answers.volume);
-    let finished = async {
-        file::start(DAEMON, socket.as_ref(), output)?; // 3
-        let mut client = client::sender(socket.clone()).await?;
-        hold(&mut client).await?; // 4
-        pair(&mut client, &answers, token, output).await?; // 5
-        Ok(client)
-    };
-    let mut client = finished
-        .await
-        .map_err(|problem| left(problem, &answers, &target))?;
+    let target = target.as_str();
+    let failed = |problem| left(problem, &answers, target);
+    file::start(DAEMON, socket.as_ref(), output).map_err(failed)?; // 3
+    let mut client = client::sender(socket.clone()).await.map_err(failed)?;
+    let held = hold(&mut client, &answers).await; // 4
+    held.map_err(failed)?;
+    let paired = pair(&mut client, &answers, token, output).await; // 5
+    paired.map_err(failed)?;
     let pushing = PushArguments {
-        targets: vec![OsString::from(&target)],
+        targets: vec![OsString::from(target)],
         parent: "auto".to_owned(),
         ..PushArguments::default()
     };
-    let code = push::run(client.clone(), pushing, output).await?; // 6
-    let answer = client.r#continue(ContinueRequest::default()).await;
+    let pushed = push::run(client.clone(), pushing, output).await; // 6
+    let code = pushed.map_err(failed)?;
+    let answer = client.r#continue(continued(&answers)).await;
     outcome::check(answer.map_err(client::failed)?.into_inner().problem)?; // 7
-    if code == ExitCode::SUCCESS {
-        output.note(&format!(
+    match code == ExitCode::SUCCESS {
+        true => output.note(&format!(
             "{target} is pushed {} from now on; `sendshotctl status` shows it, and `sendshotctl restore {target} PATH` brings a copy back",
             in_words(&answers.schedule)
-        ));
+        )),
+        false => output.note(&format!(
+            "the schedule pushes {target} from now on, {}; `sendshotctl push {target}` tries again at once",
+            in_words(&answers.schedule)
+        )),
     }
     Ok(code)
 }
@@ -98,7 +102,7 @@ fn in_words(schedule: &str) -> String {
 /// Adds the commands that are left to do.
 fn left(problem: Problem, answers: &Answers, target: &str) -> Problem {
     let commands = format!(
-        "`systemctl start sendshot-sender`, `sendshotctl pair {} --name {}`, `sendshotctl push {target}`, `sendshotctl continue`",
+        "`systemctl start sendshot-sender`, `sendshotctl pair {} --name {}`, `sendshotctl push {target}`",
         answers.address, answers.receiver
     );
     let remedy = match problem.remedy.as_str() {
@@ -207,13 +211,21 @@ fn text(answers: &Answers) -> String {
     )
 }
 
-async fn hold(client: &mut Sender) -> Result<(), Problem> {
+async fn hold(client: &mut Sender, answers: &Answers) -> Result<(), Problem> {
     let request = PauseRequest {
+        receiver: answers.receiver.to_string(),
+        volume: answers.volume.as_str().as_bytes().to_vec(),
         seconds: HOLD_SECONDS,
-        ..PauseRequest::default()
     };
     let answer = client.pause(request).await.map_err(client::failed)?;
     outcome::check(answer.into_inner().problem)
+}
+
+fn continued(answers: &Answers) -> ContinueRequest {
+    ContinueRequest {
+        receiver: answers.receiver.to_string(),
+        volume: answers.volume.as_str().as_bytes().to_vec(),
+    }
 }
 
 async fn pair(
