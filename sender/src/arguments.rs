@@ -27,6 +27,10 @@ pub struct SenderArguments {
     /// Check the configuration, say what it will do, and exit: 1 if the daemon could not start with it
     #[arg(long)]
     pub check: bool,
+    /// With --check: only the files that a start depends on, so that a disk that does not answer cannot prevent it; for
+    /// service units
+    #[arg(long, requires = "check", conflicts_with = "online")]
+    pub config_only: bool,
     /// With --check: also connect to each receiver. Warnings are then failures: 3 if a receiver cannot be reached, 4 if one
     /// refuses, else 1
     #[arg(long, requires = "check")]

@@ -15,14 +15,17 @@ use sendshot_model::{PeerName, VolumeName, human};
 use sendshot_proto::problem::{Kind, Problem};
 
 use crate::connection::link;
-use crate::shared::probes::Probes;
+use crate::shared::probes::{Patience, Probes};
 use crate::shared::sender::Paths;
 use crate::volume::resolve;
 
 /// Which checks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those that need no network.
+    /// The configuration and the pairings: what a start depends on. No volume is touched, so that a disk that does not answer
+    /// cannot keep the daemon from its start.
+    ConfigOnly,
+    /// All that need no network.
     Offline,
     /// All.
     Online,
@@ -54,7 +57,9 @@ fn check(paths: &Paths, scope: Scope) -> anyhow::Result<u8> {
     let probes = Probes::default();
     for (name, volume) in &config.volumes {
         println!("{name}: {}", in_words(volume));
-        if let Some(problem) = of_volume(&probes, name, volume) {
+        if scope != Scope::ConfigOnly
+            && let Some(problem) = of_volume(&probes, name, volume)
+        {
             warn(name, &problem);
         }
         for receiver in &volume.receivers {
@@ -70,7 +75,7 @@ fn check(paths: &Paths, scope: Scope) -> anyhow::Result<u8> {
             warn(name, &problem);
         }
     }
-    if scope == Scope::Offline {
+    if scope != Scope::Online {
         return Ok(0);
     }
     let mut code = 0;
@@ -118,14 +123,18 @@ fn in_words(volume: &VolumeConfig) -> String {
 
 /// Why a volume cannot be pushed now.
 fn of_volume(probes: &Probes, name: &VolumeName, volume: &VolumeConfig) -> Option<Problem> {
-    // The daemon must start although a disk does not answer.
-    if let Err(e) = probes.read(&volume.path)
-        && e.kind() == io::ErrorKind::TimedOut
-    {
-        let message = format!("{} does not answer", volume.path.display());
-        return Some(Problem::new(Kind::Failed, message));
+    let (of, configured) = (name.clone(), volume.clone());
+    let looked = probes.ask(&volume.path, Patience::Short, move |_| {
+        Ok(resolve::look(&of, &configured))
+    });
+    match looked {
+        Ok(looked) => looked.err().map(Problem::from),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            let message = format!("{} does not answer", volume.path.display());
+            Some(Problem::new(Kind::Failed, message))
+        }
+        Err(e) => Some(Problem::from_error(Kind::Failed, &e)),
     }
-    resolve::look(name, volume).err().map(Problem::from)
 }
 
 fn of_certificate(name: &PeerName, entry: &ReceiverEntry) -> Option<Problem> {

@@ -17,18 +17,16 @@ fn main() -> ExitCode {
     };
     sendshot_sys::crash::arm();
     if arguments.check {
-        return check::run(&paths, scope(arguments.online));
+        let scope = match (arguments.config_only, arguments.online) {
+            (true, _) => Scope::ConfigOnly,
+            (false, true) => Scope::Online,
+            (false, false) => Scope::Offline,
+        };
+        return check::run(&paths, scope);
     }
     let options = Options {
         paths,
         socket: arguments.socket,
     };
     sendshot_service::run(|life| async move { Daemon::bind(options).await?.join(life).await })
-}
-
-fn scope(online: bool) -> Scope {
-    match online {
-        true => Scope::Online,
-        false => Scope::Offline,
-    }
 }

@@ -12,6 +12,7 @@ use data_encoding::BASE64;
 use jiff::{SignedDuration, Timestamp};
 use sendshot_config::ReceiverEntry;
 use sendshot_harness::disks::streams;
+use sendshot_harness::faults::damage::Damage;
 use sendshot_harness::hosts::clock::Clock;
 use sendshot_harness::hosts::kernel_clock::KernelClock;
 use sendshot_harness::hosts::pairing::Paired;
@@ -53,7 +54,8 @@ impl Prometheus {
             .lines()
             .filter(|line| !line.trim_start().starts_with("for: "))
             .collect();
-        fs::write(dir.path().join("alerts.yml"), rules.join("\n")).unwrap();
+        let rules = rules.join("\n").replace("offset 1d", "offset 15s");
+        fs::write(dir.path().join("alerts.yml"), rules).unwrap();
         let targets: Vec<String> = daemons.iter().map(ToString::to_string).collect();
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [alerts.yml]\n\
@@ -187,12 +189,14 @@ impl World {
         let (here, there) = (Clock::new(), Clock::new());
         let setup = SenderHost::setup()
             .volume("photos", "photos")
-            .volume("mail", "mail");
+            .volume("mail", "mail")
+            .volume("broken", "broken")
+            .volume("ahead", "ahead");
         let mut sender = setup.make();
         let mut receiver = ReceiverHost::setup().keys("clock = 'trusted'").make();
         let set = |days: i64| {
-            here.set(&format!("-{days}d"));
-            there.set(&format!("-{days}d"));
+            here.set(&format!("{:+}d", -days));
+            there.set(&format!("{:+}d", -days));
         };
         set(PAST_DAYS + 3);
         here.give(&mut sender.daemon);
@@ -206,6 +210,10 @@ impl World {
             hosts.sender.push("nas2:photos");
         }
         hosts.sender.push("nas2:mail");
+        hosts.sender.push("nas2:broken");
+        // One day in the future.
+        set(-1);
+        hosts.sender.push("nas2:ahead");
         set(0);
         // The receiver has the machine's own clock from now on, and no time daemon.
         let mut hosts = hosts;
@@ -260,7 +268,7 @@ impl World {
     fn configure_sender(&self) {
         let sender = &self.hosts.sender;
         let mut text = format!("retry_for = '0s'\nmetrics = '{}'\n", self.metrics[0]);
-        for name in ["photos", "mail", "new", "absent"] {
+        for name in ["photos", "mail", "broken", "ahead", "new", "absent"] {
             let path = sender.fs().join(name);
             text += &format!("[volumes.{name}]\npath = {path:?}\nreceivers = ['nas2']\n");
         }
@@ -301,6 +309,16 @@ fn every_alert_begins_and_ends_and_every_query_has_an_answer() {
     fs::write(&ledger, "damaged").unwrap();
     hosts.receiver.daemon.may_log("is deleted");
     hosts.receiver.daemon.may_log("ledger");
+    hosts
+        .receiver
+        .daemon
+        .may_log("cannot look at the copies of nas1/broken");
+    let broken = hosts.receiver.root().join("nas1/broken/.sendshot-copies");
+    // Spaces make it longer than what is stored beside the inode.
+    let mut content = fs::read(&broken).unwrap();
+    content.resize(8192, b' ');
+    fs::write(&broken, &content).unwrap();
+    let damage = Damage::of(hosts.receiver.fs(), &broken, &content);
     world.configure_sender();
     world.configure_receiver("min_free = '100%'");
     let hosts = &mut world.hosts;
@@ -333,15 +351,17 @@ fn every_alert_begins_and_ends_and_every_query_has_an_answer() {
         "SendshotRetentionAsks",
         "SendshotRetentionStopped",
         "SendshotSilent",
+        "SendshotVolumesUnreadable",
     ];
-    prometheus.fires_exactly(&[&on_sender[..], &on_receiver].concat());
+    let on_both = ["SendshotTimeInFuture"];
+    prometheus.fires_exactly(&[&on_sender[..], &on_receiver, &on_both].concat());
     let mut fired: BTreeSet<String> = prometheus.alerts();
 
     // The disk is taken away, and comes back.
     let hosts = &mut world.hosts;
     let (root, away) = (hosts.receiver.root(), hosts.receiver.fs().join("away"));
     fs::rename(&root, &away).unwrap();
-    prometheus.fires_exactly(&[&on_sender[..], &["SendshotDiskUnreadable"]].concat());
+    prometheus.fires_exactly(&[&on_sender[..], &["SendshotDiskUnreadable"], &on_both].concat());
     fired.extend(prometheus.alerts());
     fs::rename(&away, &root).unwrap();
 
@@ -360,6 +380,8 @@ fn every_alert_begins_and_ends_and_every_query_has_an_answer() {
                 "SendshotRetentionAsks",
                 "SendshotRetentionStopped",
                 "SendshotSilent",
+                "SendshotTimeInFuture",
+                "SendshotVolumesUnreadable",
             ],
         ]
         .concat(),
@@ -368,17 +390,47 @@ fn every_alert_begins_and_ends_and_every_query_has_an_answer() {
     world.set_pairing(&certificate);
     let hosts = &mut world.hosts;
     fs::write(&ledger, good_ledger).unwrap();
+    damage.restore();
+    let list = hosts
+        .receiver
+        .ctl(&["--json", "copy", "list"])
+        .success()
+        .jsons();
+    let ahead = list.iter().find(|copy| copy["volume"] == "ahead").unwrap();
+    let ahead = format!("nas1/ahead/{}", ahead["name"].as_str().unwrap());
+    hosts
+        .receiver
+        .ctl(&["copy", "delete", &ahead, "--break-chain", "--yes"])
+        .success();
     hosts
         .receiver
         .ctl(&["copy", "prune", "--confirm", "--yes"])
         .success();
     streams::create(&hosts.sender.fs().join("absent")).unwrap();
     hosts.receiver.grant("nas1");
-    for volume in ["photos", "mail", "new", "absent"] {
+    for volume in ["photos", "mail", "broken", "ahead", "new", "absent"] {
         hosts.sender.push(&format!("nas2:{volume}"));
     }
     hosts.sender.ctl(&["continue"]).success();
     hosts.sender.restore(&["--drill", "nas2:photos"]).success();
+    prometheus.fires_exactly(&[]);
+
+    // What a receiver's rules never do.
+    let list = hosts
+        .receiver
+        .ctl(&["--json", "copy", "list"])
+        .success()
+        .jsons();
+    for copy in list.iter().filter(|copy| copy["volume"] == "mail") {
+        let name = format!("nas1/mail/{}", copy["name"].as_str().unwrap());
+        hosts
+            .receiver
+            .ctl(&["copy", "delete", &name, "--break-chain", "--yes"])
+            .success();
+    }
+    prometheus.fires_exactly(&["SendshotCopiesVanished", "SendshotSilent"]);
+    fired.extend(prometheus.alerts());
+    hosts.sender.push("nas2:mail");
     prometheus.fires_exactly(&[]);
 
     hosts.sender.daemon.stop();

@@ -91,6 +91,17 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Adds what could not be found out.
+    pub fn add_unknown(&mut self, place: &str, problem: &Problem) {
+        self.findings.push(unknown(place, problem));
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.findings
+            .sort_by_key(|finding| std::cmp::Reverse(finding.level.rank()));
+    }
+
     /// The level of the worst finding.
     pub fn state(&self) -> Level {
         self.findings.first().map_or(Level::Ok, |worst| worst.level)
@@ -139,8 +150,9 @@ pub async fn gather(choice: Choice, socket: Option<PathBuf>, max_age: Option<Dur
             }
         }
     }
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level.rank()));
-    Checked { volumes, findings }
+    let mut checked = Checked { volumes, findings };
+    checked.sort();
+    checked
 }
 
 fn text(check: &CheckJson) -> String {
@@ -234,7 +246,10 @@ fn of_sender(status: &StatusResponse, max_age: Option<Duration>) -> Vec<Finding>
         let what = format!("the last restore drill failed: {}", drill.error);
         finding(Level::Warning, &place, what)
     });
+    let metrics = Some(&*status.metrics_trouble).filter(|trouble| !trouble.is_empty());
+    let metrics = metrics.map(|trouble| finding(Level::Warning, "sender", trouble));
     pushes
+        .chain(metrics)
         .chain(volumes)
         .chain(receivers)
         .chain(drills)
@@ -293,6 +308,20 @@ fn of_receiver(status: &ReceiverStatusResponse, max_age: Option<Duration>) -> Ve
     if !status.clock_trouble.is_empty() && status.volumes.iter().any(has_rule) {
         let what = format!("no copy is deleted by its rule: {}", status.clock_trouble);
         findings.push(finding(Level::Warning, "receiver", what));
+    }
+    if !status.metrics_trouble.is_empty() {
+        findings.push(finding(
+            Level::Warning,
+            "receiver",
+            &*status.metrics_trouble,
+        ));
+    }
+    for unreadable in &status.unreadable {
+        findings.push(finding(
+            Level::Critical,
+            unreadable,
+            "its copies cannot be read",
+        ));
     }
     findings.extend(
         status

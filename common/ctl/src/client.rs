@@ -32,10 +32,14 @@ pub fn has_receiver() -> bool {
     Path::new(RECEIVER).exists()
 }
 
-/// Whether a daemon is installed on this host, in the usual places.
+/// Whether a daemon is installed on this host: in the usual places, or beside this program.
 pub fn is_installed(daemon: &str) -> bool {
-    let dirs = ["/usr/bin", "/usr/local/bin"].into_iter();
-    dirs.map(Path::new).any(|dir| dir.join(daemon).exists())
+    let own = std::env::current_exe().ok();
+    let own = own.as_deref().and_then(Path::parent);
+    let dirs = ["/usr/bin", "/usr/local/bin"].map(Path::new);
+    dirs.into_iter()
+        .chain(own)
+        .any(|dir| dir.join(daemon).exists())
 }
 
 /// The installed daemons that have run on this host, by their usual state directories, and have no socket now.

@@ -76,14 +76,15 @@ pub async fn run(arguments: SummaryArguments, socket: Option<PathBuf>, output: &
         Some(since) => since,
         None => Timestamp::now() - WEEK,
     };
-    let checked = check::gather(arguments.daemon, socket.clone(), None).await;
+    let mut checked = check::gather(arguments.daemon, socket.clone(), None).await;
     let mut parts = Vec::new();
-    for daemon in daemons::connect(arguments.daemon, socket).await? {
-        // What does not answer is a finding already.
-        if let Ok(daemon) = daemon
-            && let Ok(part) = part(daemon, since).await
-        {
-            parts.push(part);
+    // What does not answer is a finding already: a page is made all the same.
+    let daemons = daemons::connect(arguments.daemon, socket).await;
+    for daemon in daemons.into_iter().flatten().flatten() {
+        let label = daemon.label().to_lowercase();
+        match part(daemon, since).await {
+            Ok(part) => parts.push(part),
+            Err(problem) => checked.add_unknown(&label, &problem),
         }
     }
     let host = host_name();
@@ -116,7 +117,7 @@ fn host_name() -> String {
 
 async fn part(mut daemon: Daemon, since: Timestamp) -> Result<Part, Problem> {
     let mut tallies = tallies(&mut daemon, since).await?;
-    let part = match daemon {
+    let mut part = match daemon {
         Daemon::Sender(mut client) => {
             let status = client.status(StatusRequest {}).await;
             of_sender(&status.map_err(client::failed)?.into_inner(), &mut tallies)
@@ -128,6 +129,13 @@ async fn part(mut daemon: Daemon, since: Timestamp) -> Result<Part, Problem> {
             of_receiver(&status, &mut tallies)
         }
     };
+    // Failures of volumes that have no copy, and of those that are not configured any more.
+    let left = std::mem::take(&mut tallies).into_iter();
+    let left = left.map(|(key, tally)| {
+        let mut all = Tallies::from([(key.clone(), tally)]);
+        row(key, 0, None, &mut all)
+    });
+    part.volumes.extend(left);
     Ok(part)
 }
 
@@ -164,10 +172,12 @@ fn count(tallies: &mut Tallies, line: &str) {
         match entry.event {
             SenderEvent::Pushed {
                 stream_bytes,
+                copy,
                 earlier,
                 ..
             } => {
-                tally.done += 1 + earlier.len() as u64;
+                // A series may have had nothing to send.
+                tally.done += u64::from(!copy.is_empty()) + earlier.len() as u64;
                 tally.stream_bytes += stream_bytes;
             }
             SenderEvent::Failed { .. } => tally.failed += 1,
@@ -270,7 +280,7 @@ fn section(part: &Part) -> String {
                     age(row),
                 ]
             });
-            let head = ["volume", "pushes", "failed", "sent", "age of the newest"];
+            let head = ["volume", "copies", "failed", "sent", "age of the newest"];
             format!("Pushes:\n{}", table(&head, rows.collect()))
         }
         _ => {

@@ -9,6 +9,9 @@ use sendshot_service::metrics::{self, Count, Labels, Page, Render};
 use super::status;
 use crate::shared::receiver::Receiver;
 
+/// Difference of two clocks in seconds by which a time may be ahead.
+const MAX_AHEAD: i64 = 300;
+
 /// Serves the metrics where the configuration says; ends only by being dropped.
 pub(crate) async fn watch(receiver: &Arc<Receiver>) -> std::convert::Infallible {
     let of = Arc::clone(receiver);
@@ -20,14 +23,24 @@ pub(crate) async fn watch(receiver: &Arc<Receiver>) -> std::convert::Infallible 
             Ok(page(&receiver, &status).text())
         })
     });
-    metrics::serve(|| receiver.config().metrics, render).await
+    let address = || receiver.config().metrics;
+    metrics::serve(address, render, receiver.metrics_trouble()).await
 }
 
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a value of Prometheus is a floating-point number"
+)]
 fn page(receiver: &Receiver, status: &ReceiverStatusResponse) -> Page {
     let mut page = Page::new("receiver", env!("CARGO_PKG_VERSION"));
     disk(&mut page, status);
     volumes(&mut page, &status.volumes);
     transfers(&mut page, &status.incoming);
+    page.gauge(
+        "volumes_unreadable",
+        "Volumes whose copies could not be read; there are no metrics of them",
+        [(Labels::new(), status.unreadable.len() as f64)],
+    );
     let counts = receiver.counts().all();
     let mut counter = |name: &str, help: &str, value: fn(&Count) -> u64| {
         let values = counts
@@ -110,6 +123,15 @@ fn volumes(page: &mut Page, volumes: &[ReceivedVolume]) {
         "copy_confirmed_timestamp_seconds",
         "When the sender last reported that the volume is unchanged; 0 if never",
         |volume| Some(volume.confirmed_at as f64),
+    );
+    gauge(
+        "copy_heard_timestamp_seconds",
+        "The later of both times, without those in the future, which were noted by a wrong clock",
+        |volume| {
+            let latest = jiff::Timestamp::now().as_second() + MAX_AHEAD;
+            let times = [volume.newest_at, volume.confirmed_at].into_iter();
+            times.filter(|at| *at <= latest).max().map(|at| at as f64)
+        },
     );
     gauge(
         "copy_max_age_seconds",

@@ -36,6 +36,7 @@ fn status(receiver: &Receiver) -> v1::ReceiverStatusResponse {
             .clock()
             .trouble
             .map_or_else(String::new, ClockTrouble::describe),
+        metrics_trouble: receiver.metrics_trouble().get().unwrap_or_default(),
         ..v1::ReceiverStatusResponse::default()
     };
     let root = receiver.root().open_to_read().map_err(Failure::from);
@@ -62,8 +63,10 @@ fn look(
     let space = filesystem::space(root).map_err(|e| io_failure("read the free space", &e))?;
     (status.free_bytes, status.total_bytes) = (space.free, space.total);
     status.min_free_bytes = receiver.config().min_free.of(space.total);
-    let views = view::all(receiver, root, |_, _| true);
+    let mut unreadable = Vec::new();
+    let views = view::all_but(receiver, root, |_, _| true, |path| unreadable.push(path));
     let views = views.map_err(|e| io_failure("read the copies", &e))?;
+    status.unreadable = unreadable;
     status.volumes = views.iter().map(|view| volume(receiver, view)).collect();
     Ok(())
 }

@@ -141,6 +141,19 @@ pub fn all(
     root: &OpenRoot,
     wanted: impl Fn(&str, &str) -> bool,
 ) -> io::Result<Vec<View>> {
+    all_but(receiver, root, wanted, |_| {})
+}
+
+/// As [`all`]; `unreadable` gets the directories that cannot be read.
+///
+/// # Errors
+/// I/O errors of the root.
+pub fn all_but(
+    receiver: &Receiver,
+    root: &OpenRoot,
+    wanted: impl Fn(&str, &str) -> bool,
+    mut unreadable: impl FnMut(String),
+) -> io::Result<Vec<View>> {
     let reading = receiver.clock();
     let mut views = Vec::new();
     for (sender, volume, dir) in volumes::all(root)? {
@@ -151,7 +164,10 @@ pub fn all(
         match look(receiver, root, (sender, volume, dir), &reading) {
             Ok(view) => views.push(view),
             // One that cannot be read must not hide the others.
-            Err(e) => tracing::warn!("cannot look at the copies of {path}: {e}"),
+            Err(e) => {
+                tracing::warn!("cannot look at the copies of {path}: {e}");
+                unreadable(path);
+            }
         }
     }
     Ok(views)

@@ -11,7 +11,7 @@ use sendshot_model::PeerName;
 use sendshot_model::ReceiverId;
 use sendshot_model::history::ReceiverEvent;
 use sendshot_service::History;
-use sendshot_service::metrics::Counts;
+use sendshot_service::metrics::{Counts, Trouble};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -45,6 +45,7 @@ pub struct Receiver {
     config: RwLock<Arc<ReceiverConfig>>,
     config_file: PathBuf,
     history: History<ReceiverEvent>,
+    metrics_trouble: Trouble,
     counts: Counts<PeerName>,
     authority: Arc<Authority>,
     senders: Senders,
@@ -92,6 +93,7 @@ impl Receiver {
             config: RwLock::new(Arc::new(config)),
             config_file,
             history: History::of(state_dir),
+            metrics_trouble: Trouble::default(),
             counts: Counts::new(),
             authority,
             senders,
@@ -144,6 +146,11 @@ impl Receiver {
         &self.config_file
     }
 
+    /// Why the metrics are not served.
+    pub fn metrics_trouble(&self) -> &Trouble {
+        &self.metrics_trouble
+    }
+
     /// Adds an event that happened now to the history, and counts it. Blocks.
     pub fn note(&self, event: ReceiverEvent) {
         match &event {
@@ -151,7 +158,7 @@ impl Receiver {
                 sender,
                 stream_bytes,
                 ..
-            } => self.counts.done(sender.clone(), *stream_bytes),
+            } => self.counts.done(sender.clone(), 1, *stream_bytes),
             ReceiverEvent::Failed { sender, .. } => self.counts.failed(sender.clone()),
             _ => {}
         }

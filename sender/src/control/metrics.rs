@@ -20,7 +20,8 @@ pub(crate) async fn watch(sender: Arc<Sender>) -> std::convert::Infallible {
             Ok(page(&sender, &status).text())
         })
     });
-    metrics::serve(move || sender.config().metrics, render).await
+    let address = || sender.config().metrics;
+    metrics::serve(address, render, sender.metrics_trouble()).await
 }
 
 fn page(sender: &Sender, status: &StatusResponse) -> Page {

@@ -58,7 +58,7 @@ async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Result<Option<NotD
         return Ok(None);
     };
     let receiver = wanted.receiver.clone();
-    if_due::check(sender, &Pair { receiver, volume }).await
+    Ok(if_due::check(sender, &Pair { receiver, volume }).await)
 }
 
 fn skipped(not_due: NotDue) -> v1::PushEvent {

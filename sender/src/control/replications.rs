@@ -14,6 +14,7 @@ use crate::schedule::unchanged::{self, Found};
 use crate::shared::blocking::blocking;
 use crate::shared::holdings::{self, Holding};
 use crate::shared::last_pushes::{Last, Outcome};
+use crate::shared::probes::Patience;
 use crate::shared::sender::Sender;
 
 /// Every configured volume with each of its receivers, and the others that were pushed, by volume and receiver.
@@ -83,7 +84,7 @@ fn state(
     let configured = config.volumes.get(&pair.volume);
     let run = sender.runs().get(&pair.key());
     let unchanged_at = run.and_then(|run| run.unchanged_at);
-    let found = unchanged::look(sender, config, pair);
+    let found = unchanged::look(sender, config, pair, Patience::Short);
     let (is_unchanged, reported_at) = match found {
         Found::Changed | Found::NoAnswer(_) => (false, None),
         Found::Unchanged(pushed) | Found::ToBeConfirmed(pushed) => (true, Some(pushed.reported_at)),

@@ -18,6 +18,7 @@ use crate::push::error::Error as NotPushed;
 use crate::shared::blocking::blocking;
 use crate::shared::drills::{self, Drill};
 use crate::shared::last_pushes::{Last, Outcome};
+use crate::shared::probes::Patience;
 use crate::shared::sender::Sender;
 use crate::volume::resolve;
 
@@ -48,6 +49,7 @@ pub(super) async fn answer(sender: &Arc<Sender>) -> Result<v1::StatusResponse, S
         volumes,
         drills: drills(sender).await,
         replications: replications::all(sender).await?,
+        metrics_trouble: sender.metrics_trouble().get().unwrap_or_default(),
     })
 }
 
@@ -111,7 +113,7 @@ fn last(last: Last) -> v1::LastPush {
 fn volume_states(sender: &Sender) -> Vec<v1::VolumeState> {
     let config = sender.config();
     let state = |(name, configured): (&VolumeName, &VolumeConfig)| {
-        let found = match sender.probes().read(&configured.path) {
+        let found = match sender.probes().read(&configured.path, Patience::Short) {
             Err(e) if e.kind() == io::ErrorKind::TimedOut => {
                 Err(Problem::from(NotPushed::NoAnswer(configured.path.clone())))
             }

@@ -313,9 +313,16 @@ async fn look(
     Ok(due)
 }
 
-/// Reports that there is no newer snapshot than one that the receiver holds, so that it does not take silence for a failure.
+/// Reports that there is no newer snapshot than one that the receiver holds, so that it does not take silence for a failure; but
+/// not if that snapshot is older than the volume's `max_age`: then whatever makes the snapshots may have stopped.
 async fn confirm(sender: &Sender, context: &mut PushContext, newest: &Member) {
     let (receiver, volume) = (&context.running.receiver, &context.running.volume);
+    let config = sender.config();
+    let max_age = config.volumes.get(volume).and_then(|of| of.max_age);
+    let age = Timestamp::now().duration_since(newest.made_at);
+    if max_age.is_some_and(|max| age.as_secs().unsigned_abs() > max.as_secs()) {
+        return;
+    }
     let pause = sender.pauses().of(receiver, volume, Timestamp::now());
     let confirmation = Confirmation {
         volume: context.key_there.clone(),

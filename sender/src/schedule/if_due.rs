@@ -5,7 +5,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sendshot_model::human;
 
-use crate::push::error::Error;
 use crate::schedule::outlook::{self, Outlook, Pair};
 use crate::schedule::unchanged::{self, Checked};
 use crate::shared::pauses::Pause;
@@ -21,11 +20,8 @@ pub struct NotDue {
 }
 
 /// Decides whether a push is due; returns why not. A volume without a schedule is due whenever it has changed.
-///
-/// # Errors
-/// See [`Error`]: the receiver could not be asked whether it still holds the state of an unchanged volume.
-pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, Error> {
-    let not_due = |code, reason| Ok(Some(NotDue { code, reason }));
+pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Option<NotDue> {
+    let not_due = |code, reason| Some(NotDue { code, reason });
     let slot = match outlook::of(sender, &sender.config(), pair) {
         Outlook::NotScheduled => match paused(sender, pair) {
             Some(pause) => return not_due("paused", by_pause(&pause)),
@@ -39,8 +35,10 @@ pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, 
         }
         Outlook::Due { slot } => Some(slot),
     };
-    let Checked::Unchanged { pushed, .. } = unchanged::check(sender, pair).await? else {
-        return Ok(None);
+    let pushed = match unchanged::check(sender, pair).await {
+        Ok(Checked::Unchanged { pushed, .. }) => pushed,
+        // The push reports, and records, what is wrong.
+        Ok(Checked::Changed) | Err(_) => return None,
     };
     if let Some(slot) = slot {
         unchanged::served(sender, pair, slot);

@@ -12,6 +12,7 @@ use crate::push::confirm;
 use crate::push::error::Error;
 use crate::schedule::outlook::Pair;
 use crate::shared::blocking::blocking;
+use crate::shared::probes::Patience;
 use crate::shared::pushed_states::{PushedState, Seen};
 use crate::shared::sender::Sender;
 
@@ -32,11 +33,11 @@ pub enum Found {
 }
 
 /// Compares the volume with what the receiver holds. Blocks.
-pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair) -> Found {
+pub fn look(sender: &Sender, config: &SenderConfig, pair: &Pair, patience: Patience) -> Found {
     let Some(configured) = config.volumes.get(&pair.volume) else {
         return Found::Changed;
     };
-    let now = match sender.probes().read(&configured.path) {
+    let now = match sender.probes().read(&configured.path, patience) {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => {
             return Found::NoAnswer(configured.path.clone());
         }
@@ -85,7 +86,7 @@ pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Checked, Error> 
     let (looking, of) = (Arc::clone(sender), pair.clone());
     let found = blocking("unchanged", move || {
         let config = looking.config();
-        look(&looking, &config, &of)
+        look(&looking, &config, &of, Patience::Long)
     });
     let pushed = match found.await? {
         Found::Changed => return Ok(Checked::Changed),
@@ -115,7 +116,7 @@ pub(super) async fn serve(
     let looked = blocking("unchanged", move || {
         let config = looking.config();
         let look = |(slot, pair): (Timestamp, Pair)| {
-            let found = look(&looking, &config, &pair);
+            let found = look(&looking, &config, &pair, Patience::Short);
             (slot, pair, found)
         };
         due.into_iter().map(look).collect::<Vec<_>>()
@@ -137,7 +138,12 @@ pub(super) async fn to_be_confirmed(sender: &Arc<Sender>, pairs: Vec<Pair>) -> V
     let looking = Arc::clone(sender);
     let looked = blocking("unchanged", move || {
         let config = looking.config();
-        let is_old = |pair: &Pair| matches!(look(&looking, &config, pair), Found::ToBeConfirmed(_));
+        let is_old = |pair: &Pair| {
+            matches!(
+                look(&looking, &config, pair, Patience::Short),
+                Found::ToBeConfirmed(_)
+            )
+        };
         pairs.into_iter().filter(is_old).collect()
     });
     looked.await.unwrap_or_default()

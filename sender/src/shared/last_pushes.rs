@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_model::{PeerName, RootId, VolumeName};
+use sendshot_model::{PeerName, ReasonCode, RootId, VolumeName};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +73,14 @@ impl LastPushes {
     ) -> io::Result<()> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{receiver}:{volume}");
+        let before = last.get(&key).and_then(|before| before.last_success);
         let last_success = match &outcome {
+            // A series without a new snapshot: its newest copy is as old as before.
+            Outcome::Done(report) if report.parent_reason_code == ReasonCode::AllAcknowledged => {
+                before.or(Some(ended_at))
+            }
             Outcome::Done(_) => Some(ended_at),
-            Outcome::Failed(_) => last.get(&key).and_then(|before| before.last_success),
+            Outcome::Failed(_) => before,
         };
         let mut disks = last.get(&key).map(|before| before.disks.clone());
         let disks = disks.get_or_insert_default();

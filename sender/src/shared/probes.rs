@@ -10,20 +10,51 @@ use std::time::{Duration, Instant};
 
 use crate::volume::live_state::{self, SeenState};
 
-/// Longest wait for an answer. It comes from memory.
-const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// What usually comes from memory; others wait meanwhile.
+    Short,
+    /// A disk that has to spin up, or to be mounted on access; nothing else waits.
+    Long,
+}
 
-/// The paths that are being read now: by how many threads, and since when the first of them.
+impl Patience {
+    fn deadline(self) -> Duration {
+        match self {
+            Self::Short => Duration::from_secs(5),
+            Self::Long => Duration::from_secs(120),
+        }
+    }
+}
+
+/// The threads that read a path now, the oldest first: their numbers, and since when.
+type Threads = Vec<(u64, Instant)>;
+
+/// The paths that are being read now.
 #[derive(Debug, Clone, Default)]
-pub struct Probes(Arc<Mutex<BTreeMap<PathBuf, (usize, Instant)>>>);
+pub struct Probes(Arc<Mutex<BTreeMap<PathBuf, Threads>>>);
 
 impl Probes {
     /// Reads the state of the subvolume at a path; see [`live_state::read`].
     ///
     /// # Errors
     /// I/O errors; `TimedOut` if it does not answer now, or has not since an earlier call.
-    pub fn read(&self, path: &Path) -> io::Result<Option<SeenState>> {
-        self.within(PROBE_DEADLINE, path, live_state::read)
+    pub fn read(&self, path: &Path, patience: Patience) -> io::Result<Option<SeenState>> {
+        self.ask(path, patience, live_state::read)
+    }
+
+    /// Asks something that touches a path.
+    ///
+    /// # Errors
+    /// Those of `read`; `TimedOut` as for [`Probes::read`].
+    pub fn ask<T: Send + 'static>(
+        &self,
+        path: &Path,
+        patience: Patience,
+        read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.within(patience.deadline(), path, read)
     }
 
     fn within<T: Send + 'static>(
@@ -33,44 +64,48 @@ impl Probes {
         read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let no_answer = || io::Error::from(io::ErrorKind::TimedOut);
-        {
+        let number = {
             let mut probes = self.lock();
-            let (threads, since) = probes
-                .entry(path.to_owned())
-                .or_insert_with(|| (0, Instant::now()));
-            if since.elapsed() > deadline {
+            let threads = probes.entry(path.to_owned()).or_default();
+            // The first is the oldest.
+            if threads
+                .first()
+                .is_some_and(|(_, since)| since.elapsed() > deadline)
+            {
                 return Err(no_answer());
             }
-            *threads += 1;
-        }
+            let number = threads.last().map_or(0, |(number, _)| number + 1);
+            threads.push((number, Instant::now()));
+            number
+        };
         let (tell, told) = mpsc::channel();
         let (probes, of) = (self.clone(), path.to_owned());
         let thread = std::thread::Builder::new().name("probe".into());
         let spawned = thread.spawn(move || {
             let answer = read(&of);
-            probes.ended(&of);
+            probes.ended(&of, number);
             // The caller may have given up.
             let _ = tell.send(answer);
         });
         if let Err(e) = spawned {
-            self.ended(path);
+            self.ended(path, number);
             return Err(e);
         }
         told.recv_timeout(deadline)
             .unwrap_or_else(|_| Err(no_answer()))
     }
 
-    fn ended(&self, path: &Path) {
+    fn ended(&self, path: &Path, ended: u64) {
         let mut probes = self.lock();
-        if let Some((threads, _)) = probes.get_mut(path) {
-            *threads -= 1;
-            if *threads == 0 {
+        if let Some(threads) = probes.get_mut(path) {
+            threads.retain(|(number, _)| *number != ended);
+            if threads.is_empty() {
                 probes.remove(path);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, (usize, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Threads>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,6 +135,26 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(probes.within(short, slow, |_| Ok(4)).unwrap(), 4);
+    }
+
+    #[test]
+    fn reads_that_overlap_and_answer_in_time_are_answers() {
+        let probes = Probes::default();
+        let deadline = Duration::from_millis(200);
+        let slow = |_: &Path| {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        };
+        // There is always one under way, for longer than the deadline.
+        std::thread::scope(|scope| {
+            for n in 0..10 {
+                let probes = &probes;
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(50 * n));
+                    probes.within(deadline, Path::new("/same"), slow).unwrap();
+                });
+            }
+        });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use sendshot_identity::SenderKey;
 use sendshot_model::history::SenderEvent;
 use sendshot_model::{PeerName, ReceiverId, SenderId, VolumeName};
 use sendshot_service::History;
-use sendshot_service::metrics::Counts;
+use sendshot_service::metrics::{Counts, Trouble};
 use sendshot_sys::durable;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -84,6 +84,7 @@ pub struct Sender {
     former: FormerIds,
     filesystems: Filesystems,
     history: History<SenderEvent>,
+    metrics_trouble: Trouble,
     counts: Counts<(PeerName, VolumeName)>,
     last_pushes: LastPushes,
     pushed_states: PushedStates,
@@ -116,6 +117,7 @@ impl Sender {
             former: FormerIds::load(&paths.state_dir)?,
             filesystems: Filesystems::load(&paths.state_dir)?,
             history: History::of(&paths.state_dir),
+            metrics_trouble: Trouble::default(),
             counts: Counts::new(),
             last_pushes: LastPushes::load(&paths.state_dir)?,
             pushed_states: PushedStates::load(&paths.state_dir),
@@ -297,6 +299,11 @@ impl Sender {
         Arc::clone(&self.deleting).lock_owned().await
     }
 
+    /// Why the metrics are not served.
+    pub fn metrics_trouble(&self) -> &Trouble {
+        &self.metrics_trouble
+    }
+
     /// Adds an event that happened now to the history, and counts it. Blocks.
     pub fn note(&self, event: SenderEvent) {
         match &event {
@@ -304,10 +311,14 @@ impl Sender {
                 receiver,
                 volume,
                 stream_bytes,
+                copy,
+                earlier,
                 ..
             } => {
                 let pair = (receiver.clone(), volume.clone());
-                self.counts.done(pair, *stream_bytes);
+                // A series may have had nothing to send.
+                let copies = earlier.len() + usize::from(!copy.is_empty());
+                self.counts.done(pair, copies, *stream_bytes);
             }
             SenderEvent::Failed {
                 receiver, volume, ..

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use sendshot_model::VolumeName;
 use sendshot_sys::{filesystem, subvolume};
@@ -15,6 +16,8 @@ pub struct Member {
     pub uuid: Uuid,
     /// Transaction of its last change.
     pub ctransid: u64,
+    /// When the snapshot was made.
+    pub made_at: Timestamp,
     fsid: Uuid,
     age: (u64, u64),
 }
@@ -159,6 +162,7 @@ fn member(path: &std::path::Path) -> io::Result<Option<Member>> {
         path: path.to_owned(),
         uuid: info.wire_uuid(),
         ctransid: info.ctransid,
+        made_at: Timestamp::from_second(info.otime).unwrap_or(Timestamp::UNIX_EPOCH),
         fsid: filesystem::fsid(&fd)?,
         age: (info.otransid, info.id),
     }))

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// What has ended for one key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// How many ended with a copy.
+    /// Copies that were made.
     pub done: u64,
     /// How many ended without one.
     pub failed: u64,
@@ -25,10 +25,10 @@ impl<K: Ord + Clone> Counts<K> {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Counts one that ended with a copy.
-    pub fn done(&self, key: K, stream_bytes: u64) {
+    /// Counts copies, and the bytes of their streams together.
+    pub fn done(&self, key: K, copies: usize, stream_bytes: u64) {
         self.change(key, |count| {
-            count.done += 1;
+            count.done += copies as u64;
             count.stream_bytes = count.stream_bytes.saturating_add(stream_bytes);
         });
     }

@@ -6,4 +6,4 @@ mod serve;
 
 pub use counts::{Count, Counts};
 pub use page::{Labels, Page};
-pub use serve::{Render, serve};
+pub use serve::{Render, Trouble, serve};

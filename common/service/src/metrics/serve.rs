@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 /// The type of the page, which tells Prometheus how to read it.
 const OPEN_METRICS: HeaderValue =
@@ -34,47 +34,118 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 pub type Render =
     dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync;
 
-/// The last page, and since when. Requests that come while one is made wait for it.
-#[derive(Default)]
-struct Last(Mutex<Option<(Instant, String)>>);
+/// Longest wait of a request for the page.
+const PAGE_DEADLINE: Duration = Duration::from_secs(20);
 
-impl Last {
-    async fn page(&self, render: &Render) -> Result<String, String> {
-        let mut last = self.0.lock().await;
-        if let Some((made, page)) = &*last
-            && made.elapsed() < PAGE_AGE
-        {
-            return Ok(page.clone());
+/// The last page. At most one is made at a time, by a task that ends by itself: clients that leave must not start another.
+struct Pages {
+    render: Arc<Render>,
+    last: Mutex<Last>,
+    made: Notify,
+}
+
+#[derive(Default)]
+struct Last {
+    page: Option<(Instant, Result<String, String>)>,
+    is_made: bool,
+}
+
+impl Pages {
+    fn new(render: Arc<Render>) -> Arc<Self> {
+        Arc::new(Self {
+            render,
+            last: Mutex::default(),
+            made: Notify::new(),
+        })
+    }
+
+    /// The page, if it is new enough.
+    fn fresh(&self) -> Option<Result<String, String>> {
+        let last = self.lock();
+        let (made, page) = last.page.as_ref()?;
+        (made.elapsed() < PAGE_AGE).then(|| page.clone())
+    }
+
+    async fn page(self: &Arc<Self>) -> Result<String, String> {
+        loop {
+            // Registered before the look, so that a page that is made meanwhile wakes it up.
+            let mut made = std::pin::pin!(self.made.notified());
+            made.as_mut().enable();
+            if let Some(page) = self.fresh() {
+                return page;
+            }
+            self.start();
+            made.await;
         }
-        let page = render().await?;
-        *last = Some((Instant::now(), page.clone()));
-        Ok(page)
+    }
+
+    fn start(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.lock().is_made, true) {
+            return;
+        }
+        let pages = Arc::clone(self);
+        let making = tokio::spawn((self.render)());
+        tokio::spawn(async move {
+            let page = making.await.unwrap_or_else(|e| Err(e.to_string()));
+            *pages.lock() = Last {
+                page: Some((Instant::now(), page)),
+                is_made: false,
+            };
+            pages.made.notify_waiters();
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the page is not served; `None` if it is, or is off.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<String>>);
+
+impl Trouble {
+    /// In words.
+    pub fn get(&self) -> Option<String> {
+        let trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clone()
+    }
+
+    /// Sets it; returns whether it is new.
+    fn set(&self, new: Option<String>) -> bool {
+        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *trouble != new;
+        *trouble = new;
+        is_new
     }
 }
 
 /// Serves the page at `/metrics` of the address, as long as there is one; ends only by being dropped.
-pub async fn serve(address: impl Fn() -> Option<SocketAddr>, render: Arc<Render>) -> Infallible {
-    let last = Arc::new(Last::default());
+pub async fn serve(
+    address: impl Fn() -> Option<SocketAddr>,
+    render: Arc<Render>,
+    trouble: &Trouble,
+) -> Infallible {
+    let pages = Pages::new(render);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut refused = None;
     loop {
         let Some(wanted) = address() else {
-            refused = None;
+            trouble.set(None);
             tokio::time::sleep(LOOK_INTERVAL).await;
             continue;
         };
         let listener = match TcpListener::bind(wanted).await {
             Ok(listener) => listener,
             Err(e) => {
-                if refused != Some(wanted) {
-                    tracing::warn!("cannot serve the metrics on {wanted}: {e}");
+                let text = format!("cannot serve the metrics on {wanted}: {e}");
+                if trouble.set(Some(text.clone())) {
+                    tracing::warn!("{text}");
                 }
-                refused = Some(wanted);
                 tokio::time::sleep(LOOK_INTERVAL).await;
                 continue;
             }
         };
-        refused = None;
+        trouble.set(None);
         tracing::info!("the metrics are at http://{wanted}/metrics");
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         while address() == Some(wanted) {
@@ -88,10 +159,10 @@ pub async fn serve(address: impl Fn() -> Option<SocketAddr>, render: Arc<Render>
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                         continue;
                     };
-                    let (last, render) = (Arc::clone(&last), Arc::clone(&render));
+                    let pages = Arc::clone(&pages);
                     tokio::spawn(async move {
                         // Prometheus asks again.
-                        let _ = tokio::time::timeout(DEADLINE, answer(connection, &last, &*render)).await;
+                        let _ = tokio::time::timeout(DEADLINE, answer(connection, &pages)).await;
                         drop(place);
                     });
                 }
@@ -100,12 +171,16 @@ pub async fn serve(address: impl Fn() -> Option<SocketAddr>, render: Arc<Render>
     }
 }
 
-async fn answer(connection: TcpStream, last: &Last, render: &Render) -> Result<(), hyper::Error> {
+async fn answer(connection: TcpStream, pages: &Arc<Pages>) -> Result<(), hyper::Error> {
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
         let (status, page) = match request.uri().path() {
-            "/metrics" => match last.page(render).await {
-                Ok(page) => (StatusCode::OK, page),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            "/metrics" => match tokio::time::timeout(PAGE_DEADLINE, pages.page()).await {
+                Ok(Ok(page)) => (StatusCode::OK, page),
+                Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+                Err(_) => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the daemon still looks at its disks\n".to_owned(),
+                ),
             },
             _ => (
                 StatusCode::NOT_FOUND,
@@ -159,7 +234,10 @@ mod tests {
             counting.fetch_add(1, Ordering::Relaxed);
             Box::pin(async { Ok("sendshot_x 1\n# EOF\n".to_owned()) })
         });
-        tokio::spawn(serve(move || Some(address), render));
+        tokio::spawn(async move {
+            let trouble = Trouble::default();
+            serve(move || Some(address), render, &trouble).await
+        });
         let page = get(address, "/metrics").await;
         assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
         assert!(page.ends_with("sendshot_x 1\n# EOF\n"), "{page}");
@@ -176,6 +254,31 @@ mod tests {
                 .starts_with("HTTP/1.1 200 OK")
         );
         // One page served both, since it is new.
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn clients_that_leave_start_no_second_page() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let (release, waits) = tokio::sync::watch::channel(false);
+        let counting = Arc::clone(&count);
+        let render: Arc<Render> = Arc::new(move || {
+            counting.fetch_add(1, Ordering::Relaxed);
+            let mut waits = waits.clone();
+            Box::pin(async move {
+                let _ = waits.wait_for(|released| *released).await;
+                Ok("page".to_owned())
+            })
+        });
+        let pages = Pages::new(render);
+        for _ in 0..10 {
+            let left = tokio::time::timeout(Duration::from_millis(5), pages.page());
+            assert!(left.await.is_err());
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        release.send(true).unwrap();
+        // The page that no client waited for is given to the next one.
+        assert_eq!(pages.page().await.unwrap(), "page");
         assert_eq!(count.load(Ordering::Relaxed), 1);
     }
 }
