@@ -20,7 +20,7 @@ use rustls::{
 
 use crate::keys::authority::Authority;
 use crate::keys::certificate;
-use crate::keys::crypto::provider;
+use crate::keys::crypto::{has_aes, provider, takes_own_order};
 use crate::keys::sender_key::SenderKey;
 use crate::transport::peer::{CaFingerprint, RECEIVER_DNS_NAME};
 
@@ -60,6 +60,7 @@ pub fn server_config(authority: &Arc<Authority>) -> Result<Arc<ServerConfig>, Tl
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Present::new(authority)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.ignore_client_order = takes_own_order(has_aes());
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
