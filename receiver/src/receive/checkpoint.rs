@@ -28,6 +28,12 @@ use crate::receive::failures::{io_failure, rule_broken, session_failure};
 use crate::receive::staging::StagingHost;
 use crate::store::partials::{self, Checkpoint, Partial, Record};
 
+/// A checkpoint may take this part of the time between two at most: each one writes everything to disk, and commits.
+const COST_SHARE: u32 = 30;
+
+/// Longest time between two checkpoints that their cost alone makes: what is sent again after a crash stays limited.
+const MAX_STRETCH: Duration = Duration::from_secs(60);
+
 /// The checkpoints of one transfer.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
@@ -39,6 +45,8 @@ pub(crate) struct Checkpoints {
     noted: bool,
     last_offset: u64,
     last_at: Instant,
+    /// How long the last one took.
+    cost: Duration,
 }
 
 impl Checkpoints {
@@ -55,6 +63,7 @@ impl Checkpoints {
             noted: false,
             last_offset: offset,
             last_at: Instant::now(),
+            cost: Duration::ZERO,
         })
     }
 
@@ -74,7 +83,7 @@ impl Checkpoints {
     pub(crate) fn is_due(&self, behind: &Segment, point: Point) -> bool {
         behind.mark == Mark::Durable
             && point.offset.saturating_sub(self.last_offset) >= self.policy.bytes
-            && self.last_at.elapsed() >= Duration::from_millis(self.policy.milliseconds)
+            && self.last_at.elapsed() >= interval(self.policy.milliseconds, self.cost)
     }
 
     /// Takes a checkpoint, while the session is between two commands; returns its offset. `None` if there is
@@ -95,6 +104,7 @@ impl Checkpoints {
                 "the stream is not at the offset of its segments",
             ));
         }
+        let began = Instant::now();
         let failed = |e| io_failure("take a checkpoint", &e);
         if self.last.is_none() {
             // A concurrent transfer with the same id: its checkpoints would be taken for this one's.
@@ -124,6 +134,7 @@ impl Checkpoints {
             crash::point("checkpoint-old-dropped");
         }
         (self.last_offset, self.last_at) = (point.offset, Instant::now());
+        self.cost = began.elapsed();
         Ok(Some(point.offset))
     }
 
@@ -144,5 +155,29 @@ impl Checkpoints {
         if let Err(e) = partials::forget(&self.area, transfer) {
             tracing::warn!(%transfer, "a partial stays until the next start: {e}");
         }
+    }
+}
+
+/// The time from one checkpoint to the next. The configured time is the least; without one, only the bytes count.
+fn interval(configured_millis: u64, cost: Duration) -> Duration {
+    let configured = Duration::from_millis(configured_millis);
+    match configured.is_zero() {
+        true => configured,
+        false => configured.max((cost * COST_SHARE).min(MAX_STRETCH)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_that_cost_much_come_less_often() {
+        let millis = Duration::from_millis;
+        assert_eq!(interval(2000, millis(10)), millis(2000));
+        assert_eq!(interval(2000, millis(200)), millis(6000));
+        assert_eq!(interval(2000, millis(10_000)), MAX_STRETCH);
+        assert_eq!(interval(90_000, millis(10_000)), millis(90_000));
+        assert_eq!(interval(0, millis(200)), Duration::ZERO);
     }
 }
