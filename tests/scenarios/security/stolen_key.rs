@@ -27,7 +27,8 @@ use sendshot_proto::v1::{
     ForgetRequest, GrantRequest, GrantsRequest, HelloRequest, HistoryRequest, HoldVolumeRequest,
     InventoryRequest, InviteRequest, ListRequest, PairCommand, PairRequest, Parent, PauseRequest,
     PeersRequest, PruneCopiesRequest, PruneRequest, PushRequest, RecordRestoredRequest,
-    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, StatusRequest, VolumesRequest,
+    RenewRequest, ResumePoint, RevokeRequest, RootsRequest, ShowConfigRequest, StatusRequest,
+    VolumesRequest,
 };
 use sendshot_sys::subvolume::{self, Info};
 use serde_json::Value;
@@ -543,6 +544,10 @@ fn receiver_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
                 status(control.change_copy(ChangeCopyRequest::default()).await),
             ),
             (
+                "ShowConfig",
+                status(control.show_config(ShowConfigRequest {}).await),
+            ),
+            (
                 "AcceptClock",
                 status(control.accept_clock(AcceptClockRequest::default()).await),
             ),
@@ -571,6 +576,10 @@ fn sender_control(scene: &Scene) -> Vec<(&'static str, (String, String))> {
             (
                 "Cancel",
                 status(control.cancel(CancelRequest::default()).await),
+            ),
+            (
+                "ShowConfig",
+                status(control.show_config(ShowConfigRequest {}).await),
             ),
             (
                 "Pause",

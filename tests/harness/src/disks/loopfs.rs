@@ -77,7 +77,7 @@ impl LoopFs {
     /// # Errors
     /// If the mount is in use, or mounting fails.
     pub fn remount(&self) -> Result<()> {
-        run(Command::new("umount").arg(&self.mount))?;
+        unmount_free(&self.mount)?;
         mount_loop(&self.dir.path().join("image"), &self.mount, &self.options)
     }
 }
@@ -86,6 +86,21 @@ impl Drop for LoopFs {
     fn drop(&mut self) {
         unmount(&self.mount);
     }
+}
+
+/// Unmounts what no file is open on any more. A program that another test is just starting has copies of this process's open
+/// files for a moment, until it is executed: the mount is busy as long.
+///
+/// # Errors
+/// If the mount stays in use, or cannot be unmounted.
+fn unmount_free(mount: &Path) -> Result<()> {
+    for _ in 1..UNMOUNT_ATTEMPTS {
+        if run(Command::new("umount").arg(mount)).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    run(Command::new("umount").arg(mount))
 }
 
 /// Unmounts; detaches the mount if it stays in use.
