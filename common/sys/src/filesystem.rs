@@ -219,6 +219,15 @@ pub fn shows_devices(fsid: Uuid) -> bool {
     Path::new(&format!("/sys/fs/btrfs/{fsid}/devices")).is_dir()
 }
 
+/// Starts to write a range of a file to disk, and does not wait for it: later there is less to wait for. A failure of the disk is
+/// still reported by the next flush of the file or its file system.
+///
+/// # Errors
+/// I/O errors of starting.
+pub fn start_write_back(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    raw::start_write_back(file, offset, len)
+}
+
 /// Commits the running transaction and wakes the cleaner, so that the space of deleted subvolumes is freed
 /// within a moment instead of half a minute.
 ///

@@ -247,3 +247,17 @@ pub(crate) fn is_clock_synchronised() -> bool {
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
 }
+
+/// Starts to write a range of a file to disk (`sync_file_range`), and does not wait for it.
+pub(crate) fn start_write_back(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let offset = i64::try_from(offset).map_err(invalid)?;
+    let len = i64::try_from(len).map_err(invalid)?;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the call takes numbers only, and `fd` is open until it returns.
+    let done = unsafe { libc::sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

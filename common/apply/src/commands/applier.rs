@@ -69,6 +69,7 @@ pub enum Content {
 pub struct Applier {
     pub(super) dirs: Dirs,
     files: Files,
+    behind: data::WriteBehind,
     foreign: Foreign,
     encoded: EncodedWriter,
     pub(super) policies: Policies,
@@ -110,6 +111,7 @@ impl Applier {
             root_times,
             dirs,
             files: Files::default(),
+            behind: data::WriteBehind::default(),
             foreign: Foreign::default(),
             encoded: EncodedWriter::new(policies.encoded),
             policies,
@@ -262,7 +264,11 @@ impl Applier {
                 self.attribute_changed(name);
                 Ok(())
             }
-            Command::Write { path, offset, data } => data::write(self.file(path)?, offset, data),
+            Command::Write { path, offset, data } => {
+                let file = self.file(path)?;
+                data::write(&file, offset, data)?;
+                self.behind.wrote(&file, offset, data.len() as u64)
+            }
             Command::Clone { .. } => self.clone_range(command, sources),
             Command::Truncate { path, size } => data::truncate(self.file(path)?, size),
             Command::Chmod { path, mode } => self.inode(path)?.chmod(mode),

@@ -1,11 +1,13 @@
 //! Writes, allocates and truncates file data.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use crate::error::Cause;
+use sendshot_sys::filesystem;
 
 /// Writes all of `data` at `offset`.
 pub(crate) fn write(file: impl AsFd, offset: u64, data: &[u8]) -> Result<(), Cause> {
@@ -23,6 +25,48 @@ pub(crate) fn write(file: impl AsFd, offset: u64, data: &[u8]) -> Result<(), Cau
         }
     }
     Ok(())
+}
+
+/// Bytes of a file that are written one after the other before they are on their way to the disk.
+const WRITE_BACK: u64 = 8 << 20;
+
+/// Has large files written to disk while they are made. Otherwise all of it waits for the next flush, and a process that has
+/// written much more than the disk is slowed down by the kernel.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBehind {
+    /// The file that was written last, with what is not on its way yet: from where, and to where.
+    last: Option<(Weak<OwnedFd>, u64, u64)>,
+}
+
+impl WriteBehind {
+    /// Notes that `len` bytes of a file were written at `offset`.
+    pub(crate) fn wrote(
+        &mut self,
+        file: &Arc<OwnedFd>,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Cause> {
+        let end = offset.saturating_add(len);
+        let begin = match self.last.take() {
+            Some((last, begin, to)) if to == offset && is_same(&last, file) => begin,
+            Some(_) | None => offset,
+        };
+        if end - begin < WRITE_BACK {
+            self.last = Some((Arc::downgrade(file), begin, end));
+            return Ok(());
+        }
+        let started = filesystem::start_write_back(file, begin, end - begin);
+        self.last = Some((Arc::downgrade(file), end, end));
+        match started.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)) {
+            // A file system without it writes when it wants to.
+            Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn is_same(last: &Weak<OwnedFd>, file: &Arc<OwnedFd>) -> bool {
+    last.upgrade().is_some_and(|last| Arc::ptr_eq(&last, file))
 }
 
 /// Sets the size of a file.
@@ -95,6 +139,31 @@ pub(crate) fn check_range(offset: u64, len: u64) -> Result<u64, Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_follows_in_the_same_file_is_written_back_together() {
+        let open = || Arc::new(OwnedFd::from(tempfile::tempfile().unwrap()));
+        let (one, other) = (open(), open());
+        let mut behind = WriteBehind::default();
+        let begin = |behind: &WriteBehind| behind.last.as_ref().map(|(_, begin, _)| *begin);
+        let part = WRITE_BACK / 4;
+        for n in 0..3 {
+            behind.wrote(&one, n * part, part).unwrap();
+            assert_eq!(begin(&behind), Some(0));
+        }
+        // The fourth is enough.
+        behind.wrote(&one, 3 * part, part).unwrap();
+        assert_eq!(begin(&behind), Some(WRITE_BACK));
+        behind.wrote(&other, WRITE_BACK, part).unwrap();
+        behind.wrote(&one, WRITE_BACK, part).unwrap();
+        behind.wrote(&one, 10 * WRITE_BACK, part).unwrap();
+        assert_eq!(begin(&behind), Some(10 * WRITE_BACK));
+        drop(one);
+        // Its number may be used by the next file.
+        let next = open();
+        behind.wrote(&next, 10 * WRITE_BACK + part, part).unwrap();
+        assert_eq!(begin(&behind), Some(10 * WRITE_BACK + part));
+    }
 
     #[test]
     fn ranges_end_where_the_kernel_s_offsets_do() {
