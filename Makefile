@@ -25,7 +25,7 @@ demo: packages build ## Replicate a real tree between two file systems on this h
 	@DEMO_SOURCE="$(DEMO_SOURCE)" BIN_DIR="$(PROFILE_DIR)" deploy/demo
 
 test: packages packages-deb packages-system lint unit scenarios ## Run every check and test; needs root, and 10 GiB in /var/tmp
-	RELEASE=target/debug deploy/system-test
+	RELEASE=$(or $(CARGO_TARGET_DIR),target)/debug deploy/system-test
 
 lint: ## Formatting, words and clippy
 	$(CARGO) fmt --all -- --check
