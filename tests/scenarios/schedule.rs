@@ -401,3 +401,35 @@ fn a_schedule_that_was_there_before_the_pairing_begins_with_it() {
     let hosts = Paired { sender, receiver };
     until::holds("it is pushed", || copies(&hosts) == 1);
 }
+
+#[test]
+fn a_receiver_that_cannot_be_asked_costs_no_snapshot_of_an_unchanged_volume() {
+    let mut hosts = Paired::new();
+    fs::write(hosts.sender.photos().join("a"), "1").unwrap();
+    // A report is old after a second.
+    schedule(&hosts, "max_age = '4s'");
+    let push = ["--json", "push", "--if-due", "nas2:photos"];
+    hosts.sender.ctl(&push).success();
+    hosts.sender.wait_until_released();
+    std::thread::sleep(Duration::from_millis(1500));
+    let generation =
+        || sendshot_sys::filesystem::generation(fs::File::open(hosts.sender.fs()).unwrap());
+    rustix::fs::syncfs(fs::File::open(hosts.sender.fs()).unwrap()).unwrap();
+    let before = generation().unwrap();
+    // The receiver answers, and has no disk.
+    let (root, away) = (hosts.receiver.root(), hosts.receiver.fs().join("away"));
+    fs::rename(&root, &away).unwrap();
+    let asked = hosts.sender.ctl(&push);
+    assert_ne!(asked.code, 0, "{asked:?}");
+    assert_eq!(
+        generation().unwrap(),
+        before,
+        "the source disk was written to"
+    );
+    // It is recorded, so that `status` and `check` say it.
+    assert_ne!(replication(&hosts)["trouble"], Value::Null);
+    fs::rename(&away, &root).unwrap();
+    let again = hosts.sender.ctl(&push).success().json();
+    assert_eq!(again["skipped"], "unchanged", "{again}");
+    hosts.receiver.daemon.forgive();
+}

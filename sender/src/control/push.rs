@@ -13,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::plan::parse;
-use crate::push::error::Error;
 use crate::push::progress::{self, Event, Listener};
 use crate::push::request::Request;
 use crate::schedule::if_due::{self, NotDue};
@@ -35,7 +34,7 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
                 let event = match check_due(sender, &wanted).await {
                     Ok(None) => None,
                     Ok(Some(not_due)) => Some(skipped(not_due)),
-                    Err(error) => Some(describe(Event::Failed(error.into()))),
+                    Err(problem) => Some(describe(Event::Failed(problem))),
                 };
                 if let Some(event) = event {
                     return Box::pin(tokio_stream::once(Ok(event)));
@@ -53,12 +52,12 @@ pub(super) async fn answer(sender: &Arc<Sender>, message: v1::PushRequest, root:
 }
 
 /// Why a push is not due. One of a path has no schedule, and is.
-async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Result<Option<NotDue>, Error> {
+async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Result<Option<NotDue>, Problem> {
     let VolumeRef::Name(volume) = wanted.volume.clone() else {
         return Ok(None);
     };
     let receiver = wanted.receiver.clone();
-    Ok(if_due::check(sender, &Pair { receiver, volume }).await)
+    if_due::check(sender, &Pair { receiver, volume }).await
 }
 
 fn skipped(not_due: NotDue) -> v1::PushEvent {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_model::human;
+use sendshot_proto::problem::Problem;
 
 use crate::schedule::outlook::{self, Outlook, Pair};
 use crate::schedule::unchanged::{self, Checked};
@@ -20,8 +21,11 @@ pub struct NotDue {
 }
 
 /// Decides whether a push is due; returns why not. A volume without a schedule is due whenever it has changed.
-pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Option<NotDue> {
-    let not_due = |code, reason| Some(NotDue { code, reason });
+///
+/// # Errors
+/// The volume does not answer, or the receiver could not be asked whether it still holds the state of an unchanged volume.
+pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, Problem> {
+    let not_due = |code, reason| Ok(Some(NotDue { code, reason }));
     let slot = match outlook::of(sender, &sender.config(), pair) {
         Outlook::NotScheduled => match paused(sender, pair) {
             Some(pause) => return not_due("paused", by_pause(&pause)),
@@ -37,8 +41,14 @@ pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Option<NotDue> {
     };
     let pushed = match unchanged::check(sender, pair).await {
         Ok(Checked::Unchanged { pushed, .. }) => pushed,
-        // The push reports, and records, what is wrong.
-        Ok(Checked::Changed) | Err(_) => return None,
+        Ok(Checked::Changed) => return Ok(None),
+        // Recorded as a push that failed: no snapshot is made of a volume that is perhaps unchanged.
+        Err(error) => {
+            let problem = Problem::from(error);
+            let (receiver, volume) = (&pair.receiver, &pair.volume);
+            sender.note_not_started(receiver, volume, &problem).await;
+            return Err(problem);
+        }
     };
     if let Some(slot) = slot {
         unchanged::served(sender, pair, slot);
