@@ -15,6 +15,23 @@ pub enum Paused {
     WithoutEnd,
 }
 
+/// Difference of two clocks in seconds by which a time may be ahead of another clock.
+const MAX_AHEAD: i64 = 300;
+
+/// Whether a time is in the future: it was noted while a clock was wrong.
+#[must_use]
+pub fn is_ahead(at: i64, now: i64) -> bool {
+    at > now + MAX_AHEAD
+}
+
+/// When the receiver last heard of a volume: by a copy, or a report that it is unchanged. A time in the future is no sign of life.
+/// Returns 0 if there was none.
+#[must_use]
+pub fn heard_at(volume: &v1::ReceivedVolume, now: i64) -> i64 {
+    let times = [volume.newest_at, volume.confirmed_at].into_iter();
+    times.filter(|at| !is_ahead(*at, now)).max().unwrap_or(0)
+}
+
 /// A volume whose present state is that of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmation {

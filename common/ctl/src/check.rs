@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sendshot_model::human;
+use sendshot_proto::confirm;
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::{
     ReceivedVolume, ReceiverStatusRequest, ReceiverStatusResponse, ReplicationState, StatusRequest,
@@ -211,12 +212,8 @@ async fn of_daemon(
     }
 }
 
-/// Difference of two clocks in seconds that is no finding.
-const MAX_AHEAD: i64 = 300;
-
-/// Whether a time is in the future: it was noted while a clock was wrong.
 fn is_ahead(at: i64) -> bool {
-    at > jiff::Timestamp::now().as_second() + MAX_AHEAD
+    confirm::is_ahead(at, jiff::Timestamp::now().as_second())
 }
 
 fn ahead(place: &str, at: i64) -> Finding {
@@ -336,17 +333,12 @@ fn of_volume(volume: &ReceivedVolume, max_age: Option<Duration>) -> Vec<Finding>
     let place = format!("{}:{}", volume.sender, volume.volume);
     let max = max_age.map_or(volume.max_age, |age| age.as_secs());
     let mut findings = Vec::new();
-    // A time in the future is no sign of life.
     let times = [volume.newest_at, volume.confirmed_at];
     if let Some(at) = times.into_iter().find(|at| is_ahead(*at)) {
         findings.push(ahead(&place, at));
     }
-    let last = times
-        .into_iter()
-        .filter(|at| !is_ahead(*at))
-        .max()
-        .unwrap_or(0);
-    let age = output::age(last).as_secs();
+    let heard = confirm::heard_at(volume, jiff::Timestamp::now().as_second());
+    let age = output::age(heard).as_secs();
     if max > 0 && age > max {
         let last = match volume.newest.as_str() {
             "" => "no copy came".to_owned(),

@@ -1,7 +1,6 @@
 //! `sendshotctl config show`, of either daemon.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use sendshot_model::printable;
 use sendshot_proto::problem::Problem;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use crate::arguments::Choice;
 use crate::client;
 use crate::daemons::{self, Daemon};
-use crate::outcome::{self, Outcome};
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -29,22 +28,11 @@ struct ConfigJson {
 /// Shows the configuration of the daemons of this host.
 pub async fn show(choice: Choice, socket: Option<PathBuf>, output: &Output) -> Outcome {
     let mut daemons = daemons::connect(choice, socket).await?;
-    let is_both = daemons.len() > 1;
-    let mut code = ExitCode::SUCCESS;
-    for daemon in &mut daemons {
-        if let Err(problem) = of_daemon(daemon, output).await {
-            match is_both {
-                true => output.problem(&problem),
-                false => return Err(problem),
-            }
-            code = outcome::exit_code(&problem);
-        }
-    }
-    Ok(code)
+    let show = async |daemon: &mut Daemon| of_daemon(daemon, output).await;
+    daemons::each(&mut daemons, output, show).await
 }
 
-async fn of_daemon(daemon: &mut Result<Daemon, Problem>, output: &Output) -> Result<(), Problem> {
-    let daemon = daemon.as_mut().map_err(|problem| problem.clone())?;
+async fn of_daemon(daemon: &mut Daemon, output: &Output) -> Result<(), Problem> {
     let name = daemon.label().to_lowercase();
     let shown = match daemon {
         Daemon::Sender(client) => client.show_config(ShowConfigRequest {}).await,

@@ -1,6 +1,7 @@
 //! The daemons of this host that a command asks which both know.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use sendshot_proto::problem::{Kind, Problem};
 use sendshot_proto::v1::GrantsRequest;
@@ -8,6 +9,8 @@ use tonic::Code;
 
 use crate::arguments::Choice;
 use crate::client::{self, Receiver, Sender};
+use crate::outcome::{self, Outcome};
+use crate::output::Output;
 
 /// A daemon of this host.
 #[derive(Debug)]
@@ -57,6 +60,34 @@ pub async fn connect(
         )
         .remedy("start the one that this host needs: `systemctl start sendshot-sender` or `systemctl start sendshot-receiver`")),
     }
+}
+
+/// Does something with each daemon. Where there are several, one that fails is reported, and the others are asked all the same.
+///
+/// # Errors
+/// Those of `ask`, if there is one daemon.
+pub async fn each(
+    daemons: &mut [Result<Daemon, Problem>],
+    output: &Output,
+    mut ask: impl AsyncFnMut(&mut Daemon) -> Result<(), Problem>,
+) -> Outcome {
+    let is_one = daemons.len() == 1;
+    let mut code = ExitCode::SUCCESS;
+    for daemon in daemons {
+        let asked = match daemon {
+            Ok(daemon) => ask(daemon).await,
+            Err(problem) => Err(problem.clone()),
+        };
+        match asked {
+            Ok(()) => {}
+            Err(problem) if is_one => return Err(problem),
+            Err(problem) => {
+                output.problem(&problem);
+                code = outcome::exit_code(&problem);
+            }
+        }
+    }
+    Ok(code)
 }
 
 /// Finds out which daemon listens on a socket, by a call that only the receiver's knows.

@@ -1,7 +1,6 @@
 //! `sendshotctl history`, of either daemon.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use sendshot_model::history::{Entry, Head, ReceiverEvent, Selection, SenderEvent};
@@ -29,27 +28,17 @@ pub async fn run(arguments: HistoryArguments, socket: Option<PathBuf>, output: &
     let request = HistoryRequest::from(&selection(&arguments)?);
     let mut daemons = daemons::connect(arguments.daemon, socket).await?;
     let is_both = daemons.len() > 1;
-    let mut code = ExitCode::SUCCESS;
-    for daemon in &mut daemons {
-        if let Err(problem) = show(daemon, request.clone(), is_both, output).await {
-            match is_both {
-                true => output.problem(&problem),
-                false => return Err(problem),
-            }
-            code = outcome::exit_code(&problem);
-        }
-    }
-    Ok(code)
+    let show = async |daemon: &mut Daemon| show(daemon, request.clone(), is_both, output).await;
+    daemons::each(&mut daemons, output, show).await
 }
 
 /// Shows the events of one daemon.
 async fn show(
-    daemon: &mut Result<Daemon, Problem>,
+    daemon: &mut Daemon,
     request: HistoryRequest,
     is_both: bool,
     output: &Output,
 ) -> Result<(), Problem> {
-    let daemon = daemon.as_mut().map_err(|problem| problem.clone())?;
     let label = is_both.then(|| daemon.label());
     let parts = match daemon {
         Daemon::Sender(client) => client.history(request).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::arguments::Choice;
 use crate::daemons::{self, Daemon};
-use crate::outcome::{self, Outcome};
+use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::{receiver, sender};
 
@@ -26,16 +26,8 @@ pub async fn run(choice: Choice, watch: bool, socket: Option<PathBuf>, output: &
         if watch && !output.is_json() {
             let _ = write!(std::io::stdout(), "{CLEAR}");
         }
-        let mut code = ExitCode::SUCCESS;
-        for daemon in &mut daemons {
-            if let Err(problem) = show(daemon, is_both, output).await {
-                match is_both {
-                    true => output.problem(&problem),
-                    false => return Err(problem),
-                }
-                code = outcome::exit_code(&problem);
-            }
-        }
+        let show = async |daemon: &mut Daemon| show(daemon, is_both, output).await;
+        let code = daemons::each(&mut daemons, output, show).await?;
         if !watch {
             return Ok(code);
         }
@@ -47,11 +39,10 @@ pub async fn run(choice: Choice, watch: bool, socket: Option<PathBuf>, output: &
 }
 
 async fn show(
-    daemon: &mut Result<Daemon, sendshot_proto::problem::Problem>,
+    daemon: &mut Daemon,
     is_both: bool,
     output: &Output,
 ) -> Result<(), sendshot_proto::problem::Problem> {
-    let daemon = daemon.as_mut().map_err(|problem| problem.clone())?;
     if is_both && !output.is_json() {
         output.result(&(), || format!("== {} ==", daemon.label()));
     }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sendshot_proto::confirm;
 use sendshot_proto::v1::{PartialState, ReceivedVolume, ReceiverStatusResponse};
-use sendshot_service::metrics::{self, Count, Labels, Page, Render};
+use sendshot_service::metrics::{self, Count, Labels, Page, Render, flag};
 
 use super::status;
 use crate::shared::receiver::Receiver;
-
-/// Difference of two clocks in seconds by which a time may be ahead.
-const MAX_AHEAD: i64 = 300;
 
 /// Serves the metrics where the configuration says; ends only by being dropped.
 pub(crate) async fn watch(receiver: &Arc<Receiver>) -> std::convert::Infallible {
@@ -27,10 +25,6 @@ pub(crate) async fn watch(receiver: &Arc<Receiver>) -> std::convert::Infallible 
     metrics::serve(address, render, receiver.metrics_trouble()).await
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn page(receiver: &Receiver, status: &ReceiverStatusResponse) -> Page {
     let mut page = Page::new("receiver", env!("CARGO_PKG_VERSION"));
     disk(&mut page, status);
@@ -66,10 +60,6 @@ fn page(receiver: &Receiver, status: &ReceiverStatusResponse) -> Page {
     page
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn disk(page: &mut Page, status: &ReceiverStatusResponse) {
     let mut gauge = |name: &str, help: &str, value: Option<f64>| {
         page.gauge(name, help, value.map(|value| (Labels::new(), value)));
@@ -77,7 +67,7 @@ fn disk(page: &mut Page, status: &ReceiverStatusResponse) {
     gauge(
         "disk_readable",
         "Whether the disk of the copies is present and can be read; if not, there are no metrics of the copies",
-        Some(number(status.is_read && status.disk_problem.is_empty())),
+        Some(flag(status.is_read && status.disk_problem.is_empty())),
     );
     let of_disk = |bytes: u64| status.is_read.then_some(bytes as f64);
     gauge("disk_free_bytes", "Free space", of_disk(status.free_bytes));
@@ -90,14 +80,10 @@ fn disk(page: &mut Page, status: &ReceiverStatusResponse) {
     gauge(
         "clock_good",
         "Whether this host's clock is good enough to delete copies by",
-        Some(number(status.clock_trouble.is_empty())),
+        Some(flag(status.clock_trouble.is_empty())),
     );
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn volumes(page: &mut Page, volumes: &[ReceivedVolume]) {
     let mut gauge = |name: &str, help: &str, value: fn(&ReceivedVolume) -> Option<f64>| {
         let labels = |volume: &ReceivedVolume| -> Labels {
@@ -128,9 +114,8 @@ fn volumes(page: &mut Page, volumes: &[ReceivedVolume]) {
         "copy_heard_timestamp_seconds",
         "The later of both times, without those in the future, which were noted by a wrong clock",
         |volume| {
-            let latest = jiff::Timestamp::now().as_second() + MAX_AHEAD;
-            let times = [volume.newest_at, volume.confirmed_at].into_iter();
-            times.filter(|at| *at <= latest).max().map(|at| at as f64)
+            let now = jiff::Timestamp::now().as_second();
+            Some(confirm::heard_at(volume, now) as f64)
         },
     );
     gauge(
@@ -141,7 +126,7 @@ fn volumes(page: &mut Page, volumes: &[ReceivedVolume]) {
     gauge(
         "copy_paused",
         "Whether the sender's schedule was paused when it last reported",
-        |volume| Some(number(volume.paused_until != 0)),
+        |volume| Some(flag(volume.paused_until != 0)),
     );
     gauge(
         "copies_undeletable",
@@ -154,24 +139,20 @@ fn volumes(page: &mut Page, volumes: &[ReceivedVolume]) {
     gauge(
         "retention_stopped",
         "Whether none of the volume's copies may be deleted now",
-        |volume| Some(number(!volume.trouble.is_empty())),
+        |volume| Some(flag(!volume.trouble.is_empty())),
     );
     gauge(
         "retention_asks",
         "Whether the next deletion by the rule must be confirmed",
-        |volume| Some(number(!volume.asks.is_empty())),
+        |volume| Some(flag(!volume.asks.is_empty())),
     );
     gauge(
         "retention_has_rule",
         "Whether a rule deletes copies of the volume",
-        |volume| Some(number(!volume.rule.starts_with("all;"))),
+        |volume| Some(flag(!volume.rule.starts_with("all;"))),
     );
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn transfers(page: &mut Page, incoming: &[PartialState]) {
     let mut by_state: BTreeMap<&str, usize> = ["running", "waiting", "interrupted"]
         .into_iter()
@@ -187,8 +168,4 @@ fn transfers(page: &mut Page, incoming: &[PartialState]) {
             .into_iter()
             .map(|(state, count)| (vec![("state", state.to_owned())], count as f64)),
     );
-}
-
-fn number(is_so: bool) -> f64 {
-    f64::from(u8::from(is_so))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sendshot_proto::v1::last_push::Outcome;
 use sendshot_proto::v1::{LastPush, ReplicationState, StatusResponse};
-use sendshot_service::metrics::{self, Labels, Page, Render};
+use sendshot_service::metrics::{self, Labels, Page, Render, flag};
 
 use super::status;
 use crate::shared::sender::Sender;
@@ -39,10 +39,6 @@ fn pair(receiver: &str, volume: &str) -> Labels {
     ]
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn pushes(page: &mut Page, status: &StatusResponse) {
     let current = || status.replications.iter().filter(|state| !state.other_disk);
     let mut gauge = |name: &str, help: &str, value: fn(&ReplicationState) -> Option<f64>| {
@@ -61,10 +57,10 @@ fn pushes(page: &mut Page, status: &StatusResponse) {
         |state| (state.max_age > 0).then_some(state.max_age as f64),
     );
     gauge("push_failing", "Whether the last push failed", |state| {
-        Some(number(!state.trouble.is_empty()))
+        Some(flag(!state.trouble.is_empty()))
     });
     gauge("push_paused", "Whether the schedule is paused", |state| {
-        Some(number(state.paused_until != 0))
+        Some(flag(state.paused_until != 0))
     });
     gauge(
         "push_next_run_timestamp_seconds",
@@ -72,7 +68,7 @@ fn pushes(page: &mut Page, status: &StatusResponse) {
         |state| (state.next_run > 0).then_some(state.next_run as f64),
     );
     gauge("push_running", "Whether a push is running", |state| {
-        Some(number(state.running.is_some()))
+        Some(flag(state.running.is_some()))
     });
     gauge(
         "push_running_applied_bytes",
@@ -89,10 +85,6 @@ fn pushes(page: &mut Page, status: &StatusResponse) {
     );
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn outcomes(page: &mut Page, sender: &Sender, last: &[LastPush]) {
     page.gauge(
         "push_last_end_timestamp_seconds",
@@ -134,17 +126,13 @@ fn outcomes(page: &mut Page, sender: &Sender, last: &[LastPush]) {
     );
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a value of Prometheus is a floating-point number"
-)]
 fn others(page: &mut Page, status: &StatusResponse) {
     page.gauge(
         "volume_unusable",
         "Whether the volume could not be pushed now",
         status.volumes.iter().map(|volume| {
             let labels = vec![("volume", volume.name.clone())];
-            (labels, number(!volume.problem.is_empty()))
+            (labels, flag(!volume.problem.is_empty()))
         }),
     );
     page.gauge(
@@ -166,7 +154,7 @@ fn others(page: &mut Page, status: &StatusResponse) {
         drills().map(|drill| {
             (
                 pair(&drill.receiver, &drill.volume),
-                number(!drill.error.is_empty()),
+                flag(!drill.error.is_empty()),
             )
         }),
     );
@@ -175,8 +163,4 @@ fn others(page: &mut Page, status: &StatusResponse) {
         "When the last restore drill ended",
         drills().map(|drill| (pair(&drill.receiver, &drill.volume), drill.ended_at as f64)),
     );
-}
-
-fn number(is_so: bool) -> f64 {
-    f64::from(u8::from(is_so))
 }

@@ -5,5 +5,5 @@ mod page;
 mod serve;
 
 pub use counts::{Count, Counts};
-pub use page::{Labels, Page};
+pub use page::{Labels, Page, flag};
 pub use serve::{Render, Trouble, serve};

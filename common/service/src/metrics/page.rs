@@ -13,6 +13,12 @@ use prometheus_client::registry::Registry;
 /// Names and values of the labels of a time series.
 pub type Labels = Vec<(&'static str, String)>;
 
+/// The value of what is so, or is not.
+#[must_use]
+pub fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
 /// The metrics at one moment. Every name begins with `sendshot_`.
 #[derive(Debug)]
 pub struct Page(Registry);
@@ -31,10 +37,6 @@ impl Page {
     }
 
     /// Adds values that go up and down.
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a value of Prometheus is a floating-point number"
-    )]
     pub fn gauge(
         &mut self,
         name: &str,
