@@ -4,3 +4,4 @@
 
 pub mod delay;
 pub mod measure;
+pub mod trees;

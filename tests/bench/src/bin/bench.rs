@@ -11,24 +11,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sendshot_bench::measure::{measured, median};
+use sendshot_bench::trees;
 use sendshot_engine::{Frozen, Sendshot, WireNumber};
-use sendshot_harness::disks::loopfs::{LoopFs, run};
+use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::pairing::pair;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 
-/// Directories to copy files from, until there are enough.
-const SOURCES: [&str; 5] = [
-    "/usr/share",
-    "/usr/lib/python3",
-    "/usr/lib/python3.11",
-    "/usr/include",
-    "/usr/lib",
-];
-/// Least number of files in the tree.
-const FILES: usize = 50_000;
 /// Size of the file system in bytes.
 const SIZE: u64 = 8 << 30;
 /// One file in this many is changed.
@@ -162,36 +153,10 @@ fn restore(rounds: usize) -> Result<bool> {
     Ok(ratio <= RESTORE)
 }
 
-/// Copies real files until there are enough; returns all of them.
 fn fill(volume: &Path) -> Result<Vec<PathBuf>> {
-    for (number, source) in SOURCES.iter().enumerate() {
-        if !Path::new(source).exists() {
-            continue;
-        }
-        let target = volume.join(number.to_string());
-        run(Command::new("cp").args(["-a", source]).arg(target))?;
-        let mut files = Vec::new();
-        list(volume, &mut files)?;
-        if files.len() >= FILES {
-            run(&mut Command::new("sync"))?;
-            println!("{} files", files.len());
-            return Ok(files);
-        }
-    }
-    anyhow::bail!("this host has fewer than {FILES} files in {SOURCES:?}")
-}
-
-fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            list(&entry.path(), files)?;
-        } else if kind.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
+    let files = trees::copy_real(volume)?;
+    println!("{} files", files.len());
+    Ok(files)
 }
 
 fn change(files: &[PathBuf]) -> Result<()> {

@@ -10,15 +10,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
 
-use sendshot_bench::measure;
+use sendshot_bench::measure::{Took, measured};
+use sendshot_bench::trees;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::binaries;
 use sendshot_harness::hosts::pairing::pair;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
-use serde::{Deserialize, Serialize};
 
 /// The tree that is sent.
 const SOURCE: &str = "/usr/share";
@@ -32,14 +31,6 @@ const TOLERANCE: f64 = 0.03;
 const MEASURED: [&str; 3] = ["full stream", "increment", "push of everything"];
 /// Option that makes this program measure a single build.
 const SINGLE: &str = "--single";
-
-/// One measurement.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Took {
-    seconds: f64,
-    /// Seconds that the machine's processors were busy.
-    busy: f64,
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -168,8 +159,7 @@ fn single_build() {
     let (before, after) = (sender.fs().join("before"), sender.fs().join("after"));
     let sendshot = sender.fs().join("before.sendshot");
     streams::snapshot(&sender.photos(), &before).expect("a snapshot of the tree");
-    let mut files = Vec::new();
-    list(&tree, &mut files).expect("the files of the tree");
+    let files = trees::files(&tree).expect("the files of the tree");
     for file in files.iter().step_by(CHANGED) {
         let opened = OpenOptions::new().append(true).open(file);
         let written = opened.and_then(|mut file| file.write_all(b"changed"));
@@ -182,7 +172,7 @@ fn single_build() {
         line.expect("lines from the one who compares");
         // Data that an earlier round left unwritten must not count for this one.
         run(&mut Command::new("sync"));
-        let full = took(|| to_nowhere(&[&before]));
+        let (_, full) = measured(|| to_nowhere(&[&before]));
         let increment = [
             "--sendshot".as_ref(),
             sendshot.as_path(),
@@ -190,10 +180,10 @@ fn single_build() {
             &next,
             &after,
         ];
-        let increment = took(|| to_nowhere(&increment));
+        let (_, increment) = measured(|| to_nowhere(&increment));
         fs::remove_file(&next).expect("the sendshot of the increment");
         let mut copy = PathBuf::new();
-        let push = took(|| {
+        let (_, push) = measured(|| {
             let pushed = sender.push_with("nas2:photos", &["--parent", "none"]);
             copy = receiver.copy(&pushed);
         });
@@ -207,15 +197,6 @@ fn single_build() {
     }
 }
 
-fn took(work: impl FnOnce()) -> Took {
-    let (start, busy) = (Instant::now(), measure::busy());
-    work();
-    Took {
-        seconds: start.elapsed().as_secs_f64(),
-        busy: measure::busy() - busy,
-    }
-}
-
 fn to_nowhere(arguments: &[&Path]) {
     let mut command = Command::new(binaries::path("sendshotctl"));
     command.args(["stream", "send", "--quiet", "--proto", "2"]);
@@ -226,17 +207,4 @@ fn run(command: &mut Command) {
     command.stdout(Stdio::null());
     let status = command.status().expect("the command is there");
     assert!(status.success(), "{command:?}: {status}");
-}
-
-fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            list(&entry.path(), files)?;
-        } else if kind.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }

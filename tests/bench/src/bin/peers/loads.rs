@@ -6,19 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use sendshot_bench::trees;
 use sendshot_harness::disks::loopfs::run;
 
-/// Directories to copy files from, until there are enough.
-const SOURCES: [&str; 5] = [
-    "/usr/share",
-    "/usr/lib/python3",
-    "/usr/lib/python3.11",
-    "/usr/include",
-    "/usr/lib",
-];
-/// Least number of files in the tree.
-const FILES: usize = 50_000;
 /// One file in this many is changed.
 const CHANGED: usize = 100;
 /// Empty files.
@@ -58,7 +49,7 @@ pub enum Change {
 /// Fills a volume.
 pub fn fill(volume: &Path, content: Content) -> Result<()> {
     match content {
-        Content::Tree => tree(volume)?,
+        Content::Tree => drop(trees::copy_real(volume)?),
         Content::Random(bytes) => random(&volume.join("random"), bytes)?,
         Content::Empty => many(volume, EMPTY, b"")?,
         Content::Small(count) => many(
@@ -86,7 +77,7 @@ pub fn change(volume: &Path, change: Change, round: u64) -> Result<()> {
     match change {
         Change::Nothing => return Ok(()),
         Change::Spread => {
-            for file in files(volume)?.iter().step_by(CHANGED) {
+            for file in sorted(volume)?.iter().step_by(CHANGED) {
                 OpenOptions::new()
                     .append(true)
                     .open(file)?
@@ -94,7 +85,7 @@ pub fn change(volume: &Path, change: Change, round: u64) -> Result<()> {
             }
         }
         Change::Clustered => {
-            let all = files(volume)?;
+            let all = sorted(volume)?;
             for file in all.iter().take(all.len() / CHANGED) {
                 OpenOptions::new()
                     .append(true)
@@ -136,36 +127,8 @@ fn many(volume: &Path, count: usize, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn tree(volume: &Path) -> Result<()> {
-    for (number, source) in SOURCES.iter().enumerate() {
-        if !Path::new(source).exists() {
-            continue;
-        }
-        let target = volume.join(number.to_string());
-        run(Command::new("cp").args(["-a", source]).arg(target))?;
-        if files(volume)?.len() >= FILES {
-            return Ok(());
-        }
-    }
-    bail!("this host has fewer than {FILES} files in {SOURCES:?}")
-}
-
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    list(dir, &mut files)?;
+fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = trees::files(dir)?;
     files.sort();
     Ok(files)
-}
-
-fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            list(&entry.path(), files)?;
-        } else if kind.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }
