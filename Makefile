@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month schedule-month idle resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb dist dist-test packages-system test-system
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month schedule-month write-early idle resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb dist dist-test packages-system test-system
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ retention-month: packages ## A month of hourly pushes on btrfs under a moved clo
 schedule-month: packages ## A month of hourly runs under a moved clock, with sleep and downtime: DAYS=30
 	$(CARGO) build --workspace --bins --locked --features sendshot-harness/failpoints
 	SCHEDULE_DAYS=$(or $(DAYS),30) $(CARGO) test -p sendshot-scenarios --locked --features sendshot-harness/failpoints -- --nocapture schedule::each_missed
+
+write-early: packages ## Disks that fail between early writing and the flush, and work again: ROUNDS=100
+	WRITE_EARLY=$(or $(ROUNDS),100) $(CARGO) test -p sendshot-scenarios --locked --features sendshot-harness/failpoints -- --nocapture apply::writes_early
 
 idle: packages build ## What 200 volumes on a schedule cost, unchanged, and with five that change: MINUTES=15 EVERY_MINUTES=5
 	CHANGING=0 $(PROFILE_DIR)/idle

@@ -8,3 +8,4 @@ mod not_kept_by_push;
 mod random_histories;
 mod restores;
 mod whole_or_not_at_all;
+mod writes_early;

@@ -26,7 +26,7 @@ use serde_json::Value;
 const MIB: usize = 1 << 20;
 
 /// Fills a file system with data until it takes no more; returns the file to delete.
-fn fill_with_data(dir: &Path) -> PathBuf {
+pub(crate) fn fill_with_data(dir: &Path) -> PathBuf {
     let path = dir.join("filler");
     let mut file = File::create(&path).unwrap();
     let noise = fill::noise(99, MIB);

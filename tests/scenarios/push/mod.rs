@@ -5,7 +5,7 @@ mod devices;
 mod disk_away;
 mod engines;
 mod errors;
-mod full_and_failing;
+pub(crate) mod full_and_failing;
 mod odd_places;
 mod plans;
 mod races;

@@ -186,6 +186,18 @@ fn a_series_without_a_new_snapshot_is_confirmed_to_the_receiver() {
         status.remove(0)["volumes"][0]["confirmed_at"].clone()
     };
     assert_eq!(confirmed(&series), Value::Null);
+    // Whatever makes the snapshots may have stopped: its silence has to be heard on both sides.
+    let config = series.hosts.sender.config();
+    let before = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{before}max_age = '1s'\n")).unwrap();
+    series.hosts.sender.daemon.reload("configuration reloaded");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    series.push();
+    assert_eq!(confirmed(&series), Value::Null);
+    let check = series.hosts.sender.ctl(&["check"]);
+    check.fails(2, &[]);
+    fs::write(&config, before).unwrap();
+    series.hosts.sender.daemon.reload("configuration reloaded");
     series.push();
     assert!(confirmed(&series).is_string());
 }
