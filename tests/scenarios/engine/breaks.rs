@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sendshot_engine::diff::rule::Kinship;
-use sendshot_harness::disks::streams;
+use sendshot_harness::disks::{loopfs, streams};
 use sendshot_harness::faults::snapshotless::{Snapshotless, State, btrfs};
 use sendshot_harness::hosts::command::{run, tool};
 use sendshot_harness::hosts::pairing::Paired;
@@ -413,7 +413,7 @@ fn an_older_disk_image_has_matching_retained_states() {
         dir.path().join("old"),
     );
     let unmounted = |work: &dyn Fn()| {
-        tool("umount", &[&mounted]);
+        loopfs::unmount_free(&mounted).unwrap();
         work();
         sendshot_harness::disks::mount::mount(&image, &mounted, "loop");
     };

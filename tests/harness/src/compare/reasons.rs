@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sendshot_model::ReasonCode;
 use serde_json::Value;
 
+use crate::disks::loopfs;
 use crate::disks::mount::{self, Mount};
 use crate::disks::raw;
 use crate::disks::streams;
@@ -214,7 +215,7 @@ pub fn in_state<T>(sender: &SenderHost, pushed: &Value, work: impl FnOnce(&Path,
 #[track_caller]
 pub fn with_image(fs: &Path, work: impl FnOnce(&str)) {
     let image = mount::image(fs);
-    tool("umount", &[fs]);
+    loopfs::unmount_free(fs).unwrap();
     until::holds("the image is not in use", || mount::devices(fs).is_empty());
     work(image.to_str().unwrap());
     mount::mount(&image, fs, "loop");

@@ -93,7 +93,7 @@ impl Drop for LoopFs {
 ///
 /// # Errors
 /// If the mount stays in use, or cannot be unmounted.
-fn unmount_free(mount: &Path) -> Result<()> {
+pub fn unmount_free(mount: &Path) -> Result<()> {
     for _ in 1..UNMOUNT_ATTEMPTS {
         if run(Command::new("umount").arg(mount)).is_ok() {
             return Ok(());

@@ -12,7 +12,7 @@ use sendshot_engine::diff::Version;
 use sendshot_engine::{Extent, ExtentKind, Frozen, InodeItem, Sendshot, WireNumber, capture};
 
 use crate::compare::chain::{self, Receivers};
-use crate::disks::loopfs::{LoopFs, run};
+use crate::disks::loopfs::{self, LoopFs, run};
 use crate::disks::mount;
 use crate::disks::streams;
 
@@ -237,7 +237,7 @@ impl Snapshotless {
     #[track_caller]
     fn unmounted(&self, work: impl FnOnce(&Path)) {
         let image = mount::image(self.fs());
-        run(Command::new("umount").arg(self.fs())).unwrap();
+        loopfs::unmount_free(self.fs()).unwrap();
         work(&image);
         mount::mount(&image, self.fs(), "loop");
     }
