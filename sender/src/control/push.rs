@@ -57,7 +57,17 @@ async fn check_due(sender: &Arc<Sender>, wanted: &Request) -> Result<Option<NotD
         return Ok(None);
     };
     let receiver = wanted.receiver.clone();
-    if_due::check(sender, &Pair { receiver, volume }).await
+    let pair = Pair { receiver, volume };
+    match if_due::check(sender, &pair).await {
+        Ok(not_due) => Ok(not_due),
+        // Recorded as a push that failed: no snapshot is made of a volume that is perhaps unchanged.
+        Err(error) => {
+            let problem = Problem::from(error);
+            let (receiver, volume) = (&pair.receiver, &pair.volume);
+            sender.note_not_started(receiver, volume, &problem).await;
+            Err(problem)
+        }
+    }
 }
 
 fn skipped(not_due: NotDue) -> v1::PushEvent {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sendshot_model::human;
-use sendshot_proto::problem::Problem;
 
+use crate::push::error::Error;
 use crate::schedule::outlook::{self, Outlook, Pair};
 use crate::schedule::unchanged::{self, Checked};
 use crate::shared::pauses::Pause;
@@ -24,7 +24,7 @@ pub struct NotDue {
 ///
 /// # Errors
 /// The volume does not answer, or the receiver could not be asked whether it still holds the state of an unchanged volume.
-pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, Problem> {
+pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, Error> {
     let not_due = |code, reason| Ok(Some(NotDue { code, reason }));
     let slot = match outlook::of(sender, &sender.config(), pair) {
         Outlook::NotScheduled => match paused(sender, pair) {
@@ -39,16 +39,9 @@ pub async fn check(sender: &Arc<Sender>, pair: &Pair) -> Result<Option<NotDue>, 
         }
         Outlook::Due { slot } => Some(slot),
     };
-    let pushed = match unchanged::check(sender, pair).await {
-        Ok(Checked::Unchanged { pushed, .. }) => pushed,
-        Ok(Checked::Changed) => return Ok(None),
-        // Recorded as a push that failed: no snapshot is made of a volume that is perhaps unchanged.
-        Err(error) => {
-            let problem = Problem::from(error);
-            let (receiver, volume) = (&pair.receiver, &pair.volume);
-            sender.note_not_started(receiver, volume, &problem).await;
-            return Err(problem);
-        }
+    let pushed = match unchanged::check(sender, pair).await? {
+        Checked::Unchanged { pushed, .. } => pushed,
+        Checked::Changed => return Ok(None),
     };
     if let Some(slot) = slot {
         unchanged::served(sender, pair, slot);
