@@ -152,6 +152,12 @@ fn volume_at(text: &str) -> Result<(PathBuf, VolumeName), String> {
     }
     let canonical = path.canonicalize();
     let path = canonical.map_err(|e| format!("cannot open {text}: {e}"))?;
+    if path.to_str().is_none() {
+        return Err(format!(
+            "{} is not UTF-8, and the configuration is a text: give the subvolume another name",
+            path.display()
+        ));
+    }
     let dir = std::fs::File::open(&path).map_err(|e| format!("cannot open {text}: {e}"))?;
     if !filesystem::is_btrfs(&dir).unwrap_or(false) {
         return Err(format!("{text} is not on btrfs"));
@@ -251,6 +257,8 @@ async fn pair(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -270,6 +278,13 @@ mod tests {
             assert!(volume.schedule.is_some());
         }
         assert!(volume_at("srv").unwrap_err().contains("absolute"));
+        let dir = tempfile::tempdir().unwrap();
+        let named = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+        std::fs::create_dir(&named).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&named, &link).unwrap();
+        let refused = volume_at(link.to_str().unwrap()).unwrap_err();
+        assert!(refused.contains("not UTF-8"), "{refused}");
         assert_eq!(
             receiver_at("192.0.2.7", None).unwrap().1.as_str(),
             "receiver"
