@@ -89,6 +89,8 @@ struct LastJson {
     disks: Vec<DiskJson>,
     copy: Option<String>,
     stream_bytes: Option<u64>,
+    /// Where the stream was resumed, in bytes from its start, if it was.
+    resumed_at: Option<u64>,
     error: Option<String>,
 }
 
@@ -219,10 +221,10 @@ fn running(running: RunningPush) -> RunningJson {
 }
 
 fn last(last: LastPush) -> LastJson {
-    let (copy, stream_bytes, error) = match last.outcome {
-        Some(Ended::Done(report)) => (Some(report.copy), Some(report.stream_bytes), None),
-        Some(Ended::Failed(problem)) => (None, None, Some(problem.message)),
-        None => (None, None, None),
+    let (done, error) = match last.outcome {
+        Some(Ended::Done(report)) => (Some(report), None),
+        Some(Ended::Failed(problem)) => (None, Some(problem.message)),
+        None => (None, None),
     };
     LastJson {
         volume: last.volume,
@@ -230,8 +232,9 @@ fn last(last: LastPush) -> LastJson {
         ended_at: output::time_json(last.ended_at),
         last_success: output::time_json(last.last_success),
         disks: last.disks.iter().map(disk).collect(),
-        copy,
-        stream_bytes,
+        stream_bytes: done.as_ref().map(|report| report.stream_bytes),
+        resumed_at: done.as_ref().and_then(|report| report.resumed_at),
+        copy: done.map(|report| report.copy),
         error,
     }
 }
