@@ -98,6 +98,36 @@ impl Parser {
         Ok(Some(Located { start, end, item }))
     }
 
+    /// Takes the next item from the front of `input` if it is whole there: it borrows from nothing else. `None` means
+    /// that [`Parser::next`] has to be called.
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; the parser must not be used again.
+    pub fn next_whole<'b>(
+        &mut self,
+        input: &mut &'b [u8],
+    ) -> Result<Option<Located<'b>>, DecodeError> {
+        if self.handed_out {
+            self.buffer.clear();
+            self.handed_out = false;
+        }
+        let start = self.offset;
+        let whole = match self.buffer.is_empty() {
+            true => take_whole(self.expected, input).map_err(|fault| fault.at(start))?,
+            false => None,
+        };
+        whole.map(|bytes| self.parsed(bytes)).transpose()
+    }
+
+    fn parsed<'b>(&mut self, bytes: &'b [u8]) -> Result<Located<'b>, DecodeError> {
+        let start = self.offset;
+        let (item, next) = parse(self.expected, bytes).map_err(|fault| fault.at(start))?;
+        let end = start + bytes.len() as u64;
+        self.offset = end;
+        self.expected = next;
+        Ok(Located { start, end, item })
+    }
+
     /// Returns the offset of the next item in bytes from the start of the stream: a position for
     /// [`Parser::resume`], unless a header is expected there.
     pub fn offset(&self) -> u64 {
@@ -138,6 +168,16 @@ impl Default for Parser {
     }
 }
 
+/// Takes one item if it is whole in `input`.
+fn take_whole<'b>(expected: Expected, input: &mut &'b [u8]) -> Result<Option<&'b [u8]>, Fault> {
+    let len = item_len(expected, input)?;
+    let Some((item, rest)) = len.and_then(|len| input.split_at_checked(len)) else {
+        return Ok(None);
+    };
+    *input = rest;
+    Ok(Some(item))
+}
+
 /// Takes one whole item, without copying if it is whole in `input`.
 fn take<'a, 'b: 'a>(
     expected: Expected,
@@ -146,10 +186,8 @@ fn take<'a, 'b: 'a>(
     input: &mut &'b [u8],
 ) -> Result<Option<&'a [u8]>, Fault> {
     if buffer.is_empty()
-        && let Some(len) = item_len(expected, input)?
-        && let Some((item, rest)) = input.split_at_checked(len)
+        && let Some(item) = take_whole(expected, input)?
     {
-        *input = rest;
         return Ok(Some(item));
     }
     loop {
