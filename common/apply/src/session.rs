@@ -9,8 +9,10 @@ use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
 use crate::commands::applier::{Applier, Content, Identity, Policies};
+use crate::commands::batch::{Batch, Conflict};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
+use crate::commands::workers::Workers;
 use crate::error::{ApplyError, Cause};
 
 /// A subvolume that a stream announces.
@@ -144,7 +146,7 @@ struct State<H> {
     allowed: Subvolumes,
     policies: Policies,
     begun: usize,
-    current: Option<(Announced, Applier)>,
+    current: Option<(Announced, Workers)>,
     budget: Budget,
     /// Of completed subvolumes, and of what was applied before this session.
     not_kept: NotKept,
@@ -184,6 +186,7 @@ impl<H: Host> Session<H> {
     ) -> Result<Self, Cause> {
         let identity = position.subvolume.identity;
         let applier = Applier::new(root, Content::Some, identity, policies)?;
+        let workers = Workers::new(applier, Content::Some);
         Ok(Self {
             parser: Parser::resume(position.version, position.offset),
             state: State {
@@ -191,7 +194,7 @@ impl<H: Host> Session<H> {
                 allowed,
                 policies,
                 begun: 1,
-                current: Some((position.subvolume, applier)),
+                current: Some((position.subvolume, workers)),
                 budget: Budget::default(),
                 not_kept: NotKept::default(),
                 failed: false,
@@ -205,8 +208,9 @@ impl<H: Host> Session<H> {
     pub fn limit_made(&mut self, made: u64, most: u64) {
         self.state.budget = Budget::new(made, most);
         let current = self.state.current.take();
-        let budget = self.state.budget;
-        self.state.current = current.map(|(subvolume, applier)| (subvolume, applier.with(budget)));
+        let budget = &self.state.budget;
+        self.state.current =
+            current.map(|(subvolume, workers)| (subvolume, workers.with(budget.clone())));
     }
 
     /// Returns the bytes allocated so far beyond those of the stream; see [`Session::limit_made`].
@@ -222,8 +226,8 @@ impl<H: Host> Session<H> {
     /// Returns what the file system could not keep so far, including what was added.
     pub fn not_kept(&self) -> NotKept {
         let mut all = self.state.not_kept.clone();
-        if let Some((_, applier)) = &self.state.current {
-            all.add_all(applier.not_kept());
+        if let Some((_, workers)) = &self.state.current {
+            all.add_all(workers.first().not_kept());
         }
         all
     }
@@ -234,10 +238,22 @@ impl<H: Host> Session<H> {
     /// # Errors
     /// See [`SessionError`]; the session must not be used again.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), SessionError<H::Error>> {
+        self.feed_all([bytes])
+    }
+
+    /// Does what [`Session::feed`] does for each of the slices. Commands of all of them may be executed at the same
+    /// time.
+    ///
+    /// # Errors
+    /// See [`Session::feed`].
+    pub fn feed_all<'i>(
+        &mut self,
+        slices: impl IntoIterator<Item = &'i [u8]>,
+    ) -> Result<(), SessionError<H::Error>> {
         if self.state.failed {
             return Err(SessionError::Failed);
         }
-        let result = self.take(bytes);
+        let result = self.take(slices);
         if result.is_err() {
             self.state.failed = true;
             self.state.current = None;
@@ -245,13 +261,42 @@ impl<H: Host> Session<H> {
         result
     }
 
-    fn take(&mut self, mut input: &[u8]) -> Result<(), SessionError<H::Error>> {
-        while let Some(located) = self.parser.next(&mut input)? {
+    fn take<'i>(
+        &mut self,
+        inputs: impl IntoIterator<Item = &'i [u8]>,
+    ) -> Result<(), SessionError<H::Error>> {
+        let mut batch = Batch::default();
+        let taken = inputs
+            .into_iter()
+            .try_for_each(|input| self.take_one(input, &mut batch));
+        // What comes before an error in the stream may have one, too, which is the first then.
+        self.state.run(&mut batch)?;
+        taken
+    }
+
+    fn take_one<'i>(
+        &mut self,
+        mut input: &'i [u8],
+        batch: &mut Batch<'i>,
+    ) -> Result<(), SessionError<H::Error>> {
+        loop {
+            while let Some(located) = self.parser.next_whole(&mut input)? {
+                if let Item::Command(command) = located.item {
+                    self.state.add(command, located.start, batch)?;
+                }
+            }
+            if input.is_empty() {
+                return Ok(());
+            }
+            // It is not whole in this input.
+            self.state.run(batch)?;
+            let Some(located) = self.parser.next(&mut input)? else {
+                return Ok(());
+            };
             if let Item::Command(command) = located.item {
                 self.state.command(&command, located.start)?;
             }
         }
-        Ok(())
     }
 
     /// Returns the version of the stream, once its header was read.
@@ -276,12 +321,12 @@ impl<H: Host> Session<H> {
         if self.state.policies.makes_exceptions() {
             return Ok(None);
         }
-        let (Some((subvolume, applier)), Some(version)) =
+        let (Some((subvolume, workers)), Some(version)) =
             (&mut self.state.current, self.parser.version())
         else {
             return Ok(None);
         };
-        applier.set_root_times()?;
+        workers.first_mut().set_root_times()?;
         Ok(Some(Position {
             offset: self.parser.offset(),
             version,
@@ -318,6 +363,36 @@ impl<H: Host> Session<H> {
 }
 
 impl<H: Host> State<H> {
+    /// Adds a command to the batch, or executes both.
+    fn add<'i>(
+        &mut self,
+        command: Command<'i>,
+        offset: u64,
+        batch: &mut Batch<'i>,
+    ) -> Result<(), SessionError<H::Error>> {
+        let fits = |current: &(_, Workers)| current.1.may_batch(&command, batch);
+        if !self.current.as_ref().is_some_and(fits) {
+            self.run(batch)?;
+            return self.command(&command, offset);
+        }
+        if batch.add(command, offset).is_ok() {
+            return Ok(());
+        }
+        self.run(batch)?;
+        match batch.add(command, offset) {
+            Ok(()) => Ok(()),
+            Err(Conflict) => self.command(&command, offset),
+        }
+    }
+
+    /// Executes the batch, which is empty then.
+    fn run(&mut self, batch: &mut Batch<'_>) -> Result<(), SessionError<H::Error>> {
+        match &mut self.current {
+            Some((_, workers)) if !batch.is_empty() => Ok(workers.run(&batch.take())?),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn command(
         &mut self,
         command: &Command<'_>,
@@ -330,11 +405,7 @@ impl<H: Host> State<H> {
             return self.complete(offset);
         }
         match &mut self.current {
-            Some((_, applier)) => {
-                let applied = applier.apply(command, offset, &mut self.host);
-                self.budget = applier.budget();
-                Ok(applied?)
-            }
+            Some((_, workers)) => Ok(workers.apply(command, offset, &mut self.host)?),
             None => {
                 let fault = SequenceError::BeforeSubvolume(command.name());
                 Err(SessionError::Sequence { offset, fault })
@@ -360,14 +431,16 @@ impl<H: Host> State<H> {
         };
         let applier = Applier::new(root, content, subvolume.identity, self.policies)
             .map_err(SessionError::Staging)?;
-        self.current = Some((subvolume, applier.with(self.budget)));
+        let workers = Workers::new(applier, content);
+        self.current = Some((subvolume, workers.with(self.budget.clone())));
         Ok(())
     }
 
     fn complete(&mut self, offset: u64) -> Result<(), SessionError<H::Error>> {
-        let Some((subvolume, mut applier)) = self.current.take() else {
+        let Some((subvolume, workers)) = self.current.take() else {
             return Ok(());
         };
+        let mut applier = workers.into_first();
         applier.finish(offset)?;
         applier.set_root_times().map_err(SessionError::Staging)?;
         if !applier.left_out().is_empty() {

@@ -23,6 +23,7 @@ use crate::bytes::Bytes;
 use crate::corpus;
 use crate::stream::mended;
 use sendshot_adversary::hostile::trick::ZEROS_BY_ZSTD;
+use sendshot_harness::compare::orders;
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
 
@@ -137,6 +138,7 @@ impl Scratch {
             } else {
                 sendshot_apply::EncodedPolicy::Store
             },
+            runs: orders::by((how >> 5).into()),
             ..Policies::default()
         };
         let volume = durable::open_dir(&self.top, "volume".as_ref()).unwrap();

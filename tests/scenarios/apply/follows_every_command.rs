@@ -8,7 +8,9 @@ use std::process;
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Privileges, Scope, Unsupported};
+use sendshot_apply::{
+    ClonePolicy, EncodedPolicy, Policies, Privileges, RunPolicy, Scope, Unsupported,
+};
 use sendshot_harness::disks::loopfs::{self, LoopFs};
 use sendshot_stream::{Command, Encoder, Timespec, Version};
 use uuid::Uuid;
@@ -18,12 +20,14 @@ const STORE: Policies = Policies {
     clone: ClonePolicy::Share,
     unsupported: Unsupported::Refuse,
     privileges: Privileges::Apply,
+    runs: RunPolicy::USUAL,
 };
 const DECODE: Policies = Policies {
     encoded: EncodedPolicy::Decode,
     clone: ClonePolicy::Copy,
     unsupported: Unsupported::Refuse,
     privileges: Privileges::Apply,
+    runs: RunPolicy::USUAL,
 };
 
 fn btrfs() -> LoopFs {

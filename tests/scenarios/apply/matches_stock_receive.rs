@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Privileges, Scope, Unsupported};
+use sendshot_apply::{
+    ClonePolicy, EncodedPolicy, Policies, Privileges, RunPolicy, Scope, Unsupported,
+};
 use sendshot_harness::compare::tree::{self, Layout};
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams::{self, Format};
@@ -22,6 +24,7 @@ const DEFAULT: Policies = Policies {
     clone: ClonePolicy::Share,
     unsupported: Unsupported::Refuse,
     privileges: Privileges::Apply,
+    runs: RunPolicy::USUAL,
 };
 /// The policies of a receiver whose kernel refuses encoded writes and clones.
 const FALLBACK: Policies = Policies {
@@ -29,6 +32,7 @@ const FALLBACK: Policies = Policies {
     clone: ClonePolicy::Copy,
     unsupported: Unsupported::Refuse,
     privileges: Privileges::Apply,
+    runs: RunPolicy::USUAL,
 };
 
 /// A file system with a history of two snapshots, s1 and s2.

@@ -1,5 +1,6 @@
 //! From a stream to a subvolume.
 
+mod at_the_same_time;
 mod confines_streams;
 mod follows_every_command;
 mod matches_stock_receive;

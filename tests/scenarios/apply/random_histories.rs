@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
 use sendshot_apply::{ClonePolicy, EncodedPolicy, Policies, Scope};
-use sendshot_harness::compare::tree;
+use sendshot_harness::compare::{orders, tree};
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams::{self, Format};
 
@@ -173,6 +173,7 @@ fn send_and_compare(random: &mut Random, snapshot: &Path, parent: Option<&Path>,
     let policies = Policies {
         encoded: [EncodedPolicy::Store, EncodedPolicy::Decode][random.below(2) as usize],
         clone: [ClonePolicy::Share, ClonePolicy::Copy][random.below(2) as usize],
+        runs: orders::by(random.next()),
         ..Policies::default()
     };
     let options = Options {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use sendshot_apply::private_dir::{self, PREFIX};
 use sendshot_apply::{
-    Announced, CloneSources, Host, Policies, PrivateDir, Privileges, PublishError, Session,
-    SessionError, Subvolumes, Unsupported,
+    Announced, CloneSources, Host, Policies, PrivateDir, Privileges, PublishError, RunPolicy,
+    Session, SessionError, Subvolumes, Unsupported,
 };
 use sendshot_engine::diff::Version;
 use sendshot_engine::{Frozen, Source, WireNumber, save_to, stream};
@@ -47,6 +47,7 @@ const fn with(privileges: Privileges) -> Policies {
         clone: sendshot_apply::ClonePolicy::Share,
         unsupported: Unsupported::List,
         privileges,
+        runs: RunPolicy::USUAL,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::Timestamps;
+use rustix::fs::{Mode, Timestamps};
 use rustix::io::Errno;
 use sendshot_model::{LeftOut, LeftOutKind, NotKept, NotKeptKind};
 use sendshot_stream::dump::escaped;
@@ -13,6 +13,7 @@ use sendshot_sys::filesystem;
 use uuid::Uuid;
 
 use crate::commands::absent::Absent;
+use crate::commands::batch::Run;
 use crate::commands::budget::{self, Budget};
 use crate::commands::clone::{self, ClonePolicy, CloneSources, Cloned, Foreign};
 use crate::commands::data;
@@ -21,8 +22,10 @@ use crate::commands::encoded::{Checked, EncodedPolicy, EncodedWriter, Written};
 use crate::commands::exceptions::{Exceptions, Privileges, Unsupported, is_about_attribute};
 use crate::commands::files::{self, Files};
 use crate::commands::flags::{self, MountOptions};
+use crate::commands::fold::{self, Fold};
 use crate::commands::metadata::{self, Inode};
 use crate::commands::nodes::Nodes;
+use crate::commands::workers::{Attributes, RunPolicy};
 use crate::error::{ApplyError, Cause};
 
 /// Identity of one state of a subvolume in streams, independent of the file system.
@@ -46,6 +49,8 @@ pub struct Policies {
     pub unsupported: Unsupported,
     /// How privileges are handled.
     pub privileges: Privileges,
+    /// How independent commands are executed.
+    pub runs: RunPolicy,
 }
 
 impl Policies {
@@ -84,7 +89,12 @@ pub struct Applier {
     pub(super) copies: Vec<(Vec<u8>, Vec<u8>)>,
     /// The last command was executed in another way, which stores the same data.
     pub(super) fallback: Option<LeftOutKind>,
+    /// Mode of the next file that is made.
+    new_mode: Mode,
 }
+
+/// Mode of a file until its command for that comes.
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 impl Applier {
     /// Makes an applier for the subvolume whose root directory is `root`, opened for reading (not with
@@ -123,7 +133,47 @@ impl Applier {
             absent: Absent::default(),
             copies: Vec::new(),
             fallback: None,
+            new_mode: PRIVATE_FILE,
         })
+    }
+
+    pub(crate) fn run_policy(&self) -> RunPolicy {
+        self.policies.runs
+    }
+
+    /// Makes another applier for the same subvolume, which executes commands on other paths at the same time. For
+    /// what it leaves behind see [`Applier::take_over`].
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            root_times: None,
+            dirs: self.dirs.fork(),
+            files: Files::default(),
+            behind: data::WriteBehind::default(),
+            foreign: Foreign::default(),
+            encoded: EncodedWriter::new(self.policies.encoded),
+            policies: self.policies,
+            identity: self.identity,
+            budget: self.budget.clone(),
+            mount: MountOptions::default(),
+            not_kept: NotKept::default(),
+            exceptions: Exceptions::default(),
+            absent: Absent::default(),
+            copies: Vec::new(),
+            fallback: None,
+            new_mode: PRIVATE_FILE,
+        }
+    }
+
+    /// Takes what a fork could not keep, and closes its files: it does not learn of later renames.
+    pub(crate) fn take_over(&mut self, fork: &mut Self) {
+        fork.files = Files::default();
+        fork.behind = data::WriteBehind::default();
+        self.not_kept.add_all(&std::mem::take(&mut fork.not_kept));
+    }
+
+    /// Whether any command may be executed in another way than the stream says.
+    pub(crate) fn makes_exceptions(&self) -> bool {
+        self.policies.makes_exceptions()
     }
 
     /// Returns the root directory.
@@ -161,11 +211,6 @@ impl Applier {
         self
     }
 
-    /// Returns the budget: what was allocated so far beyond the bytes of the commands.
-    pub(crate) fn budget(&self) -> Budget {
-        self.budget
-    }
-
     /// Returns the parts of the commands that this file system could not keep.
     pub fn not_kept(&self) -> &NotKept {
         &self.not_kept
@@ -197,12 +242,37 @@ impl Applier {
             false => self.attempt(command, sources),
             true => self.apply_with_exceptions(command, sources),
         });
-        done.map_err(|cause| ApplyError {
-            command: command.name(),
-            path: command.path().to_vec(),
-            offset,
-            cause,
-        })
+        done.map_err(|cause| failed(command, offset, cause))
+    }
+
+    /// Applies the commands of a run.
+    ///
+    /// # Errors
+    /// As for [`Applier::apply`].
+    pub(crate) fn apply_run(
+        &mut self,
+        run: &Run<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), ApplyError> {
+        let mut fold = Fold::new(run);
+        let folds = self.policies.runs.attributes == Attributes::Fold;
+        if folds {
+            self.new_mode = fold::mode_of(run).unwrap_or(PRIVATE_FILE);
+        }
+        let mut commands = run.commands.iter();
+        let done = commands.try_for_each(|(command, offset)| {
+            let leaves_out = match folds {
+                true => fold.leaves_out(command, || self.inode(command.path())?.stat()),
+                false => Ok(false),
+            };
+            match leaves_out {
+                Ok(true) => Ok(()),
+                Ok(false) => self.apply(command, *offset, sources),
+                Err(cause) => Err(failed(command, *offset, cause)),
+            }
+        });
+        self.new_mode = PRIVATE_FILE;
+        done
     }
 
     /// Executes a command, if necessary after clearing flags that forbid it.
@@ -244,7 +314,10 @@ impl Applier {
         sources: &mut dyn CloneSources,
     ) -> Result<(), Cause> {
         match *command {
-            Command::Mkfile { path } => self.nodes().file(path),
+            Command::Mkfile { path } => {
+                let mode = self.new_mode;
+                self.nodes().file(path, mode)
+            }
             Command::Mkdir { path } => self.nodes().dir(path),
             Command::Mknod { path, mode, rdev } => self.nodes().node(path, mode, rdev),
             Command::Mkfifo { path } => self.nodes().pipe(path),
@@ -442,6 +515,15 @@ impl Applier {
             self.fallback = Some(LeftOutKind::CompressedData);
         }
         Ok(())
+    }
+}
+
+fn failed(command: &Command<'_>, offset: u64, cause: Cause) -> ApplyError {
+    ApplyError {
+        command: command.name(),
+        path: command.path().to_vec(),
+        offset,
+        cause,
     }
 }
 

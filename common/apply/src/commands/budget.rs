@@ -1,6 +1,9 @@
 //! Counts what commands allocate beyond their bytes in a stream. Counting only those bytes would let a few
 //! short commands exceed any limit: allocate a range, clone one, write a byte into a block.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sendshot_stream::Command;
 
 use crate::error::Cause;
@@ -16,16 +19,17 @@ const CLONED_A_BYTE: u64 = 50;
 const PUNCH_HOLE: u32 = 2;
 
 /// Allocated bytes, and their limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Budget {
-    made: u64,
+    /// Shared by all clones.
+    made: Arc<AtomicU64>,
     most: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            made: 0,
+            made: Arc::default(),
             most: u64::MAX,
         }
     }
@@ -33,17 +37,22 @@ impl Default for Budget {
 
 impl Budget {
     pub(crate) fn new(made: u64, most: u64) -> Self {
+        let made = Arc::new(AtomicU64::new(made));
         Self { made, most }
     }
 
     pub(crate) fn made(&self) -> u64 {
-        self.made
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that are about to be allocated.
     pub(crate) fn charge(&mut self, bytes: u64) -> Result<(), Cause> {
-        self.made = self.made.saturating_add(bytes);
-        match self.made > self.most {
+        let add = |made: u64| Some(made.saturating_add(bytes));
+        let added = self
+            .made
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let (Ok(before) | Err(before)) = added;
+        match before.saturating_add(bytes) > self.most {
             true => Err(Cause::TooMuch { most: self.most }),
             false => Ok(()),
         }

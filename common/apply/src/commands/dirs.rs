@@ -68,6 +68,19 @@ impl Dirs {
         Ok(())
     }
 
+    /// Starts with what is known of the root only, for use at the same time.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            root: Dir {
+                path: Vec::new(),
+                fd: self.root.fd.clone(),
+                heirs: self.root.heirs,
+            },
+            kept: Vec::with_capacity(KEPT),
+            any_inheritable: self.any_inheritable,
+        }
+    }
+
     pub(crate) fn root(&self) -> &Arc<OwnedFd> {
         &self.root.fd
     }

@@ -46,9 +46,13 @@ impl Files {
     }
 
     /// Makes an empty regular file and keeps it open.
-    pub(crate) fn create(&mut self, path: &[u8], named: &Named<'_>) -> Result<(), Cause> {
+    pub(crate) fn create(
+        &mut self,
+        path: &[u8],
+        named: &Named<'_>,
+        mode: Mode,
+    ) -> Result<(), Cause> {
         let flags = CAREFUL | OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOATIME;
-        let mode = Mode::RUSR | Mode::WUSR;
         let fd = rustix::fs::openat(&named.fd, named.name(), flags, mode)?;
         self.keep(path, fd);
         Ok(())

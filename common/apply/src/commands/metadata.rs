@@ -13,7 +13,7 @@ use crate::error::Cause;
 use sendshot_sys::durable::proc_path;
 
 /// Bits of a mode that chmod sets.
-const PERMISSIONS: u64 = 0o7777;
+pub(crate) const PERMISSIONS: u64 = 0o7777;
 /// Bits of a mode including the type of the file.
 const ALL_OF_A_MODE: u64 = 0o177_777;
 /// Nanoseconds of a second. UTIME_NOW and UTIME_OMIT are larger and have other meanings.

@@ -27,9 +27,9 @@ pub(crate) struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
-    pub(crate) fn file(&mut self, path: &[u8]) -> Result<(), Cause> {
+    pub(crate) fn file(&mut self, path: &[u8], mode: Mode) -> Result<(), Cause> {
         let named = self.dirs.place(path)?;
-        self.files.create(path, &named)?;
+        self.files.create(path, &named, mode)?;
         self.disinherit_flags(path, &named)
     }
 

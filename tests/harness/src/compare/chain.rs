@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use sendshot_apply::parent::Trust;
 use sendshot_apply::receive::Options;
-use sendshot_apply::{Policies, Scope};
+use sendshot_apply::{Policies, RunPolicy, Scope};
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
@@ -180,7 +180,7 @@ impl Chain {
         let options = Options {
             scope: Scope::default(),
             trust: Trust::Strict,
-            policies: Policies::default(),
+            policies: self.receivers.policies(),
         };
         sendshot_apply::receive(&stream[..], &File::open(&dir)?, options, |_| {})
             .context("receive what was sent on")?;
@@ -333,6 +333,8 @@ pub struct Receivers {
     pub ours: LoopFs,
     /// Mount options of `ours`.
     mount: String,
+    /// How `sendshot-apply` executes independent commands.
+    runs: Cell<RunPolicy>,
 }
 
 impl Receivers {
@@ -353,7 +355,20 @@ impl Receivers {
             stock: LoopFs::new(SIZE, &[], "")?,
             ours: LoopFs::new(SIZE, &[], ours)?,
             mount: ours.to_owned(),
+            runs: Cell::default(),
         })
+    }
+
+    /// Sets how `sendshot-apply` executes independent commands.
+    pub fn set_runs(&self, runs: RunPolicy) {
+        self.runs.set(runs);
+    }
+
+    fn policies(&self) -> Policies {
+        Policies {
+            runs: self.runs.get(),
+            ..Policies::default()
+        }
     }
 
     /// Receives the stream of a snapshot on both; both copies must equal the snapshot.
@@ -365,7 +380,7 @@ impl Receivers {
         let options = Options {
             scope: Scope::default(),
             trust: Trust::Strict,
-            policies: Policies::default(),
+            policies: self.policies(),
         };
         let target = File::open(self.ours.path())?;
         sendshot_apply::receive(stream, &target, options, |_| {}).context("our receive")?;

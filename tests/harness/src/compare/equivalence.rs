@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use sendshot_engine::diff::Version;
 
 use crate::compare::chain::{Chain, Sent};
+use crate::compare::orders;
 use crate::disks::loopfs::run;
 use crate::disks::streams;
 use crate::trees::changes;
@@ -164,6 +165,7 @@ pub fn history_beside_the_kernel(seed: u64, rounds: u64) -> Result<Outcome> {
 
 fn run_history(history: History, mut random: Random, seed: u64, rounds: u64) -> Result<Outcome> {
     let setting = history.setting;
+    history.chain.receivers().set_runs(orders::by(seed));
     let mut outcome = Outcome::default();
     for round in 0..rounds {
         let sent = history

@@ -1,0 +1,275 @@
+//! Executes the commands of one subvolume: runs that are independent of each other at the same time, by several
+//! appliers, and everything else in the order of the stream.
+//!
+//! Nothing is left to do when a call returns: what has been applied is always a prefix of the stream.
+
+use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sendshot_stream::Command;
+use uuid::Uuid;
+
+use crate::commands::applier::{Applier, Content};
+use crate::commands::batch::{self, Batch, Run};
+use crate::commands::budget::Budget;
+use crate::commands::clone::CloneSources;
+use crate::error::ApplyError;
+
+/// Most appliers that work for one subvolume. More would mostly wait for the file system's locks.
+const MOST: usize = 4;
+
+/// Fewest runs for which it pays to start a thread.
+const FEWEST: usize = 4;
+
+/// How commands that are independent of each other are executed: see the crate's source for which are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunPolicy {
+    /// How many runs of them may be executed at the same time. `None` means as many as there are processors, at most
+    /// four; and one at a time without root's privileges.
+    pub workers: Option<NonZeroUsize>,
+    /// In which order they are begun.
+    pub order: Order,
+    /// How attributes of new files are set.
+    pub attributes: Attributes,
+}
+
+impl RunPolicy {
+    /// The default.
+    pub const USUAL: Self = Self {
+        workers: None,
+        order: Order::OfStream,
+        attributes: Attributes::Fold,
+    };
+
+    fn count(self) -> usize {
+        self.workers.map_or_else(default_count, NonZeroUsize::get)
+    }
+}
+
+/// The order in which independent runs are begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// That of the stream.
+    #[default]
+    OfStream,
+    /// An order that depends on this number only. For tests: any order must give the same copy.
+    Shuffled(u64),
+}
+
+/// How the attributes of a new file are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attributes {
+    /// A command that would change nothing is left out.
+    #[default]
+    Fold,
+    /// By all commands.
+    SetAll,
+}
+
+/// Appliers for one subvolume.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    first: Applier,
+    /// The others, made when they are needed.
+    others: Vec<Applier>,
+    policy: RunPolicy,
+    /// Whether what the others know of directories may be wrong by now.
+    stale: bool,
+    /// Whether files may have several names. Then commands on two paths may concern one file.
+    links: bool,
+}
+
+/// How many appliers work for one subvolume by default.
+fn default_count() -> usize {
+    // Without root's privileges, the mode of a directory decides whether its entries can be reached: what was set
+    // first must be in effect first.
+    match rustix::process::geteuid().is_root() {
+        true => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)),
+        false => 1,
+    }
+}
+
+/// Independent runs have no clones.
+struct NoSources;
+
+impl CloneSources for NoSources {
+    fn open(&mut self, uuid: Uuid, _: u64) -> Result<OwnedFd, Box<dyn Error + Send + Sync>> {
+        Err(format!("a clone from {uuid} was not expected").into())
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(first: Applier, content: Content) -> Self {
+        Self {
+            policy: first.run_policy(),
+            first,
+            others: Vec::new(),
+            stale: false,
+            links: content == Content::Some,
+        }
+    }
+
+    /// Continues with an existing budget.
+    pub(crate) fn with(self, budget: Budget) -> Self {
+        Self {
+            first: self.first.with(budget),
+            others: Vec::new(),
+            ..self
+        }
+    }
+
+    pub(crate) fn first(&self) -> &Applier {
+        &self.first
+    }
+
+    pub(crate) fn first_mut(&mut self) -> &mut Applier {
+        &mut self.first
+    }
+
+    pub(crate) fn into_first(self) -> Applier {
+        self.first
+    }
+
+    /// Whether a command may be executed together with others of the batch.
+    pub(crate) fn may_batch(&self, command: &Command<'_>, batch: &Batch<'_>) -> bool {
+        let path = command.path();
+        let has_one_name =
+            !self.links || batch::makes_entry(command) || batch.last_path() == Some(path);
+        !self.first.makes_exceptions()
+            && batch::may_be_batched(command)
+            && !path.is_empty() // the times of the root are kept
+            && has_one_name
+    }
+
+    /// Executes one command.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub(crate) fn apply(
+        &mut self,
+        command: &Command<'_>,
+        offset: u64,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), ApplyError> {
+        match command {
+            Command::Link { .. } => self.links = true,
+            Command::Rename { .. }
+            | Command::Rmdir { .. }
+            | Command::SetXattr { .. }
+            | Command::RemoveXattr { .. }
+            | Command::Fileattr { .. } => self.stale = true,
+            _ => {}
+        }
+        self.first.apply(command, offset, sources)
+    }
+
+    /// Executes independent runs.
+    ///
+    /// # Errors
+    /// The error of the first command in the stream that failed. Commands behind it may have been executed.
+    pub(crate) fn run(&mut self, runs: &[Run<'_>]) -> Result<(), ApplyError> {
+        let threads = match self.policy.order {
+            Order::OfStream if runs.len() < FEWEST => 1,
+            _ => self.policy.count().min(runs.len() / 2).max(1),
+        };
+        if std::mem::take(&mut self.stale) {
+            self.others.clear();
+        }
+        while self.others.len() < threads - 1 {
+            self.others.push(self.first.fork());
+        }
+        let shared = Shared::new(runs, self.policy.order);
+        let failed = std::thread::scope(|scope| {
+            let others = self.others[..threads - 1].iter_mut();
+            let started: Vec<_> = others
+                .filter_map(|other| {
+                    let thread = std::thread::Builder::new().name("apply-more".to_owned());
+                    // Without a thread, those that there are do all.
+                    thread.spawn_scoped(scope, || shared.work(other)).ok()
+                })
+                .collect();
+            let own = shared.work(&mut self.first);
+            let theirs = started.into_iter().map(|thread| match thread.join() {
+                Ok(failed) => failed,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            let all = theirs.chain([own]).flatten();
+            all.min_by_key(|(at, _)| *at)
+        });
+        for other in &mut self.others {
+            self.first.take_over(other);
+        }
+        match failed {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs from which several appliers take.
+struct Shared<'r, 'a> {
+    runs: &'r [Run<'a>],
+    /// Places of the runs, if they are not taken in their order.
+    order: Option<Vec<usize>>,
+    next: AtomicUsize,
+    /// Place of the first run that failed.
+    failed: AtomicUsize,
+}
+
+impl<'r, 'a> Shared<'r, 'a> {
+    fn new(runs: &'r [Run<'a>], order: Order) -> Self {
+        Self {
+            runs,
+            order: match order {
+                Order::OfStream => None,
+                Order::Shuffled(seed) => Some(shuffled(runs.len(), seed)),
+            },
+            next: AtomicUsize::new(0),
+            failed: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Takes runs and executes them. Returns the first that failed.
+    fn work(&self, applier: &mut Applier) -> Option<(usize, ApplyError)> {
+        let mut first: Option<(usize, ApplyError)> = None;
+        while let Some((at, run)) = self.take() {
+            // Those before it go on: one of them may fail, too, and is the first then.
+            if at > self.failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(error) = applier.apply_run(run, &mut NoSources) {
+                self.failed.fetch_min(at, Ordering::Relaxed);
+                if first.as_ref().is_none_or(|(first, _)| at < *first) {
+                    first = Some((at, error));
+                }
+            }
+        }
+        first
+    }
+
+    fn take(&self) -> Option<(usize, &Run<'a>)> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let at = match &self.order {
+            Some(order) => *order.get(next)?,
+            None => next,
+        };
+        self.runs.get(at).map(|run| (at, run))
+    }
+}
+
+/// The numbers below `len` in an order that depends on `seed`, often the opposite one.
+fn shuffled(len: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).rev().collect();
+    if !seed.is_multiple_of(4) {
+        let key = |place: &usize| {
+            let mut hash = DefaultHasher::new();
+            (seed, place).hash(&mut hash);
+            hash.finish()
+        };
+        order.sort_by_key(key);
+    }
+    order
+}
