@@ -1,5 +1,7 @@
 //! The messages of one push.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 use sendshot_model::{NotKept, RootId, TransferId, printable};
@@ -23,13 +25,41 @@ pub const SEGMENT: usize = 256 * 1024;
 /// Maximum HTTP/2 frame in bytes: a whole segment with its header.
 pub const FRAME: u32 = 256 * 1024 + 1024;
 
-/// HTTP/2 window of one stream in bytes: the maximum in flight. 6 MiB fill 1 Gbit/s at 45 ms, and limit what
-/// a receiver buffers for a push: with the queue after it, less than 8 MiB are sent twice when a connection
-/// breaks.
-pub const STREAM_WINDOW: u32 = 6 * 1024 * 1024;
+/// HTTP/2 windows of a connection. They limit what is in flight, and thus what a receiver buffers for a push, and what
+/// is sent twice when a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// Of one stream, in bytes.
+    pub stream: u32,
+    /// Of the whole connection, in bytes.
+    pub connection: u32,
+}
 
-/// HTTP/2 window of one connection in bytes.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+impl Windows {
+    /// They fill 1 Gbit/s at 45 ms: with the queue after them, less than 8 MiB are sent twice.
+    pub const NEAR: Self = Self {
+        stream: 6 * 1024 * 1024,
+        connection: 16 * 1024 * 1024,
+    };
+
+    /// They fill nine tenths of 1 Gbit/s at 100 ms: less than 26 MiB are sent twice. (HTTP/2 reports what was taken in parts
+    /// of up to half a window, so that it has to be twice what is on the way.)
+    pub const FAR: Self = Self {
+        stream: 24 * 1024 * 1024,
+        connection: 32 * 1024 * 1024,
+    };
+
+    /// Longest round trip for which [`Windows::NEAR`] suffice.
+    pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(40);
+
+    /// The windows for a measured round trip.
+    pub fn of(round_trip: Duration) -> Self {
+        match round_trip <= Self::NEAR_ROUND_TRIP {
+            true => Self::NEAR,
+            false => Self::FAR,
+        }
+    }
+}
 
 /// Maximum message that a receiver accepts, in bytes: a segment with its header. All other messages of a
 /// paired sender are much shorter.

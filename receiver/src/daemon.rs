@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_CALL, STREAM_WINDOW};
+use sendshot_identity::PeerStream;
+use sendshot_proto::transfer::{FRAME, MAX_CALL, Windows};
 use sendshot_proto::v1::pairing_server::PairingServer;
 use sendshot_proto::v1::receiver_control_server::ReceiverControlServer;
 use sendshot_proto::v1::replication_server::ReplicationServer;
 use sendshot_service::{ControlSocket, InstanceLock, Life, notify};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
@@ -113,26 +115,31 @@ impl Daemon {
             .max_decoding_message_size(MAX_CALL);
         let pairing = PairingServer::new(PairingService(Arc::clone(&receiver)))
             .max_decoding_message_size(MAX_PAIRING);
-        let data = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_DEADLINE))
-            .add_service(InterceptedService::new(
-                replication,
-                replication::with_certificate,
-            ))
-            .add_service(pairing)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections),
-                stop.clone().cancelled_owned(),
-            );
+        let serve_data = |windows: Windows, connections| {
+            Server::builder()
+                .initial_stream_window_size(windows.stream)
+                .initial_connection_window_size(windows.connection)
+                .max_frame_size(FRAME)
+                .max_concurrent_streams(MAX_STREAMS)
+                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+                .http2_keepalive_timeout(Some(KEEPALIVE_DEADLINE))
+                .add_service(InterceptedService::new(
+                    replication.clone(),
+                    replication::with_certificate,
+                ))
+                .add_service(pairing.clone())
+                .serve_with_incoming_shutdown(
+                    ReceiverStream::new(connections),
+                    stop.clone().cancelled_owned(),
+                )
+        };
+        let (near, far) = by_windows(connections);
+        let near = serve_data(Windows::NEAR, near);
+        let far = serve_data(Windows::FAR, far);
         let control = Server::builder()
             .add_service(ReceiverControlServer::new(Control(Arc::clone(&receiver))))
             .serve_with_incoming_shutdown(self.control, stop.clone().cancelled_owned());
-        let mut serve = std::pin::pin!(async { tokio::try_join!(data, control) });
+        let mut serve = std::pin::pin!(async { tokio::try_join!(near, far, control) });
         // Servers without clients end with `stop`, too: what follows must not depend on which of the two is seen
         // first.
         let served = tokio::select! {
@@ -166,6 +173,35 @@ impl Daemon {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// An accepted connection, as servers take it.
+type Accepted = std::io::Result<PeerStream>;
+
+/// Divides connections into those for [`Windows::NEAR`] and those for [`Windows::FAR`]. A peer without a certificate can
+/// only pair, which needs no window.
+fn by_windows(
+    mut connections: mpsc::Receiver<Accepted>,
+) -> (mpsc::Receiver<Accepted>, mpsc::Receiver<Accepted>) {
+    let (to_near, near) = mpsc::channel(1);
+    let (to_far, far) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(connection) = connections.recv().await {
+            let windows = match &connection {
+                Ok(stream) if stream.info().identity.is_some() => Windows::of(stream.round_trip()),
+                Ok(_) | Err(_) => Windows::NEAR,
+            };
+            let server = match windows == Windows::FAR {
+                true => &to_far,
+                false => &to_near,
+            };
+            // The server has ended, and with it the daemon.
+            if server.send(connection).await.is_err() {
+                return;
+            }
+        }
+    });
+    (near, far)
 }
 
 /// Runs the periodic checks; ends only by being dropped.

@@ -9,7 +9,7 @@ use sendshot_config::ReceiverEntry;
 use sendshot_identity::{ConnectError, SenderKey};
 use sendshot_model::{ReceiverId, SenderId};
 use sendshot_proto::hello::{Support, Welcome};
-use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::transfer::{FRAME, MAX_MESSAGE, Windows};
 use sendshot_proto::v1;
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_sys::filesystem;
@@ -59,7 +59,9 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Err
     let wire = WireBytes::default();
     wire.read_at_most(MAX_ANSWER);
     let greeted = async {
-        let channel = channel(&address, Counted::new(stream, wire.clone())).await?;
+        let windows = Windows::of(stream.round_trip());
+        let stream = Counted::new(stream, wire.clone());
+        let channel = channel(&address, stream, windows).await?;
         let mut client = ReplicationClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let welcome = hello(&mut client, &address, entry.receiver_id).await?;
         Ok((client, welcome))
@@ -87,7 +89,7 @@ pub async fn connect(entry: &ReceiverEntry, key: &SenderKey) -> Result<Link, Err
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn channel<S>(address: &str, stream: S) -> Result<Channel, Error>
+pub async fn channel<S>(address: &str, stream: S, windows: Windows) -> Result<Channel, Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -102,8 +104,8 @@ where
     });
     // The name is only for HTTP/2's headers; TLS has checked the receiver's identity.
     Endpoint::from_static("http://receiver.sendshot")
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(FRAME)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_DEADLINE)

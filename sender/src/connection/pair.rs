@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sendshot_config::{Address, ConfigError, ReceiverEntry};
 use sendshot_identity::{CertificateError, ConnectError, SenderKey, TlsError, Token, TokenError};
 use sendshot_model::{PeerName, ReceiverId, SenderId};
+use sendshot_proto::transfer::Windows;
 use sendshot_proto::v1;
 use sendshot_proto::v1::pairing_client::PairingClient;
 use sendshot_proto::{hello, malformed};
@@ -118,7 +119,12 @@ pub async fn redeem(
     let authority = sendshot_identity::ca_pem(stream.peer_certificates(), token.fingerprint());
     let wire = WireBytes::default();
     wire.read_at_most(call::MAX_ANSWER);
-    let channel = link::channel(&address.to_string(), Counted::new(stream, wire)).await?;
+    let channel = link::channel(
+        &address.to_string(),
+        Counted::new(stream, wire),
+        Windows::NEAR,
+    )
+    .await?;
     let mut request = Request::new(v1::PairRequest {
         secret: token.secret().to_bytes().to_vec(),
         sender_id: host.id.to_bytes().to_vec(),

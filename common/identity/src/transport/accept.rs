@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::transport::connections::Connections;
@@ -117,12 +118,13 @@ async fn handshake(
     addr: SocketAddr,
 ) -> Result<PeerStream, HandshakeError> {
     stream::prepare(&tcp)?;
+    let began = Instant::now();
     let handshake = acceptor.accept(tcp).into_fallible();
     let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| HandshakeError::Timeout)?;
     match tls {
-        Ok(tls) => Ok(PeerStream::new(tls, addr)?),
+        Ok(tls) => Ok(PeerStream::new(tls, addr, began.elapsed())?),
         Err((error, tcp)) => {
             let _ = tokio::time::timeout(LINGER, part(tcp)).await;
             Err(error.into())

@@ -107,8 +107,9 @@ pub async fn connect(
         let (tcp, addr) = dial(host, port, limit).await?;
         stream::prepare(&tcp)?;
         let name = receiver_name().map_err(io::Error::other)?;
+        let began = Instant::now();
         let tls = TlsConnector::from(config).connect(name, tcp).await?;
-        PeerStream::new(tokio_rustls::TlsStream::from(tls), addr).map_err(io::Error::other)
+        PeerStream::new(tls, addr, began.elapsed()).map_err(io::Error::other)
     };
     match timeout(limit, attempt).await {
         Ok(result) => result.map_err(|e| ConnectError::classify(&address, &e, Phase::Handshake)),

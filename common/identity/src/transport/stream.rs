@@ -46,6 +46,7 @@ pub struct PeerStream {
     tls: TlsStream<TcpStream>,
     info: PeerInfo,
     life: Option<Life>,
+    round_trip: Duration,
 }
 
 /// The conditions that end an accepted connection, whatever the peer does.
@@ -98,10 +99,11 @@ impl End {
 }
 
 impl PeerStream {
-    /// Takes a connection after its handshake.
+    /// Takes a connection after its handshake, which took `round_trip`.
     pub(crate) fn new(
         tls: impl Into<TlsStream<TcpStream>>,
         addr: SocketAddr,
+        round_trip: Duration,
     ) -> Result<Self, PeerIdentityError> {
         let tls = tls.into();
         let identity = match chain(&tls) {
@@ -112,7 +114,15 @@ impl PeerStream {
             tls,
             info: PeerInfo { addr, identity },
             life: None,
+            round_trip,
         })
+    }
+
+    /// How long the TLS handshake took: one round trip and a little more, at most half a one where a proxy connects to the
+    /// receiver only then. (The kernel's measurement would end at a proxy.)
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// Adds it to the open connections, which can end it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sendshot_model::{RootId, TransferId, VolumeId};
 use sendshot_proto::inventory::{self, Inventory, Question};
 use sendshot_proto::problem::JOURNAL;
-use sendshot_proto::transfer::STREAM_WINDOW;
+use sendshot_proto::transfer::Windows;
 use sendshot_proto::v1;
 use sendshot_proto::volume::VolumeKey;
 
@@ -204,7 +204,7 @@ async fn ask(
         // An endless answer must not keep the task from the deadline or from being cancelled.
         tokio::task::consume_budget().await;
         // The next parts may be under way already.
-        wire.read_at_most(MAX_ANSWER + u64::from(STREAM_WINDOW));
+        wire.read_at_most(MAX_ANSWER + u64::from(Windows::FAR.stream));
         match parts.message().await.map_err(failed)? {
             Some(part) => whole
                 .add(part)

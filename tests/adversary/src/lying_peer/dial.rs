@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use sendshot_config::ReceiverEntry;
 use sendshot_identity::{Authority, PeerStream, SenderKey};
 use sendshot_model::PeerName;
-use sendshot_proto::transfer::{CONNECTION_WINDOW, FRAME, MAX_MESSAGE, STREAM_WINDOW};
+use sendshot_proto::transfer::{FRAME, MAX_MESSAGE, Windows};
 use sendshot_proto::v1::replication_client::ReplicationClient;
 use sendshot_proto::v1::{InventoryRequest, InventoryResponse};
 use tonic::Status;
@@ -80,8 +80,8 @@ pub(crate) async fn over(stream: PeerStream) -> Result<Channel, Status> {
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
     Endpoint::from_static("http://receiver.sendshot")
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(Windows::NEAR.stream)
+        .initial_connection_window_size(Windows::NEAR.connection)
         .max_frame_size(FRAME)
         .connect_with_connector(connector)
         .await

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use prost::Message;
 use sendshot_identity::Connections;
 use sendshot_model::SenderId;
-use sendshot_proto::transfer::CONNECTION_WINDOW;
+use sendshot_proto::transfer::Windows;
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::transfer_up::Message as Up;
 use sendshot_proto::v1::{self, TransferDown, TransferUp};
@@ -338,7 +338,7 @@ where
 {
     let handshake = h2::server::Builder::new()
         .initial_window_size(window)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(Windows::NEAR.connection)
         .handshake(stream);
     let Ok(mut connection) = handshake.await else {
         return;
