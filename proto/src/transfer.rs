@@ -102,6 +102,8 @@ pub struct Begin {
     pub root: Option<RootId>,
     /// Whether the snapshot is a read-only one of the sender's user; `None` if the sender does not say it.
     pub of_snapshot: Option<bool>,
+    /// Whether the sender knows [`Down::Waiting`].
+    pub may_wait: bool,
 }
 
 /// Returns the bytes that a message takes in HTTP/2 frames: gRPC prepends a flag and a length.
@@ -162,6 +164,8 @@ pub enum Up {
 /// Message from receiver to sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
+    /// The push waits for its turn.
+    Waiting,
     /// The receiver is ready.
     Accepted {
         /// Offset from which the stream must be sent.
@@ -252,6 +256,7 @@ impl TryFrom<v1::Begin> for Begin {
             resume_at: message.resume_at.map(Point::try_from).transpose()?,
             root: malformed::root_id(&message.root_id)?,
             of_snapshot: message.of_snapshot,
+            may_wait: message.may_wait,
         })
     }
 }
@@ -274,6 +279,7 @@ impl From<Begin> for v1::Begin {
             resume_at: begin.resume_at.map(Into::into),
             root_id: malformed::root_bytes(begin.root),
             of_snapshot: begin.of_snapshot,
+            may_wait: begin.may_wait,
         }
     }
 }
@@ -331,6 +337,7 @@ impl TryFrom<v1::TransferDown> for Down {
                 },
                 Message::Failure(failure) => Down::Failure(failure.into()),
                 Message::Checkpoint(checkpoint) => Down::Checkpoint(checkpoint.offset),
+                Message::Waiting(v1::Waiting {}) => Down::Waiting,
             },
         )
     }
@@ -360,6 +367,7 @@ impl From<Down> for v1::TransferDown {
             }),
             Down::Failure(failure) => Message::Failure(failure.into()),
             Down::Checkpoint(offset) => Message::Checkpoint(v1::Checkpoint { offset }),
+            Down::Waiting => Message::Waiting(v1::Waiting {}),
         };
         Self {
             message: Some(message),
@@ -415,6 +423,7 @@ mod tests {
             }),
             root: Some(RootId::from_bytes([9; 16])),
             of_snapshot: Some(true),
+            may_wait: true,
         };
         let up = Up::Begin(begin);
         assert_eq!(Up::try_from(v1::TransferUp::from(up.clone())).unwrap(), up);

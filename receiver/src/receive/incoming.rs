@@ -24,7 +24,6 @@ use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::{Begin, Resumable, Segment, Up};
 use sendshot_sys::{crash, durable, subvolume};
 use sendshot_transfer::position as transfer;
-use tokio::sync::mpsc;
 
 use crate::receive::announcement::{Announcement, announced_identity, copy_name, stream_version};
 use crate::receive::checkpoint::Checkpoints;
@@ -35,6 +34,7 @@ use crate::receive::failures::{
 use crate::receive::ledger_writer::LedgerWriter;
 use crate::receive::limits;
 use crate::receive::staging::StagingHost;
+use crate::receive::turns::Place;
 use crate::store::partials::{self, Checkpoint, Record};
 use crate::store::root::OpenRoot;
 use crate::store::usage::{self, Progress as Noted};
@@ -46,6 +46,17 @@ const MAX_OF_ONE_UUID: usize = 64;
 
 /// Least size of a copy, in bytes, whatever its content: the root node of its tree.
 const COPY_METADATA_BYTES: u64 = 16 * 1024;
+
+/// Most segments that are applied together.
+const MOST_TOGETHER: usize = 8;
+
+/// Segments that continue the stream, and what follows them.
+#[derive(Debug, Default)]
+struct Verified {
+    segments: Vec<Segment>,
+    /// Why the segment behind them does not continue the stream.
+    failure: Option<Failure>,
+}
 
 /// The input of a transfer's thread.
 #[derive(Debug)]
@@ -285,16 +296,17 @@ impl IncomingTransfer {
     /// The failure for the sender; what was applied must not be used again.
     pub fn take(
         &mut self,
-        input: &mut mpsc::Receiver<Input>,
+        (place, sign): (&mut Place, &dyn Fn()),
         mut told: impl FnMut(Progress) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         loop {
-            match input.blocking_recv() {
+            match place.next(sign) {
                 None => return Ok(Ended::Broken),
                 Some(Input::Unwelcome) => return Ok(Ended::Unwelcome),
                 Some(Input::Up(Up::Segment(segment))) => {
-                    self.place.check(&segment).map_err(not_continued)?;
-                    let fed = self.session.feed(&segment.data);
+                    let verified = self.verify(segment, place);
+                    let data = verified.segments.iter().map(|segment| &segment.data[..]);
+                    let fed = self.session.feed_all(data);
                     fed.map_err(|error| match error.is_too_much() {
                         true => limits::too_many_bytes(&self.policy),
                         false => {
@@ -303,12 +315,16 @@ impl IncomingTransfer {
                         }
                     })?;
                     self.check_version()?;
-                    self.place.passed(&segment);
                     told(Progress::Applied {
                         offset: self.place.offset(),
                         made: self.made(),
                     })?;
-                    if let Some(offset) = self.checkpoint(&segment)? {
+                    if let Some(failure) = verified.failure {
+                        return Err(failure);
+                    }
+                    if let Some(last) = verified.segments.last()
+                        && let Some(offset) = self.checkpoint(last)?
+                    {
                         told(Progress::Checkpoint(offset))?;
                     }
                 }
@@ -321,6 +337,31 @@ impl IncomingTransfer {
                 }
             }
         }
+    }
+
+    /// Verifies a segment and those that have already arrived behind it, up to one after which a checkpoint is due. They
+    /// are applied together, which lets more of their commands be executed at the same time.
+    fn verify(&mut self, first: Segment, place: &mut Place) -> Verified {
+        let mut verified = Verified::default();
+        let mut arrived = Some(first);
+        while let Some(segment) = arrived.take() {
+            if let Err(e) = self.place.check(&segment) {
+                verified.failure = Some(not_continued(e));
+                break;
+            }
+            self.place.passed(&segment);
+            let is_due = self.checkpoints.is_due(&segment, self.place.point());
+            verified.segments.push(segment);
+            if is_due || verified.segments.len() == MOST_TOGETHER {
+                break;
+            }
+            match place.arrived() {
+                Some(Input::Up(Up::Segment(segment))) => arrived = Some(segment),
+                Some(other) => place.put_back(other),
+                None => {}
+            }
+        }
+        verified
     }
 
     fn check_version(&self) -> Result<(), Failure> {

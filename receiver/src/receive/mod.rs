@@ -9,3 +9,4 @@ pub mod ledger_writer;
 pub(crate) mod limits;
 mod staging;
 pub mod table;
+pub mod turns;

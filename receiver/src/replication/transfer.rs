@@ -17,6 +17,7 @@ use crate::receive::announcement::{self, Announcement};
 use crate::receive::incoming::{self, Ended, IncomingTransfer, Input, Progress, Received};
 use crate::receive::limits;
 use crate::receive::table::{Entered, Slot};
+use crate::receive::turns::Place;
 use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
@@ -99,17 +100,11 @@ pub async fn serve(
         min_free: config.min_free,
     };
     let welcome = still_welcome;
+    let place = receiver.turns().place(&work.caller.name, messages_in);
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
-        receive(
-            &receiver,
-            (work, waiting),
-            slot,
-            messages_in,
-            &answers,
-            &welcome,
-        );
+        receive(&receiver, (work, waiting), slot, place, &answers, &welcome);
     });
     spawned.map_err(|e| {
         Status::resource_exhausted(format!("cannot start a thread for the push: {e}"))
@@ -190,6 +185,8 @@ enum Outcome {
     Interrupted(Option<Box<IncomingTransfer>>),
     /// The sender is not authorised any more.
     Dropped,
+    /// The connection broke while the push waited for its turn; what had been applied before.
+    Left(Option<Box<IncomingTransfer>>),
 }
 
 /// Runs the push and reports how it ends; one line in the log has the whole outcome, and the history its essence.
@@ -199,7 +196,7 @@ fn receive(
     receiver: &Receiver,
     (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
     slot: Slot,
-    input: mpsc::Receiver<Input>,
+    mut place: Place,
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
 ) {
@@ -217,7 +214,32 @@ fn receive(
         volume: volume.to_string(),
         error,
     };
-    let outcome = run((work, waiting), &slot, input, answers, still_welcome);
+    let may_wait = work.begin.may_wait;
+    let sign = || {
+        if may_wait {
+            // A sender that does not read has no use for it.
+            let _ = answers.try_send(Ok(Down::Waiting.into()));
+        }
+    };
+    let gone = async {
+        tokio::select! {
+            () = answers.closed() => {}
+            () = slot.interrupted().cancelled_owned() => {}
+            () = receiver.stopping().cancelled_owned() => {}
+        }
+    };
+    let outcome = match place.wait(&sign, gone) {
+        true => run(
+            (work, waiting),
+            &slot,
+            (&mut place, &sign),
+            answers,
+            still_welcome,
+        ),
+        false => Outcome::Left(waiting),
+    };
+    // It commits within its turn.
+    drop(place);
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Outcome::Received(received) => {
@@ -262,6 +284,13 @@ fn receive(
             tracing::info!(%transfer, %sender, %volume, %uuid, offset, seconds,
                 "push of {sender}/{volume} was interrupted; it waits for its sender");
         }
+        Outcome::Left(waiting) => {
+            if let Some(incoming) = waiting {
+                drop(slot.wait_for_sender(incoming));
+            }
+            tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
+                "the connection for the push of {sender}/{volume} broke while the push waited for its turn");
+        }
         Outcome::Interrupted(None) | Outcome::Dropped => {
             drop(slot);
             reclaim_space(&root);
@@ -278,7 +307,7 @@ fn receive(
 fn run(
     (work, waiting): (Announcement, Option<Box<IncomingTransfer>>),
     slot: &Slot,
-    mut input: mpsc::Receiver<Input>,
+    (place, sign): (&mut Place, &dyn Fn()),
     answers: &mpsc::Sender<Result<v1::TransferDown, Status>>,
     still_welcome: &StillWelcome,
 ) -> Outcome {
@@ -322,7 +351,7 @@ fn run(
     };
     let _ = answers.blocking_send(Ok(accepted.into()));
     let mut told = Instant::now();
-    let ended = incoming.take(&mut input, |progress| {
+    let ended = incoming.take((place, sign), |progress| {
         let down = match progress {
             Progress::Applied { offset, made } => {
                 slot.applied(offset, made);

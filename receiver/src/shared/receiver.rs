@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::receive::ledger_writer::LedgerWriter;
 use crate::receive::table::Transfers;
+use crate::receive::turns::Turns;
 use crate::restore::fetches::Fetches;
 use crate::shared::calls::Calls;
 use crate::shared::pending::{DueVolumes, LoggedReasons};
@@ -51,6 +52,7 @@ pub struct Receiver {
     senders: Senders,
     root: Root,
     transfers: Transfers,
+    turns: Turns,
     fetches: Fetches,
     captures: Captures,
     clock: Arc<Clock>,
@@ -99,6 +101,7 @@ impl Receiver {
             senders,
             root,
             transfers: Transfers::default(),
+            turns: Turns::for_this_machine(),
             fetches: Fetches::default(),
             captures: Captures::new(state_dir),
             clock: Arc::new(Clock::new(state_dir)),
@@ -196,6 +199,11 @@ impl Receiver {
     /// The calls that do their work on threads.
     pub fn calls(&self) -> &Calls {
         &self.calls
+    }
+
+    /// Limits how many transfers are applied at the same time.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// The transfers that run or wait.

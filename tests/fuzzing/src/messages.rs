@@ -101,6 +101,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         resume_at: Some(point.clone()),
         root_id: id.clone(),
         of_snapshot: Some(true),
+        may_wait: true,
     };
     let segment = v1::Segment {
         offset: 7,

@@ -13,4 +13,5 @@ mod read_only;
 mod reload;
 mod series;
 mod trees;
+mod turns;
 mod volumes;

@@ -57,7 +57,7 @@ impl Progress {
         };
         match (&self.live, self.stage.as_str()) {
             // The reason for a delay stays on the terminal.
-            (Some(_), "retry" | "resume") => self.say(&line),
+            (Some(_), "retry" | "resume" | "wait") => self.say(&line),
             (Some(bar), _) => bar.set_message(line),
             (None, _) => self.output.note(&line),
         }

@@ -59,6 +59,7 @@ pub(crate) async fn begin(
         resume_at: from.map(|from| from.point()),
         root: context.root,
         of_snapshot: Some(delivery.source.record.is_none()),
+        may_wait: true,
     })
 }
 

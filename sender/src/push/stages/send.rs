@@ -17,6 +17,9 @@ use crate::push::stages::transfer::{self, Committed, Transfer};
 use crate::shared::blocking::blocking;
 use crate::state::record::ResumePoint;
 
+/// Stage of a push that waits for its turn at the receiver.
+const WAIT: &str = "wait";
+
 /// Longest wait for a cancelled send to end. It ends at once, unless the kernel compares trees without finding
 /// anything to write; its snapshot is then left for reconciliation.
 const SEND_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,10 +44,20 @@ pub(crate) async fn send(
     delivery.progress.begun = true;
     let table = context.sender.table();
     table.opens(context.key.id, context.link.receiver(), begin.transfer);
+    let (running, listener) = (Arc::clone(&context.running), context.listener.clone());
+    let waits = || {
+        if running.stage() != WAIT {
+            let detail = "the receiver is busy with the pushes of others";
+            listener.stage(&running, WAIT, detail);
+        }
+    };
     let (accepted, policy) = tokio::select! {
-        accepted = Transfer::open(&mut context.link, begin) => accepted?,
+        accepted = Transfer::open(&mut context.link, begin, waits) => accepted?,
         () = cancel.cancelled() => return Err(transfer::Error::Cancelled.into()),
     };
+    if context.running.stage() == WAIT {
+        context.enter("transfer", "");
+    }
     delivery.progress.resumed_at = offset;
     context.running.resumes_at(offset.unwrap_or(0));
     let segment_log = delivery.progress.segment_log.clone();

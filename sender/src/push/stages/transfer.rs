@@ -1,6 +1,7 @@
 //! Stage *transfer*: sends the stream over the connection, until the receiver has committed.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sendshot_model::{NotKept, human};
@@ -11,6 +12,7 @@ use sendshot_proto::transfer::{Begin, Down, SEGMENT, Up, framed_len};
 use sendshot_proto::v1;
 use sendshot_transfer::stall::stalled;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -26,9 +28,12 @@ use crate::state::segment_log::SegmentLog;
 /// Messages that wait for the connection; each is a segment.
 const QUEUE: usize = 2;
 
-/// Longest wait until the receiver is ready for the stream: it opens every copy of the volume, possibly from a
-/// cold disk.
+/// Longest wait until the receiver is ready for the stream, or says that the push waits for its turn: it opens every
+/// copy of the volume, possibly from a cold disk.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Longest wait of a push for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The receiver's report of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,28 +117,37 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn open(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
-        let silent = connection::error::Error::NotReady {
-            address: link.address().to_owned(),
-            seconds: ACCEPT_DEADLINE.as_secs(),
-        };
-        tokio::time::timeout(ACCEPT_DEADLINE, Self::begin(link, begin))
-            .await
-            .unwrap_or(Err(silent.into()))
-    }
-
-    async fn begin(link: &mut Link, begin: Begin) -> Result<(Self, CheckpointPolicy), Error> {
+    pub async fn open(
+        link: &mut Link,
+        begin: Begin,
+        waits: impl Fn(),
+    ) -> Result<(Self, CheckpointPolicy), Error> {
         let from = begin.resume_at.map_or(0, |point| point.offset);
         let (up, messages) = mpsc::channel(QUEUE);
         let begin = v1::TransferUp::from(Up::Begin(begin));
         let opening = framed_len(&begin);
         // Cannot fail: the channel was just made and has room.
         let _ = up.try_send(begin);
-        let mut down = Answers {
-            messages: link.transfer(ReceiverStream::new(messages)).await?,
-            address: link.address().to_owned(),
+        let (address, began) = (link.address().to_owned(), Instant::now());
+        let silent = |seconds| {
+            let address = address.clone();
+            Error::from(connection::error::Error::NotReady { address, seconds })
         };
-        match down.next().await? {
+        let within = ACCEPT_DEADLINE;
+        let call = tokio::time::timeout(within, link.transfer(ReceiverStream::new(messages)));
+        let mut down = Answers {
+            messages: call.await.map_err(|_| silent(within.as_secs()))??,
+            address: address.clone(),
+        };
+        let first = loop {
+            let next = tokio::time::timeout(within, down.next()).await;
+            match next.map_err(|_| silent(within.as_secs()))?? {
+                Down::Waiting if began.elapsed() < MAX_WAIT => waits(),
+                Down::Waiting => return Err(silent(MAX_WAIT.as_secs())),
+                other => break other,
+            }
+        };
+        match first {
             Down::Accepted {
                 resume_at,
                 checkpoints,
@@ -151,7 +165,7 @@ impl Transfer {
                 "it wants to resume at byte {resume_at} of a push that resumes at {from}"
             ))),
             Down::Failure(failure) => Err(failure.into()),
-            Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => Err(
+            Down::Waiting | Down::Applied(_) | Down::Checkpoint(_) | Down::Committed { .. } => Err(
                 Error::ProtocolViolation("it did not accept the push first".into()),
             ),
         }
@@ -185,8 +199,16 @@ impl Transfer {
         } = self;
         let address = down.address.clone();
         let mut pump = pin!(pump(outputs, (up, wire, opening), running, before_end));
-        let progress = || running.progress();
-        let mut stalled = pin!(stalled(stall_after, progress, has_come_forward));
+        // Signs of life while the push waits for another turn.
+        let (waits, began) = (AtomicU64::new(0), Instant::now());
+        let progress = || {
+            let signs = waits.load(Ordering::Relaxed);
+            (running.progress(), signs)
+        };
+        let is_progress = |(before, signs), (now, more)| {
+            has_come_forward(before, now) || (more > signs && began.elapsed() < MAX_WAIT)
+        };
+        let mut stalled = pin!(stalled(stall_after, progress, is_progress));
         let mut stream_bytes = None;
         loop {
             // Endless messages must not keep the task from the stall check or from being cancelled.
@@ -199,6 +221,7 @@ impl Transfer {
                 }
                 message = down.next() => match message? {
                     Down::Applied(offset) => running.applied(offset),
+                    Down::Waiting => drop(waits.fetch_add(1, Ordering::Relaxed)),
                     Down::Checkpoint(offset) => {
                         if let Some(segment_log) = segment_log {
                             segment_log.checkpoint(offset);

@@ -213,7 +213,8 @@ async fn say(
         match message.message {
             Some(Down::Committed(committed)) => return Answer::Committed(committed),
             Some(Down::Failure(failure)) => return Answer::Failure(failure),
-            Some(Down::Accepted(_) | Down::Applied(_) | Down::Checkpoint(_)) | None => {}
+            Some(Down::Accepted(_) | Down::Applied(_) | Down::Checkpoint(_) | Down::Waiting(_))
+            | None => {}
         }
     }
 }
@@ -233,6 +234,7 @@ pub fn begin(world: &World, volume_id: [u8; 16], volume_name: &str) -> Begin {
         resume_at: None,
         root_id: Vec::new(),
         of_snapshot: Some(false),
+        may_wait: true,
     }
 }
 

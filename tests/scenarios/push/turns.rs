@@ -1,0 +1,93 @@
+//! A receiver applies a few pushes at the same time; the others wait for their turn.
+
+#![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sendshot_adversary::hostile::World;
+use sendshot_adversary::hostile::pushes::VOLUME_ID;
+use sendshot_adversary::hostile::sender::{self, HostileSender};
+use sendshot_harness::compare::exact::assert_exact;
+use sendshot_harness::hosts::binaries;
+use sendshot_harness::hosts::command;
+use sendshot_harness::hosts::pairing::Paired;
+use sendshot_harness::hosts::receiver_host::ReceiverHost;
+use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::trees::fill;
+use sendshot_proto::v1::transfer_up::Message as Up;
+use uuid::Uuid;
+
+const MIB: usize = 1 << 20;
+
+/// The program of `make senders`, with fewer senders and bytes. Its rates are not judged here.
+#[test]
+fn more_senders_than_turns_are_all_served() {
+    let mut program = Command::new(binaries::path("senders"));
+    let small = [("SENDERS", "16"), ("MIB", "8"), ("LEAST_SHARE", "0")];
+    let output = command::run(program.envs(small)).success();
+    let said = &output.stdout;
+    assert!(said.contains("16 of 16 pushes"), "{said}");
+    assert!(!said.contains(" 0 waited"), "{said}");
+}
+
+fn sender_of(receiver: &ReceiverHost, name: &str, bytes: usize) -> SenderHost {
+    let sender = SenderHost::setup().volume("photos", "photos").start();
+    let token = receiver.invite(&[name]);
+    let address = receiver.address().to_string();
+    let pair = ["pair", &address, "--name", "nas2", "--token", &token];
+    sender.ctl(&pair).success();
+    fill::file(sender.photos().join("big"), 1, bytes);
+    sender
+}
+
+#[test]
+fn a_push_that_waits_says_so_and_can_be_cancelled() {
+    let receiver = ReceiverHost::with_size(4 << 30);
+    // More than there can be turns.
+    let busy: Vec<SenderHost> = (0..20)
+        .map(|number| sender_of(&receiver, &format!("busy{number}"), 64 * MIB))
+        .collect();
+    let last = sender_of(&receiver, "last", MIB);
+    let start = |sender: &SenderHost| sender.ctl_start(&["push", "--json", "nas2:photos"]);
+    let running: Vec<_> = busy.iter().map(start).collect();
+    let mut command = last.ctl_command(&["push", "nas2:photos"]);
+    let mut push = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(push.stderr.take().unwrap()).lines();
+    let waits = lines.find(|line| line.as_ref().unwrap().contains(": wait"));
+    let waits = waits.unwrap().unwrap();
+    assert!(waits.contains("busy with the pushes of others"), "{waits}");
+    let cancelled = Instant::now();
+    kill_process(Pid::from_child(&push), Signal::INT).unwrap();
+    assert!(!push.wait().unwrap().success());
+    assert!(cancelled.elapsed() < Duration::from_secs(3));
+    for (sender, push) in busy.iter().zip(running) {
+        let pushed = push.finish().success().json();
+        assert_exact(sender, &receiver, &pushed);
+    }
+    let pushed = last.push("nas2:photos");
+    assert_exact(&last, &receiver, &pushed);
+}
+
+#[test]
+fn pushes_that_send_nothing_keep_nobody_waiting() {
+    let hosts = Paired::new();
+    fill::file(hosts.sender.photos().join("big"), 1, 8 * MIB);
+    let thief = sender_of(&hosts.receiver, "thief", MIB);
+    let hostile = HostileSender::connect(&thief, &hosts.receiver, "nas2");
+    let world = World::empty(Uuid::from_u128(7), 5);
+    let pushes = (1..=8_u8).map(|number| {
+        let mut begin = sender::begin(&world, VOLUME_ID, &format!("v{number}"));
+        begin.volume_id = vec![number; 16];
+        begin.transfer_id = vec![number; 16];
+        vec![sender::up(Up::Begin(begin))]
+    });
+    hostile.hang_up(pushes.collect(), Duration::from_secs(2), || {
+        let began = Instant::now();
+        let pushed = hosts.sender.push("nas2:photos");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_exact(&hosts.sender, &hosts.receiver, &pushed);
+    });
+}
