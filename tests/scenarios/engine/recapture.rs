@@ -6,7 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use sendshot_engine::capture::recapture::Effort;
-use sendshot_engine::{Frozen, Sendshot, WireNumber, capture};
+use sendshot_engine::capture::save;
+use sendshot_engine::diff::Version;
+use sendshot_engine::format::hashes;
+use sendshot_engine::{
+    Frozen, Sendshot, Source, WireNumber, capture, compare_hashes, save_to, stream,
+};
 use sendshot_harness::compare::chain::same_when_captured_from;
 use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams;
@@ -93,5 +98,76 @@ fn a_recapture_equals_a_whole_capture() {
         .unwrap();
         change(&volume, &mut random);
         old = Some(new);
+    }
+}
+
+/// Makes a stream, and stores the hashes of files without checksums beside the new sendshot.
+fn stream_of(old: Option<&Sendshot>, new: &Sendshot, root: &File) -> Vec<u8> {
+    let (dir, name) = save::place(new.path()).unwrap();
+    let source = Source {
+        parent: old,
+        target: new,
+        snapshot: root,
+        name: b"s",
+        version: Version::V2,
+    };
+    let mut bytes = Vec::new();
+    hashes::save(dir, name, new.head().uuid, |hashes| {
+        stream(&source, Some(hashes), |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })
+    })
+    .unwrap()
+    .unwrap();
+    bytes
+}
+
+#[test]
+fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
+    for mount in ["", "nodatasum"] {
+        let disk = LoopFs::new(1 << 30, &[], mount).unwrap();
+        let volume = disk.path().join("volume");
+        streams::create(&volume).unwrap();
+        let mut random = Random::new(11);
+        fill(&volume, &mut random);
+        let files = tempfile::tempdir().unwrap();
+        let snapshot = |name: &str| {
+            let path = disk.path().join(name);
+            streams::snapshot(&volume, &path).unwrap();
+            File::open(path).unwrap()
+        };
+        let path = |name: &str| files.path().join(name);
+        let (one, two) = (snapshot("s1"), snapshot("s2"));
+        let number = WireNumber::Local;
+        let (old, _) = save_to(Frozen::snapshot(&one), number, None, &path("1")).unwrap();
+        stream_of(None, &old, &one);
+        let old = sendshot_engine::open(&path("1")).unwrap();
+        let new = |before, name: &str| {
+            let (new, effort) =
+                save_to(Frozen::snapshot(&two), number, before, &path(name)).unwrap();
+            assert_eq!(effort == Effort::Changes(0), before.is_some());
+            let hashed = compare_hashes(
+                &old,
+                new,
+                &two,
+                File::open(files.path()).unwrap(),
+                name.as_ref(),
+            );
+            hashed.unwrap()
+        };
+        let (copied, whole) = (new(Some(&old), "copied"), new(None, "whole"));
+        let streams = [&copied, &whole].map(|new| stream_of(Some(&old), new, &two));
+        assert!(streams[0] == streams[1], "{mount}");
+        let commands = streams::commands(&streams[0]).unwrap();
+        assert_eq!(commands.values().sum::<u64>(), 2, "{mount}: {commands:?}");
+        // A change afterwards is found from the copy.
+        change(&volume, &mut random);
+        let three = snapshot("s3");
+        let (last, _) =
+            save_to(Frozen::snapshot(&three), number, Some(&copied), &path("3")).unwrap();
+        let (again, _) = save_to(Frozen::snapshot(&three), number, None, &path("3w")).unwrap();
+        let last = stream_of(Some(&copied), &last, &three);
+        assert!(last == stream_of(Some(&copied), &again, &three), "{mount}");
     }
 }

@@ -86,6 +86,13 @@ fn recapture_existing<W: Write>(
         return Ok((out, head, counts, Effort::Full));
     }
     let changed = Changed::find(snapshot, parent.head().otransid)?;
+    if changed.again.is_empty() {
+        let mut writer = Writer::new(out, &head)?;
+        parent.stored()?.copy_blocks(&mut writer)??;
+        writer.set_counts(parent.counts());
+        let (out, counts) = writer.finish()?;
+        return Ok((out, head, counts, Effort::Changes(0)));
+    }
     let mut gone = Gone::new(parent, &snapshot, &changed)?;
     let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     let (mut search, mut reader) = (Search::new(), parent.reader()?);

@@ -104,7 +104,13 @@ fn save_once(
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok::<_, Error>((file, effort))
     })?;
-    Ok((open_at(dir, name)?, effort))
+    let saved = match (effort, before) {
+        (Effort::Changes(0), Some(before)) => {
+            opened(&dir, name, |file, path| before.same_content(file, path))
+        }
+        _ => open_at(dir, name),
+    };
+    Ok((saved?, effort))
 }
 
 /// Saves like [`save`], to a path.
@@ -154,12 +160,20 @@ pub fn open(path: &Path) -> Result<Sendshot, error::Error> {
 /// # Errors
 /// See [`error::Error`].
 pub fn open_at(dir: impl AsFd, name: &OsStr) -> Result<Sendshot, error::Error> {
+    opened(dir, name, Sendshot::from_file)
+}
+
+fn opened(
+    dir: impl AsFd,
+    name: &OsStr,
+    check: impl FnOnce(File, &Path) -> Result<Sendshot, error::Error>,
+) -> Result<Sendshot, error::Error> {
     let path = PathBuf::from(name);
     let opened = durable::open_file(&dir, name)
         .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()));
     match opened {
         Ok(file) => {
-            let sendshot = Sendshot::from_file(file, &path)?;
+            let sendshot = check(file, &path)?;
             let hashes = hashes::open_at(dir, name, sendshot.head().uuid);
             Ok(sendshot.with_hashes(hashes))
         }

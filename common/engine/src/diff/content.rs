@@ -19,9 +19,10 @@ use super::pair::FileReader;
 use super::pair::Pair;
 use super::side_by_side::SideBySide;
 use super::step::{Error, Sink};
+use crate::format::codec::Glance;
 use crate::format::entry::Inode;
 use crate::format::entry::{
-    BLOCK, CHARACTER, COMPRESS, DIRECTORY, FIFO, NOCOMPRESS, NODATASUM, SOCKET, SYMLINK,
+    BLOCK, CHARACTER, COMPRESS, DIRECTORY, FIFO, NOCOMPRESS, SOCKET, SYMLINK,
 };
 
 /// Emits new files and the changes in old ones.
@@ -36,9 +37,7 @@ pub(super) fn files<S: Sink>(
         blocks: Blocks::new(pair)?,
     };
     // Unchanged files without checksums are read for their hashes; clones never use them.
-    while let Some(inode) =
-        both.next(|inode| !inode.is_dir() && (inode.swap || inode.flags & NODATASUM != 0))?
-    {
+    while let Some(inode) = both.next(Glance::is_unsummed)? {
         let before = both.before(&inode).filter(|old| pair.is_same(old, &inode));
         if inode.item.is_dir() {
             continue;

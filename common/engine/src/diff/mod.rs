@@ -55,6 +55,9 @@ pub fn diff<S: Sink>(
         name,
     )))?;
     let mut pair = Pair::new(parent, target, version);
+    if pair.is_unchanged_whole() {
+        return sink.step(Step::Command(Command::End));
+    }
     let mut clones = Clones::new(target.head().otransid);
     let changes = names::gather(&mut pair, &mut clones)?;
     clones.look_in_parent(&pair)?;

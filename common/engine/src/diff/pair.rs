@@ -83,6 +83,12 @@ impl Pair<'_> {
         old.name == new.name && dirs.0.is_some() && dirs.0 == dirs.1
     }
 
+    /// Whether nothing can be different, and no file has to be read for its hashes.
+    pub(super) fn is_unchanged_whole(&self) -> bool {
+        let is_copy = |parent: &Sendshot| self.target.has_content_of(parent);
+        self.skips_same() && self.parent.is_some_and(is_copy) && !self.target.has_unsummed()
+    }
+
     /// Whether inodes with byte-identical records in both are unchanged.
     pub(super) fn skips_same(&self) -> bool {
         self.rule.is_some_and(|rule| rule.has_lineage())

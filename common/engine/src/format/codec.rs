@@ -5,7 +5,9 @@
 
 use integer_encoding::VarInt;
 
-use crate::format::entry::{Entry, Extent, ExtentKind, InodeItem, Name, TYPE_MASK, Time, Xattr};
+use crate::format::entry::{
+    Entry, Extent, ExtentKind, InodeItem, NODATASUM, Name, TYPE_MASK, Time, Xattr,
+};
 
 /// Kind of a record that begins an inode.
 pub(crate) const INODE: u8 = 1;
@@ -68,6 +70,11 @@ pub(crate) struct Glance {
 }
 
 impl Glance {
+    /// Whether it is a file whose data have no checksums, or a swap file.
+    pub(crate) fn is_unsummed(&self) -> bool {
+        !self.is_dir() && (self.swap || self.flags & NODATASUM != 0)
+    }
+
     /// Decodes the start of the body of a record that begins an inode.
     pub(crate) fn at(mut body: &[u8]) -> Result<Self, Nonsense> {
         Self::take(&mut body)

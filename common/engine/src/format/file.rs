@@ -14,6 +14,7 @@ use crate::format::hashes::Hashes;
 use crate::format::layout::Counts;
 use crate::format::reader::Blocks;
 use crate::format::reader::Reader;
+use crate::format::verified::{FileState, Verified};
 
 /// Maximum decoded bytes of one file kept in memory for the next pass: at most 32 MiB for two files. Larger
 /// files are read again.
@@ -29,7 +30,8 @@ pub struct Sendshot {
     hashes: Option<Hashes>,
     /// Decoded length of all blocks in bytes, and the blocks if they are few.
     decoded: u64,
-    blocks: OnceLock<Blocks>,
+    blocks: Arc<OnceLock<Blocks>>,
+    unsummed: bool,
 }
 
 impl Sendshot {
@@ -51,9 +53,21 @@ impl Sendshot {
     /// # Errors
     /// See [`Error`].
     pub fn from_file(file: File, path: &Path) -> Result<Self, Error> {
-        let sendshot = Self::undamaged(file, path)?;
-        match sendshot.reader()?.orphan()? {
-            None => Ok(sendshot),
+        let state = Self::state(&file, path)?;
+        if let Some(verified) = state.verified() {
+            let head = Reader::new(&file, path)?.head().clone();
+            let found = (head, verified.counts, verified.decoded);
+            let unsummed = verified.unsummed;
+            return Ok(Self {
+                unsummed,
+                ..Self::new(file, path, found)
+            });
+        }
+        let mut sendshot = Self::undamaged(file, path)?;
+        let survey = sendshot.reader()?.survey()?;
+        sendshot.unsummed = survey.unsummed;
+        match survey.orphan {
+            None => sendshot.remembered(state),
             Some(ino) => Err(Error::Orphan {
                 path: sendshot.path,
                 ino,
@@ -61,18 +75,76 @@ impl Sendshot {
         }
     }
 
-    /// Checks the checksums of a file, not the meaning of its entries.
-    fn undamaged(file: File, path: &Path) -> Result<Self, Error> {
-        let (head, counts, decoded) = Reader::new(&file, path)?.check()?;
-        Ok(Self {
+    /// Checks the checksums of a file into which all blocks of this one were copied. It shares their decoded form.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) fn same_content(&self, file: File, path: &Path) -> Result<Self, Error> {
+        let state = Self::state(&file, path)?;
+        let copy = Self::undamaged(file, path)?;
+        if (copy.counts, copy.decoded) != (self.counts, self.decoded) {
+            let (path, offset) = (copy.path, 0);
+            return Err(Error::Damaged { path, offset });
+        }
+        let copy = Self {
+            blocks: Arc::clone(&self.blocks),
+            unsummed: self.unsummed,
+            ..copy
+        };
+        copy.remembered(state)
+    }
+
+    fn state(file: &File, path: &Path) -> Result<FileState, Error> {
+        FileState::of(file).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Remembers that it was checked, unless it was changed meanwhile.
+    fn remembered(self, before: FileState) -> Result<Self, Error> {
+        if Self::state(&self.file, &self.path)? == before {
+            before.remember(Verified {
+                counts: self.counts,
+                decoded: self.decoded,
+                unsummed: self.unsummed,
+            });
+        }
+        Ok(self)
+    }
+
+    fn new(file: File, path: &Path, (head, counts, decoded): (Head, Counts, u64)) -> Self {
+        Self {
             file,
             path: path.to_owned(),
             head,
             counts,
             hashes: None,
             decoded,
-            blocks: OnceLock::new(),
-        })
+            blocks: Arc::default(),
+            unsummed: true,
+        }
+    }
+
+    /// Whether its blocks were copied from the other one, or the other way round.
+    pub(crate) fn has_content_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.blocks, &other.blocks)
+    }
+
+    /// Whether it has files without checksums, or swap files.
+    pub(crate) fn has_unsummed(&self) -> bool {
+        self.unsummed
+    }
+
+    /// Returns the file, for a copy of all its blocks.
+    pub(crate) fn stored(&self) -> Result<Reader<&File>, Error> {
+        Reader::new(&self.file, &self.path)
+    }
+
+    /// Checks the checksums of a file, not the meaning of its entries.
+    fn undamaged(file: File, path: &Path) -> Result<Self, Error> {
+        let found = Reader::new(&file, path)?.check()?;
+        Ok(Self::new(file, path, found))
     }
 
     /// Adds the hashes of its blocks.

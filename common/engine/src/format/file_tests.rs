@@ -278,3 +278,124 @@ fn a_file_with_one_number_is_as_earlier_programs_write_it() {
     assert_eq!(longer[76..84], 900u64.to_le_bytes());
     assert_eq!(longer[108..116], 5u64.to_le_bytes());
 }
+
+/// Inodes of a size that fills several blocks, with names that do not compress well.
+fn many(inodes: u64) -> Vec<Entry> {
+    let mut noise = 1_u64;
+    (256..256 + inodes)
+        .flat_map(|ino| {
+            let item = InodeItem {
+                generation: 7,
+                mode: 0o100_644,
+                ..InodeItem::default()
+            };
+            let name: Vec<u8> = (0..60)
+                .map(|_| {
+                    noise = noise.wrapping_mul(6_364_136_223_846_793_005) + 1;
+                    (noise >> 56) as u8
+                })
+                .collect();
+            let name = Name { parent: 256, name };
+            [Entry::Inode(ino, item), Entry::Name(name)]
+        })
+        .collect()
+}
+
+/// Copies all inodes but those of which `other` makes other entries.
+fn copied(from: &Sendshot, other: impl Fn(u64) -> Option<Vec<Entry>>) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), from.head()).unwrap();
+    let mut reader = from.reader().unwrap();
+    while let Some(glance) = reader.glance().unwrap() {
+        match other(glance.ino) {
+            None => reader.copy(&mut writer).unwrap().unwrap(),
+            Some(entries) => {
+                reader.skip_inode().unwrap();
+                for entry in &entries {
+                    writer.entry(entry).unwrap();
+                }
+            }
+        }
+    }
+    writer.finish().unwrap().0
+}
+
+fn entries_of(sendshot: &Sendshot) -> Vec<Entry> {
+    let mut reader = sendshot.reader().unwrap();
+    std::iter::from_fn(|| reader.next_entry().unwrap()).collect()
+}
+
+#[test]
+fn inodes_are_copied_as_they_are_stored() {
+    // Few enough to be kept in memory, and too many.
+    for inodes in [20_000, 250_000] {
+        let entries = many(inodes);
+        let bytes = written(&entries);
+        let sendshot = opened(&bytes).unwrap();
+        assert_eq!(sendshot.decoded > KEPT, inodes > 100_000);
+        assert!(copied(&sendshot, |_| None) == bytes);
+        let mut stored = Writer::new(Vec::new(), sendshot.head()).unwrap();
+        let mut reader = sendshot.stored().unwrap();
+        reader.copy_blocks(&mut stored).unwrap().unwrap();
+        stored.set_counts(sendshot.counts());
+        assert!(stored.finish().unwrap().0 == bytes);
+    }
+}
+
+#[test]
+fn inodes_around_a_changed_one_are_copied() {
+    let entries = many(20_000);
+    let sendshot = opened(&written(&entries)).unwrap();
+    let other = |ino| match ino {
+        300 | 9_000 => Some(Vec::new()),
+        256 | 10_000..10_010 | 20_255 => Some(vec![Entry::Inode(ino, InodeItem::default())]),
+        _ => None,
+    };
+    let copy = opened(&copied(&sendshot, other)).unwrap();
+    let pairs = entries.chunks(2);
+    let expected: Vec<Entry> = (256..)
+        .zip(pairs)
+        .flat_map(|(ino, entries)| other(ino).unwrap_or_else(|| entries.to_vec()))
+        .collect();
+    assert!(entries_of(&copy) == expected);
+    assert_eq!(copy.counts().inodes, 19_998);
+    // All but the blocks around the changes are stored as before.
+    let blocks = |sendshot: &Sendshot| {
+        let mut reader = sendshot.stored().unwrap();
+        let mut blocks = Vec::new();
+        while let Some((frame, _)) = reader.frame().unwrap() {
+            blocks.push(frame);
+        }
+        blocks
+    };
+    let (before, after) = (blocks(&sendshot), blocks(&copy));
+    let same = before.iter().filter(|block| after.contains(block)).count();
+    assert!(
+        before.len() >= 6 && same + 5 >= before.len(),
+        "{same} of {}",
+        before.len()
+    );
+}
+
+#[test]
+fn a_checked_file_that_was_changed_is_checked_again() {
+    let (mut root, mut bytes) = (many(1), Vec::new());
+    if let Entry::Inode(_, item) = &mut root[0] {
+        item.mode = 0o040_755;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sendshot");
+    for round in 0..50 {
+        bytes.clone_from(&written(&root));
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(Sendshot::open(&path).is_ok(), "{round}");
+        assert!(Sendshot::open(&path).is_ok(), "{round}");
+        let at = HEAD_LEN + 40;
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let damaged = Sendshot::open(&path);
+        assert!(
+            matches!(damaged, Err(Error::Damaged { .. })),
+            "{round}: {damaged:?}"
+        );
+    }
+}

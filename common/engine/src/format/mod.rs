@@ -8,4 +8,5 @@ pub mod hashes;
 pub mod layout;
 pub(crate) mod reader;
 pub mod subtree;
+mod verified;
 pub(crate) mod writer;

@@ -28,6 +28,9 @@ use crate::format::writer::Writer;
 /// The decoded blocks of a sendshot.
 pub(crate) type Blocks = Arc<Vec<Arc<Vec<u8>>>>;
 
+/// What stands before a block in the file: its raw and packed length, and the checksum of its packed bytes.
+pub(crate) type BlockFrame = [u8; 8 + CHECK_LEN];
+
 /// Reads the entries of a sendshot in order, inode by inode.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -37,6 +40,10 @@ pub struct Reader<R> {
     head_len: usize,
     offset: u64,
     packed: Vec<u8>,
+    /// The frame of the block in `packed`.
+    packed_frame: BlockFrame,
+    /// How many blocks were read from the file.
+    read: usize,
     block: Arc<Vec<u8>>,
     /// All blocks, if they are in memory, and the index of the next.
     known: Option<(Blocks, usize)>,
@@ -95,6 +102,8 @@ impl<R: Read + Seek> Reader<R> {
             head_len: len,
             offset: len as u64,
             packed: Vec::new(),
+            packed_frame: [0; 8 + CHECK_LEN],
+            read: 0,
             block: Arc::default(),
             known: None,
             at: 0,
@@ -373,22 +382,60 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
-    /// Returns the first inode with a name in no directory of the file.
+    /// Looks at all inodes.
     ///
     /// # Errors
     /// See [`Error`].
-    pub(crate) fn orphan(mut self) -> Result<Option<u64>, Error> {
-        let mut dirs = DirectoriesSeen::default();
+    pub(crate) fn survey(mut self) -> Result<Survey, Error> {
+        let (mut dirs, mut unsummed) = (DirectoriesSeen::default(), false);
         while let Some(glance) = self.glance()? {
-            if glance.is_dir() {
-                dirs.add(glance.ino);
+            match glance.is_dir() {
+                true => dirs.add(glance.ino),
+                false => unsummed |= glance.is_unsummed(),
             }
             self.names_ahead(|parent| dirs.named(parent, glance.ino))?;
         }
-        Ok(dirs.missing())
+        Ok(Survey {
+            orphan: dirs.missing(),
+            unsummed,
+        })
     }
 
-    /// Copies the next inode with all its records.
+    /// Copies all blocks as they are stored.
+    ///
+    /// # Errors
+    /// See [`Error`]; the inner result has the writer's I/O errors.
+    pub(crate) fn copy_blocks<W: Write>(
+        &mut self,
+        to: &mut Writer<W>,
+    ) -> Result<io::Result<()>, Error> {
+        while let Some((frame, _)) = self.frame()? {
+            if let Err(e) = to.block(&frame, &self.packed) {
+                return Ok(Err(e));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The identity of the snapshot.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Returns the current block as it is stored.
+    fn packed(&mut self) -> Result<(BlockFrame, &[u8]), Error> {
+        // Blocks that are in memory were not read from the file, which is at an earlier one.
+        while let Some((_, next)) = &self.known
+            && self.read < *next
+        {
+            if self.frame()?.is_none() {
+                return Err(self.damaged());
+            }
+        }
+        Ok((self.packed_frame, &self.packed))
+    }
+
+    /// Copies the next inode with all its records. A block that is copied completely is not compressed again.
     ///
     /// # Errors
     /// See [`Error`]; the inner result has the writer's I/O errors.
@@ -397,6 +444,13 @@ impl<R: Read + Seek> Reader<R> {
             let Some(frame) = self.frame_ahead()? else {
                 return Ok(Ok(()));
             };
+            if self.at == 0 {
+                let len = self.block.len();
+                let (frame, packed) = self.packed()?;
+                if let Err(e) = to.begin_block(frame, packed, len) {
+                    return Ok(Err(e));
+                }
+            }
             if let Err(e) = to.copy(frame, &self.block[self.at..self.at + frame.len()]) {
                 return Ok(Err(e));
             }
@@ -441,11 +495,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Reads the next block as it is stored, and its raw length; `None` at the tail.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a frame of fixed length and a number"
-    )]
-    fn frame(&mut self) -> Result<Option<([u8; 8 + CHECK_LEN], usize)>, Error> {
+    pub(crate) fn frame(&mut self) -> Result<Option<(BlockFrame, usize)>, Error> {
         let mut frame = [0; 8 + CHECK_LEN];
         self.take(&mut frame[..4])?;
         let raw_len = u32_at(&frame, 0);
@@ -466,6 +516,8 @@ impl<R: Read + Seek> Reader<R> {
         if !is_whole {
             return Err(self.damaged());
         }
+        self.packed_frame = frame;
+        self.read += 1;
         Ok(Some((frame, raw_len)))
     }
 
@@ -489,6 +541,15 @@ impl<R: Read + Seek> Reader<R> {
             offset: self.offset,
         }
     }
+}
+
+/// What was found in all inodes of a file.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The first inode with a name in no directory.
+    pub(crate) orphan: Option<u64>,
+    /// Whether there are files without checksums, or swap files.
+    pub(crate) unsummed: bool,
 }
 
 /// The directories of a file, and those that its names need. Inodes are in the order of their numbers, so a

@@ -10,11 +10,25 @@ use crate::format::layout::Counts;
 use crate::format::layout::TAIL;
 use crate::format::layout::check;
 use crate::format::layout::encode_head;
+use crate::format::reader::BlockFrame;
 
 /// Compression level of zstd. Higher levels take longer than the space they save is worth.
 const LEVEL: i32 = 1;
 /// Length of a record in bytes after which the inode continues in another one.
 const RECORD: usize = 32 * 1024;
+
+/// Least length of a block that is ended early, so that the next one can be copied as it is stored: many short blocks would
+/// compress badly.
+const SHORT_BLOCK: usize = BLOCK / 4;
+
+/// A block of another file.
+#[derive(Debug)]
+struct Copied {
+    frame: BlockFrame,
+    packed: Vec<u8>,
+    /// Its decoded length.
+    len: usize,
+}
 
 /// Writes a sendshot.
 #[derive(Debug)]
@@ -22,6 +36,8 @@ pub struct Writer<W: Write> {
     out: W,
     whole: blake3::Hasher,
     block: Vec<u8>,
+    /// The block that is being copied, as it is stored in the other file, as long as `block` is its beginning.
+    copied: Option<Copied>,
     counts: Counts,
     /// The current record, without its frame.
     record: Vec<u8>,
@@ -41,6 +57,7 @@ impl<W: Write> Writer<W> {
             out,
             whole: blake3::Hasher::new(),
             block: Vec::with_capacity(BLOCK + BLOCK / 4),
+            copied: None,
             counts: Counts::default(),
             record: Vec::with_capacity(2 * RECORD),
             kind: MORE,
@@ -91,12 +108,35 @@ impl<W: Write> Writer<W> {
         self.flush_if_full()
     }
 
+    /// Begins to copy a block of another file: `packed` as it is stored there, after `frame`, and decoded `len` bytes long.
+    ///
+    /// # Errors
+    /// I/O errors of the output.
+    pub(crate) fn begin_block(
+        &mut self,
+        frame: BlockFrame,
+        packed: &[u8],
+        len: usize,
+    ) -> io::Result<()> {
+        self.close()?;
+        if self.block.len() >= SHORT_BLOCK {
+            self.flush()?;
+        }
+        self.copied = self.block.is_empty().then(|| Copied {
+            frame,
+            packed: packed.to_vec(),
+            len,
+        });
+        Ok(())
+    }
+
     /// Ends the current record.
     fn close(&mut self) -> io::Result<()> {
         if self.record.is_empty() {
             return Ok(());
         }
         self.counts.extents += self.extents;
+        self.copied = None;
         Frame::encode(self.kind, self.extents, self.record.len(), &mut self.block);
         self.block.append(&mut self.record);
         self.extents = 0;
@@ -132,6 +172,12 @@ impl<W: Write> Writer<W> {
         if self.block.is_empty() {
             return Ok(());
         }
+        if let Some(copied) = self.copied.take()
+            && copied.len == self.block.len()
+        {
+            self.block.clear();
+            return self.block(&copied.frame, &copied.packed);
+        }
         let packed = zstd::bulk::compress(&self.block, LEVEL)?;
         let mut frame = Vec::with_capacity(8 + CHECK_LEN);
         frame.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
@@ -140,6 +186,20 @@ impl<W: Write> Writer<W> {
         self.put(&frame)?;
         self.block.clear();
         self.out.write_all(&packed)
+    }
+
+    /// Writes a block as it is stored in another file.
+    ///
+    /// # Errors
+    /// I/O errors of the output.
+    pub(crate) fn block(&mut self, frame: &BlockFrame, packed: &[u8]) -> io::Result<()> {
+        self.put(frame)?;
+        self.out.write_all(packed)
+    }
+
+    /// Takes the counts of another file of which all blocks are copied.
+    pub(crate) fn set_counts(&mut self, counts: Counts) {
+        self.counts = counts;
     }
 
     /// Writes bytes that the final checksum covers; blocks have their own.
