@@ -31,12 +31,15 @@ use crate::format::layout::Counts;
 use crate::format::reader::Reader;
 use crate::format::writer::Writer;
 
+/// If more than one inode in so many has to be read again, everything is: changes that are spread touch nearly all leaves.
+const WHOLE_SHARE: u64 = 4;
+
 /// How a sendshot was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     /// Everything was read, because there is no lineage.
     Full,
-    /// Number of inodes that were read again.
+    /// Number of inodes that were read again; all if they were many.
     Changes(u64),
 }
 
@@ -85,7 +88,12 @@ fn recapture_existing<W: Write>(
         let (out, head, counts) = capture(snapshot, number, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
-    let changed = Changed::find(snapshot, parent.head().otransid)?;
+    let most = parent.counts().inodes / WHOLE_SHARE;
+    let Some(changed) = Changed::find(snapshot, parent.head().otransid, most)? else {
+        let (out, head, counts) = capture(snapshot, number, out)?;
+        let effort = Effort::Changes(counts.inodes);
+        return Ok((out, head, counts, effort));
+    };
     if changed.again.is_empty() {
         let mut writer = Writer::new(out, &head)?;
         parent.stored()?.copy_blocks(&mut writer)??;
@@ -138,7 +146,8 @@ struct Changed {
 }
 
 impl Changed {
-    fn find(snapshot: impl AsFd, since: u64) -> io::Result<Self> {
+    /// Searches; `None` if more than `most` inodes have to be read again.
+    fn find(snapshot: impl AsFd, since: u64, most: u64) -> io::Result<Option<Self>> {
         let range = Range {
             tree: 0,
             min: Key {
@@ -154,8 +163,13 @@ impl Changed {
             min_transid: since + 1,
         };
         let (mut again, mut items, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
-        search::items(snapshot, range, |item| {
+        let mut is_too_many = false;
+        let searched = search::items(snapshot, range, |item| {
             let ino = item.key.objectid;
+            if again.len() as u64 > most {
+                is_too_many = true;
+                return Err(io::Error::other("too many inodes to read again"));
+            }
             if again.last() != Some(&ino) {
                 again.push(ino);
             }
@@ -166,8 +180,12 @@ impl Changed {
                 }
             }
             Ok(())
-        })?;
-        Ok(Self { again, items, dirs })
+        });
+        if is_too_many {
+            return Ok(None);
+        }
+        searched?;
+        Ok(Some(Self { again, items, dirs }))
     }
 
     /// What the search says about an inode of the previous sendshot.
