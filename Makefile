@@ -9,7 +9,7 @@ PROFILE_DIR := target/release
 TEST_THREADS ?= 2
 DEMO_SOURCE ?= /usr/share
 
-.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month schedule-month write-early idle senders resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb dist dist-test packages-system test-system
+.PHONY: help build demo test check lint unit scenarios fuzz fuzz-target fuzz-merge torture torture-restore retention retention-month schedule-month write-early idle senders capture resume sizes bench compare memory growth boot-test rescue-test deny deb packages packages-deb dist dist-test packages-system test-system
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ idle: packages build ## What 200 volumes on a schedule cost, unchanged, and with
 
 senders: packages build ## Many senders push at once to one receiver: SENDERS=200 MIB=32; needs 14 GiB in /dev/shm
 	SENDERS=$(or $(SENDERS),200) MIB=$(or $(MIB),32) $(PROFILE_DIR)/senders
+
+capture: packages build ## Capture of a million files with 1 % changed: FILES=1000000; needs 4 GiB in /dev/shm
+	FILES=$(or $(FILES),1000000) $(PROFILE_DIR)/capture
 
 resume: packages build ## What an interruption of a push of 4 GiB costs, and checkpoints: MIB=4096; needs 14 GiB in /dev/shm
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin resume -- $(or $(MIB),4096)
