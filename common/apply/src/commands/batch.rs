@@ -82,7 +82,7 @@ impl<'a> Batch<'a> {
         Some(command.path())
     }
 
-    /// Takes the runs, and begins anew.
+    /// Takes the runs, which leaves it empty.
     pub(crate) fn take(&mut self) -> Vec<Run<'a>> {
         self.paths.clear();
         self.filled.clear();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn after_it_was_taken_it_begins_anew() {
+    fn it_is_empty_after_it_was_taken() {
         let mut batch = Batch::default();
         batch.add(make("a/f"), 0).unwrap();
         assert_eq!(batch.last_path(), Some(&b"a/f"[..]));

@@ -1,4 +1,4 @@
-//! Files that this process has checked already and that nobody has changed since. A push opens every sendshot of its volume,
+//! Files that this process has checked already and that were not changed since: no process writes to a sendshot. A push opens every sendshot of its volume,
 //! and checking one means to decode all of it.
 //!
 //! Damage on the disk that leaves the file's metadata as they were is not overlooked: each block is checked again when it is
