@@ -44,6 +44,8 @@ pub struct Reader<R> {
     packed_frame: BlockFrame,
     /// How many blocks were read from the file.
     read: usize,
+    /// How many blocks were begun.
+    number: u64,
     block: Arc<Vec<u8>>,
     /// All blocks, if they are in memory, and the index of the next.
     known: Option<(Blocks, usize)>,
@@ -104,6 +106,7 @@ impl<R: Read + Seek> Reader<R> {
             packed: Vec::new(),
             packed_frame: [0; 8 + CHECK_LEN],
             read: 0,
+            number: 0,
             block: Arc::default(),
             known: None,
             at: 0,
@@ -417,6 +420,12 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Ok(()))
     }
 
+    /// Whether the next record is the first of its block.
+    #[cfg(test)]
+    pub(crate) fn begins_block(&self) -> bool {
+        self.at == 0
+    }
+
     /// The identity of the snapshot.
     pub(crate) fn head(&self) -> &Head {
         &self.head
@@ -445,13 +454,14 @@ impl<R: Read + Seek> Reader<R> {
                 return Ok(Ok(()));
             };
             if self.at == 0 {
-                let len = self.block.len();
+                let (number, len) = (self.number, self.block.len());
                 let (frame, packed) = self.packed()?;
-                if let Err(e) = to.begin_block(frame, packed, len) {
+                if let Err(e) = to.begin_block(number, frame, packed, len) {
                     return Ok(Err(e));
                 }
             }
-            if let Err(e) = to.copy(frame, &self.block[self.at..self.at + frame.len()]) {
+            let record = &self.block[self.at..self.at + frame.len()];
+            if let Err(e) = to.copy(frame, record, (self.number, self.at)) {
                 return Ok(Err(e));
             }
             self.skip(frame);
@@ -474,6 +484,7 @@ impl<R: Read + Seek> Reader<R> {
             None => self.decode_block()?,
         };
         (self.at, self.end) = (0, 0);
+        self.number += 1;
         self.done = next.is_none();
         self.block = next.unwrap_or_default();
         Ok(!self.done)

@@ -24,6 +24,7 @@ const SHORT_BLOCK: usize = BLOCK / 4;
 /// A block of another file.
 #[derive(Debug)]
 struct Copied {
+    number: u64,
     frame: BlockFrame,
     packed: Vec<u8>,
     /// Its decoded length.
@@ -96,24 +97,36 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds a whole record of another sendshot unchanged.
+    /// Adds a whole record of another sendshot unchanged. It begins at the byte `at` of the block with this number there.
     ///
     /// # Errors
     /// I/O errors of the output.
-    pub(crate) fn copy(&mut self, frame: Frame, record: &[u8]) -> io::Result<()> {
+    pub(crate) fn copy(
+        &mut self,
+        frame: Frame,
+        record: &[u8],
+        (number, at): (u64, usize),
+    ) -> io::Result<()> {
         self.close()?;
+        // Records before it were left out.
+        let follows = |copied: &Copied| copied.number == number && at == self.block.len();
+        if !self.copied.as_ref().is_some_and(follows) {
+            self.copied = None;
+        }
         self.counts.inodes += u64::from(frame.kind == INODE);
         self.counts.extents = self.counts.extents.saturating_add(frame.extents);
         self.block.extend_from_slice(record);
         self.flush_if_full()
     }
 
-    /// Begins to copy a block of another file: `packed` as it is stored there, after `frame`, and decoded `len` bytes long.
+    /// Begins to copy a block of another file, with this number there: `packed` as it is stored, after `frame`, and decoded
+    /// `len` bytes long.
     ///
     /// # Errors
     /// I/O errors of the output.
     pub(crate) fn begin_block(
         &mut self,
+        number: u64,
         frame: BlockFrame,
         packed: &[u8],
         len: usize,
@@ -123,6 +136,7 @@ impl<W: Write> Writer<W> {
             self.flush()?;
         }
         self.copied = self.block.is_empty().then(|| Copied {
+            number,
             frame,
             packed: packed.to_vec(),
             len,
