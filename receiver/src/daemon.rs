@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
-use sendshot_identity::PeerStream;
+use sendshot_identity::{PeerId, PeerStream};
 use sendshot_proto::transfer::{FRAME, MAX_CALL, Windows};
 use sendshot_proto::v1::pairing_server::PairingServer;
 use sendshot_proto::v1::receiver_control_server::ReceiverControlServer;
@@ -178,24 +178,54 @@ impl Daemon {
 /// An accepted connection, as servers take it.
 type Accepted = std::io::Result<PeerStream>;
 
-/// Divides connections into those for [`Windows::NEAR`] and those for [`Windows::FAR`]. A peer without a certificate can
-/// only pair, which needs no window.
+/// Most open connections with [`Windows::FAR`], of one peer and of all: each may hold so much.
+const MOST_FAR_OF_ONE: usize = 2;
+const MOST_FAR: usize = 8;
+
+/// The open connections with [`Windows::FAR`].
+#[derive(Debug, Default)]
+struct FarConnections(Vec<(PeerId, Weak<()>)>);
+
+impl FarConnections {
+    /// The windows of a new connection. A peer without a certificate can only pair, which needs none.
+    fn windows(&mut self, stream: &PeerStream) -> Windows {
+        self.0.retain(|(_, open)| open.strong_count() > 0);
+        let Some(peer) = stream.info().identity.as_ref().map(|identity| identity.id) else {
+            return Windows::NEAR;
+        };
+        let of_peer = self.0.iter().filter(|(of, _)| *of == peer).count();
+        let windows = Windows::of(stream.round_trip());
+        if windows == Windows::NEAR || of_peer >= MOST_FAR_OF_ONE || self.0.len() >= MOST_FAR {
+            return Windows::NEAR;
+        }
+        self.0.push((peer, stream.open()));
+        windows
+    }
+}
+
+/// Divides connections into those for [`Windows::NEAR`] and those for [`Windows::FAR`].
 fn by_windows(
     mut connections: mpsc::Receiver<Accepted>,
 ) -> (mpsc::Receiver<Accepted>, mpsc::Receiver<Accepted>) {
     let (to_near, near) = mpsc::channel(1);
     let (to_far, far) = mpsc::channel(1);
     tokio::spawn(async move {
-        while let Some(connection) = connections.recv().await {
+        let mut fars = FarConnections::default();
+        loop {
+            let connection = tokio::select! {
+                connection = connections.recv() => connection,
+                // The server has ended, and with it the daemon.
+                () = to_near.closed() => return,
+            };
+            let Some(connection) = connection else { return };
             let windows = match &connection {
-                Ok(stream) if stream.info().identity.is_some() => Windows::of(stream.round_trip()),
-                Ok(_) | Err(_) => Windows::NEAR,
+                Ok(stream) => fars.windows(stream),
+                Err(_) => Windows::NEAR,
             };
             let server = match windows == Windows::FAR {
                 true => &to_far,
                 false => &to_near,
             };
-            // The server has ended, and with it the daemon.
             if server.send(connection).await.is_err() {
                 return;
             }

@@ -100,7 +100,21 @@ pub async fn serve(
         min_free: config.min_free,
     };
     let welcome = still_welcome;
-    let place = receiver.turns().place(&work.caller.name, messages_in);
+    let gone = CancellationToken::new();
+    let place = receiver
+        .turns()
+        .place(&work.caller.name, messages_in, gone.clone());
+    let (watch, interrupted) = (over.clone(), slot.interrupted());
+    let (stopping, heard) = (receiver.stopping(), answers.clone());
+    receiver.tasks().spawn(async move {
+        tokio::select! {
+            () = watch.cancelled() => return,
+            () = heard.closed() => {}
+            () = interrupted.cancelled() => {}
+            () = stopping.cancelled() => {}
+        }
+        gone.cancel();
+    });
     let thread = std::thread::Builder::new().name("apply".into());
     let spawned = thread.spawn(move || {
         let _over = over.drop_guard();
@@ -216,19 +230,18 @@ fn receive(
     };
     let may_wait = work.begin.may_wait;
     let sign = || {
-        if may_wait {
-            // A sender that does not read has no use for it.
+        // A sender that does not read the one before has no use for it.
+        if may_wait && answers.capacity() == answers.max_capacity() {
             let _ = answers.try_send(Ok(Down::Waiting.into()));
         }
     };
-    let gone = async {
-        tokio::select! {
-            () = answers.closed() => {}
-            () = slot.interrupted().cancelled_owned() => {}
-            () = receiver.stopping().cancelled_owned() => {}
-        }
-    };
-    let outcome = match place.wait(&sign, gone) {
+    // What is there already counts while the push waits.
+    match (&waiting, resumed_at) {
+        (Some(waiting), _) => slot.applied(waiting.offset(), waiting.made()),
+        (None, Some(offset)) => slot.applied(offset, 0),
+        (None, None) => {}
+    }
+    let outcome = match place.wait(&sign) {
         true => run(
             (work, waiting),
             &slot,
@@ -285,8 +298,13 @@ fn receive(
                 "push of {sender}/{volume} was interrupted; it waits for its sender");
         }
         Outcome::Left(waiting) => {
-            if let Some(incoming) = waiting {
-                drop(slot.wait_for_sender(incoming));
+            match waiting {
+                Some(incoming) if still_welcome().is_err() => {
+                    drop(slot);
+                    incoming.forget();
+                }
+                Some(incoming) => drop(slot.wait_for_sender(incoming)),
+                None => drop(slot),
             }
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
                 "the connection for the push of {sender}/{volume} broke while the push waited for its turn");
@@ -350,6 +368,7 @@ fn run(
         checkpoints,
     };
     let _ = answers.blocking_send(Ok(accepted.into()));
+    slot.applied(incoming.offset(), incoming.made());
     let mut told = Instant::now();
     let ended = incoming.take((place, sign), |progress| {
         let down = match progress {

@@ -101,7 +101,7 @@ impl Receiver {
             senders,
             root,
             transfers: Transfers::default(),
-            turns: Turns::for_this_machine(),
+            turns: Turns::default(),
             fetches: Fetches::default(),
             captures: Captures::new(state_dir),
             clock: Arc::new(Clock::new(state_dir)),

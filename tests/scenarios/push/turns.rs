@@ -26,10 +26,10 @@ const MIB: usize = 1 << 20;
 #[test]
 fn more_senders_than_turns_are_all_served() {
     let mut program = Command::new(binaries::path("senders"));
-    let small = [("SENDERS", "16"), ("MIB", "8"), ("LEAST_SHARE", "0")];
+    let small = [("SENDERS", "24"), ("MIB", "8"), ("LEAST_SHARE", "0")];
     let output = command::run(program.envs(small)).success();
     let said = &output.stdout;
-    assert!(said.contains("16 of 16 pushes"), "{said}");
+    assert!(said.contains("24 of 24 pushes"), "{said}");
     assert!(!said.contains(" 0 waited"), "{said}");
 }
 
@@ -45,10 +45,10 @@ fn sender_of(receiver: &ReceiverHost, name: &str, bytes: usize) -> SenderHost {
 
 #[test]
 fn a_push_that_waits_says_so_and_can_be_cancelled() {
-    let receiver = ReceiverHost::with_size(4 << 30);
+    let receiver = ReceiverHost::with_size(6 << 30);
     // More than there can be turns.
-    let busy: Vec<SenderHost> = (0..20)
-        .map(|number| sender_of(&receiver, &format!("busy{number}"), 64 * MIB))
+    let busy: Vec<SenderHost> = (0..17)
+        .map(|number| sender_of(&receiver, &format!("busy{number}"), 128 * MIB))
         .collect();
     let last = sender_of(&receiver, "last", MIB);
     let start = |sender: &SenderHost| sender.ctl_start(&["push", "--json", "nas2:photos"]);

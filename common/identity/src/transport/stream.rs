@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub struct PeerStream {
     info: PeerInfo,
     life: Option<Life>,
     round_trip: Duration,
+    open: Arc<()>,
 }
 
 /// The conditions that end an accepted connection, whatever the peer does.
@@ -115,7 +117,14 @@ impl PeerStream {
             info: PeerInfo { addr, identity },
             life: None,
             round_trip,
+            open: Arc::default(),
         })
+    }
+
+    /// What can be upgraded as long as the connection is open.
+    #[must_use]
+    pub fn open(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
     }
 
     /// How long the TLS handshake took: one round trip and a little more, at most half a one where a proxy connects to the

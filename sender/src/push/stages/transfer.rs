@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sendshot_model::{NotKept, human};
@@ -200,13 +201,18 @@ impl Transfer {
         let address = down.address.clone();
         let mut pump = pin!(pump(outputs, (up, wire, opening), running, before_end));
         // Signs of life while the push waits for another turn.
-        let (waits, began) = (AtomicU64::new(0), Instant::now());
+        let (waits, moved) = (AtomicU64::new(0), Mutex::new(Instant::now()));
         let progress = || {
             let signs = waits.load(Ordering::Relaxed);
             (running.progress(), signs)
         };
         let is_progress = |(before, signs), (now, more)| {
-            has_come_forward(before, now) || (more > signs && began.elapsed() < MAX_WAIT)
+            let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
+            if has_come_forward(before, now) {
+                *moved = Instant::now();
+                return true;
+            }
+            more > signs && moved.elapsed() < MAX_WAIT
         };
         let mut stalled = pin!(stalled(stall_after, progress, is_progress));
         let mut stream_bytes = None;
