@@ -282,30 +282,30 @@ impl Applier {
         sources: &mut dyn CloneSources,
     ) -> Result<(), Cause> {
         match self.execute(command, sources) {
-            Err(cause) if cause.errno() == Some(Errno::PERM) && self.unguard(command) => {
+            Err(cause) if cause.errno() == Some(Errno::PERM) => {
+                self.unguard(command);
+                // Also if nothing was cleared: another applier may have cleared the flags of the directory meanwhile.
                 self.execute(command, sources)
             }
             done => done,
         }
     }
 
-    /// Clears the flags that forbid changes to a command's objects; returns whether a retry may help.
-    fn unguard(&mut self, command: &Command<'_>) -> bool {
+    /// Clears the flags that forbid changes to a command's objects.
+    fn unguard(&mut self, command: &Command<'_>) {
         let other = match *command {
             Command::Rename { to, .. } => to,
             Command::Link { existing, .. } => existing,
             _ => b"",
         };
-        let mut unguarded = false;
         for path in [command.path(), other] {
             let dir = path.iter().rposition(|b| *b == b'/');
             let dir = &path[..dir.unwrap_or(0)];
             for path in [path, dir] {
                 // An object that does not exist forbids nothing.
-                unguarded |= flags::unguard(path, &mut self.dirs).unwrap_or(false);
+                let _ = flags::unguard(path, &mut self.dirs);
             }
         }
-        unguarded
     }
 
     fn execute(

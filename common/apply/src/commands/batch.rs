@@ -28,10 +28,14 @@ impl Run<'_> {
     }
 }
 
+/// Most commands of a batch: each takes some hundred bytes while it waits.
+const MOST: usize = 4096;
+
 /// Runs that may be executed in any order, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Batch<'a> {
     runs: Vec<Run<'a>>,
+    commands: usize,
     paths: HashSet<&'a [u8]>,
     /// The directories in which the runs make entries.
     filled: HashSet<&'a [u8]>,
@@ -45,14 +49,18 @@ impl<'a> Batch<'a> {
     /// Adds a command for which [`may_be_batched`] holds.
     ///
     /// # Errors
-    /// [`Conflict`]; nothing was added.
+    /// [`Conflict`], or there are enough commands; nothing was added.
     pub(crate) fn add(&mut self, command: Command<'a>, offset: u64) -> Result<(), Conflict> {
+        if self.commands == MOST {
+            return Err(Conflict);
+        }
         let path = command.path();
         match self.runs.last_mut() {
             // An entry cannot be made under a path that was just used: the run fails there, in order.
             Some(run) if run.commands.last().is_some_and(|(c, _)| c.path() == path) => {
                 run.bytes += data_len(&command);
                 run.commands.push((command, offset));
+                self.commands += 1;
                 return Ok(());
             }
             _ => {}
@@ -69,6 +77,7 @@ impl<'a> Batch<'a> {
         if makes {
             self.filled.insert(dir);
         }
+        self.commands += 1;
         self.runs.push(Run {
             bytes: data_len(&command),
             commands: vec![(command, offset)],
@@ -84,6 +93,7 @@ impl<'a> Batch<'a> {
 
     /// Takes the runs, which leaves it empty.
     pub(crate) fn take(&mut self) -> Vec<Run<'a>> {
+        self.commands = 0;
         self.paths.clear();
         self.filled.clear();
         std::mem::take(&mut self.runs)
@@ -202,6 +212,18 @@ mod tests {
         assert!(batch.is_empty() && batch.last_path().is_none());
         batch.add(chmod("a"), 1).unwrap();
         batch.add(chmod("a/f"), 2).unwrap();
+    }
+
+    #[test]
+    fn it_holds_only_so_many_commands() {
+        let mut batch = Batch::default();
+        for at in 0..MOST {
+            batch.add(chmod("f"), at as u64).unwrap();
+        }
+        assert_eq!(batch.add(chmod("f"), 0), Err(Conflict));
+        assert_eq!(batch.add(chmod("g"), 0), Err(Conflict));
+        assert_eq!(batch.take().len(), 1);
+        batch.add(chmod("f"), 0).unwrap();
     }
 
     #[test]
