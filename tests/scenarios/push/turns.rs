@@ -16,6 +16,7 @@ use sendshot_harness::hosts::command;
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
+use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use sendshot_proto::v1::transfer_up::Message as Up;
 use uuid::Uuid;
@@ -53,6 +54,11 @@ fn a_push_that_waits_says_so_and_can_be_cancelled() {
     let last = sender_of(&receiver, "last", MIB);
     let start = |sender: &SenderHost| sender.ctl_start(&["push", "--json", "nas2:photos"]);
     let running: Vec<_> = busy.iter().map(start).collect();
+    let waits = |sender: &SenderHost| {
+        let status = sender.ctl(&["--json", "status"]).success().json();
+        status["running"][0]["stage"] == "wait"
+    };
+    until::holds("a push waits", || busy.iter().any(waits));
     let mut command = last.ctl_command(&["push", "nas2:photos"]);
     let mut push = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(push.stderr.take().unwrap()).lines();
