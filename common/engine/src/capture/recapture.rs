@@ -33,6 +33,8 @@ use crate::format::writer::Writer;
 
 /// If more than one inode in so many has to be read again, everything is: changes that are spread touch nearly all leaves.
 const WHOLE_SHARE: u64 = 4;
+/// So many are read again in any case.
+const FEW: u64 = 10_000;
 
 /// How a sendshot was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,7 @@ fn recapture_existing<W: Write>(
         let (out, head, counts) = capture(snapshot, number, out)?;
         return Ok((out, head, counts, Effort::Full));
     }
-    let most = parent.counts().inodes / WHOLE_SHARE;
+    let most = (parent.counts().inodes / WHOLE_SHARE).max(FEW);
     let Some(changed) = Changed::find(snapshot, parent.head().otransid, most)? else {
         let (out, head, counts) = capture(snapshot, number, out)?;
         let effort = Effort::Changes(counts.inodes);
