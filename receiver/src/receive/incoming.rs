@@ -31,6 +31,7 @@ use crate::receive::failures::{
     check_writable, in_commit, in_dir, in_staging, io_failure, not_continued, rule_broken,
     search_failure, session_failure,
 };
+use crate::receive::input::Input;
 use crate::receive::ledger_writer::LedgerWriter;
 use crate::receive::limits;
 use crate::receive::staging::StagingHost;
@@ -56,15 +57,6 @@ struct Verified {
     segments: Vec<Segment>,
     /// Why the segment behind them does not continue the stream.
     failure: Option<Failure>,
-}
-
-/// The input of a transfer's thread.
-#[derive(Debug)]
-pub enum Input {
-    /// A message from the sender.
-    Up(Up),
-    /// The sender's access was revoked.
-    Unwelcome,
 }
 
 /// A committed copy.

@@ -5,6 +5,7 @@ pub mod announcement;
 pub mod checkpoint;
 pub(crate) mod failures;
 pub mod incoming;
+pub mod input;
 pub mod ledger_writer;
 pub(crate) mod limits;
 mod staging;

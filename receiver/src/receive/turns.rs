@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::receive::incoming::Input;
+use crate::receive::input::Input;
 
 /// Pushes that are applied at the same time.
 const TURNS: usize = 16;

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::receive::announcement::{self, Announcement};
-use crate::receive::incoming::{self, Ended, IncomingTransfer, Input, Progress, Received};
+use crate::receive::incoming::{self, Ended, IncomingTransfer, Progress, Received};
+use crate::receive::input::Input;
 use crate::receive::limits;
 use crate::receive::table::{Entered, Slot};
 use crate::receive::turns::Place;

@@ -22,6 +22,8 @@ pub(crate) const CHECK_LEN: usize = 16;
 pub(crate) const BLOCK: usize = 256 * 1024;
 /// Maximum raw length of a block that is read: an attribute's value can make a record exceed [`BLOCK`].
 pub(crate) const MAX_BLOCK: usize = 1024 * 1024;
+/// What stands before a block in the file: its raw and packed length, and the checksum of its packed bytes.
+pub(crate) type BlockFrame = [u8; 8 + CHECK_LEN];
 /// Mark of the tail, in place of a block's raw length.
 pub(crate) const TAIL: u32 = u32::MAX;
 

@@ -10,6 +10,7 @@ use crate::format::entry::Inode;
 use crate::format::entry::{Entry, Extent, Head};
 use crate::format::error::Error;
 use crate::format::layout::BLOCK;
+use crate::format::layout::BlockFrame;
 use crate::format::layout::CHECK_LEN;
 use crate::format::layout::Counts;
 use crate::format::layout::HEAD_LEN;
@@ -27,9 +28,6 @@ use crate::format::writer::Writer;
 
 /// The decoded blocks of a sendshot.
 pub(crate) type Blocks = Arc<Vec<Arc<Vec<u8>>>>;
-
-/// What stands before a block in the file: its raw and packed length, and the checksum of its packed bytes.
-pub(crate) type BlockFrame = [u8; 8 + CHECK_LEN];
 
 /// Reads the entries of a sendshot in order, inode by inode.
 #[derive(Debug)]

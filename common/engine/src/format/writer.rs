@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use crate::format::codec::{Context, Frame, INODE, MORE};
 use crate::format::entry::{Entry, Head};
 use crate::format::layout::BLOCK;
+use crate::format::layout::BlockFrame;
 use crate::format::layout::CHECK_LEN;
 use crate::format::layout::Counts;
 use crate::format::layout::TAIL;
 use crate::format::layout::check;
 use crate::format::layout::encode_head;
-use crate::format::reader::BlockFrame;
 
 /// Compression level of zstd. Higher levels take longer than the space they save is worth.
 const LEVEL: i32 = 1;
