@@ -79,7 +79,7 @@ pub use commands::applier::{Applier, Content, Identity, Policies};
 pub use commands::clone::{ClonePolicy, CloneSources};
 pub use commands::encoded::EncodedPolicy;
 pub use commands::exceptions::{Privileges, Unsupported};
-pub use commands::workers::{Attributes, Order, RunPolicy};
+pub use commands::run_policy::{Attributes, Order, RunPolicy};
 pub use commit::commit;
 pub use compression::decompress::DataError;
 pub use compression::lzo::Broken as BrokenLzo;

@@ -1,4 +1,4 @@
-//! Named points at which a test can kill the process, like a crash.
+//! Named points at which a test can kill the process, like a crash, and settings of tests.
 //!
 //! They exist only in builds with the feature `failpoints`; in others [`point`] does nothing. The environment
 //! variable `FAILPOINTS` arms them, in the syntax of the crate `fail`:
@@ -34,3 +34,16 @@ pub fn arm() {
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn arm() {}
+
+/// A setting of tests: the value of an environment variable.
+#[cfg(feature = "failpoints")]
+pub fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `None` in this build.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn setting(_: &str) -> Option<String> {
+    None
+}

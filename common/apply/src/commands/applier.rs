@@ -25,7 +25,7 @@ use crate::commands::flags::{self, MountOptions};
 use crate::commands::fold::{self, Fold};
 use crate::commands::metadata::{self, Inode};
 use crate::commands::nodes::Nodes;
-use crate::commands::workers::{Attributes, RunPolicy};
+use crate::commands::run_policy::{Attributes, RunPolicy};
 use crate::error::{ApplyError, Cause};
 
 /// Identity of one state of a subvolume in streams, independent of the file system.
@@ -119,6 +119,13 @@ impl Applier {
         };
         Ok(Self {
             root_times,
+            ..Self::over(dirs, identity, policies)
+        })
+    }
+
+    fn over(dirs: Dirs, identity: Identity, policies: Policies) -> Self {
+        Self {
+            root_times: None,
             dirs,
             files: Files::default(),
             behind: data::WriteBehind::default(),
@@ -134,7 +141,7 @@ impl Applier {
             copies: Vec::new(),
             fallback: None,
             new_mode: PRIVATE_FILE,
-        })
+        }
     }
 
     pub(crate) fn run_policy(&self) -> RunPolicy {
@@ -144,24 +151,8 @@ impl Applier {
     /// Makes another applier for the same subvolume, which executes commands on other paths at the same time. For
     /// what it leaves behind see [`Applier::take_over`].
     pub(crate) fn fork(&self) -> Self {
-        Self {
-            root_times: None,
-            dirs: self.dirs.fork(),
-            files: Files::default(),
-            behind: data::WriteBehind::default(),
-            foreign: Foreign::default(),
-            encoded: EncodedWriter::new(self.policies.encoded),
-            policies: self.policies,
-            identity: self.identity,
-            budget: self.budget.clone(),
-            mount: MountOptions::default(),
-            not_kept: NotKept::default(),
-            exceptions: Exceptions::default(),
-            absent: Absent::default(),
-            copies: Vec::new(),
-            fallback: None,
-            new_mode: PRIVATE_FILE,
-        }
+        let forked = Self::over(self.dirs.fork(), self.identity, self.policies);
+        forked.with(self.budget.clone())
     }
 
     /// Takes what a fork could not keep, and closes its files: it does not learn of later renames.

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,58 +15,11 @@ use crate::commands::applier::{Applier, Content};
 use crate::commands::batch::{self, Batch, Run};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
+use crate::commands::run_policy::{Order, RunPolicy};
 use crate::error::ApplyError;
-
-/// Most appliers that work for one subvolume. More would mostly wait for the file system's locks.
-const MOST: usize = 4;
 
 /// Fewest runs for which it pays to start a thread.
 const FEWEST: usize = 4;
-
-/// How commands that are independent of each other are executed: see the crate's source for which are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RunPolicy {
-    /// How many runs of them may be executed at the same time. `None` means as many as there are processors, at most
-    /// four; and one at a time without root's privileges.
-    pub workers: Option<NonZeroUsize>,
-    /// In which order they are begun.
-    pub order: Order,
-    /// How attributes of new files are set.
-    pub attributes: Attributes,
-}
-
-impl RunPolicy {
-    /// The default.
-    pub const USUAL: Self = Self {
-        workers: None,
-        order: Order::OfStream,
-        attributes: Attributes::Fold,
-    };
-
-    fn count(self) -> usize {
-        self.workers.map_or_else(default_count, NonZeroUsize::get)
-    }
-}
-
-/// The order in which independent runs are begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// That of the stream.
-    #[default]
-    OfStream,
-    /// An order that depends on this number only. For tests: any order must give the same copy.
-    Shuffled(u64),
-}
-
-/// How the attributes of a new file are set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attributes {
-    /// A command that would change nothing is left out.
-    #[default]
-    Fold,
-    /// By all commands.
-    SetAll,
-}
 
 /// Appliers for one subvolume.
 #[derive(Debug)]
@@ -82,16 +34,6 @@ pub(crate) struct Workers {
     links: bool,
 }
 
-/// How many appliers work for one subvolume by default.
-fn default_count() -> usize {
-    // Without root's privileges, the mode of a directory decides whether its entries can be reached: what was set
-    // first must be in effect first.
-    match rustix::process::geteuid().is_root() {
-        true => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)),
-        false => 1,
-    }
-}
-
 /// Independent runs have no clones.
 struct NoSources;
 
@@ -104,7 +46,7 @@ impl CloneSources for NoSources {
 impl Workers {
     pub(crate) fn new(first: Applier, content: Content) -> Self {
         Self {
-            policy: first.run_policy(),
+            policy: first.run_policy().for_this_process(),
             first,
             others: Vec::new(),
             stale: false,

@@ -1,0 +1,77 @@
+//! How commands that are independent of each other are executed.
+
+use std::num::NonZeroUsize;
+
+use sendshot_sys::crash;
+
+/// Most appliers that work for one subvolume. More would mostly wait for the file system's locks.
+const MOST: usize = 4;
+
+/// How commands that are independent of each other are executed: see the crate's source for which are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunPolicy {
+    /// How many runs of them may be executed at the same time. `None` means as many as there are processors, at most
+    /// four; and one at a time without root's privileges.
+    pub workers: Option<NonZeroUsize>,
+    /// In which order they are begun.
+    pub order: Order,
+    /// How attributes of new files are set.
+    pub attributes: Attributes,
+}
+
+impl RunPolicy {
+    /// The default.
+    pub const USUAL: Self = Self {
+        workers: None,
+        order: Order::OfStream,
+        attributes: Attributes::Fold,
+    };
+
+    /// With what tests set for whole daemons: `SENDSHOT_WORKERS` (a number) and `SENDSHOT_SHUFFLE` (a seed).
+    pub(crate) fn for_this_process(self) -> Self {
+        let number = |name| crash::setting(name)?.parse::<u64>().ok();
+        let workers = number("SENDSHOT_WORKERS").and_then(|n| NonZeroUsize::new(n as usize));
+        Self {
+            workers: self.workers.or(workers),
+            order: match (self.order, number("SENDSHOT_SHUFFLE")) {
+                (Order::OfStream, Some(seed)) => Order::Shuffled(seed),
+                (order, _) => order,
+            },
+            ..self
+        }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.workers.map_or_else(default_count, NonZeroUsize::get)
+    }
+}
+
+/// The order in which independent runs are begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// That of the stream.
+    #[default]
+    OfStream,
+    /// An order that depends on this number only. For tests: any order must give the same copy.
+    Shuffled(u64),
+}
+
+/// How the attributes of a new file are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attributes {
+    /// A command that would change nothing is left out.
+    #[default]
+    Fold,
+    /// By all commands.
+    SetAll,
+}
+
+/// How many appliers work for one subvolume by default.
+fn default_count() -> usize {
+    // Without root's privileges, the mode of a directory decides whether its entries can be reached: what was set
+    // first must be in effect first.
+    match rustix::process::geteuid().is_root() {
+        true => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)),
+        false => 1,
+    }
+}
