@@ -9,7 +9,7 @@ use std::process::Command;
 
 use sendshot_harness::compare::exact::{assert_exact, assert_same};
 use sendshot_harness::compare::subvolumes::{self, assert_no_leftovers};
-use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::disks::loopfs::{LoopFs, unmount_free};
 use sendshot_harness::disks::streams;
 use sendshot_harness::faults::link::{Rule, Way};
 use sendshot_harness::hosts::command::{self, tool};
@@ -65,7 +65,7 @@ impl Rotation {
     /// Unmounts the current disk and mounts another; the daemon gets no notice.
     fn exchange(&mut self, disk: Option<usize>) {
         if self.mounted.take().is_some() {
-            tool("umount", &[&self.root]);
+            unmount_free(&self.root).unwrap();
         }
         if let Some(disk) = disk {
             let path = self.disks[disk].path();

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::disks::loopfs::{LoopFs, unmount_free};
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::tool;
@@ -23,7 +23,7 @@ fn fsid(fs: &Path) -> String {
 }
 
 fn unplug(sender: &SenderHost) {
-    tool("umount", &[sender.fs()]);
+    unmount_free(sender.fs()).unwrap();
     until::holds("the disk is free", || {
         mount::devices(sender.fs()).is_empty()
     });

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::compare::subvolumes::assert_no_leftovers;
-use sendshot_harness::disks::loopfs::LoopFs;
+use sendshot_harness::disks::loopfs::{LoopFs, unmount_free};
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::{Output, run, tool};
@@ -502,7 +502,7 @@ fn a_root_whose_disk_is_missing_is_not_created() {
     hosts.sender.ctl(&["push", "nas2:photos"]).fails(1, &texts);
     fs::rename(&aside, &root).unwrap();
 
-    tool("umount", &[&fs]);
+    unmount_free(&fs).unwrap();
     until::holds("the disk is free", || mount::devices(&fs).is_empty());
     let away = ["its disk is not mounted", fsid, "mount it"];
     let check = |hosts: &Paired| {

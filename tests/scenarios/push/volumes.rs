@@ -12,9 +12,9 @@ use sendshot_harness::compare::exact::{
     Reference, assert_copy, assert_exact, assert_same, assert_same_but,
 };
 use sendshot_harness::compare::subvolumes::{self, Subvolume, assert_no_leftovers};
+use sendshot_harness::disks::loopfs::unmount_free;
 use sendshot_harness::disks::mount::{self, Mount};
 use sendshot_harness::disks::streams;
-use sendshot_harness::hosts::command::tool;
 use sendshot_harness::hosts::pairing::{Paired, pair};
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
@@ -45,7 +45,7 @@ fn a_volume_mounted_without_its_top_level_is_pushed() {
     let sender = SenderHost::setup().volume("unused", "@photos").make();
     let fs = sender.fs().to_owned();
     let image = mount::image(&fs);
-    tool("umount", &[&fs]);
+    unmount_free(&fs).unwrap();
     mount::mount(&image, &fs, "loop,subvol=@photos");
     let mut sender = sender;
     sender.configure([("photos", Path::new(""))]);
@@ -309,7 +309,7 @@ fn the_disk_can_be_unplugged_between_pushes() {
     let first = sender.push("nas2:photos");
     for (side, fs) in [("sender", sender.fs()), ("receiver", receiver.fs())] {
         let image = mount::image(fs);
-        tool("umount", &[fs]);
+        unmount_free(fs).unwrap();
         let devices = mount::devices(fs);
         assert!(
             devices.is_empty(),
@@ -353,7 +353,7 @@ fn the_disk_is_free_right_after_a_push() {
     sender.ctl(&["push", "nas2:photos"]).success();
     let image = mount::image(sender.fs());
     // The daemon's own mount does not block an unmount.
-    tool("umount", &[sender.fs()]);
+    unmount_free(sender.fs()).unwrap();
     until::holds("the disk is free", || {
         mount::devices(sender.fs()).is_empty()
     });
@@ -405,7 +405,7 @@ fn a_missing_disk_is_reported_and_nothing_is_lost() {
     let first = hosts.sender.push("nas2:photos");
     let fs = hosts.sender.fs().to_owned();
     let image = mount::image(&fs);
-    tool("umount", &[&fs]);
+    unmount_free(&fs).unwrap();
     hosts.sender.daemon.stop();
     hosts.sender.daemon.start();
     let photos = fs.join("photos");
