@@ -1,8 +1,9 @@
 //! Groups the commands of a part of a stream into runs that may be executed at the same time.
 //!
 //! A *run* is a sequence of commands on one path that follow each other directly. Two runs of a batch give the same
-//! result in either order: no two have the same path, and if one makes an entry in a directory, no other changes the
-//! attributes of that directory, because making an entry sets the times of the directory.
+//! result in either order: no two have the same path; if one makes an entry in a directory, no other changes the
+//! attributes of that directory, because making an entry sets the times of the directory; and none is about a path beneath
+//! what another one makes, which fails for another reason once that is there.
 
 use std::collections::HashSet;
 
@@ -39,6 +40,8 @@ pub(crate) struct Batch<'a> {
     paths: HashSet<&'a [u8]>,
     /// The directories in which the runs make entries.
     filled: HashSet<&'a [u8]>,
+    /// The paths that the runs make. None is a directory, so that nothing beneath one can be reached.
+    made: HashSet<&'a [u8]>,
 }
 
 /// A command that has to wait until the batch is executed.
@@ -70,12 +73,14 @@ impl<'a> Batch<'a> {
         if self.paths.contains(path)
             || self.filled.contains(path)
             || makes && self.paths.contains(dir)
+            || ancestors(path).any(|above| self.made.contains(above))
         {
             return Err(Conflict);
         }
         self.paths.insert(path);
         if makes {
             self.filled.insert(dir);
+            self.made.insert(path);
         }
         self.commands += 1;
         self.runs.push(Run {
@@ -96,6 +101,7 @@ impl<'a> Batch<'a> {
         self.commands = 0;
         self.paths.clear();
         self.filled.clear();
+        self.made.clear();
         std::mem::take(&mut self.runs)
     }
 
@@ -162,6 +168,12 @@ fn directory(path: &[u8]) -> &[u8] {
     &path[..slash.unwrap_or(0)]
 }
 
+/// The directories on the way to a path, without the root.
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(at, _)| &path[..at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +213,13 @@ mod tests {
         assert_eq!(runs(&[chmod("a"), chmod("a/b"), chmod("a/b/c")]), Ok(3));
         assert_eq!(runs(&[make("a/b/f"), chmod("a")]), Ok(2));
         assert_eq!(runs(&[make("ab/f"), chmod("a")]), Ok(2));
+    }
+
+    #[test]
+    fn nothing_beneath_a_new_entry_is_in_its_batch() {
+        assert_eq!(runs(&[make("a/l"), chmod("a/l/x")]), Err(1));
+        assert_eq!(runs(&[make("a/l"), chmod("a/l/x/y/z")]), Err(1));
+        assert_eq!(runs(&[make("a/l"), chmod("a/lx/y"), chmod("a/x")]), Ok(3));
     }
 
     #[test]
