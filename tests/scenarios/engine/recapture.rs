@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 
 use sendshot_engine::capture::recapture::Effort;
-use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::{
@@ -102,8 +101,8 @@ fn a_recapture_equals_a_whole_capture() {
 }
 
 /// Makes a stream, and stores the hashes of files without checksums beside the new sendshot.
-fn stream_of(old: Option<&Sendshot>, new: &Sendshot, root: &File) -> Vec<u8> {
-    let (dir, name) = save::place(new.path()).unwrap();
+fn stream_of(old: Option<&Sendshot>, new: &Sendshot, root: &File, dir: &Path) -> Vec<u8> {
+    let (dir, name) = (File::open(dir).unwrap(), new.path().file_name().unwrap());
     let source = Source {
         parent: old,
         target: new,
@@ -141,7 +140,7 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
         let (one, two) = (snapshot("s1"), snapshot("s2"));
         let number = WireNumber::Local;
         let (old, _) = save_to(Frozen::snapshot(&one), number, None, &path("1")).unwrap();
-        stream_of(None, &old, &one);
+        stream_of(None, &old, &one, files.path());
         let old = sendshot_engine::open(&path("1")).unwrap();
         let new = |before, name: &str| {
             let (new, effort) =
@@ -157,7 +156,7 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
             hashed.unwrap()
         };
         let (copied, whole) = (new(Some(&old), "copied"), new(None, "whole"));
-        let streams = [&copied, &whole].map(|new| stream_of(Some(&old), new, &two));
+        let streams = [&copied, &whole].map(|new| stream_of(Some(&old), new, &two, files.path()));
         assert!(streams[0] == streams[1], "{mount}");
         let commands = streams::commands(&streams[0]).unwrap();
         assert_eq!(commands.values().sum::<u64>(), 2, "{mount}: {commands:?}");
@@ -167,7 +166,10 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
         let (last, _) =
             save_to(Frozen::snapshot(&three), number, Some(&copied), &path("3")).unwrap();
         let (again, _) = save_to(Frozen::snapshot(&three), number, None, &path("3w")).unwrap();
-        let last = stream_of(Some(&copied), &last, &three);
-        assert!(last == stream_of(Some(&copied), &again, &three), "{mount}");
+        let last = stream_of(Some(&copied), &last, &three, files.path());
+        assert!(
+            last == stream_of(Some(&copied), &again, &three, files.path()),
+            "{mount}"
+        );
     }
 }
