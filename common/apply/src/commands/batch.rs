@@ -18,8 +18,6 @@ pub(crate) type Placed<'a> = (Command<'a>, u64);
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) commands: Vec<Placed<'a>>,
-    /// Bytes of data in them.
-    pub(crate) bytes: usize,
 }
 
 impl Run<'_> {
@@ -61,7 +59,6 @@ impl<'a> Batch<'a> {
         match self.runs.last_mut() {
             // An entry cannot be made under a path that was just used: the run fails there, in order.
             Some(run) if run.commands.last().is_some_and(|(c, _)| c.path() == path) => {
-                run.bytes += data_len(&command);
                 run.commands.push((command, offset));
                 self.commands += 1;
                 return Ok(());
@@ -84,7 +81,6 @@ impl<'a> Batch<'a> {
         }
         self.commands += 1;
         self.runs.push(Run {
-            bytes: data_len(&command),
             commands: vec![(command, offset)],
         });
         Ok(())
@@ -153,13 +149,6 @@ pub(crate) fn makes_entry(command: &Command<'_>) -> bool {
             | Command::Mksock { .. }
             | Command::Symlink { .. }
     )
-}
-
-fn data_len(command: &Command<'_>) -> usize {
-    match command {
-        Command::Write { data, .. } | Command::EncodedWrite { data, .. } => data.len(),
-        _ => 0,
-    }
 }
 
 /// The directory of a path, as the stream writes it; empty for the root.

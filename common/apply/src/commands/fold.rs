@@ -113,7 +113,6 @@ mod tests {
     fn run<'a>(commands: &[Command<'a>]) -> Run<'a> {
         Run {
             commands: commands.iter().map(|command| (*command, 0)).collect(),
-            bytes: 0,
         }
     }
 

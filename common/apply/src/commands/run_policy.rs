@@ -7,7 +7,7 @@ use sendshot_sys::crash;
 /// Most appliers that work for one subvolume. More would mostly wait for the file system's locks.
 const MOST: usize = 4;
 
-/// How commands that are independent of each other are executed: see the crate's source for which are.
+/// How commands are executed whose order cannot be seen in the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunPolicy {
     /// How many runs of them may be executed at the same time. `None` means as many as there are processors, at most
