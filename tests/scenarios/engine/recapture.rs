@@ -173,3 +173,46 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
         );
     }
 }
+
+#[test]
+fn a_snapshot_is_captured_whole_if_the_sendshot_before_cannot_be_read() {
+    let disk = LoopFs::new(1 << 30, &[], "").unwrap();
+    let volume = disk.path().join("volume");
+    streams::create(&volume).unwrap();
+    fill(&volume, &mut Random::new(13));
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name);
+    let snapshot = |name: &str| {
+        let path = disk.path().join(name);
+        streams::snapshot(&volume, &path).unwrap();
+        File::open(path).unwrap()
+    };
+    let number = WireNumber::Local;
+    let one = snapshot("s1");
+    save_to(Frozen::snapshot(&one), number, None, &path("1")).unwrap();
+    for is_changed in [false, true] {
+        // It was checked before, so that nothing of it is read now.
+        let before = sendshot_engine::open(&path("1")).unwrap();
+        let whole = fs::read(path("1")).unwrap();
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        fs::write(path("1"), damaged).unwrap();
+        if is_changed {
+            fs::write(volume.join("d1/f1"), "changed").unwrap();
+        }
+        let name = format!("s2-{is_changed}");
+        let two = snapshot(&name);
+        let save = |before| save_to(Frozen::snapshot(&two), number, before, &path(&name));
+        let (new, effort) = save(Some(&before)).unwrap();
+        assert_eq!(effort, Effort::Full);
+        let saved = fs::read(path(&name)).unwrap();
+        save(None).unwrap();
+        assert!(
+            saved == fs::read(path(&name)).unwrap(),
+            "{:?}",
+            new.counts()
+        );
+        fs::write(path("1"), whole).unwrap();
+    }
+}

@@ -32,6 +32,8 @@ pub struct Sendshot {
     decoded: u64,
     blocks: Arc<OnceLock<Blocks>>,
     unsummed: bool,
+    /// The state in which the file was checked.
+    state: Option<FileState>,
 }
 
 impl Sendshot {
@@ -60,6 +62,7 @@ impl Sendshot {
             let unsummed = verified.unsummed;
             return Ok(Self {
                 unsummed,
+                state: Some(state),
                 ..Self::new(file, path, found)
             });
         }
@@ -102,7 +105,8 @@ impl Sendshot {
     }
 
     /// Remembers that it was checked, unless it was changed meanwhile.
-    fn remembered(self, before: FileState) -> Result<Self, Error> {
+    fn remembered(mut self, before: FileState) -> Result<Self, Error> {
+        self.state = Some(before);
         if Self::state(&self.file, &self.path)? == before {
             before.remember(Verified {
                 counts: self.counts,
@@ -123,6 +127,7 @@ impl Sendshot {
             decoded,
             blocks: Arc::default(),
             unsummed: true,
+            state: None,
         }
     }
 
@@ -136,9 +141,12 @@ impl Sendshot {
         self.unsummed
     }
 
-    /// Returns the file, for a copy of all its blocks.
+    /// Reads the file itself, though its blocks may be in memory.
+    ///
+    /// # Errors
+    /// See [`Error`].
     pub(crate) fn stored(&self) -> Result<Reader<&File>, Error> {
-        Reader::new(&self.file, &self.path)
+        Ok(Reader::new(&self.file, &self.path)?.verified(self.state))
     }
 
     /// Checks the checksums of a file, not the meaning of its entries.
@@ -178,7 +186,7 @@ impl Sendshot {
     /// # Errors
     /// See [`Error`].
     pub fn reader(&self) -> Result<Reader<&File>, Error> {
-        let reader = || Reader::new(&self.file, &self.path);
+        let reader = || self.stored();
         if self.decoded > KEPT {
             return reader();
         }

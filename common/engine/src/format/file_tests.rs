@@ -430,3 +430,38 @@ fn a_checked_file_that_was_changed_is_checked_again() {
         );
     }
 }
+
+#[test]
+fn a_fault_behind_the_back_of_the_times_is_found_and_remembered() {
+    let mut entries = many(1000);
+    if let Entry::Inode(_, item) = &mut entries[0] {
+        item.mode = 0o040_755;
+    }
+    let (dir, mut bytes) = (tempfile::tempdir().unwrap(), written(&entries));
+    let path = dir.path().join("a.sendshot");
+    bytes[HEAD_LEN + 40] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    // As if the disk had changed the byte since.
+    let verified = Verified {
+        counts: Counts::default(),
+        decoded: KEPT + 1,
+        unsummed: false,
+    };
+    for reads_all in [false, true] {
+        FileState::of(&File::open(&path).unwrap())
+            .unwrap()
+            .remember(verified);
+        let sendshot = Sendshot::open(&path).unwrap();
+        let fault = match reads_all {
+            true => sendshot.reader().unwrap().next_entry().map(drop),
+            false => {
+                let mut writer = Writer::new(Vec::new(), sendshot.head()).unwrap();
+                let copied = sendshot.stored().unwrap().copy_blocks(&mut writer);
+                copied.map(drop)
+            }
+        };
+        assert!(matches!(fault, Err(Error::Damaged { .. })), "{fault:?}");
+        let again = Sendshot::open(&path);
+        assert!(matches!(again, Err(Error::Damaged { .. })), "{again:?}");
+    }
+}

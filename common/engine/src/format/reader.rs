@@ -24,6 +24,7 @@ use crate::format::layout::decode_head;
 use crate::format::layout::head_len;
 use crate::format::layout::u32_at;
 use crate::format::layout::u64_at;
+use crate::format::verified::FileState;
 use crate::format::writer::Writer;
 
 /// The decoded blocks of a sendshot.
@@ -55,6 +56,8 @@ pub struct Reader<R> {
     ahead: Option<Frame>,
     context: Context,
     done: bool,
+    /// The state in which the file was checked before.
+    verified: Option<FileState>,
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -112,7 +115,16 @@ impl<R: Read + Seek> Reader<R> {
             ahead: None,
             context: Context::default(),
             done: false,
+            verified: None,
         })
+    }
+
+    /// Forgets that the file was checked in this state if it has a fault all the same.
+    pub(super) fn verified(self, state: Option<FileState>) -> Self {
+        Self {
+            verified: state,
+            ..self
+        }
     }
 
     /// Takes blocks from memory instead of the file.
@@ -537,14 +549,24 @@ impl<R: Read + Seek> Reader<R> {
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged()),
-            Err(source) => Err(Error::Io {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => {
+                self.doubt();
+                Err(Error::Io {
+                    path: self.path.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn doubt(&self) {
+        if let Some(state) = &self.verified {
+            state.forget();
         }
     }
 
     fn damaged(&self) -> Error {
+        self.doubt();
         Error::Damaged {
             path: self.path.clone(),
             offset: self.offset,

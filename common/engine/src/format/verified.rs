@@ -1,8 +1,8 @@
-//! Files that this process has checked already and that were not changed since: no process writes to a sendshot. A push opens every sendshot of its volume,
+//! Files that this process has checked already and that were not changed since. A push opens every sendshot of its volume,
 //! and checking one means to decode all of it.
 //!
 //! Damage on the disk that leaves the file's metadata as they were is not overlooked: each block is checked again when it is
-//! decoded.
+//! decoded. A file with a fault is then forgotten: the next one who opens it checks all of it, and finds the fault.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -62,6 +62,14 @@ impl FileState {
     pub(super) fn verified(&self) -> Option<Verified> {
         let files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
         files.as_ref()?.get(self).copied()
+    }
+
+    /// Forgets that it was checked.
+    pub(super) fn forget(&self) {
+        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = files.as_mut() {
+            files.remove(self);
+        }
     }
 
     /// Remembers that it was checked in this state.
