@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
 use sendshot_adversary::lying_peer::answers::{
     accepts, applied, checkpoint, committed, copy, deaf, failure, frames, holds, nibbles, partial,
-    takes_all, uuid,
+    takes_all, uuid, waiting,
 };
 use sendshot_adversary::lying_peer::lies::{HELLO, INVENTORY, TRANSFER};
 use sendshot_adversary::lying_peer::scripted::{
@@ -64,6 +65,39 @@ fn false_claims_cost_at_most_the_push() {
         let name = format!("it fails with code {code} when all is sent");
         let expect = Fails(&[1, 3, 4], "the receiver reports");
         victim.play_script(&name, accepts(steps), expect);
+    }
+    victim.end();
+}
+
+/// A push may wait for its turn for long; but its user can always cancel it.
+#[test]
+fn a_push_that_is_told_to_wait_without_end_can_be_cancelled() {
+    let mut victim = Victim::new();
+    let endless = || Step::Flood(waiting(), u64::MAX);
+    for (name, script) in [
+        (
+            "before it is accepted",
+            Script::to(Call::Transfer, vec![Step::Hear(Until::Begin), endless()]),
+        ),
+        ("when it is accepted", accepts(vec![endless()])),
+        (
+            "when all is sent",
+            accepts(vec![Step::Hear(Until::End), endless()]),
+        ),
+    ] {
+        fill::file(victim.sender.photos().join("more"), 3, 20_000);
+        victim.hostile.says(script);
+        victim.link.aim(victim.hostile.address());
+        let push = victim.sender.ctl_start(&["push", "nas2:photos"]);
+        until::holds("the liar has the announcement", || {
+            victim.hostile.heard().begin.is_some()
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let cancelled = Instant::now();
+        push.signal(Signal::INT);
+        push.finish().fails(1, &["cancelled"]);
+        assert!(cancelled.elapsed() < Duration::from_secs(5), "{name}");
+        victim.push_honestly();
     }
     victim.end();
 }

@@ -141,6 +141,8 @@ impl Transfer {
             address: address.clone(),
         };
         let first = loop {
+            // Endless messages must not keep the task from being cancelled.
+            tokio::task::consume_budget().await;
             let next = tokio::time::timeout(within, down.next()).await;
             match next.map_err(|_| silent(within.as_secs()))?? {
                 Down::Waiting if began.elapsed() < MAX_WAIT => waits(),
@@ -227,7 +229,9 @@ impl Transfer {
                 }
                 message = down.next() => match message? {
                     Down::Applied(offset) => running.applied(offset),
-                    Down::Waiting => drop(waits.fetch_add(1, Ordering::Relaxed)),
+                    Down::Waiting => {
+                        waits.fetch_add(1, Ordering::Relaxed);
+                    }
                     Down::Checkpoint(offset) => {
                         if let Some(segment_log) = segment_log {
                             segment_log.checkpoint(offset);

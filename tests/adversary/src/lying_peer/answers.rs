@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sendshot_proto::v1::transfer_down::Message as Down;
 use sendshot_proto::v1::{
     Accepted, Applied, Checkpoint, Committed, Failure, HeldCopy, HelloResponse, InventoryResponse,
-    Partial, ResumePoint,
+    Partial, ResumePoint, Waiting,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -19,6 +19,11 @@ pub fn accepted() -> Bytes {
         checkpoint_bytes: 1 << 20,
         checkpoint_milliseconds: 1000,
     }))
+}
+
+/// Says that the push waits for its turn.
+pub fn waiting() -> Bytes {
+    down(Down::Waiting(Waiting {}))
 }
 
 /// Reports a commit, as an honest receiver does.

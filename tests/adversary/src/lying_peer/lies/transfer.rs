@@ -6,7 +6,7 @@ use sendshot_proto::v1::transfer_down::Message as Down;
 
 use crate::lying_peer::answers::{
     accepted, accepts, applied, between_begin_and_end, checkpoint, committed, committed_as, deaf,
-    policy, says_only, takes_all,
+    policy, says_only, takes_all, waiting,
 };
 use crate::lying_peer::lies::outcomes::{FAILED, INVALID, STALLED, UNREACHABLE};
 use crate::lying_peer::scripted::{Call, Script, Step, Until, Wire, down, framed_as};
@@ -147,6 +147,21 @@ pub const TRANSFER: &[Row] = &[
         script: |_| {
             let said = vec![Step::Flood(checkpoint(1), 1_000_000)];
             says_only(Call::Transfer, between_begin_and_end(said))
+        },
+        expect: Believed,
+    },
+    Row {
+        name: "it waits for its turn, a million times",
+        script: |_| {
+            let said = vec![
+                Step::Hear(Until::Begin),
+                Step::Flood(waiting(), 1_000_000),
+                Step::Say(accepted()),
+                Step::Flood(waiting(), 1_000_000),
+                Step::Hear(Until::End),
+                Step::Say(committed()),
+            ];
+            says_only(Call::Transfer, said)
         },
         expect: Believed,
     },
