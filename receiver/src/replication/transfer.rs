@@ -22,6 +22,7 @@ use crate::receive::turns::Place;
 use crate::shared::receiver::Receiver;
 use crate::store::root::Root;
 use crate::store::volumes::Caller;
+use crate::upkeep;
 
 /// Segments that wait for the applier. HTTP/2's window holds back more.
 const QUEUE: usize = 4;
@@ -200,7 +201,7 @@ enum Outcome {
     Interrupted(Option<Box<IncomingTransfer>>),
     /// The sender is not authorised any more.
     Dropped,
-    /// The connection broke while the push waited for its turn; what had been applied before.
+    /// It ended before its turn; what had been applied earlier.
     Left(Option<Box<IncomingTransfer>>),
 }
 
@@ -300,15 +301,15 @@ fn receive(
         }
         Outcome::Left(waiting) => {
             match waiting {
-                Some(incoming) if still_welcome().is_err() => {
-                    drop(slot);
-                    incoming.forget();
-                }
                 Some(incoming) => drop(slot.wait_for_sender(incoming)),
                 None => drop(slot),
             }
+            if still_welcome().is_err() {
+                // It was at work when the sender was revoked.
+                upkeep::drop_interrupted(receiver, &sender);
+            }
             tracing::info!(%transfer, %sender, %volume, %uuid, seconds,
-                "the connection for the push of {sender}/{volume} broke while the push waited for its turn");
+                "push of {sender}/{volume} ended before its turn");
         }
         Outcome::Interrupted(None) | Outcome::Dropped => {
             drop(slot);
@@ -399,6 +400,11 @@ fn run(
             Ok(received) => Outcome::Received(received),
             Err(failure) => Outcome::Failed(failure),
         },
+        // It may have waited for another turn when the sender was revoked.
+        Ok(Ended::Broken) if still_welcome().is_err() => {
+            incoming.forget();
+            Outcome::Dropped
+        }
         Ok(Ended::Broken) if incoming.point().is_some() => Outcome::Interrupted(Some(incoming)),
         Ok(Ended::Broken) => Outcome::Interrupted(None),
         Ok(Ended::Unwelcome) => {
