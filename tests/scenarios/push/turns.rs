@@ -12,13 +12,14 @@ use sendshot_adversary::hostile::pushes::VOLUME_ID;
 use sendshot_adversary::hostile::sender::{self, HostileSender};
 use sendshot_harness::compare::exact::assert_exact;
 use sendshot_harness::hosts::binaries;
-use sendshot_harness::hosts::command;
+use sendshot_harness::hosts::command::{self, Running};
 use sendshot_harness::hosts::pairing::Paired;
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::until;
 use sendshot_harness::trees::fill;
 use sendshot_proto::v1::transfer_up::Message as Up;
+use serde_json::Value;
 use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
@@ -44,21 +45,66 @@ fn sender_of(receiver: &ReceiverHost, name: &str, bytes: usize) -> SenderHost {
     sender
 }
 
+fn status(sender: &SenderHost) -> Value {
+    let status = sender.ctl(&["--json", "status"]).success().json();
+    status["running"][0].clone()
+}
+
+fn waits(sender: &SenderHost) -> bool {
+    status(sender)["stage"] == "wait"
+}
+
+/// Senders with pushes that last some seconds, one more than there are turns.
+fn busy(receiver: &ReceiverHost) -> Vec<(SenderHost, Running)> {
+    let senders: Vec<SenderHost> = (0..17)
+        .map(|number| sender_of(receiver, &format!("busy{number}"), 128 * MIB))
+        .collect();
+    let start = |sender: SenderHost| {
+        let push = sender.ctl_start(&["push", "--json", "nas2:photos"]);
+        (sender, push)
+    };
+    let busy: Vec<_> = senders.into_iter().map(start).collect();
+    until::holds("a push waits", || {
+        busy.iter().any(|(sender, _)| waits(sender))
+    });
+    busy
+}
+
+#[test]
+fn a_sender_that_is_revoked_while_its_push_waits_leaves_nothing() {
+    let keys = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
+    let receiver = ReceiverHost::setup().size(6 << 30).keys(keys).start();
+    let last = sender_of(&receiver, "last", 128 * MIB);
+    let partials = || {
+        let list = receiver.ctl(&["copy", "list", "--partials", "--json"]).success();
+        let all = list.jsons().into_iter();
+        all.filter(|partial| partial["sender"] == "last").count()
+    };
+    let push = last.ctl_start(&["push", "nas2:photos"]);
+    until::holds("a part was applied", || {
+        status(&last)["applied_bytes"].as_u64() > Some(16 << 20)
+    });
+    push.signal(Signal::INT);
+    push.finish().fails(1, &["cancelled"]);
+    until::holds("a part is kept", || partials() == 1);
+    let busy = busy(&receiver);
+    let push = last.ctl_start(&["push", "nas2:photos"]);
+    until::holds("the push waits", || waits(&last));
+    receiver.ctl(&["peer", "revoke", "last"]).success();
+    push.finish().fails(3, &["the other side closed the connection"]);
+    last.ctl(&["push", "nas2:photos"]).fails(4, &[]);
+    until::holds("the part is gone", || partials() == 0);
+    for (sender, push) in busy {
+        let pushed = push.finish().success().json();
+        assert_exact(&sender, &receiver, &pushed);
+    }
+}
+
 #[test]
 fn a_push_that_waits_says_so_and_can_be_cancelled() {
     let receiver = ReceiverHost::with_size(6 << 30);
-    // More than there can be turns.
-    let busy: Vec<SenderHost> = (0..17)
-        .map(|number| sender_of(&receiver, &format!("busy{number}"), 128 * MIB))
-        .collect();
     let last = sender_of(&receiver, "last", MIB);
-    let start = |sender: &SenderHost| sender.ctl_start(&["push", "--json", "nas2:photos"]);
-    let running: Vec<_> = busy.iter().map(start).collect();
-    let waits = |sender: &SenderHost| {
-        let status = sender.ctl(&["--json", "status"]).success().json();
-        status["running"][0]["stage"] == "wait"
-    };
-    until::holds("a push waits", || busy.iter().any(waits));
+    let busy = busy(&receiver);
     let mut command = last.ctl_command(&["push", "nas2:photos"]);
     let mut push = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(push.stderr.take().unwrap()).lines();
@@ -69,9 +115,9 @@ fn a_push_that_waits_says_so_and_can_be_cancelled() {
     kill_process(Pid::from_child(&push), Signal::INT).unwrap();
     assert!(!push.wait().unwrap().success());
     assert!(cancelled.elapsed() < Duration::from_secs(3));
-    for (sender, push) in busy.iter().zip(running) {
+    for (sender, push) in busy {
         let pushed = push.finish().success().json();
-        assert_exact(sender, &receiver, &pushed);
+        assert_exact(&sender, &receiver, &pushed);
     }
     let pushed = last.push("nas2:photos");
     assert_exact(&last, &receiver, &pushed);

@@ -205,7 +205,17 @@ impl AsyncRead for PeerStream {
         if let Poll::Ready(ended) = self.poll_read_end(cx) {
             return Poll::Ready(Err(ended));
         }
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        Pin::new(&mut self.tls).poll_read(cx, buf).map_err(named)
+    }
+}
+
+/// Says that the connection was closed in the place of the library, whose text for it is not for users.
+fn named(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "the other side closed the connection")
+        }
+        _ => error,
     }
 }
 
