@@ -73,10 +73,12 @@ fn busy(receiver: &ReceiverHost) -> Vec<(SenderHost, Running)> {
 #[test]
 fn a_sender_that_is_revoked_while_its_push_waits_leaves_nothing() {
     let keys = "checkpoint_bytes = \"1 MiB\"\ncheckpoint_interval = \"0s\"";
-    let receiver = ReceiverHost::setup().size(6 << 30).keys(keys).start();
+    let mut receiver = ReceiverHost::setup().size(6 << 30).keys(keys).start();
     let last = sender_of(&receiver, "last", 128 * MIB);
-    let partials = || {
-        let list = receiver.ctl(&["copy", "list", "--partials", "--json"]).success();
+    let partials = |receiver: &ReceiverHost| {
+        let list = receiver
+            .ctl(&["copy", "list", "--partials", "--json"])
+            .success();
         let all = list.jsons().into_iter();
         all.filter(|partial| partial["sender"] == "last").count()
     };
@@ -86,14 +88,18 @@ fn a_sender_that_is_revoked_while_its_push_waits_leaves_nothing() {
     });
     push.signal(Signal::INT);
     push.finish().fails(1, &["cancelled"]);
-    until::holds("a part is kept", || partials() == 1);
+    until::holds("a part is kept", || partials(&receiver) == 1);
+    // So that only the disk has it.
+    receiver.daemon.stop();
+    receiver.daemon.start();
     let busy = busy(&receiver);
     let push = last.ctl_start(&["push", "nas2:photos"]);
     until::holds("the push waits", || waits(&last));
     receiver.ctl(&["peer", "revoke", "last"]).success();
-    push.finish().fails(3, &["the other side closed the connection"]);
+    push.finish()
+        .fails(3, &["the other side closed the connection"]);
     last.ctl(&["push", "nas2:photos"]).fails(4, &[]);
-    until::holds("the part is gone", || partials() == 0);
+    until::holds("the part is gone", || partials(&receiver) == 0);
     for (sender, push) in busy {
         let pushed = push.finish().success().json();
         assert_exact(&sender, &receiver, &pushed);
