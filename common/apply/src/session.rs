@@ -9,7 +9,7 @@ use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
 use crate::commands::applier::{Applier, Content, Identity, Policies};
-use crate::commands::batch::{Batch, Conflict};
+use crate::commands::batch::{self, Batch, Conflict, NewDir};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
 use crate::commands::workers::Workers;
@@ -363,17 +363,46 @@ impl<H: Host> Session<H> {
 }
 
 impl<H: Host> State<H> {
-    /// Adds a command to the batch, or executes both.
+    /// Adds a command to the batch, executes it before the batch, or executes both. After an error the batch is still
+    /// to be executed.
     fn add<'i>(
         &mut self,
         command: Command<'i>,
         offset: u64,
         batch: &mut Batch<'i>,
     ) -> Result<(), SessionError<H::Error>> {
-        let fits = |current: &(_, Workers)| current.1.may_batch(&command, batch);
-        if !self.current.as_ref().is_some_and(fits) {
+        if let Some(dir) = batch.release() {
+            let renamed = dir.renamed_by(&command, offset);
+            self.make_dir(&renamed.unwrap_or(dir), batch)?;
+            if renamed.is_some() {
+                return Ok(());
+            }
+        }
+        let may_batch = |current: &(_, Workers)| current.1.may_batch(&command, batch);
+        if !self.current.as_ref().is_some_and(may_batch) {
             self.run(batch)?;
             return self.command(&command, offset);
+        }
+        match command {
+            Command::Mkdir { path } => {
+                let dir = NewDir::new(path, offset);
+                return match batch::is_in_root(path) {
+                    true => {
+                        batch.hold(dir);
+                        Ok(())
+                    }
+                    false => self.make_dir(&dir, batch),
+                };
+            }
+            Command::Rename { path, to } if batch.add_rename(path, to, offset).is_ok() => {
+                return Ok(());
+            }
+            _ if batch.is_of_new_dir(&command) => return self.command(&command, offset),
+            _ if batch::may_be_batched(&command) => {}
+            _ => {
+                self.run(batch)?;
+                return self.command(&command, offset);
+            }
         }
         if batch.add(command, offset).is_ok() {
             return Ok(());
@@ -385,12 +414,45 @@ impl<H: Host> State<H> {
         }
     }
 
-    /// Executes the batch, which is empty then.
+    /// Executes the batch, which is empty then, also after an error.
     fn run(&mut self, batch: &mut Batch<'_>) -> Result<(), SessionError<H::Error>> {
-        match &mut self.current {
-            Some((_, workers)) if !batch.is_empty() => Ok(workers.run(&batch.take())?),
-            Some(_) | None => Ok(()),
+        let (runs, held) = (batch.take(), batch.release());
+        if let Some((_, workers)) = &mut self.current
+            && !runs.is_empty()
+        {
+            workers.run(&runs)?;
         }
+        match held {
+            Some(dir) => self.command(&Command::Mkdir { path: dir.path }, dir.offset),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory, if possible before the batch is executed.
+    fn make_dir<'i>(
+        &mut self,
+        dir: &NewDir<'i>,
+        batch: &mut Batch<'i>,
+    ) -> Result<(), SessionError<H::Error>> {
+        if !batch.admits(dir) {
+            self.run(batch)?;
+        }
+        let (path, offset) = (dir.path, dir.offset);
+        let make = Command::Mkdir { path };
+        let Some(renamed) = dir.renamed else {
+            self.command(&make, offset)?;
+            batch.made_dir(path);
+            return Ok(());
+        };
+        if let Some((_, workers)) = &mut self.current
+            && workers.make_in_place(&make, renamed)
+        {
+            batch.made_dir(path);
+            return Ok(());
+        }
+        self.run(batch)?;
+        self.command(&make.with_path(renamed.temporary), offset)?;
+        self.command(&renamed.command(path), renamed.offset)
     }
 
     fn command(

@@ -163,6 +163,20 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// Returns the command that makes the same entry under another path; any other command as it is.
+    #[must_use]
+    pub fn with_path(self, path: &'a [u8]) -> Self {
+        match self {
+            Self::Mkfile { .. } => Self::Mkfile { path },
+            Self::Mkdir { .. } => Self::Mkdir { path },
+            Self::Mknod { mode, rdev, .. } => Self::Mknod { path, mode, rdev },
+            Self::Mkfifo { .. } => Self::Mkfifo { path },
+            Self::Mksock { .. } => Self::Mksock { path },
+            Self::Symlink { target, .. } => Self::Symlink { path, target },
+            other => other,
+        }
+    }
+
     /// Encodes a device number for [`Command::Mknod`]; `None` if the format cannot hold it
     /// (12 bits of major, 20 of minor, as in the kernel).
     pub fn device(major: u32, minor: u32) -> Option<u64> {

@@ -214,6 +214,144 @@ fn the_error_is_that_of_the_first_command_in_the_stream_that_fails() {
 }
 
 #[test]
+fn a_directory_that_is_made_early_does_not_hide_an_error_before_it() {
+    let target = btrfs();
+    let (missing, there) = (b"missing" as &[u8], b"there" as &[u8]);
+    let chmod = |path| Command::Chmod { path, mode: 0o700 };
+    let rename = |path, to| Command::Rename { path, to };
+    // What fails comes first in each.
+    let cases: [&[Command<'_>]; 7] = [
+        // What it would succeed in if the directory were there already.
+        &[
+            Command::Mkfile { path: b"missing/f" },
+            Command::Mkdir { path: missing },
+        ],
+        &[
+            chmod(b"missing/f/g"),
+            Command::Mkdir { path: b"o1" },
+            rename(b"o1", missing),
+        ],
+        &[chmod(missing), Command::Mkdir { path: missing }],
+        // Both fail.
+        &[chmod(missing), Command::Mkdir { path: there }],
+        &[
+            chmod(missing),
+            Command::Mkdir { path: there },
+            chmod(b"none"),
+        ],
+        &[
+            chmod(missing),
+            Command::Mkdir { path: b"o1" },
+            rename(b"o1", b"missing/x"),
+        ],
+        &[
+            chmod(missing),
+            Command::Mkdir { path: b"new" },
+            Command::Truncate {
+                path: b"new",
+                size: 1,
+            },
+        ],
+    ];
+    for number in 0..ORDERS {
+        for (case, commands) in cases.iter().enumerate() {
+            let mut stream = Stream::new();
+            stream.add(&Command::Mkdir { path: there });
+            stream.file("a", b"1");
+            let offsets: Vec<u64> = commands.iter().map(|c| stream.add(c)).collect();
+            stream.file("b", b"2");
+            let stream = &stream.bytes[..];
+            let error = applied(receive(stream, target.path(), orders::by(number)).unwrap_err());
+            assert_eq!(error.offset, offsets[0], "{number}, {case}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_and_renamed_is_what_stock_receive_makes_whatever_is_there() {
+    let target = btrfs();
+    let fresh = |name: &str, number| {
+        let dir = target.path().join(format!("{name}{number}"));
+        fs::create_dir(&dir).unwrap();
+        dir
+    };
+    for number in 0..ORDERS {
+        let mut stream = Stream::new();
+        for name in ["d", "full", "empty", "full/x"] {
+            stream.add(&Command::Mkdir {
+                path: name.as_bytes(),
+            });
+        }
+        // So few that all stay open.
+        let names: Vec<String> = (0..3).map(|at| format!("d/{at}")).collect();
+        for name in &names {
+            stream.file(name, b"before");
+        }
+        for round in 0..10_u8 {
+            stream.add(&Command::Mkdir { path: b"between" });
+            stream.add(&Command::Rmdir { path: b"between" });
+            // One worker is busy with this, while another one does the rest.
+            stream.file(&format!("long{round}"), &[7; 300_000]);
+            for (at, name) in names.iter().enumerate() {
+                let (path, to) = (format!("o{at}-{round}"), name.as_bytes());
+                let path = path.as_bytes();
+                stream.add(&Command::Mkfile { path });
+                stream.add(&Command::Rename { path, to });
+            }
+            stream.add(&Command::Mkdir { path: b"between" });
+            stream.add(&Command::Rmdir { path: b"between" });
+            for name in &names {
+                let (path, offset, data) = (name.as_bytes(), 3, &[round; 9] as &[u8]);
+                stream.add(&Command::Write { path, offset, data });
+            }
+        }
+        stream.add(&Command::Mkdir { path: b"o77" });
+        let (path, to) = (b"o77" as &[u8], b"empty" as &[u8]);
+        stream.add(&Command::Rename { path, to });
+        // No name that is taken may be passed over, and nothing but an empty directory is replaced by one.
+        let failing: [(Command<'_>, &[u8], usize); 4] = [
+            (Command::Mkdir { path: b"o88" }, b"full", 1),
+            (Command::Mkfile { path: b"o88" }, b"full", 1),
+            (Command::Mkfile { path: b"o88" }, b"none/x", 1),
+            (Command::Mkdir { path: b"empty" }, b"new", 0),
+        ];
+        for (case, (make, to, fails)) in failing.into_iter().enumerate() {
+            let mut stream = Stream {
+                bytes: stream.bytes.clone(),
+                ..Stream::new()
+            };
+            let path = make.path();
+            let offsets = [stream.add(&make), stream.add(&Command::Rename { path, to })];
+            let dir = fresh(&format!("failed{case}-"), number);
+            let result = receive(&stream.bytes[..], &dir, orders::by(number));
+            assert_eq!(
+                applied(result.unwrap_err()).offset,
+                offsets[fails],
+                "{case}"
+            );
+            assert!(
+                streams::stock_receive(&stream.bytes, &dir).is_err(),
+                "{case}"
+            );
+        }
+        stream.add(&Command::End);
+        let (stock, ours) = (fresh("stock", number), fresh("ours", number));
+        streams::stock_receive(&stream.bytes, &stock).unwrap();
+        receive(&stream.bytes[..], &ours, orders::by(number)).unwrap();
+        let mut differences = tree::compare(&stock.join("s"), &ours.join("s")).unwrap();
+        differences.retain(|difference| {
+            !difference.contains(": mtime") && !difference.contains(": atime")
+        });
+        assert_eq!(differences, [""; 0], "{number}");
+        let content = fs::read(ours.join("s/d/2")).unwrap();
+        assert_eq!(content, [&[0; 3][..], &[9; 9]].concat(), "{number}");
+        for dir in [&stock, &ours] {
+            streams::delete(&dir.join("s")).unwrap();
+        }
+    }
+}
+
+#[test]
 fn bytes_that_are_no_stream_do_not_hide_an_error_before_them() {
     let target = btrfs();
     let mut stream = Stream::new();

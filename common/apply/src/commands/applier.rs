@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, Timestamps};
+use rustix::fs::{AtFlags, Mode, Timestamps};
 use rustix::io::Errno;
 use sendshot_model::{LeftOut, LeftOutKind, NotKept, NotKeptKind};
 use sendshot_stream::dump::escaped;
@@ -13,7 +13,7 @@ use sendshot_sys::filesystem;
 use uuid::Uuid;
 
 use crate::commands::absent::Absent;
-use crate::commands::batch::Run;
+use crate::commands::batch::{Renamed, Run};
 use crate::commands::budget::{self, Budget};
 use crate::commands::clone::{self, ClonePolicy, CloneSources, Cloned, Foreign};
 use crate::commands::data;
@@ -91,6 +91,8 @@ pub struct Applier {
     pub(super) fallback: Option<LeftOutKind>,
     /// Mode of the next file that is made.
     new_mode: Mode,
+    /// Whether it has replaced a file by a rename, which others may still have open.
+    replaced: bool,
 }
 
 /// Mode of a file until its command for that comes.
@@ -141,6 +143,7 @@ impl Applier {
             copies: Vec::new(),
             fallback: None,
             new_mode: PRIVATE_FILE,
+            replaced: false,
         }
     }
 
@@ -159,6 +162,9 @@ impl Applier {
     pub(crate) fn take_over(&mut self, fork: &mut Self) {
         fork.files = Files::default();
         fork.behind = data::WriteBehind::default();
+        if std::mem::take(&mut fork.replaced) {
+            self.files = Files::default();
+        }
         self.not_kept.add_all(&std::mem::take(&mut fork.not_kept));
     }
 
@@ -251,19 +257,62 @@ impl Applier {
             self.new_mode = fold::mode_of(run).unwrap_or(PRIVATE_FILE);
         }
         let mut commands = run.commands.iter();
-        let done = commands.try_for_each(|(command, offset)| {
-            let leaves_out = match folds {
-                true => fold.leaves_out(command, || self.inode(command.path())?.stat()),
-                false => Ok(false),
-            };
-            match leaves_out {
-                Ok(true) => Ok(()),
-                Ok(false) => self.apply(command, *offset, sources),
-                Err(cause) => Err(failed(command, *offset, cause)),
+        let made = match (run.renamed, commands.as_slice()) {
+            (Some(renamed), [(make, offset), ..]) => {
+                commands.next();
+                match self.make_in_place(make, renamed, sources) {
+                    true => Ok(()),
+                    false => self.make_and_rename(make, *offset, renamed, sources),
+                }
             }
-        });
+            _ => Ok(()),
+        };
+        let mut rest = || {
+            commands.try_for_each(|(command, offset)| {
+                let leaves_out = match folds {
+                    true => fold.leaves_out(command, || self.inode(command.path())?.stat()),
+                    false => Ok(false),
+                };
+                match leaves_out {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.apply(command, *offset, sources),
+                    Err(cause) => Err(failed(command, *offset, cause)),
+                }
+            })
+        };
+        let done = made.and_then(|()| rest());
         self.new_mode = PRIVATE_FILE;
         done
+    }
+
+    /// Makes an entry where the stream renames it, if nothing is there and nothing has its temporary name. Returns
+    /// whether that is done.
+    pub(crate) fn make_in_place(
+        &mut self,
+        make: &Command<'_>,
+        renamed: Renamed<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> bool {
+        if self.policies.runs.attributes != Attributes::Fold {
+            return false;
+        }
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let found = rustix::fs::statat(self.dirs.root(), renamed.temporary, flags);
+        matches!(found, Err(Errno::NOENT)) && self.execute(make, sources).is_ok()
+    }
+
+    /// Makes an entry as the stream does.
+    fn make_and_rename(
+        &mut self,
+        make: &Command<'_>,
+        offset: u64,
+        renamed: Renamed<'_>,
+        sources: &mut dyn CloneSources,
+    ) -> Result<(), ApplyError> {
+        let path = make.path();
+        self.replaced = true;
+        self.apply(&make.with_path(renamed.temporary), offset, sources)?;
+        self.apply(&renamed.command(path), renamed.offset, sources)
     }
 
     /// Executes a command, if necessary after clearing flags that forbid it.

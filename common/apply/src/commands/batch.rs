@@ -4,6 +4,11 @@
 //! result in either order: no two have the same path; if one makes an entry in a directory, no other changes the
 //! attributes of that directory, because making an entry sets the times of the directory; and none is about a path beneath
 //! what another one makes, which fails for another reason once that is there.
+//!
+//! The kernel's stream makes each new inode under a temporary name in the root, and then renames it. Such a pair is
+//! executed as one command, which makes the inode in its place.
+//!
+//! A new directory does not have to wait for the runs before it: it is made at once, unless one of them concerns it.
 
 use std::collections::HashSet;
 
@@ -18,12 +23,65 @@ pub(crate) type Placed<'a> = (Command<'a>, u64);
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) commands: Vec<Placed<'a>>,
+    /// Where the first command makes its entry in the stream, and the rename to the path of the run.
+    pub(crate) renamed: Option<Renamed<'a>>,
+}
+
+/// A temporary name in the root, and the rename that ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renamed<'a> {
+    pub(crate) temporary: &'a [u8],
+    /// Offset of the rename in the stream.
+    pub(crate) offset: u64,
+}
+
+/// A directory that a stream makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewDir<'a> {
+    pub(crate) path: &'a [u8],
+    /// Offset of the command in the stream.
+    pub(crate) offset: u64,
+    /// If it is made under another name.
+    pub(crate) renamed: Option<Renamed<'a>>,
 }
 
 impl Run<'_> {
     /// Whether its first command makes the entry.
     pub(crate) fn is_fresh(&self) -> bool {
         self.commands.first().is_some_and(|(c, _)| makes_entry(c))
+    }
+}
+
+impl<'a> Renamed<'a> {
+    /// The rename.
+    pub(crate) fn command(self, to: &'a [u8]) -> Command<'a> {
+        let path = self.temporary;
+        Command::Rename { path, to }
+    }
+}
+
+impl<'a> NewDir<'a> {
+    pub(crate) fn new(path: &'a [u8], offset: u64) -> Self {
+        Self {
+            path,
+            offset,
+            renamed: None,
+        }
+    }
+
+    /// The directory in its final place, if `command` renames it.
+    pub(crate) fn renamed_by(self, command: &Command<'a>, offset: u64) -> Option<Self> {
+        match *command {
+            Command::Rename { path, to } if path == self.path && !to.is_empty() => Some(Self {
+                path: to,
+                renamed: Some(Renamed {
+                    temporary: path,
+                    offset,
+                }),
+                ..self
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -40,6 +98,10 @@ pub(crate) struct Batch<'a> {
     filled: HashSet<&'a [u8]>,
     /// The paths that the runs make. None is a directory, so that nothing beneath one can be reached.
     made: HashSet<&'a [u8]>,
+    /// The directory that was made last, if no other command has followed but such on it.
+    new_dir: Option<&'a [u8]>,
+    /// The making of a directory in the root, which may be renamed by the next command.
+    held: Option<NewDir<'a>>,
 }
 
 /// A command that has to wait until the batch is executed.
@@ -55,6 +117,7 @@ impl<'a> Batch<'a> {
         if self.commands == MOST {
             return Err(Conflict);
         }
+        self.new_dir = None;
         let path = command.path();
         match self.runs.last_mut() {
             // An entry cannot be made under a path that was just used: the run fails there, in order.
@@ -65,25 +128,88 @@ impl<'a> Batch<'a> {
             }
             _ => {}
         }
-        let dir = directory(path);
         let makes = makes_entry(&command);
-        if self.paths.contains(path)
-            || self.filled.contains(path)
-            || makes && self.paths.contains(dir)
-            || ancestors(path).any(|above| self.made.contains(above))
-        {
+        if self.concerns(path, makes) {
             return Err(Conflict);
         }
-        self.paths.insert(path);
-        if makes {
-            self.filled.insert(dir);
-            self.made.insert(path);
-        }
+        self.note(path, makes);
         self.commands += 1;
         self.runs.push(Run {
             commands: vec![(command, offset)],
+            renamed: None,
         });
         Ok(())
+    }
+
+    /// Adds a rename if the entry was made by the command before it, in the root.
+    ///
+    /// # Errors
+    /// [`Conflict`], or it is another rename; nothing was added.
+    pub(crate) fn add_rename(
+        &mut self,
+        temporary: &'a [u8],
+        to: &'a [u8],
+        offset: u64,
+    ) -> Result<(), Conflict> {
+        let concerned = to.is_empty() || self.concerns(to, true);
+        let Some(run) = self.runs.last_mut() else {
+            return Err(Conflict);
+        };
+        let [(make, _)] = &mut run.commands[..] else {
+            return Err(Conflict);
+        };
+        let is_new = make.path() == temporary && run.renamed.is_none() && makes_entry(make);
+        if !is_new || concerned || !is_in_root(temporary) {
+            return Err(Conflict);
+        }
+        *make = make.with_path(to);
+        run.renamed = Some(Renamed { temporary, offset });
+        self.note(to, true);
+        Ok(())
+    }
+
+    /// Whether a directory can be made before the runs are executed. Those that are about something deeper in it fail
+    /// in both cases.
+    pub(crate) fn admits(&self, dir: &NewDir<'a>) -> bool {
+        let free = |path| !self.concerns(path, true);
+        let temporary = dir.renamed.is_none_or(|renamed| free(renamed.temporary));
+        temporary && free(dir.path)
+    }
+
+    /// Notes that a directory was made which it admits.
+    pub(crate) fn made_dir(&mut self, path: &'a [u8]) {
+        self.new_dir = Some(path);
+    }
+
+    /// Whether a command is about the directory that was made last, and can be executed as early.
+    pub(crate) fn is_of_new_dir(&self, command: &Command<'_>) -> bool {
+        self.new_dir == Some(command.path()) && may_be_batched(command) && !makes_entry(command)
+    }
+
+    /// Keeps the making of a directory until the next command.
+    pub(crate) fn hold(&mut self, dir: NewDir<'a>) {
+        self.held = Some(dir);
+    }
+
+    /// Takes what is kept.
+    pub(crate) fn release(&mut self) -> Option<NewDir<'a>> {
+        self.held.take()
+    }
+
+    /// Whether a command on a path, which may make an entry there, has to wait for the runs.
+    fn concerns(&self, path: &[u8], makes: bool) -> bool {
+        self.paths.contains(path)
+            || self.filled.contains(path)
+            || makes && self.paths.contains(directory(path))
+            || ancestors(path).any(|above| self.made.contains(above))
+    }
+
+    fn note(&mut self, path: &'a [u8], makes: bool) {
+        self.paths.insert(path);
+        if makes {
+            self.filled.insert(directory(path));
+            self.made.insert(path);
+        }
     }
 
     /// Returns the path of the last run.
@@ -98,11 +224,8 @@ impl<'a> Batch<'a> {
         self.paths.clear();
         self.filled.clear();
         self.made.clear();
+        self.new_dir = None;
         std::mem::take(&mut self.runs)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
     }
 }
 
@@ -151,6 +274,11 @@ pub(crate) fn makes_entry(command: &Command<'_>) -> bool {
     )
 }
 
+/// Whether a path is a single name.
+pub(crate) fn is_in_root(path: &[u8]) -> bool {
+    !path.is_empty() && !path.contains(&b'/')
+}
+
 /// The directory of a path, as the stream writes it; empty for the root.
 fn directory(path: &[u8]) -> &[u8] {
     let slash = path.iter().rposition(|byte| *byte == b'/');
@@ -187,6 +315,79 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_is_renamed_at_once_is_made_in_its_place() {
+        let mut batch = Batch::default();
+        batch.add(make("d/before"), 1).unwrap();
+        assert_eq!(batch.add_rename(b"d/before", b"e", 2), Err(Conflict));
+        batch.add(make("o1"), 3).unwrap();
+        assert_eq!(batch.add_rename(b"o2", b"d/f", 4), Err(Conflict));
+        assert_eq!(batch.add_rename(b"o1", b"d/before", 4), Err(Conflict));
+        assert_eq!(batch.add_rename(b"o1", b"o1/x", 4), Err(Conflict));
+        assert_eq!(batch.add_rename(b"o1", b"d", 4), Err(Conflict));
+        assert_eq!(batch.add_rename(b"o1", b"", 4), Err(Conflict));
+        batch.add_rename(b"o1", b"d/f", 4).unwrap();
+        assert_eq!(batch.add_rename(b"o1", b"d/g", 5), Err(Conflict));
+        assert_eq!(batch.add_rename(b"d/f", b"d/g", 5), Err(Conflict));
+        batch.add(chmod("d/f"), 6).unwrap();
+        assert_eq!(batch.add(chmod("o1"), 7), Err(Conflict));
+        assert_eq!(batch.add(make("d/f/x"), 7), Err(Conflict));
+        batch.add(make("o2"), 8).unwrap();
+        batch.add(chmod("o2"), 9).unwrap();
+        assert_eq!(batch.add_rename(b"o2", b"d/g", 10), Err(Conflict));
+        let runs = batch.take();
+        let paths: Vec<_> = runs[1].commands.iter().map(|(c, _)| c.path()).collect();
+        assert_eq!(paths, [b"d/f", b"d/f"]);
+        let temporary = b"o1" as &[u8];
+        assert_eq!(
+            runs[1].renamed,
+            Some(Renamed {
+                temporary,
+                offset: 4
+            })
+        );
+        assert!(runs[0].renamed.is_none() && runs[2].renamed.is_none());
+    }
+
+    #[test]
+    fn only_what_concerns_no_run_is_made_before_them() {
+        let admits = |path: &'static str| {
+            let mut batch = Batch::default();
+            batch.add(make("a/f"), 0).unwrap();
+            batch.add(chmod("b"), 1).unwrap();
+            batch.add(chmod("c/d/e"), 2).unwrap();
+            let dir = NewDir::new(path.as_bytes(), 3);
+            let rename = Command::Rename {
+                path: path.as_bytes(),
+                to: b"n",
+            };
+            let renamed = dir.renamed_by(&rename, 4).unwrap();
+            assert_eq!(batch.admits(&dir), batch.admits(&renamed), "{path}");
+            batch.admits(&dir)
+        };
+        for free in ["x", "a/x", "c", "c/d", "c/d/x", "ab"] {
+            assert!(admits(free), "{free}");
+        }
+        for concerned in ["a", "a/f", "a/f/x", "b", "b/x", "c/d/e", "c/d/e/x"] {
+            assert!(!admits(concerned), "{concerned}");
+        }
+    }
+
+    #[test]
+    fn attributes_of_a_new_directory_come_as_early_until_something_else_comes() {
+        let mut batch = Batch::default();
+        assert!(!batch.is_of_new_dir(&chmod("a")));
+        batch.made_dir(b"a");
+        assert!(batch.is_of_new_dir(&chmod("a")) && batch.is_of_new_dir(&chmod("a")));
+        assert!(!batch.is_of_new_dir(&chmod("b")) && !batch.is_of_new_dir(&make("a")));
+        batch.add(make("a/f"), 0).unwrap();
+        assert!(!batch.is_of_new_dir(&chmod("a")));
+        assert_eq!(batch.add(chmod("a"), 1), Err(Conflict));
+        batch.made_dir(b"b");
+        batch.take();
+        assert!(!batch.is_of_new_dir(&chmod("b")));
+    }
+
+    #[test]
     fn commands_on_one_path_are_one_run() {
         let one = [make("a/f"), chmod("a/f"), make("a/g"), chmod("a/g")];
         assert_eq!(runs(&one), Ok(2));
@@ -217,7 +418,7 @@ mod tests {
         batch.add(make("a/f"), 0).unwrap();
         assert_eq!(batch.last_path(), Some(&b"a/f"[..]));
         assert_eq!(batch.take().len(), 1);
-        assert!(batch.is_empty() && batch.last_path().is_none());
+        assert!(batch.last_path().is_none() && batch.take().is_empty());
         batch.add(chmod("a"), 1).unwrap();
         batch.add(chmod("a/f"), 2).unwrap();
     }

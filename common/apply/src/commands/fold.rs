@@ -113,6 +113,7 @@ mod tests {
     fn run<'a>(commands: &[Command<'a>]) -> Run<'a> {
         Run {
             commands: commands.iter().map(|command| (*command, 0)).collect(),
+            renamed: None,
         }
     }
 

@@ -56,10 +56,10 @@ pub enum Order {
     Shuffled(u64),
 }
 
-/// How the attributes of a new file are set.
+/// How the attributes of a new file are set, its path included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Attributes {
-    /// A command that would change nothing is left out.
+    /// A command that would change nothing is left out, and what is made and renamed is made in its place.
     #[default]
     Fold,
     /// By all commands.

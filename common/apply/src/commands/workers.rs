@@ -12,7 +12,7 @@ use sendshot_stream::Command;
 use uuid::Uuid;
 
 use crate::commands::applier::{Applier, Content};
-use crate::commands::batch::{self, Batch, Run};
+use crate::commands::batch::{self, Batch, Renamed, Run};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
 use crate::commands::run_policy::{Order, RunPolicy};
@@ -75,15 +75,23 @@ impl Workers {
         self.first
     }
 
-    /// Whether a command may be executed together with others of the batch.
+    /// Whether nothing forbids to execute a command together with others of the batch, if it is of a kind for which that
+    /// is possible.
     pub(crate) fn may_batch(&self, command: &Command<'_>, batch: &Batch<'_>) -> bool {
         let path = command.path();
-        let has_one_name =
-            !self.links || batch::makes_entry(command) || batch.last_path() == Some(path);
-        !self.first.makes_exceptions()
-            && batch::may_be_batched(command)
-            && !path.is_empty() // the times of the root are kept
-            && has_one_name
+        let has_one_name = !self.links
+            || batch::makes_entry(command)
+            || matches!(command, Command::Mkdir { .. })
+            || batch.last_path() == Some(path)
+            || batch.is_of_new_dir(command);
+        // The times of the root are kept.
+        !self.first.makes_exceptions() && !path.is_empty() && has_one_name
+    }
+
+    /// Makes an entry where the stream renames it. Returns whether that is done: if not, both commands have to be
+    /// executed.
+    pub(crate) fn make_in_place(&mut self, make: &Command<'_>, renamed: Renamed<'_>) -> bool {
+        self.first.make_in_place(make, renamed, &mut NoSources)
     }
 
     /// Executes one command.
