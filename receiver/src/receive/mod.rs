@@ -8,6 +8,6 @@ pub mod incoming;
 pub mod input;
 pub mod ledger_writer;
 pub(crate) mod limits;
-mod staging;
+pub mod staging;
 pub mod table;
 pub mod turns;

@@ -17,6 +17,7 @@ use crate::receive::announcement::{self, Announcement};
 use crate::receive::incoming::{self, Ended, IncomingTransfer, Progress, Received};
 use crate::receive::input::Input;
 use crate::receive::limits;
+use crate::receive::staging;
 use crate::receive::table::{Entered, Slot};
 use crate::receive::turns::Place;
 use crate::shared::receiver::Receiver;
@@ -283,6 +284,7 @@ fn receive(
                 directory: received.directory,
                 not_kept: received.not_kept,
             });
+            staging::delete(received.staged);
         }
         Outcome::Failed(failure) => {
             drop(slot);
