@@ -6,18 +6,22 @@ use std::path::Path;
 
 use sendshot_proto::problem::{Kind, Problem};
 
+use super::sink::PIPE;
+
 pub(super) fn usage(message: String) -> Problem {
     Problem::new(Kind::Usage, message)
 }
 
-pub(super) fn input(path: Option<&Path>) -> Result<Box<dyn Read>, Problem> {
+pub(super) fn input(path: Option<&Path>) -> Result<Box<dyn Read + Send>, Problem> {
     let Some(path) = path else {
         let stdin = io::stdin();
         if stdin.is_terminal() {
             return Err(usage("no stream: standard input is a terminal".into())
                 .remedy("pipe a stream in, or name a file with -f"));
         }
-        return Ok(Box::new(stdin.lock()));
+        // Not every input is a pipe.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
+        return Ok(Box::new(stdin));
     };
     let file =
         File::open(path).map_err(|e| usage(format!("cannot open {}: {e}", path.display())))?;

@@ -2,6 +2,7 @@
 
 mod clone_sources;
 mod input;
+mod read_ahead;
 mod receive;
 mod send;
 mod sink;

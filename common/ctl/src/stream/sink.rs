@@ -53,7 +53,7 @@ impl Sink {
 const QUEUE: usize = 4;
 
 /// Capacity of a pipe, in bytes, so that its reader is woken up less often; the most that is allowed without privileges.
-const PIPE: usize = 1 << 20;
+pub(super) const PIPE: usize = 1 << 20;
 
 /// Writes a stream on a thread of its own, so that the next part is made meanwhile.
 pub struct Writing {
