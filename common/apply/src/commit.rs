@@ -101,7 +101,14 @@ pub fn commit(
     identity: Identity,
     taken: Taken,
 ) -> Result<Committed, CommitError> {
-    let (copy, staged) = make_copy(staged, target, name, identity, taken)?;
+    flush(staged.root()).map_err(CommitError::Flush)?; // 1
+    crash::point("commit-flushed");
+    subvolume::set_received(staged.root(), identity.uuid, identity.ctransid)
+        .map_err(CommitError::SetReceived)?; // 2
+    crash::point("commit-received");
+    let name = snapshot(&staged, &target, name, taken)?; // 3
+    crash::point("commit-snapshot");
+    let copy = verified(&target, name, identity)?; // 4
     match staged.destroy() {
         Ok(()) => {
             crash::point("commit-destroyed");
@@ -112,29 +119,6 @@ pub fn commit(
             source,
         }),
     }
-}
-
-/// Does the steps 1 to 4 of [`commit`]: the copy is durable, and nothing but the deletion of the staging subvolume is
-/// left to do, which takes half a second for 60,000 files whose inodes are in memory.
-///
-/// # Errors
-/// See [`CommitError`].
-pub fn make_copy(
-    staged: Staged,
-    target: impl AsFd,
-    name: &OsStr,
-    identity: Identity,
-    taken: Taken,
-) -> Result<(Committed, Staged), CommitError> {
-    flush(staged.root()).map_err(CommitError::Flush)?; // 1
-    crash::point("commit-flushed");
-    subvolume::set_received(staged.root(), identity.uuid, identity.ctransid)
-        .map_err(CommitError::SetReceived)?; // 2
-    crash::point("commit-received");
-    let name = snapshot(&staged, &target, name, taken)?; // 3
-    crash::point("commit-snapshot");
-    let copy = verified(&target, name, identity)?; // 4
-    Ok((copy, staged))
 }
 
 /// Writes all pending data of the file system of `root` to disk.

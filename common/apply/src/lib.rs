@@ -80,7 +80,7 @@ pub use commands::clone::{ClonePolicy, CloneSources};
 pub use commands::encoded::EncodedPolicy;
 pub use commands::exceptions::{Privileges, Unsupported};
 pub use commands::run_policy::{Attributes, Order, RunPolicy};
-pub use commit::{commit, make_copy};
+pub use commit::commit;
 pub use compression::decompress::DataError;
 pub use compression::lzo::Broken as BrokenLzo;
 pub use elsewhere::{Location, Scope};

@@ -15,7 +15,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sendshot_apply::staging::{Area, Staged};
+use sendshot_apply::staging::Area;
 use sendshot_apply::{Policies, Position, Session, Subvolumes};
 use sendshot_config::SenderPolicy;
 use sendshot_model::{CopyName, NotKept, RootId, TransferId};
@@ -69,8 +69,6 @@ pub struct Received {
     pub stream_bytes: u64,
     /// What the copy lacks.
     pub not_kept: NotKept,
-    /// Its staging subvolume, which is not needed any more. The sender does not have to wait for its deletion.
-    pub staged: Staged,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -405,7 +403,7 @@ impl IncomingTransfer {
         })
     }
 
-    /// Commits the copy of a complete stream, and deletes the partial except its staging subvolume.
+    /// Commits the copy of a complete stream, and deletes the partial.
     ///
     /// # Errors
     /// The failure for the sender; there is no copy then.
@@ -419,7 +417,7 @@ impl IncomingTransfer {
             &self.begin,
             host.shares_only_with_parent(),
         )?; // 3
-        let (copy, staged) = host
+        let copy = host
             .commit(&self.dir, &self.name)
             .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4
         crash::point("ledger-committed");
@@ -432,7 +430,6 @@ impl IncomingTransfer {
             directory: self.dir.name,
             stream_bytes: self.place.offset(),
             not_kept,
-            staged,
         })
     }
 

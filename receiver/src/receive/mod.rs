@@ -8,6 +8,6 @@ pub mod incoming;
 pub mod input;
 pub mod ledger_writer;
 pub(crate) mod limits;
-pub mod staging;
+mod staging;
 pub mod table;
 pub mod turns;

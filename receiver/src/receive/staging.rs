@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sendshot_apply::commit::{Committed, Taken, make_copy};
+use sendshot_apply::commit::{CommitError, Committed, Taken, commit};
 use sendshot_apply::parent::{self, Trust};
 use sendshot_apply::staging::{Area, Staged};
 use sendshot_apply::{Announced, CloneSources, Host, Identity};
@@ -97,27 +97,21 @@ impl StagingHost {
         Ok(root)
     }
 
-    pub(crate) fn commit(
-        mut self,
-        dir: &VolumeDir,
-        name: &CopyName,
-    ) -> Result<(Committed, Staged), Failure> {
+    pub(crate) fn commit(mut self, dir: &VolumeDir, name: &CopyName) -> Result<Committed, Failure> {
         let staged = self
             .staged
             .take()
             .ok_or_else(|| rule_broken("the stream holds no subvolume"))?;
         let identity = announced_identity(&self.begin);
         let name = name.to_string();
-        make_copy(staged, &dir.fd, name.as_ref(), identity, Taken::Number)
-            .map_err(|error| commit_failure(&error))
-    }
-}
-
-/// Deletes what is left of a committed push.
-pub fn delete(staged: Staged) {
-    match staged.destroy() {
-        Ok(()) => crash::point("commit-destroyed"),
-        Err(e) => tracing::warn!("{}; the next start deletes it", with_causes(&e)),
+        match commit(staged, &dir.fd, name.as_ref(), identity, Taken::Number) {
+            Ok(copy) => Ok(copy),
+            Err(CommitError::Leftover { copy, source }) => {
+                tracing::warn!("{}; the next start deletes it", with_causes(&source));
+                Ok(*copy)
+            }
+            Err(error) => Err(commit_failure(&error)),
+        }
     }
 }
 

@@ -17,7 +17,6 @@ use crate::receive::announcement::{self, Announcement};
 use crate::receive::incoming::{self, Ended, IncomingTransfer, Progress, Received};
 use crate::receive::input::Input;
 use crate::receive::limits;
-use crate::receive::staging;
 use crate::receive::table::{Entered, Slot};
 use crate::receive::turns::Place;
 use crate::shared::receiver::Receiver;
@@ -284,7 +283,6 @@ fn receive(
                 directory: received.directory,
                 not_kept: received.not_kept,
             });
-            staging::delete(received.staged);
         }
         Outcome::Failed(failure) => {
             drop(slot);

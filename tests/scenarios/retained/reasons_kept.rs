@@ -135,7 +135,7 @@ fn an_unconfirmed_state_waits_for_the_receivers_report() {
         mut receiver,
     } = filled();
     sender.push("nas2:photos");
-    receiver.daemon.env(VARIABLE, &armed("ledger-entered", 0));
+    receiver.daemon.env(VARIABLE, &armed("commit-destroyed", 0));
     receiver.daemon.stop();
     receiver.daemon.start();
     fs::write(sender.photos().join("news"), "news").unwrap();
