@@ -378,13 +378,17 @@ impl<H: Host> State<H> {
                 return Ok(());
             }
         }
+        let makes_early = self
+            .current
+            .as_ref()
+            .is_some_and(|(_, workers)| workers.makes_early());
         let may_batch = |current: &(_, Workers)| current.1.may_batch(&command, batch);
         if !self.current.as_ref().is_some_and(may_batch) {
             self.run(batch)?;
             return self.command(&command, offset);
         }
         match command {
-            Command::Mkdir { path } => {
+            Command::Mkdir { path } if makes_early => {
                 let dir = NewDir::new(path, offset);
                 return match batch::is_in_root(path) {
                     true => {

@@ -267,6 +267,100 @@ fn a_directory_that_is_made_early_does_not_hide_an_error_before_it() {
     }
 }
 
+/// An access control list that new entries inherit: everything for the owner, nothing for others.
+const DEFAULT_ACL: &[u8] = &[
+    2, 0, 0, 0, 1, 0, 4, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,
+    255, 255, 255,
+];
+
+#[test]
+fn what_is_renamed_into_a_directory_gets_nothing_from_it() {
+    let target = btrfs();
+    for number in 0..ORDERS {
+        let mut stream = Stream::new();
+        for (dir, kind) in ["group", "list", "compressed"].into_iter().zip(0..) {
+            let path = dir.as_bytes();
+            stream.add(&Command::Mkdir { path });
+            stream.add(&Command::Mkdir { path: b"between" });
+            stream.add(&Command::Rmdir { path: b"between" });
+            let (uid, gid) = (0, 100);
+            stream.add(&Command::Chown { path, uid, gid });
+            let mode = if kind == 0 { 0o2775 } else { 0o755 };
+            stream.add(&Command::Chmod { path, mode });
+            let (name, data): (&[u8], &[u8]) = match kind {
+                1 => (b"system.posix_acl_default", DEFAULT_ACL),
+                _ => (b"btrfs.compression", b"zstd"),
+            };
+            if kind > 0 {
+                stream.add(&Command::SetXattr { path, name, data });
+            }
+            for entry in 0..12 {
+                let temporary = format!("o{kind}{entry}");
+                let path = temporary.as_bytes();
+                stream.add(&match entry % 4 {
+                    0 => Command::Mkfile { path },
+                    1 => Command::Mkdir { path },
+                    2 => Command::Mkfifo { path },
+                    _ => Command::Symlink { path, target: b"x" },
+                });
+                let to = format!("{dir}/{entry}");
+                let to = to.as_bytes();
+                stream.add(&Command::Rename { path, to });
+                let path = to;
+                if entry >= 8 {
+                    let (uid, gid) = (3, 4);
+                    stream.add(&Command::Chown { path, uid, gid });
+                }
+                if (4..8).contains(&entry) && entry % 4 < 3 {
+                    stream.add(&Command::Chmod { path, mode: 0o711 });
+                }
+            }
+        }
+        // A directory that is made between the making of an entry and its rename.
+        let (path, to) = (b"o" as &[u8], b"d/f" as &[u8]);
+        stream.add(&Command::Mkfile { path });
+        stream.add(&Command::Mkdir { path: b"d" });
+        stream.add(&Command::Rename { path, to });
+        let time = Timespec { sec: 77, nsec: 7 };
+        stream.add(&Command::Utimes {
+            path: b"d",
+            atime: time,
+            mtime: time,
+            ctime: time,
+            otime: None,
+        });
+        stream.add(&Command::End);
+        let [stock, ours] = ["stock", "ours"].map(|name| {
+            let dir = target.path().join(format!("{name}{number}"));
+            fs::create_dir(&dir).unwrap();
+            dir
+        });
+        streams::stock_receive(&stream.bytes, &stock).unwrap();
+        receive(&stream.bytes[..], &ours, orders::by(number)).unwrap();
+        let mut differences = tree::compare(&stock.join("s"), &ours.join("s")).unwrap();
+        let is_time = |line: &String| line.contains(": mtime") || line.contains(": atime");
+        // Stock receive makes files with another mode, which the kernel's stream always sets.
+        let is_mode = |line: &String| line.contains(": mode");
+        differences.retain(|line| !is_time(line) && !is_mode(line));
+        assert_eq!(differences, [""; 0], "{number}");
+        assert_eq!(
+            fs::metadata(ours.join("s/d")).unwrap().mtime(),
+            77,
+            "{number}"
+        );
+        for entry in [0, 1, 2] {
+            let modes = ["group", "list", "compressed"].map(|dir| {
+                let path = ours.join("s").join(format!("{dir}/{entry}"));
+                fs::metadata(path).unwrap().mode()
+            });
+            assert!(
+                modes.iter().all(|mode| *mode == modes[0]),
+                "{entry}: {modes:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_is_made_and_renamed_is_what_stock_receive_makes_whatever_is_there() {
     let target = btrfs();

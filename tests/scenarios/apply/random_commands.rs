@@ -178,8 +178,19 @@ impl Writer {
         }
         self.note(&made, kind);
         if let Some(temporary) = temporary {
-            if self.random.once_in(8) {
-                self.attribute();
+            match self.random.below(8) {
+                0 => self.attribute(),
+                // As the kernel's stream does if the directory has the larger inode number.
+                1 if !self.entries.contains_key(&to) => {
+                    self.add(&Command::Mkdir {
+                        path: to.as_bytes(),
+                    });
+                    self.note(&to, Kind::Directory);
+                    let within = format!("{to}/a");
+                    self.rename(&temporary, &within);
+                    return self.utimes(&to);
+                }
+                _ => {}
             }
             self.rename(&temporary, &to);
         }

@@ -17,7 +17,7 @@ use crate::commands::batch::{Renamed, Run};
 use crate::commands::budget::{self, Budget};
 use crate::commands::clone::{self, ClonePolicy, CloneSources, Cloned, Foreign};
 use crate::commands::data;
-use crate::commands::dirs::Dirs;
+use crate::commands::dirs::{Dirs, Heirs};
 use crate::commands::encoded::{Checked, EncodedPolicy, EncodedWriter, Written};
 use crate::commands::exceptions::{Exceptions, Privileges, Unsupported, is_about_attribute};
 use crate::commands::files::{self, Files};
@@ -195,6 +195,11 @@ impl Applier {
         let Some(times) = &self.root_times else {
             return Ok(());
         };
+        // An immutable root, in which nothing was made, needs no change and permits none.
+        let found = metadata::times_of(&rustix::fs::fstat(self.dirs.root())?);
+        if metadata::are_equal(&found, times) {
+            return Ok(());
+        }
         match rustix::fs::futimens(self.dirs.root(), times) {
             // It was counted when the stream set them.
             Err(e) if self.lists() && is_about_attribute(e) => Ok(()),
@@ -260,7 +265,7 @@ impl Applier {
         let made = match (run.renamed, commands.as_slice()) {
             (Some(renamed), [(make, offset), ..]) => {
                 commands.next();
-                match self.make_in_place(make, renamed, sources) {
+                match run.sets_owner_and_mode() && self.make_in_place(make, renamed, sources) {
                     true => Ok(()),
                     false => self.make_and_rename(make, *offset, renamed, sources),
                 }
@@ -285,20 +290,34 @@ impl Applier {
         done
     }
 
-    /// Makes an entry where the stream renames it, if nothing is there and nothing has its temporary name. Returns
-    /// whether that is done.
+    /// Makes an entry where the stream renames it, if nothing is there, nothing has its temporary name, and it gets
+    /// nothing from its directory that it would not get in the root. Returns whether that is done.
     pub(crate) fn make_in_place(
         &mut self,
         make: &Command<'_>,
         renamed: Renamed<'_>,
         sources: &mut dyn CloneSources,
     ) -> bool {
-        if self.policies.runs.attributes != Attributes::Fold {
-            return false;
-        }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let found = rustix::fs::statat(self.dirs.root(), renamed.temporary, flags);
-        matches!(found, Err(Errno::NOENT)) && self.execute(make, sources).is_ok()
+        self.policies.runs.attributes == Attributes::Fold
+            && matches!(found, Err(Errno::NOENT))
+            && self.passes_nothing_on(make).unwrap_or(false)
+            && self.execute(make, sources).is_ok()
+    }
+
+    /// Whether a new entry inherits nothing from its directory. For the group see [`Run::sets_owner_and_mode`]; a new
+    /// directory's may be set later.
+    fn passes_nothing_on(&mut self, make: &Command<'_>) -> Result<bool, Cause> {
+        let named = self.dirs.place(make.path())?;
+        let plain = self.dirs.heirs(named.place.dir)? == Heirs::Plain;
+        Ok(match make {
+            Command::Mkdir { .. } => {
+                let mode = rustix::fs::fstat(&named.fd)?.st_mode;
+                plain && !Mode::from_raw_mode(mode).contains(Mode::SGID)
+            }
+            _ => plain,
+        })
     }
 
     /// Makes an entry as the stream does.

@@ -46,6 +46,13 @@ pub(crate) struct NewDir<'a> {
 }
 
 impl Run<'_> {
+    /// Whether it sets what an entry may get from its directory: the owner and, unless it is a link, the mode.
+    pub(crate) fn sets_owner_and_mode(&self) -> bool {
+        let has = |is: fn(&Command<'_>) -> bool| self.commands.iter().any(|(c, _)| is(c));
+        has(|c| matches!(c, Command::Chown { .. }))
+            && has(|c| matches!(c, Command::Chmod { .. } | Command::Symlink { .. }))
+    }
+
     /// Whether its first command makes the entry.
     pub(crate) fn is_fresh(&self) -> bool {
         self.commands.first().is_some_and(|(c, _)| makes_entry(c))
@@ -162,6 +169,7 @@ impl<'a> Batch<'a> {
         if !is_new || concerned || !is_in_root(temporary) {
             return Err(Conflict);
         }
+        self.new_dir = None;
         *make = make.with_path(to);
         run.renamed = Some(Renamed { temporary, offset });
         self.note(to, true);
@@ -276,7 +284,7 @@ pub(crate) fn makes_entry(command: &Command<'_>) -> bool {
 
 /// Whether a path is a single name.
 pub(crate) fn is_in_root(path: &[u8]) -> bool {
-    !path.is_empty() && !path.contains(&b'/')
+    !matches!(path, b"" | b"." | b"..") && !path.contains(&b'/')
 }
 
 /// The directory of a path, as the stream writes it; empty for the root.
@@ -382,6 +390,10 @@ mod tests {
         batch.add(make("a/f"), 0).unwrap();
         assert!(!batch.is_of_new_dir(&chmod("a")));
         assert_eq!(batch.add(chmod("a"), 1), Err(Conflict));
+        batch.add(make("o1"), 2).unwrap();
+        batch.made_dir(b"c");
+        batch.add_rename(b"o1", b"c/f", 3).unwrap();
+        assert!(!batch.is_of_new_dir(&chmod("c")));
         batch.made_dir(b"b");
         batch.take();
         assert!(!batch.is_of_new_dir(&chmod("b")));

@@ -32,6 +32,7 @@ pub(crate) struct Workers {
     stale: bool,
     /// Whether files may have several names. Then commands on two paths may concern one file.
     links: bool,
+    is_root: bool,
 }
 
 /// Independent runs have no clones.
@@ -51,6 +52,7 @@ impl Workers {
             others: Vec::new(),
             stale: false,
             links: content == Content::Some,
+            is_root: rustix::process::geteuid().is_root(),
         }
     }
 
@@ -86,6 +88,12 @@ impl Workers {
             || batch.is_of_new_dir(command);
         // The times of the root are kept.
         !self.first.makes_exceptions() && !path.is_empty() && has_one_name
+    }
+
+    /// Whether directories may be made before the runs of a batch. Without root's privileges, a mode that a run sets may
+    /// permit or forbid it.
+    pub(crate) fn makes_early(&self) -> bool {
+        self.is_root
     }
 
     /// Makes an entry where the stream renames it. Returns whether that is done: if not, both commands have to be

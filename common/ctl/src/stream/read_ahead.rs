@@ -9,9 +9,11 @@ const AHEAD: usize = 4 * 1024 * 1024;
 /// Most bytes of one read.
 const PIECE: usize = 256 * 1024;
 
-/// Reads its input in a thread. If it is dropped before the end of the input, the thread ends after its next read.
-#[derive(Debug)]
+/// Reads its input in a thread, from the first read on. If it is dropped before the end of the input, the thread ends
+/// after its next read.
 pub struct ReadAhead {
+    /// Until it is read.
+    input: Option<Box<dyn Read + Send>>,
     shared: Arc<Shared>,
     /// What was taken, and how much of it was read.
     taken: (Vec<u8>, usize),
@@ -32,22 +34,23 @@ struct State {
 }
 
 impl ReadAhead {
-    /// Starts to read.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn new(mut input: impl Read + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let of_thread = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("read-ahead".to_owned())
-            .spawn(move || {
-                let end = of_thread.fill(&mut input);
-                of_thread.lock().end = Some(end);
-                of_thread.changed.notify_all();
-            })?;
-        let taken = (Vec::new(), 0);
-        Ok(Self { shared, taken })
+    pub fn new(input: Box<dyn Read + Send>) -> Self {
+        Self {
+            input: Some(input),
+            shared: Arc::default(),
+            taken: (Vec::new(), 0),
+        }
+    }
+
+    fn start(&self, mut input: Box<dyn Read + Send>) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let read = move || {
+            let end = shared.fill(&mut input);
+            shared.lock().end = Some(end);
+            shared.changed.notify_all();
+        };
+        let thread = std::thread::Builder::new().name("read-ahead".to_owned());
+        thread.spawn(read).map(drop)
     }
 }
 
@@ -90,6 +93,9 @@ impl Shared {
 impl Read for ReadAhead {
     /// Returns what there is, at least one byte; an error of the input after all bytes before it.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(input) = self.input.take() {
+            self.start(input)?;
+        }
         let (bytes, at) = &mut self.taken;
         if *at == bytes.len() {
             bytes.clear();
@@ -151,7 +157,7 @@ mod tests {
         mpsc::Receiver<()>,
     ) {
         let ((sender, pieces), (asked, is_asked)) = (mpsc::channel(), mpsc::channel());
-        let ahead = ReadAhead::new(Fed { pieces, asked }).unwrap();
+        let ahead = ReadAhead::new(Box::new(Fed { pieces, asked }));
         (ahead, sender, is_asked)
     }
 
@@ -183,16 +189,20 @@ mod tests {
 
     #[test]
     fn only_so_much_is_read_ahead_and_nothing_after_a_drop() {
-        let (ahead, sender, asked) = fed();
+        let (mut ahead, sender, asked) = fed();
         for _ in 0..100 {
             sender.send(Ok(vec![1; PIECE])).unwrap();
         }
-        // The last one read waits for room.
-        let most = AHEAD / PIECE + 1;
-        for _ in 0..most {
+        assert!(asked.recv_timeout(Duration::from_millis(100)).is_err());
+        assert_eq!(ahead.read(&mut [0]).unwrap(), 1);
+        // Something was taken, and the last one read waits for room.
+        let least = AHEAD / PIECE + 2;
+        for _ in 0..least {
             asked.recv_timeout(Duration::from_secs(10)).unwrap();
         }
-        assert!(asked.recv_timeout(Duration::from_millis(100)).is_err());
+        let after = || asked.recv_timeout(Duration::from_millis(100));
+        let more = std::iter::from_fn(|| after().ok()).count();
+        assert!(more <= AHEAD / PIECE, "{more}");
         drop(ahead);
         let gone = asked.recv_timeout(Duration::from_secs(10));
         assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected));

@@ -49,7 +49,7 @@ pub fn run(arguments: &StreamReceiveArguments, output: &Output) -> Outcome {
         scope,
         policies: Policies::default(),
     };
-    let input = ReadAhead::new(input(arguments.input.as_deref())?)?;
+    let input = ReadAhead::new(input(arguments.input.as_deref())?);
     let mut lacks = NotKept::default();
     let tell = |event| tell(event, &mut lacks, dir, output);
     receive(input, &target, options, tell).map_err(|e| problem(&e, dir, &target))?;
