@@ -6,7 +6,8 @@ use std::path::Path;
 
 use sendshot_proto::problem::{Kind, Problem};
 
-use super::sink::PIPE;
+/// Capacity of a pipe, in bytes, so that its reader is woken up less often; the most that is allowed without privileges.
+pub(super) const PIPE: usize = 1 << 20;
 
 pub(super) fn usage(message: String) -> Problem {
     Problem::new(Kind::Usage, message)

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use sendshot_proto::problem::Problem;
 
-use super::input::usage;
+use super::input::{PIPE, usage};
 
 /// Standard output, or a file.
 pub struct Sink {
@@ -51,9 +51,6 @@ impl Sink {
 
 /// Parts of a stream that wait to be written.
 const QUEUE: usize = 4;
-
-/// Capacity of a pipe, in bytes, so that its reader is woken up less often; the most that is allowed without privileges.
-pub(super) const PIPE: usize = 1 << 20;
 
 /// Writes a stream on a thread of its own, so that the next part is made meanwhile.
 pub struct Writing {
