@@ -12,6 +12,7 @@ pub mod encoded;
 pub mod filesystem;
 pub mod inode_attributes;
 pub mod mounts;
+pub mod pipe;
 mod raw;
 pub mod search;
 pub mod send;

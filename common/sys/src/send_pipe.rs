@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::signal::SigSet;
 
-use crate::{send, subvolume};
+use crate::{pipe, send, subvolume};
 
 /// Parameters of a send.
 #[derive(Debug)]
@@ -51,8 +51,7 @@ pub type Sending = std::thread::JoinHandle<Result<(), Error>>;
 pub fn start(source: Source) -> Result<(File, Sending), Error> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| Error::Start(e.into()))?;
-    // A larger pipe means fewer switches between the two threads; it is refused beyond the user's limit.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1024 * 1024);
+    pipe::enlarge(&writer);
     let sending = std::thread::Builder::new()
         .name("kernel-send".into())
         .spawn(move || run_ioctl(&source, &writer))

@@ -5,9 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use sendshot_proto::problem::{Kind, Problem};
-
-/// Capacity of a pipe, in bytes, so that its reader is woken up less often; the most that is allowed without privileges.
-pub(super) const PIPE: usize = 1 << 20;
+use sendshot_sys::pipe;
 
 pub(super) fn usage(message: String) -> Problem {
     Problem::new(Kind::Usage, message)
@@ -20,8 +18,7 @@ pub(super) fn input(path: Option<&Path>) -> Result<Box<dyn Read + Send>, Problem
             return Err(usage("no stream: standard input is a terminal".into())
                 .remedy("pipe a stream in, or name a file with -f"));
         }
-        // Not every input is a pipe.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
+        pipe::enlarge(&stdin);
         return Ok(Box::new(stdin));
     };
     let file =

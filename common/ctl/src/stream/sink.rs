@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use sendshot_proto::problem::Problem;
+use sendshot_sys::pipe;
 
-use super::input::{PIPE, usage};
+use super::input::usage;
 
 /// Standard output, or a file.
 pub struct Sink {
@@ -64,8 +65,7 @@ impl Writing {
     /// # Errors
     /// If no thread can be started.
     pub fn start(mut file: File) -> io::Result<Self> {
-        // Only a pipe has a capacity.
-        let _ = rustix::pipe::fcntl_setpipe_size(&file, PIPE);
+        pipe::enlarge(&file);
         let (parts, waiting) = mpsc::sync_channel::<Vec<u8>>(QUEUE);
         let thread = thread::Builder::new().name("write".into());
         let write = move || waiting.iter().try_for_each(|part| file.write_all(&part));
