@@ -14,6 +14,7 @@ use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
 use crate::commands::workers::Workers;
 use crate::error::{ApplyError, Cause};
+use crate::paths;
 
 /// A subvolume that a stream announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -390,12 +391,12 @@ impl<H: Host> State<H> {
         match command {
             Command::Mkdir { path } if makes_early => {
                 let dir = NewDir::new(path, offset);
-                return match batch::is_in_root(path) {
-                    true => {
+                return match paths::single(path) {
+                    Ok(_) => {
                         batch.hold(dir);
                         Ok(())
                     }
-                    false => self.make_dir(&dir, batch),
+                    Err(_) => self.make_dir(&dir, batch),
                 };
             }
             Command::Rename { path, to } if batch.add_rename(path, to, offset).is_ok() => {

@@ -265,7 +265,7 @@ impl Applier {
         let made = match (run.renamed, commands.as_slice()) {
             (Some(renamed), [(make, offset), ..]) => {
                 commands.next();
-                match run.sets_owner_and_mode() && self.make_in_place(make, renamed, sources) {
+                match self.make_in_place(make, renamed, sources) {
                     true => Ok(()),
                     false => self.make_and_rename(make, *offset, renamed, sources),
                 }
@@ -291,33 +291,32 @@ impl Applier {
     }
 
     /// Makes an entry where the stream renames it, if nothing is there, nothing has its temporary name, and it gets
-    /// nothing from its directory that it would not get in the root. Returns whether that is done.
+    /// nothing from its directory. Returns whether that is done.
     pub(crate) fn make_in_place(
         &mut self,
         make: &Command<'_>,
         renamed: Renamed<'_>,
         sources: &mut dyn CloneSources,
     ) -> bool {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let found = rustix::fs::statat(self.dirs.root(), renamed.temporary, flags);
         self.policies.runs.attributes == Attributes::Fold
-            && matches!(found, Err(Errno::NOENT))
-            && self.passes_nothing_on(make).unwrap_or(false)
+            && self.is_free(renamed.temporary)
+            && self.passes_nothing_on(make.path()).unwrap_or(false)
             && self.execute(make, sources).is_ok()
     }
 
-    /// Whether a new entry inherits nothing from its directory. For the group see [`Run::sets_owner_and_mode`]; a new
-    /// directory's may be set later.
-    fn passes_nothing_on(&mut self, make: &Command<'_>) -> Result<bool, Cause> {
-        let named = self.dirs.place(make.path())?;
-        let plain = self.dirs.heirs(named.place.dir)? == Heirs::Plain;
-        Ok(match make {
-            Command::Mkdir { .. } => {
-                let mode = rustix::fs::fstat(&named.fd)?.st_mode;
-                plain && !Mode::from_raw_mode(mode).contains(Mode::SGID)
-            }
-            _ => plain,
-        })
+    /// Whether nothing in the root has a name.
+    fn is_free(&self, name: &[u8]) -> bool {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let found = rustix::fs::statat(self.dirs.root(), name, flags);
+        matches!(found, Err(Errno::NOENT))
+    }
+
+    /// Whether a new entry gets neither attributes nor flags nor its group from its directory.
+    fn passes_nothing_on(&mut self, path: &[u8]) -> Result<bool, Cause> {
+        let named = self.dirs.place(path)?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&named.fd)?.st_mode);
+        let heirs = self.dirs.heirs(named.place.dir)?;
+        Ok(heirs == Heirs::Plain && !mode.contains(Mode::SGID))
     }
 
     /// Makes an entry as the stream does.

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use sendshot_stream::Command;
 
 use crate::commands::metadata;
+use crate::paths;
 
 /// A command and the offset of its first byte in the stream.
 pub(crate) type Placed<'a> = (Command<'a>, u64);
@@ -46,13 +47,6 @@ pub(crate) struct NewDir<'a> {
 }
 
 impl Run<'_> {
-    /// Whether it sets what an entry may get from its directory: the owner and, unless it is a link, the mode.
-    pub(crate) fn sets_owner_and_mode(&self) -> bool {
-        let has = |is: fn(&Command<'_>) -> bool| self.commands.iter().any(|(c, _)| is(c));
-        has(|c| matches!(c, Command::Chown { .. }))
-            && has(|c| matches!(c, Command::Chmod { .. } | Command::Symlink { .. }))
-    }
-
     /// Whether its first command makes the entry.
     pub(crate) fn is_fresh(&self) -> bool {
         self.commands.first().is_some_and(|(c, _)| makes_entry(c))
@@ -105,9 +99,9 @@ pub(crate) struct Batch<'a> {
     filled: HashSet<&'a [u8]>,
     /// The paths that the runs make. None is a directory, so that nothing beneath one can be reached.
     made: HashSet<&'a [u8]>,
-    /// The directory that was made last, if no other command has followed but such on it.
+    /// The directory that was made last, if only commands on it have followed.
     new_dir: Option<&'a [u8]>,
-    /// The making of a directory in the root, which may be renamed by the next command.
+    /// A directory in the root that is still to be made: the next command may rename it.
     held: Option<NewDir<'a>>,
 }
 
@@ -166,7 +160,7 @@ impl<'a> Batch<'a> {
             return Err(Conflict);
         };
         let is_new = make.path() == temporary && run.renamed.is_none() && makes_entry(make);
-        if !is_new || concerned || !is_in_root(temporary) {
+        if !is_new || concerned || paths::single(temporary).is_err() {
             return Err(Conflict);
         }
         self.new_dir = None;
@@ -176,8 +170,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Whether a directory can be made before the runs are executed. Those that are about something deeper in it fail
-    /// in both cases.
+    /// Whether a directory can be made before the runs are executed. A run that is about something deeper in it fails in
+    /// both cases.
     pub(crate) fn admits(&self, dir: &NewDir<'a>) -> bool {
         let free = |path| !self.concerns(path, true);
         let temporary = dir.renamed.is_none_or(|renamed| free(renamed.temporary));
@@ -194,17 +188,17 @@ impl<'a> Batch<'a> {
         self.new_dir == Some(command.path()) && may_be_batched(command) && !makes_entry(command)
     }
 
-    /// Keeps the making of a directory until the next command.
+    /// Keeps a directory that is to be made until the next command.
     pub(crate) fn hold(&mut self, dir: NewDir<'a>) {
         self.held = Some(dir);
     }
 
-    /// Takes what is kept.
+    /// Takes the directory that is kept.
     pub(crate) fn release(&mut self) -> Option<NewDir<'a>> {
         self.held.take()
     }
 
-    /// Whether a command on a path, which may make an entry there, has to wait for the runs.
+    /// Whether a command on a path has to wait for the runs; `makes` means that it makes an entry there.
     fn concerns(&self, path: &[u8], makes: bool) -> bool {
         self.paths.contains(path)
             || self.filled.contains(path)
@@ -280,11 +274,6 @@ pub(crate) fn makes_entry(command: &Command<'_>) -> bool {
             | Command::Mksock { .. }
             | Command::Symlink { .. }
     )
-}
-
-/// Whether a path is a single name.
-pub(crate) fn is_in_root(path: &[u8]) -> bool {
-    !matches!(path, b"" | b"." | b"..") && !path.contains(&b'/')
 }
 
 /// The directory of a path, as the stream writes it; empty for the root.

@@ -56,21 +56,25 @@ pub enum Order {
     Shuffled(u64),
 }
 
-/// How the attributes of a new file are set, its path included.
+/// How a new entry gets its attributes and its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Attributes {
     /// A command that would change nothing is left out, and what is made and renamed is made in its place.
     #[default]
     Fold,
-    /// By all commands.
+    /// All commands are executed as they are.
     SetAll,
+}
+
+/// Whether modes forbid this process nothing. Otherwise the mode of a directory decides whether its entries can be
+/// reached: what the stream sets first must be in effect first.
+pub(crate) fn may_reach_all() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// How many appliers work for one subvolume by default.
 fn default_count() -> usize {
-    // Without root's privileges, the mode of a directory decides whether its entries can be reached: what was set
-    // first must be in effect first.
-    match rustix::process::geteuid().is_root() {
+    match may_reach_all() {
         true => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)),
         false => 1,
     }

@@ -15,7 +15,7 @@ use crate::commands::applier::{Applier, Content};
 use crate::commands::batch::{self, Batch, Renamed, Run};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
-use crate::commands::run_policy::{Order, RunPolicy};
+use crate::commands::run_policy::{self, Order, RunPolicy};
 use crate::error::ApplyError;
 
 /// Fewest runs for which it pays to start a thread.
@@ -32,7 +32,7 @@ pub(crate) struct Workers {
     stale: bool,
     /// Whether files may have several names. Then commands on two paths may concern one file.
     links: bool,
-    is_root: bool,
+    makes_early: bool,
 }
 
 /// Independent runs have no clones.
@@ -52,7 +52,7 @@ impl Workers {
             others: Vec::new(),
             stale: false,
             links: content == Content::Some,
-            is_root: rustix::process::geteuid().is_root(),
+            makes_early: run_policy::may_reach_all(),
         }
     }
 
@@ -90,10 +90,9 @@ impl Workers {
         !self.first.makes_exceptions() && !path.is_empty() && has_one_name
     }
 
-    /// Whether directories may be made before the runs of a batch. Without root's privileges, a mode that a run sets may
-    /// permit or forbid it.
+    /// Whether directories may be made before the runs of a batch.
     pub(crate) fn makes_early(&self) -> bool {
-        self.is_root
+        self.makes_early
     }
 
     /// Makes an entry where the stream renames it. Returns whether that is done: if not, both commands have to be
