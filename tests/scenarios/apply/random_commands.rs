@@ -1,10 +1,11 @@
-//! Random commands that make, rename and change entries, in every way to execute them: the copy equals that of stock
-//! receive, and what fails there fails here.
+//! Random commands that make, rename and change entries, in every way to execute them, read in parts that end anywhere: the
+//! copy equals that of stock receive, and what fails there fails here.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 
 use sendshot_apply::Policies;
@@ -379,6 +380,25 @@ fn stream(seed: u64) -> (Vec<u8>, BTreeMap<String, Times>) {
     (writer.bytes, writer.times)
 }
 
+/// Reads a stream in parts of random lengths.
+struct InParts<'a> {
+    bytes: &'a [u8],
+    random: Random,
+    /// Longest part.
+    most: u64,
+}
+
+impl Read for InParts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = 1 + self.random.below(self.most) as usize;
+        let len = len.min(self.bytes.len()).min(buffer.len());
+        let (part, rest) = self.bytes.split_at(len);
+        buffer[..len].copy_from_slice(part);
+        self.bytes = rest;
+        Ok(len)
+    }
+}
+
 /// Whether a difference is about times that the stream has not set.
 fn is_of_making(difference: &str, times: &BTreeMap<String, Times>) -> bool {
     let Some((path, what)) = difference.split_once(": ") else {
@@ -409,8 +429,14 @@ fn they_give_what_stock_receive_gives() {
                 ..Policies::default()
             },
         };
+        let mut random = Random::new(seed);
+        let parts = InParts {
+            bytes: &stream,
+            most: random.pick(&[50, 500, 10_000, 1_000_000]),
+            random,
+        };
         let done: Result<(), ReceiveError> =
-            sendshot_apply::receive(&stream[..], File::open(ours).unwrap(), options, |_| {});
+            sendshot_apply::receive(parts, File::open(ours).unwrap(), options, |_| {});
         match (stock_done, done) {
             (Ok(()), Ok(())) => {
                 let (stock, ours) = (stock.join("s"), ours.join("s"));
