@@ -9,9 +9,10 @@ use sendshot_stream::{Command, DecodeError, Item, Parser, Version};
 use uuid::Uuid;
 
 use crate::commands::applier::{Applier, Content, Identity, Policies};
-use crate::commands::batch::{self, Batch, Conflict, NewDir};
+use crate::commands::batch::{self, Batch, Conflict};
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
+use crate::commands::run::NewDir;
 use crate::commands::workers::Workers;
 use crate::error::{ApplyError, Cause};
 use crate::paths;

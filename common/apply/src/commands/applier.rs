@@ -13,7 +13,6 @@ use sendshot_sys::filesystem;
 use uuid::Uuid;
 
 use crate::commands::absent::Absent;
-use crate::commands::batch::{Renamed, Run};
 use crate::commands::budget::{self, Budget};
 use crate::commands::clone::{self, ClonePolicy, CloneSources, Cloned, Foreign};
 use crate::commands::data;
@@ -25,6 +24,7 @@ use crate::commands::flags::{self, MountOptions};
 use crate::commands::fold::{self, Fold};
 use crate::commands::metadata::{self, Inode};
 use crate::commands::nodes::Nodes;
+use crate::commands::run::{Renamed, Run};
 use crate::commands::run_policy::{Attributes, RunPolicy};
 use crate::error::{ApplyError, Cause};
 

@@ -4,8 +4,8 @@
 use rustix::fs::{FileType, Mode, Stat};
 use sendshot_stream::Command;
 
-use crate::commands::batch::Run;
 use crate::commands::metadata::PERMISSIONS;
+use crate::commands::run::Run;
 use crate::error::Cause;
 
 /// The owner's permissions to read and write.

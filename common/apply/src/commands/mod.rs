@@ -16,5 +16,6 @@ pub(crate) mod inherited;
 pub(crate) mod lenient;
 pub(crate) mod metadata;
 pub(crate) mod nodes;
+pub(crate) mod run;
 pub(crate) mod run_policy;
 pub(crate) mod workers;

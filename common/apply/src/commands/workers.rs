@@ -12,9 +12,10 @@ use sendshot_stream::Command;
 use uuid::Uuid;
 
 use crate::commands::applier::{Applier, Content};
-use crate::commands::batch::{self, Batch, Renamed, Run};
+use crate::commands::batch::Batch;
 use crate::commands::budget::Budget;
 use crate::commands::clone::CloneSources;
+use crate::commands::run::{self, Renamed, Run};
 use crate::commands::run_policy::{self, Order, RunPolicy};
 use crate::error::ApplyError;
 
@@ -82,7 +83,7 @@ impl Workers {
     pub(crate) fn may_batch(&self, command: &Command<'_>, batch: &Batch<'_>) -> bool {
         let path = command.path();
         let has_one_name = !self.links
-            || batch::makes_entry(command)
+            || run::makes_entry(command)
             || matches!(command, Command::Mkdir { .. })
             || batch.last_path() == Some(path)
             || batch.is_of_new_dir(command);
