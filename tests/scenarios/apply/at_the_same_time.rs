@@ -267,6 +267,39 @@ fn a_directory_that_is_made_early_does_not_hide_an_error_before_it() {
     }
 }
 
+#[test]
+fn a_parent_with_an_immutable_root_needs_no_change_of_it() {
+    let target = btrfs();
+    let at = |name: &str| target.path().join(name);
+    streams::create(&at("volume")).unwrap();
+    fs::create_dir(at("volume/d")).unwrap();
+    let set = |flag: &str| {
+        run(Program::new("chattr").arg(flag).arg(at("volume"))).unwrap();
+    };
+    set("+i");
+    streams::snapshot(&at("volume"), &at("before")).unwrap();
+    fs::write(at("volume/d/f"), b"new").unwrap();
+    streams::snapshot(&at("volume"), &at("s")).unwrap();
+    let stream = streams::send(Format::V2Compressed, Some(&at("before")), &at("s")).unwrap();
+    fs::rename(at("s"), at("expected")).unwrap_err();
+    set("-i");
+    let expected = at("expected");
+    streams::snapshot(&at("volume"), &expected).unwrap();
+    run(Program::new("btrfs")
+        .args(["property", "set", "-f"])
+        .arg(at("s"))
+        .args(["ro", "false"]))
+    .unwrap();
+    run(Program::new("chattr").arg("-i").arg(at("s"))).unwrap();
+    streams::delete(&at("s")).unwrap();
+    for number in 0..8 {
+        receive(&stream[..], target.path(), orders::by(number)).unwrap();
+        let differences = tree::compare(&expected, &at("s")).unwrap();
+        assert_eq!(differences, [""; 0], "{number}");
+        streams::delete(&at("s")).unwrap();
+    }
+}
+
 /// An access control list that new entries inherit: everything for the owner, nothing for others.
 const DEFAULT_ACL: &[u8] = &[
     2, 0, 0, 0, 1, 0, 4, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,

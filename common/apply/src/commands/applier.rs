@@ -117,7 +117,11 @@ impl Applier {
                 dirs.has_only_root()?;
                 None
             }
-            Content::Some => Some(metadata::times_of(&stat)),
+            Content::Some => {
+                // A parent that another program made may be immutable: its copy could not be deleted.
+                flags::unguard(b"", &mut dirs)?;
+                Some(metadata::times_of(&stat))
+            }
         };
         Ok(Self {
             root_times,
@@ -195,11 +199,6 @@ impl Applier {
         let Some(times) = &self.root_times else {
             return Ok(());
         };
-        // An immutable root, in which nothing was made, needs no change and permits none.
-        let found = metadata::times_of(&rustix::fs::fstat(self.dirs.root())?);
-        if metadata::are_equal(&found, times) {
-            return Ok(());
-        }
         match rustix::fs::futimens(self.dirs.root(), times) {
             // It was counted when the stream set them.
             Err(e) if self.lists() && is_about_attribute(e) => Ok(()),
