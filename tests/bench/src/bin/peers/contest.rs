@@ -92,6 +92,15 @@ struct OfLoad {
 #[derive(Debug, Default, Serialize)]
 pub struct Results(Vec<OfLoad>);
 
+/// How often the competitors take turns.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// Turns of each that are measured.
+    pub rounds: u64,
+    /// So many of the competitors take part, of which the first is this project.
+    pub first: usize,
+}
+
 /// A program that does the same work.
 trait Competitor {
     fn name(&self) -> &'static str;
@@ -290,7 +299,7 @@ impl Competitor for Whole {
 }
 
 /// Measures a load with all that can do it.
-pub fn run(name: &str, setting: Setting, rounds: u64, results: &mut Results) -> Result<()> {
+pub fn run(name: &str, setting: Setting, turns: Turns, results: &mut Results) -> Result<()> {
     let mut all: Vec<Box<dyn Competitor>> = vec![Box::new(Push::new(setting)?)];
     let _ssh;
     if setting.link_ms == 0 {
@@ -343,7 +352,7 @@ pub fn run(name: &str, setting: Setting, rounds: u64, results: &mut Results) -> 
             }));
         }
     }
-    take_turns(name, &mut all, rounds, results)?;
+    take_turns(name, &mut all, turns, results)?;
     if setting.link_ms > 0
         && let Some(OfLoad { lines, .. }) = results.0.last()
     {
@@ -355,7 +364,7 @@ pub fn run(name: &str, setting: Setting, rounds: u64, results: &mut Results) -> 
 }
 
 /// Both halves without daemons: a stream into a pipe with a reader, and a stream from a file in memory.
-pub fn streams(name: &str, rounds: u64, results: &mut Results) -> Result<()> {
+pub fn streams(name: &str, turns: Turns, results: &mut Results) -> Result<()> {
     let disks = Rc::new(Disks {
         from: LoopFs::new(SIZE, &[], "")?,
         to: LoopFs::new(SIZE, &[], "")?,
@@ -393,7 +402,7 @@ pub fn streams(name: &str, rounds: u64, results: &mut Results) -> Result<()> {
             disks: Rc::clone(&disks),
         }));
     }
-    take_turns(name, &mut all, rounds, results)
+    take_turns(name, &mut all, turns, results)
 }
 
 /// A shell command that may receive `snapshot`.
@@ -428,10 +437,11 @@ impl Competitor for Shell {
 
 fn take_turns(
     name: &str,
-    all: &mut [Box<dyn Competitor>],
-    rounds: u64,
+    all: &mut Vec<Box<dyn Competitor>>,
+    Turns { rounds, first }: Turns,
     results: &mut Results,
 ) -> Result<()> {
+    all.truncate(first);
     let mut took: Vec<Vec<Took>> = all.iter().map(|_| Vec::new()).collect();
     for round in 0..=rounds {
         for turn in 0..all.len() {

@@ -1,5 +1,6 @@
 //! Whole pushes over mutual TLS against the programs that people use instead, on file systems in memory, in turns:
-//! `peers [--rounds N] [--json FILE] [LOAD…]`.
+//! `peers [--rounds N] [--first N] [--json FILE] [LOAD…]`. With `--first 1` only the push takes part, for a profile; with 2 also
+//! the pipe with a sync.
 //!
 //! Prints medians: wall time, the time that the machine's processors were busy, and their ratios to
 //! `btrfs send | btrfs receive` with a sync. It measures, and judges nothing: docs/performance.md has the targets.
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::contest::{Results, Setting};
+use crate::contest::{Results, Setting, Turns};
 use crate::loads::{Change, Content};
 
 const GIB: u64 = 1 << 30;
@@ -58,11 +59,16 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut rounds, mut json, mut chosen) = (5, None::<PathBuf>, Vec::new());
+    let mut turns = Turns {
+        rounds: 5,
+        first: usize::MAX,
+    };
+    let (mut json, mut chosen) = (None::<PathBuf>, Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--rounds" => rounds = arguments.next().unwrap_or_default().parse()?,
+            "--rounds" => turns.rounds = arguments.next().unwrap_or_default().parse()?,
+            "--first" => turns.first = arguments.next().unwrap_or_default().parse()?,
             "--json" => json = arguments.next().map(PathBuf::from),
             name => chosen.push(name.to_owned()),
         }
@@ -75,10 +81,10 @@ fn run() -> Result<()> {
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|other| other == name);
     let mut results = Results::default();
     for (name, setting) in LOADS.iter().filter(|(name, _)| is_chosen(name)) {
-        contest::run(name, *setting, rounds, &mut results)?;
+        contest::run(name, *setting, turns, &mut results)?;
     }
     for name in STREAMS.into_iter().filter(|name| is_chosen(name)) {
-        contest::streams(name, rounds, &mut results)?;
+        contest::streams(name, turns, &mut results)?;
     }
     if let Some(file) = json {
         if let Some(dir) = file.parent() {
