@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Advice;
 use uuid::Uuid;
 
 use crate::raw::{self, Args};
@@ -226,6 +228,16 @@ pub fn shows_devices(fsid: Uuid) -> bool {
 /// I/O errors of starting.
 pub fn start_write_back(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     raw::start_write_back(file, offset, len)
+}
+
+/// Removes a range of a file from the page cache, except what still has to be written to disk. Without `len` it is
+/// everything from `offset` on.
+///
+/// Pages that will not be read again are better used for others, and sooner than the kernel would find out: pages that
+/// circulate are also still in the processor's caches. The kernel may leave some where they are.
+pub fn forget_pages(file: impl AsFd, offset: u64, len: Option<NonZeroU64>) {
+    // It is advice: without effect everything is right, only slower.
+    let _ = rustix::fs::fadvise(file, offset, len, Advice::DontNeed);
 }
 
 /// Commits the running transaction and wakes the cleaner, so that the space of deleted subvolumes is freed

@@ -1,5 +1,6 @@
 //! Writes, allocates and truncates file data.
 
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -30,8 +31,8 @@ pub(crate) fn write(file: impl AsFd, offset: u64, data: &[u8]) -> Result<(), Cau
 /// Bytes of a file that are written one after the other before they are on their way to the disk.
 const WRITE_BACK: u64 = 8 << 20;
 
-/// Has large files written to disk while they are made. Otherwise all of it waits for the next flush, and a process that has
-/// written much more than the disk is slowed down by the kernel.
+/// Has large files written to disk while they are made, and then removed from memory. Otherwise all of it waits for the next
+/// flush, and a process that has written much more than the disk is slowed down by the kernel.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBehind {
     /// The file that was written last, with what is not on its way yet: from where, and to where.
@@ -56,6 +57,10 @@ impl WriteBehind {
             return Ok(());
         }
         let started = filesystem::start_write_back(file, begin, end - begin);
+        // The part before it is on the disk by now, or nearly. No program reads it here: a copy has its own inodes.
+        if let Some(before) = begin.checked_sub(WRITE_BACK) {
+            filesystem::forget_pages(file, before, NonZeroU64::new(WRITE_BACK));
+        }
         self.last = Some((Arc::downgrade(file), end, end));
         match started.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)) {
             // A file system without it writes when it wants to.
