@@ -739,7 +739,9 @@ impl Sink for Model<'_> {
     fn step(&mut self, step: Step<'_>) -> Result<(), diff::Error> {
         match step {
             Step::Command(command) => self.command(command),
-            Step::Data { path, offset, len } => self.write(path, offset, len),
+            Step::Data {
+                path, offset, len, ..
+            } => self.write(path, offset, len),
             Step::Encoded { .. } => panic!("nothing here is compressed"),
             Step::Check { .. } | Step::Hash { .. } => {}
         }

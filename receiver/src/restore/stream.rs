@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sendshot_engine::diff::Version;
+use sendshot_engine::stream::Pages;
 use sendshot_engine::stream::measure::{self, Size};
 use sendshot_engine::{Part, Sendshot, SkeletonHash, Source, StreamPosition};
 use sendshot_proto::failure::{Code, Failure};
@@ -78,6 +79,7 @@ impl Fetch {
             snapshot: &self.copy,
             name: NAME,
             version: version(self.stream_version),
+            pages: Pages::Keep,
         };
         let from = self.from.map(|from| StreamPosition {
             offset: from.point.offset,

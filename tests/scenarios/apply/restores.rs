@@ -19,6 +19,7 @@ use sendshot_apply::{
     Session, SessionError, Subvolumes, Unsupported,
 };
 use sendshot_engine::diff::Version;
+use sendshot_engine::stream::Pages;
 use sendshot_engine::{Frozen, Source, WireNumber, save_to, stream};
 use sendshot_harness::compare::tree;
 use sendshot_harness::disks::loopfs::{LoopFs, run};
@@ -158,6 +159,7 @@ impl Origin {
             snapshot: &root,
             name: b"s",
             version: Version::V2,
+            pages: Pages::Keep,
         };
         let mut bytes = Vec::new();
         stream(&source, None, |part| {

@@ -6,6 +6,7 @@ mod flags;
 mod histories;
 mod keeps;
 mod odd_places;
+mod page_cache;
 mod recapture;
 mod subtree;
 mod used_numbers;

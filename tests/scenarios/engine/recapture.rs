@@ -8,6 +8,7 @@ use std::process::Command;
 use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
+use sendshot_engine::stream::Pages;
 use sendshot_engine::{
     Frozen, Sendshot, Source, WireNumber, capture, compare_hashes, save_to, stream,
 };
@@ -109,6 +110,7 @@ fn stream_of(old: Option<&Sendshot>, new: &Sendshot, root: &File, dir: &Path) ->
         snapshot: root,
         name: b"s",
         version: Version::V2,
+        pages: Pages::Keep,
     };
     let mut bytes = Vec::new();
     hashes::save(dir, name, new.head().uuid, |hashes| {

@@ -14,6 +14,7 @@ use std::process::Command;
 use rustix::fs::IFlags;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::subtree::Error;
+use sendshot_engine::stream::Pages;
 use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{Frozen, Sendshot, Source, WireNumber, save_to, stream, subtree};
 use sendshot_harness::compare::chain::Receivers;
@@ -84,6 +85,7 @@ impl Volume {
             snapshot: &root,
             name: name.as_bytes(),
             version,
+            pages: Pages::Keep,
         };
         let mut bytes = Vec::new();
         stream(&source, None, |part| {

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
-use sendshot_engine::stream::HashWriter;
+use sendshot_engine::stream::{HashWriter, Pages};
 use sendshot_engine::{Frozen, Sendshot, WireNumber, compare_hashes};
 use sendshot_model::Engine;
 use sendshot_proto::problem::{Kind, Problem};
@@ -330,6 +330,7 @@ fn send_by_sendshot(
             1 => Version::V1,
             _ => Version::V2,
         },
+        pages: Pages::Keep,
     };
     let writing = sink.file.try_clone().and_then(Writing::start);
     let mut writing = writing.map_err(|e| Problem::local_io("start to write the stream", &e))?;

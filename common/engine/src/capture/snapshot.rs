@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use sendshot_sys::filesystem;
 
 use crate::format::hashes::{self, BLOCK, Hash};
 
@@ -34,37 +36,104 @@ pub enum Error {
     },
 }
 
+/// What becomes of data of the snapshot in the page cache after it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// It stays: others may read the same snapshot.
+    Keep,
+    /// It is removed: no other program reads this snapshot, and there may be more of it than memory.
+    Forget,
+}
+
+/// Bytes of a file that are removed from the page cache together.
+const FORGET: u64 = 1 << 20;
+
 /// A snapshot whose files are read one after the other.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     root: OwnedFd,
+    pages: Pages,
     /// The last file read: the steps of one file are consecutive.
-    open: Option<(Vec<u8>, File)>,
+    open: Option<OpenFile>,
     block: Vec<u8>,
+    /// Whether what is read now will be read once more.
+    again: bool,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: Vec<u8>,
+    file: File,
+    pages: Pages,
+    /// Offset after the last byte that was read.
+    read_to: u64,
+    /// Offset up to which it was removed from the page cache.
+    forgotten: u64,
+}
+
+impl OpenFile {
+    fn new(root: &OwnedFd, path: &[u8], pages: Pages) -> Result<Self, Error> {
+        let file = open(root, path).map_err(|source| Error::Read {
+            path: path.to_vec(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_vec(),
+            file,
+            pages,
+            read_to: 0,
+            forgotten: 0,
+        })
+    }
+
+    /// Removes what was read from the page cache, if it is enough to be worth a call.
+    fn forget(&mut self) {
+        if self.pages == Pages::Keep {
+            return;
+        }
+        let end = self.read_to / FORGET * FORGET;
+        if let Some(len) = end.checked_sub(self.forgotten).and_then(NonZeroU64::new) {
+            filesystem::forget_pages(&self.file, self.forgotten, Some(len));
+            self.forgotten = end;
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.pages == Pages::Forget && self.read_to > self.forgotten {
+            filesystem::forget_pages(&self.file, self.forgotten, None);
+        }
+    }
 }
 
 impl Snapshot {
-    pub(crate) fn new(root: impl AsFd) -> io::Result<Self> {
+    pub(crate) fn new(root: impl AsFd, pages: Pages) -> io::Result<Self> {
         Ok(Self {
             root: root.as_fd().try_clone_to_owned()?,
+            pages,
             open: None,
             block: Vec::new(),
+            again: false,
         })
+    }
+
+    /// Says whether what is read from now on will be read once more before the next file is.
+    pub(crate) fn reads_again(&mut self, again: bool) {
+        self.again = again;
     }
 
     /// Opens a file by its path in the snapshot.
     pub(crate) fn file(&mut self, path: &[u8]) -> Result<&File, Error> {
-        let file = match self.open.take() {
-            Some((open, file)) if open == path => (open, file),
-            _ => {
-                let file = open(&self.root, path).map_err(|source| Error::Read {
-                    path: path.to_vec(),
-                    source,
-                })?;
-                (path.to_vec(), file)
-            }
+        Ok(&self.open(path)?.file)
+    }
+
+    fn open(&mut self, path: &[u8]) -> Result<&mut OpenFile, Error> {
+        let open = match self.open.take() {
+            Some(open) if open.path == path => open,
+            _ => OpenFile::new(&self.root, path, self.pages)?,
         };
-        Ok(&self.open.insert(file).1)
+        Ok(self.open.insert(open))
     }
 
     /// Fills `buffer` with the file's data from `offset` on.
@@ -74,14 +143,21 @@ impl Snapshot {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<(), Error> {
-        let file = self.file(path)?;
-        file.read_exact_at(buffer, offset).map_err(|source| {
+        let again = self.again;
+        let open = self.open(path)?;
+        let done = open.file.read_exact_at(buffer, offset);
+        done.map_err(|source| {
             let path = path.to_vec();
             match source.kind() {
                 io::ErrorKind::UnexpectedEof => Error::Short { path, offset },
                 _ => Error::Read { path, source },
             }
-        })
+        })?;
+        open.read_to = offset + buffer.len() as u64;
+        if !again {
+            open.forget();
+        }
+        Ok(())
     }
 
     /// Hashes a block of `len` bytes.

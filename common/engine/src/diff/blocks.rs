@@ -54,6 +54,11 @@ impl Blocks {
         })
     }
 
+    /// Whether blocks of a file that are sent are read again for their hashes.
+    pub(super) fn are_hashed(inode: &Inode) -> bool {
+        inode.item.is_nodatasum() && !inode.item.swap
+    }
+
     /// Begins a file; `before` is the same file in the parent.
     pub(super) fn begin(&mut self, before: Option<&Inode>) {
         self.block = None;
@@ -123,7 +128,7 @@ impl Blocks {
         (from, to): (u64, u64),
         out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
-        if !inode.item.is_nodatasum() || inode.item.swap {
+        if !Self::are_hashed(inode) {
             return Ok(());
         }
         for number in blocks(from, to) {

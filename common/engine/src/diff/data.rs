@@ -311,7 +311,7 @@ impl Data<'_, '_> {
     fn flush<S: Sink>(&mut self, out: &mut StepWriter<'_, '_, S>) -> Result<(), S::Error> {
         match self.run.take() {
             Some((offset, end)) => {
-                out.data(offset, end - offset)?;
+                out.data(offset, end - offset, Blocks::are_hashed(self.inode))?;
                 self.stream.blocks.sent(self.inode, (offset, end), out)
             }
             None => Ok(()),
@@ -429,6 +429,6 @@ impl Data<'_, '_> {
             });
         }
         self.written = self.written.max(to);
-        out.data(from, to - from)
+        out.data(from, to - from, false)
     }
 }

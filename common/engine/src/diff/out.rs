@@ -172,8 +172,14 @@ impl<S: Sink> StepWriter<'_, '_, S> {
         })
     }
 
-    pub(super) fn data(&mut self, offset: u64, len: u64) -> Result<(), S::Error> {
+    /// Emits data, which is read `again` for hashes or not.
+    pub(super) fn data(&mut self, offset: u64, len: u64, again: bool) -> Result<(), S::Error> {
         let path = self.path;
-        self.sink.step(Step::Data { path, offset, len })
+        self.sink.step(Step::Data {
+            path,
+            offset,
+            len,
+            again,
+        })
     }
 }

@@ -19,6 +19,8 @@ pub enum Step<'a> {
         offset: u64,
         /// Length in bytes.
         len: u64,
+        /// Whether the data is read again for [`Step::Hash`].
+        again: bool,
     },
     /// A whole compressed extent, to be sent as it is stored if that is possible, otherwise as data.
     Encoded {

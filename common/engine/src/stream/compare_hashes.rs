@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::capture::snapshot::Snapshot;
+use crate::capture::snapshot::{Pages, Snapshot};
 use crate::diff::{self, Sink, Step, Version, diff};
 use crate::format::file::Sendshot;
 use crate::format::hashes;
@@ -38,7 +38,7 @@ pub fn compare_hashes(
     }
     let uuid = target.head().uuid;
     let target = target.with_hashes(None);
-    let snapshot = Snapshot::new(snapshot)?;
+    let snapshot = Snapshot::new(snapshot, Pages::Keep)?;
     hashes::save(&dir, name, uuid, |hashes| {
         let mut reading = Reading { snapshot, hashes };
         diff(Some(parent), &target, b"", Version::V2, &mut reading)

@@ -104,7 +104,9 @@ impl Sink for Counter {
     fn step(&mut self, step: Step<'_>) -> Result<(), Error> {
         match step {
             Step::Command(command) => self.count(&command, 0),
-            Step::Data { path, offset, len } => {
+            Step::Data {
+                path, offset, len, ..
+            } => {
                 let (mut at, end) = (offset, offset + len);
                 while at < end {
                     let len = (end - at).min(self.chunk as u64);

@@ -12,6 +12,7 @@ use sendshot_stream::{Command, EncodeError, Encoder, MAX_DATA_V1, MAX_DATA_V2};
 use sendshot_sys::encoded::{self, Encoding};
 use sendshot_sys::subvolume;
 
+pub use crate::capture::snapshot::Pages;
 use crate::capture::snapshot::{self, Snapshot};
 use crate::diff::{self, Sink, Step, Version, diff};
 use crate::format::entry::Extent;
@@ -79,6 +80,8 @@ pub struct Source<'a, F> {
     pub name: &'a [u8],
     /// Version of the stream.
     pub version: Version,
+    /// What becomes of the snapshot's data in memory.
+    pub pages: Pages,
 }
 
 /// Writer for the hashes of blocks.
@@ -131,7 +134,7 @@ fn stream_existing<F: AsFd>(
     hashes: Option<&mut HashWriter>,
     out: impl FnMut(Part) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let snapshot = Snapshot::new(&source.snapshot).map_err(Error::Write)?;
+    let snapshot = Snapshot::new(&source.snapshot, source.pages).map_err(Error::Write)?;
     let mut writer = Stream::new(snapshot, source.version, from, hashes, out);
     let Source {
         parent,
@@ -390,7 +393,15 @@ impl<F: FnMut(Part) -> io::Result<()>> Sink for Stream<'_, F> {
     fn step(&mut self, step: Step<'_>) -> Result<(), Error> {
         match step {
             Step::Command(command) => self.command(&command),
-            Step::Data { path, offset, len } => self.data(path, offset, len),
+            Step::Data {
+                path,
+                offset,
+                len,
+                again,
+            } => {
+                self.snapshot.reads_again(again);
+                self.data(path, offset, len)
+            }
             Step::Encoded { path, extent, len } => self.encoded(path, &extent, len),
             Step::Check { .. } => Ok(()),
             Step::Hash {

@@ -9,7 +9,7 @@ use sendshot_engine::Sendshot;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::stream::measure::{self, PathCost, Size};
-use sendshot_engine::stream::{HashWriter, Part, Source};
+use sendshot_engine::stream::{HashWriter, Pages, Part, Source};
 use sendshot_proto::resume::Point;
 use sendshot_proto::transfer::Segment;
 use sendshot_transfer::cutter::{self, Cancelled};
@@ -109,6 +109,7 @@ fn write(source: &Sendshots, hashes: &mut HashWriter, cutter: &mut Cutter) -> Re
         snapshot: &source.snapshot,
         name: NAME,
         version: version(source.stream_version),
+        pages: Pages::Forget,
     };
     let from = source.from.map(|from| from.position);
     let out = |part: Part| {

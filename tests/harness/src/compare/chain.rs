@@ -16,6 +16,7 @@ use sendshot_engine::capture::recapture::Effort;
 use sendshot_engine::capture::save;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
+use sendshot_engine::stream::Pages;
 use sendshot_engine::stream::measure::measure;
 use sendshot_engine::{
     Entry, Frozen, Sendshot, Source, WireNumber, capture, compare_hashes, recapture, stream,
@@ -279,6 +280,7 @@ pub fn make_stream(
         snapshot: &root,
         name: snapshot.file_name().context("a name")?.as_encoded_bytes(),
         version,
+        pages: Pages::Forget,
     };
     let mut bytes = Vec::new();
     hashes::save(dir, file, new.head().uuid, |hashes| {
