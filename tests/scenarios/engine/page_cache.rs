@@ -1,14 +1,17 @@
-//! What a stream leaves in the page cache, and how much it reads.
+//! What a stream leaves in the page cache, how much it reads, and that it reads the right bytes.
 
 #![allow(clippy::unwrap_used, reason = "a failure in a test ends it")]
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::stream::Pages;
 use sendshot_engine::{Frozen, Source, WireNumber, save_to, stream};
+use sendshot_harness::compare::chain::Chain;
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::disks::streams;
 use sendshot_harness::hosts::command::tool;
@@ -131,4 +134,56 @@ fn what_is_hashed_is_read_from_the_disk_once() {
         let differs = read.abs_diff(all);
         assert!(differs < MIB as u64, "{name}: {read} of {all}");
     }
+}
+
+/// Files that are read in several pieces, from places that are no multiple of a piece.
+#[test]
+fn runs_of_every_length_and_place_arrive_as_they_are() {
+    const PAGE: u64 = 4096;
+    for (seed, mount) in [(1, ""), (2, "compress=zstd"), (3, "nodatacow")] {
+        println!("seed {seed}");
+        let mut random = Random::new(seed);
+        let chain = Chain::with(Version::V2, &[], mount, mount).unwrap();
+        for round in 0..5 {
+            // The same range of two files, one after the other.
+            for name in ["c", "d"] {
+                fs::write(chain.volume().join(name), random.bytes(MIB)).unwrap();
+            }
+            for name in ["a", "b"] {
+                let path = chain.volume().join(name);
+                let file = File::options()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(path)
+                    .unwrap();
+                for _ in 0..3 {
+                    let long = random.pick(&[1, 255, 256, 257, 800]) * PAGE;
+                    let len = long - random.pick(&[0, 0, 1, 4095]);
+                    let offset = random.below(2000) * PAGE;
+                    match random.below(5) {
+                        0 => punch(&file, offset, len),
+                        1 => file.set_len(offset + len).unwrap(),
+                        _ => file
+                            .write_all_at(&random.bytes(len as usize), offset)
+                            .unwrap(),
+                    }
+                }
+            }
+            let sent = chain
+                .send()
+                .unwrap_or_else(|e| panic!("{mount}, round {round}: {e:#}"));
+            assert!(
+                sent.commands().contains_key("write"),
+                "{:?}",
+                sent.commands()
+            );
+            chain.clean().unwrap();
+        }
+    }
+}
+
+fn punch(file: &File, offset: u64, len: u64) {
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, how, offset, len).unwrap();
 }

@@ -41,7 +41,7 @@ pub enum Error {
 pub enum Pages {
     /// It stays: others may read the same snapshot.
     Keep,
-    /// It is removed: no other program reads this snapshot, and there may be more of it than memory.
+    /// It is removed: there may be more of it than memory, and it is not expected that a program reads it soon.
     Forget,
 }
 
