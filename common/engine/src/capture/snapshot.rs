@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sendshot_sys::filesystem;
 
+use crate::diff::Reads;
 use crate::format::hashes::{self, BLOCK, Hash};
 
 /// Reason why data cannot be read.
@@ -56,8 +57,8 @@ pub(crate) struct Snapshot {
     /// The last file read: the steps of one file are consecutive.
     open: Option<OpenFile>,
     block: Vec<u8>,
-    /// Whether what is read now will be read once more.
-    again: bool,
+    /// How often what is read now is read.
+    reads: Reads,
 }
 
 #[derive(Debug)]
@@ -114,13 +115,13 @@ impl Snapshot {
             pages,
             open: None,
             block: Vec::new(),
-            again: false,
+            reads: Reads::Once,
         })
     }
 
-    /// Says whether what is read from now on will be read once more before the next file is.
-    pub(crate) fn reads_again(&mut self, again: bool) {
-        self.again = again;
+    /// Says how often what is read from now on is read.
+    pub(crate) fn begin_run(&mut self, reads: Reads) {
+        self.reads = reads;
     }
 
     /// Opens a file by its path in the snapshot.
@@ -143,7 +144,7 @@ impl Snapshot {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<(), Error> {
-        let again = self.again;
+        let reads = self.reads;
         let open = self.open(path)?;
         let done = open.file.read_exact_at(buffer, offset);
         done.map_err(|source| {
@@ -154,7 +155,7 @@ impl Snapshot {
             }
         })?;
         open.read_to = offset + buffer.len() as u64;
-        if !again {
+        if reads == Reads::Once {
             open.forget();
         }
         Ok(())

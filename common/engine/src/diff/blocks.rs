@@ -6,7 +6,7 @@
 
 use super::out::StepWriter;
 use super::pair::Pair;
-use super::step::{Error, Sink, Step};
+use super::step::{Error, Reads, Sink, Step};
 use crate::format::entry::Inode;
 use crate::format::hashes::{BLOCK, Cursor, Hash};
 
@@ -54,9 +54,12 @@ impl Blocks {
         })
     }
 
-    /// Whether blocks of a file that are sent are read again for their hashes.
-    pub(super) fn are_hashed(inode: &Inode) -> bool {
-        inode.item.is_nodatasum() && !inode.item.swap
+    /// How often data of a file is read that is sent.
+    pub(super) fn reads(inode: &Inode) -> Reads {
+        match inode.item.is_nodatasum() && !inode.item.swap {
+            true => Reads::Twice,
+            false => Reads::Once,
+        }
     }
 
     /// Begins a file; `before` is the same file in the parent.
@@ -128,7 +131,7 @@ impl Blocks {
         (from, to): (u64, u64),
         out: &mut StepWriter<'_, '_, S>,
     ) -> Result<(), S::Error> {
-        if !Self::are_hashed(inode) {
+        if Self::reads(inode) == Reads::Once {
             return Ok(());
         }
         for number in blocks(from, to) {

@@ -16,7 +16,7 @@ use super::blocks::Blocks;
 use super::clones::{CloneRange, Clones, Heads, Target};
 use super::out::{StepWriter, Touched};
 use super::pair::{FileReader, Pair};
-use super::step::{Error, Sink, Step, Version};
+use super::step::{Error, Reads, Sink, Step, Version};
 use crate::format::entry::Inode;
 use crate::format::entry::{Extent, ExtentKind};
 
@@ -311,7 +311,7 @@ impl Data<'_, '_> {
     fn flush<S: Sink>(&mut self, out: &mut StepWriter<'_, '_, S>) -> Result<(), S::Error> {
         match self.run.take() {
             Some((offset, end)) => {
-                out.data(offset, end - offset, Blocks::are_hashed(self.inode))?;
+                out.data(offset, end - offset, Blocks::reads(self.inode))?;
                 self.stream.blocks.sent(self.inode, (offset, end), out)
             }
             None => Ok(()),
@@ -429,6 +429,6 @@ impl Data<'_, '_> {
             });
         }
         self.written = self.written.max(to);
-        out.data(from, to - from, false)
+        out.data(from, to - from, Reads::Once)
     }
 }

@@ -27,7 +27,7 @@ use sendshot_stream::Command;
 
 use clones::Clones;
 use pair::Pair;
-pub use step::{Error, Sink, Step, Version};
+pub use step::{Error, Reads, Sink, Step, Version};
 
 use crate::format::entry::Head;
 use crate::format::file::Sendshot;

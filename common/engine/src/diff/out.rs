@@ -3,7 +3,7 @@
 use sendshot_stream::{Command, Timespec};
 
 use super::flags::{self, COMPRESSION};
-use super::step::{Sink, Step, Version};
+use super::step::{Reads, Sink, Step, Version};
 use crate::format::entry::{GUARDS, Inode, InodeItem, NOCOMPRESS, ROOT, SYMLINK, Time, Xattr};
 
 /// Bits of the mode that make a program run as another user.
@@ -172,14 +172,13 @@ impl<S: Sink> StepWriter<'_, '_, S> {
         })
     }
 
-    /// Emits data, which is read `again` for hashes or not.
-    pub(super) fn data(&mut self, offset: u64, len: u64, again: bool) -> Result<(), S::Error> {
+    pub(super) fn data(&mut self, offset: u64, len: u64, reads: Reads) -> Result<(), S::Error> {
         let path = self.path;
         self.sink.step(Step::Data {
             path,
             offset,
             len,
-            again,
+            reads,
         })
     }
 }

@@ -19,8 +19,8 @@ pub enum Step<'a> {
         offset: u64,
         /// Length in bytes.
         len: u64,
-        /// Whether the data is read again for [`Step::Hash`].
-        again: bool,
+        /// How often it is read.
+        reads: Reads,
     },
     /// A whole compressed extent, to be sent as it is stored if that is possible, otherwise as data.
     Encoded {
@@ -56,6 +56,15 @@ pub enum Step<'a> {
         /// Hash of the block, if the parent has the same block.
         known: Option<Hash>,
     },
+}
+
+/// How often data of the snapshot is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// To be sent.
+    Once,
+    /// To be sent, and then for [`Step::Hash`], before another file is read.
+    Twice,
 }
 
 /// Receiver of steps.

@@ -397,9 +397,9 @@ impl<F: FnMut(Part) -> io::Result<()>> Sink for Stream<'_, F> {
                 path,
                 offset,
                 len,
-                again,
+                reads,
             } => {
-                self.snapshot.reads_again(again);
+                self.snapshot.begin_run(reads);
                 self.data(path, offset, len)
             }
             Step::Encoded { path, extent, len } => self.encoded(path, &extent, len),
