@@ -233,8 +233,8 @@ pub fn start_write_back(file: impl AsFd, offset: u64, len: u64) -> io::Result<()
 /// Removes a range of a file from the page cache, except what still has to be written to disk. Without `len` it is
 /// everything from `offset` on.
 ///
-/// Pages that will not be read again are better used for others, and sooner than the kernel would find out: pages that
-/// circulate are also still in the processor's caches. The kernel may leave some where they are.
+/// The memory of data that no program reads again is used at once for other data then, while it is still in the processor's
+/// caches. The kernel may leave some of it where it is.
 pub fn forget_pages(file: impl AsFd, offset: u64, len: Option<NonZeroU64>) {
     // It is advice: without effect everything is right, only slower.
     let _ = rustix::fs::fadvise(file, offset, len, Advice::DontNeed);

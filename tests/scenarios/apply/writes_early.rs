@@ -1,4 +1,5 @@
-//! Large files are written to disk while the rest of them comes: a failure of that is not forgotten before the commit.
+//! Large files are written to disk and removed from memory while the rest of them comes: a failure of that is not forgotten
+//! before the commit.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use sendshot_apply::commit::flush;
 use sendshot_harness::disks::loopfs::LoopFs;
 use sendshot_harness::trees::fill;
-use sendshot_sys::filesystem::start_write_back;
+use sendshot_sys::filesystem::{forget_pages, start_write_back};
 
 use crate::push::full_and_failing::fill_with_data;
 
@@ -44,6 +45,7 @@ fn a_disk_that_failed_in_between_fails_the_flush_although_it_works_again() {
         // The kernel may say here already that it failed.
         let started = start_write_back(&file, 0, len as u64);
         std::thread::sleep(Duration::from_millis(300));
+        forget_pages(&file, 0, None);
         fs::remove_file(outer.path().join("filler-rest")).unwrap();
         fs::remove_file(filler).unwrap();
         rustix::fs::syncfs(File::open(outer.path()).unwrap()).unwrap();

@@ -146,6 +146,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_on_the_disk_is_removed_from_memory() {
+        // On a disk: a file system in memory keeps everything.
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let fd = Arc::new(OwnedFd::from(file.reopen().unwrap()));
+        let mut behind = WriteBehind::default();
+        let part = vec![7; WRITE_BACK as usize / 8];
+        for n in 0..16 {
+            let offset = n * part.len() as u64;
+            write(&fd, offset, &part).unwrap();
+            behind.wrote(&fd, offset, part.len() as u64).unwrap();
+            rustix::fs::fdatasync(&fd).unwrap();
+        }
+        let mut fincore = std::process::Command::new("fincore");
+        let shown = fincore.args(["-bno", "RES"]).arg(file.path()).output();
+        let cached = String::from_utf8(shown.unwrap().stdout).unwrap();
+        assert_eq!(cached.trim(), WRITE_BACK.to_string(), "the second half");
+    }
+
+    #[test]
     fn only_what_follows_in_the_same_file_is_written_back_together() {
         let open = || Arc::new(OwnedFd::from(tempfile::tempfile().unwrap()));
         let (one, other) = (open(), open());
