@@ -90,9 +90,9 @@ resume: packages build ## What an interruption of a push of 4 GiB costs, and che
 memory: packages build ## Peak memory of both daemons for a push of 2 GiB
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(CARGO) run --locked -p sendshot-bench --bin memory
 
-bench: packages build ## Whole pushes against their peers, then streams against the kernel's: ROUNDS=5 LOADS="tree random"; needs 20 GiB in /dev/shm
+bench: packages build ## Whole pushes against their peers, then streams against the kernel's: ROUNDS=5 LOADS="tree random" FIRST=2; needs 20 GiB in /dev/shm
 	@deploy/packages btrbk openssh-client openssh-server
-	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(PROFILE_DIR)/peers --rounds $(or $(ROUNDS),5) --json target/bench/peers.json $(LOADS)
+	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(PROFILE_DIR)/peers --rounds $(or $(ROUNDS),5) --first $(or $(FIRST),9) --json target/bench/peers.json $(LOADS)
 	SENDSHOT_BIN_DIR="$(PROFILE_DIR)" $(PROFILE_DIR)/bench $(or $(ROUNDS),5)
 
 compare: packages ## Two builds in turns, streams and a push of /usr/share: OLD=dir NEW=dir ROUNDS=9
