@@ -2,7 +2,7 @@
 //! `sendshot-apply`; both copies must equal the snapshot. Each snapshot is deleted before anything else
 //! happens, so that nothing pins its data.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -337,6 +337,8 @@ pub struct Receivers {
     mount: String,
     /// How `sendshot-apply` executes independent commands.
     runs: Cell<RunPolicy>,
+    /// How it executes them besides, each time into a copy that is compared and deleted.
+    other_runs: RefCell<Vec<RunPolicy>>,
 }
 
 impl Receivers {
@@ -358,12 +360,14 @@ impl Receivers {
             ours: LoopFs::new(SIZE, &[], ours)?,
             mount: ours.to_owned(),
             runs: Cell::default(),
+            other_runs: RefCell::default(),
         })
     }
 
-    /// Sets how `sendshot-apply` executes independent commands.
-    pub fn set_runs(&self, runs: RunPolicy) {
+    /// Sets how `sendshot-apply` executes independent commands: for the copies that stay, and for others.
+    pub fn set_runs(&self, runs: RunPolicy, others: Vec<RunPolicy>) {
         self.runs.set(runs);
+        self.other_runs.replace(others);
     }
 
     fn policies(&self) -> Policies {
@@ -391,7 +395,32 @@ impl Receivers {
         ensure!(differences.is_empty(), "stock: {}", differences.join("\n"));
         let differences = self.differences(snapshot, &self.ours.path().join(name))?;
         ensure!(differences.is_empty(), "ours: {}", differences.join("\n"));
+        for runs in self.other_runs.borrow().iter() {
+            self.receive_aside(stream, snapshot, *runs)
+                .with_context(|| format!("executed as {runs:?}"))?;
+        }
         Ok(())
+    }
+
+    /// Receives the stream once more by `sendshot-apply`, into a copy that must equal the snapshot and is deleted then.
+    fn receive_aside(&self, stream: &[u8], snapshot: &Path, runs: RunPolicy) -> Result<()> {
+        let dir = self.ours.path().join("aside");
+        if !dir.exists() {
+            std::fs::create_dir(&dir)?;
+        }
+        let options = Options {
+            scope: Scope::Anywhere,
+            trust: Trust::Strict,
+            policies: Policies {
+                runs,
+                ..Policies::default()
+            },
+        };
+        sendshot_apply::receive(stream, &File::open(&dir)?, options, |_| {})?;
+        let copy = dir.join(snapshot.file_name().context("a name")?);
+        let differences = self.differences(snapshot, &copy)?;
+        ensure!(differences.is_empty(), "{}", differences.join("\n"));
+        streams::delete(&copy)
     }
 
     /// Lists the inode flags in which the copy by `sendshot-apply` differs. The stock tool keeps none.

@@ -165,7 +165,8 @@ pub fn history_beside_the_kernel(seed: u64, rounds: u64) -> Result<Outcome> {
 
 fn run_history(history: History, mut random: Random, seed: u64, rounds: u64) -> Result<Outcome> {
     let setting = history.setting;
-    history.chain.receivers().set_runs(orders::by(seed));
+    let receivers = history.chain.receivers();
+    receivers.set_runs(orders::by(seed), orders::others(seed));
     let mut outcome = Outcome::default();
     for round in 0..rounds {
         let sent = history
