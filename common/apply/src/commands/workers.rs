@@ -167,25 +167,88 @@ impl Workers {
     }
 }
 
-/// Runs from which several appliers take.
+/// Runs from which several appliers take. Each takes those of one directory after the other if it can: only one at a time can
+/// make an entry in a directory, and the kernel lets the others spin.
 struct Shared<'r, 'a> {
     runs: &'r [Run<'a>],
-    /// Places of the runs, if they are not taken in their order.
-    order: Option<Vec<usize>>,
-    next: AtomicUsize,
+    taking: Taking,
     /// Place of the first run that failed.
     failed: AtomicUsize,
+}
+
+/// How runs are taken.
+enum Taking {
+    ByDirectory {
+        groups: Vec<Group>,
+        /// The first group that no applier has begun.
+        next: AtomicUsize,
+    },
+    /// One after the other in this order of their places.
+    InOrder {
+        order: Vec<usize>,
+        next: AtomicUsize,
+    },
+}
+
+/// Runs that follow each other and are in the same directory.
+struct Group {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Group {
+    fn take(&self) -> Option<usize> {
+        let at = self.next.fetch_add(1, Ordering::Relaxed);
+        (at < self.end).then_some(at)
+    }
+}
+
+impl Taking {
+    fn new(runs: &[Run<'_>], order: Order) -> Self {
+        let next = AtomicUsize::new(0);
+        match order {
+            Order::OfStream => Self::ByDirectory {
+                groups: groups(runs),
+                next,
+            },
+            Order::Shuffled(seed) => Self::InOrder {
+                order: shuffled(runs.len(), seed),
+                next,
+            },
+        }
+    }
+
+    /// Takes a run. `group` is that of the applier's last run.
+    fn take(&self, group: &mut Option<usize>) -> Option<usize> {
+        match self {
+            Self::InOrder { order, next } => {
+                let next = next.fetch_add(1, Ordering::Relaxed);
+                order.get(next).copied()
+            }
+            Self::ByDirectory { groups, next } => loop {
+                if let Some(at) = group.and_then(|group| groups.get(group)?.take()) {
+                    return Some(at);
+                }
+                let begun = next.fetch_add(1, Ordering::Relaxed);
+                if begun < groups.len() {
+                    *group = Some(begun);
+                    continue;
+                }
+                // What others have begun is left.
+                let mut all = groups.iter().enumerate();
+                let found = all.find_map(|(n, group)| group.take().map(|at| (n, at)));
+                *group = found.map(|(n, _)| n);
+                return found.map(|(_, at)| at);
+            },
+        }
+    }
 }
 
 impl<'r, 'a> Shared<'r, 'a> {
     fn new(runs: &'r [Run<'a>], order: Order) -> Self {
         Self {
             runs,
-            order: match order {
-                Order::OfStream => None,
-                Order::Shuffled(seed) => Some(shuffled(runs.len(), seed)),
-            },
-            next: AtomicUsize::new(0),
+            taking: Taking::new(runs, order),
             failed: AtomicUsize::new(usize::MAX),
         }
     }
@@ -193,12 +256,13 @@ impl<'r, 'a> Shared<'r, 'a> {
     /// Takes runs and executes them. Returns the first that failed.
     fn work(&self, applier: &mut Applier) -> Option<(usize, ApplyError)> {
         let mut first: Option<(usize, ApplyError)> = None;
-        while let Some((at, run)) = self.take() {
+        let mut group = None;
+        while let Some(at) = self.taking.take(&mut group) {
             // Those before it go on: one of them may fail, too, and is the first then.
             if at > self.failed.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Err(error) = applier.apply_run(run, &mut NoSources) {
+            if let Err(error) = applier.apply_run(&self.runs[at], &mut NoSources) {
                 self.failed.fetch_min(at, Ordering::Relaxed);
                 if first.as_ref().is_none_or(|(first, _)| at < *first) {
                     first = Some((at, error));
@@ -207,15 +271,25 @@ impl<'r, 'a> Shared<'r, 'a> {
         }
         first
     }
+}
 
-    fn take(&self) -> Option<(usize, &Run<'a>)> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        let at = match &self.order {
-            Some(order) => *order.get(next)?,
-            None => next,
-        };
-        self.runs.get(at).map(|run| (at, run))
-    }
+/// Groups runs by the directory of their path.
+fn groups(runs: &[Run<'_>]) -> Vec<Group> {
+    let mut begin = 0;
+    let same = |a: &Run<'_>, b: &Run<'_>| directory(a) == directory(b);
+    let group = |runs: &[Run<'_>]| {
+        let end = begin + runs.len();
+        let next = AtomicUsize::new(std::mem::replace(&mut begin, end));
+        Group { next, end }
+    };
+    runs.chunk_by(same).map(group).collect()
+}
+
+/// Returns the path of the directory in which a run works.
+fn directory<'a>(run: &Run<'a>) -> &'a [u8] {
+    let path = run.commands.first().map_or(&[][..], |(c, _)| c.path());
+    let name = path.rsplit(|byte| *byte == b'/').next();
+    &path[..path.len() - name.map_or(0, <[u8]>::len)]
 }
 
 /// The numbers below `len` in an order that depends on `seed`, often the opposite one.
@@ -230,4 +304,57 @@ fn shuffled(len: usize, seed: u64) -> Vec<usize> {
         order.sort_by_key(key);
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(paths: &[&'static str]) -> Vec<Run<'static>> {
+        let run = |path: &&'static str| Run {
+            commands: vec![(
+                Command::Mkfile {
+                    path: path.as_bytes(),
+                },
+                0,
+            )],
+            renamed: None,
+        };
+        paths.iter().map(run).collect()
+    }
+
+    #[test]
+    fn appliers_take_from_other_directories_until_none_is_left() {
+        let runs = runs(&["a/1", "a/2", "a/3", "a/4", "b/1", "c", "d"]);
+        let taking = Taking::new(&runs, Order::OfStream);
+        let (mut one, mut two) = (None, None);
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push((taking.take(&mut one), taking.take(&mut two)));
+        }
+        assert_eq!(
+            taken,
+            [(Some(0), Some(4)), (Some(1), Some(5)), (Some(2), Some(6)),]
+        );
+        // The second has to help the first.
+        assert_eq!(
+            (taking.take(&mut two), taking.take(&mut one)),
+            (Some(3), None)
+        );
+        assert_eq!(taking.take(&mut two), None);
+    }
+
+    #[test]
+    fn each_run_is_taken_once() {
+        let runs = runs(&["x", "a/1", "a/2", "y", "a/3", "a/b/1", "a/b/2", "z"]);
+        for order in [Order::OfStream, Order::Shuffled(4), Order::Shuffled(7)] {
+            let taking = Taking::new(&runs, order);
+            let mut groups = [None; 3];
+            let mut taken: Vec<usize> = (0..30)
+                .filter_map(|n| taking.take(&mut groups[n * n % 3]))
+                .collect();
+            taken.sort_unstable();
+            assert_eq!(taken, (0..runs.len()).collect::<Vec<_>>(), "{order:?}");
+        }
+    }
 }
