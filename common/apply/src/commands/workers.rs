@@ -167,8 +167,7 @@ impl Workers {
     }
 }
 
-/// Runs from which several appliers take. Each takes those of one directory after the other if it can: only one at a time can
-/// make an entry in a directory, and the kernel lets the others spin.
+/// Runs from which several appliers take.
 struct Shared<'r, 'a> {
     runs: &'r [Run<'a>],
     taking: Taking,
@@ -178,6 +177,8 @@ struct Shared<'r, 'a> {
 
 /// How runs are taken.
 enum Taking {
+    /// Each applier takes the runs of one directory, then those of the next; at the end it helps others. Only one at a time can
+    /// make an entry in a directory, and the kernel lets the others spin.
     ByDirectory {
         groups: Vec<Group>,
         /// The first group that no applier has begun.
@@ -218,7 +219,7 @@ impl Taking {
         }
     }
 
-    /// Takes a run. `group` is that of the applier's last run.
+    /// Returns the place of a run that no applier has taken; `None` if none is left. `group` is that of the applier's last run.
     fn take(&self, group: &mut Option<usize>) -> Option<usize> {
         match self {
             Self::InOrder { order, next } => {
@@ -236,7 +237,7 @@ impl Taking {
                 }
                 // What others have begun is left.
                 let mut all = groups.iter().enumerate();
-                let found = all.find_map(|(n, group)| group.take().map(|at| (n, at)));
+                let found = all.find_map(|(n, begun)| Some((n, begun.take()?)));
                 *group = found.map(|(n, _)| n);
                 return found.map(|(_, at)| at);
             },
@@ -351,7 +352,7 @@ mod tests {
             let taking = Taking::new(&runs, order);
             let mut groups = [None; 3];
             let mut taken: Vec<usize> = (0..30)
-                .filter_map(|n| taking.take(&mut groups[n * n % 3]))
+                .filter_map(|n| taking.take(&mut groups[n * 7 / 3 % 3]))
                 .collect();
             taken.sort_unstable();
             assert_eq!(taken, (0..runs.len()).collect::<Vec<_>>(), "{order:?}");
