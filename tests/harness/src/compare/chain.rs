@@ -169,22 +169,15 @@ impl Chain {
     /// The first difference, or the step that fails.
     pub fn relay(&self, sent: &Sent) -> Result<()> {
         let dir = self.receivers.ours.path().join("relayed");
-        if !dir.exists() {
-            std::fs::create_dir(&dir)?;
-        }
+        std::fs::create_dir_all(&dir)?;
         let sendshot = |round: u64| self.files.path().join(format!("relayed-{round}"));
         let (root, path) = (File::open(&sent.stock)?, sendshot(sent.round));
         let frozen = Frozen::write_back(&root)?;
         capture(frozen, WireNumber::Origin, File::create(&path)?)?;
         let old = sent.round.checked_sub(1).map(sendshot);
         let stream = make_stream(old.as_deref(), &path, &sent.stock, self.version)?;
-        let options = Options {
-            scope: Scope::default(),
-            trust: Trust::Strict,
-            policies: self.receivers.policies(),
-        };
-        sendshot_apply::receive(&stream[..], &File::open(&dir)?, options, |_| {})
-            .context("receive what was sent on")?;
+        let runs = self.receivers.runs.get();
+        receive_ours(&stream, &dir, Scope::Target, runs).context("receive what was sent on")?;
         let name = sent.snapshot.file_name().context("a name")?;
         let differences = self
             .receivers
@@ -370,26 +363,14 @@ impl Receivers {
         self.other_runs.replace(others);
     }
 
-    fn policies(&self) -> Policies {
-        Policies {
-            runs: self.runs.get(),
-            ..Policies::default()
-        }
-    }
-
     /// Receives the stream of a snapshot on both; both copies must equal the snapshot.
     ///
     /// # Errors
     /// If a stream cannot be received, or the first difference.
     pub fn receive(&self, stream: &[u8], snapshot: &Path) -> Result<()> {
         streams::stock_receive(stream, self.stock.path()).context("stock receive")?;
-        let options = Options {
-            scope: Scope::default(),
-            trust: Trust::Strict,
-            policies: self.policies(),
-        };
-        let target = File::open(self.ours.path())?;
-        sendshot_apply::receive(stream, &target, options, |_| {}).context("our receive")?;
+        receive_ours(stream, self.ours.path(), Scope::Target, self.runs.get())
+            .context("our receive")?;
         let name = snapshot.file_name().context("a name")?;
         let differences = tree::compare(snapshot, &self.stock.path().join(name))?;
         ensure!(differences.is_empty(), "stock: {}", differences.join("\n"));
@@ -405,18 +386,8 @@ impl Receivers {
     /// Receives the stream once more by `sendshot-apply`, into a copy that must equal the snapshot and is deleted then.
     fn receive_aside(&self, stream: &[u8], snapshot: &Path, runs: RunPolicy) -> Result<()> {
         let dir = self.ours.path().join("aside");
-        if !dir.exists() {
-            std::fs::create_dir(&dir)?;
-        }
-        let options = Options {
-            scope: Scope::Anywhere,
-            trust: Trust::Strict,
-            policies: Policies {
-                runs,
-                ..Policies::default()
-            },
-        };
-        sendshot_apply::receive(stream, &File::open(&dir)?, options, |_| {})?;
+        std::fs::create_dir_all(&dir)?;
+        receive_ours(stream, &dir, Scope::Anywhere, runs)?;
         let copy = dir.join(snapshot.file_name().context("a name")?);
         let differences = self.differences(snapshot, &copy)?;
         ensure!(differences.is_empty(), "{}", differences.join("\n"));
@@ -440,6 +411,21 @@ impl Receivers {
         let left_out = has_none.then_some(&b"btrfs.compression"[..]);
         tree::compare_but(snapshot, copy, Layout::Ignore, left_out)
     }
+}
+
+/// Receives a stream by `sendshot-apply`, with parents from `scope`.
+fn receive_ours(stream: &[u8], dir: &Path, scope: Scope<'_>, runs: RunPolicy) -> Result<()> {
+    let policies = Policies {
+        runs,
+        ..Policies::default()
+    };
+    let options = Options {
+        scope,
+        trust: Trust::Strict,
+        policies,
+    };
+    sendshot_apply::receive(stream, &File::open(dir)?, options, |_| {})?;
+    Ok(())
 }
 
 /// Checks that capturing only the changes gives the same sendshot as capturing everything.
