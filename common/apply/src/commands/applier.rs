@@ -199,6 +199,11 @@ impl Applier {
         let Some(times) = &self.root_times else {
             return Ok(());
         };
+        // Setting them would copy the nodes above the root's inode, also for an unchanged volume.
+        let stat = rustix::fs::fstat(self.dirs.root())?;
+        if metadata::are_equal(&metadata::times_of(&stat), times) {
+            return Ok(());
+        }
         match rustix::fs::futimens(self.dirs.root(), times) {
             // It was counted when the stream set them.
             Err(e) if self.lists() && is_about_attribute(e) => Ok(()),
