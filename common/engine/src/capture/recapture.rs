@@ -28,6 +28,7 @@ use crate::format::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
 use crate::format::error;
 use crate::format::file::Sendshot;
 use crate::format::layout::Counts;
+use crate::format::read_from::ReadFrom;
 use crate::format::reader::Reader;
 use crate::format::writer::Writer;
 
@@ -271,7 +272,7 @@ impl<'a, F: AsFd> Gone<'a, F> {
     }
 
     /// Whether the next inode of the previous sendshot, which was not read again, is gone.
-    fn is_gone(&mut self, ino: u64, parent: &mut Reader<&File>) -> Result<bool, Error> {
+    fn is_gone(&mut self, ino: u64, parent: &mut Reader<ReadFrom<&File>>) -> Result<bool, Error> {
         if ino == ROOT || self.changed.dirs.is_empty() {
             return Ok(false);
         }

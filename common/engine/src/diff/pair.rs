@@ -1,16 +1,18 @@
 //! The two sendshots that are compared, and the state that all passes share.
 
 use std::collections::HashSet;
+use std::fs::File;
 
 use super::paths::{DirId, Tree};
 use super::rule::Rule;
 use super::step::{Error, Version};
 use crate::format::entry::{Inode, Name, ROOT};
 use crate::format::file::Sendshot;
+use crate::format::read_from::ReadFrom;
 use crate::format::reader::Reader;
 
 /// A reader of one of them.
-pub(super) type FileReader<'a> = Reader<&'a std::fs::File>;
+pub(super) type FileReader<'a> = Reader<ReadFrom<&'a File>>;
 
 /// State that all passes share.
 pub(super) struct Pair<'a> {

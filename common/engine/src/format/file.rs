@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::format::entry::Head;
 use crate::format::error::Error;
 use crate::format::hashes::Hashes;
 use crate::format::layout::Counts;
+use crate::format::read_from::ReadFrom;
 use crate::format::reader::Blocks;
 use crate::format::reader::Reader;
 use crate::format::verified::{FileState, Verified};
@@ -30,7 +31,7 @@ pub struct Sendshot {
     hashes: Option<Hashes>,
     /// Decoded length of all blocks in bytes, and the blocks if they are few.
     decoded: u64,
-    blocks: Arc<OnceLock<Blocks>>,
+    blocks: Arc<Mutex<Option<Blocks>>>,
     unsummed: bool,
     /// The state in which the file was checked.
     state: Option<FileState>,
@@ -57,11 +58,10 @@ impl Sendshot {
     pub fn from_file(file: File, path: &Path) -> Result<Self, Error> {
         let state = Self::state(&file, path)?;
         if let Some(verified) = state.verified() {
-            let head = Reader::new(&file, path)?.head().clone();
+            let head = Reader::new(ReadFrom::new(&file, 0), path)?.head().clone();
             let found = (head, verified.counts, verified.decoded);
-            let unsummed = verified.unsummed;
             return Ok(Self {
-                unsummed,
+                unsummed: verified.unsummed,
                 state: Some(state),
                 ..Self::new(file, path, found)
             });
@@ -145,13 +145,13 @@ impl Sendshot {
     ///
     /// # Errors
     /// See [`Error`].
-    pub(crate) fn stored(&self) -> Result<Reader<&File>, Error> {
-        Ok(Reader::new(&self.file, &self.path)?.verified(self.state))
+    pub(crate) fn stored(&self) -> Result<Reader<ReadFrom<&File>>, Error> {
+        Ok(Reader::new(ReadFrom::new(&self.file, 0), &self.path)?.verified(self.state))
     }
 
     /// Checks the checksums of a file, not the meaning of its entries.
     fn undamaged(file: File, path: &Path) -> Result<Self, Error> {
-        let found = Reader::new(&file, path)?.check()?;
+        let found = Reader::new(ReadFrom::new(&file, 0), path)?.check()?;
         Ok(Self::new(file, path, found))
     }
 
@@ -181,22 +181,22 @@ impl Sendshot {
         &self.path
     }
 
-    /// Reads it from its beginning. Only one reader may be used at a time.
+    /// Reads it from its beginning. Readers have positions of their own.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn reader(&self) -> Result<Reader<&File>, Error> {
+    pub fn reader(&self) -> Result<Reader<ReadFrom<&File>>, Error> {
         let reader = || self.stored();
         if self.decoded > KEPT {
             return reader();
         }
-        let blocks = match self.blocks.get() {
+        // A second reader waits for the first to decode them.
+        let mut known = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = match &*known {
             Some(blocks) => Arc::clone(blocks),
-            None => {
-                let blocks = reader()?.blocks()?;
-                Arc::clone(self.blocks.get_or_init(|| blocks))
-            }
+            None => Arc::clone(known.insert(reader()?.blocks()?)),
         };
+        drop(known);
         Ok(reader()?.with(blocks))
     }
 }

@@ -155,6 +155,38 @@ fn a_name_in_no_directory_is_found_wherever_it_is() {
     assert_eq!(orphan_of(&many), Some(257));
 }
 
+/// A push measures its stream while it makes it.
+#[test]
+fn several_readers_of_one_file_each_read_all_of_it() {
+    let inode = |ino| {
+        let mode = 0o100_644;
+        let item = InodeItem {
+            mode,
+            size: ino * 7919,
+            ..InodeItem::default()
+        };
+        Entry::Inode(ino, item)
+    };
+    let entries: Vec<Entry> = (256..50_000).map(inode).collect();
+    let sendshot = opened(&written(&entries)).unwrap();
+    let mut readers: Vec<_> = (0..3).map(|_| sendshot.stored().unwrap()).collect();
+    for entry in &entries {
+        for reader in &mut readers {
+            assert_eq!(reader.next_entry().unwrap().as_ref(), Some(entry));
+        }
+    }
+    let read_all = || {
+        let mut reader = sendshot.reader().unwrap();
+        let read = std::iter::from_fn(|| reader.next_entry().unwrap());
+        assert!(read.eq(entries.iter().cloned()));
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(read_all);
+        }
+    });
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(entries in prop::collection::vec(entry(), 0..200)) {

@@ -18,6 +18,7 @@ use sendshot_sys::durable;
 use uuid::Uuid;
 
 use crate::format::error::Error;
+use crate::format::read_from::ReadFrom;
 
 /// Length of a block in bytes; the last one of a file may be shorter. A single changed page resends its whole
 /// block, and 64 KiB of data cost 18 bytes here.
@@ -211,33 +212,15 @@ impl Hashes {
         Ok(cursor)
     }
 
-    fn reader(&self, at: u64) -> ReadFrom {
-        ReadFrom {
-            file: Arc::clone(&self.file),
-            at,
-        }
-    }
-}
-
-/// Reads a file without moving its position, which several readers share.
-#[derive(Debug)]
-struct ReadFrom {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for ReadFrom {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.file.read_at(buffer, self.at)?;
-        self.at += len as u64;
-        Ok(len)
+    fn reader(&self, at: u64) -> ReadFrom<Arc<File>> {
+        ReadFrom::new(Arc::clone(&self.file), at)
     }
 }
 
 /// Finds hashes in ascending order.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    input: BufReader<ReadFrom>,
+    input: BufReader<ReadFrom<Arc<File>>>,
     path: PathBuf,
     last: (u64, u64),
     next: Option<((u64, u64), Hash)>,

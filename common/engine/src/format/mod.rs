@@ -6,6 +6,7 @@ pub mod error;
 pub mod file;
 pub mod hashes;
 pub mod layout;
+pub(crate) mod read_from;
 pub(crate) mod reader;
 pub mod subtree;
 mod verified;

@@ -20,6 +20,7 @@ use crate::format::entry::{Entry, Head, Inode, ROOT};
 use crate::format::error;
 use crate::format::file::Sendshot;
 use crate::format::hashes;
+use crate::format::read_from::ReadFrom;
 use crate::format::reader::Reader;
 use crate::format::writer::Writer;
 
@@ -272,7 +273,7 @@ impl Selection {
     /// Copies what is kept from `source` to `result`.
     fn copy<W: Write>(
         &mut self,
-        source: &mut Reader<&File>,
+        source: &mut Reader<ReadFrom<&File>>,
         result: &mut Writer<W>,
     ) -> Result<(), Error> {
         while let Some(glance) = source.glance()? {
@@ -300,7 +301,7 @@ impl Selection {
     /// Copies the next inode with those of its names that are kept; skips it if it has none.
     fn copy_in_part<W: Write>(
         &mut self,
-        source: &mut Reader<&File>,
+        source: &mut Reader<ReadFrom<&File>>,
         result: &mut Writer<W>,
     ) -> Result<(), Error> {
         let Some(inode) = source.next_inode()? else {
