@@ -33,6 +33,8 @@ pub struct Sendshot {
     decoded: u64,
     blocks: Arc<Mutex<Option<Blocks>>>,
     unsummed: bool,
+    /// Number of directories; too high if they were not counted.
+    directories: u64,
     /// The state in which the file was checked.
     state: Option<FileState>,
 }
@@ -62,6 +64,7 @@ impl Sendshot {
             let found = (head, verified.counts, verified.decoded);
             return Ok(Self {
                 unsummed: verified.unsummed,
+                directories: verified.directories,
                 state: Some(state),
                 ..Self::new(file, path, found)
             });
@@ -69,6 +72,7 @@ impl Sendshot {
         let mut sendshot = Self::undamaged(file, path)?;
         let survey = sendshot.reader()?.survey()?;
         sendshot.unsummed = survey.unsummed;
+        sendshot.directories = survey.directories;
         match survey.orphan {
             None => sendshot.remembered(state),
             Some(ino) => Err(Error::Orphan {
@@ -92,6 +96,7 @@ impl Sendshot {
         let copy = Self {
             blocks: Arc::clone(&self.blocks),
             unsummed: self.unsummed,
+            directories: self.directories,
             ..copy
         };
         copy.remembered(state)
@@ -112,6 +117,7 @@ impl Sendshot {
                 counts: self.counts,
                 decoded: self.decoded,
                 unsummed: self.unsummed,
+                directories: self.directories,
             });
         }
         Ok(self)
@@ -127,6 +133,7 @@ impl Sendshot {
             decoded,
             blocks: Arc::default(),
             unsummed: true,
+            directories: u64::MAX,
             state: None,
         }
     }
@@ -174,6 +181,11 @@ impl Sendshot {
     /// Returns the number of its inodes and extents.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Returns the number of its directories.
+    pub fn directories(&self) -> u64 {
+        self.directories
     }
 
     /// Returns the path it was opened by.

@@ -155,6 +155,34 @@ fn a_name_in_no_directory_is_found_wherever_it_is() {
     assert_eq!(orphan_of(&many), Some(257));
 }
 
+#[test]
+fn the_directories_of_a_file_are_counted_once_and_known_of_its_copy() {
+    let mut entries = many(300);
+    for entry in entries.iter_mut().step_by(100) {
+        if let Entry::Inode(_, item) = entry {
+            item.mode = 0o040_755;
+        }
+    }
+    let dirs = entries
+        .iter()
+        .filter(|entry| matches!(entry, Entry::Inode(_, item) if item.mode == 0o040_755))
+        .count() as u64;
+    assert!(dirs > 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sendshot");
+    std::fs::write(&path, written(&entries)).unwrap();
+    // The second time it is not read, but remembered.
+    for _ in 0..2 {
+        assert_eq!(Sendshot::open(&path).unwrap().directories(), dirs);
+    }
+    let copy = dir.path().join("copy.sendshot");
+    std::fs::copy(&path, &copy).unwrap();
+    let sendshot = Sendshot::open(&path).unwrap();
+    let copied = sendshot.same_content(File::open(&copy).unwrap(), &copy);
+    assert_eq!(copied.unwrap().directories(), dirs);
+    assert_eq!(Sendshot::open(&copy).unwrap().directories(), dirs);
+}
+
 /// A push measures its stream while it makes it.
 #[test]
 fn several_readers_of_one_file_each_read_all_of_it() {
@@ -477,6 +505,7 @@ fn a_fault_behind_the_back_of_the_times_is_found_and_remembered() {
     let verified = Verified {
         counts: Counts::default(),
         decoded: KEPT + 1,
+        directories: 1,
         unsummed: false,
     };
     for reads_all in [false, true] {

@@ -409,6 +409,7 @@ impl<R: Read + Seek> Reader<R> {
             self.names_ahead(|parent| dirs.named(parent, glance.ino))?;
         }
         Ok(Survey {
+            directories: dirs.dirs.len() as u64,
             orphan: dirs.missing(),
             unsummed,
         })
@@ -577,6 +578,8 @@ impl<R: Read + Seek> Reader<R> {
 /// What was found in all inodes of a file.
 #[derive(Debug)]
 pub(crate) struct Survey {
+    /// Number of directories.
+    pub(crate) directories: u64,
     /// The first inode with a name in no directory.
     pub(crate) orphan: Option<u64>,
     /// Whether there are files without checksums, or swap files.

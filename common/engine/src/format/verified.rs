@@ -36,6 +36,8 @@ pub(super) struct Verified {
     pub(super) counts: Counts,
     /// Decoded length of all blocks in bytes.
     pub(super) decoded: u64,
+    /// Number of directories.
+    pub(super) directories: u64,
     /// Whether it has files without checksums.
     pub(super) unsummed: bool,
 }
