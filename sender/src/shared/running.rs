@@ -35,10 +35,20 @@ pub struct Running {
 
 impl Running {
     fn new(volume: &Volume, receiver: PeerName, cancel: CancellationToken) -> Self {
+        let (name, path) = (volume.key.name.clone(), volume.path.clone());
+        Self::of(name, path, receiver, cancel)
+    }
+
+    fn of(
+        volume: VolumeName,
+        path: PathBuf,
+        receiver: PeerName,
+        cancel: CancellationToken,
+    ) -> Self {
         Self {
             push: PushId::generate(),
-            volume: volume.key.name.clone(),
-            path: volume.path.clone(),
+            volume,
+            path,
             receiver,
             cancel,
             stage: Mutex::new("connect"),
@@ -65,8 +75,9 @@ impl Running {
         self.stream_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Records that the stream is sent from this offset on.
+    /// Records that a stream is sent from this offset on. The length of an earlier stream of the push is not its length.
     pub fn resumes_at(&self, offset: u64) {
+        self.total_bytes.store(0, Ordering::Relaxed);
         self.stream_bytes.store(offset, Ordering::Relaxed);
         self.applied_bytes.store(offset, Ordering::Relaxed);
         let mut began = self
@@ -310,5 +321,27 @@ pub struct Protected {
 impl Drop for Protected {
     fn drop(&mut self) {
         self.table.lock().others.remove(&self.push);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_an_earlier_stream_counts_for_the_next() {
+        let cancel = CancellationToken::new();
+        let (volume, receiver) = ("photos".parse().unwrap(), "nas2".parse().unwrap());
+        let running = Running::of(volume, "/photos".into(), receiver, cancel);
+        for offset in [0, 40] {
+            running.resumes_at(offset);
+            assert_eq!(running.total(), 0, "the length is not known yet");
+            assert_eq!(running.progress(), (offset, offset));
+            assert_eq!(running.rate(), 0);
+            running.expect(1000);
+            running.sent(900);
+            running.applied(800);
+            assert_eq!((running.total(), running.progress().1), (1000, 800));
+        }
     }
 }

@@ -24,6 +24,13 @@ const WAIT: &str = "wait";
 /// anything to write; its snapshot is then left for reconciliation.
 const SEND_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most directories of both sendshots of a stream that is measured while it is made. Making and measuring it both keep about
+/// 400 bytes for each of them (docs/sendshot-file.md), then at the same time: 8 MiB more.
+const MOST_DIRECTORIES_BESIDE: u64 = 20_000;
+
+/// The same for extents, of which the shared ones need 50 bytes each: at most 10 MiB more.
+const MOST_EXTENTS_BESIDE: u64 = 200_000;
+
 /// Announces the stream, makes and sends it, and waits for the commit. It resumes at `from`, if given.
 ///
 /// # Errors
@@ -71,7 +78,15 @@ pub(crate) async fn send(
         })
         .await?;
     }
-    let generator = generate(context, delivery, from).await?;
+    let measured = measure(context, delivery);
+    let measured = match is_measured_beside(delivery) {
+        true => Some(measured),
+        false => {
+            measured.await;
+            None
+        }
+    };
+    let generator = generate(context, delivery, from)?;
     let record = delivery.source.record.clone();
     let still = match delivery.source.still {
         Some(still) => Some((still, another(&delivery.source.fd)?)),
@@ -80,16 +95,62 @@ pub(crate) async fn send(
     let before_end = async || announce::end(context, record, still).await;
     let stall_after = context.sender.config().stall_after;
     let running = &context.running;
-    let outcome = tokio::select! {
-        outcome = accepted.run(generator.outputs, running, segment_log.as_deref(), stall_after, before_end) => outcome,
-        never = context.listener.tick(Arc::clone(running)) => match never {},
+    let sent = async {
+        tokio::select! {
+            outcome = accepted.run(generator.outputs, running, segment_log.as_deref(), stall_after, before_end) => outcome,
+            never = context.listener.tick(Arc::clone(running)) => match never {},
+        }
     };
+    let measured = async {
+        if let Some(measured) = measured {
+            measured.await;
+        }
+    };
+    // Both have ended before the disk is released.
+    let (outcome, ()) = tokio::join!(sent, measured);
     // A snapshot cannot be deleted while it is being sent.
     let _ = tokio::time::timeout(SEND_SHUTDOWN_TIMEOUT, generator.finished.wait()).await;
     Ok(outcome?)
 }
 
-async fn generate(
+/// Whether the stream is measured while it is made, instead of before.
+fn is_measured_beside(delivery: &Delivery) -> bool {
+    let Some(BySendshots { new, parent, .. }) = delivery.by_sendshots() else {
+        return false;
+    };
+    let both = || [Some(new), parent.as_ref()].into_iter().flatten();
+    let directories = both().map(|sendshot| sendshot.directories());
+    let extents = both().map(|sendshot| sendshot.counts().extents);
+    directories.fold(0, u64::saturating_add) <= MOST_DIRECTORIES_BESIDE
+        && extents.fold(0, u64::saturating_add) <= MOST_EXTENTS_BESIDE
+}
+
+/// Measures the length of the stream, which only tells how far the push is.
+async fn measure(context: &PushContext, delivery: &Delivery) {
+    let Some(BySendshots { new, parent, .. }) = delivery.by_sendshots() else {
+        return;
+    };
+    let (new, parent) = (Arc::clone(new), parent.clone());
+    let stream_version = stream_version(context, delivery);
+    let running = Arc::clone(&context.running);
+    let work = move || generate::size(parent.as_deref(), &new, stream_version);
+    match blocking("measure", work).await {
+        Ok(Ok(size)) => running.expect(size.bytes),
+        // The generator reads the same files, and its error fails the push.
+        Ok(Err(e)) => tracing::info!("the length of the stream is not known: {e}"),
+        Err(e) => tracing::warn!("the length of the stream is not known: {e}"),
+    }
+}
+
+/// Version of the stream: that of the interrupted push, if it is resumed.
+fn stream_version(context: &PushContext, delivery: &Delivery) -> u32 {
+    let record = delivery.source.record.as_ref();
+    let noted = record.and_then(|record| record.transfer.as_ref());
+    let noted = noted.filter(|_| announce::is_resumable(context, delivery));
+    noted.map_or_else(|| context.stream_version(), |noted| noted.stream_version)
+}
+
+fn generate(
     context: &PushContext,
     delivery: &Delivery,
     from: Option<ResumePoint>,
@@ -113,24 +174,14 @@ async fn generate(
         };
         return Ok(generate::kernel(source).map_err(transfer::Error::from)?);
     };
-    let is_resumable = announce::is_resumable(context, delivery);
-    let noted = record.transfer.as_ref().filter(|_| is_resumable);
-    let stream_version = noted.map_or_else(|| context.stream_version(), |n| n.stream_version);
     let source = generate::Sendshots {
         snapshot,
         parent: parent.clone(),
         new: Arc::clone(new),
         place: (another(context.state.sendshots())?, record.sendshot_name()),
-        stream_version,
+        stream_version: stream_version(context, delivery),
         from,
         segment_log: Arc::clone(segment_log),
     };
-    let running = Arc::clone(&context.running);
-    let work = move || -> Result<Generator, generate::Error> {
-        let size = generate::size(source.parent.as_deref(), &source.new, stream_version)?;
-        running.expect(size.bytes);
-        generate::sendshot(source)
-    };
-    let generator = blocking("measure", work).await?;
-    Ok(generator.map_err(transfer::Error::from)?)
+    Ok(generate::sendshot(source).map_err(transfer::Error::from)?)
 }
