@@ -18,6 +18,7 @@ use sendshot_harness::hosts::sender_host::SenderHost;
 use sendshot_harness::hosts::{address, binaries};
 use serde::Serialize;
 
+use crate::floor;
 use crate::loads::{self, Change, Content};
 use crate::peers::{self, Disks, Ssh, Sync, pipe};
 
@@ -340,6 +341,14 @@ pub fn run(name: &str, setting: Setting, turns: Turns, results: &mut Results) ->
         kinds.truncate(others);
         for kind in kinds {
             all.push(Box::new(Pipe::new(&disks, kind, setting.change)?));
+            if setting.change.is_none() && all.len() == 2 {
+                all.push(Box::new(Whole {
+                    name: "floor: two threads, sync",
+                    disks: Rc::clone(&disks),
+                    work: |disks| floor::copy(disks, "floor"),
+                    clean: |disks| disks.clean(&["floor"]),
+                }));
+            }
         }
         if setting.change.is_none() {
             all.push(Box::new(Whole {

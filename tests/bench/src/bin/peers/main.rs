@@ -1,6 +1,6 @@
 //! Whole pushes over mutual TLS against the programs that people use instead, on file systems in memory, in turns:
 //! `peers [--rounds N] [--first N] [--json FILE] [LOAD…]`. With `--first 1` only the push takes part, for a profile; with 2 also
-//! the pipe with a sync.
+//! the pipe with a sync, and with 3, for a full push, also the [`floor`].
 //!
 //! Prints medians: wall time, the time that the machine's processors were busy, and their ratios to
 //! `btrfs send | btrfs receive` with a sync. It measures, and judges nothing: docs/performance.md has the targets.
@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, reason = "a failure ends the measurement")]
 
 mod contest;
+mod floor;
 mod loads;
 mod peers;
 
