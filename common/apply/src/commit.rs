@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use sendshot_sys::durable::Filled;
 use sendshot_sys::subvolume::{self, Access, Info};
 use sendshot_sys::{crash, durable};
 
@@ -39,6 +40,9 @@ pub enum CommitError {
     /// Written data did not reach the disk.
     #[error("cannot write everything to disk")]
     Flush(#[source] io::Error),
+    /// A note could not take its name.
+    #[error("cannot note the copy")]
+    Note(#[source] io::Error),
     /// The received UUID and transaction number could not be recorded.
     #[error("cannot record the received UUID")]
     SetReceived(#[source] io::Error),
@@ -78,19 +82,23 @@ pub enum CommitError {
 }
 
 /// Makes the finished staging subvolume a read-only copy `name` in the directory `target`, on the same file
-/// system. When it returns, the copy is durable.
+/// system. When it returns, the copy is durable, and so are `notes`: files of this file system that must be there if
+/// the copy is.
 ///
 /// The steps, and what a crash after each leaves:
 ///
 /// 1. Write everything to disk, and detect any write failure since the staging subvolume was opened. A crash
 ///    leaves a staging subvolume, which the next start deletes.
-/// 2. Record the received UUID on it. A crash leaves the same: it is writable and in the staging area, so it
-///    is never used as a parent.
-/// 3. Make one read-only snapshot of it under the final name; this is atomic and inherits the received UUID.
+/// 2. Let the notes take their names. Their content is on disk since 1, and the names are with the next commit of the
+///    file system, which 3 and 4 make: no copy can be there without them. A crash leaves the same as after 1, and perhaps
+///    notes of a copy that does not exist.
+/// 3. Record the received UUID on the staging subvolume. A crash leaves the same: it is writable and in the staging
+///    area, so it is never used as a parent.
+/// 4. Make one read-only snapshot of it under the final name; this is atomic and inherits the received UUID.
 ///    A crash leaves the complete copy and a staging subvolume.
-/// 4. Check that the copy is as committed: other processes cannot reach staging, but if one did, a missing copy
-///    is better than a wrong one. A crash leaves the same as after 3.
-/// 5. Delete the staging subvolume. A crash leaves the copy.
+/// 5. Check that the copy is as committed: other processes cannot reach staging, but if one did, a missing copy
+///    is better than a wrong one. A crash leaves the same as after 4.
+/// 6. Delete the staging subvolume. A crash leaves the copy.
 ///
 /// # Errors
 /// See [`CommitError`].
@@ -100,15 +108,21 @@ pub fn commit(
     name: &OsStr,
     identity: Identity,
     taken: Taken,
+    notes: Vec<Filled>,
 ) -> Result<Committed, CommitError> {
     flush(staged.root()).map_err(CommitError::Flush)?; // 1
     crash::point("commit-flushed");
+    let mut notes = notes.into_iter();
+    notes
+        .try_for_each(Filled::take_name)
+        .map_err(CommitError::Note)?; // 2
+    crash::point("commit-noted");
     subvolume::set_received(staged.root(), identity.uuid, identity.ctransid)
-        .map_err(CommitError::SetReceived)?; // 2
+        .map_err(CommitError::SetReceived)?; // 3
     crash::point("commit-received");
-    let name = snapshot(&staged, &target, name, taken)?; // 3
+    let name = snapshot(&staged, &target, name, taken)?; // 4
     crash::point("commit-snapshot");
-    let copy = verified(&target, name, identity)?; // 4
+    let copy = verified(&target, name, identity)?; // 5
     match staged.destroy() {
         Ok(()) => {
             crash::point("commit-destroyed");

@@ -57,7 +57,7 @@
 //!         session.feed(segment)?;
 //!     }
 //!     let staged = session.finish()?.staged.ok_or("no subvolume in the stream")?;
-//!     Ok(commit(staged, dir, "20261122T030000Z".as_ref(), identity, Taken::Number)?)
+//!     Ok(commit(staged, dir, "20261122T030000Z".as_ref(), identity, Taken::Number, Vec::new())?)
 //! }
 //! ```
 

@@ -259,7 +259,14 @@ impl<F: FnMut(Event)> Host for Receiver<'_, F> {
     fn complete(&mut self, subvolume: &Announced, _: Arc<OwnedFd>) -> Result<(), HostError> {
         let staged = self.staged.take().ok_or(HostError::NotBegun)?;
         let name = final_name(subvolume)?;
-        let copy = commit::commit(staged, &self.dir, name, subvolume.identity, Taken::Refuse)?;
+        let copy = commit::commit(
+            staged,
+            &self.dir,
+            name,
+            subvolume.identity,
+            Taken::Refuse,
+            Vec::new(),
+        )?;
         (self.tell)(Event::Received(copy));
         Ok(())
     }

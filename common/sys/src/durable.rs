@@ -46,32 +46,94 @@ pub fn stream_at<T, E: From<io::Error>>(
     mode: u32,
     fill: impl FnOnce(File) -> Result<(File, T), E>,
 ) -> Result<T, E> {
-    let tmp = temporary(name);
-    let written = fill_temporary(&dir, &tmp, mode, fill).and_then(|(locked, result)| {
-        rustix::fs::renameat(&dir, &tmp, &dir, name).map_err(io::Error::from)?;
-        drop(locked);
-        rustix::fs::fsync(reopen_dir(&dir)?).map_err(io::Error::from)?;
-        Ok(result)
-    });
-    if written.is_err() {
-        // The file may not exist, or may have been renamed.
-        let _ = rustix::fs::unlinkat(&dir, &tmp, AtFlags::empty());
-    }
-    written
+    let mut filled = Filled::open(dir, name, mode)?;
+    let result = filled.fill_by(fill)?;
+    filled.locked.sync_all()?;
+    filled.rename()?;
+    rustix::fs::fsync(&filled.dir).map_err(io::Error::from)?;
+    Ok(result)
 }
 
-fn fill_temporary<T, E: From<io::Error>>(
-    dir: impl AsFd,
-    tmp: &OsStr,
-    mode: u32,
-    fill: impl FnOnce(File) -> Result<(File, T), E>,
-) -> Result<(File, T), E> {
-    let mode = Mode::from_raw_mode(mode);
-    let file = open_temporary(&dir, tmp, mode)?;
-    rustix::fs::fchmod(&file, mode).map_err(io::Error::from)?;
-    let (file, result) = fill(File::from(file))?;
-    file.sync_all()?;
-    Ok((file, result))
+/// A file that has content, but not its name yet. Dropped without its name, it is removed.
+///
+/// It saves the two syncs of [`write_at`] where the file system is synced and committed anyway: fill the file, sync the file
+/// system, let the file take its name, commit the file system. A crash before that commit leaves the old content under the
+/// name, and perhaps a `.tmp` file.
+#[derive(Debug)]
+pub struct Filled {
+    dir: OwnedFd,
+    tmp: OsString,
+    name: OsString,
+    locked: File,
+    has_name: bool,
+}
+
+impl Filled {
+    /// Writes `bytes` to the file that is to be `name` in `dir`.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn new(dir: impl AsFd, name: &OsStr, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mut filled = Self::open(dir, name, mode)?;
+        filled.fill_by(|mut file| {
+            file.write_all(bytes)?;
+            Ok::<_, io::Error>((file, ()))
+        })?;
+        Ok(filled)
+    }
+
+    /// Writes a value as JSON, readable only by its owner, like [`Filled::new`].
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn json(dir: impl AsFd, name: &OsStr, value: &impl Serialize) -> io::Result<Self> {
+        Self::new(dir, name, &to_json(value)?, PRIVATE)
+    }
+
+    fn open(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<Self> {
+        let (dir, tmp) = (reopen_dir(dir)?, temporary(name));
+        let mode = Mode::from_raw_mode(mode);
+        let filled = Self {
+            locked: File::from(open_temporary(&dir, &tmp, mode)?),
+            dir,
+            tmp,
+            name: name.to_owned(),
+            has_name: false,
+        };
+        rustix::fs::fchmod(&filled.locked, mode)?;
+        Ok(filled)
+    }
+
+    fn fill_by<T, E: From<io::Error>>(
+        &mut self,
+        fill: impl FnOnce(File) -> Result<(File, T), E>,
+    ) -> Result<T, E> {
+        let (_, result) = fill(self.locked.try_clone()?)?;
+        Ok(result)
+    }
+
+    /// Renames the file over its name. Its content must have been synced.
+    ///
+    /// # Errors
+    /// I/O errors; the name has its old content then.
+    pub fn take_name(mut self) -> io::Result<()> {
+        self.rename()
+    }
+
+    fn rename(&mut self) -> io::Result<()> {
+        rustix::fs::renameat(&self.dir, &self.tmp, &self.dir, &self.name)?;
+        self.has_name = true;
+        Ok(())
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        if !self.has_name {
+            // What cannot be removed, the next write replaces.
+            let _ = rustix::fs::unlinkat(&self.dir, &self.tmp, AtFlags::empty());
+        }
+    }
 }
 
 /// Opens the file exclusively and empty. It waits for another writer of the same name, whose file has then
@@ -410,6 +472,23 @@ mod tests {
             }
         });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_filled_file_replaces_the_old_one_when_it_takes_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        write(&path, b"old", PRIVATE).unwrap();
+        let fd = File::open(dir.path()).unwrap();
+        let fill = || Filled::new(&fd, OsStr::new("record"), b"new", PRIVATE).unwrap();
+        let filled = fill();
+        assert_eq!(sweep_temporaries(&fd).unwrap(), 0, "it is being written");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        drop(filled);
+        assert_eq!(names(&fd).unwrap(), ["record"]);
+        fill().take_name().unwrap();
+        assert_eq!(names(&fd).unwrap(), ["record"]);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

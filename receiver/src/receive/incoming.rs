@@ -6,13 +6,16 @@
 //! 2. Apply the stream to a staging subvolume, with a checkpoint now and then; see
 //!    [`mod@crate::receive::checkpoint`]. — A staging subvolume, which the next start deletes: nothing is ever
 //!    applied over it again. The last checkpoint stays, and the push resumes from it.
-//! 3. Note in the ledger that the copy comes; see [`mod@crate::store::ledger`]. — A note, which the next push replaces.
-//! 4. Commit; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable, which the note identifies.
+//! 3. Fill the files that note the size of the copy, and in the ledger that it comes; see [`mod@crate::store::ledger`]. —
+//!    Files that the next push replaces.
+//! 4. Commit with these notes; see [`mod@sendshot_apply::commit`]. — At the end the copy, durable, which the ledger's note
+//!    identifies.
 //! 5. Enter the copy into the ledger. — The copy, with its entry.
 //! 6. Delete the partial. — Checkpoints of a push whose copy exists; the next start deletes them.
 //!
 //! If only the connection breaks, the [`IncomingTransfer`] stays as it is until its sender is back.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use sendshot_apply::staging::Area;
@@ -381,26 +384,28 @@ impl IncomingTransfer {
         // does no harm.
         let not_kept = self.session.not_kept();
         if self.policy.max_bytes.is_some() || !not_kept.is_empty() {
-            self.note_usage(0, not_kept)?;
+            self.note_usage(not_kept)?;
         }
         let taken = self.checkpoints.take(&mut self.session, point);
         taken.map_err(|failure| in_staging(failure, self.session.host().staging()))
     }
 
-    fn note_usage(&self, more: u64, not_kept: NotKept) -> Result<(), Failure> {
+    fn note_usage(&self, not_kept: NotKept) -> Result<(), Failure> {
+        let progress = self.progress(0, not_kept);
         // What a run deletes meanwhile is counted in the same file.
         let _lock = self.ledger_writer.locks.lock(&self.dir.name);
-        let state = usage::state(announced_identity(&self.begin));
+        usage::note(&self.dir.fd, progress.0, progress.1).map_err(|e| not_recorded(&e, &self.dir))
+    }
+
+    /// The state, and what it takes so far with `more` bytes.
+    fn progress(&self, more: u64, not_kept: NotKept) -> (usage::State, Noted) {
         let bytes = self.place.offset().saturating_add(self.made());
-        let noted = Noted {
+        let progress = Noted {
             bytes: bytes.saturating_add(more),
             offset: self.place.offset(),
             not_kept,
         };
-        usage::note(&self.dir.fd, state, noted).map_err(|e| {
-            let failure = io_failure("record the size of the copy", &e);
-            in_dir(failure, &self.dir.name, &self.dir.fd)
-        })
+        (usage::state(announced_identity(&self.begin)), progress)
     }
 
     /// Commits the copy of a complete stream, and deletes the partial.
@@ -409,16 +414,21 @@ impl IncomingTransfer {
     /// The failure for the sender; there is no copy then.
     pub fn commit(self) -> Result<Received, Failure> {
         let not_kept = self.session.not_kept();
-        self.note_usage(COPY_METADATA_BYTES, not_kept.clone())?;
+        let (state, size) = self.progress(COPY_METADATA_BYTES, not_kept.clone());
         let host = self.session.finish().map_err(session_failure)?;
-        let expected = self.ledger_writer.expect(
+        let lock = self.ledger_writer.locks.lock(&self.dir.name);
+        let mut notes =
+            vec![usage::fill(&self.dir.fd, state, size).map_err(|e| not_recorded(&e, &self.dir))?];
+        let (expected, note) = self.ledger_writer.expect(
             self.root,
             &self.dir,
             &self.begin,
             host.shares_only_with_parent(),
+            lock,
         )?; // 3
+        notes.extend(note);
         let copy = host
-            .commit(&self.dir, &self.name)
+            .commit(&self.dir, &self.name, notes)
             .map_err(|failure| in_commit(failure, &self.dir.name, &self.dir.fd))?; // 4
         crash::point("ledger-committed");
         self.ledger_writer
@@ -463,6 +473,11 @@ pub fn can_go_on_after(failure: &Failure) -> bool {
         | Code::LengthChanged
         | Code::Unsupported => false,
     }
+}
+
+fn not_recorded(error: &io::Error, dir: &VolumeDir) -> Failure {
+    let failure = io_failure("record the size of the copy", error);
+    in_dir(failure, &dir.name, &dir.fd)
 }
 
 fn not_resumable() -> Failure {

@@ -8,6 +8,7 @@ use sendshot_model::RootId;
 use sendshot_proto::failure::{Code, Failure};
 use sendshot_proto::transfer::Begin;
 use sendshot_sys::crash;
+use sendshot_sys::durable::Filled;
 
 use crate::receive::failures::io_failure;
 use crate::store::clock::{Clock, Reading};
@@ -29,7 +30,7 @@ pub struct LedgerWriter {
     pub locks: VolumeLocks,
 }
 
-/// A copy whose coming is noted.
+/// A copy whose coming is noted, or will be with its commit.
 #[derive(Debug)]
 pub(crate) struct Expected {
     /// `None` if the volume has no good ledger: the copy is then never deleted.
@@ -39,8 +40,9 @@ pub(crate) struct Expected {
 }
 
 impl LedgerWriter {
-    /// Notes that a copy of this transfer is about to be committed. `shares_only_with_parent` says whether its data is
-    /// certainly in no other copy than its parent.
+    /// Makes the note that a copy of this transfer is about to be committed, which takes its name in that commit.
+    /// `shares_only_with_parent` says whether the copy's data is certainly in no other copy than its parent; `lock` is of
+    /// the volume.
     ///
     /// # Errors
     /// The failure for the sender; nothing is committed then.
@@ -50,9 +52,9 @@ impl LedgerWriter {
         dir: &VolumeDir,
         begin: &Begin,
         shares_only_with_parent: bool,
-    ) -> Result<Expected, Failure> {
+        lock: VolumeLock,
+    ) -> Result<(Expected, Option<Filled>), Failure> {
         let failed = |e| io_failure("note the copy in the ledger of the volume", &e);
-        let lock = self.locks.lock(&dir.name);
         let seen = self.generations.seen(root, &dir.name);
         let state = ledger::read(&dir.fd, seen).map_err(failed)?;
         let mut ledger = match state {
@@ -60,10 +62,11 @@ impl LedgerWriter {
             other => {
                 let why = other.trouble().unwrap_or_default();
                 tracing::warn!(directory = %dir.name, "no copy of {} is deleted by its rule: {why}", dir.name);
-                return Ok(Expected {
+                let expected = Expected {
                     ledger: None,
                     _lock: lock,
-                });
+                };
+                return Ok((expected, None));
             }
         };
         if ledger.entries.len() >= MAX_COPIES {
@@ -95,13 +98,13 @@ impl LedgerWriter {
             is_full: begin.parent.is_none(),
             shares_only_with_parent,
         });
-        ledger::write(&dir.fd, &mut ledger).map_err(failed)?;
-        self.generations.note(root, &dir.name, ledger.generation);
+        let note = ledger::fill(&dir.fd, &mut ledger).map_err(failed)?;
         crash::point("ledger-expects");
-        Ok(Expected {
+        let expected = Expected {
             ledger: Some(ledger),
             _lock: lock,
-        })
+        };
+        Ok((expected, Some(note)))
     }
 
     /// Enters the committed copy. After a failure, the copy is entered by what was noted before.
@@ -126,12 +129,11 @@ impl LedgerWriter {
             let held = shrinking::hold_before(&mut ledger, &dir.fd, now);
             held.inspect(shrinking::Held::log);
         }
-        match ledger::write(&dir.fd, &mut ledger) {
-            Ok(()) => self.generations.note(root, &dir.name, ledger.generation),
-            Err(e) => {
-                tracing::warn!(directory = %dir.name, "cannot enter a copy into its ledger yet: {e}");
-            }
+        if let Err(e) = ledger::write(&dir.fd, &mut ledger) {
+            tracing::warn!(directory = %dir.name, "cannot enter a copy into its ledger yet: {e}");
         }
+        // If it could not be written, that of the note, which is on disk.
+        self.generations.note(root, &dir.name, ledger.generation);
     }
 }
 

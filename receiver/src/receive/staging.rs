@@ -13,6 +13,7 @@ use sendshot_model::CopyName;
 use sendshot_proto::failure::Failure;
 use sendshot_proto::transfer::{Begin, ParentRef};
 use sendshot_sys::crash;
+use sendshot_sys::durable::Filled;
 use uuid::Uuid;
 
 use crate::receive::announcement::announced_identity;
@@ -97,14 +98,27 @@ impl StagingHost {
         Ok(root)
     }
 
-    pub(crate) fn commit(mut self, dir: &VolumeDir, name: &CopyName) -> Result<Committed, Failure> {
+    /// Commits it together with `notes`; see [`commit`].
+    pub(crate) fn commit(
+        mut self,
+        dir: &VolumeDir,
+        name: &CopyName,
+        notes: Vec<Filled>,
+    ) -> Result<Committed, Failure> {
         let staged = self
             .staged
             .take()
             .ok_or_else(|| rule_broken("the stream holds no subvolume"))?;
         let identity = announced_identity(&self.begin);
         let name = name.to_string();
-        match commit(staged, &dir.fd, name.as_ref(), identity, Taken::Number) {
+        match commit(
+            staged,
+            &dir.fd,
+            name.as_ref(),
+            identity,
+            Taken::Number,
+            notes,
+        ) {
             Ok(copy) => Ok(copy),
             Err(CommitError::Leftover { copy, source }) => {
                 tracing::warn!("{}; the next start deletes it", with_causes(&source));

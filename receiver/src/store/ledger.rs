@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
-use sendshot_sys::durable;
+use sendshot_sys::durable::{self, Filled};
 use sendshot_sys::subvolume::Info;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -345,12 +345,29 @@ pub fn read(dir: impl AsFd, seen: Option<u64>) -> io::Result<State> {
 /// # Errors
 /// I/O errors; the file stays as it was then.
 pub fn write(dir: impl AsFd, ledger: &mut Ledger) -> io::Result<()> {
-    let mut next = ledger.clone();
-    next.generation += 1;
-    let text = serde_json::to_vec(&sealed(&next)?)?;
+    let (next, text) = next(ledger)?;
     durable::write_at(dir, OsStr::new(FILE), &text, durable::PRIVATE)?;
     *ledger = next;
     Ok(())
+}
+
+/// Fills a file with the ledger of the next generation, which is not the ledger before it takes its name.
+///
+/// # Errors
+/// I/O errors.
+pub fn fill(dir: impl AsFd, ledger: &mut Ledger) -> io::Result<Filled> {
+    let (next, text) = next(ledger)?;
+    let filled = Filled::new(dir, OsStr::new(FILE), &text, durable::PRIVATE)?;
+    *ledger = next;
+    Ok(filled)
+}
+
+/// The ledger of the next generation, and its text.
+fn next(ledger: &Ledger) -> io::Result<(Ledger, Vec<u8>)> {
+    let mut next = ledger.clone();
+    next.generation += 1;
+    let text = serde_json::to_vec(&sealed(&next)?)?;
+    Ok((next, text))
 }
 
 /// Makes the ledger of a directory from before there were ledgers, with btrfs's times. `found` are its copies.

@@ -2,7 +2,7 @@
 //! allocated beyond that. A sender's `max_bytes` is compared with it, since no size reported by a sender is
 //! trusted. Also what each copy lacks because this file system cannot keep it.
 //!
-//! A small file in the volume's directory, written before the copy is made: a crash in between leaves the size of a
+//! A small file in the volume's directory, on disk before the copy is: a crash in between leaves the size of a
 //! copy that does not exist, which does not count. The same holds for a push at its checkpoints: its size counts as
 //! long as its partial exists.
 
@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use sendshot_apply::Identity;
 use sendshot_model::NotKept;
-use sendshot_sys::durable;
+use sendshot_sys::durable::{self, Filled};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -116,12 +116,27 @@ pub fn state(identity: Identity) -> State {
     (identity.uuid, identity.ctransid)
 }
 
-/// Records the size of a copy that is about to be made in a volume's directory, or of a push at a checkpoint.
-/// Deletes the entries of other states that do not exist.
+/// Records the size of a push at a checkpoint in its volume's directory. Deletes the entries of other states that do not
+/// exist.
 ///
 /// # Errors
 /// I/O errors.
 pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> {
+    let usage = with(&dir, state, progress)?;
+    durable::write_json_at(dir, OsStr::new(FILE), &usage)
+}
+
+/// Fills a file like that of [`note`] for a copy that is about to be made; it counts when the file takes its name.
+///
+/// # Errors
+/// I/O errors.
+pub fn fill(dir: impl AsFd, state: State, progress: Progress) -> io::Result<Filled> {
+    let usage = with(&dir, state, progress)?;
+    Filled::json(dir, OsStr::new(FILE), &usage)
+}
+
+/// What is recorded, with the progress of `state`, and without states that do not exist.
+fn with(dir: impl AsFd, state: State, progress: Progress) -> io::Result<Usage> {
     let held = held(&dir)?;
     let mut before = read(&dir)?;
     let mut all = before.all(&held);
@@ -147,7 +162,7 @@ pub fn note(dir: impl AsFd, state: State, progress: Progress) -> io::Result<()> 
         let of_uuid = usage.states.entry(uuid).or_default();
         of_uuid.insert(ctransid, bytes);
     }
-    durable::write_json_at(&dir, OsStr::new(FILE), &usage)
+    Ok(usage)
 }
 
 /// Gives the sizes of states that were deleted to the next younger ones that stay, which hold the data from now on: else

@@ -21,6 +21,7 @@ use sendshot_harness::compare::tree;
 use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams::{self, Format};
 use sendshot_stream::Fault;
+use sendshot_sys::durable::Filled;
 use uuid::Uuid;
 
 const SIZE: u64 = 1 << 30;
@@ -462,8 +463,11 @@ fn a_transfer_goes_on_from_a_checkpoint() {
     }
     assert_eq!(session.checkpoint().unwrap(), None);
     let staged = session.finish().unwrap().staged.unwrap();
-    let copy = commit(staged, &dir, OsStr::new("s3"), identity, Taken::Refuse).unwrap();
+    let note = Filled::new(&dir, OsStr::new("note"), b"s3 comes", 0o600).unwrap();
+    let (name, notes) = (OsStr::new("s3"), vec![note]);
+    let copy = commit(staged, &dir, name, identity, Taken::Refuse, notes).unwrap();
     assert_eq!(copy.info.received_uuid, identity.uuid);
+    assert_eq!(fs::read(hosts.dir().join("note")).unwrap(), b"s3 comes");
     hosts.assert_copy(3);
 }
 
@@ -479,7 +483,14 @@ fn names_are_numbered_only_where_that_is_wanted() {
             uuid: Uuid::from_u128(1),
             ctransid: 1,
         };
-        commit(staged, &dir, OsStr::new("copy"), identity, taken)
+        commit(
+            staged,
+            &dir,
+            OsStr::new("copy"),
+            identity,
+            taken,
+            Vec::new(),
+        )
     };
     assert_eq!(commit_as(Taken::Number).unwrap().name, "copy");
     assert_eq!(commit_as(Taken::Number).unwrap().name, "copy-2");

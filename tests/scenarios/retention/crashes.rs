@@ -11,13 +11,7 @@ fn killed_at_each_step_of_deleting_it_is_completed() {
     for power in [false, true] {
         for point in fail_points::RETENTION {
             let keys = "clock = 'trusted'\ntimezone = 'UTC'\nmin_free = '1 MiB'\n[senders.nas1]\nkeep = 'all'";
-            let setup = ReceiverHost::setup().keys(keys);
-            let setup = if power {
-                setup.size(256 << 20).power()
-            } else {
-                setup
-            };
-            let mut world = World::of(setup.start());
+            let mut world = World::of(host(keys, power));
             let all = world.push_daily(6);
             world.configure("keep = '2 days daily'\nprotect = '0s'");
             let daemon = &mut world.hosts.receiver.daemon;
@@ -68,19 +62,44 @@ fn killed_at_each_step_of_deleting_it_is_completed() {
 
 #[test]
 fn killed_at_each_step_of_committing_the_copy_is_in_the_ledger() {
-    for point in fail_points::LEDGER {
-        let mut world = World::new("keep = 'all'");
-        world.push_at("-2d");
-        std::fs::write(world.hosts.sender.photos().join("more"), "more").unwrap();
-        push_killed_at(&mut world, point, &[]);
-        world.push();
-        world.push();
-        let listed = world.listed();
-        assert!(listed.len() >= 3, "{point}: {listed:?}");
-        assert!(
-            listed.iter().all(|copy| copy["time_is_certain"] == true),
-            "{point}: {listed:?}"
-        );
+    for power in [false, true] {
+        for point in fail_points::LEDGER {
+            let keys = "clock = 'trusted'\ntimezone = 'UTC'\nmin_free = '1 MiB'\n[senders.nas1]\nkeep = 'all'";
+            let mut world = World::of(host(keys, power));
+            world.push_at("-2d");
+            std::fs::write(world.hosts.sender.photos().join("more"), "more").unwrap();
+            die_in_push(&mut world, point, &[]);
+            if power {
+                world.hosts.receiver.power_cut();
+            }
+            start_again(&mut world);
+            is_known(&world, point);
+            world.push();
+            world.push();
+            assert!(world.names().len() >= 3, "{point}");
+            is_known(&world, point);
+        }
+    }
+}
+
+/// Checks that each copy is in the ledger, and that its size is noted.
+fn is_known(world: &World, point: &str) {
+    let listed = world.listed();
+    let names: Vec<_> = listed.iter().map(|copy| &copy["name"]).collect();
+    assert_eq!(names, world.names().iter().collect::<Vec<_>>(), "{point}");
+    assert!(
+        listed.iter().all(|copy| copy["time_is_certain"] == true),
+        "{point}: {listed:?}"
+    );
+    let usage = std::fs::read(world.dir().join(".sendshot-usage")).unwrap();
+    let usage: serde_json::Value = serde_json::from_slice(&usage).unwrap();
+    for copy in std::fs::read_dir(world.dir()).unwrap() {
+        let path = copy.unwrap().path();
+        if path.is_dir() {
+            let of = sendshot_sys::subvolume::info(std::fs::File::open(&path).unwrap()).unwrap();
+            let size = &usage["states"][of.received_uuid.to_string()][of.stransid.to_string()];
+            assert!(size.is_u64(), "{point}: {}: {usage}", path.display());
+        }
     }
 }
 
@@ -104,6 +123,27 @@ fn killed_after_the_commit_a_full_push_of_much_less_still_holds_the_last_copy() 
 
 /// Pushes while the receiver is killed at a point, and starts it again.
 fn push_killed_at(world: &mut World, point: &str, options: &[&str]) {
+    die_in_push(world, point, options);
+    start_again(world);
+}
+
+fn start_again(world: &mut World) {
+    let daemon = &mut world.hosts.receiver.daemon;
+    daemon.env("FAILPOINTS", "");
+    daemon.start();
+}
+
+/// Starts a receiver with the configuration, on a disk whose power can be cut or not.
+fn host(keys: &str, power: bool) -> ReceiverHost {
+    let setup = ReceiverHost::setup().keys(keys);
+    let setup = match power {
+        true => setup.size(256 << 20).power(),
+        false => setup,
+    };
+    setup.start()
+}
+
+fn die_in_push(world: &mut World, point: &str, options: &[&str]) {
     let daemon = &mut world.hosts.receiver.daemon;
     daemon.stop();
     daemon.env("FAILPOINTS", &format!("{point}=return"));
@@ -113,6 +153,4 @@ fn push_killed_at(world: &mut World, point: &str, options: &[&str]) {
     assert_ne!(world.hosts.sender.ctl(&push).code, 0, "{point}");
     let daemon = &mut world.hosts.receiver.daemon;
     assert!(daemon.wait_dead(Duration::from_secs(5)), "{point}");
-    daemon.env("FAILPOINTS", "");
-    daemon.start();
 }

@@ -22,13 +22,14 @@ pub const SENDER: [&str; 11] = [
 ];
 
 /// Fail points of the receiver, in the order of a push.
-pub const RECEIVER: [&str; 10] = [
+pub const RECEIVER: [&str; 11] = [
     "partial-noted",
     "staging-made",
     "checkpoint-flushed",
     "checkpoint-made",
     "checkpoint-old-dropped",
     "commit-flushed",
+    "commit-noted",
     "commit-received",
     "commit-snapshot",
     "commit-destroyed",
@@ -63,7 +64,15 @@ pub const RETENTION: [&str; 5] = [
 ];
 
 /// Fail points of the receiver while it commits a copy and enters it into the ledger.
-pub const LEDGER: [&str; 3] = ["ledger-expects", "ledger-committed", "ledger-entered"];
+pub const LEDGER: [&str; 7] = [
+    "ledger-expects",
+    "commit-flushed",
+    "commit-noted",
+    "commit-received",
+    "commit-snapshot",
+    "ledger-committed",
+    "ledger-entered",
+];
 
 /// Value that arms a fail point: the daemon dies there after passing it `passed` times.
 pub fn armed(name: &str, passed: u64) -> String {
