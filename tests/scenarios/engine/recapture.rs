@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use sendshot_engine::capture::recapture::Effort;
+use sendshot_engine::capture::recapture::{Effort, recapture};
 use sendshot_engine::diff::Version;
 use sendshot_engine::format::hashes;
 use sendshot_engine::stream::Pages;
@@ -15,6 +15,7 @@ use sendshot_engine::{
 use sendshot_harness::compare::chain::same_when_captured_from;
 use sendshot_harness::disks::loopfs::{LoopFs, run};
 use sendshot_harness::disks::streams;
+use sendshot_harness::hosts::command;
 use sendshot_harness::trees::random::Random;
 
 const DIRS: u64 = 40;
@@ -126,13 +127,17 @@ fn stream_of(old: Option<&Sendshot>, new: &Sendshot, root: &File, dir: &Path) ->
 
 #[test]
 fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
-    for mount in ["", "nodatasum"] {
+    // On the same file system, the sendshot of the unchanged snapshot shares the data of the one before.
+    for (mount, is_shared) in [("", false), ("nodatasum", false), ("", true)] {
         let disk = LoopFs::new(1 << 30, &[], mount).unwrap();
         let volume = disk.path().join("volume");
         streams::create(&volume).unwrap();
         let mut random = Random::new(11);
         fill(&volume, &mut random);
-        let files = tempfile::tempdir().unwrap();
+        let files = match is_shared {
+            true => tempfile::tempdir_in(disk.path()).unwrap(),
+            false => tempfile::tempdir().unwrap(),
+        };
         let snapshot = |name: &str| {
             let path = disk.path().join(name);
             streams::snapshot(&volume, &path).unwrap();
@@ -158,6 +163,10 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
             hashed.unwrap()
         };
         let (copied, whole) = (new(Some(&old), "copied"), new(None, "whole"));
+        let (bytes, ..) = recapture(&old, Frozen::snapshot(&two), number, Vec::new()).unwrap();
+        assert!(fs::read(path("copied")).unwrap() == bytes, "{mount}");
+        let extents = command::tool("filefrag", &["-v".as_ref(), path("copied").as_os_str()]);
+        assert_eq!(extents.contains("shared"), is_shared, "{extents}");
         let streams = [&copied, &whole].map(|new| stream_of(Some(&old), new, &two, files.path()));
         assert!(streams[0] == streams[1], "{mount}");
         let commands = streams::commands(&streams[0]).unwrap();

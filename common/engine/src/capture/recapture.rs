@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
 use sendshot_sys::search::{self, Key, Lookup, Range, Search};
@@ -26,7 +26,7 @@ use crate::capture::{self, LAST_INODE, Scan, capture, head};
 use crate::diff::rule::Kinship;
 use crate::format::entry::{DIRECTORY, Head, ROOT, TYPE_MASK, WireNumber};
 use crate::format::error;
-use crate::format::file::Sendshot;
+use crate::format::file::{Copying, Sendshot};
 use crate::format::layout::Counts;
 use crate::format::read_from::ReadFrom;
 use crate::format::reader::Reader;
@@ -63,6 +63,15 @@ impl From<io::Error> for Error {
     }
 }
 
+impl From<Copying> for Error {
+    fn from(error: Copying) -> Self {
+        match error {
+            Copying::Read(error) => error.into(),
+            Copying::Write(error) => error.into(),
+        }
+    }
+}
+
 /// Writes the sendshot of a snapshot, as [`capture()`] does, reusing the previous sendshot.
 ///
 /// # Errors
@@ -73,39 +82,94 @@ pub fn recapture<W: Write>(
     number: WireNumber,
     out: W,
 ) -> Result<(W, Head, Counts, Effort), Error> {
-    recapture_existing(parent, snapshot, number, out).map_err(|e| match e {
-        Error::Capture(e) => e.or_deleted(snapshot).into(),
-        Error::Before(e) => e.into(),
-    })
+    let recaptured = || {
+        let (head, again) = again(parent, snapshot, number)?;
+        let (out, counts, effort) = write(parent, snapshot, (&head, number), &again, out)?;
+        Ok((out, head, counts, effort))
+    };
+    recaptured().map_err(|e| about(snapshot, e))
 }
 
-fn recapture_existing<W: Write>(
+/// Writes the sendshot of a snapshot into a new file, like [`recapture()`]. If nothing has changed, the file shares the data of
+/// the previous sendshot's where the file system can do that.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn recapture_into(
     parent: &Sendshot,
     snapshot: Frozen<'_>,
     number: WireNumber,
-    out: W,
-) -> Result<(W, Head, Counts, Effort), Error> {
+    file: File,
+) -> Result<(File, Effort), Error> {
+    let recaptured = || {
+        let (head, again) = again(parent, snapshot, number)?;
+        if let Again::Nothing = again
+            && parent.share(&head, &file)?
+        {
+            return Ok((file, Effort::Changes(0)));
+        }
+        let out = BufWriter::new(file);
+        let (out, _, effort) = write(parent, snapshot, (&head, number), &again, out)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((file, effort))
+    };
+    recaptured().map_err(|e| about(snapshot, e))
+}
+
+/// What of a snapshot has to be read.
+enum Again {
+    /// Everything, because there is no lineage.
+    Unrelated,
+    /// Everything, because much has changed.
+    All,
+    /// What is in leaves that have changed.
+    Some(Changed),
+    Nothing,
+}
+
+fn again(
+    parent: &Sendshot,
+    snapshot: Frozen<'_>,
+    number: WireNumber,
+) -> Result<(Head, Again), Error> {
     let info = subvolume::info(snapshot)?;
     let head = head(snapshot, &info, number)?;
     if Kinship::of(parent.head(), &head) != Kinship::Lineage {
-        let (out, head, counts) = capture(snapshot, number, out)?;
-        return Ok((out, head, counts, Effort::Full));
+        return Ok((head, Again::Unrelated));
     }
     let most = (parent.counts().inodes / WHOLE_SHARE).max(FEW);
-    let Some(changed) = Changed::find(snapshot, parent.head().otransid, most)? else {
-        let (out, head, counts) = capture(snapshot, number, out)?;
-        let effort = Effort::Changes(counts.inodes);
-        return Ok((out, head, counts, effort));
+    let again = match Changed::find(snapshot, parent.head().otransid, most)? {
+        None => Again::All,
+        Some(changed) if changed.again.is_empty() => Again::Nothing,
+        Some(changed) => Again::Some(changed),
     };
-    if changed.again.is_empty() {
-        let mut writer = Writer::new(out, &head)?;
-        parent.stored()?.copy_blocks(&mut writer)??;
-        writer.set_counts(parent.counts());
-        let (out, counts) = writer.finish()?;
-        return Ok((out, head, counts, Effort::Changes(0)));
-    }
-    let mut gone = Gone::new(parent, &snapshot, &changed)?;
-    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
+    Ok((head, again))
+}
+
+fn write<W: Write>(
+    parent: &Sendshot,
+    snapshot: Frozen<'_>,
+    (head, number): (&Head, WireNumber),
+    again: &Again,
+    out: W,
+) -> Result<(W, Counts, Effort), Error> {
+    let changed = match again {
+        Again::Unrelated => {
+            let (out, _, counts) = capture(snapshot, number, out)?;
+            return Ok((out, counts, Effort::Full));
+        }
+        Again::All => {
+            let (out, _, counts) = capture(snapshot, number, out)?;
+            return Ok((out, counts, Effort::Changes(counts.inodes)));
+        }
+        Again::Nothing => {
+            let (out, counts) = parent.copy(head, out)?;
+            return Ok((out, counts, Effort::Changes(0)));
+        }
+        Again::Some(changed) => changed,
+    };
+    let mut gone = Gone::new(parent, &snapshot, changed)?;
+    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, head)?)?;
     let (mut search, mut reader) = (Search::new(), parent.reader()?);
     let mut next = changed.again.iter().copied().peekable();
     // Adjacent inodes are read with one search.
@@ -133,7 +197,15 @@ fn recapture_existing<W: Write>(
     }
     let (out, counts) = scan.finish()?;
     let read = changed.again.len() as u64;
-    Ok((out, head, counts, Effort::Changes(read)))
+    Ok((out, counts, Effort::Changes(read)))
+}
+
+/// Names the snapshot in an error if it has been deleted meanwhile.
+fn about(snapshot: Frozen<'_>, error: Error) -> Error {
+    match error {
+        Error::Capture(e) => e.or_deleted(snapshot).into(),
+        Error::Before(e) => e.into(),
+    }
 }
 
 /// Result of a search that skips every leaf not younger than the previous sendshot.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sendshot_sys::durable;
 
 use crate::capture::frozen::Frozen;
-use crate::capture::recapture::{self, Effort, recapture};
+use crate::capture::recapture::{self, Effort};
 use crate::capture::{self, capture};
 use crate::format::entry::WireNumber;
 use crate::format::error;
@@ -88,21 +88,13 @@ fn save_once(
     // Hashes of another state under this name must not outlive that state.
     durable::remove_at(&dir, &hashes::companion(name))?;
     let effort = durable::stream_at(&dir, name, durable::PRIVATE, |file| {
+        if let Some(before) = before {
+            return Ok::<_, Error>(recapture::recapture_into(before, snapshot, number, file)?);
+        }
         let out = BufWriter::new(file);
-        let (out, effort) = match before {
-            Some(before) => {
-                let (out, _, _, effort) = recapture(before, snapshot, number, out)?;
-                (out, effort)
-            }
-            None => (
-                capture(snapshot, number, out)
-                    .map_err(recapture::Error::from)?
-                    .0,
-                Effort::Full,
-            ),
-        };
+        let (out, _, _) = capture(snapshot, number, out)?;
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok::<_, Error>((file, effort))
+        Ok((file, Effort::Full))
     })?;
     let saved = match (effort, before) {
         (Effort::Changes(0), Some(before)) => {

@@ -5,17 +5,20 @@
 //! with counts and a checksum over everything. A file without a valid tail is not a sendshot.
 
 use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::format::entry::Head;
 use crate::format::error::Error;
 use crate::format::hashes::Hashes;
-use crate::format::layout::Counts;
+use crate::format::layout::{CHECK_LEN, Counts, encode_head};
 use crate::format::read_from::ReadFrom;
 use crate::format::reader::Blocks;
 use crate::format::reader::Reader;
 use crate::format::verified::{FileState, Verified};
+use crate::format::writer::Writer;
 
 /// Maximum decoded bytes of one file kept in memory for the next pass: at most 32 MiB for two files. Larger
 /// files are read again.
@@ -37,6 +40,49 @@ pub struct Sendshot {
     directories: u64,
     /// The state in which the file was checked.
     state: Option<FileState>,
+}
+
+/// Why a sendshot could not be copied.
+#[derive(Debug)]
+pub(crate) enum Copying {
+    /// It cannot be read.
+    Read(Error),
+    /// The copy cannot be written.
+    Write(io::Error),
+}
+
+impl From<Error> for Copying {
+    fn from(error: Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<io::Error> for Copying {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Keeps only the checksum at the end of what is written.
+#[derive(Debug, Default)]
+struct End {
+    bytes: [u8; CHECK_LEN],
+    /// Length of everything in bytes.
+    len: u64,
+}
+
+impl Write for End {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let last = &bytes[bytes.len().saturating_sub(CHECK_LEN)..];
+        self.bytes.copy_within(last.len().., 0);
+        self.bytes[CHECK_LEN - last.len()..].copy_from_slice(last);
+        self.len += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sendshot {
@@ -154,6 +200,37 @@ impl Sendshot {
     /// See [`Error`].
     pub(crate) fn stored(&self) -> Result<Reader<ReadFrom<&File>>, Error> {
         Ok(Reader::new(ReadFrom::new(&self.file, 0), &self.path)?.verified(self.state))
+    }
+
+    /// Writes the same content with another head to `out`. Blocks are checked, and copied as they are stored.
+    ///
+    /// # Errors
+    /// See [`Copying`].
+    pub(crate) fn copy<W: Write>(&self, head: &Head, out: W) -> Result<(W, Counts), Copying> {
+        let mut writer = Writer::new(out, head)?;
+        self.stored()?.copy_blocks(&mut writer)??;
+        writer.set_counts(self.counts);
+        Ok(writer.finish()?)
+    }
+
+    /// Makes the empty `file` what [`Self::copy`] writes, but lets it share the stored blocks with this one. Returns
+    /// whether that was possible; if not, the file is still empty.
+    ///
+    /// # Errors
+    /// See [`Copying`].
+    pub(crate) fn share(&self, head: &Head, file: &File) -> Result<bool, Copying> {
+        let (end, _) = self.copy(head, End::default())?;
+        // A head of another length would move the blocks.
+        if end.len != self.file.metadata()?.len() {
+            return Ok(false);
+        }
+        if rustix::fs::ioctl_ficlone(file, &self.file).is_err() {
+            file.set_len(0)?;
+            return Ok(false);
+        }
+        file.write_all_at(&encode_head(head), 0)?;
+        file.write_all_at(&end.bytes, end.len - end.bytes.len() as u64)?;
+        Ok(true)
     }
 
     /// Checks the checksums of a file, not the meaning of its entries.

@@ -183,6 +183,18 @@ fn the_directories_of_a_file_are_counted_once_and_known_of_its_copy() {
     assert_eq!(Sendshot::open(&copy).unwrap().directories(), dirs);
 }
 
+#[test]
+fn the_end_of_what_is_written_is_kept_however_it_is_cut() {
+    let bytes: Vec<u8> = (0..100).collect();
+    for size in [1, 7, 16, 17, 100] {
+        let mut end = End::default();
+        for part in bytes.chunks(size) {
+            end.write_all(part).unwrap();
+        }
+        assert_eq!((&end.bytes[..], end.len), (&bytes[84..], 100), "{size}");
+    }
+}
+
 /// A push measures its stream while it makes it.
 #[test]
 fn several_readers_of_one_file_each_read_all_of_it() {
