@@ -15,7 +15,7 @@ use sendshot_harness::disks::streams as subvolumes;
 use sendshot_harness::hosts::pairing::{pair, pair_at};
 use sendshot_harness::hosts::receiver_host::ReceiverHost;
 use sendshot_harness::hosts::sender_host::SenderHost;
-use sendshot_harness::hosts::{address, binaries};
+use sendshot_harness::hosts::{address, binaries, command};
 use serde::Serialize;
 
 use crate::floor;
@@ -171,8 +171,11 @@ impl Competitor for Push {
             Some(_) => &[],
             None => &["--parent", "none"],
         };
-        let arguments = [&["push", "--json", "nas2:volume"], options].concat();
-        let pushed = self.sender.ctl(&arguments).success().json();
+        // Not by `ctl`, which starts one program more.
+        let mut push = Command::new(binaries::path("sendshotctl"));
+        push.arg("--socket").arg(self.sender.daemon.socket());
+        push.args(["push", "--json", "nas2:volume"]).args(options);
+        let pushed = command::run(&mut push).success().json();
         self.copies.push(self.receiver.copy(&pushed));
         Ok(())
     }
