@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,7 +15,7 @@ use sendshot_engine::{
 };
 use sendshot_harness::compare::chain::same_when_captured_from;
 use sendshot_harness::disks::loopfs::{LoopFs, run};
-use sendshot_harness::disks::streams;
+use sendshot_harness::disks::{mount, streams};
 use sendshot_harness::hosts::command;
 use sendshot_harness::trees::random::Random;
 
@@ -182,6 +183,47 @@ fn the_stream_of_an_unchanged_snapshot_is_that_of_a_whole_capture() {
             last == stream_of(Some(&copied), &again, &three, files.path()),
             "{mount}"
         );
+    }
+}
+
+/// What is in memory is still good; the new sendshot must not share what is on the disk.
+#[test]
+fn an_unchanged_snapshot_is_captured_beside_a_sendshot_that_the_disk_has_damaged() {
+    let disk = LoopFs::new(512 << 20, &[], "").unwrap();
+    let volume = disk.path().join("volume");
+    streams::create(&volume).unwrap();
+    fill(&volume, &mut Random::new(17));
+    let path = |name: &str| disk.path().join(name);
+    let snapshot = |name: &str| {
+        streams::snapshot(&volume, &path(name)).unwrap();
+        File::open(path(name)).unwrap()
+    };
+    let (one, two) = (snapshot("s1"), snapshot("s2"));
+    let number = WireNumber::Local;
+    let (old, _) = save_to(Frozen::snapshot(&one), number, None, &path("1")).unwrap();
+    rustix::fs::syncfs(&one).unwrap();
+    let (bytes, ..) = recapture(&old, Frozen::snapshot(&two), number, Vec::new()).unwrap();
+    let before = fs::read(path("1")).unwrap();
+    for block in [0, before.len() / 4096 / 2, before.len() / 4096] {
+        let block = before.chunks(4096).nth(block).unwrap();
+        let image = mount::image(disk.path());
+        let on_disk = fs::read(&image).unwrap();
+        let mut places = on_disk.chunks(4096).enumerate();
+        let (place, _) = places.find(|(_, at)| at.starts_with(block)).unwrap();
+        let image = File::options().write(true).open(&image).unwrap();
+        let at = place as u64 * 4096;
+        image.write_all_at(&[!block[0]], at).unwrap();
+        let (_, effort) = save_to(Frozen::snapshot(&two), number, Some(&old), &path("2")).unwrap();
+        println!("block at {at}: {effort:?}");
+        // It can be read from the disk, too.
+        rustix::fs::syncfs(&two).unwrap();
+        let saved = File::open(path("2")).unwrap();
+        rustix::fs::fadvise(&saved, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let (new, whole) = (fs::read(path("2")).unwrap(), effort == Effort::Full);
+        assert!(new == bytes || whole, "block at {at}");
+        sendshot_engine::open(&path("2")).unwrap();
+        fs::remove_file(path("2")).unwrap();
+        image.write_all_at(&block[..1], at).unwrap();
     }
 }
 

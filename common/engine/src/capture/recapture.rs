@@ -84,8 +84,7 @@ pub fn recapture<W: Write>(
 ) -> Result<(W, Head, Counts, Effort), Error> {
     let recaptured = || {
         let (head, again) = again(parent, snapshot, number)?;
-        let (out, counts, effort) = write(parent, snapshot, (&head, number), &again, out)?;
-        Ok((out, head, counts, effort))
+        write(parent, snapshot, (head, number), &again, out)
     };
     recaptured().map_err(|e| about(snapshot, e))
 }
@@ -109,7 +108,7 @@ pub(super) fn recapture_into(
             return Ok((file, Effort::Changes(0)));
         }
         let out = BufWriter::new(file);
-        let (out, _, effort) = write(parent, snapshot, (&head, number), &again, out)?;
+        let (out, _, _, effort) = write(parent, snapshot, (head, number), &again, out)?;
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok((file, effort))
     };
@@ -149,27 +148,27 @@ fn again(
 fn write<W: Write>(
     parent: &Sendshot,
     snapshot: Frozen<'_>,
-    (head, number): (&Head, WireNumber),
+    (head, number): (Head, WireNumber),
     again: &Again,
     out: W,
-) -> Result<(W, Counts, Effort), Error> {
+) -> Result<(W, Head, Counts, Effort), Error> {
     let changed = match again {
         Again::Unrelated => {
-            let (out, _, counts) = capture(snapshot, number, out)?;
-            return Ok((out, counts, Effort::Full));
+            let (out, head, counts) = capture(snapshot, number, out)?;
+            return Ok((out, head, counts, Effort::Full));
         }
         Again::All => {
-            let (out, _, counts) = capture(snapshot, number, out)?;
-            return Ok((out, counts, Effort::Changes(counts.inodes)));
+            let (out, head, counts) = capture(snapshot, number, out)?;
+            return Ok((out, head, counts, Effort::Changes(counts.inodes)));
         }
         Again::Nothing => {
-            let (out, counts) = parent.copy(head, out)?;
-            return Ok((out, counts, Effort::Changes(0)));
+            let (out, counts) = parent.copy(&head, out)?;
+            return Ok((out, head, counts, Effort::Changes(0)));
         }
         Again::Some(changed) => changed,
     };
     let mut gone = Gone::new(parent, &snapshot, changed)?;
-    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, head)?)?;
+    let mut scan = Scan::new(snapshot.as_fd(), Writer::new(out, &head)?)?;
     let (mut search, mut reader) = (Search::new(), parent.reader()?);
     let mut next = changed.again.iter().copied().peekable();
     // Adjacent inodes are read with one search.
@@ -197,7 +196,7 @@ fn write<W: Write>(
     }
     let (out, counts) = scan.finish()?;
     let read = changed.again.len() as u64;
-    Ok((out, counts, Effort::Changes(read)))
+    Ok((out, head, counts, Effort::Changes(read)))
 }
 
 /// Names the snapshot in an error if it has been deleted meanwhile.

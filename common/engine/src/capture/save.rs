@@ -64,10 +64,10 @@ pub fn save(
     name: &OsStr,
 ) -> Result<(Sendshot, Effort), Error> {
     match save_once(snapshot, number, before, &dir, name) {
-        // What was copied from the previous sendshot does not fit the snapshot, or that one cannot be read.
-        Err(
-            Error::Check(error::Error::Orphan { .. }) | Error::Capture(recapture::Error::Before(_)),
-        ) if before.is_some() => save_once(snapshot, number, None, &dir, name),
+        // What was copied from the previous sendshot does not fit the snapshot, or that one is damaged.
+        Err(Error::Check(_) | Error::Capture(recapture::Error::Before(_))) if before.is_some() => {
+            save_once(snapshot, number, None, &dir, name)
+        }
         saved => saved,
     }
     .or_else(|error| {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::format::entry::Head;
 use crate::format::error::Error;
 use crate::format::hashes::Hashes;
-use crate::format::layout::{CHECK_LEN, Counts, encode_head};
+use crate::format::layout::{Counts, TAIL_LEN, encode_head};
 use crate::format::read_from::ReadFrom;
 use crate::format::reader::Blocks;
 use crate::format::reader::Reader;
@@ -63,19 +63,28 @@ impl From<io::Error> for Copying {
     }
 }
 
-/// Keeps only the checksum at the end of what is written.
-#[derive(Debug, Default)]
+/// Keeps only the tail at the end of what is written.
+#[derive(Debug)]
 struct End {
-    bytes: [u8; CHECK_LEN],
+    bytes: [u8; TAIL_LEN],
     /// Length of everything in bytes.
     len: u64,
 }
 
+impl End {
+    fn new() -> Self {
+        Self {
+            bytes: [0; TAIL_LEN],
+            len: 0,
+        }
+    }
+}
+
 impl Write for End {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let last = &bytes[bytes.len().saturating_sub(CHECK_LEN)..];
+        let last = &bytes[bytes.len().saturating_sub(TAIL_LEN)..];
         self.bytes.copy_within(last.len().., 0);
-        self.bytes[CHECK_LEN - last.len()..].copy_from_slice(last);
+        self.bytes[TAIL_LEN - last.len()..].copy_from_slice(last);
         self.len += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -214,23 +223,27 @@ impl Sendshot {
     }
 
     /// Makes the empty `file` what [`Self::copy`] writes, but lets it share the stored blocks with this one. Returns
-    /// whether that was possible; if not, the file is still empty.
+    /// whether that was possible; if not, the file is empty again.
     ///
     /// # Errors
     /// See [`Copying`].
     pub(crate) fn share(&self, head: &Head, file: &File) -> Result<bool, Copying> {
-        let (end, _) = self.copy(head, End::default())?;
+        let (end, _) = self.copy(head, End::new())?;
         // A head of another length would move the blocks.
         if end.len != self.file.metadata()?.len() {
             return Ok(false);
         }
-        if rustix::fs::ioctl_ficlone(file, &self.file).is_err() {
+        let share = || {
+            rustix::fs::ioctl_ficlone(file, &self.file)?;
+            file.write_all_at(&encode_head(head), 0)?;
+            file.write_all_at(&end.bytes, end.len - TAIL_LEN as u64)
+        };
+        // A page around what is written is read from the disk, where it may be damaged: not so in a copy.
+        let is_shared = share().is_ok();
+        if !is_shared {
             file.set_len(0)?;
-            return Ok(false);
         }
-        file.write_all_at(&encode_head(head), 0)?;
-        file.write_all_at(&end.bytes, end.len - end.bytes.len() as u64)?;
-        Ok(true)
+        Ok(is_shared)
     }
 
     /// Checks the checksums of a file, not the meaning of its entries.

@@ -26,6 +26,8 @@ pub(crate) const MAX_BLOCK: usize = 1024 * 1024;
 pub(crate) type BlockFrame = [u8; 8 + CHECK_LEN];
 /// Mark of the tail, in place of a block's raw length.
 pub(crate) const TAIL: u32 = u32::MAX;
+/// Length of the tail in bytes.
+pub(crate) const TAIL_LEN: usize = 4 + 8 + 8 + CHECK_LEN;
 
 /// Number of entries in a sendshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
