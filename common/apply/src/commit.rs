@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use sendshot_sys::durable::Filled;
 use sendshot_sys::subvolume::{self, Access, Info};
-use sendshot_sys::{crash, durable};
+use sendshot_sys::{crash, durable, filesystem};
 
 use crate::commands::applier::Identity;
 use crate::staging::{Staged, StagingError};
@@ -110,6 +110,7 @@ pub fn commit(
     taken: Taken,
     notes: Vec<Filled>,
 ) -> Result<Committed, CommitError> {
+    is_same_filesystem(&staged, &target, name)?;
     flush(staged.root()).map_err(CommitError::Flush)?; // 1
     crash::point("commit-flushed");
     let mut notes = notes.into_iter();
@@ -133,6 +134,17 @@ pub fn commit(
             source,
         }),
     }
+}
+
+/// Fails if the snapshot will be impossible, before the notes take their names.
+fn is_same_filesystem(staged: &Staged, target: impl AsFd, name: &OsStr) -> Result<(), CommitError> {
+    let source = match (filesystem::fsid(staged.root()), filesystem::fsid(target)) {
+        (Ok(one), Ok(other)) if one == other => return Ok(()),
+        (Ok(_), Ok(_)) => Errno::XDEV.into(),
+        (Err(e), _) | (_, Err(e)) => e,
+    };
+    let name = name.to_owned();
+    Err(CommitError::Snapshot { name, source })
 }
 
 /// Writes all pending data of the file system of `root` to disk.
