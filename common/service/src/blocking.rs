@@ -42,6 +42,9 @@ pub enum BlockingError {
 /// How long a thread waits for more work.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The name of all these threads in the message of a panic.
+const BLOCKING: &str = "blocking";
+
 /// The kernel's name of a thread that waits.
 const WAITING: &str = "waiting";
 
@@ -86,7 +89,7 @@ impl Idle {
             return Ok(());
         }
         drop(waiting);
-        let thread = thread::Builder::new().name(WAITING.to_owned());
+        let thread = thread::Builder::new().name(BLOCKING.to_owned());
         thread.spawn(move || self.serve(work)).map(drop)
     }
 
