@@ -110,7 +110,7 @@ pub fn commit(
     taken: Taken,
     notes: Vec<Filled>,
 ) -> Result<Committed, CommitError> {
-    is_same_filesystem(&staged, &target, name)?;
+    check_filesystem(&staged, &target, name)?;
     flush(staged.root()).map_err(CommitError::Flush)?; // 1
     crash::point("commit-flushed");
     let mut notes = notes.into_iter();
@@ -136,8 +136,8 @@ pub fn commit(
     }
 }
 
-/// Fails if the snapshot will be impossible, before the notes take their names.
-fn is_same_filesystem(staged: &Staged, target: impl AsFd, name: &OsStr) -> Result<(), CommitError> {
+/// Fails before the notes take their names if `target` is on another file system, where no snapshot of `staged` can be.
+fn check_filesystem(staged: &Staged, target: impl AsFd, name: &OsStr) -> Result<(), CommitError> {
     let source = match (filesystem::fsid(staged.root()), filesystem::fsid(target)) {
         (Ok(one), Ok(other)) if one == other => return Ok(()),
         (Ok(_), Ok(_)) => Errno::XDEV.into(),

@@ -471,6 +471,32 @@ fn a_transfer_goes_on_from_a_checkpoint() {
     hosts.assert_copy(3);
 }
 
+/// The flush would not have synced the notes there.
+#[test]
+fn nothing_is_committed_or_noted_on_another_file_system() {
+    let hosts = Boxes::new();
+    let dir = File::open(hosts.dir()).unwrap();
+    let other = LoopFs::new(128 << 20, &[], "").unwrap();
+    let target = File::open(other.path()).unwrap();
+    let mut session = Session::new(daemon(&dir), Subvolumes::One, Policies::default());
+    session.feed(&hosts.full(1)).unwrap();
+    let staged = session.finish().unwrap().staged.unwrap();
+    let identity = sendshot_apply::Identity {
+        uuid: Uuid::from_u128(1),
+        ctransid: 1,
+    };
+    fs::write(other.path().join("note"), "old").unwrap();
+    let note = Filled::new(&target, OsStr::new("note"), b"it comes", 0o600).unwrap();
+    let (name, notes) = (OsStr::new("copy"), vec![note]);
+    let error = commit(staged, &target, name, identity, Taken::Refuse, notes).unwrap_err();
+    let CommitError::Snapshot { source, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::CrossesDevices);
+    assert_eq!(fs::read(other.path().join("note")).unwrap(), b"old");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+}
+
 #[test]
 fn names_are_numbered_only_where_that_is_wanted() {
     let hosts = Boxes::new();
