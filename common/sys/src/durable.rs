@@ -108,6 +108,7 @@ impl Filled {
         &mut self,
         fill: impl FnOnce(File) -> Result<(File, T), E>,
     ) -> Result<T, E> {
+        // The file comes back, so that no buffer around it can still hold a part.
         let (_, result) = fill(self.locked.try_clone()?)?;
         Ok(result)
     }
